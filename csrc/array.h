@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// A checked, borrowed view of a tensor that came as a DLPack capsule.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "dlpack.h"
+
+namespace free_dit {
+
+using Shape = std::vector<std::int64_t>;
+
+std::string to_string(const Shape& shape);
+
+/// Dense, row-major and in CPU memory, or the constructor throws; the capsule must outlive the view.
+class Array {
+ public:
+  /// @throws py::type_error for anything but an unused "dltensor" capsule on the CPU,
+  ///         py::value_error for one that is not dense row-major.
+  Array(const char* name, pybind11::handle capsule);
+
+  const Shape& shape() const { return shape_; }
+
+  /// @throws py::value_error that names the argument, what was expected and what came.
+  const Array& require_shape(const Shape& expected) const;
+
+  /// The elements. @throws py::type_error where they are not float32 / int32 / int64.
+  float* float32() const { return static_cast<float*>(data(kDLFloat, 32, "float32")); }
+  std::int32_t* int32() const { return static_cast<std::int32_t*>(data(kDLInt, 32, "int32")); }
+  std::int64_t* int64() const { return static_cast<std::int64_t*>(data(kDLInt, 64, "int64")); }
+
+ private:
+  static constexpr std::uint8_t kDLInt = 0;
+  static constexpr std::uint8_t kDLFloat = 2;
+
+  void* data(std::uint8_t code, std::uint8_t bits, const char* type) const;
+
+  const char* name_;
+  const DLTensor* tensor_;
+  Shape shape_;
+};
+
+}  // namespace free_dit

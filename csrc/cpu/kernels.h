@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CPU kernels. Pointers are to dense row-major arrays that the caller has checked.
+#pragma once
+
+#include <cstdint>
+
+// One copy of a hot loop per instruction set, chosen when the module is loaded. The loops fix their
+// own order of operations, so that every copy gives the same bits.
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
+#define FREE_SIMD_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define FREE_SIMD_CLONES
+#endif
+
+namespace free_dit::cpu {
+
+enum class Verifier { kReflection };
+
+struct Window {
+  std::int64_t batch;  // B
+  std::int64_t width;  // W
+  std::int64_t size;   // D, elements of one state
+
+  const float* states;          // [B, W, D]
+  const float* draft_means;     // [B, W-1, D]
+  const float* target_means;    // [B, W, D]
+  const float* sigma;           // [B, W]
+  const std::int32_t* length;   // [B], 1..W
+  const float* uniforms;        // [B, W-1]
+  const float* noise;           // [B, D]
+
+  float* state;             // [B, D]
+  std::int32_t* advance;    // [B]
+  std::int32_t* accepted;   // [B]
+  float* log_ratio;         // [B, W-1], NaN where not examined
+};
+
+void verify_window(const Window& window, Verifier verifier);
+
+struct Draws {
+  std::int64_t rows;  // R
+  std::int64_t size;  // D, elements of one row
+
+  const std::int64_t* seeds;       // [R], read as unsigned 64-bit keys
+  const std::int64_t* transition;  // [R], 0 .. 2^32 - 1
+  const std::int64_t* round;       // [R], 0 .. 2^32 - 1
+  std::uint32_t purpose;
+  float* out;  // [R, D]
+};
+
+void philox_normal(const Draws& draws);
+void philox_uniform(const Draws& draws);
+
+/// The instruction set that the kernels run with on this machine.
+const char* simd_level();
+
+}  // namespace free_dit::cpu

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+// verify_window on the CPU: reduce, decide, write, sample by sample.
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "cpu/kernels.h"
+#include "free/coupling.h"
+#include "free/transition.h"
+
+namespace free_dit::cpu {
+namespace {
+
+// Elements of the batch below which starting threads costs more than it saves.
+constexpr std::int64_t kParallelElements = std::int64_t{1} << 20;
+
+// Sixteen double accumulators a sum, whatever the machine's vectors are: the order of the additions,
+// hence the result, depends neither on the instruction set nor on alignment. The differences are
+// taken in float, as the contract has them; their products are exact in double.
+using Float8 = float __attribute__((vector_size(32)));
+using Double8 = double __attribute__((vector_size(64)));
+constexpr std::int64_t kBlock = 16;
+
+struct Sums {
+  double noise_dot_shift;
+  double shift_sq;
+};
+
+FREE_SIMD_CLONES void reduce(const float* x_hat, const float* m_hat, const float* m, std::int64_t size,
+                             Sums* sums) {
+  Double8 dot[2] = {};
+  Double8 sq[2] = {};
+  std::int64_t i = 0;
+  for (; i + kBlock <= size; i += kBlock) {
+    for (int half = 0; half < 2; ++half) {
+      Float8 x, h, t;
+      std::memcpy(&x, x_hat + i + 8 * half, sizeof x);
+      std::memcpy(&h, m_hat + i + 8 * half, sizeof h);
+      std::memcpy(&t, m + i + 8 * half, sizeof t);
+      const Double8 shift = __builtin_convertvector(h - t, Double8);
+      dot[half] += __builtin_convertvector(x - h, Double8) * shift;
+      sq[half] += shift * shift;
+    }
+  }
+  const Double8 dots = dot[0] + dot[1];
+  const Double8 sqs = sq[0] + sq[1];
+  Sums total{0.0, 0.0};
+  for (int lane = 0; lane < 8; ++lane) {
+    total.noise_dot_shift += dots[lane];
+    total.shift_sq += sqs[lane];
+  }
+  for (; i < size; ++i) {
+    const double noise = static_cast<double>(x_hat[i] - m_hat[i]);
+    const double shift = static_cast<double>(m_hat[i] - m[i]);
+    total.noise_dot_shift += noise * shift;
+    total.shift_sq += shift * shift;
+  }
+  *sums = total;
+}
+
+FREE_SIMD_CLONES void add_scaled(const float* mean, float sigma, const float* noise, std::int64_t size,
+                                 float* state) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < size; ++i) {
+    state[i] = mean[i] + sigma * noise[i];
+  }
+}
+
+// sigma * z is x_hat - m_hat as it stands.
+FREE_SIMD_CLONES void add_draft_noise(const float* m, const float* x_hat, const float* m_hat,
+                                      float shift_factor, std::int64_t size, float* state) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < size; ++i) {
+    state[i] = m[i] + ((x_hat[i] - m_hat[i]) + shift_factor * (m_hat[i] - m[i]));
+  }
+}
+
+// The rows of one sample.
+struct Sample {
+  const float* states;
+  const float* draft_means;
+  const float* target_means;
+  const float* sigma;
+  const float* uniforms;
+  const float* noise;
+  float* state;
+  float* log_ratio;
+  std::int64_t size;
+
+  const float* x_hat(int j) const { return states + (j + 1) * size; }
+  const float* m_hat(int j) const { return draft_means + j * size; }
+  const float* m(int j) const { return target_means + j * size; }
+};
+
+Sample sample_of(const Window& w, std::int64_t b) {
+  const std::int64_t drafts = w.width - 1;
+  return {w.states + b * w.width * w.size,
+          w.draft_means + b * drafts * w.size,
+          w.target_means + b * w.width * w.size,
+          w.sigma + b * w.width,
+          w.uniforms + b * drafts,
+          w.noise + b * w.size,
+          w.state + b * w.size,
+          w.log_ratio + b * drafts,
+          w.size};
+}
+
+Outcome decide(const Sample& s, int drafts, Verifier verifier) {
+  const auto examine = [&s](int j) {
+    Sums sums;
+    reduce(s.x_hat(j), s.m_hat(j), s.m(j), s.size, &sums);
+    return Transition{sums.noise_dot_shift, sums.shift_sq, s.sigma[j]};
+  };
+  switch (verifier) {
+    case Verifier::kReflection:
+      break;
+  }
+  return decide_reflection(drafts, examine, s.sigma, s.uniforms, s.log_ratio);
+}
+
+void write(const Sample& s, const Outcome& outcome) {
+  const int j = outcome.accepted;
+  switch (outcome.noise) {
+    case Noise::kNone:
+      std::copy_n(s.m(j), s.size, s.state);
+      break;
+    case Noise::kFresh:
+      add_scaled(s.m(j), s.sigma[j], s.noise, s.size, s.state);
+      break;
+    case Noise::kDraft:
+      add_draft_noise(s.m(j), s.x_hat(j), s.m_hat(j), static_cast<float>(outcome.shift_factor), s.size,
+                      s.state);
+      break;
+  }
+}
+
+}  // namespace
+
+void verify_window(const Window& w, Verifier verifier) {
+#pragma omp parallel for schedule(dynamic) if (w.batch > 1 && w.batch * w.width * w.size >= kParallelElements)
+  for (std::int64_t b = 0; b < w.batch; ++b) {
+    const Sample sample = sample_of(w, b);
+    std::fill_n(sample.log_ratio, w.width - 1, std::numeric_limits<float>::quiet_NaN());
+    const Outcome outcome = decide(sample, w.length[b] - 1, verifier);
+    write(sample, outcome);
+    w.accepted[b] = outcome.accepted;
+    w.advance[b] = outcome.accepted + 1;
+  }
+}
+
+}  // namespace free_dit::cpu

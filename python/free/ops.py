@@ -1,0 +1,303 @@
+"""Checked entry points to the compiled kernels, registered as torch custom ops.
+
+On the CPU the compiled core runs; tensors on other devices take the torch twins of
+:mod:`free.reference`. The ops are ``torch.ops.free.verify_window``, ``philox_normal`` and
+``philox_uniform``; they carry fake implementations, so that graphs which contain them can be traced,
+and no gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.dlpack import to_dlpack
+
+# After torch, so that one OpenMP runtime serves both.
+from free import _C, reference
+
+__all__ = [
+    "VERIFIERS",
+    "Verified",
+    "build_info",
+    "check_verifier",
+    "cuda_devices",
+    "philox_normal",
+    "philox_uniform",
+    "verify_window",
+]
+
+#: Names of the verifiers.
+VERIFIERS = ("reflection",)
+
+
+class Verified(NamedTuple):
+    """What became of a window.
+
+    Attributes
+    ----------
+    state : Tensor, shape [B, ...], float32
+        The state after the last transition made.
+    advance : Tensor, shape [B], int32
+        Transitions made, ``1 .. length``: a repaired draft counts.
+    accepted : Tensor, shape [B], int32
+        Drafts that stand, ``0 .. length - 1``.
+    log_ratio : Tensor, shape [B, W - 1], float32
+        ``log q(x_hat) / p(x_hat)`` of every examined draft, ``j <= accepted``. NaN for the others,
+        and for an examined one whose state or means are not finite; such a draft is rejected.
+    """
+
+    state: Tensor
+    advance: Tensor
+    accepted: Tensor
+    log_ratio: Tensor
+
+
+def verify_window(
+    states: Tensor,
+    draft_means: Tensor,
+    target_means: Tensor,
+    sigma: Tensor,
+    length: Tensor,
+    uniforms: Tensor,
+    noise: Tensor,
+    verifier: str = "reflection",
+) -> Verified:
+    """Keep the drafts that the target's law allows and repair the first that it does not.
+
+    With ``z = (x_hat - m_hat) / sigma``, ``Delta = (m_hat - m) / sigma`` and ``e = Delta / |Delta|``,
+    reflection accepts a draft if ``log1p(-u) <= -<z, Delta> - |Delta|^2 / 2`` (or ``|Delta| <= 1e-10``)
+    and otherwise makes the state ``m + sigma (z - 2 <z, e> e)``: either way it is distributed as
+    N(m, sigma^2 I). The probability of acceptance is ``2 Phi(-|Delta| / 2)``, which no other rule for
+    one transition exceeds. If all drafts stand, one more transition is sampled from the target.
+
+    Entries at and beyond ``length`` are ignored, whatever they hold. Where ``sigma`` is 0 a draft stands
+    only if its mean equals the target's, and the state is the target's mean otherwise.
+
+    Parameters
+    ----------
+    states : Tensor, shape [B, W, ...], float32
+        ``x_k`` and the drafted ``x_{k+1} .. x_{k+W-1}``: the rows that the teacher saw. At least one
+        axis follows ``W``.
+    draft_means : Tensor, shape [B, W - 1, ...], float32
+        ``m_hat`` of transitions ``0 .. W-2``.
+    target_means : Tensor, shape [B, W, ...], float32
+        ``m`` of transitions ``0 .. W-1``.
+    sigma : Tensor, shape [B, W], float32
+        Finite and >= 0; 0 only where the transition is deterministic.
+    length : Tensor, shape [B], int32
+        Rows of each sample that are real, ``1 .. W``.
+    uniforms : Tensor, shape [B, W - 1], float32
+        In [0, 1).
+    noise : Tensor, shape [B, ...], float32
+        Fresh N(0, I) for a transition sampled from the target.
+    verifier : {"reflection"}
+        The decision rule.
+
+    Returns
+    -------
+    Verified
+
+    Raises
+    ------
+    TypeError
+        For an argument that is no tensor, or a tensor of another dtype.
+    ValueError
+        For shapes that do not match, empty or non-contiguous tensors, different devices, an unknown
+        verifier; on the CPU also for real entries of ``length``, ``sigma`` and ``uniforms`` out of
+        range (on other devices looking would stall the queue).
+
+    Notes
+    -----
+    The result for a sample does not depend on its batch or on the number of threads.
+
+    References
+    ----------
+    FREE (arXiv 2511.20390), supplement B, equations 12-14; De Bortoli et al., arXiv 2501.05370.
+    """
+    _check_window(states, draft_means, target_means, sigma, length, uniforms, noise)
+    check_verifier(verifier)
+    return Verified(
+        *torch.ops.free.verify_window(
+            states, draft_means, target_means, sigma, length, uniforms, noise, verifier
+        )
+    )
+
+
+def philox_normal(seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int) -> Tensor:
+    """Counter-based standard normals: float32 ``[R, size]``. See :func:`free.random.normal`.
+
+    ``seeds``, ``transition`` and ``round`` are int64 ``[R]``, the last two in ``0 .. 2**32 - 1``.
+    """
+    _check_draws(seeds, transition, round, purpose, size)
+    drawn: Tensor = torch.ops.free.philox_normal(seeds, transition, round, purpose, size)
+    return drawn
+
+
+def philox_uniform(seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int) -> Tensor:
+    """Counter-based uniforms in [0, 1): float32 ``[R, size]``. See :func:`free.random.uniform`.
+
+    ``seeds``, ``transition`` and ``round`` are int64 ``[R]``, the last two in ``0 .. 2**32 - 1``.
+    """
+    _check_draws(seeds, transition, round, purpose, size)
+    drawn: Tensor = torch.ops.free.philox_uniform(seeds, transition, round, purpose, size)
+    return drawn
+
+
+def check_verifier(verifier: str) -> None:
+    """Raise a ``ValueError`` unless ``verifier`` is one of :data:`VERIFIERS`."""
+    if verifier not in VERIFIERS:
+        raise ValueError(f"verifier: expected one of {', '.join(map(repr, VERIFIERS))}, got {verifier!r}")
+
+
+def build_info() -> dict[str, Any]:
+    """How the compiled core was built: ``compiler``, ``cuda`` (version or None), ``openmp``, and the
+    instruction set ``simd`` that it uses on this machine.
+    """  # noqa: D205
+    info: dict[str, Any] = _C.build_info()
+    return info
+
+
+def cuda_devices() -> tuple[list[dict[str, Any]], str | None]:
+    """CUDA devices as the compiled core sees them, each with ``name`` and ``capability``, and the
+    reason why there are none.
+    """  # noqa: D205
+    found = _C.cuda_devices()
+    return found["devices"], found["reason"]
+
+
+# --- checks -------------------------------------------------------------------------------------
+
+
+def _check_window(
+    states: Tensor,
+    draft_means: Tensor,
+    target_means: Tensor,
+    sigma: Tensor,
+    length: Tensor,
+    uniforms: Tensor,
+    noise: Tensor,
+) -> None:
+    _check_tensor("states", states, torch.float32)
+    shape = states.shape
+    if len(shape) < 3 or states.numel() == 0:
+        raise ValueError(f"states: expected a non-empty shape [B, W, ...], got {list(shape)}")
+    batch, width, *sample = shape
+    device = states.device
+    _check_tensor("draft_means", draft_means, torch.float32, (batch, width - 1, *sample), device)
+    _check_tensor("target_means", target_means, torch.float32, shape, device)
+    _check_tensor("sigma", sigma, torch.float32, (batch, width), device)
+    _check_tensor("length", length, torch.int32, (batch,), device)
+    _check_tensor("uniforms", uniforms, torch.float32, (batch, width - 1), device)
+    _check_tensor("noise", noise, torch.float32, (batch, *sample), device)
+
+
+def _check_draws(seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int) -> None:
+    _check_tensor("seeds", seeds, torch.int64)
+    if seeds.dim() != 1:
+        raise ValueError(f"seeds: expected shape [R], got {list(seeds.shape)}")
+    _check_tensor("transition", transition, torch.int64, seeds.shape, seeds.device)
+    _check_tensor("round", round, torch.int64, seeds.shape, seeds.device)
+    if not 0 <= purpose < 2**32:
+        raise ValueError(f"purpose: expected a value in 0..4294967295, got {purpose}")
+    if size < 1:
+        raise ValueError(f"size: expected at least 1, got {size}")
+
+
+def _check_tensor(
+    name: str,
+    tensor: Tensor,
+    dtype: torch.dtype,
+    shape: tuple[int, ...] | None = None,
+    device: torch.device | None = None,
+) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+    if tensor.dtype is not dtype:
+        raise TypeError(f"{name}: expected {_name(dtype)}, got {_name(tensor.dtype)}")
+    if shape is not None and tensor.shape != shape:
+        raise ValueError(f"{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
+    if device is not None and tensor.device != device:
+        raise ValueError(f"{name}: expected a tensor on {device}, got one on {tensor.device}")
+    if not tensor.is_contiguous():
+        raise ValueError(f"{name}: expected a contiguous tensor, got strides {list(tensor.stride())}")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+# --- registration -------------------------------------------------------------------------------
+
+_library = torch.library.Library("free", "DEF")
+_library.define(
+    "verify_window(Tensor states, Tensor draft_means, Tensor target_means, Tensor sigma, Tensor length, "
+    "Tensor uniforms, Tensor noise, str verifier) -> (Tensor, Tensor, Tensor, Tensor)",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+for _kind in ("normal", "uniform"):
+    _library.define(
+        f"philox_{_kind}(Tensor seeds, Tensor transition, Tensor round, int purpose, int size) -> Tensor",
+        tags=(torch.Tag.pt2_compliant_tag,),
+    )
+
+
+def _verify_window_cpu(
+    states: Tensor,
+    draft_means: Tensor,
+    target_means: Tensor,
+    sigma: Tensor,
+    length: Tensor,
+    uniforms: Tensor,
+    noise: Tensor,
+    verifier: str,
+) -> Verified:
+    inputs = (states, draft_means, target_means, sigma, length, uniforms, noise)
+    verified = _verify_window_fake(*inputs, verifier)
+    _C.verify_window(*map(to_dlpack, inputs), verifier, *map(to_dlpack, verified))
+    return verified
+
+
+def _verify_window_fake(
+    states: Tensor,
+    draft_means: Tensor,
+    target_means: Tensor,
+    sigma: Tensor,
+    length: Tensor,
+    uniforms: Tensor,
+    noise: Tensor,
+    verifier: str,
+) -> Verified:
+    return Verified(
+        torch.empty_like(noise),
+        torch.empty_like(length),
+        torch.empty_like(length),
+        torch.empty_like(uniforms),
+    )
+
+
+def _philox_cpu(fill: Callable[..., None], *arguments: Any) -> Tensor:
+    seeds, transition, round, purpose, size = arguments
+    out = torch.empty(len(seeds), size)
+    fill(to_dlpack(seeds), to_dlpack(transition), to_dlpack(round), purpose, to_dlpack(out))
+    return out
+
+
+def _philox_fake(seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int) -> Tensor:
+    return seeds.new_empty((seeds.shape[0], size), dtype=torch.float32)
+
+
+def _register(name: str, cpu: Callable[..., Any], twin: Callable[..., Any], fake: Callable[..., Any]) -> None:
+    _library.impl(name, cpu, "CPU")
+    _library.impl(name, twin, "CompositeExplicitAutograd")
+    # No gradients: the op does not record itself, instead of warning in a backward pass.
+    _library.impl(name, torch.library.fallthrough_kernel, "Autograd")
+    torch.library.register_fake(f"free::{name}", fake, lib=_library)
+
+
+_register("verify_window", _verify_window_cpu, reference.verify_window, _verify_window_fake)
+_register("philox_normal", partial(_philox_cpu, _C.philox_normal), reference.philox_normal, _philox_fake)
+_register("philox_uniform", partial(_philox_cpu, _C.philox_uniform), reference.philox_uniform, _philox_fake)

@@ -1,0 +1,159 @@
+"""Counter-based noise: every number is a function of a request's seed and of where it is used.
+
+Philox4x32-10 with the request's 64-bit seed as its key and (element block, transition, round, purpose)
+as its counter. Nothing is drawn from a stream, so a request's noise does not depend on which other
+requests share its batch, on the order of the calls, or on the device (up to rounding).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from free import ops
+
+__all__ = ["Purpose", "as_seeds", "normal", "uniform"]
+
+#: One value for all rows, or one a row.
+Integers = int | Sequence[int] | Tensor
+
+_INTEGER_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+class Purpose(IntEnum):
+    """What a number is used for: the last word of the counter. Values are part of the law's
+    reproducibility: they never change.
+    """  # noqa: D205
+
+    INITIAL = 0
+    """The state that sampling starts from."""
+    DRAFT = 1
+    """The noise of a drafted transition."""
+    DECISION = 2
+    """The uniform that accepts or rejects a draft."""
+    TARGET = 3
+    """The noise of a transition sampled from the target."""
+
+
+def normal(
+    seeds: Integers, transition: Integers, round: Integers, purpose: Purpose | int, shape: Sequence[int]
+) -> Tensor:
+    """Independent standard normals.
+
+    Parameters
+    ----------
+    seeds : int, sequence of int or Tensor, shape [R], int64
+        64-bit keys, ``-2**63 .. 2**64 - 1``; negative ones are read as two's complement.
+    transition, round : int, sequence of int or Tensor, shape [R], any integer dtype
+        Words of the counter, ``0 .. 2**32 - 1``. One value serves all rows. Tensors of other integer
+        dtypes than int64 are converted.
+    purpose : Purpose
+        Numbers of different purposes are independent.
+    shape : sequence of int
+        Axes of one row; ``()`` draws one number a row.
+
+    Returns
+    -------
+    Tensor, shape [R, *shape], float32
+        On the device of the tensors among the arguments. At most 6.67 in absolute value.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, what was expected and what came. Values of ``transition`` and ``round``
+        are looked at on the CPU only.
+
+    References
+    ----------
+    Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011; Box and Muller, 1958.
+    """
+    return _draw(ops.philox_normal, seeds, transition, round, purpose, shape)
+
+
+def uniform(
+    seeds: Integers, transition: Integers, round: Integers, purpose: Purpose | int, shape: Sequence[int]
+) -> Tensor:
+    """Independent uniforms in [0, 1), multiples of ``2**-24``.
+
+    Parameters, errors and source are those of :func:`normal`.
+
+    Returns
+    -------
+    Tensor, shape [R, *shape], float32
+    """
+    return _draw(ops.philox_uniform, seeds, transition, round, purpose, shape)
+
+
+def as_seeds(seeds: int | Sequence[int], device: torch.device | str | None = None) -> Tensor:
+    """Seeds as the tensor that the noise functions take.
+
+    Parameters
+    ----------
+    seeds : int or sequence of int
+        ``-2**63 .. 2**64 - 1``; values from ``2**63`` on wrap to the same 64 bits.
+    device : torch.device or str, optional
+
+    Returns
+    -------
+    Tensor, shape [R], int64
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is no integer, or does not fit 64 bits.
+    """
+    values = [seeds] if isinstance(seeds, int) else list(seeds)
+    for seed in values:
+        if isinstance(seed, bool) or not isinstance(seed, int):
+            raise TypeError(f"seeds: expected integers, got {type(seed).__name__}")
+        if not -(2**63) <= seed < 2**64:
+            raise ValueError(f"seeds: expected values in -2**63..2**64-1, got {seed}")
+    return torch.tensor([(seed + 2**63) % 2**64 - 2**63 for seed in values], dtype=torch.int64, device=device)
+
+
+def _draw(
+    draw: Callable[[Tensor, Tensor, Tensor, int, int], Tensor],
+    seeds: Integers,
+    transition: Integers,
+    round: Integers,
+    purpose: Purpose | int,
+    shape: Sequence[int],
+) -> Tensor:
+    given = {"seeds": seeds, "transition": transition, "round": round}
+    device = next((value.device for value in given.values() if isinstance(value, Tensor)), None)
+    columns = [_column(name, value, device) for name, value in given.items()]
+    rows = next((len(c) for c, v in zip(columns, given.values(), strict=True) if not isinstance(v, int)), 1)
+    key, *words = (
+        c.expand(rows).contiguous() if isinstance(value, int) else c
+        for c, value in zip(columns, given.values(), strict=True)
+    )
+    drawn = draw(key, words[0], words[1], int(purpose), _elements(shape))
+    return drawn.view(rows, *shape)
+
+
+def _column(name: str, value: Integers, device: torch.device | None) -> Tensor:
+    """The values as int64 ``[R]``, ``[1]`` for a single one."""
+    if isinstance(value, Tensor):
+        if value.dtype not in _INTEGER_TYPES:
+            raise TypeError(f"{name}: expected integers, got {str(value.dtype).removeprefix('torch.')}")
+        return value.long().contiguous()
+    if name == "seeds":
+        return as_seeds(value, device)
+    values = [value] if isinstance(value, int) else list(value)
+    for word in values:
+        if isinstance(word, bool) or not isinstance(word, int):
+            raise TypeError(f"{name}: expected integers, got {type(word).__name__}")
+        if not 0 <= word < 2**32:
+            raise ValueError(f"{name}: expected values in 0..4294967295, got {word}")
+    return torch.tensor(values, dtype=torch.int64, device=device)
+
+
+def _elements(shape: Sequence[int]) -> int:
+    for extent in shape:
+        if isinstance(extent, bool) or not isinstance(extent, int) or extent < 1:
+            raise ValueError(f"shape: expected positive integers, got {list(shape)}")
+    return math.prod(shape)

@@ -1,0 +1,128 @@
+"""The compiled kernels in plain torch: same names, same maths, any device.
+
+These twins say what the kernels compute, are what the kernels are tested against, and run where no
+kernel exists. They do not check their arguments; :mod:`free.ops` does.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["philox4x32", "philox_normal", "philox_uniform", "verify_window"]
+
+_WORD = 0xFFFFFFFF
+_SAME_MEAN = 1e-10
+
+
+def verify_window(
+    states: Tensor,
+    draft_means: Tensor,
+    target_means: Tensor,
+    sigma: Tensor,
+    length: Tensor,
+    uniforms: Tensor,
+    noise: Tensor,
+    verifier: str = "reflection",
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Keep the drafts that the target's law allows and repair the first that it does not.
+
+    Parameters and results are those of :func:`free.ops.verify_window`.
+    """
+    if verifier != "reflection":
+        raise ValueError(f"verifier: expected 'reflection', got {verifier!r}")
+    batch, width = states.shape[:2]
+    drafts = width - 1
+    x_hat, m_hat, m = states.flatten(2)[:, 1:], draft_means.flatten(2), target_means.flatten(2)
+    sample = torch.arange(batch, device=states.device)
+
+    # Reduce: <sigma z, sigma Delta> and |sigma Delta|^2. Unscaled and in float64: neither overflows.
+    shift = m_hat - m[:, :drafts]
+    noise_dot_shift = torch.sum((x_hat - m_hat) * shift, -1, dtype=torch.float64)
+    shift_sq = torch.sum(shift * shift, -1, dtype=torch.float64)
+
+    # Decide.
+    real = torch.arange(drafts, device=states.device) < length[:, None] - 1
+    variance = sigma[:, :drafts].double().square()
+    ratio = -(noise_dot_shift + 0.5 * shift_sq) / variance
+    ratio = torch.where(variance == 0, torch.where(shift_sq == 0, 0.0, -math.inf), ratio)
+    finite = torch.isfinite(noise_dot_shift) & torch.isfinite(shift_sq)
+    ratio = torch.where(finite, ratio, math.nan)
+    same = shift_sq <= _SAME_MEAN**2 * variance
+    accepts = real & finite & (same | (torch.log1p(-uniforms.double()) <= ratio))
+    accepted = accepts.cumprod(1).sum(1)
+    rejected = accepted < length - 1
+    examined = real & (torch.arange(drafts, device=states.device) <= accepted[:, None])
+    log_ratio = torch.where(examined, ratio, math.nan).float()
+
+    # Write: m + sigma z - 2 <z, e> e sigma for a rejected draft, m + sigma * noise for the target's.
+    mean = m[sample, accepted]
+    scale = sigma[sample, accepted, None]
+    state = torch.where(scale > 0, mean + scale * noise.reshape(batch, -1), mean)
+    if drafts:
+        j = accepted.clamp(max=drafts - 1)
+        factor = (-2.0 * noise_dot_shift / shift_sq)[sample, j, None].float()
+        reflected = mean + ((x_hat - m_hat)[sample, j] + factor * shift[sample, j])
+        state = torch.where(rejected[:, None] & (scale > 0), reflected, state)
+    accepted = accepted.int()
+    return state.view(noise.shape), accepted + 1, accepted, log_ratio
+
+
+def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
+    """Philox4x32-10 (Salmon et al., SC 2011) on 32-bit words held in int64.
+
+    Parameters
+    ----------
+    counter : Tensor, shape [..., 4], int64
+        Words in ``0 .. 2**32 - 1``.
+    key : Tensor, shape [..., 2], int64
+        Low and high word of the key; broadcasts against ``counter``.
+
+    Returns
+    -------
+    Tensor, shape [..., 4], int64
+        Random words in ``0 .. 2**32 - 1``.
+    """
+    x, y, z, w = counter.unbind(-1)
+    k0, k1 = key.unbind(-1)
+    for _ in range(10):
+        # The products wrap at 64 bits as unsigned ones do; masking undoes the sign of the shift.
+        p0, p1 = x * 0xD2511F53, z * 0xCD9E8D57
+        x, y, z, w = (p1 >> 32 & _WORD) ^ y ^ k0, p1 & _WORD, (p0 >> 32 & _WORD) ^ w ^ k1, p0 & _WORD
+        k0, k1 = k0 + 0x9E3779B9 & _WORD, k1 + 0xBB67AE85 & _WORD
+    return torch.stack((x, y, z, w), -1)
+
+
+def philox_uniform(seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int) -> Tensor:
+    """Uniforms in [0, 1), multiples of 2**-24: float32 ``[R, size]``.
+
+    ``seeds``, ``transition`` and ``round`` are int64 ``[R]``; see :func:`free.random.uniform`.
+    """
+    words = _words(seeds, transition, round, purpose, size)
+    return ((words >> 8).float() * 2.0**-24)[:, :size].contiguous()
+
+
+def philox_normal(seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int) -> Tensor:
+    """Standard normals by Box-Muller, evaluated in float64: float32 ``[R, size]``.
+
+    ``seeds``, ``transition`` and ``round`` are int64 ``[R]``; see :func:`free.random.normal`.
+    """
+    pairs = _words(seeds, transition, round, purpose, size).unflatten(1, (-1, 2))
+    radius_word, angle_word = pairs.unbind(-1)
+    # float32 as in the kernel, so that the radius' uniform is the same number.
+    u = ((radius_word >> 1).float() + 0.5) * 2.0**-31
+    radius = torch.sqrt(-2.0 * torch.log(u.double()))
+    angle = angle_word.double() * (2.0 * math.pi / 2**32)
+    normals = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), -1)
+    return normals.flatten(1)[:, :size].float().contiguous()
+
+
+def _words(seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int) -> Tensor:
+    """Words ``[R, 4 * ceil(size / 4)]`` int64 of R rows."""
+    block = torch.arange((size + 3) // 4, device=seeds.device).expand(len(seeds), -1)
+    column = (transition[:, None], round[:, None], torch.full_like(seeds, purpose)[:, None])
+    counter = torch.stack((block, *(word.expand_as(block) for word in column)), -1)
+    key = torch.stack((seeds & _WORD, seeds >> 32 & _WORD), -1)
+    return philox4x32(counter, key[:, None]).flatten(1)
