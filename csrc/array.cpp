@@ -9,9 +9,11 @@ namespace {
 constexpr std::int32_t kDLCPU = 1;
 
 std::string type_name(const DLDataType& type) {
-  static const char* const kinds[] = {"int", "uint", "float", "opaque", "bfloat", "complex", "bool"};
+  static const char* const kinds[] = {"int",    "uint",    "float", "opaque",
+                                      "bfloat", "complex", "bool"};
   const std::string kind = type.code < 7 ? kinds[type.code] : "type" + std::to_string(type.code);
-  return kind + std::to_string(type.bits) + (type.lanes == 1 ? "" : "x" + std::to_string(type.lanes));
+  return kind + std::to_string(type.bits) +
+         (type.lanes == 1 ? "" : "x" + std::to_string(type.lanes));
 }
 
 bool is_dense(const DLTensor& t, const Shape& shape) {
@@ -59,8 +61,8 @@ Array::Array(const char* name, py::handle capsule) : name_(name), tensor_(nullpt
 
 const Array& Array::require_shape(const Shape& expected) const {
   if (shape_ != expected) {
-    throw py::value_error(std::string(name_) + ": expected shape " + to_string(expected) + ", got " +
-                          to_string(shape_));
+    throw py::value_error(std::string(name_) + ": expected shape " + to_string(expected) +
+                          ", got " + to_string(shape_));
   }
   return *this;
 }

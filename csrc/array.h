@@ -16,7 +16,8 @@ using Shape = std::vector<std::int64_t>;
 
 std::string to_string(const Shape& shape);
 
-/// Dense, row-major and in CPU memory, or the constructor throws; the capsule must outlive the view.
+/// Dense, row-major and in CPU memory, or the constructor throws; the capsule must outlive the
+/// view.
 class Array {
  public:
   /// @throws py::type_error for anything but an unused "dltensor" capsule on the CPU,

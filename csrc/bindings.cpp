@@ -39,21 +39,24 @@ void check_values(const cpu::Window& w) {
     for (std::int64_t j = 0; j < length; ++j) {
       const float sigma = w.sigma[b * w.width + j];
       if (!(sigma >= 0.0f && sigma <= std::numeric_limits<float>::max())) {
-        throw py::value_error("sigma: expected finite values >= 0, got " + std::to_string(sigma) + at(b, j));
+        throw py::value_error("sigma: expected finite values >= 0, got " + std::to_string(sigma) +
+                              at(b, j));
       }
       if (j < length - 1) {
         const float u = w.uniforms[b * (w.width - 1) + j];
         if (!(u >= 0.0f && u < 1.0f)) {
-          throw py::value_error("uniforms: expected values in [0, 1), got " + std::to_string(u) + at(b, j));
+          throw py::value_error("uniforms: expected values in [0, 1), got " + std::to_string(u) +
+                                at(b, j));
         }
       }
     }
   }
 }
 
-void verify_window(py::handle states, py::handle draft_means, py::handle target_means, py::handle sigma,
-                   py::handle length, py::handle uniforms, py::handle noise, const std::string& verifier,
-                   py::handle state, py::handle advance, py::handle accepted, py::handle log_ratio) {
+void verify_window(const std::string& verifier, py::handle states, py::handle draft_means,
+                   py::handle target_means, py::handle sigma, py::handle length,
+                   py::handle uniforms, py::handle noise, py::handle state, py::handle advance,
+                   py::handle accepted, py::handle log_ratio) {
   const Array rows("states", states);
   if (rows.shape().size() < 3) {
     throw py::value_error("states: expected shape [B, W, ...], got " + to_string(rows.shape()));
@@ -69,7 +72,8 @@ void verify_window(py::handle states, py::handle draft_means, py::handle target_
     sample.push_back(rows.shape()[axis]);
   }
   if (batch == 0 || width == 0 || size == 0 || width > std::numeric_limits<std::int32_t>::max()) {
-    throw py::value_error("states: expected a non-empty shape [B, W, ...], got " + to_string(rows.shape()));
+    throw py::value_error("states: expected a non-empty shape [B, W, ...], got " +
+                          to_string(rows.shape()));
   }
   const cpu::Window window{
       batch,
@@ -121,7 +125,8 @@ void philox(py::handle seeds, py::handle transition, py::handle round, std::uint
   };
   // Four elements a block, 2^32 blocks a row.
   if (draws.size > std::int64_t{4} << 32) {
-    throw py::value_error("out: expected at most 2^34 elements a row, got " + std::to_string(draws.size));
+    throw py::value_error("out: expected at most 2^34 elements a row, got " +
+                          std::to_string(draws.size));
   }
   check_counters("transition", draws.transition, draws.rows);
   check_counters("round", draws.round, draws.rows);
@@ -167,16 +172,21 @@ py::dict cuda_devices() {
 
 PYBIND11_MODULE(_C, m) {
   using namespace free_dit;
-  m.doc() = "Compiled core of free. Tensors are DLPack capsules; free.ops is the checked door to it.";
-  m.def("verify_window", &verify_window, py::arg("states"), py::arg("draft_means"), py::arg("target_means"),
-        py::arg("sigma"), py::arg("length"), py::arg("uniforms"), py::arg("noise"), py::arg("verifier"),
-        py::arg("state"), py::arg("advance"), py::arg("accepted"), py::arg("log_ratio"),
+  m.doc() =
+      "Compiled core of free. Tensors are DLPack capsules; free.ops is the checked door to it.";
+  m.def("verify_window", &verify_window, py::arg("verifier"), py::arg("states"),
+        py::arg("draft_means"), py::arg("target_means"), py::arg("sigma"), py::arg("length"),
+        py::arg("uniforms"), py::arg("noise"), py::arg("state"), py::arg("advance"),
+        py::arg("accepted"), py::arg("log_ratio"),
         "Write state, advance, accepted and log_ratio of a verified window.");
   m.def("philox_normal", &philox<cpu::philox_normal>, py::arg("seeds"), py::arg("transition"),
-        py::arg("round"), py::arg("purpose"), py::arg("out"), "Fill out [R, D] with standard normals.");
+        py::arg("round"), py::arg("purpose"), py::arg("out"),
+        "Fill out [R, D] with standard normals.");
   m.def("philox_uniform", &philox<cpu::philox_uniform>, py::arg("seeds"), py::arg("transition"),
-        py::arg("round"), py::arg("purpose"), py::arg("out"), "Fill out [R, D] with uniforms in [0, 1).");
-  m.def("build_info", &build_info, "Compiler, CUDA version (or None), OpenMP and instruction set in use.");
+        py::arg("round"), py::arg("purpose"), py::arg("out"),
+        "Fill out [R, D] with uniforms in [0, 1).");
+  m.def("build_info", &build_info,
+        "Compiler, CUDA version (or None), OpenMP and instruction set in use.");
   m.def("cuda_devices", &cuda_devices,
         "{'devices': [{'name', 'capability'}], 'reason': why there are none, or None}.");
 }

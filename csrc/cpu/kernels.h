@@ -21,18 +21,18 @@ struct Window {
   std::int64_t width;  // W
   std::int64_t size;   // D, elements of one state
 
-  const float* states;          // [B, W, D]
-  const float* draft_means;     // [B, W-1, D]
-  const float* target_means;    // [B, W, D]
-  const float* sigma;           // [B, W]
-  const std::int32_t* length;   // [B], 1..W
-  const float* uniforms;        // [B, W-1]
-  const float* noise;           // [B, D]
+  const float* states;         // [B, W, D]
+  const float* draft_means;    // [B, W-1, D]
+  const float* target_means;   // [B, W, D]
+  const float* sigma;          // [B, W]
+  const std::int32_t* length;  // [B], 1..W
+  const float* uniforms;       // [B, W-1]
+  const float* noise;          // [B, D]
 
-  float* state;             // [B, D]
-  std::int32_t* advance;    // [B]
-  std::int32_t* accepted;   // [B]
-  float* log_ratio;         // [B, W-1], NaN where not examined
+  float* state;            // [B, D]
+  std::int32_t* advance;   // [B]
+  std::int32_t* accepted;  // [B]
+  float* log_ratio;        // [B, W-1], NaN where not examined
 };
 
 void verify_window(const Window& window, Verifier verifier);

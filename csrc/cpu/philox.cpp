@@ -13,8 +13,10 @@ namespace {
 constexpr bool equal(Philox4 a, Philox4 b) {
   return a.x == b.x && a.y == b.y && a.z == b.z && a.w == b.w;
 }
-static_assert(equal(philox4x32({0, 0, 0, 0}, 0), {0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u}));
-static_assert(equal(philox4x32({0x243f6a88u, 0x85a308d3u, 0x13198a2eu, 0x03707344u}, 0x299f31d0a4093822u),
+static_assert(equal(philox4x32({0, 0, 0, 0}, 0),
+                    {0x6627e8d5u, 0xe169c58du, 0xbc57ac4cu, 0x9b00dbd8u}));
+static_assert(equal(philox4x32({0x243f6a88u, 0x85a308d3u, 0x13198a2eu, 0x03707344u},
+                               0x299f31d0a4093822u),
                     {0xd16cfe09u, 0x94fdcceb, 0x5001e420u, 0x24126ea1u}));
 
 // Elements below which starting threads costs more than it saves.
@@ -68,7 +70,8 @@ template <class FillTile>
 void fill_rows(const Draws& d, FillTile&& fill_tile) {
 #pragma omp parallel for if (d.rows > 1 && d.rows * d.size >= kParallelElements)
   for (std::int64_t r = 0; r < d.rows; ++r) {
-    const Row row{static_cast<std::uint64_t>(d.seeds[r]), static_cast<std::uint32_t>(d.transition[r]),
+    const Row row{static_cast<std::uint64_t>(d.seeds[r]),
+                  static_cast<std::uint32_t>(d.transition[r]),
                   static_cast<std::uint32_t>(d.round[r]), d.purpose};
     float* out = d.out + r * d.size;
     for (std::int64_t i = 0; i < d.size; i += kTile) {

@@ -14,9 +14,9 @@ namespace {
 // Elements of the batch below which starting threads costs more than it saves.
 constexpr std::int64_t kParallelElements = std::int64_t{1} << 20;
 
-// Sixteen double accumulators a sum, whatever the machine's vectors are: the order of the additions,
-// hence the result, depends neither on the instruction set nor on alignment. The differences are
-// taken in float, as the contract has them; their products are exact in double.
+// Sixteen double accumulators a sum, whatever the machine's vectors are: the order of the
+// additions, hence the result, depends neither on the instruction set nor on alignment. The
+// differences are taken in float, as the contract has them; their products are exact in double.
 using Float8 = float __attribute__((vector_size(32)));
 using Double8 = double __attribute__((vector_size(64)));
 constexpr std::int64_t kBlock = 16;
@@ -26,8 +26,8 @@ struct Sums {
   double shift_sq;
 };
 
-FREE_SIMD_CLONES void reduce(const float* x_hat, const float* m_hat, const float* m, std::int64_t size,
-                             Sums* sums) {
+FREE_SIMD_CLONES void reduce(const float* x_hat, const float* m_hat, const float* m,
+                             std::int64_t size, Sums* sums) {
   Double8 dot[2] = {};
   Double8 sq[2] = {};
   std::int64_t i = 0;
@@ -58,8 +58,8 @@ FREE_SIMD_CLONES void reduce(const float* x_hat, const float* m_hat, const float
   *sums = total;
 }
 
-FREE_SIMD_CLONES void add_scaled(const float* mean, float sigma, const float* noise, std::int64_t size,
-                                 float* state) {
+FREE_SIMD_CLONES void add_scaled(const float* mean, float sigma, const float* noise,
+                                 std::int64_t size, float* state) {
 #pragma omp simd
   for (std::int64_t i = 0; i < size; ++i) {
     state[i] = mean[i] + sigma * noise[i];
@@ -128,8 +128,8 @@ void write(const Sample& s, const Outcome& outcome) {
       add_scaled(s.m(j), s.sigma[j], s.noise, s.size, s.state);
       break;
     case Noise::kDraft:
-      add_draft_noise(s.m(j), s.x_hat(j), s.m_hat(j), static_cast<float>(outcome.shift_factor), s.size,
-                      s.state);
+      add_draft_noise(s.m(j), s.x_hat(j), s.m_hat(j), static_cast<float>(outcome.shift_factor),
+                      s.size, s.state);
       break;
   }
 }
@@ -137,7 +137,8 @@ void write(const Sample& s, const Outcome& outcome) {
 }  // namespace
 
 void verify_window(const Window& w, Verifier verifier) {
-#pragma omp parallel for schedule(dynamic) if (w.batch > 1 && w.batch * w.width * w.size >= kParallelElements)
+#pragma omp parallel for schedule(dynamic) if (w.batch > 1 && w.batch * w.width * w.size >= \
+                                                                      kParallelElements)
   for (std::int64_t b = 0; b < w.batch; ++b) {
     const Sample sample = sample_of(w, b);
     std::fill_n(sample.log_ratio, w.width - 1, std::numeric_limits<float>::quiet_NaN());

@@ -11,8 +11,8 @@ namespace free_dit::cuda {
 // Never launched. Its instantiation holds the shared headers to what compiles as device code, in
 // every build with CUDA.
 __global__ void shared_headers(const Transition* transitions, int drafts, const float* sigmas,
-                               const float* uniforms, float* log_ratios, Outcome* outcome, Pair* normals,
-                               float* uniform) {
+                               const float* uniforms, float* log_ratios, Outcome* outcome,
+                               Pair* normals, float* uniform) {
   *outcome = decide_reflection(
       drafts, [transitions](int j) { return transitions[j]; }, sigmas, uniforms, log_ratios);
   const Philox4 word = philox4x32({threadIdx.x, 0, 0, 0}, 0);

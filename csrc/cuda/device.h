@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The CUDA devices of this machine, as a build with CUDA (device.cu) or without (none.cpp) sees them.
+// The CUDA devices of this machine, as a build with CUDA (device.cu) or without (none.cpp) sees
+// them.
 #pragma once
 
 #include <optional>

@@ -2,8 +2,8 @@
 
 On the CPU the compiled core runs; tensors on other devices take the torch twins of
 :mod:`free.reference`. The ops are ``torch.ops.free.verify_window``, ``philox_normal`` and
-``philox_uniform``; they carry fake implementations, so that graphs which contain them can be traced,
-and no gradients.
+``philox_uniform``; they carry fake implementations, so that graphs which contain them can be
+traced, and no gradients.
 """
 
 from __future__ import annotations
@@ -68,20 +68,21 @@ def verify_window(
 ) -> Verified:
     """Keep the drafts that the target's law allows and repair the first that it does not.
 
-    With ``z = (x_hat - m_hat) / sigma``, ``Delta = (m_hat - m) / sigma`` and ``e = Delta / |Delta|``,
-    reflection accepts a draft if ``log1p(-u) <= -<z, Delta> - |Delta|^2 / 2`` (or ``|Delta| <= 1e-10``)
-    and otherwise makes the state ``m + sigma (z - 2 <z, e> e)``: either way it is distributed as
-    N(m, sigma^2 I). The probability of acceptance is ``2 Phi(-|Delta| / 2)``, which no other rule for
-    one transition exceeds. If all drafts stand, one more transition is sampled from the target.
+    With ``z = (x_hat - m_hat) / sigma``, ``Delta = (m_hat - m) / sigma``, ``e = Delta / |Delta|``,
+    reflection accepts a draft if ``log1p(-u) <= -<z, Delta> - |Delta|^2 / 2``, or if
+    ``|Delta| <= 1e-10``, and otherwise makes the state ``m + sigma (z - 2 <z, e> e)``: either way
+    it is distributed as N(m, sigma^2 I). The probability of acceptance is ``2 Phi(-|Delta| / 2)``,
+    which no rule for one transition exceeds. If all drafts stand, one more transition is sampled
+    from the target.
 
-    Entries at and beyond ``length`` are ignored, whatever they hold. Where ``sigma`` is 0 a draft stands
-    only if its mean equals the target's, and the state is the target's mean otherwise.
+    Entries at and beyond ``length`` are ignored, whatever they hold. Where ``sigma`` is 0 a draft
+    stands only if its mean equals the target's; otherwise the state is the target's mean.
 
     Parameters
     ----------
     states : Tensor, shape [B, W, ...], float32
-        ``x_k`` and the drafted ``x_{k+1} .. x_{k+W-1}``: the rows that the teacher saw. At least one
-        axis follows ``W``.
+        ``x_k`` and the drafted ``x_{k+1} .. x_{k+W-1}``: the rows that the teacher saw. At least
+        one axis follows ``W``.
     draft_means : Tensor, shape [B, W - 1, ...], float32
         ``m_hat`` of transitions ``0 .. W-2``.
     target_means : Tensor, shape [B, W, ...], float32
@@ -127,7 +128,9 @@ def verify_window(
     )
 
 
-def philox_normal(seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int) -> Tensor:
+def philox_normal(
+    seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int
+) -> Tensor:
     """Counter-based standard normals: float32 ``[R, size]``. See :func:`free.random.normal`.
 
     ``seeds``, ``transition`` and ``round`` are int64 ``[R]``, the last two in ``0 .. 2**32 - 1``.
@@ -137,7 +140,9 @@ def philox_normal(seeds: Tensor, transition: Tensor, round: Tensor, purpose: int
     return drawn
 
 
-def philox_uniform(seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int) -> Tensor:
+def philox_uniform(
+    seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int
+) -> Tensor:
     """Counter-based uniforms in [0, 1): float32 ``[R, size]``. See :func:`free.random.uniform`.
 
     ``seeds``, ``transition`` and ``round`` are int64 ``[R]``, the last two in ``0 .. 2**32 - 1``.
@@ -150,13 +155,14 @@ def philox_uniform(seeds: Tensor, transition: Tensor, round: Tensor, purpose: in
 def check_verifier(verifier: str) -> None:
     """Raise a ``ValueError`` unless ``verifier`` is one of :data:`VERIFIERS`."""
     if verifier not in VERIFIERS:
-        raise ValueError(f"verifier: expected one of {', '.join(map(repr, VERIFIERS))}, got {verifier!r}")
+        expected = ", ".join(map(repr, VERIFIERS))
+        raise ValueError(f"verifier: expected one of {expected}, got {verifier!r}")
 
 
 def build_info() -> dict[str, Any]:
-    """How the compiled core was built: ``compiler``, ``cuda`` (version or None), ``openmp``, and the
-    instruction set ``simd`` that it uses on this machine.
-    """  # noqa: D205
+    """How the compiled core was built: ``compiler``, ``cuda`` (version or None), ``openmp``, and
+    the instruction set ``simd`` that it uses on this machine.
+    """
     info: dict[str, Any] = _C.build_info()
     return info
 
@@ -164,7 +170,7 @@ def build_info() -> dict[str, Any]:
 def cuda_devices() -> tuple[list[dict[str, Any]], str | None]:
     """CUDA devices as the compiled core sees them, each with ``name`` and ``capability``, and the
     reason why there are none.
-    """  # noqa: D205
+    """
     found = _C.cuda_devices()
     return found["devices"], found["reason"]
 
@@ -223,7 +229,9 @@ def _check_tensor(
     if device is not None and tensor.device != device:
         raise ValueError(f"{name}: expected a tensor on {device}, got one on {tensor.device}")
     if not tensor.is_contiguous():
-        raise ValueError(f"{name}: expected a contiguous tensor, got strides {list(tensor.stride())}")
+        raise ValueError(
+            f"{name}: expected a contiguous tensor, got strides {list(tensor.stride())}"
+        )
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -233,16 +241,11 @@ def _name(dtype: torch.dtype) -> str:
 # --- registration -------------------------------------------------------------------------------
 
 _library = torch.library.Library("free", "DEF")
-_library.define(
-    "verify_window(Tensor states, Tensor draft_means, Tensor target_means, Tensor sigma, Tensor length, "
-    "Tensor uniforms, Tensor noise, str verifier) -> (Tensor, Tensor, Tensor, Tensor)",
-    tags=(torch.Tag.pt2_compliant_tag,),
+_WINDOW = (
+    "Tensor states, Tensor draft_means, Tensor target_means, Tensor sigma, Tensor length, "
+    "Tensor uniforms, Tensor noise, str verifier"
 )
-for _kind in ("normal", "uniform"):
-    _library.define(
-        f"philox_{_kind}(Tensor seeds, Tensor transition, Tensor round, int purpose, int size) -> Tensor",
-        tags=(torch.Tag.pt2_compliant_tag,),
-    )
+_DRAWS = "Tensor seeds, Tensor transition, Tensor round, int purpose, SymInt size"
 
 
 def _verify_window_cpu(
@@ -257,7 +260,7 @@ def _verify_window_cpu(
 ) -> Verified:
     inputs = (states, draft_means, target_means, sigma, length, uniforms, noise)
     verified = _verify_window_fake(*inputs, verifier)
-    _C.verify_window(*map(to_dlpack, inputs), verifier, *map(to_dlpack, verified))
+    _C.verify_window(verifier, *map(to_dlpack, inputs + verified))
     return verified
 
 
@@ -286,11 +289,17 @@ def _philox_cpu(fill: Callable[..., None], *arguments: Any) -> Tensor:
     return out
 
 
-def _philox_fake(seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int) -> Tensor:
+def _philox_fake(
+    seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int
+) -> Tensor:
     return seeds.new_empty((seeds.shape[0], size), dtype=torch.float32)
 
 
-def _register(name: str, cpu: Callable[..., Any], twin: Callable[..., Any], fake: Callable[..., Any]) -> None:
+def _register(
+    schema: str, cpu: Callable[..., Any], twin: Callable[..., Any], fake: Callable[..., Any]
+) -> None:
+    name = schema.partition("(")[0]
+    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     _library.impl(name, cpu, "CPU")
     _library.impl(name, twin, "CompositeExplicitAutograd")
     # No gradients: the op does not record itself, instead of warning in a backward pass.
@@ -298,6 +307,14 @@ def _register(name: str, cpu: Callable[..., Any], twin: Callable[..., Any], fake
     torch.library.register_fake(f"free::{name}", fake, lib=_library)
 
 
-_register("verify_window", _verify_window_cpu, reference.verify_window, _verify_window_fake)
-_register("philox_normal", partial(_philox_cpu, _C.philox_normal), reference.philox_normal, _philox_fake)
-_register("philox_uniform", partial(_philox_cpu, _C.philox_uniform), reference.philox_uniform, _philox_fake)
+_register(
+    f"verify_window({_WINDOW}) -> (Tensor, Tensor, Tensor, Tensor)",
+    _verify_window_cpu,
+    reference.verify_window,
+    _verify_window_fake,
+)
+for _name_of, _fill, _twin in (
+    ("philox_normal", _C.philox_normal, reference.philox_normal),
+    ("philox_uniform", _C.philox_uniform, reference.philox_uniform),
+):
+    _register(f"{_name_of}({_DRAWS}) -> Tensor", partial(_philox_cpu, _fill), _twin, _philox_fake)

@@ -1,8 +1,8 @@
 """Counter-based noise: every number is a function of a request's seed and of where it is used.
 
-Philox4x32-10 with the request's 64-bit seed as its key and (element block, transition, round, purpose)
-as its counter. Nothing is drawn from a stream, so a request's noise does not depend on which other
-requests share its batch, on the order of the calls, or on the device (up to rounding).
+Philox4x32-10 with the request's 64-bit seed as its key and (element block, transition, round,
+purpose) as its counter. Nothing is drawn from a stream, so a request's noise does not depend on
+which other requests share its batch, on the order of the calls, or on the device (up to rounding).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _INTEGER_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8
 class Purpose(IntEnum):
     """What a number is used for: the last word of the counter. Values are part of the law's
     reproducibility: they never change.
-    """  # noqa: D205
+    """
 
     INITIAL = 0
     """The state that sampling starts from."""
@@ -40,7 +40,11 @@ class Purpose(IntEnum):
 
 
 def normal(
-    seeds: Integers, transition: Integers, round: Integers, purpose: Purpose | int, shape: Sequence[int]
+    seeds: Integers,
+    transition: Integers,
+    round: Integers,
+    purpose: Purpose | int,
+    shape: Sequence[int],
 ) -> Tensor:
     """Independent standard normals.
 
@@ -49,8 +53,7 @@ def normal(
     seeds : int, sequence of int or Tensor, shape [R], int64
         64-bit keys, ``-2**63 .. 2**64 - 1``; negative ones are read as two's complement.
     transition, round : int, sequence of int or Tensor, shape [R], any integer dtype
-        Words of the counter, ``0 .. 2**32 - 1``. One value serves all rows. Tensors of other integer
-        dtypes than int64 are converted.
+        Words of the counter, ``0 .. 2**32 - 1``. One value serves all rows.
     purpose : Purpose
         Numbers of different purposes are independent.
     shape : sequence of int
@@ -75,7 +78,11 @@ def normal(
 
 
 def uniform(
-    seeds: Integers, transition: Integers, round: Integers, purpose: Purpose | int, shape: Sequence[int]
+    seeds: Integers,
+    transition: Integers,
+    round: Integers,
+    purpose: Purpose | int,
+    shape: Sequence[int],
 ) -> Tensor:
     """Independent uniforms in [0, 1), multiples of ``2**-24``.
 
@@ -112,7 +119,9 @@ def as_seeds(seeds: int | Sequence[int], device: torch.device | str | None = Non
             raise TypeError(f"seeds: expected integers, got {type(seed).__name__}")
         if not -(2**63) <= seed < 2**64:
             raise ValueError(f"seeds: expected values in -2**63..2**64-1, got {seed}")
-    return torch.tensor([(seed + 2**63) % 2**64 - 2**63 for seed in values], dtype=torch.int64, device=device)
+    return torch.tensor(
+        [(seed + 2**63) % 2**64 - 2**63 for seed in values], dtype=torch.int64, device=device
+    )
 
 
 def _draw(
@@ -125,13 +134,14 @@ def _draw(
 ) -> Tensor:
     given = {"seeds": seeds, "transition": transition, "round": round}
     device = next((value.device for value in given.values() if isinstance(value, Tensor)), None)
-    columns = [_column(name, value, device) for name, value in given.items()]
-    rows = next((len(c) for c, v in zip(columns, given.values(), strict=True) if not isinstance(v, int)), 1)
-    key, *words = (
-        c.expand(rows).contiguous() if isinstance(value, int) else c
-        for c, value in zip(columns, given.values(), strict=True)
-    )
-    drawn = draw(key, words[0], words[1], int(purpose), _elements(shape))
+    columns = {name: _column(name, value, device) for name, value in given.items()}
+    # The first argument with a value for each row says how many rows there are.
+    rows = next((len(columns[name]) for name in given if not isinstance(given[name], int)), 1)
+    for name, value in given.items():
+        if isinstance(value, int):
+            columns[name] = columns[name].repeat(rows)
+    key, k, n = columns["seeds"], columns["transition"], columns["round"]
+    drawn = draw(key, k, n, int(purpose), _elements(shape))
     return drawn.view(rows, *shape)
 
 
@@ -139,7 +149,10 @@ def _column(name: str, value: Integers, device: torch.device | None) -> Tensor:
     """The values as int64 ``[R]``, ``[1]`` for a single one."""
     if isinstance(value, Tensor):
         if value.dtype not in _INTEGER_TYPES:
-            raise TypeError(f"{name}: expected integers, got {str(value.dtype).removeprefix('torch.')}")
+            dtype = str(value.dtype).removeprefix("torch.")
+            raise TypeError(f"{name}: expected integers, got {dtype}")
+        if value.dim() != 1:
+            raise ValueError(f"{name}: expected shape [R], got {list(value.shape)}")
         return value.long().contiguous()
     if name == "seeds":
         return as_seeds(value, device)

@@ -38,10 +38,12 @@ def verify_window(
     x_hat, m_hat, m = states.flatten(2)[:, 1:], draft_means.flatten(2), target_means.flatten(2)
     sample = torch.arange(batch, device=states.device)
 
-    # Reduce: <sigma z, sigma Delta> and |sigma Delta|^2. Unscaled and in float64: neither overflows.
-    shift = m_hat - m[:, :drafts]
-    noise_dot_shift = torch.sum((x_hat - m_hat) * shift, -1, dtype=torch.float64)
-    shift_sq = torch.sum(shift * shift, -1, dtype=torch.float64)
+    # Reduce: <sigma z, sigma Delta> and |sigma Delta|^2. Unscaled and in float64, where the
+    # products of float32 differences are exact and neither overflow nor underflow.
+    drawn, shift = x_hat - m_hat, m_hat - m[:, :drafts]
+    wide = shift.double()
+    noise_dot_shift = torch.linalg.vecdot(drawn.double(), wide)
+    shift_sq = torch.linalg.vecdot(wide, wide)
 
     # Decide.
     real = torch.arange(drafts, device=states.device) < length[:, None] - 1
@@ -57,14 +59,14 @@ def verify_window(
     examined = real & (torch.arange(drafts, device=states.device) <= accepted[:, None])
     log_ratio = torch.where(examined, ratio, math.nan).float()
 
-    # Write: m + sigma z - 2 <z, e> e sigma for a rejected draft, m + sigma * noise for the target's.
+    # Write: m + sigma (z - 2 <z, e> e) for a rejected draft, else m + sigma noise.
     mean = m[sample, accepted]
     scale = sigma[sample, accepted, None]
     state = torch.where(scale > 0, mean + scale * noise.reshape(batch, -1), mean)
     if drafts:
         j = accepted.clamp(max=drafts - 1)
         factor = (-2.0 * noise_dot_shift / shift_sq)[sample, j, None].float()
-        reflected = mean + ((x_hat - m_hat)[sample, j] + factor * shift[sample, j])
+        reflected = mean + (drawn[sample, j] + factor * shift[sample, j])
         state = torch.where(rejected[:, None] & (scale > 0), reflected, state)
     accepted = accepted.int()
     return state.view(noise.shape), accepted + 1, accepted, log_ratio
@@ -90,12 +92,19 @@ def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
     for _ in range(10):
         # The products wrap at 64 bits as unsigned ones do; masking undoes the sign of the shift.
         p0, p1 = x * 0xD2511F53, z * 0xCD9E8D57
-        x, y, z, w = (p1 >> 32 & _WORD) ^ y ^ k0, p1 & _WORD, (p0 >> 32 & _WORD) ^ w ^ k1, p0 & _WORD
+        x, y, z, w = (
+            (p1 >> 32 & _WORD) ^ y ^ k0,
+            p1 & _WORD,
+            (p0 >> 32 & _WORD) ^ w ^ k1,
+            p0 & _WORD,
+        )
         k0, k1 = k0 + 0x9E3779B9 & _WORD, k1 + 0xBB67AE85 & _WORD
     return torch.stack((x, y, z, w), -1)
 
 
-def philox_uniform(seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int) -> Tensor:
+def philox_uniform(
+    seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int
+) -> Tensor:
     """Uniforms in [0, 1), multiples of 2**-24: float32 ``[R, size]``.
 
     ``seeds``, ``transition`` and ``round`` are int64 ``[R]``; see :func:`free.random.uniform`.
@@ -104,7 +113,9 @@ def philox_uniform(seeds: Tensor, transition: Tensor, round: Tensor, purpose: in
     return ((words >> 8).float() * 2.0**-24)[:, :size].contiguous()
 
 
-def philox_normal(seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int) -> Tensor:
+def philox_normal(
+    seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int
+) -> Tensor:
     """Standard normals by Box-Muller, evaluated in float64: float32 ``[R, size]``.
 
     ``seeds``, ``transition`` and ``round`` are int64 ``[R]``; see :func:`free.random.normal`.

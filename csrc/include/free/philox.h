@@ -80,9 +80,11 @@ FREE_HOST_DEVICE Pair cos_sin_turn(std::uint32_t word) {
   const float t = static_cast<float>(rest) * 1.4629180792671596e-9f;  // 2 pi / 2^32
 
   const float t2 = t * t;
-  const float sine = ((-1.9515295891e-4f * t2 + 8.3321608736e-3f) * t2 - 1.6666654611e-1f) * t2 * t + t;
+  const float sine =
+      ((-1.9515295891e-4f * t2 + 8.3321608736e-3f) * t2 - 1.6666654611e-1f) * t2 * t + t;
   const float cosine =
-      ((2.443315711809948e-5f * t2 - 1.388731625493765e-3f) * t2 + 4.166664568298827e-2f) * t2 * t2 -
+      ((2.443315711809948e-5f * t2 - 1.388731625493765e-3f) * t2 + 4.166664568298827e-2f) * t2 *
+          t2 -
       0.5f * t2 + 1.0f;
 
   const bool swapped = (quarter & 1u) != 0;
@@ -96,7 +98,8 @@ FREE_HOST_DEVICE Pair cos_sin_turn(std::uint32_t word) {
 /// Two independent normals from two words (Box-Muller). |result| <= 6.67: 32 bits reach that far.
 FREE_HOST_DEVICE Pair box_muller(std::uint32_t radius_word, std::uint32_t angle_word) {
   // 31 bits, then centred: never 0, and the conversion from a signed integer vectorises.
-  const float u = (static_cast<float>(static_cast<std::int32_t>(radius_word >> 1)) + 0.5f) * 0x1p-31f;
+  const float u =
+      (static_cast<float>(static_cast<std::int32_t>(radius_word >> 1)) + 0.5f) * 0x1p-31f;
   const float radius = std::sqrt(-2.0f * log_unit(u));
   const Pair direction = cos_sin_turn(angle_word);
   return {radius * direction.first, radius * direction.second};
