@@ -113,15 +113,9 @@ def as_seeds(seeds: int | Sequence[int], device: torch.device | str | None = Non
     TypeError, ValueError
         For what is no integer, or does not fit 64 bits.
     """
-    values = [seeds] if isinstance(seeds, int) else list(seeds)
-    for seed in values:
-        if isinstance(seed, bool) or not isinstance(seed, int):
-            raise TypeError(f"seeds: expected integers, got {type(seed).__name__}")
-        if not -(2**63) <= seed < 2**64:
-            raise ValueError(f"seeds: expected values in -2**63..2**64-1, got {seed}")
-    return torch.tensor(
-        [(seed + 2**63) % 2**64 - 2**63 for seed in values], dtype=torch.int64, device=device
-    )
+    values = _integers("seeds", seeds, -(2**63), 2**64, "-2**63..2**64-1")
+    signed = [(seed + 2**63) % 2**64 - 2**63 for seed in values]
+    return torch.tensor(signed, dtype=torch.int64, device=device)
 
 
 def _draw(
@@ -156,13 +150,20 @@ def _column(name: str, value: Integers, device: torch.device | None) -> Tensor:
         return value.long().contiguous()
     if name == "seeds":
         return as_seeds(value, device)
-    values = [value] if isinstance(value, int) else list(value)
-    for word in values:
-        if isinstance(word, bool) or not isinstance(word, int):
-            raise TypeError(f"{name}: expected integers, got {type(word).__name__}")
-        if not 0 <= word < 2**32:
-            raise ValueError(f"{name}: expected values in 0..4294967295, got {word}")
+    values = _integers(name, value, 0, 2**32, "0..4294967295")
     return torch.tensor(values, dtype=torch.int64, device=device)
+
+
+def _integers(
+    name: str, value: int | Sequence[int], low: int, end: int, expected: str
+) -> Sequence[int]:
+    values = value if isinstance(value, Sequence) else [value]
+    for entry in values:
+        if isinstance(entry, bool) or not isinstance(entry, int):
+            raise TypeError(f"{name}: expected integers, got {type(entry).__name__}")
+        if not low <= entry < end:
+            raise ValueError(f"{name}: expected values in {expected}, got {entry}")
+    return values
 
 
 def _elements(shape: Sequence[int]) -> int:

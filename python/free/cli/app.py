@@ -1,0 +1,23 @@
+"""Registers the subcommands."""
+
+from __future__ import annotations
+
+import typer
+
+from free.cli.info import info
+from free.cli.sample import sample
+from free.cli.train_drafter import train_drafter
+from free.cli.train_teacher import train_teacher
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="free",
+    help="Lossless, faster sampling for Diffusion Transformers.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+app.command()(sample)
+app.command()(info)
+app.command("train-teacher")(train_teacher)
+app.command("train-drafter")(train_drafter)

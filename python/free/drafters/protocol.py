@@ -1,0 +1,68 @@
+"""What the sampler asks of a drafter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from free.models.guidance import Guidance
+from free.models.output import TeacherRows
+from free.schedule import Table
+
+__all__ = ["Drafter", "DraftingBatch"]
+
+
+@dataclass(frozen=True)
+class DraftingBatch:
+    """What stays the same during one call of ``sample``.
+
+    Attributes
+    ----------
+    table : Table
+        The schedule, on the states' device.
+    guidance : Guidance or None
+        How the teacher is guided; drafts are guesses of the *guided* eps.
+    """
+
+    table: Table
+    guidance: Guidance | None
+
+
+class Drafter(Protocol):
+    """Guesses eps at states the teacher has not seen.
+
+    Rows are independent of each other. A drafter keeps what :meth:`begin` gave it, so one
+    object serves one run of ``sample`` at a time.
+    """
+
+    def begin(self, batch: DraftingBatch) -> None:
+        """Called once at the start of a run."""
+
+    def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Any) -> tuple[Tensor, Any]:
+        """Guess the (guided) eps of transition ``k``.
+
+        Parameters
+        ----------
+        x : Tensor, shape [R, ...], float32
+            States at the start of the transitions.
+        k : Tensor, shape [R], int64
+            Transition indices.
+        y : Tensor, shape [R], int64
+            Labels.
+        carry : Any
+            What the previous step of the same rows returned, or :meth:`carry_from`. A
+            tensor or a tuple of tensors whose first axis is R, or None.
+
+        Returns
+        -------
+        eps_hat : Tensor, shape [R, ...]
+        carry : Any
+        """
+
+    def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Any:
+        """A fresh carry from verified ``rows [R]`` (int64) of a teacher call.
+
+        ``teacher_output`` also says which states and transitions the rows were.
+        """

@@ -1,0 +1,1 @@
+"""Networks and the way they are guided and stored."""

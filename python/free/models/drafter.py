@@ -1,0 +1,126 @@
+"""The drafter's network: about one DiT block, autoregressing the teacher's top-block feature.
+
+Supplement, section A: the input is the teacher's feature at the previous step, the current
+latent (not normalised), its timestep and the teacher's label embedding; the output is the
+noise and the feature at the current step.
+
+Where we go past it: the noise is predicted relative to an *anchor*. Between neighbouring steps
+the image x0 that the teacher predicts hardly moves, while its eps must follow the fresh noise of
+the state. So the anchor is the eps that the current state would have if x0 had not changed, and
+the network only predicts the change of x0, whose size is nearly the same at all timesteps. An
+untrained drafter (no change) is already a good one.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from free.models.dit import DiT, DiTConfig
+from free.models.layers import (
+    DiTBlock,
+    FinalLayer,
+    PatchEmbedder,
+    TimestepEmbedder,
+    initialize_linear,
+    sincos_position_embedding,
+    unpatchify,
+)
+
+__all__ = ["DrafterNet", "eps_from_image", "image_from_eps"]
+
+
+def image_from_eps(x: Tensor, eps: Tensor, signal: Tensor) -> Tensor:
+    """x0 = (x - sqrt(1 - signal^2) eps) / signal, for x = signal x0 + sqrt(1 - signal^2) eps.
+
+    Parameters
+    ----------
+    x, eps : Tensor, shape [R, ...]
+    signal : Tensor, shape [R]
+        sqrt(abar) of each row, in (0, 1).
+    """
+    signal = signal.view([-1] + [1] * (x.dim() - 1))
+    return (x - (1.0 - signal.square()).sqrt() * eps) / signal
+
+
+def eps_from_image(x: Tensor, x0: Tensor, signal: Tensor) -> Tensor:
+    """The inverse of :func:`image_from_eps`: eps = (x - signal x0) / sqrt(1 - signal^2)."""
+    signal = signal.view([-1] + [1] * (x.dim() - 1))
+    return (x - signal * x0) / (1.0 - signal.square()).sqrt()
+
+
+class DrafterNet(nn.Module):
+    """Predicts how x0 and the top-block feature change from ``x_k`` to ``x_{k+1}``.
+
+    Fuse (2E -> E), one DiT block, a residual feature head, and a final layer on the
+    predicted feature. At DiT-XL/2: 32.2 M trainable values.
+
+    Parameters
+    ----------
+    config : DiTConfig
+        The *teacher's* configuration; the drafter shares its width, heads and patches.
+    """
+
+    pos_embed: Tensor
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        hidden = config.hidden_size
+        self.x_embedder = PatchEmbedder(config.patch_size, config.channels, hidden)
+        self.t_embedder = TimestepEmbedder(hidden)
+        grid = config.image_size // config.patch_size
+        pos_embed = sincos_position_embedding(grid, hidden)
+        self.register_buffer("pos_embed", pos_embed, persistent=False)
+        self.fuse = nn.Linear(2 * hidden, hidden)
+        self.block = DiTBlock(hidden, config.heads, config.mlp_ratio)
+        self.feature_head = nn.Linear(hidden, hidden)
+        self.final_layer = FinalLayer(hidden, config.patch_size, config.channels)
+        self.apply(initialize_linear)
+        # The untrained drafter changes nothing: x0 and the feature stay what they were.
+        nn.init.zeros_(self.feature_head.weight)
+        nn.init.zeros_(self.final_layer.linear.weight)
+
+    @torch.no_grad()
+    def initialize_from(self, teacher: DiT) -> None:
+        """Start from the teacher's embedders, top block and final modulation."""
+        self.x_embedder.load_state_dict(teacher.x_embedder.state_dict())
+        self.t_embedder.load_state_dict(teacher.t_embedder.state_dict())
+        self.block.load_state_dict(teacher.blocks[-1].state_dict())
+        self.final_layer.adaLN_modulation.load_state_dict(
+            teacher.final_layer.adaLN_modulation.state_dict()
+        )
+        # Feature straight through, plus the embedded latent.
+        eye = torch.eye(self.config.hidden_size, dtype=self.fuse.weight.dtype)
+        self.fuse.weight.copy_(torch.cat([eye, eye], dim=1))
+
+    def forward(
+        self, x: Tensor, t: Tensor, label_embedding: Tensor, feature: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """One step of the autoregression.
+
+        Parameters
+        ----------
+        x : Tensor, shape [R, C, H, W]
+            Latents at the current step.
+        t : Tensor, shape [R], int64
+            Their timesteps.
+        label_embedding : Tensor, shape [R, E]
+            ``DiT.label_embedding`` of the labels.
+        feature : Tensor, shape [R, T, E]
+            Top-block feature at the previous (noisier) step.
+
+        Returns
+        -------
+        change : Tensor, shape [R, C, H, W]
+            Of the predicted image x0 since the previous step.
+        feature : Tensor, shape [R, T, E]
+            At the current step.
+        """
+        dtype = self.pos_embed.dtype
+        latent = self.x_embedder(x.to(dtype)) + self.pos_embed  # [R, T, E]
+        c = self.t_embedder(t) + label_embedding.to(dtype)  # [R, E]
+        h = self.block(self.fuse(torch.cat([feature.to(dtype), latent], dim=2)), c)
+        feature = feature + self.feature_head(h)
+        out = self.final_layer(feature, c)
+        return unpatchify(out, self.config.patch_size, self.config.channels), feature

@@ -1,0 +1,86 @@
+"""Classifier-free guidance: two network rows for one state, combined into one eps.
+
+The rows of a guided call are interleaved: ``2r`` has the label of state ``r``, ``2r + 1`` the
+null class, so that whatever belongs to a state stays together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from free.models.output import TeacherOutput
+
+__all__ = ["Guidance", "GuidedTeacher"]
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """``uncond + scale * (cond - uncond)`` on the first ``channels`` channels.
+
+    Parameters
+    ----------
+    scale : float
+        Guidance scale, finite and >= 0; 1 is no guidance.
+    channels : int or None
+        How many leading channels are guided (the original DiT: 3 of 4); the others are the
+        conditional ones. None guides all.
+    null_label : int
+        The label of the unconditional rows.
+
+    Raises
+    ------
+    ValueError
+        If ``scale`` or ``channels`` is out of range.
+    """
+
+    scale: float
+    channels: int | None
+    null_label: int
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.scale) and self.scale >= 0):
+            raise ValueError(f"cfg_scale must be finite and >= 0, got {self.scale}")
+        if self.channels is not None and self.channels < 1:
+            raise ValueError(f"cfg_channels must be at least 1 or None, got {self.channels}")
+
+    def expand(self, x: Tensor, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows for states [R, ...]: [2R, ...], [2R], [2R]."""
+        labels = torch.stack([y, torch.full_like(y, self.null_label)], dim=1).flatten()
+        return x.repeat_interleave(2, dim=0), t.repeat_interleave(2), labels
+
+    def combine(self, eps: Tensor) -> Tensor:
+        """[2R, C, ...] interleaved -> guided eps [R, C, ...]."""
+        cond, uncond = eps.unflatten(0, (-1, 2)).unbind(1)
+        guided = torch.lerp(uncond, cond, self.scale)
+        if self.channels is None or self.channels >= cond.shape[1]:
+            return guided
+        return torch.cat([guided[:, : self.channels], cond[:, self.channels :]], dim=1)
+
+
+class GuidedTeacher:
+    """A teacher under guidance is a teacher.
+
+    Parameters
+    ----------
+    teacher : callable
+        ``teacher(x, t, y) -> TeacherOutput``.
+    guidance : Guidance
+    """
+
+    def __init__(self, teacher: Callable[..., TeacherOutput], guidance: Guidance) -> None:
+        self.teacher = teacher
+        self.guidance = guidance
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
+        """``feature`` has both rows of a state, [R, 2, T, E]; ``variance`` is the conditional."""
+        out = self.teacher(*self.guidance.expand(x, t, y))
+        return TeacherOutput(
+            self.guidance.combine(out.eps),
+            None if out.feature is None else out.feature.unflatten(0, (-1, 2)),
+            None if out.variance is None else out.variance[::2],
+        )

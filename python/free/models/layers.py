@@ -1,0 +1,166 @@
+"""The parts that DiT and the drafter are made of, with the original's parameter names.
+
+Peebles & Xie, "Scalable Diffusion Models with Transformers" (2212.09748), adaLN-Zero variant.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = [
+    "DiTBlock",
+    "FinalLayer",
+    "LabelEmbedder",
+    "PatchEmbedder",
+    "TimestepEmbedder",
+    "initialize_linear",
+    "sincos_position_embedding",
+    "unpatchify",
+]
+
+_NORM_EPS = 1e-6
+_FREQUENCIES = 256
+
+
+def sincos_position_embedding(grid: int, hidden: int) -> Tensor:
+    """Fixed 2-D sine-cosine table, the column's half first (as in MAE).
+
+    Returns
+    -------
+    Tensor, shape [1, grid * grid, hidden], float32
+    """
+    omega = 10000.0 ** (-torch.arange(hidden // 4, dtype=torch.float64) / (hidden // 4))
+    angle = torch.arange(grid, dtype=torch.float64)[:, None] * omega
+    axis = torch.cat([angle.sin(), angle.cos()], dim=1)  # [grid, hidden/2]
+    column = axis[None, :, :].expand(grid, grid, -1)
+    row = axis[:, None, :].expand(grid, grid, -1)
+    return torch.cat([column, row], dim=2).reshape(1, grid * grid, hidden).float()
+
+
+def unpatchify(tokens: Tensor, patch: int, channels: int) -> Tensor:
+    """[R, T, patch * patch * channels] -> [R, channels, H, W]; the channel is the fastest axis."""
+    rows, count, _ = tokens.shape
+    grid = math.isqrt(count)
+    image = tokens.view(rows, grid, grid, patch, patch, channels)
+    return image.permute(0, 5, 1, 3, 2, 4).reshape(rows, channels, grid * patch, grid * patch)
+
+
+def initialize_linear(module: nn.Module) -> None:
+    """Xavier weights and zero biases, as in ViT; for ``nn.Module.apply``."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
+
+
+class PatchEmbedder(nn.Module):
+    """[R, C, H, W] -> [R, T, E]."""
+
+    def __init__(self, patch: int, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, hidden, patch, stride=patch)
+        nn.init.xavier_uniform_(self.proj.weight.view(hidden, -1))
+        nn.init.zeros_(self.proj.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class TimestepEmbedder(nn.Module):
+    """[R] int64 timesteps -> [R, E]."""
+
+    frequencies: Tensor
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(_FREQUENCIES, hidden), nn.SiLU(), nn.Linear(hidden, hidden)
+        )
+        half = _FREQUENCIES // 2
+        table = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32) / half)
+        self.register_buffer("frequencies", table, persistent=False)
+
+    def forward(self, t: Tensor) -> Tensor:
+        # Angles up to 1000 rad need float32 even where the network runs lower.
+        angle = t[:, None].float() * self.frequencies.float()
+        embedding = torch.cat([angle.cos(), angle.sin()], dim=1)
+        return self.mlp(embedding.to(next(self.mlp.parameters()).dtype))
+
+
+class LabelEmbedder(nn.Module):
+    """[R] int64 labels -> [R, E]; the last row of the table is the null class."""
+
+    def __init__(self, num_classes: int, hidden: int) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(num_classes + 1, hidden)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.embedding_table(y)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over tokens, [R, T, E] -> [R, T, E]."""
+
+    def __init__(self, hidden: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(hidden, 3 * hidden)
+        self.proj = nn.Linear(hidden, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, tokens, hidden = x.shape
+        q, k, v = self.qkv(x).view(rows, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(mixed.transpose(1, 2).reshape(rows, tokens, hidden))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a tanh GELU between them."""
+
+    def __init__(self, hidden: int, inner: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(hidden, inner)
+        self.fc2 = nn.Linear(inner, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class DiTBlock(nn.Module):
+    """Transformer block whose norms are modulated by the conditioning (adaLN-Zero).
+
+    ``forward(x [R, T, E], c [R, E]) -> [R, T, E]``.
+    """
+
+    def __init__(self, hidden: int, heads: int, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(hidden, elementwise_affine=False, eps=_NORM_EPS)
+        self.attn = Attention(hidden, heads)
+        self.norm2 = nn.LayerNorm(hidden, elementwise_affine=False, eps=_NORM_EPS)
+        self.mlp = Mlp(hidden, int(hidden * mlp_ratio))
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden, 6 * hidden))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = (
+            self.adaLN_modulation(c).unsqueeze(1).chunk(6, dim=2)
+        )
+        # addcmul fuses x * (1 + scale) + shift, and x + gate * y, into one pass each.
+        x = torch.addcmul(x, gate1, self.attn(torch.addcmul(shift1, self.norm1(x), 1 + scale1)))
+        return torch.addcmul(x, gate2, self.mlp(torch.addcmul(shift2, self.norm2(x), 1 + scale2)))
+
+
+class FinalLayer(nn.Module):
+    """[R, T, E] -> [R, T, patch * patch * channels]."""
+
+    def __init__(self, hidden: int, patch: int, channels: int) -> None:
+        super().__init__()
+        self.norm_final = nn.LayerNorm(hidden, elementwise_affine=False, eps=_NORM_EPS)
+        self.linear = nn.Linear(hidden, patch * patch * channels)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden, 2 * hidden))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(c).unsqueeze(1).chunk(2, dim=2)
+        return self.linear(torch.addcmul(shift, self.norm_final(x), 1 + scale))

@@ -1,0 +1,67 @@
+"""Pictures of samples: a grid with captions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+__all__ = ["image_grid"]
+
+_MARGIN = 8
+
+
+def image_grid(
+    rows: Sequence[tuple[str, Tensor]], captions: Sequence[str], scale: int = 3, columns: int = 10
+) -> Image.Image:
+    """Arrange samples in titled blocks of captioned images.
+
+    Parameters
+    ----------
+    rows : sequence of (str, Tensor [B, C, H, W])
+        Title and samples in [-1, 1] of each block; C is 1 or 3. Values outside are clipped.
+    captions : sequence of str, length B
+        One for each sample, the same in every block.
+    scale : int
+        Pixels a pixel.
+    columns : int
+        Images a line.
+
+    Returns
+    -------
+    PIL.Image.Image
+
+    Raises
+    ------
+    ValueError
+        If the samples are not images of 1 or 3 channels.
+    """
+    for _, samples in rows:
+        if samples.dim() != 4 or samples.shape[1] not in (1, 3):
+            raise ValueError(
+                f"samples must be [B, 1 or 3, H, W] to be drawn, got {list(samples.shape)}"
+            )
+    height, width = (scale * extent for extent in rows[0][1].shape[2:])
+    columns = min(columns, len(captions))
+    lines = -(-len(captions) // columns)
+    font, title_font = ImageFont.load_default(12), ImageFont.load_default(15)
+    cell_width, cell_height = width + _MARGIN, height + 16 + _MARGIN
+    block = 24 + lines * cell_height
+    canvas = Image.new(
+        "RGB", (columns * cell_width + _MARGIN, len(rows) * block + _MARGIN), "white"
+    )
+    draw = ImageDraw.Draw(canvas)
+    for index, (title, samples) in enumerate(rows):
+        top = index * block + _MARGIN
+        draw.text((_MARGIN, top), title, "black", title_font)
+        pixels = ((samples.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        pixels = pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu()
+        for place, (image, caption) in enumerate(zip(pixels, captions, strict=True)):
+            left = _MARGIN + place % columns * cell_width
+            upper = top + 24 + place // columns * cell_height
+            tile = Image.fromarray(image.numpy()).resize((width, height), Image.Resampling.NEAREST)
+            canvas.paste(tile, (left, upper))
+            draw.text((left + width / 2, upper + height + 1), caption, "black", font, anchor="ma")
+    return canvas

@@ -1,0 +1,191 @@
+"""What a run did."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+__all__ = ["Recorder", "Report"]
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass
+class Report:
+    """Counts and times of one call of ``sample``.
+
+    Attributes
+    ----------
+    steps : int
+        Transitions of the schedule, N.
+    samples : int
+        B.
+    seeds : list of int
+        The noise seed of each sample; sampling a label alone with its seed repeats its image.
+    rounds : int
+        Batched teacher calls.
+    rounds_by_sample : list of int, length B
+        Rounds each sample took part in.
+    teacher_rows : int
+        States the teacher evaluated (under guidance each costs two network rows).
+    drafter_calls : int
+        Calls of the drafter, each a batch.
+    accepted, proposed : int
+        Drafts accepted, and drafts evaluated by the teacher, those behind a rejection included.
+    examined_by_step, accepted_by_step : list of int, length N
+        Drafts of each transition that were decided on (those up to the first rejection),
+        and those accepted.
+    seconds : float
+        Wall-clock of the run.
+    seconds_by_phase : dict of str to float
+        ``draft``, ``teacher``, ``verify``, ``bookkeeping`` (noise, gathering, counting).
+    tv_bound : float
+        Bound on the total-variation distance to the teacher's law; 0 for exact verifiers.
+    """
+
+    steps: int
+    samples: int
+    seeds: list[int]
+    rounds: int = 0
+    rounds_by_sample: list[int] = dataclasses.field(default_factory=list)
+    teacher_rows: int = 0
+    drafter_calls: int = 0
+    accepted: int = 0
+    proposed: int = 0
+    examined_by_step: list[int] = dataclasses.field(default_factory=list)
+    accepted_by_step: list[int] = dataclasses.field(default_factory=list)
+    seconds: float = 0.0
+    seconds_by_phase: dict[str, float] = dataclasses.field(default_factory=dict)
+    tv_bound: float = 0.0
+
+    @property
+    def parallel_efficiency(self) -> float:
+        """N over the mean number of rounds of a sample: how many times fewer teacher calls."""
+        return self.steps * self.samples / sum(self.rounds_by_sample)
+
+    @property
+    def acceptance(self) -> float:
+        """Share of proposed drafts that were accepted; NaN if none was proposed."""
+        return self.accepted / self.proposed if self.proposed else math.nan
+
+    @property
+    def acceptance_by_step(self) -> list[float]:
+        """Share of the examined drafts of each transition that were accepted, [N]; NaN for none."""
+        pairs = zip(self.accepted_by_step, self.examined_by_step, strict=True)
+        return [good / seen if seen else math.nan for good, seen in pairs]
+
+    @classmethod
+    def merge(cls, reports: Sequence[Report]) -> Report:
+        """One report for runs of the same schedule, one after the other.
+
+        Raises
+        ------
+        ValueError
+            If there are none, or their schedules differ in length.
+        """
+        if len({report.steps for report in reports}) != 1:
+            raise ValueError(
+                "reports must be of one schedule, got steps "
+                f"{sorted({report.steps for report in reports})}"
+            )
+        total = cls(reports[0].steps, 0, [])
+        for field in dataclasses.fields(cls):
+            values = [getattr(report, field.name) for report in reports]
+            merged: Any
+            if field.name == "steps":
+                continue
+            if field.name.endswith("_by_step"):
+                merged = [sum(column) for column in zip(*values, strict=True)]
+            elif field.name == "seconds_by_phase":
+                phases = {phase: None for value in values for phase in value}
+                merged = {phase: sum(value.get(phase, 0.0) for value in values) for phase in phases}
+            elif field.name == "tv_bound":
+                merged = max(values)
+            else:
+                merged = sum(values[1:], values[0])
+            setattr(total, field.name, merged)
+        return total
+
+    def to_json(self) -> str:
+        """All fields and the derived shares as one JSON object; NaN becomes null."""
+        record = dataclasses.asdict(self)
+        record["parallel_efficiency"] = self.parallel_efficiency
+        record["acceptance"] = _or_none(self.acceptance)
+        record["acceptance_by_step"] = [_or_none(share) for share in self.acceptance_by_step]
+        return json.dumps(record, allow_nan=False)
+
+
+def _or_none(share: float) -> float | None:
+    return None if math.isnan(share) else share
+
+
+class Recorder:
+    """Fills a report round by round.
+
+    Parameters
+    ----------
+    steps : int
+    seeds : Tensor, shape [B], int64
+    """
+
+    def __init__(self, steps: int, seeds: Tensor) -> None:
+        self.report = Report(steps, len(seeds), seeds.tolist())
+        self._rounds = torch.zeros(len(seeds), dtype=torch.int64)
+        self._examined = torch.zeros(steps, dtype=torch.int64)
+        self._accepted = torch.zeros(steps, dtype=torch.int64)
+        self._started = time.perf_counter()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to ``seconds_by_phase[name]``."""
+        started = time.perf_counter()
+        yield
+        spent = self.report.seconds_by_phase.get(name, 0.0) + time.perf_counter() - started
+        self.report.seconds_by_phase[name] = spent
+
+    def counted(self, call: Callable[..., T]) -> Callable[..., T]:
+        """``call``, counting its uses in ``drafter_calls``."""
+
+        def wrapper(*arguments: Any) -> T:
+            self.report.drafter_calls += 1
+            return call(*arguments)
+
+        return wrapper
+
+    def round(self, samples: Tensor, k: Tensor, length: Tensor, accepted: Tensor) -> None:
+        """Count one round.
+
+        Parameters
+        ----------
+        samples : Tensor, shape [R], int64
+            Which samples took part.
+        k : Tensor, shape [R], int64
+            Their transition before the round.
+        length, accepted : Tensor, shape [R], int32
+            Rows evaluated and drafts accepted.
+        """
+        self.report.rounds += 1
+        self._rounds[samples.cpu()] += 1
+        self.report.teacher_rows += int(length.sum())
+        self.report.proposed += int(length.sum()) - len(length)
+        self.report.accepted += int(accepted.sum())
+        # Drafts k .. k+accepted-1 were accepted; the next one, if there was one, was not.
+        for start, rows, good in zip(k.tolist(), length.tolist(), accepted.tolist(), strict=True):
+            self._examined[start : start + min(good + 1, rows - 1)] += 1
+            self._accepted[start : start + good] += 1
+
+    def finish(self) -> Report:
+        """The report, complete."""
+        self.report.rounds_by_sample = self._rounds.tolist()
+        self.report.examined_by_step = self._examined.tolist()
+        self.report.accepted_by_step = self._accepted.tolist()
+        self.report.seconds = time.perf_counter() - self._started
+        return self.report

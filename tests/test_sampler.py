@@ -1,0 +1,187 @@
+"""The samplers: counts, invariance, edges and refusals. Their law is in ``law/test_runs.py``."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from free import Schedule, SequentialSampler, SpeculativeSampler, TeacherOutput, load_pretrained
+from tests.networks import CallableDrafter, MixtureTeacher
+
+TEACHER = MixtureTeacher(4)
+POOR = CallableDrafter(MixtureTeacher(4, shift=0.15))
+SCHEDULE = Schedule.ddpm(30)
+
+
+def _sampler(window: int, drafter: CallableDrafter = POOR, **options) -> SpeculativeSampler:
+    return SpeculativeSampler(TEACHER, drafter, SCHEDULE, window, **options)
+
+
+@pytest.mark.parametrize("cfg_scale", [1.0, 1.5])
+def test_window_of_one_is_the_sequential_sampler(cfg_scale: float) -> None:
+    labels, seeds = [0, 1, 2], [5, 6, 2**63 - 1]
+    one = _sampler(1, cfg_scale=cfg_scale).sample(labels, seeds)
+    plain = SequentialSampler(TEACHER, SCHEDULE, cfg_scale).sample(labels, seeds)
+    torch.testing.assert_close(one.samples, plain.samples, rtol=1e-6, atol=1e-6)
+    assert one.report.rounds == plain.report.rounds == 30
+    assert one.report.parallel_efficiency == 1.0
+    assert one.report.drafter_calls == one.report.proposed == 0
+
+
+@pytest.mark.parametrize("window", [2, 3, 8, 29, 64])
+def test_perfect_drafter_advances_a_full_window(window: int) -> None:
+    result = _sampler(window, CallableDrafter(TEACHER)).sample([0, 1])
+    report = result.report
+    # One row first, since nothing is verified yet; then full windows over the other 29 steps.
+    assert report.rounds == 1 + math.ceil(29 / window)
+    assert report.accepted == report.proposed
+    assert report.teacher_rows == 2 * 30
+    assert report.acceptance == 1.0
+    assert math.isnan(report.acceptance_by_step[-1])
+
+
+def test_report_adds_up() -> None:
+    labels = [0, 1, 2, 1, 0]
+    report = _sampler(4).sample(labels, seed=3).report
+    assert 0.2 < report.acceptance < 1
+    assert report.rounds == max(report.rounds_by_sample)
+    assert report.rounds > min(report.rounds_by_sample)  # samples move at their own pace
+    assert report.teacher_rows == report.proposed + sum(report.rounds_by_sample)
+    assert report.parallel_efficiency == 30 * 5 / sum(report.rounds_by_sample)
+    assert sum(report.accepted_by_step) == report.accepted
+    # Each rejected draft ends its round.
+    rejected = sum(report.examined_by_step) - report.accepted
+    assert rejected <= sum(report.rounds_by_sample)
+    assert set(report.seconds_by_phase) == {"draft", "teacher", "verify", "bookkeeping"}
+    assert 0 < sum(report.seconds_by_phase.values()) <= report.seconds
+    assert report.tv_bound == 0.0
+    record = json.loads(report.to_json())
+    assert record["acceptance_by_step"][-1] is None
+    assert record["seeds"] == [3, 4, 5, 6, 7]
+
+
+def test_merged_reports_are_the_runs_together() -> None:
+    first, second = (_sampler(4).sample([0, 1], seed=seed).report for seed in (0, 9))
+    both = type(first).merge([first, second])
+    assert both.samples == 4
+    assert both.seeds == [0, 1, 9, 10]
+    assert both.rounds == first.rounds + second.rounds
+    assert both.parallel_efficiency == 30 * 4 / sum(both.rounds_by_sample)
+    assert both.seconds == first.seconds + second.seconds
+    with pytest.raises(ValueError, match="reports must be of one schedule"):
+        type(first).merge([])
+
+
+@pytest.mark.parametrize("cfg_scale", [1.0, 1.5])
+def test_a_sample_does_not_depend_on_its_neighbours(cfg_scale: float) -> None:
+    sampler = _sampler(4, cfg_scale=cfg_scale)
+    labels, seeds = torch.tensor([0, 1, 0, 1, 2, 2, 0]), torch.arange(7) * 11
+    batch = sampler.sample(labels, seeds).samples
+    order = torch.tensor([3, 0, 6, 5, 1, 4, 2])
+    torch.testing.assert_close(sampler.sample(labels[order], seeds[order]).samples, batch[order])
+    for i in range(7):
+        alone = sampler.sample(labels[i : i + 1], seeds[i : i + 1]).samples
+        torch.testing.assert_close(alone, batch[i : i + 1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_digit_does_not_depend_on_its_neighbours() -> None:
+    """The same on the embedded model, whose matrix products round differently by batch size."""
+    teacher, drafter = load_pretrained("mnist")
+    sampler = SpeculativeSampler(teacher, drafter, Schedule.ddpm(40), 4, cfg_scale=1.5)
+    labels, seeds = torch.arange(7), torch.arange(7) + 100
+    batch = sampler.sample(labels, seeds).samples
+    order = torch.tensor([3, 0, 6, 5, 1, 4, 2])
+    reordered = sampler.sample(labels[order], seeds[order]).samples
+    alone = torch.cat([sampler.sample([i], [100 + i]).samples for i in range(7)])
+    assert (reordered - batch[order]).abs().amax() < 1e-3
+    assert (alone - batch).abs().amax() < 1e-3
+
+
+def test_seeds_make_the_draws() -> None:
+    sampler = _sampler(4)
+    first = sampler.sample([1, 1], seed=7).samples
+    torch.testing.assert_close(sampler.sample([1, 1], seed=7).samples, first, rtol=0, atol=0)
+    torch.testing.assert_close(sampler.sample([1], seed=8).samples[0], first[1])
+    assert (first[0] - first[1]).abs().max() > 1e-3
+
+
+def test_progress_counts_every_transition() -> None:
+    made = []
+    _sampler(4).sample([0, 1], progress=made.append)
+    assert sum(made) == 2 * 30
+
+
+def test_shape_of_teachers_without_one() -> None:
+    def teacher(x, t, y):
+        return TeacherOutput(torch.tanh(x))
+
+    sampler = SequentialSampler(teacher, Schedule.ddpm(4))
+    assert sampler.sample([3], shape=(2, 5)).samples.shape == (1, 2, 5)
+    with pytest.raises(ValueError, match="a teacher without sample_shape"):
+        sampler.sample([3])
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"labels": [0, 3]}, r"labels must be in 0\.\.2 \(2 is the null class\), got 0\.\.3"),
+        ({"labels": [-1]}, r"labels must be in 0\.\.2"),
+        ({"labels": []}, "labels must be a non-empty vector of integers"),
+        ({"labels": [0.5]}, "labels must be a non-empty vector of integers, got float32"),
+        ({"labels": [[0]]}, r"labels must be a non-empty vector of integers, got int64 of shape"),
+        ({"labels": [0, 1], "seed": [1]}, r"seed must be one integer or one a label \(2\), got 1"),
+        ({"labels": [0], "seed": [0.5]}, "seed must be a non-empty vector of integers"),
+        ({"labels": [0], "shape": (0,)}, r"shape must be the positive sizes of one sample"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["speculative", "sequential"])
+def test_bad_requests_are_refused(kind: str, request_: dict, message: str) -> None:
+    sampler = _sampler(2) if kind == "speculative" else SequentialSampler(TEACHER, SCHEDULE)
+    with pytest.raises(ValueError, match=message):
+        sampler.sample(**request_)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window": 0}, "window must be an integer >= 1, got 0"),
+        ({"window": 2.5}, "window must be an integer >= 1, got 2.5"),
+        ({"verifier": "hope"}, "verifier: expected one of"),
+        ({"cfg_scale": -1.0}, "cfg_scale must be finite and >= 0, got -1.0"),
+        ({"cfg_scale": 2.0, "cfg_channels": 0}, "cfg_channels must be at least 1"),
+    ],
+)
+def test_bad_options_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SpeculativeSampler(TEACHER, POOR, SCHEDULE, **options)
+
+
+def test_guidance_needs_a_null_label() -> None:
+    with pytest.raises(ValueError, match="teacher must have a null_label to be guided"):
+        SequentialSampler(lambda x, t, y: TeacherOutput(x), SCHEDULE, cfg_scale=2.0)
+
+
+def test_a_deterministic_sampler_cannot_be_speculated() -> None:
+    ddim = Schedule.ddpm(10, stochasticity=0.0)
+    with pytest.raises(ValueError, match="sigma > 0 before its last transition"):
+        SpeculativeSampler(TEACHER, POOR, ddim)
+    assert SequentialSampler(TEACHER, ddim).sample([0]).samples.isfinite().all()
+    assert SpeculativeSampler(TEACHER, POOR, ddim, window=1).sample([0]).samples.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["speculative", "sequential"])
+def test_non_finite_teacher_is_named(kind: str) -> None:
+    def teacher(x, t, y):
+        eps = TEACHER(x, t, y).eps
+        eps[(y == 1) & (t <= SCHEDULE.timesteps[9])] = torch.nan
+        return TeacherOutput(eps)
+
+    sampler = (
+        SpeculativeSampler(teacher, CallableDrafter(TEACHER), SCHEDULE, 3)
+        if kind == "speculative"
+        else SequentialSampler(teacher, SCHEDULE)
+    )
+    message = r"teacher returned a non-finite eps at step \[9.*\] for sample \[1\]"
+    with pytest.raises(FloatingPointError, match=message):
+        sampler.sample([0, 1, 0], shape=(4,))
