@@ -1,0 +1,370 @@
+"""The compiled ops against their twins, at the edges of their domain, and with bad input."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from free import ops, reference
+from free.ops import Verified, verify_window
+from tests.windows import Window, random_window, spoil_beyond_length
+
+# --- agreement with the twin -------------------------------------------------------------------
+
+
+def assert_same(actual: Verified, expected: tuple[Tensor, ...]) -> None:
+    state, advance, accepted, log_ratio = expected
+    assert torch.equal(actual.accepted, accepted)
+    assert torch.equal(actual.advance, advance)
+    torch.testing.assert_close(actual.log_ratio, log_ratio, rtol=1e-6, atol=1e-6, equal_nan=True)
+    torch.testing.assert_close(actual.state, state, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("delta", [0.0, 0.1, 1.0, 5.0])
+@pytest.mark.parametrize("shape", [(1,), (7,), (16,), (3, 5, 7), (1, 28, 28), (4, 32, 32)])
+@pytest.mark.parametrize(("batch", "width"), [(1, 1), (1, 8), (5, 2), (9, 5)])
+def test_agrees_with_twin(batch: int, width: int, shape: tuple[int, ...], delta: float) -> None:
+    window = random_window(batch, width, shape, delta=delta, ragged=True, seed=width)
+    verified = verify_window(*window)
+    assert_same(verified, reference.verify_window(*window))
+    assert verified.state.shape == (batch, *shape)
+    assert verified.log_ratio.shape == (batch, width - 1)
+    assert verified.advance.dtype == verified.accepted.dtype == torch.int32
+    assert torch.equal(verified.advance, verified.accepted + 1)
+    assert bool((verified.advance <= window.length).all())
+
+
+def test_sums_are_accurate_in_many_dimensions() -> None:
+    window = random_window(2, 3, (65_536,), delta=0.2)
+    m_hat, m, x_hat = (
+        t.double() for t in (window.draft_means, window.target_means[:, :-1], window.states[:, 1:])
+    )
+    sigma = window.sigma[:, :-1, None].double()
+    z, shift = (x_hat - m_hat) / sigma, (m_hat - m) / sigma
+    exact = -(z * shift).sum(-1) - shift.square().sum(-1) / 2
+    always = window._replace(uniforms=torch.full((2, 2), 0.999999))
+    log_ratio = verify_window(*always).log_ratio
+    torch.testing.assert_close(log_ratio.double(), exact, rtol=2e-6, atol=2e-6)
+
+
+def test_reflection_reverses_the_component_along_the_shift_only() -> None:
+    window = random_window(64, 2, (33,), delta=3.0)
+    window.uniforms[:] = 0  # rejects whatever the target likes less
+    verified = verify_window(*window)
+    rejected = verified.accepted == 0
+    assert int(rejected.sum()) > 50
+    sigma = window.sigma[:, :1]
+    z = (window.states[:, 1] - window.draft_means[:, 0]) / sigma
+    e = window.draft_means[:, 0] - window.target_means[:, 0]
+    e = e / e.norm(dim=1, keepdim=True)
+    r = (verified.state - window.target_means[:, 0]) / sigma
+    along = (z * e).sum(1), (r * e).sum(1)
+    torch.testing.assert_close(along[1][rejected], -along[0][rejected], rtol=1e-4, atol=1e-4)
+    across = z - along[0][:, None] * e, r - along[1][:, None] * e
+    torch.testing.assert_close(across[1][rejected], across[0][rejected], rtol=1e-4, atol=1e-4)
+
+
+# --- invariance --------------------------------------------------------------------------------
+
+
+def test_result_does_not_depend_on_the_batch() -> None:
+    window = random_window(17, 6, (3, 9, 11), delta=0.5, ragged=True)
+    order = torch.randperm(17)
+    together = verify_window(*window)
+    for name, value in zip(Verified._fields, verify_window(*window.rows(order)), strict=True):
+        torch.testing.assert_close(
+            value, getattr(together, name)[order], rtol=0, atol=0, equal_nan=True
+        )
+    for b in range(17):
+        alone = verify_window(*window.rows(torch.tensor([b])))
+        assert torch.equal(alone.state[0], together.state[b])
+
+
+def test_result_does_not_depend_on_the_number_of_threads() -> None:
+    window = random_window(70, 4, (4096,), delta=0.5)  # above the size where threads start
+    single = verify_window(*window)
+    torch.set_num_threads(2)
+    try:
+        several = verify_window(*window)
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(single.state, several.state)
+    torch.testing.assert_close(single.log_ratio, several.log_ratio, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0])
+def test_entries_beyond_length_are_ignored(value: float) -> None:
+    window = random_window(12, 6, (10,), delta=0.7, ragged=True)
+    spoiled = spoil_beyond_length(window, value)
+    clean = verify_window(*window)
+    assert_same(verify_window(*spoiled), clean)
+    assert_same(Verified(*reference.verify_window(*spoiled)), clean)
+    assert bool(clean.state.isfinite().all())
+
+
+# --- edges -------------------------------------------------------------------------------------
+
+BOTH = pytest.mark.parametrize("verify", [verify_window, reference.verify_window])
+
+
+def one_draft(x_hat: float, m_hat: float, m: float, sigma: float, u: float) -> Window:
+    """A window of one drafted transition in one dimension, then one with mean 5 and sigma 2."""
+    return Window(
+        torch.tensor([[[0.0], [x_hat]]]),
+        torch.tensor([[[m_hat]]]),
+        torch.tensor([[[m], [5.0]]]),
+        torch.tensor([[sigma, 2.0]]),
+        torch.tensor([2], dtype=torch.int32),
+        torch.tensor([[u]]),
+        torch.tensor([[1.0]]),
+    )
+
+
+@BOTH
+def test_accepted_draft_is_followed_by_the_target(verify: Any) -> None:
+    state, advance, accepted, log_ratio = verify(*one_draft(1.5, 1.0, 1.0, 0.5, 0.999))
+    assert (state.item(), advance.item(), accepted.item()) == (7.0, 2, 1)
+    assert log_ratio.item() == 0.0
+
+
+@BOTH
+def test_ratio_and_reflection_by_hand(verify: Any) -> None:
+    # z = 1, Delta = 2: log ratio -2 - 2 = -4; reflected to m + sigma * (-1).
+    state, advance, accepted, log_ratio = verify(*one_draft(2.5, 2.0, 1.0, 0.5, 0.5))
+    assert (state.item(), advance.item(), accepted.item()) == (0.5, 1, 0)
+    assert log_ratio.item() == -4.0
+
+
+@BOTH
+@pytest.mark.parametrize(("u", "accepted"), [(0.0, 0), (0.98168, 0), (0.98169, 1)])
+def test_decision_compares_log1p_of_minus_u(verify: Any, u: float, accepted: int) -> None:
+    # log ratio -4: accepted from u = 1 - exp(-4) = .981684 on.
+    assert verify(*one_draft(2.5, 2.0, 1.0, 0.5, u))[2].item() == accepted
+
+
+@BOTH
+def test_zero_uniform_accepts_what_the_target_prefers(verify: Any) -> None:
+    assert verify(*one_draft(0.9, 2.0, 1.0, 0.5, 0.0))[2].item() == 1
+
+
+@BOTH
+@pytest.mark.parametrize("u", [0.0, 0.5, 1 - 2**-24])
+def test_equal_means_accept_whatever_the_uniform(verify: Any, u: float) -> None:
+    assert verify(*one_draft(9.0, 1.0, 1.0, 1e-3, u))[2].item() == 1
+
+
+@BOTH
+def test_means_within_rounding_of_zero_accept(verify: Any) -> None:
+    # The ratio is negative and u = 0, but |Delta| is 1e-12, resp. 1e-9.
+    assert verify(*one_draft(1.0, 1e-12, 0.0, 1.0, 0.0))[2].item() == 1
+    assert verify(*one_draft(1.0, 1e-9, 0.0, 1.0, 0.0))[2].item() == 0
+
+
+@BOTH
+def test_tiny_shifts_do_not_underflow(verify: Any) -> None:
+    # Delta = 2 again, at a scale where squares of float32 are 0.
+    scale = 1e-30
+    state, _, accepted, log_ratio = verify(
+        *one_draft(2.5 * scale, 2 * scale, scale, 0.5 * scale, 0.5)
+    )
+    assert accepted.item() == 0
+    assert log_ratio.item() == pytest.approx(-4.0, rel=1e-5)
+    assert state.item() == pytest.approx(0.5 * scale, rel=1e-5)
+
+
+@BOTH
+def test_deterministic_draft_stands_where_the_means_are_equal(verify: Any) -> None:
+    state, advance, accepted, log_ratio = verify(*one_draft(1.0, 1.0, 1.0, 0.0, 0.9))
+    assert (state.item(), advance.item(), accepted.item()) == (7.0, 2, 1)
+    assert log_ratio.item() == 0.0
+
+
+@BOTH
+@pytest.mark.parametrize(("m_hat", "m"), [(1.0, 0.5), (1.0, 1 + 2**-23), (0.0, 1e-30)])
+def test_deterministic_draft_elsewhere_becomes_the_mean(
+    verify: Any, m_hat: float, m: float
+) -> None:
+    state, advance, accepted, log_ratio = verify(*one_draft(m_hat, m_hat, m, 0.0, 1 - 2**-24))
+    assert state.item() == torch.tensor(m).item()
+    assert (advance.item(), accepted.item()) == (1, 0)
+    assert log_ratio.item() == -math.inf
+
+
+@BOTH
+def test_deterministic_last_transition_is_the_mean(verify: Any) -> None:
+    window = random_window(3, 4, (5,), delta=0.0)
+    window.sigma[:, 3] = 0
+    state, advance, *_ = verify(*window)
+    assert advance.tolist() == [4, 4, 4]
+    assert torch.equal(state, window.target_means[:, 3])
+
+
+@BOTH
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", ["states", "draft_means", "target_means"])
+@pytest.mark.parametrize("sigma", [0.5, 0.0])
+def test_non_finite_input_is_never_accepted(
+    verify: Any, where: str, bad: float, sigma: float
+) -> None:
+    window = random_window(2, 4, (6,), delta=0.0)
+    window.sigma[1, 2] = sigma
+    window.uniforms[:] = 1 - 2**-24
+    getattr(window, where)[1, 3 if where == "states" else 2, 4] = bad
+    _, advance, accepted, log_ratio = verify(*window)
+    assert accepted.tolist() == [3, 2]
+    assert advance.tolist() == [4, 3]
+    assert log_ratio[1].isnan().tolist() == [False, False, True]
+
+
+def test_unexamined_log_ratios_are_nan() -> None:
+    window = random_window(40, 8, (6,), delta=1.5, ragged=True)
+    verified = verify_window(*window)
+    j = torch.arange(7)
+    examined = (j <= verified.accepted[:, None]) & (j < window.length[:, None] - 1)
+    assert torch.equal(verified.log_ratio.isnan(), ~examined)
+
+
+# --- torch integration -------------------------------------------------------------------------
+
+
+def test_ops_are_well_formed_custom_ops() -> None:
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    window = random_window(2, 3, (4,))
+    torch.library.opcheck(torch.ops.free.verify_window, (*window, "reflection"), test_utils=checks)
+    row = torch.arange(3)
+    for op in (torch.ops.free.philox_normal, torch.ops.free.philox_uniform):
+        torch.library.opcheck(op, (row, row, row, 1, 5), test_utils=checks)
+
+
+def test_fake_tensors_pass_through() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode() as mode:
+        window = [mode.from_tensor(t) for t in random_window(2, 3, (4, 5))]
+        verified = verify_window(*window)
+    assert verified.state.shape == (2, 4, 5)
+    assert verified.log_ratio.shape == (2, 2)
+    assert verified.advance.dtype == torch.int32
+
+
+def test_other_devices_take_the_twin() -> None:
+    window = [t.to("meta") for t in random_window(2, 3, (4, 5))]
+    assert verify_window(*window).state.shape == (2, 4, 5)
+
+
+def test_inference_mode_and_gradients() -> None:
+    window = random_window(2, 3, (4,))
+    expected = verify_window(*window).state
+    with torch.inference_mode():
+        assert torch.equal(verify_window(*(t.clone() for t in window)).state, expected)
+    window.target_means.requires_grad_(True)
+    state = verify_window(*window).state
+    assert torch.equal(state, expected)
+    assert not state.requires_grad
+
+
+# --- bad input ---------------------------------------------------------------------------------
+
+GOOD = random_window(2, 4, (3, 5))
+
+
+def bad(**changes: Any) -> dict[str, Any]:
+    return GOOD._asdict() | changes
+
+
+@pytest.mark.parametrize("name", Window._fields)
+def test_no_tensor(name: str) -> None:
+    with pytest.raises(TypeError, match=f"^{name}: expected a tensor, got list$"):
+        verify_window(**bad(**{name: [1.0]}))
+
+
+@pytest.mark.parametrize("name", Window._fields)
+def test_wrong_dtype(name: str) -> None:
+    expected = "int32" if name == "length" else "float32"
+    with pytest.raises(TypeError, match=f"^{name}: expected {expected}, got float64$"):
+        verify_window(**bad(**{name: getattr(GOOD, name).double()}))
+
+
+@pytest.mark.parametrize("name", Window._fields[1:])
+def test_wrong_shape(name: str) -> None:
+    tensor = getattr(GOOD, name)
+    with pytest.raises(ValueError, match=rf"^{name}: expected shape \[.*\], got \[1") as error:
+        verify_window(**bad(**{name: tensor[:1]}))
+    assert str(list(tensor.shape)) in str(error.value)
+
+
+@pytest.mark.parametrize("name", Window._fields)
+def test_not_contiguous(name: str) -> None:
+    tensor = getattr(GOOD, name)
+    spread = torch.stack((tensor, tensor), -1)[..., 0]
+    with pytest.raises(ValueError, match=f"^{name}: expected a contiguous tensor, got strides"):
+        verify_window(**bad(**{name: spread}))
+
+
+@pytest.mark.parametrize("name", Window._fields[1:])
+def test_wrong_device(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: expected a tensor on cpu, got one on meta$"):
+        verify_window(**bad(**{name: getattr(GOOD, name).to("meta")}))
+
+
+@pytest.mark.parametrize("shape", [(0, 4, 3), (2, 0, 3), (2, 4, 0), (2, 4), ()])
+def test_empty_states(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"^states: expected a non-empty shape \[B, W, \.\.\.\]"):
+        verify_window(**bad(states=torch.zeros(shape)))
+
+
+@pytest.mark.parametrize("length", [0, 5, -1])
+def test_length_out_of_range(length: int) -> None:
+    with pytest.raises(
+        ValueError, match=rf"^length: expected values in 1\.\.4, got {length} for sample 1$"
+    ):
+        verify_window(**bad(length=torch.tensor([4, length], dtype=torch.int32)))
+
+
+@pytest.mark.parametrize("value", [-0.5, math.nan, math.inf])
+def test_sigma_out_of_range(value: float) -> None:
+    sigma = GOOD.sigma.clone()
+    sigma[1, 3] = value
+    with pytest.raises(
+        ValueError,
+        match=r"^sigma: expected finite values >= 0, got \S+ for sample 1, transition 3$",
+    ):
+        verify_window(**bad(sigma=sigma))
+
+
+@pytest.mark.parametrize("value", [1.0, -1e-6, math.nan, 2.0])
+def test_uniforms_out_of_range(value: float) -> None:
+    uniforms = GOOD.uniforms.clone()
+    uniforms[0, 2] = value
+    with pytest.raises(
+        ValueError,
+        match=r"^uniforms: expected values in \[0, 1\), got \S+ for sample 0, transition 2$",
+    ):
+        verify_window(**bad(uniforms=uniforms))
+
+
+def test_unknown_verifier() -> None:
+    with pytest.raises(ValueError, match="^verifier: expected one of 'reflection', got 'block'$"):
+        verify_window(*GOOD, verifier="block")
+    with pytest.raises(ValueError, match="^verifier: expected 'reflection', got 'block'$"):
+        reference.verify_window(*GOOD, verifier="block")
+
+
+# --- the build ---------------------------------------------------------------------------------
+
+
+def test_build_info() -> None:
+    info = ops.build_info()
+    assert set(info) == {"compiler", "cuda", "openmp", "simd"}
+    assert info["cuda"] is None or info["cuda"].count(".") == 1
+    assert info["simd"] in ("avx512f", "avx2", "baseline")
+
+
+def test_cuda_devices_or_the_reason() -> None:
+    devices, reason = ops.cuda_devices()
+    assert bool(devices) == (reason is None)
+    assert all(set(device) == {"name", "capability"} for device in devices)
