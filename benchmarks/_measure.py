@@ -1,0 +1,167 @@
+"""What the benchmarks share: the machine, interleaved timing, results on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+import free
+from free.ops import build_info
+
+_ROOT = Path(__file__).resolve().parent.parent
+_TICK = 1.0 / os.sysconf("SC_CLK_TCK")
+
+
+class Timing(NamedTuple):
+    """Statistics of one function's samples.
+
+    Attributes
+    ----------
+    median, iqr, minimum : float
+        Seconds a call.
+    samples : int
+        Samples that these are the statistics of.
+    discarded : int
+        Samples thrown away because other processes used the CPU meanwhile.
+    clean : bool
+        False if the machine was too busy to do that: nothing was thrown away, minima and ratios of
+        interleaved functions are what can be trusted.
+    """
+
+    median: float
+    iqr: float
+    minimum: float
+    samples: int
+    discarded: int
+    clean: bool
+
+
+def machine() -> dict[str, Any]:
+    """Return what a figure must be read with: hardware, versions, threads, commit."""
+    commit = _git("rev-parse", "--short", "HEAD")
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "free": free.__version__,
+        "extension": build_info(),
+        "commit": commit and commit + ("+changes" if _git("status", "--porcelain") else ""),
+    }
+
+
+def timed(
+    functions: dict[str, Callable[[], Any]],
+    repeats: int = 50,
+    *,
+    calls: int | Mapping[str, int] = 1,
+    warmup: int = 3,
+    attempts: int = 4,
+) -> dict[str, Timing]:
+    """Time functions in turn, so that a change of the machine's mood meets all of them alike.
+
+    Parameters
+    ----------
+    functions : dict of str to callable
+        Called without arguments.
+    repeats : int
+        Clean samples wanted of each function.
+    calls : int or mapping of str to int
+        Calls a sample, of each function; a sample should last some clock ticks of /proc/stat (10 ms each), or what
+        others do meanwhile goes unseen.
+    warmup : int
+        Samples of each function that are not kept.
+    attempts : int
+        At most ``attempts * repeats`` samples are taken. If fewer than half of the wanted ones are
+        clean, all of them are used, and the result says so.
+
+    Returns
+    -------
+    dict of str to Timing
+    """
+    clean: dict[str, list[float]] = {name: [] for name in functions}
+    dirty: dict[str, list[float]] = {name: [] for name in functions}
+    for attempt in range(-warmup, attempts * repeats):
+        for name, function in functions.items():
+            if len(clean[name]) >= repeats:
+                continue
+            count = calls if isinstance(calls, int) else calls[name]
+            seconds, others = _sample(function, count)
+            if attempt >= 0:
+                # /proc/stat counts in ticks: one of them may be rounding.
+                kept = others <= max(_TICK, 0.05 * seconds * count)
+                (clean if kept else dirty)[name].append(seconds)
+    return {name: _timing(clean[name], dirty[name], repeats) for name in functions}
+
+
+def write_json(path: str | Path, payload: Any) -> None:
+    """Write ``payload`` as JSON, wholly or not at all."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(target.name + ".part")
+    draft.write_text(json.dumps(payload, indent=2) + "\n", encoding="utf-8")
+    draft.replace(target)
+
+
+def _sample(function: Callable[[], Any], calls: int) -> tuple[float, float]:
+    """Seconds a call, and CPU seconds that other processes used meanwhile."""
+    busy, own, start = _busy_seconds(), time.process_time(), time.perf_counter()
+    for _ in range(calls):
+        function()
+    elapsed = time.perf_counter() - start
+    others = (_busy_seconds() - busy) - (time.process_time() - own)
+    return elapsed / calls, others
+
+
+def _busy_seconds() -> float:
+    """CPU seconds used on this machine by anyone, where the system says so."""
+    try:
+        fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:]
+    except OSError:
+        return time.process_time()
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
+    return (user + nice + system + irq + softirq + steal) * _TICK
+
+
+def _timing(clean: list[float], dirty: list[float], repeats: int) -> Timing:
+    enough = len(clean) >= max(2, repeats // 2)
+    samples = clean if enough else clean + dirty
+    quarter, median, three_quarters = statistics.quantiles(samples, n=4)
+    return Timing(
+        median=median,
+        iqr=three_quarters - quarter,
+        minimum=min(samples),
+        samples=len(samples),
+        discarded=len(dirty) if enough else 0,
+        clean=enough,
+    )
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,123 @@
+"""Time verify_window beside its torch twin.
+
+    python benchmarks/verify_window.py [--json benchmarks/results/verify_window.json]
+
+Both verify the same windows, called in turn; `course` says how many drafts stand: all of them
+(every row is read) or those of a typical round (delta = .3, i.e. acceptance .88).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from _measure import machine, timed, write_json
+from torch import Tensor
+
+from free import ops, random, reference
+from free.random import Purpose
+
+#: Batch, window, elements of a state (784: MNIST; 4,096 and 16,384: latents of 256^2 and 512^2).
+CASES = [(1, 8, 784), (1, 8, 4096), (1, 8, 16_384), (1, 16, 784), (8, 8, 784), (8, 8, 4096)]
+SIGMA = 0.1
+SAMPLE_SECONDS = 0.05
+
+
+def window(batch: int, width: int, dim: int, delta: float) -> tuple[Tensor, ...]:
+    """Arguments of verify_window, with draft means ``delta`` sigma away from the target's."""
+    generator = torch.Generator().manual_seed(0)
+    target_means = torch.randn(batch, width, dim, generator=generator)
+    shift = torch.randn(batch, width - 1, dim, generator=generator) * delta / dim**0.5
+    draft_means = target_means[:, :-1] + SIGMA * shift
+    states = torch.empty(batch, width, dim)
+    states[:, 0] = torch.randn(batch, dim, generator=generator)
+    z = torch.randn(batch, width - 1, dim, generator=generator)
+    states[:, 1:] = draft_means + SIGMA * z
+    return (
+        states,
+        draft_means,
+        target_means,
+        torch.full((batch, width), SIGMA),
+        torch.full((batch,), width, dtype=torch.int32),
+        torch.rand(batch, width - 1, generator=generator),
+        torch.randn(batch, dim, generator=generator),
+    )
+
+
+def calls_for(function: Callable[[], Any]) -> int:
+    """Calls that fill a sample."""
+    seconds = timed({"": function}, repeats=5, calls=20)[""].minimum
+    return max(1, round(SAMPLE_SECONDS / seconds))
+
+
+def compare(compiled: Callable[[], Any], twin: Callable[[], Any], repeats: int) -> dict[str, Any]:
+    """Timings of both, and how many times faster the compiled one is."""
+    functions = {"compiled": compiled, "twin": twin}
+    calls = {name: calls_for(function) for name, function in functions.items()}
+    timing = timed(functions, repeats, calls=calls)
+    return {name: t._asdict() for name, t in timing.items()} | {
+        "speedup": timing["twin"].median / timing["compiled"].median,
+        "speedup_of_minima": timing["twin"].minimum / timing["compiled"].minimum,
+    }
+
+
+def row(label: str, result: dict[str, Any]) -> str:
+    us = {
+        name: f"{1e6 * result[name]['median']:8.1f} ± {1e6 * result[name]['iqr']:5.1f}"
+        for name in ("compiled", "twin")
+    }
+    discarded = result["compiled"]["discarded"] + result["twin"]["discarded"]
+    note = f"{discarded} discarded"
+    if not (result["compiled"]["clean"] and result["twin"]["clean"]):
+        note = "busy machine"
+    return f"{label:<40}{us['compiled']} {us['twin']} {result['speedup']:8.1f}   {note}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--json", metavar="PATH", help="write the results here")
+    parser.add_argument("--repeats", type=int, default=30, help="samples of each (%(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="threads (%(default)s)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+
+    results = []
+    print(f"{'':<40}{'compiled (us)':>16} {'twin (us)':>16} {'times':>8}")
+    for batch, width, dim in CASES:
+        for course, delta in (("all stand", 0.0), ("typical", 0.3)):
+            given = window(batch, width, dim, delta)
+            accepted = ops.verify_window(*given).accepted.float().mean().item()
+            result = compare(
+                lambda given=given: ops.verify_window(*given),
+                lambda given=given: reference.verify_window(*given),
+                arguments.repeats,
+            )
+            case = {"op": "verify_window", "B": batch, "W": width, "D": dim, "course": course}
+            results.append(case | {"mean_accepted": accepted} | result)
+            print(row(f"verify_window B={batch} W={width} D={dim} {course}", result), flush=True)
+
+    seeds, k = torch.arange(8), torch.full((8,), 3)
+    for name, shape, purpose in (
+        ("normal", (1, 28, 28), Purpose.DRAFT),
+        ("uniform", (), Purpose.DECISION),
+    ):
+        draw, twin = getattr(random, name), getattr(reference, f"philox_{name}")
+        size = torch.Size(shape).numel()
+        result = compare(
+            lambda draw=draw, shape=shape, purpose=purpose: draw(seeds, k, k, purpose, shape),
+            lambda twin=twin, size=size, purpose=purpose: twin(seeds, k, k, purpose, size),
+            arguments.repeats,
+        )
+        results.append({"op": name, "R": 8, "D": size} | result)
+        print(row(f"{name} R=8 D={size}", result), flush=True)
+
+    if arguments.json:
+        write_json(
+            arguments.json, {"machine": machine(), "unit": "seconds a call", "results": results}
+        )
+
+
+if __name__ == "__main__":
+    main()
