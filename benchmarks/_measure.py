@@ -48,6 +48,7 @@ class Timing(NamedTuple):
 def machine() -> dict[str, Any]:
     """Return what a figure must be read with: hardware, versions, threads, commit."""
     commit = _git("rev-parse", "--short", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
@@ -57,7 +58,7 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "free": free.__version__,
         "extension": build_info(),
-        "commit": commit and commit + ("+changes" if _git("status", "--porcelain") else ""),
+        "commit": commit and commit + ("+changes" if changed else ""),
     }
 
 
@@ -78,8 +79,8 @@ def timed(
     repeats : int
         Clean samples wanted of each function.
     calls : int or mapping of str to int
-        Calls a sample, of each function; a sample should last some clock ticks of /proc/stat (10 ms each), or what
-        others do meanwhile goes unseen.
+        Calls a sample, of each function; a sample should last some clock ticks of /proc/stat
+        (10 ms each), or what others do meanwhile goes unseen.
     warmup : int
         Samples of each function that are not kept.
     attempts : int

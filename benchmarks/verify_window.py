@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from _measure import machine, timed, write_json
 from torch import Tensor
 
+from _measure import machine, timed, write_json
 from free import ops, random, reference
 from free.random import Purpose
 

@@ -1,0 +1,65 @@
+# make test    the tests, run against the installed package
+# make demo    digits drawn with and without speculation, side by side
+# make lint    formatting, types, and a build with warnings as errors
+#
+# Each sets up .venv by itself, with the versions of constraints.txt, and installs the package anew
+# when its sources have changed. FREE_CUDA=ON|OFF overrides AUTO.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+NVCC := $(shell command -v nvcc 2>/dev/null)
+export FREE_CUDA ?= AUTO
+
+CPP := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/include/free/*.h)
+SOURCES := CMakeLists.txt pyproject.toml constraints.txt LICENSE README.md csrc python
+
+.PHONY: test demo lint package clean
+.DELETE_ON_ERROR:
+
+test: package $(VENV)/.tools
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+demo: package
+	$(BIN)/free sample --model mnist --labels 0-9 --steps 250 --cfg 1.5 --seed 0 \
+	  --out digits.png --json report.json --compare
+	@echo "The picture is $(CURDIR)/digits.png, the report $(CURDIR)/report.json."
+
+lint: package $(VENV)/.tools
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
+ifeq ($(NVCC),)
+	@echo "CUDA sources: not compiled, there is no nvcc in PATH."
+endif
+	$(BIN)/cmake -S . -B build/lint -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+	  -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+	  -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" \
+	  -DFREE_WERROR=ON -DFREE_CUDA=$(if $(NVCC),ON,OFF)
+	$(BIN)/cmake --build build/lint --clean-first
+
+# By content, so that a removed file counts as a change and a fresh checkout does not.
+package: $(VENV)/.build-tools
+	@{ echo "FREE_CUDA=$(FREE_CUDA)"; \
+	   find $(SOURCES) -type f -not -name '*.pyc' -not -name '*.so' -print0 | sort -z | xargs -0 sha256sum; \
+	 } > $(VENV)/.sources
+	@cmp -s $(VENV)/.sources $(VENV)/.installed || { \
+	   echo "Installing the package (FREE_CUDA=$(FREE_CUDA)) ..."; \
+	   $(PIP) install --no-build-isolation -c constraints.txt . && \
+	   cp $(VENV)/.sources $(VENV)/.installed; }
+
+$(VENV)/.build-tools: constraints.txt
+	@test -x $(BIN)/python || { echo "Creating $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
+	@$(PIP) install -c constraints.txt cmake ninja pybind11 scikit-build-core
+	@touch $@
+
+$(VENV)/.tools: constraints.txt $(VENV)/.build-tools
+	@echo "Installing what the tests and linters need ..."
+	@$(PIP) install -r constraints.txt
+	@touch $@
+
+clean:
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache digits.png report.json
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
