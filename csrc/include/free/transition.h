@@ -8,7 +8,6 @@
 #pragma once
 
 #include <cmath>
-#include <limits>
 
 #include "free/platform.h"
 
@@ -23,10 +22,9 @@ struct Transition {
   float sigma;             ///< >= 0; 0 where the transition is deterministic
 };
 
-/// False exactly when x_hat, m_hat or m holds a NaN or an infinity.
+/// False where x_hat, m_hat or m holds a NaN or an infinity, or a difference of them overflows.
 FREE_HOST_DEVICE bool is_finite(const Transition& t) {
-  constexpr double limit = std::numeric_limits<double>::max();
-  return std::fabs(t.noise_dot_shift) <= limit && t.shift_sq <= limit;
+  return std::isfinite(t.noise_dot_shift) && std::isfinite(t.shift_sq);
 }
 
 /// |Delta| <= 1e-10; for sigma = 0, the means are equal.
@@ -39,10 +37,10 @@ FREE_HOST_DEVICE bool same_mean(const Transition& t) {
 /// sigma = 0: 0 for equal means, else -infinity. NaN where an input is not finite.
 FREE_HOST_DEVICE double log_ratio(const Transition& t) {
   if (!is_finite(t)) {
-    return std::numeric_limits<double>::quiet_NaN();
+    return static_cast<double>(NAN);
   }
   if (t.sigma == 0.0f) {
-    return t.shift_sq == 0.0 ? 0.0 : -std::numeric_limits<double>::infinity();
+    return t.shift_sq == 0.0 ? 0.0 : -static_cast<double>(INFINITY);
   }
   const double sigma = t.sigma;
   return -(t.noise_dot_shift + 0.5 * t.shift_sq) / (sigma * sigma);
