@@ -3,7 +3,9 @@
     python benchmarks/verify_window.py [--json benchmarks/results/verify_window.json]
 
 Both verify the same windows, called in turn; `course` says how many drafts stand: all of them
-(every row is read) or those of a typical round (delta = .3, i.e. acceptance .88).
+(every row is read) or those of a typical round (delta = .3, i.e. acceptance .88). Where the twin's
+temporaries are large (B * W * D beyond some 100,000) its time depends on whether the allocator
+hands out fresh pages, and varies several-fold between runs: read the small cases.
 """
 
 from __future__ import annotations
