@@ -86,12 +86,12 @@ def test_train_commands_make_a_bundle_that_samples(tmp_path: Path) -> None:
     teacher = ["train-teacher", "--out", bundle, "--steps", "3", "--batch-size", "4",
                "--hidden", "16", "--depth", "1", "--heads", "2", "--precision", "fp32"]  # fmt: skip
     drafter = ["train-drafter", "--out", bundle, "--steps", "3", "--batch-size", "4",
-               "--objective", "rejection"]  # fmt: skip
+               "--objective", "delta", "--rollout", "2"]  # fmt: skip
     for command in (teacher, drafter, drafter):  # a finished run may be asked for again
         result = RUN.invoke(app, command)
         assert result.exit_code == 0, result.output
     config = json.loads((tmp_path / "run/drafter/config.json").read_text())
-    assert config["training"]["objective"] == "rejection"
+    assert config["training"]["objective"] == "delta"
     out = str(tmp_path / "x.png")
     result = RUN.invoke(
         app, ["sample", "--model", bundle, "--labels", "1", "--steps", "5", "--out", out]

@@ -55,19 +55,23 @@ def test_untrained_drafter_keeps_image_and_feature(teacher: DiT) -> None:
     out = teacher(x, TABLE.timesteps[k], y)
     carry = drafter.carry_from(TeacherRows(*out, x, k), torch.arange(3))
     x_next = torch.randn(3, 2, 8, 8)
-    eps, (feature, image) = drafter.predict(x_next, k + 1, y, carry)
+    eps, (feature, image, mean) = drafter.predict(x_next, k + 1, y, carry)
     torch.testing.assert_close(feature, out.feature)
+    torch.testing.assert_close(mean, TABLE.mean(k + 1, x_next, eps))
     torch.testing.assert_close(image, image_from_eps(x, out.eps, TABLE.signal[k]))
     torch.testing.assert_close(eps, eps_from_image(x_next, image, TABLE.signal[k + 1]))
 
 
-def test_drafter_sees_latent_time_label_and_feature(drafter: FeatureDrafter) -> None:
+def test_drafter_sees_latent_innovation_time_label_and_feature(drafter: FeatureDrafter) -> None:
     network = drafter.network
-    base = [torch.randn(1, 2, 8, 8), torch.tensor([10]), torch.randn(1, 16), torch.randn(1, 4, 16)]
+
+    def inputs(t: int) -> list[torch.Tensor]:
+        latent, innovation = torch.randn(2, 1, 2, 8, 8)
+        return [latent, innovation, torch.tensor([t]), torch.randn(1, 16), torch.randn(1, 4, 16)]
+
+    base = inputs(10)
     change = network(*base)[0]
-    for index, other in enumerate(
-        (torch.randn(1, 2, 8, 8), torch.tensor([500]), torch.randn(1, 16), torch.randn(1, 4, 16))
-    ):
+    for index, other in enumerate(inputs(500)):
         altered = [other if place == index else value for place, value in enumerate(base)]
         assert (network(*altered)[0] - change).abs().max() > 1e-3
 
@@ -81,21 +85,36 @@ def test_guided_prediction_is_the_two_predictions_combined(
     rows = torch.tensor([2, 0, 1])
     x_next = torch.randn(3, 2, 8, 8)
 
-    drafter.begin(DraftingBatch(TABLE, None))
-    alone = []
-    for labels in (y, null):
-        carry = drafter.carry_from(TeacherRows(*teacher(x, t, labels), x, k), rows)
-        alone.append(drafter.predict(x_next, k[rows] + 1, labels[rows], carry))
-    (cond, (cond_feature, _)), (uncond, (uncond_feature, _)) = alone
-    expected = torch.cat([uncond[:, :1] + 1.5 * (cond - uncond)[:, :1], cond[:, 1:]], dim=1)
-
     drafter.begin(DraftingBatch(TABLE, guidance))
     out = GuidedTeacher(teacher, guidance)(x, t, y)
     assert out.feature.shape == (3, 2, 4, 16)
     carry = drafter.carry_from(TeacherRows(*out, x, k), rows)
-    eps, (feature, _) = drafter.predict(x_next, k[rows] + 1, y[rows], carry)
+    eps, (feature, *_) = drafter.predict(x_next, k[rows] + 1, y[rows], carry)
+
+    drafter.begin(DraftingBatch(TABLE, None))
+    alone = []
+    for labels in (y, null):
+        own = drafter.carry_from(TeacherRows(*teacher(x, t, labels), x, k), rows)
+        # Both rows are told the innovation of the transition that was really made.
+        own = (*own[:2], carry[2])
+        alone.append(drafter.predict(x_next, k[rows] + 1, labels[rows], own))
+    (cond, (cond_feature, *_)), (uncond, (uncond_feature, *_)) = alone
+    expected = torch.cat([uncond[:, :1] + 1.5 * (cond - uncond)[:, :1], cond[:, 1:]], dim=1)
     torch.testing.assert_close(eps, expected, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(feature, torch.stack([cond_feature, uncond_feature], 1))
+
+
+def test_innovation_is_the_noise_that_was_drawn(drafter: FeatureDrafter, teacher: DiT) -> None:
+    x, k, y = torch.randn(2, 2, 8, 8), torch.tensor([4, 9]), torch.tensor([1, 2])
+    drafter.begin(DraftingBatch(TABLE, None))
+    carry = drafter.carry_from(
+        TeacherRows(*teacher(x, TABLE.timesteps[k], y), x, k), torch.arange(2)
+    )
+    z = torch.randn(2, 2, 8, 8)
+    seen = []
+    drafter.network.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[1]))
+    drafter.predict(carry[2] + TABLE.sigma[k].view(-1, 1, 1, 1) * z, k + 1, y, carry)
+    torch.testing.assert_close(seen[0], z, rtol=1e-4, atol=1e-4)
 
 
 def test_misuse_is_refused(drafter: FeatureDrafter, teacher: DiT) -> None:

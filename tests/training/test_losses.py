@@ -40,18 +40,17 @@ def test_teacher_loss_is_the_error_of_the_noise_and_drops_labels() -> None:
     assert dropped == pytest.approx(0.1, abs=0.03)
 
 
-@pytest.mark.parametrize("objective", ["mse", "rejection"])
-def test_drafter_loss_is_the_sum_of_its_parts(objective: str) -> None:
+@pytest.mark.parametrize("rollout", [1, 3])
+@pytest.mark.parametrize("objective", ["mse", "delta"])
+def test_drafter_loss_is_the_sum_of_its_parts(objective: str, rollout: int) -> None:
     teacher, drafter = randomized(DiT(CONFIG)), randomized(DrafterNet(CONFIG), 1)
     parts = drafter_loss(
         drafter, teacher, PROCESS, Schedule.ddpm(50), X0, LABELS, step_generator(0, 0),
-        feature_weight=0.3, smooth_weight=0.2, objective=objective,
+        feature_weight=0.3, smooth_weight=0.2, objective=objective, rollout=rollout,
     )  # fmt: skip
     total = parts["noise"] + 0.3 * parts["feature"] + 0.2 * parts["smooth"]
     torch.testing.assert_close(parts["loss"], total)
     assert all(value > 0 for name, value in parts.items() if name != "acceptance")
-    if objective == "rejection":
-        torch.testing.assert_close(parts["noise"], 1 - parts["acceptance"])
 
 
 def test_acceptance_is_the_closed_form() -> None:
@@ -74,18 +73,37 @@ def test_acceptance_is_the_closed_form() -> None:
             return torch.zeros(len(y), 16)
 
     class Off(nn.Module):
-        def forward(self, x, t, embedding, feature):
+        def forward(self, x, z, t, embedding, feature):
             return torch.full_like(x, wrong), feature
 
     parts = drafter_loss(
-        Off(), OneImage(), PROCESS, schedule, X0, LABELS, step_generator(0, 0),
-        objective="rejection",
+        Off(), OneImage(), PROCESS, schedule, X0, LABELS, step_generator(0, 0), objective="delta"
     )  # fmt: skip
     error = wrong * later / math.sqrt(1 - later**2)  # in eps
     delta = abs(schedule.b[1]) / schedule.sigma[1] * error * math.sqrt(64)
     assert 0.1 < parts["acceptance"] < 0.99
-    assert parts["acceptance"] == pytest.approx(2 * norm.cdf(-delta / 2), abs=1e-4)
+    assert parts["acceptance"] == pytest.approx(2 * norm.cdf(-delta / 2), abs=1e-3)
+    assert parts["noise"] == pytest.approx(math.log1p(delta), abs=1e-3)
     assert parts["feature"] == parts["smooth"] == 0
+
+
+def test_rollout_feeds_the_drafter_its_own_output() -> None:
+    teacher = randomized(DiT(CONFIG))
+    fed, returned = [], []
+
+    class Spy(nn.Module):
+        def forward(self, x, z, t, embedding, feature):
+            fed.append((t, feature))
+            returned.append(feature + 1)
+            return torch.zeros_like(x), feature + 1
+
+    schedule = Schedule.ddpm(6)
+    drafter_loss(Spy(), teacher, PROCESS, schedule, X0, LABELS, step_generator(0, 0), rollout=3)
+    assert len(fed) == 3
+    for step in (1, 2):
+        torch.testing.assert_close(fed[step][1], returned[step - 1], rtol=0, atol=0)
+        assert (fed[step][0] < fed[step - 1][0]).all()
+    assert (fed[2][0] >= schedule.timesteps[-2]).all()  # the last transition is never drafted
 
 
 def test_smoothness_is_relative() -> None:

@@ -23,9 +23,10 @@ def train_drafter(
     ema_decay: Annotated[float, typer.Option(help="Decay of the averaged weights.")] = 0.9999,
     feature_weight: Annotated[float, typer.Option(help="lambda_f.")] = 0.5,
     smooth_weight: Annotated[float, typer.Option(help="lambda_s.")] = 0.005,
-    objective: Annotated[
-        str, typer.Option(help="L_noise: mse (the paper's) or rejection.")
-    ] = "mse",
+    objective: Annotated[str, typer.Option(help="L_noise: mse (the paper's) or delta.")] = "mse",
+    rollout: Annotated[
+        int, typer.Option(min=1, help="Steps trained on the drafter's own output; paper: 1.")
+    ] = 1,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
     seed: Annotated[int, typer.Option(help="Seed of weights and batches.")] = 0,
     threads: Annotated[int, typer.Option(help="CPU threads; 0 for torch's own choice.")] = 0,
@@ -35,7 +36,7 @@ def train_drafter(
     A run that is stopped continues from its last checkpoint when the same command is given
     again.
 
-    Example: `free train-drafter --out runs/mnist --objective rejection --decay cosine`
+    Example: `free train-drafter --out runs/mnist --objective delta --rollout 3 --decay cosine`
     """
     from free.models.checkpoint import load_network, save_network
     from free.models.dit import DiT
@@ -45,8 +46,8 @@ def train_drafter(
     from free.training.losses import ForwardProcess, drafter_loss
     from free.training.trainer import TrainConfig, train
 
-    if objective not in ("mse", "rejection"):
-        raise typer.BadParameter(f"--objective must be mse or rejection, got {objective!r}")
+    if objective not in ("mse", "delta"):
+        raise typer.BadParameter(f"--objective must be mse or delta, got {objective!r}")
     if threads:
         torch.set_num_threads(threads)
     teacher = load_network(out / "teacher", "dit")
@@ -81,6 +82,7 @@ def train_drafter(
             feature_weight=feature_weight,
             smooth_weight=smooth_weight,
             objective=objective,
+            rollout=rollout,
         )
 
     average, record = train(drafter, loss, config, out / "training" / "drafter")
@@ -90,6 +92,7 @@ def train_drafter(
         "feature_weight": feature_weight,
         "smooth_weight": smooth_weight,
         "objective": objective,
+        "rollout": rollout,
     }
     save_network(average, out / "drafter", record, dtype=torch.float16)
     typer.echo(f"drafter saved to {out / 'drafter'} after {record['seconds']:.0f} s of training")

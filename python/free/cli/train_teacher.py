@@ -19,6 +19,12 @@ def train_teacher(
     hidden: Annotated[int, typer.Option(help="Width.")] = 256,
     depth: Annotated[int, typer.Option(help="Blocks.")] = 6,
     heads: Annotated[int, typer.Option(help="Attention heads.")] = 4,
+    init: Annotated[
+        Path | None, typer.Option(help="Teacher folder whose weights to start from.")
+    ] = None,
+    min_snr: Annotated[
+        float | None, typer.Option(help="Weigh timesteps by min(SNR, this)/SNR; 5 is usual.")
+    ] = None,
     learning_rate: Annotated[float, typer.Option(help="Peak rate of AdamW.")] = 1e-3,
     ema_decay: Annotated[float, typer.Option(help="Decay of the averaged weights.")] = 0.9995,
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "bf16",
@@ -32,7 +38,7 @@ def train_teacher(
 
     Example: `free train-teacher --out runs/mnist --steps 8000`
     """
-    from free.models.checkpoint import save_network
+    from free.models.checkpoint import load_state, save_network
     from free.models.dit import DiT, DiTConfig
     from free.training.data import load_mnist
     from free.training.losses import ForwardProcess, teacher_loss
@@ -43,6 +49,8 @@ def train_teacher(
     data, process = load_mnist(), ForwardProcess()
     torch.manual_seed(seed)
     teacher = DiT(DiTConfig(28, patch, 1, hidden, depth, heads, num_classes=10, learn_sigma=False))
+    if init is not None:
+        load_state(teacher, init / "model.safetensors")
     config = TrainConfig(
         steps,
         batch_size,
@@ -56,9 +64,12 @@ def train_teacher(
 
     def loss(model: torch.nn.Module, generator: torch.Generator) -> dict[str, torch.Tensor]:
         x0, labels = data.batch(batch_size, generator)
-        return teacher_loss(model, process, x0, labels, teacher.null_label, generator)
+        return teacher_loss(
+            model, process, x0, labels, teacher.null_label, generator, min_snr=min_snr
+        )
 
     average, record = train(teacher, loss, config, out / "training" / "teacher")
     assert isinstance(average, DiT)
+    record |= {"min_snr": min_snr, "continued": init is not None}
     save_network(average, out / "teacher", record, dtype=torch.float16)
     typer.echo(f"teacher saved to {out / 'teacher'} after {record['seconds']:.0f} s of training")

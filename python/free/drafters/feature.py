@@ -13,9 +13,13 @@ from free.schedule import Table
 
 __all__ = ["FeatureDrafter"]
 
+#: Of the previous step: feature [R, T, E] (guided: [R, 2, T, E]), predicted image x0 [R, ...],
+#: and mean [R, ...] of the transition to the current state.
+Carry = tuple[Tensor, Tensor, Tensor]
+
 
 class FeatureDrafter:
-    """Runs a :class:`DrafterNet` from one step to the next; the carry is the feature.
+    """Runs a :class:`DrafterNet` from one step to the next.
 
     Parameters
     ----------
@@ -43,37 +47,44 @@ class FeatureDrafter:
         """Remember the schedule and the guidance of the run."""
         self._batch = batch
 
-    def predict(
-        self, x: Tensor, k: Tensor, y: Tensor, carry: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
         """Guess eps at ``x``; see :class:`free.drafters.Drafter`.
 
-        The carry is the feature ``[R, T, E]`` (guided: ``[R, 2, T, E]``) and the predicted image
-        x0 ``[R, ...]`` of the previous step. Guidance combines the changes of x0 rather than the
-        eps, which is the same: its weights add up to 1 and the anchor is common.
+        Guidance combines the changes of x0 rather than the eps, which is the same: its weights
+        add up to 1 and the anchor is common to both rows of a state.
         """
-        feature, image = carry
         table, guidance = self._table_and_guidance()
+        feature, image, mean = carry
         t = table.timesteps[k]
+        sigma = table.sigma[k - 1].view([-1] + [1] * (x.dim() - 1))
+        innovation = (x - mean) / sigma
         if guidance is None:
-            change, feature = self.network(x, t, self.teacher.label_embedding(y), feature)
+            embedding = self.teacher.label_embedding(y)
+            change, feature = self.network(x, innovation, t, embedding, feature)
         else:
             rows, t, y = guidance.expand(x, t, y)
-            embedding = self.teacher.label_embedding(y)
-            change, feature = self.network(rows, t, embedding, feature.flatten(0, 1))
+            change, feature = self.network(
+                rows,
+                innovation.repeat_interleave(2, dim=0),
+                t,
+                self.teacher.label_embedding(y),
+                feature.flatten(0, 1),
+            )
             change, feature = guidance.combine(change), feature.unflatten(0, (-1, 2))
         image = image + change
-        return eps_from_image(x, image, table.signal[k]), (feature, image)
+        eps = eps_from_image(x, image, table.signal[k])
+        return eps, (feature, image, table.mean(k, x, eps))
 
-    def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The teacher's features and predicted images at ``rows``."""
+    def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Carry:
+        """What the teacher found at ``rows``: features, predicted images, transition means."""
         if teacher_output.feature is None:
             raise ValueError(
                 "teacher must return a feature for FeatureDrafter, got TeacherOutput.feature = None"
             )
         table, _ = self._table_and_guidance()
         eps, x, k = teacher_output.eps[rows], teacher_output.x[rows], teacher_output.k[rows]
-        return teacher_output.feature[rows], image_from_eps(x, eps, table.signal[k])
+        image = image_from_eps(x, eps, table.signal[k])
+        return teacher_output.feature[rows], image, table.mean(k, x, eps)
 
     def _table_and_guidance(self) -> tuple[Table, Guidance | None]:
         if self._batch is None:

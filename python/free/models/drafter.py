@@ -8,7 +8,9 @@ Where we go past it: the noise is predicted relative to an *anchor*. Between nei
 the image x0 that the teacher predicts hardly moves, while its eps must follow the fresh noise of
 the state. So the anchor is the eps that the current state would have if x0 had not changed, and
 the network only predicts the change of x0, whose size is nearly the same at all timesteps. An
-untrained drafter (no change) is already a good one.
+untrained drafter (no change) is already a good one. And the network sees the *innovation*, the
+noise that took the previous state to this one: it is what moves x0, and cannot be told from the
+state and the feature alone.
 """
 
 from __future__ import annotations
@@ -52,8 +54,8 @@ def eps_from_image(x: Tensor, x0: Tensor, signal: Tensor) -> Tensor:
 class DrafterNet(nn.Module):
     """Predicts how x0 and the top-block feature change from ``x_k`` to ``x_{k+1}``.
 
-    Fuse (2E -> E), one DiT block, a residual feature head, and a final layer on the
-    predicted feature. At DiT-XL/2: 32.2 M trainable values.
+    Fuse (2E -> E), one DiT block, then a final layer for the change of x0 and a residual head
+    for the feature. At DiT-XL/2: 32.2 M trainable values.
 
     Parameters
     ----------
@@ -67,7 +69,7 @@ class DrafterNet(nn.Module):
         super().__init__()
         self.config = config
         hidden = config.hidden_size
-        self.x_embedder = PatchEmbedder(config.patch_size, config.channels, hidden)
+        self.x_embedder = PatchEmbedder(config.patch_size, 2 * config.channels, hidden)
         self.t_embedder = TimestepEmbedder(hidden)
         grid = config.image_size // config.patch_size
         pos_embed = sincos_position_embedding(grid, hidden)
@@ -84,7 +86,9 @@ class DrafterNet(nn.Module):
     @torch.no_grad()
     def initialize_from(self, teacher: DiT) -> None:
         """Start from the teacher's embedders, top block and final modulation."""
-        self.x_embedder.load_state_dict(teacher.x_embedder.state_dict())
+        own, source = self.x_embedder.proj, teacher.x_embedder.proj
+        own.weight[:, : self.config.channels] = source.weight
+        own.bias.copy_(source.bias)
         self.t_embedder.load_state_dict(teacher.t_embedder.state_dict())
         self.block.load_state_dict(teacher.blocks[-1].state_dict())
         self.final_layer.adaLN_modulation.load_state_dict(
@@ -95,14 +99,16 @@ class DrafterNet(nn.Module):
         self.fuse.weight.copy_(torch.cat([eye, eye], dim=1))
 
     def forward(
-        self, x: Tensor, t: Tensor, label_embedding: Tensor, feature: Tensor
+        self, x: Tensor, innovation: Tensor, t: Tensor, label_embedding: Tensor, feature: Tensor
     ) -> tuple[Tensor, Tensor]:
         """One step of the autoregression.
 
         Parameters
         ----------
         x : Tensor, shape [R, C, H, W]
-            Latents at the current step.
+            Latents at the current step, not normalised.
+        innovation : Tensor, shape [R, C, H, W]
+            ``(x - mean) / sigma`` of the transition that led to them.
         t : Tensor, shape [R], int64
             Their timesteps.
         label_embedding : Tensor, shape [R, E]
@@ -118,9 +124,10 @@ class DrafterNet(nn.Module):
             At the current step.
         """
         dtype = self.pos_embed.dtype
-        latent = self.x_embedder(x.to(dtype)) + self.pos_embed  # [R, T, E]
+        seen = torch.cat([x, innovation], dim=1).to(dtype)
+        latent = self.x_embedder(seen) + self.pos_embed  # [R, T, E]
         c = self.t_embedder(t) + label_embedding.to(dtype)  # [R, E]
         h = self.block(self.fuse(torch.cat([feature.to(dtype), latent], dim=2)), c)
-        feature = feature + self.feature_head(h)
-        out = self.final_layer(feature, c)
-        return unpatchify(out, self.config.patch_size, self.config.channels), feature
+        out = self.final_layer(h, c)
+        change = unpatchify(out, self.config.patch_size, self.config.channels)
+        return change, feature + self.feature_head(h)

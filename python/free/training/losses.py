@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from free.models.dit import DiT
@@ -52,14 +51,25 @@ def teacher_loss(
     null_label: int,
     generator: torch.Generator,
     label_dropout: float = 0.1,
+    min_snr: float | None = None,
 ) -> dict[str, Tensor]:
-    """Mean squared error of the predicted noise at uniform timesteps (Ho et al. 2020, Eq. 14)."""
+    """Mean squared error of the predicted noise at uniform timesteps (Ho et al. 2020, Eq. 14).
+
+    Parameters
+    ----------
+    min_snr : float, optional
+        Weigh timesteps by ``min(SNR, min_snr) / SNR`` (Hang et al. 2023, Eq. 8): less effort on the
+        last bit of noise, more on the shape. 5 is their choice.
+    """
     t = torch.randint(len(process.alphas_cumprod), labels.shape, generator=generator)
     noise = torch.randn(x0.shape, generator=generator)
     y = _drop_labels(labels, null_label, label_dropout, generator)
     eps = teacher(process(x0, t, noise), t, y).eps
-    loss = F.mse_loss(eps.float(), noise)
-    return {"loss": loss}
+    error = (eps.float() - noise).square().flatten(1).mean(1)
+    if min_snr is not None:
+        snr = process.alphas_cumprod[t] / (1.0 - process.alphas_cumprod[t])
+        error = error * (snr.clamp(max=min_snr) / snr).float()
+    return {"loss": error.mean()}
 
 
 def smoothness(feature_hat: Tensor, feature_previous: Tensor, scale: Tensor) -> Tensor:
@@ -83,6 +93,7 @@ def drafter_loss(
     smooth_weight: float = 0.005,
     label_dropout: float = 0.1,
     objective: str = "mse",
+    rollout: int = 1,
 ) -> dict[str, Tensor]:
     """L_noise + lambda_f L_feat + lambda_s L_smooth (supplement, section A).
 
@@ -91,10 +102,14 @@ def drafter_loss(
 
     Parameters
     ----------
-    objective : {"mse", "rejection"}
-        What L_noise is: the paper's mean squared error, or the probability that the verifier
-        rejects the draft, ``1 - 2 Phi(-delta / 2)`` with ``delta = |b| |eps_hat - eps| / sigma``
-        (Eq. 40), which is what sampling pays for.
+    objective : {"mse", "delta"}
+        What L_noise is: the paper's mean squared error, or ``log(1 + delta)`` with
+        ``delta = |b| |eps_hat - eps| / sigma`` (Eq. 41). For small delta that is proportional to
+        the probability of rejection, which is what sampling pays for; unlike that probability
+        it still pulls where every draft is rejected.
+    rollout : int
+        Steps that the drafter feeds on its own output, along the teacher's trajectory; the
+        losses are averaged over them. 1 is the paper's recipe.
 
     Returns
     -------
@@ -102,35 +117,39 @@ def drafter_loss(
         ``loss`` and its parts ``noise``, ``feature``, ``smooth``, and ``acceptance``, the mean
         of ``2 Phi(-delta / 2)`` over the batch.
     """
-    rows = labels.shape[0]
-    # Transitions whose successor is still evaluated and coupled: 0 .. N-3.
-    k = torch.randint(len(schedule) - 2, (rows,), generator=generator)
     table = Table.of(schedule, x0.device)
+    # Every drafted transition is one that is coupled: not the deterministic last.
+    k = torch.randint(len(schedule) - 1 - rollout, labels.shape, generator=generator)
     y = _drop_labels(labels, teacher.null_label, label_dropout, generator)
     x = process(x0, table.timesteps[k], torch.randn(x0.shape, generator=generator))
-    z = torch.randn(x0.shape, generator=generator)
     with torch.no_grad():
-        first = teacher(x, table.timesteps[k], y)
-        assert first.feature is not None
-        x_next = table.mean(k, x, first.eps) + table.sigma[k].view(-1, 1, 1, 1) * z
-        reference = teacher(x_next, table.timesteps[k + 1], y)
-        assert reference.feature is not None
-        scale = reference.feature.float().square().mean()
+        target = teacher(x, table.timesteps[k], y)
         embedding = teacher.label_embedding(y)
-        image = image_from_eps(x, first.eps.float(), table.signal[k])
+    assert target.feature is not None
+    feature = target.feature
+    image = image_from_eps(x, target.eps.float(), table.signal[k])
 
-    change, feature = drafter(x_next, table.timesteps[k + 1], embedding, first.feature)
-    eps = eps_from_image(x_next, image + change.float(), table.signal[k + 1])
-    error = eps - reference.eps.float()
-    delta = (table.b[k + 1].abs() / table.sigma[k + 1]) * error.flatten(1).norm(dim=1)
-    rejection = torch.erf(delta / math.sqrt(8.0))
-    noise = rejection.mean() if objective == "rejection" else error.square().mean()
-    feat = (feature.float() - reference.feature.float()).square().mean() / scale
-    smooth = smoothness(feature.float(), first.feature.float(), scale)
-    return {
-        "loss": noise + feature_weight * feat + smooth_weight * smooth,
-        "noise": noise.detach(),
-        "feature": feat.detach(),
-        "smooth": smooth.detach(),
-        "acceptance": 1.0 - rejection.detach().mean(),
-    }
+    parts = dict.fromkeys(("noise", "feature", "smooth", "acceptance"), torch.zeros(()))
+    for _ in range(rollout):
+        z = torch.randn(x0.shape, generator=generator)
+        with torch.no_grad():
+            x = torch.addcmul(table.mean(k, x, target.eps), table.sigma[k].view(-1, 1, 1, 1), z)
+            k = k + 1
+            target = teacher(x, table.timesteps[k], y)
+        assert target.feature is not None
+        scale = target.feature.float().square().mean()
+        previous = feature
+        change, feature = drafter(x, z, table.timesteps[k], embedding, previous)
+        image = image + change.float()
+        error = eps_from_image(x, image, table.signal[k]) - target.eps.float()
+        delta = (table.b[k].abs() / table.sigma[k]) * error.flatten(1).norm(dim=1)
+        by_delta = torch.log1p(delta).mean()
+        for name, value in (
+            ("noise", by_delta if objective == "delta" else error.square().mean()),
+            ("feature", (feature.float() - target.feature.float()).square().mean() / scale),
+            ("smooth", smoothness(feature.float(), previous.float(), scale)),
+            ("acceptance", torch.erfc(delta / math.sqrt(8.0)).mean()),
+        ):
+            parts[name] = parts[name] + value / rollout
+    loss = parts["noise"] + feature_weight * parts["feature"] + smooth_weight * parts["smooth"]
+    return {"loss": loss, **{name: value.detach() for name, value in parts.items()}}
