@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from free import TeacherOutput
 from free.drafters import DraftingBatch
+from free.models.output import TeacherRows
 
 
 def randomized(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -54,8 +55,16 @@ class MixtureTeacher:
         return TeacherOutput((1 - abar).sqrt() * pull / variance)
 
 
+class Carry(NamedTuple):
+    """What :class:`CallableDrafter` is handed on: it says itself which row it belongs to."""
+
+    k: Tensor
+
+
 class CallableDrafter:
-    """Any teacher-like callable as a drafter; the carry counts the steps since verification."""
+    """Any teacher-like callable as a drafter. Its carry proves that the sampler hands on the carry
+    of the right step.
+    """
 
     def __init__(self, guess: Any, strength: float = 1.0) -> None:
         self.guess, self.strength = guess, strength
@@ -63,9 +72,10 @@ class CallableDrafter:
     def begin(self, batch: DraftingBatch) -> None:
         self.batch = batch
 
-    def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+        assert torch.equal(carry.k + 1, k)
         eps = self.guess(x, self.batch.table.timesteps[k], y).eps
-        return self.strength * eps, carry + 1
+        return self.strength * eps, Carry(k)
 
-    def carry_from(self, teacher_output: TeacherOutput, rows: Tensor) -> Tensor:
-        return torch.zeros_like(rows)
+    def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Carry:
+        return Carry(teacher_output.k[rows])

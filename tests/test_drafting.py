@@ -7,7 +7,7 @@ from free import Schedule
 from free.drafters import DraftingBatch
 from free.drafting import draft_window
 from free.schedule import Table
-from tests.networks import CallableDrafter, MixtureTeacher
+from tests.networks import CallableDrafter, Carry, MixtureTeacher
 
 TABLE = Table.of(Schedule.ddpm(20), "cpu")
 K = torch.tensor([0, 4, 17])
@@ -22,7 +22,7 @@ def _drafter() -> CallableDrafter:
 
 def _draft(noise: torch.Tensor, length: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
     x = torch.linspace(-1, 1, 9).view(3, 3)
-    carry = torch.zeros(3, dtype=torch.int64)
+    carry = Carry(K - 1)
     lengths = torch.tensor(length, dtype=torch.int32)
     return draft_window(_drafter().predict, TABLE, x, K, Y, carry, noise, lengths)
 
@@ -34,7 +34,7 @@ def test_window_is_the_drafters_own_trajectory() -> None:
     assert means.shape == (3, 2, 3)
     drafter = _drafter()
     for j in range(2):
-        eps, _ = drafter.predict(states[:, j], K + j, Y, torch.zeros(3))
+        eps, _ = drafter.predict(states[:, j], K + j, Y, Carry(K + j - 1))
         torch.testing.assert_close(means[:, j], TABLE.mean(K + j, states[:, j], eps))
         expected = means[:, j] + TABLE.sigma[K + j, None] * noise[:, j]
         torch.testing.assert_close(states[:, j + 1], expected)
@@ -97,3 +97,21 @@ def test_non_finite_drafts_are_refused() -> None:
         match=r"drafter returned a non-finite eps at step \[4\] for sample \[1\]",
     ):
         draft_window(predict, TABLE, torch.zeros(3, 2), K, Y, None, torch.zeros(3, 1, 2), lengths)
+
+
+def test_a_draft_of_another_shape_is_refused() -> None:
+    lengths = torch.full((3,), 2, dtype=torch.int32)
+    arguments = (TABLE, torch.zeros(3, 2), K, Y, None, torch.zeros(3, 1, 2), lengths)
+    with pytest.raises(
+        ValueError, match=r"drafter must return an eps of shape \[3, 2\], got \[1, 2\]"
+    ):
+        draft_window(lambda x, k, y, carry: (x[:1], carry), *arguments)
+
+
+def test_other_carries_are_refused() -> None:
+    lengths = torch.tensor([2, 1, 2], dtype=torch.int32)
+    arguments = (TABLE, torch.zeros(3, 2), K, Y, {"a": K}, torch.zeros(3, 1, 2), lengths)
+    with pytest.raises(
+        TypeError, match="carry must be a tensor, a tuple of tensors or None, got dict"
+    ):
+        draft_window(lambda x, k, y, carry: (x, carry), *arguments)

@@ -1,11 +1,12 @@
 """Files appear whole or not at all."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from free.files import check_writable, write_atomic, write_json
+from free.files import check_writable, digest, write_atomic, write_json
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -29,5 +30,26 @@ def test_nan_is_not_json(tmp_path: Path) -> None:
 
 def test_check_writable(tmp_path: Path) -> None:
     assert check_writable(tmp_path / "a" / "b.png", "--out") == tmp_path / "a" / "b.png"
-    with pytest.raises(ValueError, match=r"--out must be a file that can be written, got .*folder"):
+    with pytest.raises(
+        ValueError,
+        match=r"--out must be a file that can be written, got .*: it is not a regular file",
+    ):
         check_writable(tmp_path, "--out")
+
+
+def test_what_is_not_a_file_is_left_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(ValueError, match="it is not a regular file"):
+        check_writable(tmp_path / "fifo", "--json")
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "real.json")
+    write_json(tmp_path / "link", 1)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real.json").read_text() == "1\n"
+
+
+def test_digest(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc")
+    assert digest(tmp_path / "x").startswith("ba7816bf")

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -106,6 +107,59 @@ def test_seeds_make_the_draws() -> None:
     assert (first[0] - first[1]).abs().max() > 1e-3
 
 
+def test_seeds_are_64_bits_however_they_are_given() -> None:
+    sampler = _sampler(4)
+    first = sampler.sample([1], seed=2**64 - 3).samples
+    for same in (-3, [2**64 - 3], [-3], torch.tensor([-3]), np.array([-3]), np.int64(-3)):
+        torch.testing.assert_close(sampler.sample([1], seed=same).samples, first, rtol=0, atol=0)
+
+
+def test_samples_can_be_changed_and_differentiated_through() -> None:
+    for sampler in (_sampler(4), SequentialSampler(TEACHER, SCHEDULE)):
+        samples = sampler.sample([0]).samples.clamp_(-1, 1).requires_grad_()
+        samples.square().sum().backward()
+
+
+def test_a_window_of_one_needs_no_drafter() -> None:
+    plain = SequentialSampler(TEACHER, SCHEDULE).sample([0, 1]).samples
+    alone = SpeculativeSampler(TEACHER, None, SCHEDULE, window=1).sample([0, 1]).samples
+    torch.testing.assert_close(alone, plain)
+    with pytest.raises(TypeError, match="drafter must have begin, predict and carry_from"):
+        SpeculativeSampler(TEACHER, None, SCHEDULE, window=2)
+
+
+@pytest.mark.parametrize("cfg_scale", [1.0, 1.5])
+@pytest.mark.parametrize("kind", ["speculative", "sequential"])
+def test_wrong_teacher_outputs_are_refused(kind: str, cfg_scale: float) -> None:
+    def sampler(output):
+        def teacher(x, t, y):
+            return output(x)
+
+        teacher.null_label = 0
+        if kind == "sequential":
+            return SequentialSampler(teacher, SCHEDULE, cfg_scale)
+        return SpeculativeSampler(teacher, POOR, SCHEDULE, 2, cfg_scale)
+
+    for output, error, message in (
+        (lambda x: x, TypeError, "teacher must return a TeacherOutput, got Tensor"),
+        (lambda x: TeacherOutput(x.long()), TypeError, "floating-point eps, got torch.int64"),
+        (lambda x: TeacherOutput(x[:, :1]), ValueError, r"eps of shape \[\d, 3\], got \[\d, 1\]"),
+        (lambda x: TeacherOutput(x[:1]), ValueError, r"eps of shape \[\d, 3\], got \[1, 3\]"),
+    ):
+        with pytest.raises(error, match=message):
+            sampler(output).sample([0, 1], shape=(3,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_teachers_of_other_precision_serve(dtype: torch.dtype) -> None:
+    def teacher(x, t, y):
+        return TeacherOutput(TEACHER(x, t, y).eps.to(dtype))
+
+    samples = SpeculativeSampler(teacher, POOR, SCHEDULE, 4).sample([0, 1], shape=(4,)).samples
+    assert samples.dtype == torch.float32
+    assert samples.isfinite().all()
+
+
 def test_progress_counts_every_transition() -> None:
     made = []
     _sampler(4).sample([0, 1], progress=made.append)
@@ -125,8 +179,15 @@ def test_shape_of_teachers_without_one() -> None:
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ({"labels": [0, 3]}, r"labels must be in 0\.\.2 \(2 is the null class\), got 0\.\.3"),
-        ({"labels": [-1]}, r"labels must be in 0\.\.2"),
+        ({"labels": [0, 3]}, r"labels must be in 0\.\.1 or 2 \(the null class\), got 3"),
+        ({"labels": [-1]}, r"labels must be in 0\.\.1"),
+        ({"labels": None}, "labels must be a non-empty vector of integers, got None"),
+        ({"labels": "ab"}, "labels must be a non-empty vector of integers, got 'ab'"),
+        ({"labels": [[0], [1, 2]]}, "labels must be a non-empty vector of integers"),
+        ({"labels": [True]}, "labels must be a non-empty vector of integers, got bool"),
+        ({"labels": [2**70]}, r"labels: expected values in -2\*\*63\.\."),
+        ({"labels": [0], "seed": 2**64}, r"seeds: expected values in -2\*\*63\.\.2\*\*64-1"),
+        ({"labels": [0], "shape": 5}, "shape must be the positive sizes of one sample, got 5"),
         ({"labels": []}, "labels must be a non-empty vector of integers"),
         ({"labels": [0.5]}, "labels must be a non-empty vector of integers, got float32"),
         ({"labels": [[0]]}, r"labels must be a non-empty vector of integers, got int64 of shape"),
@@ -146,10 +207,13 @@ def test_bad_requests_are_refused(kind: str, request_: dict, message: str) -> No
     ("options", "message"),
     [
         ({"window": 0}, "window must be an integer >= 1, got 0"),
+        ({"cfg_channels": 0}, "cfg_channels must be an integer >= 1 or None, got 0"),
+        ({"cfg_scale": "1.5"}, "cfg_scale must be finite and >= 0, got '1.5'"),
+        ({"window": True}, "window must be an integer >= 1, got True"),
         ({"window": 2.5}, "window must be an integer >= 1, got 2.5"),
         ({"verifier": "hope"}, "verifier: expected one of"),
         ({"cfg_scale": -1.0}, "cfg_scale must be finite and >= 0, got -1.0"),
-        ({"cfg_scale": 2.0, "cfg_channels": 0}, "cfg_channels must be at least 1"),
+        ({"cfg_scale": 2.0, "cfg_channels": 0}, "cfg_channels must be an integer >= 1"),
     ],
 )
 def test_bad_options_are_refused(options: dict, message: str) -> None:

@@ -79,6 +79,8 @@ def test_stochasticity_keeps_the_marginals() -> None:
     ("arguments", "message"),
     [
         ({"steps": 1}, r"steps must be in 2\.\.train_steps \(1000\), got 1"),
+        ({"steps": 250.0}, "steps must be in"),
+        ({"stochasticity": np.nan}, "stochasticity must be >= 0"),
         ({"steps": 1001}, r"steps must be in 2\.\.train_steps \(1000\), got 1001"),
         ({"beta_start": 0.0}, "beta_start and beta_end must satisfy"),
         ({"beta_start": 0.5, "beta_end": 0.1}, "got 0.5 and 0.1"),
@@ -98,6 +100,8 @@ def test_ddpm_refuses(arguments: dict, message: str) -> None:
     [
         ("sigma", [0.1, -0.2], "sigma must be >= 0, got -0.2"),
         ("sigma", [0.1], r"sigma must have one entry per transition \(2\), got 1"),
+        ("timesteps", [0.5, 0.0], "timesteps must be integers >= 0"),
+        ("timesteps", [1, -1], "timesteps must be integers >= 0"),
         ("a", [1.0, np.nan], "a must be finite, got nan"),
         ("b", [[1.0, 2.0]], r"b must be a non-empty vector, got shape \(1, 2\)"),
     ],

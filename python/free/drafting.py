@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from free.models.output import require_eps, require_finite
 from free.schedule import Table
 
-__all__ = ["draft_window", "require_finite"]
+__all__ = ["draft_window"]
 
 Predict = Callable[[Tensor, Tensor, Tensor, Any], tuple[Tensor, Any]]
 
@@ -73,6 +74,7 @@ def draft_window(
             kept = wanted.nonzero().squeeze(1)
             rows, x, k, y, carry = rows[kept], x[kept], k[kept], y[kept], _take(carry, kept)
         eps_hat, carry = predict(x, k + j, y, carry)
+        require_eps(eps_hat, x, "drafter")
         require_finite(eps_hat, "drafter", k + j, rows)
         mean = table.mean(k + j, x, eps_hat)
         x = torch.addcmul(mean, table.sigma[k + j].view(axes), noise[rows, j])
@@ -82,26 +84,12 @@ def draft_window(
 
 
 def _take(carry: Any, rows: Tensor) -> Any:
-    """Rows of a carry: a tensor, a tuple of tensors, or None."""
+    """Rows of a carry: a tensor, a (named) tuple of tensors, or None."""
     if isinstance(carry, tuple):
-        return tuple(_take(part, rows) for part in carry)
-    return None if carry is None else carry[rows]
-
-
-def require_finite(eps: Tensor, network: str, k: Tensor, samples: Tensor) -> None:
-    """Refuse a network's output that has NaN or inf.
-
-    Raises
-    ------
-    FloatingPointError
-        Naming the network, the transitions ``k [R]`` and the ``samples [R]``.
-    """
-    # Twice finite: a sum is non-finite if a term is, and is one pass; the slow check confirms.
-    if torch.isfinite(eps.sum()):
-        return
-    bad = ~torch.isfinite(eps).flatten(1).all(dim=1)
-    if bad.any():
-        raise FloatingPointError(
-            f"{network} returned a non-finite eps at step {sorted(set(k[bad].tolist()))} "
-            f"for sample {sorted(set(samples[bad].tolist()))}"
-        )
+        parts = [_take(part, rows) for part in carry]
+        return type(carry)(*parts) if hasattr(carry, "_fields") else tuple(parts)
+    if carry is None or isinstance(carry, Tensor):
+        return None if carry is None else carry[rows]
+    raise TypeError(
+        f"carry must be a tensor, a tuple of tensors or None, got {type(carry).__name__}"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -9,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_writable", "write_atomic", "write_json"]
+__all__ = ["check_writable", "digest", "write_atomic", "write_json"]
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
@@ -23,7 +24,7 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
         Writes the whole file to the path it is given. The temporary name keeps the
         suffix, because image and weight writers choose their format by it.
     """
-    path = Path(path)
+    path = Path(path).resolve()  # a link stays, what it points to is written
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)
@@ -55,8 +56,8 @@ def check_writable(path: str | Path, argument: str) -> Path:
     """
     path = Path(path)
     try:
-        if path.is_dir():
-            raise IsADirectoryError("it is a folder")
+        if path.exists() and not path.is_file():
+            raise OSError("it is not a regular file")
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
@@ -66,3 +67,8 @@ def check_writable(path: str | Path, argument: str) -> Path:
             f"{argument} must be a file that can be written, got {path}: {reason}"
         ) from error
     return path
+
+
+def digest(path: str | Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

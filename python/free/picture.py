@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-__all__ = ["image_grid"]
+__all__ = ["check_drawable", "check_picture_suffix", "image_grid"]
 
 _MARGIN = 8
+
+
+def check_drawable(sample_shape: Sequence[int]) -> None:
+    """Raise a ValueError unless samples of this shape are images of 1 or 3 channels."""
+    if len(sample_shape) != 3 or sample_shape[0] not in (1, 3):
+        got = ", ".join(map(str, sample_shape))
+        raise ValueError(f"samples must be [B, 1 or 3, H, W] to be drawn, got [B, {got}]")
+
+
+def check_picture_suffix(path: Path, argument: str) -> None:
+    """Raise a ValueError naming ``argument`` unless pictures can be saved under this name."""
+    formats = Image.registered_extensions()
+    if formats.get(path.suffix.lower()) not in Image.SAVE:
+        raise ValueError(f"{argument} must end like a picture (.png, .jpg ...), got {path.name!r}")
 
 
 def image_grid(
@@ -39,10 +54,7 @@ def image_grid(
         If the samples are not images of 1 or 3 channels.
     """
     for _, samples in rows:
-        if samples.dim() != 4 or samples.shape[1] not in (1, 3):
-            raise ValueError(
-                f"samples must be [B, 1 or 3, H, W] to be drawn, got {list(samples.shape)}"
-            )
+        check_drawable(tuple(samples.shape[1:]))
     height, width = (scale * extent for extent in rows[0][1].shape[2:])
     columns = min(columns, len(captions))
     lines = -(-len(captions) // columns)

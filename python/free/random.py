@@ -95,7 +95,11 @@ def uniform(
     return _draw(ops.philox_uniform, seeds, transition, round, purpose, shape)
 
 
-def as_seeds(seeds: int | Sequence[int], device: torch.device | str | None = None) -> Tensor:
+def as_seeds(
+    seeds: int | Sequence[int],
+    device: torch.device | str | None = None,
+    name: str = "seeds",
+) -> Tensor:
     """Seeds as the tensor that the noise functions take.
 
     Parameters
@@ -103,6 +107,8 @@ def as_seeds(seeds: int | Sequence[int], device: torch.device | str | None = Non
     seeds : int or sequence of int
         ``-2**63 .. 2**64 - 1``; values from ``2**63`` on wrap to the same 64 bits.
     device : torch.device or str, optional
+    name : str
+        What errors call the argument.
 
     Returns
     -------
@@ -113,7 +119,7 @@ def as_seeds(seeds: int | Sequence[int], device: torch.device | str | None = Non
     TypeError, ValueError
         For what is no integer, or does not fit 64 bits.
     """
-    values = _integers("seeds", seeds, -(2**63), 2**64, "-2**63..2**64-1")
+    values = _integers(name, seeds, -(2**63), 2**64, "-2**63..2**64-1")
     signed = [(seed + 2**63) % 2**64 - 2**63 for seed in values]
     return torch.tensor(signed, dtype=torch.int64, device=device)
 

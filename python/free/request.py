@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
+from operator import index
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from free import random
-from free.random import Purpose
+from free.random import Purpose, as_seeds
 
 __all__ = ["Request", "check_request"]
 
@@ -47,24 +49,26 @@ def check_request(
         Naming the argument, what was expected and what came.
     """
     y = _integers(labels, "labels")
-    classes = getattr(teacher, "num_classes", None)
-    if classes is not None and not (int(y.min()) >= 0 and int(y.max()) <= classes):
-        raise ValueError(
-            f"labels must be in 0..{classes} ({classes} is the null class), "
-            f"got {int(y.min())}..{int(y.max())}"
-        )
-    if isinstance(seed, int):
-        # Seeds are 64-bit keys: wrap as two's complement, so that 2**64 - 1 is a seed too.
-        first = (seed + 2**63) % 2**64 - 2**63
-        seeds = torch.tensor(first) + torch.arange(len(y))
+    classes, null = getattr(teacher, "num_classes", None), getattr(teacher, "null_label", None)
+    if classes is not None:
+        wrong = y[((y < 0) | (y >= classes)) & (y != (-1 if null is None else null))]
+        if len(wrong):
+            allowed = f"0..{classes - 1}" + ("" if null is None else f" or {null} (the null class)")
+            raise ValueError(f"labels must be in {allowed}, got {int(wrong[0])}")
+    if isinstance(seed, Integral):
+        seeds = as_seeds([int(seed)]) + torch.arange(len(y))  # wraps at the end of 64 bits
     else:
         seeds = _integers(seed, "seed")
     if seeds.shape != y.shape:
         raise ValueError(f"seed must be one integer or one a label ({len(y)}), got {len(seeds)}")
-    size = getattr(teacher, "sample_shape", None) if shape is None else tuple(shape)
-    if not size or not all(isinstance(extent, int) and extent >= 1 for extent in size):
+    size = getattr(teacher, "sample_shape", None) if shape is None else shape
+    try:
+        size = tuple(index(extent) for extent in size)  # type: ignore[union-attr]
+    except TypeError:
+        size = ()
+    if not size or min(size) < 1:
         raise ValueError(
-            f"shape must be the positive sizes of one sample, got {size}"
+            f"shape must be the positive sizes of one sample, got {shape}"
             + (" and a teacher without sample_shape" if shape is None else "")
         )
     if (
@@ -79,10 +83,17 @@ def check_request(
     return Request(y, seeds, random.normal(seeds, start, start, Purpose.INITIAL, size))
 
 
-def _integers(value: Tensor | Sequence[int], name: str) -> Tensor:
-    vector = torch.as_tensor(value)
-    kinds = (torch.int64, torch.int32, torch.int16, torch.uint8)
-    if vector.dtype not in kinds or vector.dim() != 1 or vector.numel() == 0:
+def _integers(value: Any, name: str) -> Tensor:
+    """A vector of 64-bit integers; Python's may be unsigned, and wrap."""
+    listed = isinstance(value, Sequence) and len(value) > 0
+    if listed and all(isinstance(v, Integral) and not isinstance(v, bool) for v in value):
+        return as_seeds([int(v) for v in value], name=name)
+    try:
+        vector = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} must be a non-empty vector of integers, got {value!r}") from error
+    integers = not (vector.is_floating_point() or vector.is_complex() or vector.dtype is torch.bool)
+    if not integers or vector.dim() != 1 or vector.numel() == 0:
         raise ValueError(
             f"{name} must be a non-empty vector of integers, "
             f"got {str(vector.dtype).removeprefix('torch.')} of shape {list(vector.shape)}"

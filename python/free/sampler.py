@@ -6,7 +6,7 @@ States are float32 and all randomness comes from the counter-based noise of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from free import random
 from free.drafters.protocol import Drafter, DraftingBatch
-from free.drafting import draft_window, require_finite
+from free.drafting import draft_window
 from free.models.guidance import Guidance, GuidedTeacher
-from free.models.output import TeacherOutput, TeacherRows
+from free.models.output import Teacher, TeacherRows, checked, require_finite
 from free.ops import check_verifier, verify_window
 from free.progress import Progress, progress_bar
 from free.random import Purpose
@@ -25,9 +25,8 @@ from free.request import check_request
 from free.schedule import Schedule, Table
 from free.window import window_lengths
 
-__all__ = ["SamplingResult", "SequentialSampler", "SpeculativeSampler", "Teacher"]
+__all__ = ["SamplingResult", "SequentialSampler", "SpeculativeSampler"]
 
-Teacher = Callable[[Tensor, Tensor, Tensor], TeacherOutput]
 Labels = Tensor | Sequence[int]
 Seeds = int | Tensor | Sequence[int]
 
@@ -75,7 +74,7 @@ class SequentialSampler:
         self.schedule = schedule
         self.guidance = _guidance(teacher, cfg_scale, cfg_channels)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def sample(
         self,
         labels: Labels,
@@ -85,7 +84,7 @@ class SequentialSampler:
     ) -> SamplingResult:
         """Draw one sample per label; the arguments are those of ``SpeculativeSampler.sample``."""
         y, seeds, x = check_request(self.teacher, labels, seed, shape)
-        teacher = GuidedTeacher(self.teacher, self.guidance) if self.guidance else self.teacher
+        teacher = _guided(self.teacher, self.guidance)
         table, N = Table.of(self.schedule, x.device), len(self.schedule)
         recorder = Recorder(N, seeds)
         samples = torch.arange(len(y), device=x.device)
@@ -115,7 +114,8 @@ class SpeculativeSampler:
     ----------
     teacher : callable
         ``teacher(x [R, ...], t [R], y [R]) -> TeacherOutput``.
-    drafter : Drafter
+    drafter : Drafter or None
+        None needs ``window=1``.
     schedule : Schedule
     window : int
         Teacher rows of a round, >= 1; 1 is the plain sampler.
@@ -135,15 +135,20 @@ class SpeculativeSampler:
     def __init__(
         self,
         teacher: Teacher,
-        drafter: Drafter,
+        drafter: Drafter | None,
         schedule: Schedule,
         window: int = 8,
         cfg_scale: float = 1.0,
         cfg_channels: int | None = None,
         verifier: str = "reflection",
     ) -> None:
-        if not isinstance(window, int) or window < 1:
+        if isinstance(window, bool) or not isinstance(window, int) or window < 1:
             raise ValueError(f"window must be an integer >= 1, got {window!r}")
+        if window > 1 and not isinstance(drafter, Drafter):
+            raise TypeError(
+                "drafter must have begin, predict and carry_from for window > 1, "
+                f"got {type(drafter).__name__}"
+            )
         if window > 1 and (schedule.sigma[:-1] == 0).any():
             raise ValueError(
                 "schedule must have sigma > 0 before its last transition to be speculated, "
@@ -157,7 +162,7 @@ class SpeculativeSampler:
         self.guidance = _guidance(teacher, cfg_scale, cfg_channels)
         self.verifier = verifier
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def sample(
         self,
         labels: Labels,
@@ -191,11 +196,12 @@ class SpeculativeSampler:
             If a network returns NaN or inf; names the step and the samples.
         """
         y, seeds, x = check_request(self.teacher, labels, seed, shape)
-        teacher = GuidedTeacher(self.teacher, self.guidance) if self.guidance else self.teacher
+        teacher = _guided(self.teacher, self.guidance)
         table, N = Table.of(self.schedule, x.device), len(self.schedule)
         recorder = Recorder(N, seeds)
-        predict = recorder.counted(self.drafter.predict)
-        self.drafter.begin(DraftingBatch(table, self.guidance))
+        predict = recorder.counted(getattr(self.drafter, "predict", None))
+        if self.drafter is not None:
+            self.drafter.begin(DraftingBatch(table, self.guidance))
 
         result = torch.empty_like(x)
         samples = torch.arange(len(y), device=x.device)  # the unfinished ones
@@ -229,7 +235,7 @@ class SpeculativeSampler:
                     result[samples[~going]] = x[~going]
                     # The teacher row of the last transition made is where drafting starts.
                     kept = (length.cumsum(0) - length + advance - 1)[going]
-                    if W > 1 and len(kept):
+                    if W > 1 and self.drafter is not None and len(kept):
                         carry = self.drafter.carry_from(TeacherRows(*out, x_rows, k_rows), kept)
                     live = (samples, seeds, x, k, rounds, y)
                     samples, seeds, x, k, rounds, y = (column[going] for column in live)
@@ -237,6 +243,7 @@ class SpeculativeSampler:
 
 
 def _guidance(teacher: Teacher, scale: float, channels: int | None) -> Guidance | None:
+    guidance = Guidance(scale, channels, getattr(teacher, "null_label", 0))
     if scale == 1.0:
         return None
     null_label = getattr(teacher, "null_label", None)
@@ -244,7 +251,11 @@ def _guidance(teacher: Teacher, scale: float, channels: int | None) -> Guidance 
         raise ValueError(
             f"teacher must have a null_label to be guided (cfg_scale {scale}), got {teacher!r}"
         )
-    return Guidance(scale, channels, null_label)
+    return guidance
+
+
+def _guided(teacher: Teacher, guidance: Guidance | None) -> Teacher:
+    return GuidedTeacher(checked(teacher), guidance) if guidance else checked(teacher)
 
 
 def _round_noise(

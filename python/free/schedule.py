@@ -54,7 +54,7 @@ class Schedule:
             ("b", np.float64),
             ("sigma", np.float64),
         ):
-            column = np.array(getattr(self, name), dtype=dtype)
+            column = np.array(getattr(self, name), dtype=np.float64)
             if column.ndim != 1 or column.size == 0:
                 raise ValueError(f"{name} must be a non-empty vector, got shape {column.shape}")
             if column.size != np.size(self.timesteps):
@@ -64,6 +64,9 @@ class Schedule:
                 )
             if not np.isfinite(column).all():
                 raise ValueError(f"{name} must be finite, got {column[~np.isfinite(column)][0]}")
+            if dtype is np.int64 and ((column != np.round(column)) | (column < 0)).any():
+                raise ValueError(f"{name} must be integers >= 0, got {column}")
+            column = column.astype(dtype)
             column.setflags(write=False)
             object.__setattr__(self, name, column)
         if (self.sigma < 0).any():
@@ -79,7 +82,8 @@ class Schedule:
         Each transition scales x0 by ``a`` and the last one returns it, so the signal is what is
         left to be multiplied. It holds for the variance-preserving tables (:meth:`ddpm`).
         """
-        return np.asarray(1.0 / np.cumprod(self.a[::-1])[::-1], dtype=np.float64)
+        left = np.cumprod(self.a[::-1])[::-1]
+        return np.divide(1.0, left, out=np.full_like(left, np.inf), where=left != 0)
 
     @classmethod
     def ddpm(
@@ -120,7 +124,7 @@ class Schedule:
         ValueError
             If an argument is out of its range.
         """
-        if not 2 <= steps <= train_steps:
+        if not isinstance(steps, int) or not 2 <= steps <= train_steps:
             raise ValueError(f"steps must be in 2..train_steps ({train_steps}), got {steps}")
         if not 0.0 < beta_start <= beta_end < 1.0:
             raise ValueError(
@@ -129,7 +133,7 @@ class Schedule:
             )
         if variance not in ("posterior", "upper"):
             raise ValueError(f"variance must be 'posterior' or 'upper', got {variance!r}")
-        if stochasticity < 0 or (stochasticity != 1.0 and variance != "posterior"):
+        if not stochasticity >= 0 or (stochasticity != 1.0 and variance != "posterior"):
             raise ValueError(
                 "stochasticity must be >= 0, and 1 unless variance is 'posterior', "
                 f"got {stochasticity} with variance {variance!r}"

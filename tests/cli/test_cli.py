@@ -35,11 +35,13 @@ def test_sample_writes_picture_and_report(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--labels", "11"], "labels must be in 0..10"),
+        (["--labels", "11"], "labels must be in 0..9 or 10 (the null class), got 11"),
         (["--labels", "x"], "labels must look like 0-9"),
         (["--steps", "1"], "steps must be in 2..train_steps"),
         (["--window", "0"], "window must be an integer >= 1"),
         (["--model", "nowhere"], "model must be one of mnist or a folder"),
+        (["--device", "tpu"], "--device must be one that this machine has, got 'tpu'"),
+        (["--out", "digits"], "--out must end like a picture"),
         (["--cfg", "-1"], "cfg_scale must be finite and >= 0"),
     ],
 )
@@ -90,6 +92,12 @@ def test_train_commands_make_a_bundle_that_samples(tmp_path: Path) -> None:
     for command in (teacher, drafter, drafter):  # a finished run may be asked for again
         result = RUN.invoke(app, command)
         assert result.exit_code == 0, result.output
+    for other in (["--rollout", "3"], ["--feature-weight", "9"]):
+        result = RUN.invoke(app, [*drafter, *other])
+        assert result.exit_code == 2
+        assert "a run of the same settings" in result.output
+    result = RUN.invoke(app, [*drafter, "--sampling-steps", "3", "--rollout", "2"])
+    assert result.exit_code == 2
     config = json.loads((tmp_path / "run/drafter/config.json").read_text())
     assert config["training"]["objective"] == "delta"
     out = str(tmp_path / "x.png")
@@ -97,6 +105,12 @@ def test_train_commands_make_a_bundle_that_samples(tmp_path: Path) -> None:
         app, ["sample", "--model", bundle, "--labels", "1", "--steps", "5", "--out", out]
     )
     assert result.exit_code == 0, result.output
+
+
+def test_train_drafter_without_a_teacher(tmp_path: Path) -> None:
+    result = RUN.invoke(app, ["train-drafter", "--out", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "config.json is missing or malformed" in result.output
 
 
 def test_labels() -> None:

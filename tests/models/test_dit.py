@@ -150,7 +150,7 @@ def test_rows_are_independent() -> None:
     [
         ((8, 3, 1, 16, 1, 2), r"image_size must be a multiple of patch_size \(3\), got 8"),
         ((8, 2, 1, 18, 1, 2), r"hidden_size must be a multiple of heads \(2\) and of 4, got 18"),
-        ((8, 2, 1, 16, 0, 2), "depth must be positive, got 0"),
+        ((8, 2, 1, 16, 0, 2), "depth must be a positive integer, got 0"),
     ],
 )
 def test_config_refuses(arguments: tuple, message: str) -> None:

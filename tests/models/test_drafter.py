@@ -124,5 +124,8 @@ def test_misuse_is_refused(drafter: FeatureDrafter, teacher: DiT) -> None:
     nothing = TeacherRows(torch.zeros(1), None, None, torch.zeros(1), torch.zeros(1))
     with pytest.raises(ValueError, match="teacher must return a feature for FeatureDrafter"):
         drafter.carry_from(nothing, torch.tensor([0]))
+    flow = Schedule([1, 0], [1.0, 1.0], [-0.5, -0.5], [0.1, 0.0])
+    with pytest.raises(ValueError, match="schedule must be variance-preserving"):
+        drafter.begin(DraftingBatch(Table.of(flow, "cpu"), None))
     with pytest.raises(RuntimeError, match="begin"):
         FeatureDrafter(drafter.network, teacher).predict(*[torch.zeros(2, 1)] * 4)

@@ -35,5 +35,9 @@ def test_scale_is_checked(scale: float) -> None:
 
 
 def test_channels_are_checked() -> None:
-    with pytest.raises(ValueError, match="cfg_channels must be at least 1 or None, got 0"):
+    with pytest.raises(ValueError, match="cfg_channels must be an integer >= 1 or None, got 0"):
         Guidance(1.5, 0, 0)
+    with pytest.raises(ValueError, match="cfg_channels must be an integer >= 1 or None, got 1.5"):
+        Guidance(1.5, 1.5, 0)
+    with pytest.raises(ValueError, match="cfg_channels must be at most the 3 of a state, got 4"):
+        Guidance(1.5, 4, 0).combine(torch.zeros(2, 3, 4))

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 import typer
 
-__all__ = ["bad_input_to_usage_error", "parse_labels"]
+__all__ = ["bad_input_to_usage_error", "parse_device", "parse_labels"]
 
 
 def parse_labels(text: str) -> list[int]:
@@ -27,6 +28,25 @@ def parse_labels(text: str) -> list[int]:
             raise ValueError(f"labels must look like 0-9 or 1,4-6, got {text!r}")
         labels.extend(range(first, last + 1))
     return labels
+
+
+def parse_device(text: str) -> torch.device:
+    """A device that this machine has.
+
+    Raises
+    ------
+    ValueError
+        If torch cannot put a tensor there; says why.
+    """
+    try:
+        device = torch.device(text)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"--device must be one that this machine has, got {text!r}: {reason}"
+        ) from error
+    return device
 
 
 @contextmanager

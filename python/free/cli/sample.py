@@ -12,9 +12,9 @@ import typer
 from torch import Tensor
 from tqdm import tqdm
 
-from free.cli.options import bad_input_to_usage_error, parse_labels
+from free.cli.options import bad_input_to_usage_error, parse_device, parse_labels
 from free.files import check_writable, write_atomic, write_json
-from free.picture import image_grid
+from free.picture import check_drawable, check_picture_suffix, image_grid
 from free.pretrained import load_pretrained
 from free.report import Report
 from free.sampler import SequentialSampler, SpeculativeSampler
@@ -62,10 +62,14 @@ def sample(
     """
     with bad_input_to_usage_error():
         check_writable(out, "--out")
+        check_picture_suffix(out, "--out")
+        if json_path is not None and json_path.resolve() == out.resolve():
+            raise ValueError(f"--json must be another file than --out, got {json_path}")
         if json_path is not None:
             check_writable(json_path, "--json")
         classes = [label for label in parse_labels(labels) for _ in range(per_label)]
-        teacher, drafter = load_pretrained(model, device)
+        teacher, drafter = load_pretrained(model, parse_device(device))
+        check_drawable(teacher.sample_shape)
         schedule = Schedule.ddpm(steps)
         samplers: dict[str, SpeculativeSampler | SequentialSampler] = {
             "free": SpeculativeSampler(teacher, drafter, schedule, window, cfg)
@@ -81,12 +85,12 @@ def sample(
             "free": f"FREE, {runs['free'][1].rounds} teacher rounds",
             "plain": f"plain sampler, {runs['plain'][1].rounds} teacher rounds" if compare else "",
         }
-        rows = [(titles[name], samples) for name, (samples, _) in runs.items()]
-        picture = image_grid(rows, [str(label) for label in classes])
-        write_atomic(out, picture.save)
         if json_path is not None:
             record = {name: json.loads(report.to_json()) for name, (_, report) in runs.items()}
             write_json(json_path, {"model": model, "labels": classes, "window": window, **record})
+        rows = [(titles[name], samples) for name, (samples, _) in runs.items()]
+        picture = image_grid(rows, [str(label) for label in classes])
+        write_atomic(out, picture.save)
 
     typer.echo(
         f"\n{len(classes)} images, {steps} steps, guidance {cfg:g}, window {window}, "

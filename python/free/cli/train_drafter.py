@@ -8,6 +8,8 @@ from typing import Annotated
 import torch
 import typer
 
+from free.cli.options import bad_input_to_usage_error
+
 __all__ = ["train_drafter"]
 
 
@@ -38,6 +40,7 @@ def train_drafter(
 
     Example: `free train-drafter --out runs/mnist --objective delta --rollout 3 --decay cosine`
     """
+    from free.files import digest
     from free.models.checkpoint import load_network, save_network
     from free.models.dit import DiT
     from free.models.drafter import DrafterNet
@@ -46,53 +49,53 @@ def train_drafter(
     from free.training.losses import ForwardProcess, drafter_loss
     from free.training.trainer import TrainConfig, train
 
-    if objective not in ("mse", "delta"):
-        raise typer.BadParameter(f"--objective must be mse or delta, got {objective!r}")
     if threads:
         torch.set_num_threads(threads)
-    teacher = load_network(out / "teacher", "dit")
-    assert isinstance(teacher, DiT)
-    data, process = load_mnist(), ForwardProcess()
-    schedule = Schedule.ddpm(sampling_steps)
-    torch.manual_seed(seed)
-    drafter = DrafterNet(teacher.config)
-    drafter.initialize_from(teacher)
-    config = TrainConfig(
-        steps,
-        batch_size,
-        learning_rate,
-        warmup=min(200, steps // 10),
-        decay=decay,
-        ema_decay=ema_decay,
-        precision=precision,
-        seed=seed,
-    )
-
-    def loss(model: torch.nn.Module, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        x0, labels = data.batch(batch_size, generator)
-        assert isinstance(model, DrafterNet)
-        return drafter_loss(
-            model,
-            teacher,
-            process,
-            schedule,
-            x0,
-            labels,
-            generator,
-            feature_weight=feature_weight,
-            smooth_weight=smooth_weight,
-            objective=objective,
-            rollout=rollout,
+    with bad_input_to_usage_error():
+        teacher = load_network(out / "teacher", "dit")
+        assert isinstance(teacher, DiT)
+        data, process = load_mnist(), ForwardProcess()
+        schedule = Schedule.ddpm(sampling_steps)
+        torch.manual_seed(seed)
+        drafter = DrafterNet(teacher.config)
+        drafter.initialize_from(teacher)
+        config = TrainConfig(
+            steps,
+            batch_size,
+            learning_rate,
+            warmup=min(200, steps // 10),
+            decay=decay,
+            ema_decay=ema_decay,
+            precision=precision,
+            seed=seed,
         )
+        extra = {
+            "sampling_steps": sampling_steps,
+            "feature_weight": feature_weight,
+            "smooth_weight": smooth_weight,
+            "objective": objective,
+            "rollout": rollout,
+            "teacher": digest(out / "teacher" / "model.safetensors"),
+        }
 
-    average, record = train(drafter, loss, config, out / "training" / "drafter")
+        def loss(model: torch.nn.Module, generator: torch.Generator) -> dict[str, torch.Tensor]:
+            x0, labels = data.batch(batch_size, generator)
+            assert isinstance(model, DrafterNet)
+            return drafter_loss(
+                model,
+                teacher,
+                process,
+                schedule,
+                x0,
+                labels,
+                generator,
+                feature_weight=feature_weight,
+                smooth_weight=smooth_weight,
+                objective=objective,
+                rollout=rollout,
+            )
+
+        average, record = train(drafter, loss, config, out / "training" / "drafter", extra=extra)
     assert isinstance(average, DrafterNet)
-    record |= {
-        "sampling_steps": sampling_steps,
-        "feature_weight": feature_weight,
-        "smooth_weight": smooth_weight,
-        "objective": objective,
-        "rollout": rollout,
-    }
     save_network(average, out / "drafter", record, dtype=torch.float16)
     typer.echo(f"drafter saved to {out / 'drafter'} after {record['seconds']:.0f} s of training")

@@ -8,6 +8,8 @@ from typing import Annotated
 import torch
 import typer
 
+from free.cli.options import bad_input_to_usage_error
+
 __all__ = ["train_teacher"]
 
 
@@ -38,6 +40,7 @@ def train_teacher(
 
     Example: `free train-teacher --out runs/mnist --steps 8000`
     """
+    from free.files import digest
     from free.models.checkpoint import load_state, save_network
     from free.models.dit import DiT, DiTConfig
     from free.training.data import load_mnist
@@ -46,30 +49,34 @@ def train_teacher(
 
     if threads:
         torch.set_num_threads(threads)
-    data, process = load_mnist(), ForwardProcess()
-    torch.manual_seed(seed)
-    teacher = DiT(DiTConfig(28, patch, 1, hidden, depth, heads, num_classes=10, learn_sigma=False))
-    if init is not None:
-        load_state(teacher, init / "model.safetensors")
-    config = TrainConfig(
-        steps,
-        batch_size,
-        learning_rate,
-        warmup=min(200, steps // 10),
-        decay="cosine",
-        ema_decay=ema_decay,
-        precision=precision,
-        seed=seed,
-    )
-
-    def loss(model: torch.nn.Module, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        x0, labels = data.batch(batch_size, generator)
-        return teacher_loss(
-            model, process, x0, labels, teacher.null_label, generator, min_snr=min_snr
+    with bad_input_to_usage_error():
+        data, process = load_mnist(), ForwardProcess()
+        torch.manual_seed(seed)
+        teacher = DiT(
+            DiTConfig(28, patch, 1, hidden, depth, heads, num_classes=10, learn_sigma=False)
+        )
+        extra: dict[str, object] = {"min_snr": min_snr, "init": None}
+        if init is not None:
+            load_state(teacher, init / "model.safetensors")
+            extra["init"] = digest(init / "model.safetensors")
+        config = TrainConfig(
+            steps,
+            batch_size,
+            learning_rate,
+            warmup=min(200, steps // 10),
+            decay="cosine",
+            ema_decay=ema_decay,
+            precision=precision,
+            seed=seed,
         )
 
-    average, record = train(teacher, loss, config, out / "training" / "teacher")
+        def loss(model: torch.nn.Module, generator: torch.Generator) -> dict[str, torch.Tensor]:
+            x0, labels = data.batch(batch_size, generator)
+            return teacher_loss(
+                model, process, x0, labels, teacher.null_label, generator, min_snr=min_snr
+            )
+
+        average, record = train(teacher, loss, config, out / "training" / "teacher", extra=extra)
     assert isinstance(average, DiT)
-    record |= {"min_snr": min_snr, "continued": init is not None}
     save_network(average, out / "teacher", record, dtype=torch.float16)
     typer.echo(f"teacher saved to {out / 'teacher'} after {record['seconds']:.0f} s of training")

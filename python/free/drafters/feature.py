@@ -44,7 +44,19 @@ class FeatureDrafter:
         self._batch: DraftingBatch | None = None
 
     def begin(self, batch: DraftingBatch) -> None:
-        """Remember the schedule and the guidance of the run."""
+        """Remember the schedule and the guidance of the run.
+
+        Raises
+        ------
+        ValueError
+            If the schedule is not variance-preserving: then x0 and eps do not tell each other.
+        """
+        signal = batch.table.signal[:-1]
+        if not ((signal > 0) & (signal < 1)).all():
+            raise ValueError(
+                "schedule must be variance-preserving, with signal in (0, 1), for FeatureDrafter, "
+                f"got {signal.min():g}..{signal.max():g}"
+            )
         self._batch = batch
 
     def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Carry) -> tuple[Tensor, Carry]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -30,6 +30,7 @@ class DraftingBatch:
     guidance: Guidance | None
 
 
+@runtime_checkable
 class Drafter(Protocol):
     """Guesses eps at states the teacher has not seen.
 

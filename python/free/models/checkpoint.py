@@ -101,7 +101,7 @@ def load_network(
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         architecture = DiTConfig(**config["architecture"])
         found = config["kind"]
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'config.json'} is missing or malformed: {error!r}") from error
     if found != kind:
         raise ValueError(f"{folder} must hold a {kind!r} network, got {found!r}")

@@ -73,9 +73,13 @@ class DiTConfig:
     learn_sigma: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("image_size", "patch_size", "channels", "hidden_size", "depth", "heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        sizes = ("image_size", "patch_size", "channels", "hidden_size", "depth", "heads")
+        for name in (*sizes, "num_classes"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        if not self.mlp_ratio > 0:
+            raise ValueError(f"mlp_ratio must be positive, got {self.mlp_ratio}")
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size must be a multiple of patch_size ({self.patch_size}), "
@@ -120,11 +124,6 @@ class DiTConfig:
             heads=heads,
             **fields,  # type: ignore[arg-type]
         )
-
-    @property
-    def tokens(self) -> int:
-        """Number of tokens of an image."""
-        return (self.image_size // self.patch_size) ** 2
 
 
 class DiT(nn.Module):

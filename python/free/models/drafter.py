@@ -88,7 +88,7 @@ class DrafterNet(nn.Module):
         """Start from the teacher's embedders, top block and final modulation."""
         own, source = self.x_embedder.proj, teacher.x_embedder.proj
         own.weight[:, : self.config.channels] = source.weight
-        own.bias.copy_(source.bias)
+        self.x_embedder.proj.bias.data.copy_(teacher.x_embedder.proj.bias.data)  # type: ignore[union-attr]
         self.t_embedder.load_state_dict(teacher.t_embedder.state_dict())
         self.block.load_state_dict(teacher.blocks[-1].state_dict())
         self.final_layer.adaLN_modulation.load_state_dict(

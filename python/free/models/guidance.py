@@ -43,10 +43,11 @@ class Guidance:
     null_label: int
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.scale) and self.scale >= 0):
-            raise ValueError(f"cfg_scale must be finite and >= 0, got {self.scale}")
-        if self.channels is not None and self.channels < 1:
-            raise ValueError(f"cfg_channels must be at least 1 or None, got {self.channels}")
+        scale, channels = self.scale, self.channels
+        if not (isinstance(scale, (int, float)) and math.isfinite(scale) and scale >= 0):
+            raise ValueError(f"cfg_scale must be finite and >= 0, got {scale!r}")
+        if channels is not None and not (isinstance(channels, int) and channels >= 1):
+            raise ValueError(f"cfg_channels must be an integer >= 1 or None, got {channels!r}")
 
     def expand(self, x: Tensor, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rows for states [R, ...]: [2R, ...], [2R], [2R]."""
@@ -57,8 +58,12 @@ class Guidance:
         """[2R, C, ...] interleaved -> guided eps [R, C, ...]."""
         cond, uncond = eps.unflatten(0, (-1, 2)).unbind(1)
         guided = torch.lerp(uncond, cond, self.scale)
-        if self.channels is None or self.channels >= cond.shape[1]:
+        if self.channels is None or self.channels == cond.shape[1]:
             return guided
+        if self.channels > cond.shape[1]:
+            raise ValueError(
+                f"cfg_channels must be at most the {cond.shape[1]} of a state, got {self.channels}"
+            )
         return torch.cat([guided[:, : self.channels], cond[:, self.channels :]], dim=1)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-__all__ = ["TeacherOutput", "TeacherRows"]
+__all__ = ["Teacher", "TeacherOutput", "TeacherRows", "checked", "require_eps", "require_finite"]
 
 
 class TeacherOutput(NamedTuple):
@@ -47,3 +49,53 @@ class TeacherRows(NamedTuple):
     variance: Tensor | None
     x: Tensor
     k: Tensor
+
+
+#: ``teacher(x [R, ...], t [R], y [R]) -> TeacherOutput``.
+Teacher = Callable[[Tensor, Tensor, Tensor], TeacherOutput]
+
+
+def checked(teacher: Teacher) -> Teacher:
+    """``teacher``, refusing what is not a :class:`TeacherOutput` with an eps like its input.
+
+    A wrong shape would broadcast into plausible, wrong samples.
+    """
+
+    def call(x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
+        out = teacher(x, t, y)
+        if not isinstance(out, TeacherOutput):
+            raise TypeError(f"teacher must return a TeacherOutput, got {type(out).__name__}")
+        require_eps(out.eps, x, "teacher")
+        return out
+
+    return call
+
+
+def require_eps(eps: Tensor, x: Tensor, network: str) -> None:
+    """Raise unless ``eps`` is a floating-point tensor of the shape of ``x``."""
+    if not isinstance(eps, Tensor) or not eps.is_floating_point():
+        got = str(eps.dtype) if isinstance(eps, Tensor) else type(eps).__name__
+        raise TypeError(f"{network} must return a floating-point eps, got {got}")
+    if eps.shape != x.shape:
+        raise ValueError(
+            f"{network} must return an eps of shape {list(x.shape)}, got {list(eps.shape)}"
+        )
+
+
+def require_finite(eps: Tensor, network: str, k: Tensor, samples: Tensor) -> None:
+    """Refuse a network's output that has NaN or inf.
+
+    Raises
+    ------
+    FloatingPointError
+        Naming the network, the transitions ``k [R]`` and the ``samples [R]``.
+    """
+    # The sum is not finite if a term is not, and takes one pass; only then look closer.
+    if torch.isfinite(eps.sum()):
+        return
+    bad = ~torch.isfinite(eps).flatten(1).all(dim=1)
+    if bad.any():
+        raise FloatingPointError(
+            f"{network} returned a non-finite eps at step {sorted(set(k[bad].tolist()))} "
+            f"for sample {sorted(set(samples[bad].tolist()))}"
+        )

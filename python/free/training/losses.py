@@ -117,6 +117,13 @@ def drafter_loss(
         ``loss`` and its parts ``noise``, ``feature``, ``smooth``, and ``acceptance``, the mean
         of ``2 Phi(-delta / 2)`` over the batch.
     """
+    if objective not in ("mse", "delta"):
+        raise ValueError(f"objective must be 'mse' or 'delta', got {objective!r}")
+    if not 1 <= rollout <= len(schedule) - 2:
+        raise ValueError(
+            f"rollout must be in 1..{len(schedule) - 2} for a schedule of {len(schedule)} steps, "
+            f"got {rollout}"
+        )
     table = Table.of(schedule, x0.device)
     # Every drafted transition is one that is coupled: not the deterministic last.
     k = torch.randint(len(schedule) - 1 - rollout, labels.shape, generator=generator)

@@ -86,7 +86,12 @@ Loss = Callable[[nn.Module, torch.Generator], dict[str, Tensor]]
 
 
 def train(
-    model: nn.Module, loss: Loss, config: TrainConfig, folder: str | Path, progress: bool = True
+    model: nn.Module,
+    loss: Loss,
+    config: TrainConfig,
+    folder: str | Path,
+    progress: bool = True,
+    extra: dict[str, Any] | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Train ``model`` in place and return its averaged copy.
 
@@ -105,6 +110,9 @@ def train(
         configuration is continued.
     progress : bool
         Whether to show a progress bar.
+    extra : dict, optional
+        What else the result depends on (settings of the loss, what was started from), as JSON
+        values; kept in the record and compared when a run is continued.
 
     Returns
     -------
@@ -126,7 +134,9 @@ def train(
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.0)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
     step, seconds = 0, 0.0
-    settings = dataclasses.asdict(config)
+    settings = {**dataclasses.asdict(config), **(extra or {})}
+    latest: dict[str, float] = {}
+    window: dict[str, float] = {}  # running means of the current hundred batches
     if checkpoint.is_file():
         state = torch.load(checkpoint, weights_only=True)
         if state["config"] != settings:
@@ -138,10 +148,10 @@ def train(
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         step, seconds = state["step"], state["seconds"]
+        latest, window = state["latest"], state["window"]
+        _truncate_log(folder / "log.jsonl", step)
 
     model.train()
-    latest: dict[str, float] = {}
-    window: dict[str, float] = {}  # running means of the current hundred batches
     values: dict[str, Tensor] = {}
     bar = tqdm(total=config.steps, initial=step, disable=not progress, unit="batch")
     started = time.monotonic() - seconds
@@ -175,9 +185,19 @@ def train(
                 "average": average.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "step": step,
-                "seconds": time.monotonic() - started,
+                "seconds": (seconds := time.monotonic() - started),
+                "latest": latest,
+                "window": window,
             }
             write_atomic(checkpoint, lambda path: torch.save(state, path))  # noqa: B023
     bar.close()
-    record = {**settings, "seconds": round(time.monotonic() - started, 1), **latest}
+    record = {**settings, "seconds": round(seconds, 1), **latest}
     return average.module.eval(), record
+
+
+def _truncate_log(log: Path, step: int) -> None:
+    """Forget the lines after the checkpoint that a run continues from."""
+    if log.is_file():
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        write_atomic(log, lambda path: path.write_text("".join(kept), encoding="utf-8"))
