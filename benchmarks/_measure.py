@@ -1,8 +1,7 @@
-"""What the benchmarks share: the machine, interleaved timing, results on disk."""
+"""What the benchmarks share: the machine, and interleaved timing."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
@@ -104,15 +103,6 @@ def timed(
                 kept = others <= max(_TICK, 0.05 * seconds * count)
                 (clean if kept else dirty)[name].append(seconds)
     return {name: _timing(clean[name], dirty[name], repeats) for name in functions}
-
-
-def write_json(path: str | Path, payload: Any) -> None:
-    """Write ``payload`` as JSON, wholly or not at all."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_name(target.name + ".part")
-    draft.write_text(json.dumps(payload, indent=2) + "\n", encoding="utf-8")
-    draft.replace(target)
 
 
 def _sample(function: Callable[[], Any], calls: int) -> tuple[float, float]:

@@ -16,8 +16,9 @@ from scipy.stats import fisher_exact
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from _measure import machine, write_json
+from _measure import machine
 from free import Schedule, SequentialSampler, SpeculativeSampler, load_pretrained
+from free.files import write_json
 from free.training.data import ImageSet, load_mnist
 
 

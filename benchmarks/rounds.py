@@ -14,8 +14,9 @@ import statistics
 import numpy as np
 import torch
 
-from _measure import machine, write_json
+from _measure import machine
 from free import Schedule, SpeculativeSampler, load_pretrained
+from free.files import write_json
 from free.report import Report
 
 

@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
-from _measure import machine, timed, write_json
+from _measure import machine, timed
 from free import DiT, Schedule, SequentialSampler, SpeculativeSampler, load_pretrained
 from free.drafters import DraftingBatch, FeatureDrafter
+from free.files import write_json
 from free.models.guidance import Guidance, GuidedTeacher
 from free.models.output import TeacherRows
 from free.schedule import Table
@@ -53,8 +54,7 @@ def costs(
     out = TeacherRows(*guided(x[:1], table.timesteps[k[:1]], y[:1]), x[:1], k[:1])
     carry = drafter.carry_from(out, torch.tensor([0]))
     functions["drafter"] = lambda: drafter.predict(x[:1], k[:1], y[:1], carry)
-    with torch.inference_mode():
-        timings = timed(functions, repeats=30, calls=20)
+    timings = timed(functions, repeats=30, calls=20)
     return {name: 1e3 * timing.median for name, timing in timings.items()}
 
 

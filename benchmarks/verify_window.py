@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from _measure import machine, timed, write_json
+from _measure import machine, timed
 from free import ops, random, reference
+from free.files import write_json
 from free.random import Purpose
 
 #: Batch, window, elements of a state (784: MNIST; 4,096 and 16,384: latents of 256^2 and 512^2).

@@ -16,10 +16,18 @@ import torch
 from torch import Tensor
 
 import free.sampler
-from free import Schedule, SequentialSampler, SpeculativeSampler
+from free import (
+    DiT,
+    DiTConfig,
+    DrafterNet,
+    FeatureDrafter,
+    Schedule,
+    SequentialSampler,
+    SpeculativeSampler,
+)
 from free.ops import Verified, verify_window
 from tests.law.stats import energy_test, ks_two_sample
-from tests.networks import CallableDrafter, MixtureTeacher
+from tests.networks import CallableDrafter, MixtureTeacher, randomized
 
 SAMPLES = 20_000
 SCHEDULE = Schedule.ddpm(12)
@@ -75,6 +83,29 @@ def test_sequential_law_is_the_mixture() -> None:
     for v in torch.eye(2):
         distance = ((samples @ v).sort().values - (data @ v).sort().values).abs().mean()
         assert distance < 0.05  # Wasserstein; the data has a standard deviation of about 1
+
+
+def test_law_with_the_feature_drafter_and_guidance() -> None:
+    """The networks that are shipped, small and with random weights: features, carries, two rows
+    a state.
+    """
+    config = DiTConfig(4, 2, 1, 16, 1, 2, num_classes=2, learn_sigma=False)
+    teacher = randomized(DiT(config))
+    network = randomized(DrafterNet(config), seed=1)
+    teacher.final_layer.linear.weight.mul_(0.1)
+    network.final_layer.linear.weight.mul_(0.01)
+    drafter = FeatureDrafter(network, teacher)
+    schedule = Schedule.ddpm(30)
+    labels = torch.arange(2000) % 2
+    plain = SequentialSampler(teacher, schedule, cfg_scale=1.5).sample(labels, 10**6).samples
+    sampler = SpeculativeSampler(teacher, drafter, schedule, window=4, cfg_scale=1.5)
+    fast, report = sampler.sample(labels, 0)
+    assert 0.05 < report.accepted / sum(report.examined_by_step) < 0.95
+    directions = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
+    pairs = zip((fast.flatten(1) @ directions).T, (plain.flatten(1) @ directions).T, strict=True)
+    tests = [ks_two_sample(x, y) for x, y in pairs]
+    tests.append(energy_test(fast.flatten(1), plain.flatten(1)))
+    assert len(tests) * min(tests) > LEVEL
 
 
 class Window(NamedTuple):
