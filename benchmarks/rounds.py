@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from _measure import machine
-from free import Schedule, SpeculativeSampler, load_pretrained
+from free import Drafter, FrozenDrafter, Schedule, SpeculativeSampler, load_pretrained
 from free.files import write_json
 from free.report import Report
 
@@ -52,6 +52,12 @@ def plot(path: str, reports: dict[int, Report]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="mnist")
+    parser.add_argument(
+        "--drafter",
+        default="trained",
+        choices=["trained", "image", "eps"],
+        help="the model's own, or one without training that keeps the last image or eps",
+    )
     parser.add_argument("--windows", default="2,4,6,8,12")
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--cfg", type=float, default=1.5)
@@ -61,7 +67,10 @@ def main() -> None:
     parser.add_argument("--plot")
     options = parser.parse_args()
 
+    drafter: Drafter
     teacher, drafter = load_pretrained(options.model)
+    if options.drafter != "trained":
+        drafter = FrozenDrafter(options.drafter)
     schedule = Schedule.ddpm(options.steps)
     labels = torch.arange(options.images) % teacher.num_classes
     rows, reports = [], {}

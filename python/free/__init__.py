@@ -1,6 +1,6 @@
 """FREE: lossless, faster sampling for Diffusion Transformers."""
 
-from free.drafters import Drafter, FeatureDrafter
+from free.drafters import Drafter, FeatureDrafter, FrozenDrafter
 from free.models.dit import DiT, DiTConfig
 from free.models.drafter import DrafterNet
 from free.models.output import TeacherOutput
@@ -16,6 +16,7 @@ __all__ = [
     "Drafter",
     "DrafterNet",
     "FeatureDrafter",
+    "FrozenDrafter",
     "Report",
     "SamplingResult",
     "Schedule",

@@ -185,6 +185,22 @@ class Table(NamedTuple):
             *(torch.tensor(column, dtype=torch.float32, device=device) for column in columns),
         )
 
+    def require_signal(self) -> Tensor:
+        """``signal``, for drafters that turn eps into x0.
+
+        Raises
+        ------
+        ValueError
+            If the schedule is not variance-preserving: then x0 and eps do not tell each other.
+        """
+        drafted = self.signal[:-1]
+        if not ((drafted > 0) & (drafted < 1)).all():
+            raise ValueError(
+                "schedule must be variance-preserving, with signal in (0, 1), for this drafter, "
+                f"got {drafted.min():g}..{drafted.max():g}"
+            )
+        return self.signal
+
     def mean(self, k: Tensor, x: Tensor, eps: Tensor) -> Tensor:
         """Mean of transition ``k [R]`` from ``x [R, ...]`` given ``eps [R, ...]``."""
         axes = [-1] + [1] * (x.dim() - 1)

@@ -21,6 +21,7 @@ from free import (
     DiTConfig,
     DrafterNet,
     FeatureDrafter,
+    FrozenDrafter,
     Schedule,
     SequentialSampler,
     SpeculativeSampler,
@@ -56,6 +57,14 @@ def smallest_p(samples: Tensor, reference: Tensor) -> float:
     tests = [ks_two_sample(samples @ v, reference @ v) for v in directions]
     tests.append(energy_test(samples, reference))
     return min(1.0, len(tests) * min(tests))
+
+
+@pytest.mark.parametrize("keep", ["image", "eps"])
+def test_law_with_frozen_drafters(keep: str) -> None:
+    sampler = SpeculativeSampler(TEACHER, FrozenDrafter(keep), SCHEDULE, window=4)
+    samples, report = sampler.sample(LABELS, seed=0)
+    assert 0.03 < report.accepted / sum(report.examined_by_step) < 0.95
+    assert smallest_p(samples, _sequential(1.0)) > LEVEL
 
 
 @pytest.mark.parametrize("window", [1, 2, 4, 8])

@@ -51,12 +51,7 @@ class FeatureDrafter:
         ValueError
             If the schedule is not variance-preserving: then x0 and eps do not tell each other.
         """
-        signal = batch.table.signal[:-1]
-        if not ((signal > 0) & (signal < 1)).all():
-            raise ValueError(
-                "schedule must be variance-preserving, with signal in (0, 1), for FeatureDrafter, "
-                f"got {signal.min():g}..{signal.max():g}"
-            )
+        batch.table.require_signal()
         self._batch = batch
 
     def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Carry) -> tuple[Tensor, Carry]:

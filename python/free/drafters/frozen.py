@@ -1,0 +1,52 @@
+"""Drafters that need no training: the teacher's last verified prediction, kept."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from free.drafters.protocol import DraftingBatch
+from free.models.drafter import eps_from_image, image_from_eps
+from free.models.output import TeacherRows
+
+__all__ = ["FrozenDrafter"]
+
+
+class FrozenDrafter:
+    """Keeps what the teacher predicted at the last verified state. Serves any teacher.
+
+    Parameters
+    ----------
+    keep : {"image", "eps"}
+        ``"image"`` keeps the predicted image x0, and eps follows the noise of each state; it
+        needs a variance-preserving schedule. ``"eps"`` keeps the predicted noise itself
+        (De Bortoli et al. 2025, the frozen-target drafter), and is far weaker.
+
+    Raises
+    ------
+    ValueError
+        If ``keep`` is neither.
+    """
+
+    def __init__(self, keep: str = "image") -> None:
+        if keep not in ("image", "eps"):
+            raise ValueError(f"keep must be 'image' or 'eps', got {keep!r}")
+        self.keep = keep
+        self._signal: Tensor | None = None
+
+    def begin(self, batch: DraftingBatch) -> None:
+        """Remember the schedule of the run."""
+        self._signal = batch.table.require_signal() if self.keep == "image" else None
+
+    def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Tensor) -> tuple[Tensor, Tensor]:
+        """Guess eps at ``x``; the carry is the kept image or eps, [R, ...]."""
+        if self._signal is None:
+            return carry, carry
+        return eps_from_image(x, carry, self._signal[k]), carry
+
+    def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Tensor:
+        """The teacher's predicted images, or eps, at ``rows``."""
+        eps = teacher_output.eps[rows].float()
+        if self._signal is None:
+            return eps
+        x, k = teacher_output.x[rows], teacher_output.k[rows]
+        return image_from_eps(x, eps, self._signal[k])
