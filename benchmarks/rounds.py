@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--cfg", type=float, default=1.5)
     parser.add_argument("--images", type=int, default=100)
-    parser.add_argument("--timed-images", type=int, default=5)
+    parser.add_argument("--timed-images", type=int, default=5, help="0: no times")
     parser.add_argument("--json")
     parser.add_argument("--plot")
     options = parser.parse_args()
@@ -85,7 +85,7 @@ def main() -> None:
         ]
         phases = {
             name: statistics.median(1e3 * r.seconds_by_phase[name] / r.rounds for r in single)
-            for name in single[0].seconds_by_phase
+            for name in (single[0].seconds_by_phase if single else ())
         }
         row = {
             "window": window,
@@ -100,12 +100,14 @@ def main() -> None:
         }
         rows.append(row)
         reports[window] = report
-        print(
+        line = (
             f"{window:2d}  {row['rounds']:7.1f}  {row['parallel_efficiency']:6.2f} +- "
             f"{row['standard_error']:4.2f}  {100 * report.acceptance:7.1f} %  |  "
-            f"{phases['teacher']:30.2f} {phases['draft']:8.2f} "
-            f"{phases['verify'] + phases['bookkeeping']:6.2f}"
         )
+        if phases:
+            other = phases["verify"] + phases["bookkeeping"]
+            line += f"{phases['teacher']:30.2f} {phases['draft']:8.2f} {other:6.2f}"
+        print(line, flush=True)
     if options.plot:
         plot(options.plot, reports)
     if options.json:
