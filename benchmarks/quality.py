@@ -76,6 +76,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--window", type=int, default=8)
     parser.add_argument("--cfg", type=float, default=1.5)
+    parser.add_argument("--seed", type=int, default=0, help="another one draws other images")
+    parser.add_argument(
+        "--fewer-steps", default="4,10", help="also the plain sampler with steps over these"
+    )
     parser.add_argument("--json")
     options = parser.parse_args()
 
@@ -90,7 +94,7 @@ def main() -> None:
             teacher, drafter, schedule, options.window, options.cfg
         ),
     }
-    for part in (4, 10):
+    for part in map(int, filter(None, options.fewer_steps.split(","))):
         samplers[f"plain, {options.steps // part} steps"] = SequentialSampler(
             teacher, Schedule.ddpm(options.steps // part), options.cfg
         )
@@ -98,7 +102,7 @@ def main() -> None:
     rows: list[dict[str, object]] = []
     right: dict[str, int] = {}
     for index, (name, sampler) in enumerate(samplers.items()):
-        images = draw(sampler, labels, seed=10**6 * (index + 1), name=name)
+        images = draw(sampler, labels, seed=10**7 * options.seed + 10**6 * (index + 1), name=name)
         right[name] = int((classifier(images).argmax(1) == labels).sum())
         table = [[count, options.images - count] for count in (right[name], right[plain])]
         p = float(fisher_exact(table).pvalue)
