@@ -21,8 +21,9 @@ SOURCES := CMakeLists.txt pyproject.toml constraints.txt LICENSE README.md csrc 
 test: package $(VENV)/.tools
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
 
+# One thread unless told otherwise: two wait for each other without end on a machine that is busy.
 demo: package
-	$(BIN)/free sample --model mnist --labels 0-9 --steps 250 --cfg 1.5 --seed 0 \
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/free sample --model mnist --labels 0-9 --steps 250 --cfg 1.5 --seed 0 \
 	  --out digits.png --json report.json --compare
 	@echo "The picture is $(CURDIR)/digits.png, the report $(CURDIR)/report.json."
 
