@@ -97,6 +97,45 @@ void verify_window(const std::string& verifier, py::handle states, py::handle dr
   cpu::verify_window(window, rule);
 }
 
+void roll_window(py::handle x, py::handle guess, py::handle noise, py::handle a, py::handle b,
+                 py::handle sigma, py::handle states, py::handle means) {
+  const Array guesses("guess", guess);
+  const Shape& window = guesses.shape();
+  if (window.size() < 3) {
+    throw py::value_error("guess: expected shape [B, P, ...], got " + to_string(window));
+  }
+  const std::int64_t batch = window[0];
+  const std::int64_t steps = window[1];
+  std::int64_t size = 1;
+  Shape sample{batch};
+  Shape rows{batch, steps + 1};
+  for (std::size_t axis = 2; axis < window.size(); ++axis) {
+    size *= window[axis];
+    sample.push_back(window[axis]);
+    rows.push_back(window[axis]);
+  }
+  if (batch == 0 || size == 0) {
+    throw py::value_error("guess: expected shape [B, P, ...] where only P may be 0, got " +
+                          to_string(window));
+  }
+  const Shape coefficients{batch, steps};
+  const cpu::Roll roll{
+      batch,
+      steps,
+      size,
+      Array("x", x).require_shape(sample).float32(),
+      guesses.float32(),
+      Array("noise", noise).require_shape(window).float32(),
+      Array("a", a).require_shape(coefficients).float32(),
+      Array("b", b).require_shape(coefficients).float32(),
+      Array("sigma", sigma).require_shape(coefficients).float32(),
+      Array("states", states).require_shape(rows).float32(),
+      Array("means", means).require_shape(window).float32(),
+  };
+  const py::gil_scoped_release unlocked;
+  cpu::roll_window(roll);
+}
+
 void check_counters(const char* name, const std::int64_t* values, std::int64_t count) {
   for (std::int64_t r = 0; r < count; ++r) {
     if (values[r] < 0 || values[r] > std::numeric_limits<std::uint32_t>::max()) {
@@ -179,6 +218,9 @@ PYBIND11_MODULE(_C, m) {
         py::arg("uniforms"), py::arg("noise"), py::arg("state"), py::arg("advance"),
         py::arg("accepted"), py::arg("log_ratio"),
         "Write state, advance, accepted and log_ratio of a verified window.");
+  m.def("roll_window", &roll_window, py::arg("x"), py::arg("guess"), py::arg("noise"), py::arg("a"),
+        py::arg("b"), py::arg("sigma"), py::arg("states"), py::arg("means"),
+        "Write states and means of a window that is rolled forward from guesses.");
   m.def("philox_normal", &philox<cpu::philox_normal>, py::arg("seeds"), py::arg("transition"),
         py::arg("round"), py::arg("purpose"), py::arg("out"),
         "Fill out [R, D] with standard normals.");

@@ -37,6 +37,24 @@ struct Window {
 
 void verify_window(const Window& window, Verifier verifier);
 
+struct Roll {
+  std::int64_t batch;  // B
+  std::int64_t steps;  // P, transitions; may be 0
+  std::int64_t size;   // D, elements of one state
+
+  const float* x;      // [B, D]
+  const float* guess;  // [B, P, D]
+  const float* noise;  // [B, P, D]
+  const float* a;      // [B, P]
+  const float* b;      // [B, P]
+  const float* sigma;  // [B, P]
+
+  float* states;  // [B, P+1, D]
+  float* means;   // [B, P, D]
+};
+
+void roll_window(const Roll& roll);
+
 struct Draws {
   std::int64_t rows;  // R
   std::int64_t size;  // D, elements of one row

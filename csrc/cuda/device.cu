@@ -5,6 +5,7 @@
 
 #include "free/coupling.h"
 #include "free/philox.h"
+#include "free/roll.h"
 
 namespace free_dit::cuda {
 
@@ -12,12 +13,13 @@ namespace free_dit::cuda {
 // every build with CUDA.
 __global__ void shared_headers(const Transition* transitions, int drafts, const float* sigmas,
                                const float* uniforms, float* log_ratios, Outcome* outcome,
-                               Pair* normals, float* uniform) {
+                               Pair* normals, float* uniform, Rolled* rolled) {
   *outcome = decide_reflection(
       drafts, [transitions](int j) { return transitions[j]; }, sigmas, uniforms, log_ratios);
   const Philox4 word = philox4x32({threadIdx.x, 0, 0, 0}, 0);
   *normals = box_muller(word.x, word.y);
   *uniform = unit_uniform(word.z);
+  *rolled = roll({1.0f, 1.0f, *sigmas}, *uniform, *uniform, normals->first);
 }
 
 std::optional<std::string> version() {

@@ -1,9 +1,9 @@
 """Checked entry points to the compiled kernels, registered as torch custom ops.
 
 On the CPU the compiled core runs; tensors on other devices take the torch twins of
-:mod:`free.reference`. The ops are ``torch.ops.free.verify_window``, ``philox_normal`` and
-``philox_uniform``; they carry fake implementations, so that graphs which contain them can be
-traced, and no gradients.
+:mod:`free.reference`. The ops are ``torch.ops.free.verify_window``, ``roll_window``,
+``philox_normal`` and ``philox_uniform``; they carry fake implementations, so that graphs which
+contain them can be traced, and no gradients.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from free import _C, reference
 
 __all__ = [
     "VERIFIERS",
+    "Rolled",
     "Verified",
     "build_info",
     "check_verifier",
     "cuda_devices",
     "philox_normal",
     "philox_uniform",
+    "roll_window",
     "verify_window",
 ]
 
@@ -54,6 +56,21 @@ class Verified(NamedTuple):
     advance: Tensor
     accepted: Tensor
     log_ratio: Tensor
+
+
+class Rolled(NamedTuple):
+    """A window of states, and the means that they were drawn around.
+
+    Attributes
+    ----------
+    states : Tensor, shape [B, P + 1, ...], float32
+        ``x`` and the ``P`` states after it.
+    means : Tensor, shape [B, P, ...], float32
+        The mean of each transition.
+    """
+
+    states: Tensor
+    means: Tensor
 
 
 def verify_window(
@@ -126,6 +143,51 @@ def verify_window(
             states, draft_means, target_means, sigma, length, uniforms, noise, verifier
         )
     )
+
+
+def roll_window(
+    x: Tensor, guess: Tensor, noise: Tensor, a: Tensor, b: Tensor, sigma: Tensor
+) -> Rolled:
+    """Roll a window of states forward from guesses.
+
+    With ``x_0 = x`` and ``j = 0 .. P-1``,
+
+        mean_j  = a_j * x_j + b_j * guess_j
+        x_{j+1} = mean_j + sigma_j * noise_j
+
+    ``guess`` stands for whatever the network predicts that a transition's mean is affine in, with
+    the coefficients that belong to it: eps, or the predicted image ``x0``.
+
+    Parameters
+    ----------
+    x : Tensor, shape [B, ...], float32
+        The state that the window starts from.
+    guess : Tensor, shape [B, P, ...], float32
+        For transitions ``0 .. P-1``. At least one axis follows ``P``. Only ``P`` may be 0: then the
+        window is ``x`` alone.
+    noise : Tensor, shape [B, P, ...], float32
+        N(0, I).
+    a, b, sigma : Tensor, shape [B, P], float32
+        The transitions' coefficients.
+
+    Returns
+    -------
+    Rolled
+
+    Raises
+    ------
+    TypeError
+        For an argument that is no tensor, or a tensor of another dtype.
+    ValueError
+        For shapes that do not match or are empty, non-contiguous tensors, different devices.
+
+    Notes
+    -----
+    Values are not looked at: a NaN spreads to the later states of its own element and no further.
+    The result for a sample depends neither on its batch nor on threads nor on the instruction set.
+    """
+    _check_roll(x, guess, noise, a, b, sigma)
+    return Rolled(*torch.ops.free.roll_window(x, guess, noise, a, b, sigma))
 
 
 def philox_normal(
@@ -201,6 +263,23 @@ def _check_window(
     _check_tensor("noise", noise, torch.float32, (batch, *sample), device)
 
 
+def _check_roll(
+    x: Tensor, guess: Tensor, noise: Tensor, a: Tensor, b: Tensor, sigma: Tensor
+) -> None:
+    _check_tensor("guess", guess, torch.float32)
+    shape = guess.shape
+    if len(shape) < 3 or shape[0] == 0 or 0 in shape[2:]:
+        raise ValueError(
+            f"guess: expected shape [B, P, ...] where only P may be 0, got {list(shape)}"
+        )
+    batch, steps, *sample = shape
+    device = guess.device
+    _check_tensor("x", x, torch.float32, (batch, *sample), device)
+    _check_tensor("noise", noise, torch.float32, shape, device)
+    for name, coefficient in (("a", a), ("b", b), ("sigma", sigma)):
+        _check_tensor(name, coefficient, torch.float32, (batch, steps), device)
+
+
 def _check_draws(seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int) -> None:
     _check_tensor("seeds", seeds, torch.int64)
     if seeds.dim() != 1:
@@ -245,22 +324,14 @@ _WINDOW = (
     "Tensor states, Tensor draft_means, Tensor target_means, Tensor sigma, Tensor length, "
     "Tensor uniforms, Tensor noise, str verifier"
 )
+_ROLL = "Tensor x, Tensor guess, Tensor noise, Tensor a, Tensor b, Tensor sigma"
 _DRAWS = "Tensor seeds, Tensor transition, Tensor round, int purpose, SymInt size"
 
 
-def _verify_window_cpu(
-    states: Tensor,
-    draft_means: Tensor,
-    target_means: Tensor,
-    sigma: Tensor,
-    length: Tensor,
-    uniforms: Tensor,
-    noise: Tensor,
-    verifier: str,
-) -> Verified:
-    inputs = (states, draft_means, target_means, sigma, length, uniforms, noise)
-    verified = _verify_window_fake(*inputs, verifier)
-    _C.verify_window(verifier, *map(to_dlpack, inputs + verified))
+def _verify_window_cpu(*arguments: Any) -> Verified:
+    *inputs, verifier = arguments
+    verified = _verify_window_fake(*arguments)
+    _C.verify_window(verifier, *map(to_dlpack, (*inputs, *verified)))
     return verified
 
 
@@ -280,6 +351,19 @@ def _verify_window_fake(
         torch.empty_like(length),
         torch.empty_like(uniforms),
     )
+
+
+def _roll_window_cpu(*inputs: Tensor) -> Rolled:
+    rolled = _roll_window_fake(*inputs)
+    _C.roll_window(*map(to_dlpack, inputs + rolled))
+    return rolled
+
+
+def _roll_window_fake(
+    x: Tensor, guess: Tensor, noise: Tensor, a: Tensor, b: Tensor, sigma: Tensor
+) -> Rolled:
+    batch, steps, *sample = guess.shape
+    return Rolled(guess.new_empty((batch, steps + 1, *sample)), torch.empty_like(guess))
 
 
 def _philox_cpu(fill: Callable[..., None], *arguments: Any) -> Tensor:
@@ -312,6 +396,12 @@ _register(
     _verify_window_cpu,
     reference.verify_window,
     _verify_window_fake,
+)
+_register(
+    f"roll_window({_ROLL}) -> (Tensor, Tensor)",
+    _roll_window_cpu,
+    reference.roll_window,
+    _roll_window_fake,
 )
 for _name_of, _fill, _twin in (
     ("philox_normal", _C.philox_normal, reference.philox_normal),

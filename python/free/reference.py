@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["philox4x32", "philox_normal", "philox_uniform", "verify_window"]
+__all__ = ["philox4x32", "philox_normal", "philox_uniform", "roll_window", "verify_window"]
 
 _WORD = 0xFFFFFFFF
 _SAME_MEAN = 1e-10
@@ -70,6 +70,22 @@ def verify_window(
         state = torch.where(rejected[:, None] & (scale > 0), reflected, state)
     accepted = accepted.int()
     return state.view(noise.shape), accepted + 1, accepted, log_ratio
+
+
+def roll_window(
+    x: Tensor, guess: Tensor, noise: Tensor, a: Tensor, b: Tensor, sigma: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Roll a window of states forward from guesses.
+
+    Parameters and results are those of :func:`free.ops.roll_window`.
+    """
+    states, means = [x], []
+    for j in range(guess.shape[1]):
+        # A coefficient for each sample, broadcast over its axes.
+        a_j, b_j, sigma_j = (c[:, j].view(-1, *[1] * (x.dim() - 1)) for c in (a, b, sigma))
+        means.append(a_j * states[j] + b_j * guess[:, j])
+        states.append(means[j] + sigma_j * noise[:, j])
+    return torch.stack(states, 1), torch.stack(means, 1) if means else torch.empty_like(guess)
 
 
 def philox4x32(counter: Tensor, key: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
-"""Time verify_window beside its torch twin.
+"""Time the compiled kernels beside their torch twins.
 
-    python benchmarks/verify_window.py [--json benchmarks/results/verify_window.json]
+    python benchmarks/kernels.py [--json benchmarks/results/kernels.json]
 
-Both verify the same windows, called in turn; `course` says how many drafts stand: all of them
-(every row is read) or those of a typical round (delta = .3, i.e. acceptance .88). Where the twin's
+Both are given the same arguments and called in turn. `course` says how many drafts of a verified
+window stand: all of them (every row is read) or those of a typical round (delta = .3, i.e.
+acceptance .88). A window of W states is rolled forward by P = W - 1 transitions. Where the twin's
 temporaries are large (B * W * D beyond some 100,000) its time depends on whether the allocator
 hands out fresh pages, and varies several-fold between runs: read the small cases.
 """
@@ -46,6 +47,20 @@ def window(batch: int, width: int, dim: int, delta: float) -> tuple[Tensor, ...]
         torch.full((batch,), width, dtype=torch.int32),
         torch.rand(batch, width - 1, generator=generator),
         torch.randn(batch, dim, generator=generator),
+    )
+
+
+def roll(batch: int, width: int, dim: int) -> tuple[Tensor, ...]:
+    """Arguments of roll_window: the coefficients are those of a late transition."""
+    generator = torch.Generator().manual_seed(0)
+    steps = width - 1
+    return (
+        torch.randn(batch, dim, generator=generator),
+        torch.randn(batch, steps, dim, generator=generator),
+        torch.randn(batch, steps, dim, generator=generator),
+        torch.full((batch, steps), 1.01),
+        torch.full((batch, steps), -0.05),
+        torch.full((batch, steps), SIGMA),
     )
 
 
@@ -100,6 +115,16 @@ def main() -> None:
             case = {"op": "verify_window", "B": batch, "W": width, "D": dim, "course": course}
             results.append(case | {"mean_accepted": accepted} | result)
             print(row(f"verify_window B={batch} W={width} D={dim} {course}", result), flush=True)
+
+    for batch, width, dim in CASES:
+        given = roll(batch, width, dim)
+        result = compare(
+            lambda given=given: ops.roll_window(*given),
+            lambda given=given: reference.roll_window(*given),
+            arguments.repeats,
+        )
+        results.append({"op": "roll_window", "B": batch, "W": width, "D": dim} | result)
+        print(row(f"roll_window B={batch} W={width} D={dim}", result), flush=True)
 
     seeds, k = torch.arange(8), torch.full((8,), 3)
     for name, shape, purpose in (
