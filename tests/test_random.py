@@ -42,7 +42,7 @@ def test_agrees_with_twin(size: int) -> None:
 
 
 def test_normals_are_as_accurate_as_stated() -> None:
-    arguments = (*counters(300), int(Purpose.DRAFT), 4096)
+    arguments = (*counters(300), int(Purpose.TRANSITION), 4096)
     error = (ops.philox_normal(*arguments) - reference.philox_normal(*arguments)).abs()
     assert error.max().item() < 2e-6
     assert error.mean().item() < 5e-8
@@ -59,7 +59,7 @@ def test_uniforms_are_in_the_half_open_interval() -> None:
 
 
 def test_normals_are_standard_normal() -> None:
-    z = random.normal(range(500), 7, 2, Purpose.DRAFT, (1000,)).flatten()
+    z = random.normal(range(500), 7, 2, Purpose.TRANSITION, (1000,)).flatten()
     assert ks_normal(z) > 1e-3
     n = len(z)
     assert abs(z.mean().item()) < 4 / n**0.5
@@ -82,16 +82,16 @@ def test_neighbouring_counters_are_independent(other: str) -> None:
     rows = torch.arange(100_000)
     zero = torch.zeros_like(rows)
     drawn = {
-        "seed": (rows, zero + 5, zero, Purpose.DRAFT),
-        "transition": (zero + 5, rows, zero, Purpose.DRAFT),
-        "round": (zero + 5, zero, rows, Purpose.DRAFT),
-        "purpose": (rows, zero, zero, Purpose.TARGET),
-        "element": (rows, zero, zero, Purpose.DRAFT),
+        "seed": (rows, zero + 5, zero, Purpose.TRANSITION),
+        "transition": (zero + 5, rows, zero, Purpose.TRANSITION),
+        "round": (zero + 5, zero, rows, Purpose.TRANSITION),
+        "purpose": (rows, zero, zero, Purpose.DECISION),
+        "element": (rows, zero, zero, Purpose.TRANSITION),
     }[other]
     z = random.normal(*drawn, (4,))
     if other == "purpose":
         assert (
-            correlation_p(z[:, 0], random.normal(rows, zero, zero, Purpose.DRAFT, (4,))[:, 0])
+            correlation_p(z[:, 0], random.normal(rows, zero, zero, Purpose.TRANSITION, (4,))[:, 0])
             > 1e-3
         )
     elif other == "element":
@@ -109,9 +109,9 @@ def test_neighbouring_counters_are_independent(other: str) -> None:
 @BOTH
 def test_row_does_not_depend_on_its_batch(draw: Any) -> None:
     seeds, transition, rounds = counters(40)
-    together = draw(seeds, transition, rounds, Purpose.DRAFT, (3, 5, 7))
+    together = draw(seeds, transition, rounds, Purpose.TRANSITION, (3, 5, 7))
     order = torch.randperm(40)
-    shuffled = draw(seeds[order], transition[order], rounds[order], Purpose.DRAFT, (3, 5, 7))
+    shuffled = draw(seeds[order], transition[order], rounds[order], Purpose.TRANSITION, (3, 5, 7))
     assert torch.equal(shuffled, together[order])
     for r in range(40):
         alone = draw(seeds[r : r + 1], transition[r : r + 1], rounds[r : r + 1], 1, (3, 5, 7))
@@ -127,9 +127,9 @@ def test_element_does_not_depend_on_the_size_of_its_row(draw: Any) -> None:
 
 @BOTH
 def test_every_word_of_the_counter_and_the_key_matters(draw: Any) -> None:
-    base = (1, 2, 3, Purpose.DRAFT)
+    base = (1, 2, 3, Purpose.TRANSITION)
     rows = [draw(*base, (8,))]
-    for position, value in ((0, 2), (0, 1 + 2**40), (1, 3), (2, 4), (3, Purpose.TARGET)):
+    for position, value in ((0, 2), (0, 1 + 2**40), (1, 3), (2, 4), (3, Purpose.DECISION)):
         changed = [*base]
         changed[position] = value
         rows.append(draw(*changed, (8,)))
@@ -138,10 +138,10 @@ def test_every_word_of_the_counter_and_the_key_matters(draw: Any) -> None:
 
 @BOTH
 def test_result_does_not_depend_on_the_number_of_threads(draw: Any) -> None:
-    single = draw(range(80), 1, 1, Purpose.DRAFT, (4096,))
+    single = draw(range(80), 1, 1, Purpose.TRANSITION, (4096,))
     torch.set_num_threads(2)
     try:
-        several = draw(range(80), 1, 1, Purpose.DRAFT, (4096,))
+        several = draw(range(80), 1, 1, Purpose.TRANSITION, (4096,))
     finally:
         torch.set_num_threads(1)
     assert torch.equal(single, several)
@@ -150,9 +150,8 @@ def test_result_does_not_depend_on_the_number_of_threads(draw: Any) -> None:
 def test_purposes_keep_their_values() -> None:
     assert {p.name: p.value for p in Purpose} == {
         "INITIAL": 0,
-        "DRAFT": 1,
+        "TRANSITION": 1,
         "DECISION": 2,
-        "TARGET": 3,
     }
 
 
@@ -166,7 +165,7 @@ def test_shapes_and_types_of_arguments(draw: Any) -> None:
     )
     assert expected.shape == (3, 2, 3)
     assert expected.dtype == torch.float32
-    assert torch.equal(draw([5, 5, 5], [1, 2, 3], [0, 0, 0], Purpose.DRAFT, (2, 3)), expected)
+    assert torch.equal(draw([5, 5, 5], [1, 2, 3], [0, 0, 0], Purpose.TRANSITION, (2, 3)), expected)
     assert torch.equal(draw(5, torch.tensor([1, 2, 3], dtype=torch.int32), 0, 1, (2, 3)), expected)
     assert draw(5, 1, 0, 1, ()).shape == (1,)
     assert draw([], 1, 0, 1, (4,)).shape == (0, 4)
@@ -181,7 +180,7 @@ def test_seeds_are_64_bit_keys() -> None:
         -1,
         -1,
     ]
-    drawn = random.normal([2**64 - 1, -1, 2**32 - 1], 0, 0, Purpose.DRAFT, (4,))
+    drawn = random.normal([2**64 - 1, -1, 2**32 - 1], 0, 0, Purpose.TRANSITION, (4,))
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
 
@@ -189,7 +188,7 @@ def test_seeds_are_64_bit_keys() -> None:
 @pytest.mark.parametrize("seeds", [2**64, -(2**63) - 1, [0, 2**70]])
 def test_seed_out_of_range(seeds: Any) -> None:
     with pytest.raises(ValueError, match=r"^seeds: expected values in -2\*\*63\.\.2\*\*64-1, got"):
-        random.normal(seeds, 0, 0, Purpose.DRAFT, (4,))
+        random.normal(seeds, 0, 0, Purpose.TRANSITION, (4,))
 
 
 @pytest.mark.parametrize(
@@ -199,7 +198,7 @@ def test_seed_out_of_range(seeds: Any) -> None:
 def test_counter_out_of_range(name: str, value: Any) -> None:
     arguments = {"seeds": 0, "transition": 0, "round": 0} | {name: value}
     with pytest.raises(ValueError, match=rf"^{name}: expected values in 0\.\.4294967295, got"):
-        random.normal(**arguments, purpose=Purpose.DRAFT, shape=(4,))
+        random.normal(**arguments, purpose=Purpose.TRANSITION, shape=(4,))
 
 
 @pytest.mark.parametrize("value", [1.5, "1", [1.0], True, [True], torch.zeros(1), None])
@@ -207,22 +206,22 @@ def test_counter_out_of_range(name: str, value: Any) -> None:
 def test_no_integers(name: str, value: Any) -> None:
     arguments = {"seeds": 0, "transition": 0, "round": 0} | {name: value}
     with pytest.raises(TypeError, match=f"^{name}: expected integers, got"):
-        random.normal(**arguments, purpose=Purpose.DRAFT, shape=(4,))
+        random.normal(**arguments, purpose=Purpose.TRANSITION, shape=(4,))
 
 
 def test_rows_that_do_not_match() -> None:
     with pytest.raises(ValueError, match=r"^transition: expected shape \[2\], got \[3\]$"):
-        random.normal([0, 1], [0, 1, 2], 0, Purpose.DRAFT, (4,))
+        random.normal([0, 1], [0, 1, 2], 0, Purpose.TRANSITION, (4,))
     with pytest.raises(ValueError, match=r"^seeds: expected shape \[R\], got \[1, 1\]$"):
-        random.normal(torch.zeros(1, 1, dtype=torch.int64), 0, 0, Purpose.DRAFT, (4,))
+        random.normal(torch.zeros(1, 1, dtype=torch.int64), 0, 0, Purpose.TRANSITION, (4,))
     with pytest.raises(ValueError, match=r"^round: expected shape \[R\], got \[\]$"):
-        random.normal(0, 0, torch.tensor(0), Purpose.DRAFT, (4,))
+        random.normal(0, 0, torch.tensor(0), Purpose.TRANSITION, (4,))
 
 
 @pytest.mark.parametrize("shape", [(0,), (2, -1), (2.0,), (True,)])
 def test_bad_shape(shape: Any) -> None:
     with pytest.raises(ValueError, match="^shape: expected positive integers, got"):
-        random.normal(0, 0, 0, Purpose.DRAFT, shape)
+        random.normal(0, 0, 0, Purpose.TRANSITION, shape)
 
 
 @pytest.mark.parametrize("purpose", [-1, 2**32])

@@ -2,94 +2,242 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from free.carry import put, take
+from free.drafters.protocol import Anchored, Drafter
 from free.models.output import require_eps, require_finite
-from free.schedule import Table
+from free.ops import roll_window
+from free.prediction import Prediction
+from free.recycling import Recycled
+from free.sources import CONTROL_VARIATE, DRAFTER
 
-__all__ = ["draft_window"]
+__all__ = ["Draft", "draft_window"]
 
-Predict = Callable[[Tensor, Tensor, Tensor, Any], tuple[Tensor, Any]]
+
+class Draft(NamedTuple):
+    """A drafted window.
+
+    Attributes
+    ----------
+    states : Tensor, shape [B, W, ...]
+        The current state and the drafted ones.
+    means : Tensor, shape [B, W - 1, ...]
+        ``m_hat``: the means they were drawn around.
+    recycled : Tensor, shape [B, W - 1], bool
+        Transitions that the teacher had seen before.
+    candidates : Tensor, shape [3, B, W - 1, ...], or None
+        What each source (:mod:`free.sources`) guessed for those; None unless asked for.
+    calls : int
+        Of the drafter.
+    """
+
+    states: Tensor
+    means: Tensor
+    recycled: Tensor
+    candidates: Tensor | None
+    calls: int
 
 
 def draft_window(
-    predict: Predict,
-    table: Table,
+    drafter: Drafter | None,
+    prediction: Prediction,
     x: Tensor,
     k: Tensor,
     y: Tensor,
-    carry: Any,
+    past: Recycled | None,
     noise: Tensor,
     length: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Draft up to ``W - 1`` transitions by autoregression (the paper's way).
+    sweeps: int | None,
+    source: Tensor,
+    compare: bool,
+) -> Draft:
+    """Draft up to ``W - 1`` transitions: guess, roll the states forward, guess again.
+
+    The first guess is what the teacher said in its last call, of the transition itself or of the
+    last one there is. With ``sweeps``, each sweep evaluates the drafter at the whole window in one
+    call, then rolls the window from the new guesses. Without, the drafter is called transition by
+    transition (autoregression, the paper's way), which ``W - 1`` sweeps reproduce.
 
     **Exactness rule.** The draft of transition ``j`` is ``m_hat_j + sigma_j z_j``. Its mean may
-    depend on the state, the carry and ``z_0 .. z_{j-1}``; it never sees ``z_j`` or later noise.
-    Then the draft is a draw from N(m_hat_j, sigma_j^2), which is all that verification needs.
+    depend on the state, on earlier teacher calls, and on ``z_0 .. z_{j-1}``; it never sees ``z_j``
+    or later noise, nor a uniform that is still to be used. Then the draft is a draw from
+    N(m_hat_j, sigma_j^2), which is all that verification needs. The teacher's recycled output of
+    transition ``j`` is allowed, though that state was discarded: it depends on earlier noises
+    only.
 
     Parameters
     ----------
-    predict : callable
-        ``Drafter.predict``.
-    table : Table
+    drafter : Drafter or None
+        None if nothing is to be drafted (``W = 1``).
+    prediction : Prediction
+        The schedule, in terms of what is guessed.
     x : Tensor, shape [B, ...], float32
         Current states.
     k : Tensor, shape [B], int64
         Their transitions.
     y : Tensor, shape [B], int64
         Labels.
-    carry : Any
-        The drafter's carry at ``x``.
+    past : Recycled or None
+        The teacher's last call; None before the first, when nothing can be drafted.
     noise : Tensor, shape [B, W - 1, ...], float32
         The drafts' noises z.
     length : Tensor, shape [B], int32
-        Rows wanted of each sample, ``1 .. W``; ``length - 1`` transitions are drafted.
+        Rows wanted of each sample, ``1 .. W``; ``length - 1`` transitions are drafted. Results at
+        and beyond are undefined.
+    sweeps : int or None
+        Drafter calls, each for the whole window; None for one after the other.
+    source : Tensor, shape [B], int64
+        Which source drafts recycled transitions (:mod:`free.sources`).
+    compare : bool
+        Whether to return what every source would have guessed.
 
     Returns
     -------
-    states : Tensor, shape [B, W, ...]
-        The current state and the drafted ones. Entries at and beyond ``length`` are undefined.
-    draft_means : Tensor, shape [B, W - 1, ...]
-        ``m_hat``; entries at and beyond ``length - 1`` are undefined.
+    Draft
 
     Raises
     ------
     FloatingPointError
         If the drafter's output is not finite.
     """
-    drafts = noise.shape[1]
-    states = x.new_empty(x.shape[0], drafts + 1, *x.shape[1:])
-    draft_means = torch.empty_like(noise)
-    states[:, 0] = x
-    axes = [-1] + [1] * (x.dim() - 1)
-    rows = torch.arange(x.shape[0], device=x.device)
-    for j in range(drafts):
-        wanted = length[rows] > j + 1
-        if not wanted.all():  # samples near their end leave the drafter's batch
-            kept = wanted.nonzero().squeeze(1)
-            rows, x, k, y, carry = rows[kept], x[kept], k[kept], y[kept], _take(carry, kept)
-        eps_hat, carry = predict(x, k + j, y, carry)
+    P = noise.shape[1]
+    if P == 0 or drafter is None or past is None:
+        nothing = torch.zeros(len(x), 0, dtype=torch.bool, device=x.device)
+        return Draft(x[:, None], noise, nothing, None, 0)
+    window = _Window(drafter, prediction, x, k, y, past, noise)
+    teacher = window.guess[:, 1:].clone()
+    window.roll(0, P)
+    step = torch.arange(P, device=x.device)
+    recycled = step < past.known[:, None] - 1
+    from_source = recycled & (source != DRAFTER)[:, None]
+    correct = (source == CONTROL_VARIATE).view(-1, *[1] * x.dim())
+    unmeasured = recycled & (compare | (source == CONTROL_VARIATE)[:, None])
+    change, change_old = torch.zeros_like(teacher), torch.zeros_like(teacher)
+    calls = 0
+    for first, end in [(j, j + 1) for j in range(P)] if sweeps is None else [(0, P)] * sweeps:
+        here = (step >= first) & (step < end)
+        wanted = here & (step < length[:, None] - 1)
+        if not wanted.any():
+            break
+        calls += 1
+        # The drafter at the new states and, once, at the discarded ones, for its error there.
+        new, old = wanted.nonzero(), (wanted & unmeasured).nonzero()
+        unmeasured = unmeasured & ~wanted
+        changes = window.ask(new, old)
+        change[new[:, 0], new[:, 1]], change_old[old[:, 0], old[:, 1]] = changes
+        corrected = torch.where(correct, teacher + change - change_old, teacher)
+        window.write(here & from_source, corrected)
+        window.write(here & ~from_source, window.accumulated(change, from_source, first, end))
+        window.roll(first, end)
+    candidates = None
+    if compare:
+        candidates = torch.stack(
+            [teacher + change - change_old, teacher, change + window.anchors()]
+        )
+    return Draft(window.states, window.mean[:, 1:].contiguous(), recycled, candidates, calls)
+
+
+class _Window:
+    """A window while it is drafted.
+
+    Entry ``i`` of ``guess`` and ``mean`` is transition ``k - 1 + i``: the one just made, then
+    those of the window. Row ``b P + i`` of the carry goes with transition ``k + i``.
+    """
+
+    def __init__(
+        self,
+        drafter: Drafter,
+        prediction: Prediction,
+        x: Tensor,
+        k: Tensor,
+        y: Tensor,
+        past: Recycled,
+        noise: Tensor,
+    ) -> None:
+        P = noise.shape[1]
+        steps = torch.arange(P, device=x.device)
+        self.drafter, self.prediction, self.past = drafter, prediction, past
+        self.y, self.noise = y, noise
+        self.carry = drafter.carry_from(past.rows, past.row[:, :P].flatten())
+        self.anchored = isinstance(self.carry, Anchored)
+        self.k = (k[:, None] + steps).clamp(max=len(prediction.sigma) - 1)
+        said = prediction.from_eps(past.rows.k, past.rows.x, past.rows.eps)
+        self.guess = said[past.row[:, : P + 1]]
+        self.mean, self.states = torch.empty_like(self.guess), torch.empty_like(self.guess)
+        made = past.row[:, 0]
+        self.mean[:, 0] = prediction.mean(past.rows.k[made], past.rows.x[made], said[made])
+        self.states[:, 0] = x
+
+    def roll(self, first: int, end: int) -> None:
+        """States and means of transitions ``first .. end - 1`` from their guesses."""
+        k = self.k[:, first:end]
+        rolled = roll_window(
+            self.states[:, first].contiguous(),
+            self.guess[:, first + 1 : end + 1].contiguous(),
+            self.noise[:, first:end].contiguous(),
+            *(column[k] for column in self.prediction[:3]),
+        )
+        self.states[:, first + 1 : end + 1] = rolled.states[:, 1:]
+        self.mean[:, first + 1 : end + 1] = rolled.means
+
+    def ask(self, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
+        """The drafter's predictions, less their anchors, at new states and at discarded ones.
+
+        ``new`` and ``old`` are samples and transitions, [R, 2]. The carry moves on with the new.
+        """
+        P = self.noise.shape[1]
+        b, i = torch.cat([new, old]).unbind(1)
+        x_old = self.past.rows.x[self.past.row[old[:, 0], old[:, 1] + 1]]
+        x = torch.cat([self.states[new[:, 0], new[:, 1]], x_old])
+        carry = take(self.carry, b * P + i)
+        if self.anchored:
+            mean_old = self._mean_before_discarded(x_old, *old.unbind(1))
+            mean = torch.cat([self.mean[new[:, 0], new[:, 1]], mean_old])
+            carry = carry._replace(image=self.guess[b, i], mean=mean)
+        eps_hat, after = self.drafter.predict(x, self.k[b, i], self.y[b], carry)
         require_eps(eps_hat, x, "drafter")
-        require_finite(eps_hat, "drafter", k + j, rows)
-        mean = table.mean(k + j, x, eps_hat)
-        x = torch.addcmul(mean, table.sigma[k + j].view(axes), noise[rows, j])
-        draft_means[rows, j] = mean
-        states[rows, j + 1] = x
-    return states, draft_means
+        require_finite(eps_hat, "drafter", self.k[b, i], b)
+        predicted = self.prediction.from_eps(self.k[b, i], x, eps_hat)
+        if self.anchored:
+            predicted = predicted - carry.image
+        # The next transition's carry is what the drafter says, unless the teacher has said it.
+        b, i = new.unbind(1)
+        onward = ((i + 1 < P) & (i + 1 >= self.past.known[b])).nonzero().squeeze(1)
+        self.carry = put(self.carry, (b * P + i + 1)[onward], take(after, onward))
+        at_new, at_old = predicted.split([len(new), len(old)])
+        return at_new, at_old
 
+    def _mean_before_discarded(self, x_old: Tensor, b: Tensor, i: Tensor) -> Tensor:
+        """Mean of the transition that led to a discarded state: the noise was the same."""
+        axes = [-1] + [1] * (x_old.dim() - 1)
+        before = (i - 1).clamp(min=0)
+        sigma = self.prediction.sigma[self.k[b, before]].view(axes)
+        rolled = torch.addcmul(x_old, sigma, self.noise[b, before], value=-1)
+        return torch.where((i > 0).view(axes), rolled, self.mean[b, 0])
 
-def _take(carry: Any, rows: Tensor) -> Any:
-    """Rows of a carry: a tensor, a (named) tuple of tensors, or None."""
-    if isinstance(carry, tuple):
-        parts = [_take(part, rows) for part in carry]
-        return type(carry)(*parts) if hasattr(carry, "_fields") else tuple(parts)
-    if carry is None or isinstance(carry, Tensor):
-        return None if carry is None else carry[rows]
-    raise TypeError(
-        f"carry must be a tensor, a tuple of tensors or None, got {type(carry).__name__}"
-    )
+    def accumulated(self, change: Tensor, settled: Tensor, first: int, end: int) -> Tensor:
+        """Guesses [B, P, ...] of transitions ``first .. end - 1`` by the drafter: the last
+        settled guess before, and the changes since. ``settled [B, P]`` is a prefix.
+        """
+        if not self.anchored:
+            return change
+        last = settled.sum(1).clamp(first, end)
+        base = self.guess[torch.arange(len(last), device=last.device), last]
+        axes = [*settled.shape, *[1] * (change.dim() - 2)]
+        steps = torch.where(settled.view(axes), 0.0, change)[:, first:end]
+        guesses = torch.zeros_like(change)
+        guesses[:, first:end] = base[:, None] + steps.cumsum(1)
+        return guesses
+
+    def write(self, where: Tensor, guess: Tensor) -> None:
+        """Replace guesses ``where [B, P]``."""
+        where = where.view(*where.shape, *[1] * (guess.dim() - 2))
+        self.guess[:, 1:] = torch.where(where, guess, self.guess[:, 1:])
+
+    def anchors(self) -> Tensor | float:
+        """What the drafter's predictions are relative to, [B, P, ...]."""
+        return self.guess[:, :-1] if self.anchored else 0.0

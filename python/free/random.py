@@ -31,12 +31,10 @@ class Purpose(IntEnum):
 
     INITIAL = 0
     """The state that sampling starts from."""
-    DRAFT = 1
-    """The noise of a drafted transition."""
+    TRANSITION = 1
+    """The noise of a transition."""
     DECISION = 2
     """The uniform that accepts or rejects a draft."""
-    TARGET = 3
-    """The noise of a transition sampled from the target."""
 
 
 def normal(

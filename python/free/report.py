@@ -6,16 +6,14 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 __all__ = ["Recorder", "Report"]
-
-T = TypeVar("T")
 
 
 @dataclasses.dataclass
@@ -151,17 +149,9 @@ class Recorder:
         spent = self.report.seconds_by_phase.get(name, 0.0) + time.perf_counter() - started
         self.report.seconds_by_phase[name] = spent
 
-    def counted(self, call: Callable[..., T] | None) -> Callable[..., T]:
-        """``call``, counting its uses in ``drafter_calls``."""
-
-        def wrapper(*arguments: Any) -> T:
-            assert call is not None, "a window of 1 drafts nothing"
-            self.report.drafter_calls += 1
-            return call(*arguments)
-
-        return wrapper
-
-    def round(self, samples: Tensor, k: Tensor, length: Tensor, accepted: Tensor) -> None:
+    def round(
+        self, samples: Tensor, k: Tensor, length: Tensor, accepted: Tensor, drafter_calls: int = 0
+    ) -> None:
         """Count one round.
 
         Parameters
@@ -172,7 +162,9 @@ class Recorder:
             Their transition before the round.
         length, accepted : Tensor, shape [R], int32
             Rows evaluated and drafts accepted.
+        drafter_calls : int
         """
+        self.report.drafter_calls += drafter_calls
         self.report.rounds += 1
         self._rounds[samples.cpu()] += 1
         self.report.teacher_rows += int(length.sum())

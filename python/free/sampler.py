@@ -13,16 +13,20 @@ import torch
 from torch import Tensor
 
 from free import random
+from free.drafters.frozen import FrozenDrafter
 from free.drafters.protocol import Drafter, DraftingBatch
 from free.drafting import draft_window
 from free.models.guidance import Guidance, GuidedTeacher
 from free.models.output import Teacher, TeacherRows, checked, require_finite
 from free.ops import check_verifier, verify_window
+from free.prediction import Prediction
 from free.progress import Progress, progress_bar
 from free.random import Purpose
+from free.recycling import Recycled, recycle
 from free.report import Recorder, Report
 from free.request import check_request
 from free.schedule import Schedule, Table
+from free.sources import SOURCES, SourceRecord, evidence
 from free.window import window_lengths
 
 __all__ = ["SamplingResult", "SequentialSampler", "SpeculativeSampler"]
@@ -96,7 +100,7 @@ class SequentialSampler:
                     eps = teacher(x, table.timesteps[k], y).eps
                     require_finite(eps, "teacher", k, samples)
                 with recorder.phase("bookkeeping"):
-                    noise = random.normal(seeds, k, k, Purpose.TARGET, x.shape[1:])
+                    noise = random.normal(seeds, k, 0 * k, Purpose.TRANSITION, x.shape[1:])
                     x = table.mean(k, x, eps) + table.sigma[step] * noise
                     recorder.round(samples, k, one, one - 1)
                     report_progress(len(y))
@@ -108,14 +112,16 @@ class SpeculativeSampler:
 
     A round drafts ``window - 1`` states, evaluates the teacher on them and on the current
     state in one call, keeps the longest prefix that reflection maximal coupling accepts and
-    repairs the first failure. It advances each sample by 1 to ``window`` transitions.
+    repairs the first failure. It advances each sample by 1 to ``window`` transitions. What each
+    part of a round may look at, so that the law stays the teacher's, is said where it is made:
+    ``drafting``, ``recycling``, ``sources``, ``ops.verify_window``.
 
     Parameters
     ----------
     teacher : callable
         ``teacher(x [R, ...], t [R], y [R]) -> TeacherOutput``.
-    drafter : Drafter or None
-        None needs ``window=1``.
+    drafter : Drafter, "frozen" or None
+        ``"frozen"`` needs no training (:class:`free.FrozenDrafter`); None needs ``window=1``.
     schedule : Schedule
     window : int
         Teacher rows of a round, >= 1; 1 is the plain sampler.
@@ -124,6 +130,13 @@ class SpeculativeSampler:
     cfg_channels : int or None
         How many leading channels are guided; None for all, 3 for the original DiT's figures.
     verifier : {"reflection"}
+    sweeps : int or None
+        How a window is drafted: in this many drafter calls, each for the whole window, or, with
+        None, in one call for each state (autoregression, the paper's way).
+    recycle : bool or {"control_variate", "reuse", "drafter"}
+        Whether what the teacher said behind a rejection guides the next draft of the same
+        transitions, and how (:mod:`free.sources`); True chooses by what has proved best. A
+        transition then has one noise, however often it is drafted.
 
     Raises
     ------
@@ -135,19 +148,22 @@ class SpeculativeSampler:
     def __init__(
         self,
         teacher: Teacher,
-        drafter: Drafter | None,
+        drafter: Drafter | str | None,
         schedule: Schedule,
         window: int = 8,
         cfg_scale: float = 1.0,
         cfg_channels: int | None = None,
         verifier: str = "reflection",
+        sweeps: int | None = None,
+        recycle: bool | str = False,
     ) -> None:
+        chosen = FrozenDrafter() if drafter == "frozen" else drafter
         if isinstance(window, bool) or not isinstance(window, int) or window < 1:
             raise ValueError(f"window must be an integer >= 1, got {window!r}")
-        if window > 1 and not isinstance(drafter, Drafter):
+        if window > 1 and not isinstance(chosen, Drafter):
             raise TypeError(
-                "drafter must have begin, predict and carry_from for window > 1, "
-                f"got {type(drafter).__name__}"
+                "drafter must have begin, predict and carry_from for window > 1, or be 'frozen', "
+                f"got {drafter!r}"
             )
         if window > 1 and (schedule.sigma[:-1] == 0).any():
             raise ValueError(
@@ -155,12 +171,21 @@ class SpeculativeSampler:
                 f"got sigma = 0 at step {int((schedule.sigma[:-1] == 0).argmax())}"
             )
         check_verifier(verifier)
+        if sweeps is not None and (isinstance(sweeps, bool) or sweeps not in range(1, 2**31)):
+            raise ValueError(f"sweeps must be None or an integer >= 1, got {sweeps!r}")
+        if not isinstance(recycle, bool) and recycle not in SOURCES:
+            raise ValueError(
+                f"recycle must be True, False or one of {', '.join(map(repr, SOURCES))}, "
+                f"got {recycle!r}"
+            )
         self.teacher = teacher
-        self.drafter = drafter
+        self.drafter: Drafter | None = chosen if isinstance(chosen, Drafter) else None
         self.schedule = schedule
         self.window = window
         self.guidance = _guidance(teacher, cfg_scale, cfg_channels)
         self.verifier = verifier
+        self.sweeps = sweeps
+        self.recycle = recycle
 
     @torch.no_grad()
     def sample(
@@ -199,44 +224,61 @@ class SpeculativeSampler:
         teacher = _guided(self.teacher, self.guidance)
         table, N = Table.of(self.schedule, x.device), len(self.schedule)
         recorder = Recorder(N, seeds)
-        predict = recorder.counted(getattr(self.drafter, "predict", None))
-        if self.drafter is not None:
-            self.drafter.begin(DraftingBatch(table, self.guidance))
+        prediction = Prediction.of(table)
+        record = SourceRecord(len(y), self.recycle, x.device)
+        # With recycling a transition keeps its noise; else each round draws anew.
+        redraw = self.recycle is False and self.window > 1
 
         result = torch.empty_like(x)
         samples = torch.arange(len(y), device=x.device)  # the unfinished ones
         k, rounds = torch.zeros_like(samples), torch.zeros_like(samples)
-        carry, W = None, 1  # nothing is verified yet to draft from: one row in the first round
+        past: Recycled | None = None  # nothing is known to draft from: one row in the first round
+        if self.drafter is not None:
+            self.drafter.begin(DraftingBatch(table, self.guidance))
         with progress_bar(progress, N * len(y)) as report_progress:
             while len(samples):
                 with recorder.phase("bookkeeping"):
-                    length = window_lengths(k, W, N)
-                    z, u, fresh = _round_noise(seeds, k, rounds, length, x.shape[1:])
+                    length = window_lengths(k, self.window if past else 1, N)
+                    z, u, fresh = _round_noise(seeds, k, rounds * redraw, length, x.shape[1:])
                 with recorder.phase("draft"):
-                    states, draft_means = draft_window(predict, table, x, k, y, carry, z, length)
+                    draft = draft_window(
+                        self.drafter,
+                        prediction,
+                        x,
+                        k,
+                        y,
+                        past,
+                        z,
+                        length,
+                        self.sweeps,
+                        record.choose(),
+                        record.compares,
+                    )
                 with recorder.phase("teacher"):
                     b, j = _real_rows(length)
-                    x_rows, k_rows = states[b, j], k[b] + j
+                    x_rows, k_rows = draft.states[b, j], k[b] + j
                     out = teacher(x_rows, table.timesteps[k_rows], y[b])
                     require_finite(out.eps, "teacher", k_rows, samples[b])
                 with recorder.phase("verify"):
-                    means = torch.zeros_like(states)
+                    means = torch.zeros_like(draft.states)
                     means[b, j] = table.mean(k_rows, x_rows, out.eps)
-                    sigma = states.new_ones(states.shape[:2])
+                    sigma = x.new_ones(means.shape[:2])
                     sigma[b, j] = table.sigma[k_rows]
                     x, advance, accepted, _ = verify_window(
-                        states, draft_means, means, sigma, length, u, fresh, self.verifier
+                        draft.states, draft.means, means, sigma, length, u, fresh, self.verifier
                     )
                 with recorder.phase("bookkeeping"):
-                    recorder.round(samples, k, length, accepted)
+                    recorder.round(samples, k, length, accepted, draft.calls)
                     report_progress(int(advance.sum()))
-                    k, rounds, W = k + advance, rounds + 1, self.window
+                    if draft.candidates is not None:
+                        record.update(*evidence(draft, prediction, k, means, length, advance))
+                    k, rounds = k + advance, rounds + 1
                     going = k < N
                     result[samples[~going]] = x[~going]
-                    # The teacher row of the last transition made is where drafting starts.
-                    kept = (length.cumsum(0) - length + advance - 1)[going]
-                    if W > 1 and self.drafter is not None and len(kept):
-                        carry = self.drafter.carry_from(TeacherRows(*out, x_rows, k_rows), kept)
+                    rows = TeacherRows(*out, x_rows, k_rows)
+                    past = recycle(rows, length, advance, self.window, self.recycle is not False)
+                    past = past.keep(going)
+                    record.keep(going)
                     live = (samples, seeds, x, k, rounds, y)
                     samples, seeds, x, k, rounds, y = (column[going] for column in live)
         return SamplingResult(result, recorder.finish())
@@ -264,12 +306,13 @@ def _round_noise(
     """Noises [B, W-1, ...] and uniforms [B, W-1] of the drafts, and the noise [B, ...] of the
     transition that is sampled from the target if every draft is accepted.
     """
-    batch, drafts = len(k), int(length.max()) - 1
-    at = (k[:, None] + torch.arange(drafts, device=k.device)).flatten()
-    of = (seeds.repeat_interleave(drafts), at, rounds.repeat_interleave(drafts))
-    z = random.normal(*of, Purpose.DRAFT, shape).view(batch, drafts, *shape)
-    u = random.uniform(*of, Purpose.DECISION, ()).view(batch, drafts)
-    return z, u, random.normal(seeds, k + length - 1, rounds, Purpose.TARGET, shape)
+    batch, W = len(k), int(length.max())
+    at = (k[:, None] + torch.arange(W, device=k.device)).flatten()
+    of = (seeds.repeat_interleave(W), at, rounds.repeat_interleave(W))
+    z = random.normal(*of, Purpose.TRANSITION, shape).view(batch, W, *shape)
+    u = random.uniform(*of, Purpose.DECISION, ()).view(batch, W)
+    last = z[torch.arange(batch, device=k.device), length.long() - 1]
+    return z[:, :-1].contiguous(), u[:, :-1].contiguous(), last
 
 
 def _real_rows(length: Tensor) -> tuple[Tensor, Tensor]:

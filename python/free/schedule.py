@@ -185,6 +185,11 @@ class Table(NamedTuple):
             *(torch.tensor(column, dtype=torch.float32, device=device) for column in columns),
         )
 
+    def is_variance_preserving(self) -> bool:
+        """Whether every transition before the last starts from a signal in (0, 1)."""
+        drafted = self.signal[:-1]
+        return bool(((drafted > 0) & (drafted < 1)).all())
+
     def require_signal(self) -> Tensor:
         """``signal``, for drafters that turn eps into x0.
 
@@ -193,8 +198,8 @@ class Table(NamedTuple):
         ValueError
             If the schedule is not variance-preserving: then x0 and eps do not tell each other.
         """
-        drafted = self.signal[:-1]
-        if not ((drafted > 0) & (drafted < 1)).all():
+        if not self.is_variance_preserving():
+            drafted = self.signal[:-1]
             raise ValueError(
                 "schedule must be variance-preserving, with signal in (0, 1), for this drafter, "
                 f"got {drafted.min():g}..{drafted.max():g}"

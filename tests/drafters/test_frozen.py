@@ -5,8 +5,8 @@ import torch
 
 from free import FrozenDrafter, Schedule, SpeculativeSampler, TeacherOutput
 from free.drafters import DraftingBatch
-from free.models.drafter import eps_from_image
 from free.models.output import TeacherRows
+from free.prediction import eps_from_image
 from free.schedule import Table
 from tests.networks import MixtureTeacher
 

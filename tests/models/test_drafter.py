@@ -8,9 +8,9 @@ import torch
 
 from free import DiT, DiTConfig, DrafterNet, FeatureDrafter, Schedule
 from free.drafters import DraftingBatch
-from free.models.drafter import eps_from_image, image_from_eps
 from free.models.guidance import Guidance, GuidedTeacher
 from free.models.output import TeacherRows
+from free.prediction import eps_from_image, image_from_eps
 from free.schedule import Table
 from tests.networks import randomized
 

@@ -8,7 +8,7 @@ from scipy.stats import norm
 from torch import nn
 
 from free import DiT, DiTConfig, DrafterNet, Schedule, TeacherOutput
-from free.models.drafter import eps_from_image
+from free.prediction import eps_from_image
 from free.training.data import ImageSet, load_mnist, step_generator
 from free.training.losses import ForwardProcess, drafter_loss, smoothness, teacher_loss
 from tests.networks import randomized

@@ -2,6 +2,6 @@
 
 from free.drafters.feature import FeatureDrafter
 from free.drafters.frozen import FrozenDrafter
-from free.drafters.protocol import Drafter, DraftingBatch
+from free.drafters.protocol import Anchored, Drafter, DraftingBatch
 
-__all__ = ["Drafter", "DraftingBatch", "FeatureDrafter", "FrozenDrafter"]
+__all__ = ["Anchored", "Drafter", "DraftingBatch", "FeatureDrafter", "FrozenDrafter"]

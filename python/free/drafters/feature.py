@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from free.drafters.protocol import DraftingBatch
+from free.drafters.protocol import Anchored, DraftingBatch
 from free.models.dit import DiT
-from free.models.drafter import DrafterNet, eps_from_image, image_from_eps
+from free.models.drafter import DrafterNet
 from free.models.guidance import Guidance
 from free.models.output import TeacherRows
+from free.prediction import eps_from_image, image_from_eps
 from free.schedule import Table
 
 __all__ = ["FeatureDrafter"]
-
-#: Of the previous step: feature [R, T, E] (guided: [R, 2, T, E]), predicted image x0 [R, ...],
-#: and mean [R, ...] of the transition to the current state.
-Carry = tuple[Tensor, Tensor, Tensor]
 
 
 class FeatureDrafter:
@@ -54,8 +51,10 @@ class FeatureDrafter:
         batch.table.require_signal()
         self._batch = batch
 
-    def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+    def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Anchored) -> tuple[Tensor, Anchored]:
         """Guess eps at ``x``; see :class:`free.drafters.Drafter`.
+
+        The carry's feature is the top block's, [R, T, E], under guidance [R, 2, T, E].
 
         Guidance combines the changes of x0 rather than the eps, which is the same: its weights
         add up to 1 and the anchor is common to both rows of a state.
@@ -80,9 +79,9 @@ class FeatureDrafter:
             change, feature = guidance.combine(change), feature.unflatten(0, (-1, 2))
         image = image + change
         eps = eps_from_image(x, image, table.signal[k])
-        return eps, (feature, image, table.mean(k, x, eps))
+        return eps, Anchored(feature, image, table.mean(k, x, eps))
 
-    def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Carry:
+    def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Anchored:
         """What the teacher found at ``rows``: features, predicted images, transition means."""
         if teacher_output.feature is None:
             raise ValueError(
@@ -91,7 +90,7 @@ class FeatureDrafter:
         table, _ = self._table_and_guidance()
         eps, x, k = teacher_output.eps[rows], teacher_output.x[rows], teacher_output.k[rows]
         image = image_from_eps(x, eps, table.signal[k])
-        return teacher_output.feature[rows], image, table.mean(k, x, eps)
+        return Anchored(teacher_output.feature[rows], image, table.mean(k, x, eps))
 
     def _table_and_guidance(self) -> tuple[Table, Guidance | None]:
         if self._batch is None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from free.drafters.protocol import DraftingBatch
-from free.models.drafter import eps_from_image, image_from_eps
 from free.models.output import TeacherRows
+from free.prediction import eps_from_image, image_from_eps
 
 __all__ = ["FrozenDrafter"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -11,7 +11,7 @@ from free.models.guidance import Guidance
 from free.models.output import TeacherRows
 from free.schedule import Table
 
-__all__ = ["Drafter", "DraftingBatch"]
+__all__ = ["Anchored", "Drafter", "DraftingBatch"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,28 @@ class DraftingBatch:
 
     table: Table
     guidance: Guidance | None
+
+
+class Anchored(NamedTuple):
+    """The carry of a drafter that predicts how x0 *changes* from one step to the next.
+
+    Returning it tells the sampler that ``eps_hat`` is relative to ``image``: while a window is
+    drafted, the sampler puts its own image and mean of the previous transition here, so that
+    guesses of several steps add up although all of them are made in one call.
+
+    Attributes
+    ----------
+    feature : Any
+        Whatever else the drafter threads; as a carry by itself.
+    image : Tensor, shape [R, ...]
+        Predicted x0 at the previous transition.
+    mean : Tensor, shape [R, ...]
+        Mean of the previous transition, which led to the current state.
+    """
+
+    feature: Any
+    image: Tensor
+    mean: Tensor
 
 
 @runtime_checkable
@@ -53,8 +75,10 @@ class Drafter(Protocol):
         y : Tensor, shape [R], int64
             Labels.
         carry : Any
-            What the previous step of the same rows returned, or :meth:`carry_from`. A
-            tensor or a tuple of tensors whose first axis is R, or None.
+            What the previous step of the same rows returned, or :meth:`carry_from`; where a
+            whole window is drafted in one call, that of the nearest earlier step there is. A
+            tensor or a tuple of tensors whose first axis is R, or None. See also
+            :class:`Anchored`.
 
         Returns
         -------

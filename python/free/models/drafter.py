@@ -29,26 +29,7 @@ from free.models.layers import (
     unpatchify,
 )
 
-__all__ = ["DrafterNet", "eps_from_image", "image_from_eps"]
-
-
-def image_from_eps(x: Tensor, eps: Tensor, signal: Tensor) -> Tensor:
-    """x0 = (x - sqrt(1 - signal^2) eps) / signal, for x = signal x0 + sqrt(1 - signal^2) eps.
-
-    Parameters
-    ----------
-    x, eps : Tensor, shape [R, ...]
-    signal : Tensor, shape [R]
-        sqrt(abar) of each row, in (0, 1).
-    """
-    signal = signal.view([-1] + [1] * (x.dim() - 1))
-    return (x - (1.0 - signal.square()).sqrt() * eps) / signal
-
-
-def eps_from_image(x: Tensor, x0: Tensor, signal: Tensor) -> Tensor:
-    """The inverse of :func:`image_from_eps`: eps = (x - signal x0) / sqrt(1 - signal^2)."""
-    signal = signal.view([-1] + [1] * (x.dim() - 1))
-    return (x - signal * x0) / (1.0 - signal.square()).sqrt()
+__all__ = ["DrafterNet"]
 
 
 class DrafterNet(nn.Module):

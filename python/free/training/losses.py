@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from free.models.dit import DiT
-from free.models.drafter import DrafterNet, eps_from_image, image_from_eps
+from free.models.drafter import DrafterNet
+from free.prediction import eps_from_image, image_from_eps
 from free.schedule import Schedule, Table
 
 __all__ = ["ForwardProcess", "drafter_loss", "smoothness", "teacher_loss"]

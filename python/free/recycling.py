@@ -1,0 +1,68 @@
+"""What a window may reuse of the teacher's previous call.
+
+The teacher saw a whole window; behind a rejection its outputs belong to states that were
+discarded. They are kept: with the noises that belong to the transitions, the next window passes
+close by those states, and what the teacher said there is nearly what it would say again.
+
+Kept are the rows of one teacher call, at most ``B W`` of them: eps and state (4 bytes a value) and
+the feature, ``B W (8 D + bytes(feature))`` in all; "moving a row to the front" is an index.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from free.models.output import TeacherRows
+
+__all__ = ["Recycled", "recycle"]
+
+
+class Recycled(NamedTuple):
+    """The teacher's last call, as seen from each sample's next window.
+
+    Attributes
+    ----------
+    rows : TeacherRows
+        All rows of the call.
+    row : Tensor, shape [B, W], int64
+        Entry ``i`` of a sample with next transition ``k``: its row of transition ``k - 1 + i``,
+        or its last one where there is none. Entry 0 is the transition just made.
+    known : Tensor, shape [B], int64, in ``1 .. W``
+        How many entries are of their own transition; the others repeat the last of these.
+    """
+
+    rows: TeacherRows
+    row: Tensor
+    known: Tensor
+
+    def keep(self, samples: Tensor) -> Recycled:
+        """Of these samples only; ``samples [B]`` is a mask."""
+        return Recycled(self.rows, self.row[samples], self.known[samples])
+
+
+def recycle(
+    rows: TeacherRows, length: Tensor, advance: Tensor, width: int, discarded: bool
+) -> Recycled:
+    """Shift a teacher call by what each sample advanced.
+
+    Parameters
+    ----------
+    rows : TeacherRows
+        The call; the rows of a sample follow each other, and samples too.
+    length, advance : Tensor, shape [B], int32
+        Rows of each sample, and transitions made of them, ``1 .. length``.
+    width : int
+        W of the next window.
+    discarded : bool
+        Whether rows behind a rejection are kept; otherwise only that of the transition made.
+    """
+    length, advance = length.long(), advance.long()
+    made = advance - 1
+    last = length - 1 if discarded else made
+    start = length.cumsum(0) - length
+    step = torch.arange(width, device=length.device)
+    entry = torch.minimum(made[:, None] + step, last[:, None])
+    return Recycled(rows, start[:, None] + entry, last - made + 1)
