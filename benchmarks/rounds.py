@@ -1,23 +1,55 @@
-"""Rounds and acceptance of the speculative sampler, by window.
+"""Rounds and acceptance of the speculative sampler, by window and way of drafting.
 
-    python benchmarks/rounds.py --json benchmarks/results/rounds.json \
-        --plot benchmarks/results/rounds.png
+    python benchmarks/rounds.py --json benchmarks/results/rounds.json --plot docs/rounds.png
+    python benchmarks/rounds.py --steps 1000 --windows 32 --ways paper,default
 
-Counts come from one batch of images; times from single images, so they are those of batch 1.
+Counts do not depend on the machine. Rows are written as they come; with ``--resume`` those already
+in the JSON are not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from _measure import machine
 from free import Drafter, FrozenDrafter, Schedule, SpeculativeSampler, load_pretrained
 from free.files import write_json
 from free.report import Report
+
+
+class Way(NamedTuple):
+    """A way of drafting: label in tables, which drafter, ``sweeps`` and ``recycle``."""
+
+    label: str
+    drafter: str
+    sweeps: int | None
+    recycle: bool | str
+
+
+WAYS = {
+    "paper": Way("autoregression (the paper)", "trained", None, False),
+    "sweep": Way("1 sweep", "trained", 1, False),
+    "features": Way("1 sweep, features recycled", "trained", 1, "drafter"),
+    "reuse": Way("1 sweep, recycled: reuse", "trained", 1, "reuse"),
+    "variate": Way("1 sweep, recycled: control variate", "trained", 1, "control_variate"),
+    "response": Way("1 sweep, recycled: response", "trained", 1, "response"),
+    "best": Way("1 sweep, recycled: best so far", "trained", 1, True),
+    "sweeps2": Way("2 sweeps, recycled: response", "trained", 2, "response"),
+    "sweeps3": Way("3 sweeps, recycled: response", "trained", 3, "response"),
+    "frozen": Way("no training", "image", 1, False),
+    "frozen-reuse": Way("no training, recycled: reuse", "image", 1, "reuse"),
+    "frozen-response": Way("no training, recycled: response", "image", 1, "response"),
+    "eps": Way("eps kept (De Bortoli et al.)", "eps", 1, False),
+    "eps-reuse": Way("eps kept, recycled: reuse", "eps", 1, "control_variate"),
+}
 
 
 def standard_error(report: Report) -> float:
@@ -27,92 +59,114 @@ def standard_error(report: Report) -> float:
     return report.parallel_efficiency * spread / statistics.mean(rounds)
 
 
-def plot(path: str, reports: dict[int, Report]) -> None:
+def measure(
+    way: Way, window: int, options: argparse.Namespace, progress: bool = True
+) -> dict[str, Any]:
+    """One row."""
+    drafter: Drafter
+    teacher, drafter = load_pretrained(options.model)
+    if way.drafter != "trained":
+        drafter = FrozenDrafter(way.drafter)
+    sampler = SpeculativeSampler(
+        teacher,
+        drafter,
+        Schedule.ddpm(options.steps),
+        window,
+        options.cfg,
+        sweeps=way.sweeps,
+        recycle=way.recycle,
+    )
+    labels = torch.arange(options.images) % teacher.num_classes
+    report = sampler.sample(labels, seed=0, progress=progress).report
+    return {
+        "label": way.label,
+        **way._asdict(),
+        "window": window,
+        "rounds": statistics.mean(report.rounds_by_sample),
+        "parallel_efficiency": report.parallel_efficiency,
+        "standard_error": standard_error(report),
+        "acceptance": report.acceptance,
+        "drafter_calls_a_round": report.drafter_calls / report.rounds,
+        "kept_bytes_a_sample": report.kept_bytes / options.images,
+        "accepted_by_step": report.accepted_by_step,
+        "examined_by_step": report.examined_by_step,
+    }
+
+
+def plot(path: str, rows: list[dict[str, Any]], steps: int, images: int) -> None:
+    """Left: steps a round by window. Right: where drafts are rejected."""
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(7, 3.6), layout="constrained")
-    for window, report in reports.items():
-        good, seen = (
-            np.convolve(counts, np.ones(10), "same")
-            for counts in (report.accepted_by_step, report.examined_by_step)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    ways = dict.fromkeys(row["label"] for row in rows)
+    for label in ways:
+        own = [row for row in rows if row["label"] == label]
+        left.errorbar(
+            [row["window"] for row in own],
+            [row["parallel_efficiency"] for row in own],
+            [row["standard_error"] for row in own],
+            marker="o",
+            markersize=4,
+            linestyle="--" if own[0]["drafter"] != "trained" else "-",
+            label=label,
         )
-        share = np.divide(good, seen, out=np.full_like(good, np.nan), where=seen > 0)
-        axis.plot(range(report.steps, 0, -1), share, label=f"W = {window}")
-    axis.set(
-        xlabel="transitions left (image is finished at the right)",
-        ylabel="acceptance of examined drafts",
-        ylim=(0, 1.02),
+    windows = sorted({row["window"] for row in rows})
+    left.set_xscale("log", base=2)
+    left.set_xticks(windows, [str(window) for window in windows])
+    left.set(xlabel="window W (teacher rows a round)", ylabel="steps a round", ylim=(0, None))
+    left.legend(fontsize="x-small", loc="upper left")
+    left.grid(alpha=0.3)
+    widest = max(window for window in windows if window <= 16)
+    for row in rows:
+        if row["window"] == widest:
+            rejected = np.subtract(row["examined_by_step"], row["accepted_by_step"]) / images
+            right.plot(range(steps, 0, -1), rejected[::-1].cumsum()[::-1], label=row["label"])
+    right.set_yscale("log")
+    right.set(
+        xlabel="transitions left (the image is finished at the right)",
+        ylabel=f"rejections an image still to come, W = {widest}",
     )
-    axis.invert_xaxis()
-    axis.legend(ncols=len(reports), fontsize="small", loc="lower left")
-    axis.grid(alpha=0.3)
+    right.invert_xaxis()
+    right.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="mnist")
-    parser.add_argument(
-        "--drafter",
-        default="trained",
-        choices=["trained", "image", "eps"],
-        help="the model's own, or one without training that keeps the last image or eps",
-    )
-    parser.add_argument("--windows", default="2,4,6,8,12")
+    parser.add_argument("--ways", default=",".join(WAYS), help="of: " + ", ".join(WAYS))
+    parser.add_argument("--windows", default="4,8,16,32")
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--cfg", type=float, default=1.5)
     parser.add_argument("--images", type=int, default=100)
-    parser.add_argument("--timed-images", type=int, default=5, help="0: no times")
     parser.add_argument("--json")
+    parser.add_argument("--resume", action="store_true", help="keep the rows that JSON has")
     parser.add_argument("--plot")
     options = parser.parse_args()
 
-    drafter: Drafter
-    teacher, drafter = load_pretrained(options.model)
-    if options.drafter != "trained":
-        drafter = FrozenDrafter(options.drafter)
-    schedule = Schedule.ddpm(options.steps)
-    labels = torch.arange(options.images) % teacher.num_classes
-    rows, reports = [], {}
+    settings = {name: getattr(options, name) for name in ("model", "steps", "cfg", "images")}
+    rows: list[dict[str, Any]] = []
+    if options.resume and options.json and Path(options.json).exists():
+        before = json.loads(Path(options.json).read_text())
+        if before["settings"] != settings:
+            raise SystemExit(f"{options.json} was measured with {before['settings']}")
+        rows = before["rows"]
     print(f"{options.images} images, {options.steps} steps, guidance {options.cfg}")
-    print(" W   rounds   efficiency   accepted  |  ms a round at batch 1: teacher  drafter  other")
-    for window in map(int, options.windows.split(",")):
-        sampler = SpeculativeSampler(teacher, drafter, schedule, window, options.cfg)
-        report = sampler.sample(labels, seed=0).report
-        single = [
-            sampler.sample([i % teacher.num_classes], seed=i).report
-            for i in range(options.timed_images)
-        ]
-        phases = {
-            name: statistics.median(1e3 * r.seconds_by_phase[name] / r.rounds for r in single)
-            for name in (single[0].seconds_by_phase if single else ())
-        }
-        row = {
-            "window": window,
-            "rounds": statistics.mean(report.rounds_by_sample),
-            "parallel_efficiency": report.parallel_efficiency,
-            "standard_error": standard_error(report),
-            "acceptance": report.acceptance,
-            "acceptance_of_examined": report.accepted / sum(report.examined_by_step),
-            "accepted_by_step": report.accepted_by_step,
-            "examined_by_step": report.examined_by_step,
-            "ms_a_round_by_phase": phases,
-        }
-        rows.append(row)
-        reports[window] = report
-        line = (
-            f"{window:2d}  {row['rounds']:7.1f}  {row['parallel_efficiency']:6.2f} +- "
-            f"{row['standard_error']:4.2f}  {100 * report.acceptance:7.1f} %  |  "
-        )
-        if phases:
-            other = phases["verify"] + phases["bookkeeping"]
-            line += f"{phases['teacher']:30.2f} {phases['draft']:8.2f} {other:6.2f}"
-        print(line, flush=True)
+    for window in map(int, filter(None, options.windows.split(","))):
+        for way in (WAYS[name] for name in options.ways.split(",")):
+            if any((row["label"], row["window"]) == (way.label, window) for row in rows):
+                continue
+            row = measure(way, window, options)
+            rows.append(row)
+            tqdm.write(
+                f"W = {window:2d}  {way.label:36s} {row['rounds']:7.1f} rounds  "
+                f"{row['parallel_efficiency']:6.2f} +- {row['standard_error']:4.2f} steps a round"
+            )
+            if options.json:
+                record = {"machine": machine(), "settings": settings, "rows": rows}
+                write_json(options.json, record)
     if options.plot:
-        plot(options.plot, reports)
-    if options.json:
-        settings = {k: v for k, v in vars(options).items() if k not in ("json", "plot")}
-        write_json(options.json, {"machine": machine(), "settings": settings, "rows": rows})
+        plot(options.plot, rows, options.steps, options.images)
 
 
 if __name__ == "__main__":

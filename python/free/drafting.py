@@ -13,7 +13,7 @@ from free.models.output import require_eps, require_finite
 from free.ops import roll_window
 from free.prediction import Prediction
 from free.recycling import Recycled
-from free.sources import CONTROL_VARIATE, DRAFTER
+from free.sources import CONTROL_VARIATE, DRAFTER, RESPONSE
 
 __all__ = ["Draft", "draft_window"]
 
@@ -29,7 +29,9 @@ class Draft(NamedTuple):
         ``m_hat``: the means they were drawn around.
     recycled : Tensor, shape [B, W - 1], bool
         Transitions that the teacher had seen before.
-    candidates : Tensor, shape [3, B, W - 1, ...], or None
+    x_old, said : Tensor, shape [B, W - 1, ...]
+        Where it had, and what it said there (as a guess); of others, the last it had seen.
+    candidates : Tensor, shape [4, B, W - 1, ...], or None
         What each source (:mod:`free.sources`) guessed for those; None unless asked for.
     calls : int
         Of the drafter.
@@ -38,6 +40,8 @@ class Draft(NamedTuple):
     states: Tensor
     means: Tensor
     recycled: Tensor
+    x_old: Tensor
+    said: Tensor
     candidates: Tensor | None
     calls: int
 
@@ -53,6 +57,7 @@ def draft_window(
     length: Tensor,
     sweeps: int | None,
     source: Tensor,
+    response: Tensor,
     compare: bool,
 ) -> Draft:
     """Draft up to ``W - 1`` transitions: guess, roll the states forward, guess again.
@@ -92,6 +97,8 @@ def draft_window(
         Drafter calls, each for the whole window; None for one after the other.
     source : Tensor, shape [B], int64
         Which source drafts recycled transitions (:mod:`free.sources`).
+    response : Tensor, shape [B]
+        By how much the teacher's prediction follows its state.
     compare : bool
         Whether to return what every source would have guessed.
 
@@ -107,16 +114,20 @@ def draft_window(
     P = noise.shape[1]
     if P == 0 or drafter is None or past is None:
         nothing = torch.zeros(len(x), 0, dtype=torch.bool, device=x.device)
-        return Draft(x[:, None], noise, nothing, None, 0)
-    window = _Window(drafter, prediction, x, k, y, past, noise)
-    teacher = window.guess[:, 1:].clone()
-    window.roll(0, P)
+        return Draft(x[:, None], noise, nothing, noise, noise, None, 0)
     step = torch.arange(P, device=x.device)
     recycled = step < past.known[:, None] - 1
     from_source = recycled & (source != DRAFTER)[:, None]
-    correct = (source == CONTROL_VARIATE).view(-1, *[1] * x.dim())
-    unmeasured = recycled & (compare | (source == CONTROL_VARIATE)[:, None])
-    change, change_old = torch.zeros_like(teacher), torch.zeros_like(teacher)
+    window = _Window(drafter, prediction, x, k, y, past, noise)
+    x_old, said = past.rows.x[past.row[:, 1 : P + 1]], window.guess[:, 1:].clone()
+    corrects = source == CONTROL_VARIATE
+    window.slope = torch.where(from_source & (source == RESPONSE)[:, None], response[:, None], 0.0)
+    settled = said - _like(window.slope, said) * x_old  # less the control variate's correction
+    window.intercept = settled.clone()
+    window.roll(0, P)
+
+    unmeasured = recycled & (compare | corrects[:, None])
+    change, change_old = torch.zeros_like(said), torch.zeros_like(said)
     calls = 0
     for first, end in [(j, j + 1) for j in range(P)] if sweeps is None else [(0, P)] * sweeps:
         here = (step >= first) & (step < end)
@@ -129,24 +140,28 @@ def draft_window(
         unmeasured = unmeasured & ~wanted
         changes = window.ask(new, old)
         change[new[:, 0], new[:, 1]], change_old[old[:, 0], old[:, 1]] = changes
-        corrected = torch.where(correct, teacher + change - change_old, teacher)
-        window.write(here & from_source, corrected)
+        window.write(here & corrects[:, None] & from_source, settled + change - change_old)
         window.write(here & ~from_source, window.accumulated(change, from_source, first, end))
         window.roll(first, end)
     candidates = None
     if compare:
-        candidates = torch.stack(
-            [teacher + change - change_old, teacher, change + window.anchors()]
-        )
-    return Draft(window.states, window.mean[:, 1:].contiguous(), recycled, candidates, calls)
+        followed = said + _like(response, said) * (window.states[:, :P] - x_old)
+        by_drafter = change + (window.guess[:, :-1] if window.anchored else 0.0)
+        candidates = torch.stack([followed, said + change - change_old, said, by_drafter])
+    means = window.mean[:, 1:].contiguous()
+    return Draft(window.states, means, recycled, x_old, said, candidates, calls)
 
 
 class _Window:
     """A window while it is drafted.
 
     Entry ``i`` of ``guess`` and ``mean`` is transition ``k - 1 + i``: the one just made, then
-    those of the window. Row ``b P + i`` of the carry goes with transition ``k + i``.
+    those of the window. A guess is affine in its own state, ``intercept + slope x``. Row
+    ``b P + i`` of the carry goes with transition ``k + i``.
     """
+
+    slope: Tensor  # [B, P]
+    intercept: Tensor  # [B, P, ...]
 
     def __init__(
         self,
@@ -165,24 +180,22 @@ class _Window:
         self.carry = drafter.carry_from(past.rows, past.row[:, :P].flatten())
         self.anchored = isinstance(self.carry, Anchored)
         self.k = (k[:, None] + steps).clamp(max=len(prediction.sigma) - 1)
-        said = prediction.from_eps(past.rows.k, past.rows.x, past.rows.eps)
-        self.guess = said[past.row[:, : P + 1]]
+        self.guess = past.guess[past.row[:, : P + 1]]
         self.mean, self.states = torch.empty_like(self.guess), torch.empty_like(self.guess)
         made = past.row[:, 0]
-        self.mean[:, 0] = prediction.mean(past.rows.k[made], past.rows.x[made], said[made])
+        self.mean[:, 0] = prediction.mean(past.rows.k[made], past.rows.x[made], past.guess[made])
         self.states[:, 0] = x
 
     def roll(self, first: int, end: int) -> None:
-        """States and means of transitions ``first .. end - 1`` from their guesses."""
-        k = self.k[:, first:end]
-        rolled = roll_window(
-            self.states[:, first].contiguous(),
-            self.guess[:, first + 1 : end + 1].contiguous(),
-            self.noise[:, first:end].contiguous(),
-            *(column[k] for column in self.prediction[:3]),
-        )
-        self.states[:, first + 1 : end + 1] = rolled.states[:, 1:]
-        self.mean[:, first + 1 : end + 1] = rolled.means
+        """States, means and guesses of transitions ``first .. end - 1`` from their intercepts."""
+        span, onward = slice(first, end), slice(first + 1, end + 1)
+        a, b, sigma = (column[self.k[:, span]] for column in self.prediction[:3])
+        slope, intercept = self.slope[:, span], self.intercept[:, span].contiguous()
+        noise = self.noise[:, span].contiguous()
+        x = self.states[:, first].contiguous()
+        rolled = roll_window(x, intercept, noise, a + b * slope, b, sigma)
+        self.states[:, onward], self.mean[:, onward] = rolled.states[:, 1:], rolled.means
+        self.guess[:, onward] = intercept + _like(slope, intercept) * rolled.states[:, :-1]
 
     def ask(self, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
         """The drafter's predictions, less their anchors, at new states and at discarded ones.
@@ -213,11 +226,10 @@ class _Window:
 
     def _mean_before_discarded(self, x_old: Tensor, b: Tensor, i: Tensor) -> Tensor:
         """Mean of the transition that led to a discarded state: the noise was the same."""
-        axes = [-1] + [1] * (x_old.dim() - 1)
         before = (i - 1).clamp(min=0)
-        sigma = self.prediction.sigma[self.k[b, before]].view(axes)
+        sigma = _like(self.prediction.sigma[self.k[b, before]], x_old)
         rolled = torch.addcmul(x_old, sigma, self.noise[b, before], value=-1)
-        return torch.where((i > 0).view(axes), rolled, self.mean[b, 0])
+        return torch.where(_like(i > 0, x_old), rolled, self.mean[b, 0])
 
     def accumulated(self, change: Tensor, settled: Tensor, first: int, end: int) -> Tensor:
         """Guesses [B, P, ...] of transitions ``first .. end - 1`` by the drafter: the last
@@ -227,17 +239,16 @@ class _Window:
             return change
         last = settled.sum(1).clamp(first, end)
         base = self.guess[torch.arange(len(last), device=last.device), last]
-        axes = [*settled.shape, *[1] * (change.dim() - 2)]
-        steps = torch.where(settled.view(axes), 0.0, change)[:, first:end]
+        steps = torch.where(_like(settled, change), 0.0, change)[:, first:end]
         guesses = torch.zeros_like(change)
         guesses[:, first:end] = base[:, None] + steps.cumsum(1)
         return guesses
 
-    def write(self, where: Tensor, guess: Tensor) -> None:
-        """Replace guesses ``where [B, P]``."""
-        where = where.view(*where.shape, *[1] * (guess.dim() - 2))
-        self.guess[:, 1:] = torch.where(where, guess, self.guess[:, 1:])
+    def write(self, where: Tensor, intercept: Tensor) -> None:
+        """Replace intercepts ``where [B, P]``."""
+        self.intercept = torch.where(_like(where, intercept), intercept, self.intercept)
 
-    def anchors(self) -> Tensor | float:
-        """What the drafter's predictions are relative to, [B, P, ...]."""
-        return self.guess[:, :-1] if self.anchored else 0.0
+
+def _like(column: Tensor, states: Tensor) -> Tensor:
+    """``column``, [B] or [B, P], with axes to broadcast over ``states``."""
+    return column.view(*column.shape, *[1] * (states.dim() - column.dim()))

@@ -4,8 +4,9 @@ The teacher saw a whole window; behind a rejection its outputs belong to states 
 discarded. They are kept: with the noises that belong to the transitions, the next window passes
 close by those states, and what the teacher said there is nearly what it would say again.
 
-Kept are the rows of one teacher call, at most ``B W`` of them: eps and state (4 bytes a value) and
-the feature, ``B W (8 D + bytes(feature))`` in all; "moving a row to the front" is an index.
+Kept are the rows of one teacher call, at most ``B W`` of them: eps, state, the guess that they
+amount to, and the feature, ``B W (12 D + bytes(feature))`` bytes in float32. "Moving a row to the
+front" is an index.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class Recycled(NamedTuple):
     ----------
     rows : TeacherRows
         All rows of the call.
+    guess : Tensor, shape [R, ...]
+        What was predicted there, as drafts guess it (:class:`free.prediction.Prediction`).
     row : Tensor, shape [B, W], int64
         Entry ``i`` of a sample with next transition ``k``: its row of transition ``k - 1 + i``,
         or its last one where there is none. Entry 0 is the transition just made.
@@ -35,16 +38,28 @@ class Recycled(NamedTuple):
     """
 
     rows: TeacherRows
+    guess: Tensor
     row: Tensor
     known: Tensor
 
+    @property
+    def bytes(self) -> int:
+        """Memory of the rows."""
+        kept = (*self.rows, self.guess)
+        return sum(part.numel() * part.element_size() for part in kept if part is not None)
+
     def keep(self, samples: Tensor) -> Recycled:
         """Of these samples only; ``samples [B]`` is a mask."""
-        return Recycled(self.rows, self.row[samples], self.known[samples])
+        return self._replace(row=self.row[samples], known=self.known[samples])
 
 
 def recycle(
-    rows: TeacherRows, length: Tensor, advance: Tensor, width: int, discarded: bool
+    rows: TeacherRows,
+    guess: Tensor,
+    length: Tensor,
+    advance: Tensor,
+    width: int,
+    discarded: bool,
 ) -> Recycled:
     """Shift a teacher call by what each sample advanced.
 
@@ -52,6 +67,7 @@ def recycle(
     ----------
     rows : TeacherRows
         The call; the rows of a sample follow each other, and samples too.
+    guess : Tensor, shape [R, ...]
     length, advance : Tensor, shape [B], int32
         Rows of each sample, and transitions made of them, ``1 .. length``.
     width : int
@@ -65,4 +81,4 @@ def recycle(
     start = length.cumsum(0) - length
     step = torch.arange(width, device=length.device)
     entry = torch.minimum(made[:, None] + step, last[:, None])
-    return Recycled(rows, start[:, None] + entry, last - made + 1)
+    return Recycled(rows, guess, start[:, None] + entry, last - made + 1)

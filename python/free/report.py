@@ -36,6 +36,8 @@ class Report:
         States the teacher evaluated (under guidance each costs two network rows).
     drafter_calls : int
         Calls of the drafter, each a batch.
+    kept_bytes : int
+        Most memory that teacher rows took from one round to the next.
     accepted, proposed : int
         Drafts accepted, and drafts evaluated by the teacher, those behind a rejection included.
     examined_by_step, accepted_by_step : list of int, length N
@@ -56,6 +58,7 @@ class Report:
     rounds_by_sample: list[int] = dataclasses.field(default_factory=list)
     teacher_rows: int = 0
     drafter_calls: int = 0
+    kept_bytes: int = 0
     accepted: int = 0
     proposed: int = 0
     examined_by_step: list[int] = dataclasses.field(default_factory=list)
@@ -105,7 +108,7 @@ class Report:
             elif field.name == "seconds_by_phase":
                 phases = {phase: None for value in values for phase in value}
                 merged = {phase: sum(value.get(phase, 0.0) for value in values) for phase in phases}
-            elif field.name == "tv_bound":
+            elif field.name in ("tv_bound", "kept_bytes"):
                 merged = max(values)
             else:
                 merged = sum(values[1:], values[0])
@@ -137,8 +140,9 @@ class Recorder:
     def __init__(self, steps: int, seeds: Tensor) -> None:
         self.report = Report(steps, len(seeds), seeds.tolist())
         self._rounds = torch.zeros(len(seeds), dtype=torch.int64)
-        self._examined = torch.zeros(steps, dtype=torch.int64)
-        self._accepted = torch.zeros(steps, dtype=torch.int64)
+        # Where runs of transitions begin, less where they end: their sums count the transitions.
+        self._examined = torch.zeros(steps + 1, dtype=torch.int64)
+        self._accepted = torch.zeros(steps + 1, dtype=torch.int64)
         self._started = time.perf_counter()
 
     @contextmanager
@@ -171,14 +175,22 @@ class Recorder:
         self.report.proposed += int(length.sum()) - len(length)
         self.report.accepted += int(accepted.sum())
         # Drafts k .. k+accepted-1 were accepted; the next one, if there was one, was not.
-        for start, rows, good in zip(k.tolist(), length.tolist(), accepted.tolist(), strict=True):
-            self._examined[start : start + min(good + 1, rows - 1)] += 1
-            self._accepted[start : start + good] += 1
+        start, rows, good = (column.long().cpu() for column in (k, length, accepted))
+        one = torch.ones_like(start)
+        for counts, count in (
+            (self._examined, torch.minimum(good + 1, rows - 1)),
+            (self._accepted, good),
+        ):
+            counts.index_add_(0, start, one).index_add_(0, start + count, one, alpha=-1)
+
+    def kept(self, size: int) -> None:
+        """Note the bytes of teacher rows that are kept for the next round."""
+        self.report.kept_bytes = max(self.report.kept_bytes, size)
 
     def finish(self) -> Report:
         """The report, complete."""
         self.report.rounds_by_sample = self._rounds.tolist()
-        self.report.examined_by_step = self._examined.tolist()
-        self.report.accepted_by_step = self._accepted.tolist()
+        self.report.examined_by_step = self._examined.cumsum(0)[:-1].tolist()
+        self.report.accepted_by_step = self._accepted.cumsum(0)[:-1].tolist()
         self.report.seconds = time.perf_counter() - self._started
         return self.report

@@ -226,8 +226,9 @@ class SpeculativeSampler:
         recorder = Recorder(N, seeds)
         prediction = Prediction.of(table)
         record = SourceRecord(len(y), self.recycle, x.device)
+        recycles = self.recycle is not False and self.window > 1
         # With recycling a transition keeps its noise; else each round draws anew.
-        redraw = self.recycle is False and self.window > 1
+        redraw = not recycles and self.window > 1
 
         result = torch.empty_like(x)
         samples = torch.arange(len(y), device=x.device)  # the unfinished ones
@@ -251,7 +252,8 @@ class SpeculativeSampler:
                         z,
                         length,
                         self.sweeps,
-                        record.choose(),
+                        record.source(),
+                        record.response(),
                         record.compares,
                     )
                 with recorder.phase("teacher"):
@@ -261,8 +263,8 @@ class SpeculativeSampler:
                     require_finite(out.eps, "teacher", k_rows, samples[b])
                 with recorder.phase("verify"):
                     means = torch.zeros_like(draft.states)
-                    means[b, j] = table.mean(k_rows, x_rows, out.eps)
                     sigma = x.new_ones(means.shape[:2])
+                    means[b, j] = table.mean(k_rows, x_rows, out.eps)
                     sigma[b, j] = table.sigma[k_rows]
                     x, advance, accepted, _ = verify_window(
                         draft.states, draft.means, means, sigma, length, u, fresh, self.verifier
@@ -270,13 +272,17 @@ class SpeculativeSampler:
                 with recorder.phase("bookkeeping"):
                     recorder.round(samples, k, length, accepted, draft.calls)
                     report_progress(int(advance.sum()))
-                    if draft.candidates is not None:
-                        record.update(*evidence(draft, prediction, k, means, length, advance))
+                    rows = TeacherRows(*out, x_rows, k_rows)
+                    guess = prediction.from_eps(k_rows, x_rows, out.eps)
+                    if recycles:
+                        seen = torch.zeros_like(means)
+                        seen[b, j] = guess
+                        record.update(evidence(draft, prediction, k, seen, length, advance))
                     k, rounds = k + advance, rounds + 1
                     going = k < N
                     result[samples[~going]] = x[~going]
-                    rows = TeacherRows(*out, x_rows, k_rows)
-                    past = recycle(rows, length, advance, self.window, self.recycle is not False)
+                    past = recycle(rows, guess, length, advance, self.window, recycles)
+                    recorder.kept(past.bytes)
                     past = past.keep(going)
                     record.keep(going)
                     live = (samples, seeds, x, k, rounds, y)

@@ -1,15 +1,20 @@
 """Where the draft of a recycled transition comes from, and which source has proved best.
 
 The teacher has seen the transition once, at a discarded state ``x_old`` near the new one. A draft
-may take what it said there (``reuse``), correct it by how much the drafter's prediction differs
-between the two states (``control_variate``), or take the drafter's own prediction (``drafter``),
-which still profits from the teacher's feature one step before.
+may
+
+- ``response``: take what the teacher said there, plus a multiple of ``x - x_old``; by which one the
+  teacher's prediction follows a state is measured where it has seen a transition twice;
+- ``control_variate``: add how much the *drafter's* prediction differs between the two states;
+- ``reuse``: take it as it is;
+- ``drafter``: take the drafter's own prediction, which still profits from the teacher's feature
+  one step before.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,17 +24,43 @@ from free.prediction import Prediction
 if TYPE_CHECKING:
     from free.drafting import Draft
 
-__all__ = ["CONTROL_VARIATE", "DRAFTER", "REUSE", "SOURCES", "SourceRecord", "evidence"]
+__all__ = [
+    "CONTROL_VARIATE",
+    "DRAFTER",
+    "RESPONSE",
+    "REUSE",
+    "SOURCES",
+    "Evidence",
+    "SourceRecord",
+    "evidence",
+]
 
-SOURCES = ("control_variate", "reuse", "drafter")
-CONTROL_VARIATE, REUSE, DRAFTER = range(3)
+SOURCES = ("response", "control_variate", "reuse", "drafter")
+RESPONSE, CONTROL_VARIATE, REUSE, DRAFTER = range(4)
 
 #: Weight that a round's evidence keeps in the next one: about the last five rounds count.
 _MEMORY = 0.8
 
 
+class Evidence(NamedTuple):
+    """What a round tells about the sources: sums over committed transitions seen twice.
+
+    Attributes
+    ----------
+    rejected : Tensor, shape [B, 4]
+        Sums of the probabilities with which each source's drafts are rejected; zero unless the
+        sources are compared.
+    dot, square : Tensor, shape [B]
+        Sums of ``<x - x_old, change of the teacher's prediction>`` and ``|x - x_old|^2``.
+    """
+
+    rejected: Tensor
+    dot: Tensor
+    square: Tensor
+
+
 class SourceRecord:
-    """How often each source's drafts would have been rejected, lately, for each sample.
+    """How the sources did lately, for each sample.
 
     Only transitions that are *committed* may be recorded. What the teacher says behind a rejection
     depends on noises that are still to be used: an average over such rows would tell the draft of
@@ -46,71 +77,70 @@ class SourceRecord:
 
     def __init__(self, samples: int, recycle: bool | str, device: torch.device) -> None:
         self.compares = recycle is True
-        """Whether evidence is wanted."""
+        """Whether the sources are to be compared."""
         self._source = SOURCES.index(recycle) if isinstance(recycle, str) else DRAFTER
-        self._rejected = torch.zeros(samples, len(SOURCES), device=device)
-        self._counted = torch.zeros(samples, 1, device=device)
+        zero = torch.zeros(samples, device=device)
+        self._sums = Evidence(zero[:, None].repeat(1, len(SOURCES)), zero, zero)
 
-    def choose(self) -> Tensor:
-        """The source of each sample's next window, [B] int64; the control variate at first."""
-        if not self.compares:
-            return torch.full_like(self._counted[:, 0], self._source, dtype=torch.int64)
-        return (self._rejected / self._counted.clamp(min=1e-6)).argmin(1)
+    def source(self) -> Tensor:
+        """The source of each sample's next window, [B] int64; at first the response."""
+        if self.compares:
+            return self._sums.rejected.argmin(1)
+        return torch.full_like(self._sums.dot, self._source, dtype=torch.int64)
 
-    def update(self, rejection: Tensor, committed: Tensor) -> None:
-        """Add a round's evidence.
+    def response(self) -> Tensor:
+        """By how much the teacher's prediction follows its state, [B]; 0 at first."""
+        return self._sums.dot / self._sums.square.clamp(min=1e-12)
 
-        Parameters
-        ----------
-        rejection : Tensor, shape [3, B, P]
-            Probability that each source's draft of each transition is rejected.
-        committed : Tensor, shape [B, P], bool
-            Transitions that were made, and that the teacher had seen before.
-        """
-        evidence = torch.where(committed, rejection, 0.0).sum(2).T
-        self._rejected = _MEMORY * self._rejected + evidence
-        self._counted = _MEMORY * self._counted + committed.sum(1, keepdim=True)
+    def update(self, new: Evidence) -> None:
+        """Add a round's evidence; older evidence fades."""
+        pairs = zip(self._sums, new, strict=True)
+        self._sums = Evidence(*(_MEMORY * old + add for old, add in pairs))
 
     def keep(self, samples: Tensor) -> None:
         """Forget all samples but these; ``samples [B]`` is a mask."""
-        self._rejected, self._counted = self._rejected[samples], self._counted[samples]
+        self._sums = Evidence(*(part[samples] for part in self._sums))
 
 
 def evidence(
     draft: Draft,
     prediction: Prediction,
     k: Tensor,
-    target_means: Tensor,
+    teacher: Tensor,
     length: Tensor,
     advance: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """How each source would have fared: the arguments of :meth:`SourceRecord.update`.
+) -> Evidence:
+    """What a round tells: committed transitions only (see :class:`SourceRecord`).
 
     Parameters
     ----------
     draft : Draft
-        With candidates.
     prediction : Prediction
     k : Tensor, shape [B], int64
         Transitions before the round.
-    target_means : Tensor, shape [B, W, ...]
+    teacher : Tensor, shape [B, W, ...]
+        What the teacher predicted, as a guess.
     length, advance : Tensor, shape [B], int32
-
-    Returns
-    -------
-    rejection : Tensor, shape [3, B, P]
-        ``erf(delta / sqrt(8))`` of a draft around each candidate's mean.
-    committed : Tensor, shape [B, P], bool
     """
-    assert draft.candidates is not None
     P = draft.means.shape[1]
     step = torch.arange(P, device=k.device)
-    at = (k[:, None] + step).clamp(max=len(prediction.sigma) - 1)
-    a, b, sigma = (
-        column[at].view(*at.shape, *[1] * (draft.means.dim() - 2))
-        for column in (prediction.a, prediction.b, prediction.sigma)
-    )
-    means = a * draft.states[:, :P] + b * draft.candidates
-    delta = ((means - target_means[:, :P]) / sigma).flatten(3).norm(dim=3)
     made = step < torch.minimum(advance, length - 1)[:, None]
-    return torch.erf(delta / math.sqrt(8.0)), made & draft.recycled
+    counted = made & draft.recycled
+
+    def total(terms: Tensor) -> Tensor:
+        return torch.where(counted, terms, 0.0).sum(-1)
+
+    moved = (draft.states[:, :P] - draft.x_old).flatten(2)
+    followed = (teacher[:, :P] - draft.said).flatten(2)
+    rejected = moved.new_zeros(len(k), len(SOURCES))
+    if draft.candidates is not None:
+        at = (k[:, None] + step).clamp(max=len(prediction.sigma) - 1)
+        error = (draft.candidates - teacher[:, :P]).flatten(3).norm(dim=3)
+        delta = error * (prediction.b[at].abs() / prediction.sigma[at])
+        # 1 - 2 Phi(-delta / 2)
+        rejected = total(torch.erf(delta / math.sqrt(8.0))).T
+    return Evidence(
+        rejected,
+        total((moved * followed).sum(2)),
+        total(moved.square().sum(2)),
+    )
