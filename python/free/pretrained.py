@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from free.drafters.feature import FeatureDrafter
-from free.models.checkpoint import bundle_path, load_network
+from free.models.checkpoint import bundle_path, load_network, load_sampling
 from free.models.dit import DiT
 from free.models.drafter import DrafterNet
 
@@ -29,6 +29,8 @@ def load_pretrained(
     -------
     teacher : DiT
     drafter : FeatureDrafter
+        Its ``sampling`` are the settings measured to serve it best:
+        ``SpeculativeSampler(teacher, drafter, schedule, **drafter.sampling)``.
 
     Raises
     ------
@@ -40,4 +42,4 @@ def load_pretrained(
     network = load_network(folder / "drafter", "drafter", device)
     assert isinstance(teacher, DiT)
     assert isinstance(network, DrafterNet)
-    return teacher, FeatureDrafter(network, teacher)
+    return teacher, FeatureDrafter(network, teacher, load_sampling(folder / "drafter"))

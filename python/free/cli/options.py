@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import typer
 
-__all__ = ["bad_input_to_usage_error", "parse_device", "parse_labels"]
+__all__ = ["PAPER", "bad_input_to_usage_error", "drafting_settings", "parse_device", "parse_labels"]
+
+#: The paper's settings, and those of a drafter that recommends none.
+PAPER: dict[str, Any] = {"window": 8, "sweeps": None, "recycle": False}
 
 
 def parse_labels(text: str) -> list[int]:
@@ -28,6 +32,42 @@ def parse_labels(text: str) -> list[int]:
             raise ValueError(f"labels must look like 0-9 or 1,4-6, got {text!r}")
         labels.extend(range(first, last + 1))
     return labels
+
+
+def drafting_settings(
+    recommended: dict[str, Any],
+    paper: bool,
+    window: int | None,
+    sweeps: int | None,
+    recycle: str | None,
+) -> dict[str, Any]:
+    """``window``, ``sweeps`` and ``recycle`` of the sampler from the command line's options.
+
+    Parameters
+    ----------
+    recommended : dict
+        The drafter's own, where no option is given.
+    paper : bool
+        The paper's settings instead; only the window may be chosen besides.
+    window, sweeps, recycle
+        As given, or None. ``sweeps`` 0 is autoregression; ``recycle`` also takes "off" and
+        "best".
+
+    Raises
+    ------
+    ValueError
+        If ``paper`` is joined by ``sweeps`` or ``recycle``.
+    """
+    if paper and (sweeps is not None or recycle is not None):
+        raise ValueError("--paper must come without --sweeps and --recycle, which it sets")
+    settings = PAPER | ({} if paper else recommended)
+    if window is not None:
+        settings["window"] = window
+    if sweeps is not None:
+        settings["sweeps"] = sweeps or None
+    if recycle is not None:
+        settings["recycle"] = {"off": False, "best": True}.get(recycle, recycle)
+    return settings
 
 
 def parse_device(text: str) -> torch.device:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 from torch import Tensor
 from tqdm import tqdm
 
-from free.cli.options import bad_input_to_usage_error, parse_device, parse_labels
+from free.cli.options import (
+    bad_input_to_usage_error,
+    drafting_settings,
+    parse_device,
+    parse_labels,
+)
 from free.files import check_writable, write_atomic, write_json
 from free.picture import check_drawable, check_picture_suffix, image_grid
 from free.pretrained import load_pretrained
@@ -31,8 +36,33 @@ def sample(
     per_label: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 1,
     steps: Annotated[int, typer.Option(help="Transitions of the sampler, 2 to 1000.")] = 250,
     window: Annotated[
-        int, typer.Option(help="Teacher rows of a round; 1 is the plain sampler.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            help="Teacher rows of a round; 1 is the plain sampler. Default: the model's, else 8."
+        ),
+    ] = None,
+    sweeps: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Drafter calls a round, each for the whole window; 0 is autoregression. "
+            "Default: the model's.",
+        ),
+    ] = None,
+    recycle: Annotated[
+        str | None,
+        typer.Option(
+            help="What to make of the teacher's rows behind a rejection: response, "
+            "control_variate, reuse, drafter, best (whichever has done best so far), or off. "
+            "Default: the model's."
+        ),
+    ] = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="As in the paper: autoregression, nothing recycled.")
+    ] = False,
+    drafter: Annotated[
+        str, typer.Option(help="trained, or frozen: no training, the last prediction kept.")
+    ] = "trained",
     cfg: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.5,
     seed: Annotated[int, typer.Option(help="Image i is drawn with seed + i.")] = 0,
     batch_size: Annotated[
@@ -59,6 +89,10 @@ def sample(
     `free sample --labels 0-9 --compare`
 
     `free sample --labels 7 --per-label 20 --window 4 --out sevens.png --json report.json`
+
+    `free sample --paper --window 8 --compare`
+
+    `free sample --drafter frozen --compare`
     """
     with bad_input_to_usage_error():
         check_writable(out, "--out")
@@ -68,11 +102,20 @@ def sample(
         if json_path is not None:
             check_writable(json_path, "--json")
         classes = [label for label in parse_labels(labels) for _ in range(per_label)]
-        teacher, drafter = load_pretrained(model, parse_device(device))
+        if drafter not in ("trained", "frozen"):
+            raise ValueError(f"--drafter must be trained or frozen, got {drafter!r}")
+        teacher, trained = load_pretrained(model, parse_device(device))
+        settings = drafting_settings(trained.sampling, paper, window, sweeps, recycle)
         check_drawable(teacher.sample_shape)
         schedule = Schedule.ddpm(steps)
         samplers: dict[str, SpeculativeSampler | SequentialSampler] = {
-            "free": SpeculativeSampler(teacher, drafter, schedule, window, cfg)
+            "free": SpeculativeSampler(
+                teacher,
+                trained if drafter == "trained" else drafter,
+                schedule,
+                cfg_scale=cfg,
+                **settings,
+            )
         }
         if compare:
             samplers["plain"] = SequentialSampler(teacher, schedule, cfg)
@@ -87,14 +130,14 @@ def sample(
         }
         if json_path is not None:
             record = {name: json.loads(report.to_json()) for name, (_, report) in runs.items()}
-            write_json(json_path, {"model": model, "labels": classes, "window": window, **record})
+            write_json(json_path, {"model": model, "labels": classes, **settings, **record})
         rows = [(titles[name], samples) for name, (samples, _) in runs.items()]
         picture = image_grid(rows, [str(label) for label in classes])
         write_atomic(out, picture.save)
 
     typer.echo(
-        f"\n{len(classes)} images, {steps} steps, guidance {cfg:g}, window {window}, "
-        f"batches of {min(batch_size, len(classes))}:"
+        f"\n{len(classes)} images, {steps} steps, guidance {cfg:g}, "
+        f"batches of {min(batch_size, len(classes))}, {_in_words(settings)}:"
     )
     for line in _describe({name: report for name, (_, report) in runs.items()}):
         typer.echo("  " + line)
@@ -118,6 +161,17 @@ def _draw(
             parts.append(samples.cpu())
             reports.append(report)
     return torch.cat(parts), Report.merge(reports)
+
+
+def _in_words(settings: dict[str, Any]) -> str:
+    """How windows are drafted."""
+    sweeps, recycle = settings["sweeps"], settings["recycle"]
+    ways = {True: "recycled: best so far", False: "nothing recycled"}
+    return (
+        f"window {settings['window']}, "
+        + ("autoregression, " if sweeps is None else f"{sweeps} sweep{'s' * (sweeps > 1)}, ")
+        + ways.get(recycle, f"recycled: {recycle}")
+    )
 
 
 def _describe(reports: dict[str, Report]) -> list[str]:

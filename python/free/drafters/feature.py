@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from free.drafters.protocol import Anchored, DraftingBatch
@@ -23,6 +25,9 @@ class FeatureDrafter:
     network : DrafterNet
     teacher : DiT
         Whose label embeddings the network is given; it has none of its own.
+    sampling : dict, optional
+        Settings of :class:`free.SpeculativeSampler` that it serves best with; kept as the
+        attribute ``sampling``.
 
     Raises
     ------
@@ -30,7 +35,9 @@ class FeatureDrafter:
         If the network was made for another architecture than the teacher's.
     """
 
-    def __init__(self, network: DrafterNet, teacher: DiT) -> None:
+    def __init__(
+        self, network: DrafterNet, teacher: DiT, sampling: dict[str, Any] | None = None
+    ) -> None:
         if network.config != teacher.config:
             raise ValueError(
                 f"network must be made for the teacher's config {teacher.config}, "
@@ -38,6 +45,7 @@ class FeatureDrafter:
             )
         self.network = network
         self.teacher = teacher
+        self.sampling = dict(sampling or {})
         self._batch: DraftingBatch | None = None
 
     def begin(self, batch: DraftingBatch) -> None:

@@ -20,7 +20,7 @@ from free.files import write_atomic, write_json
 from free.models.dit import DiT, DiTConfig
 from free.models.drafter import DrafterNet
 
-__all__ = ["EMBEDDED", "bundle_path", "load_network", "load_state", "save_network"]
+__all__ = ["EMBEDDED", "bundle_path", "load_network", "load_sampling", "load_state", "save_network"]
 
 _ASSETS = Path(__file__).resolve().parent.parent / "assets"
 #: Bundles that come with the package.
@@ -51,6 +51,7 @@ def save_network(
     folder: str | Path,
     training: dict[str, Any] | None = None,
     dtype: torch.dtype | None = None,
+    sampling: dict[str, Any] | None = None,
 ) -> None:
     """Write a network to ``folder``, each file atomically.
 
@@ -62,6 +63,8 @@ def save_network(
         How it was trained; kept in ``config.json``.
     dtype : torch.dtype, optional
         Precision to store floating-point values in; default as they are.
+    sampling : dict, optional
+        Of a drafter: the settings it serves best with; see :func:`load_sampling`.
     """
     folder = Path(folder)
     kind = next(key for key, cls in _KINDS.items() if type(network) is cls)
@@ -74,6 +77,8 @@ def save_network(
     config = {"kind": kind, "architecture": dataclasses.asdict(network.config)}
     if training is not None:
         config["training"] = training
+    if sampling is not None:
+        config["sampling"] = sampling
     write_json(folder / "config.json", config)
 
 
@@ -108,6 +113,28 @@ def load_network(
     network = _KINDS[kind](architecture)
     load_state(network, folder / "model.safetensors")
     return network.to(device).eval().requires_grad_(False)
+
+
+def load_sampling(folder: str | Path) -> dict[str, Any]:
+    """The sampler's settings that a drafter's ``config.json`` recommends.
+
+    Returns
+    -------
+    dict
+        Some of ``window``, ``sweeps`` and ``recycle`` of :class:`free.SpeculativeSampler`, which
+        checks their values; empty if nothing is recommended.
+
+    Raises
+    ------
+    ValueError
+        If there are other keys.
+    """
+    path = Path(folder) / "config.json"
+    sampling = json.loads(path.read_text(encoding="utf-8")).get("sampling", {})
+    known = {"window", "sweeps", "recycle"}
+    if not isinstance(sampling, dict) or not sampling.keys() <= known:
+        raise ValueError(f"sampling in {path} must have keys {sorted(known)}, got {sampling!r}")
+    return sampling
 
 
 def load_state(network: nn.Module, path: Path) -> None:
