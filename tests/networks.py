@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from free import TeacherOutput
-from free.drafters import DraftingBatch
+from free.drafters import Anchored, DraftingBatch
 from free.models.output import TeacherRows
+from free.prediction import eps_from_image, image_from_eps
 
 
 def randomized(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -63,19 +64,38 @@ class Carry(NamedTuple):
 
 class CallableDrafter:
     """Any teacher-like callable as a drafter. Its carry proves that the sampler hands on the carry
-    of the right step.
+    of an earlier step; ``in_turn``, of the step before, as it must where states are drafted one
+    after the other.
     """
 
-    def __init__(self, guess: Any, strength: float = 1.0) -> None:
-        self.guess, self.strength = guess, strength
+    def __init__(self, guess: Any, strength: float = 1.0, in_turn: bool = False) -> None:
+        self.guess, self.strength, self.in_turn = guess, strength, in_turn
 
     def begin(self, batch: DraftingBatch) -> None:
-        self.batch = batch
+        self.table = batch.table
 
     def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
-        assert torch.equal(carry.k + 1, k)
-        eps = self.guess(x, self.batch.table.timesteps[k], y).eps
+        steps = k - carry.k
+        assert (steps == 1).all() if self.in_turn else (steps > 0).all()
+        eps = self.guess(x, self.table.timesteps[k], y).eps
         return self.strength * eps, Carry(k)
 
     def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Carry:
         return Carry(teacher_output.k[rows])
+
+
+class AnchoredDrafter(CallableDrafter):
+    """The callable's x0 at a state, less the one at the mean that led there, as a change of x0."""
+
+    def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Anchored) -> tuple[Tensor, Anchored]:
+        states, signal = torch.cat([x, carry.mean]), self.table.signal[k]
+        eps, _ = super().predict(states, k.repeat(2), y.repeat(2), Carry(carry.feature.k.repeat(2)))
+        at_state, at_mean = image_from_eps(states, eps, signal.repeat(2)).chunk(2)
+        image = carry.image + at_state - at_mean
+        eps = eps_from_image(x, image, signal)
+        return eps, Anchored(Carry(k), image, self.table.mean(k, x, eps))
+
+    def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Anchored:
+        eps, x, k = teacher_output.eps[rows], teacher_output.x[rows], teacher_output.k[rows]
+        image = image_from_eps(x, eps, self.table.signal[k])
+        return Anchored(Carry(k), image, self.table.mean(k, x, eps))
