@@ -1,117 +1,249 @@
-"""Drafting by autoregression, and the rule that makes it exact."""
+"""Drafting a window: autoregression, sweeps, recycling, and the rule that makes them exact."""
+
+from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from free import Schedule
-from free.drafters import DraftingBatch
-from free.drafting import draft_window
+from free import FrozenDrafter, Schedule, TeacherOutput
+from free.drafters import Drafter, DraftingBatch
+from free.drafting import Draft, draft_window
+from free.models.output import TeacherRows
+from free.prediction import Prediction
+from free.recycling import Recycled, recycle
 from free.schedule import Table
-from tests.networks import CallableDrafter, Carry, MixtureTeacher
+from free.sources import DRAFTER, RESPONSE, REUSE, SOURCES
+from tests.networks import CallableDrafter, MixtureTeacher
 
 TABLE = Table.of(Schedule.ddpm(20), "cpu")
-K = torch.tensor([0, 4, 17])
+PREDICTION = Prediction.of(TABLE)
+TEACHER = MixtureTeacher(3)
+K = torch.tensor([1, 4, 12])
 Y = torch.tensor([0, 1, 2])
+W = 5
 
 
-def _drafter() -> CallableDrafter:
-    drafter = CallableDrafter(MixtureTeacher(3), strength=0.9)
+def past_of(known: list[int]) -> tuple[Recycled, Tensor]:
+    """A teacher call on five rows of each sample, ``known[b]`` of which are still ahead; and a
+    state near the discarded one.
+    """
+    generator = torch.Generator().manual_seed(1)
+    states = torch.randn(len(K), W, 3, generator=generator)
+    advance = torch.tensor([W + 1 - count for count in known], dtype=torch.int32)
+    length = torch.full((3,), W, dtype=torch.int32)
+    k = (K - advance)[:, None] + torch.arange(W)
+    x_rows, k_rows = states.flatten(0, 1), k.flatten().clamp(0, 18)
+    out = TEACHER(x_rows, TABLE.timesteps[k_rows], Y.repeat_interleave(W))
+    guess = PREDICTION.from_eps(k_rows, x_rows, out.eps)
+    past = recycle(TeacherRows(*out, x_rows, k_rows), guess, length, advance, W, True)
+    return past, past.rows.x[past.row[:, 1]] + 0.05
+
+
+def drafts(
+    noise: Tensor,
+    known: list[int],
+    source: int = DRAFTER,
+    sweeps: int | None = None,
+    length: list[int] | None = None,
+    response: float = 0.3,
+    compare: bool = False,
+    drafter: Drafter | None = None,
+) -> Draft:
+    drafter = drafter or CallableDrafter(MixtureTeacher(3, shift=0.1))
     drafter.begin(DraftingBatch(TABLE, None))
-    return drafter
+    past, x = past_of(known)
+    rows = torch.tensor(length or [noise.shape[1] + 1] * 3, dtype=torch.int32)
+    sources, responses = torch.full((3,), source), torch.full((3,), response)
+    state = (drafter, PREDICTION, x, K, Y, past, noise, rows, sweeps, sources, responses, compare)
+    return draft_window(*state)
 
 
-def _draft(noise: torch.Tensor, length: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    x = torch.linspace(-1, 1, 9).view(3, 3)
-    carry = Carry(K - 1)
-    lengths = torch.tensor(length, dtype=torch.int32)
-    return draft_window(_drafter().predict, TABLE, x, K, Y, carry, noise, lengths)
-
-
-def test_window_is_the_drafters_own_trajectory() -> None:
-    noise = torch.randn(3, 2, 3)
-    states, means = _draft(noise, [3, 3, 3])
-    assert states.shape == (3, 3, 3)
-    assert means.shape == (3, 2, 3)
-    drafter = _drafter()
-    for j in range(2):
-        eps, _ = drafter.predict(states[:, j], K + j, Y, Carry(K + j - 1))
-        torch.testing.assert_close(means[:, j], TABLE.mean(K + j, states[:, j], eps))
+def test_autoregression_is_the_drafters_own_trajectory() -> None:
+    noise = torch.randn(3, 4, 3)
+    states, means = drafts(noise, [1, 1, 1])[:2]
+    assert states.shape == (3, 5, 3)
+    assert means.shape == (3, 4, 3)
+    network = MixtureTeacher(3, shift=0.1)
+    for j in range(4):
+        eps = network(states[:, j], TABLE.timesteps[K + j], Y).eps
+        expected = TABLE.mean(K + j, states[:, j], eps)
+        torch.testing.assert_close(means[:, j], expected, rtol=1e-4, atol=1e-5)
         expected = means[:, j] + TABLE.sigma[K + j, None] * noise[:, j]
         torch.testing.assert_close(states[:, j + 1], expected)
 
 
-def test_a_mean_never_sees_its_own_or_later_noise() -> None:
-    noise = torch.randn(3, 3, 3)
-    _, means = _draft(noise, [4, 4, 3])
-    for j in range(3):
+@pytest.mark.parametrize("known", [[1, 1, 1], [1, 3, 5]])
+def test_enough_sweeps_are_autoregression(known: list[int]) -> None:
+    noise = torch.randn(3, 4, 3)
+    exact = drafts(noise, known)
+    errors = []
+    for sweeps in (1, 2, 3, 4):
+        swept = drafts(noise, known, sweeps=sweeps)
+        assert swept.calls == sweeps
+        errors.append((swept.means - exact.means).abs().amax((0, 2)))
+        assert errors[-1][:sweeps].max() < 1e-4  # each sweep settles one more transition
+    assert errors[0][1:].max() > 1e-3
+    assert exact.calls == 4
+
+
+@pytest.mark.parametrize("source", range(len(SOURCES)))
+@pytest.mark.parametrize("sweeps", [None, 1, 2])
+def test_a_mean_never_sees_its_own_or_later_noise(source: int, sweeps: int | None) -> None:
+    noise, known = torch.randn(3, 4, 3), [1, 3, 5]
+    means = drafts(noise, known, source, sweeps).means
+    for j in range(4):
         other = noise.clone()
-        other[:, j:] = torch.randn(3, 3 - j, 3)
-        _, changed = _draft(other, [4, 4, 3])
-        torch.testing.assert_close(changed[:2, : j + 1], means[:2, : j + 1], rtol=0, atol=0)
-        if j < 2:
-            assert (changed[:2, j + 1] - means[:2, j + 1]).abs().max() > 1e-3
+        other[:, j:] = torch.randn(3, 4 - j, 3)
+        changed = drafts(other, known, source, sweeps).means
+        torch.testing.assert_close(changed[:, : j + 1], means[:, : j + 1], rtol=0, atol=0)
+        if j < 3:
+            assert (changed[:, j + 1] - means[:, j + 1]).abs().max() > 1e-3
 
 
-def test_lengths_change_nothing_within_them() -> None:
+@pytest.mark.parametrize("sweeps", [None, 2])
+def test_lengths_change_nothing_within_them(sweeps: int | None) -> None:
     """A sample near its end drafts less; what it does draft is the same."""
-    noise = torch.randn(3, 3, 3)
-    states, means = _draft(noise, [4, 4, 3])
-    shorter_states, shorter_means = _draft(noise, [1, 4, 2])
-    for sample, rows in enumerate([1, 4, 2]):
-        torch.testing.assert_close(shorter_states[sample, :rows], states[sample, :rows])
-        torch.testing.assert_close(shorter_means[sample, : rows - 1], means[sample, : rows - 1])
+    noise, known = torch.randn(3, 4, 3), [2, 3, 5]
+    full = drafts(noise, known, RESPONSE, sweeps)
+    shorter = drafts(noise, known, RESPONSE, sweeps, length=[1, 5, 3])
+    for sample, rows in enumerate([1, 5, 3]):
+        kept = slice(0, rows - 1)
+        torch.testing.assert_close(shorter.means[sample, kept], full.means[sample, kept])
+        torch.testing.assert_close(shorter.states[sample, :rows], full.states[sample, :rows])
+
+
+def test_samples_are_drafted_independently() -> None:
+    noise, known = torch.randn(3, 4, 3), [2, 4, 5]
+    together = drafts(noise, known, REUSE, 2)
+    other = noise.clone()
+    other[1] += 1
+    changed = drafts(other, known, REUSE, 2)
+    for sample in (0, 2):
+        torch.testing.assert_close(changed.means[sample], together.means[sample], rtol=0, atol=0)
+
+
+def test_what_each_source_makes_of_a_recycled_row() -> None:
+    """Against the formulas, at a window of which the teacher has seen three transitions."""
+    noise, known, j = torch.zeros(3, 4, 3), [4, 4, 4], 1
+    past, _ = past_of(known)
+    network = MixtureTeacher(3, shift=0.1)
+
+    def image(x: Tensor, teacher: MixtureTeacher) -> Tensor:
+        return PREDICTION.from_eps(K + j, x, teacher(x, TABLE.timesteps[K + j], Y).eps)
+
+    for source, name in enumerate(SOURCES):
+        draft = drafts(noise, known, source, sweeps=None, compare=True)
+        x, x_old = draft.states[:, j], past.rows.x[past.row[:, j + 1]]
+        expected = {
+            "response": image(x_old, TEACHER) + 0.3 * (x - x_old),
+            "reuse": image(x_old, TEACHER),
+            "control_variate": image(x_old, TEACHER) + image(x, network) - image(x_old, network),
+            "drafter": image(x, network),
+        }
+        mean = PREDICTION.mean(K + j, x, expected[name])
+        torch.testing.assert_close(draft.means[:, j], mean, rtol=1e-4, atol=1e-4)
+        assert draft.recycled.tolist() == [[True, True, True, False]] * 3
+        assert draft.candidates is not None
+        for other, candidate in zip(SOURCES, draft.candidates[:, :, j], strict=True):
+            torch.testing.assert_close(candidate, expected[other], rtol=1e-4, atol=1e-4)
 
 
 def test_one_row_needs_no_drafter() -> None:
-    x = torch.randn(3, 3)
-    lengths = torch.ones(3, dtype=torch.int32)
-    states, means = draft_window(
-        lambda *_: pytest.fail("called"), TABLE, x, K, Y, None, torch.empty(3, 0, 3), lengths
+    x, rows = torch.randn(3, 3), torch.ones(3, dtype=torch.int32)
+    draft = draft_window(
+        None, PREDICTION, x, K, Y, None, x[:, None, :][:, :0], rows, 1, K, K.float(), False
     )
-    torch.testing.assert_close(states, x[:, None])
-    assert means.shape == (3, 0, 3)
+    torch.testing.assert_close(draft.states, x[:, None])
+    assert draft.means.shape == (3, 0, 3)
+    assert draft.calls == 0
 
 
-def test_tuple_carries_follow_their_rows() -> None:
-    seen = []
+class Recorded(FrozenDrafter):
+    """Keeps eps, and notes what it was asked."""
 
-    def predict(x, k, y, carry):
-        seen.append((y.tolist(), carry[0].tolist(), carry[1]))
-        return torch.zeros_like(x), carry
+    def __init__(self, carry: Any = None, eps: float = 0.0) -> None:
+        super().__init__("eps")
+        self.first, self.eps, self.seen = carry, eps, []
 
-    carry = (torch.tensor([10, 20, 30]), None)
-    lengths = torch.tensor([2, 1, 3], dtype=torch.int32)
-    draft_window(predict, TABLE, torch.zeros(3, 2), K, Y, carry, torch.zeros(3, 2, 2), lengths)
-    assert seen == [([0, 2], [10, 30], None), ([2], [30], None)]
+    def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Any:
+        return self.first or (teacher_output.k[rows], None)
 
-
-def test_non_finite_drafts_are_refused() -> None:
-    def predict(x, k, y, carry):
+    def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Any) -> tuple[Tensor, Any]:
+        self.seen.append((y.tolist(), k.tolist(), carry[0].tolist(), carry[1]))
         eps = torch.zeros_like(x)
-        eps[1] = torch.nan
-        return eps, carry
+        eps[1:2] = self.eps
+        return eps, (k, None)
 
-    lengths = torch.full((3,), 2, dtype=torch.int32)
+
+def test_carries_follow_their_rows() -> None:
+    """Autoregression: from the drafter itself, unless the teacher saw the transition before."""
+    drafter, noise = Recorded(), torch.zeros(3, 2, 3)
+    drafts(noise, [1, 1, 3], length=[2, 1, 3], drafter=drafter)
+    assert drafter.seen == [([0, 2], [1, 12], [0, 11], None), ([2], [13], [12], None)]
+    drafter = Recorded()
+    drafts(noise, [1, 1, 3], sweeps=1, drafter=drafter)
+    _, k, carry, _ = drafter.seen[0]
+    assert k == [1, 2, 4, 5, 12, 13]
+    assert carry == [0, 0, 3, 3, 11, 12]  # of the nearest transition that the teacher has seen
+
+
+def test_bad_drafters_are_refused() -> None:
+    noise = torch.zeros(3, 1, 3)
     with pytest.raises(
         FloatingPointError,
         match=r"drafter returned a non-finite eps at step \[4\] for sample \[1\]",
     ):
-        draft_window(predict, TABLE, torch.zeros(3, 2), K, Y, None, torch.zeros(3, 1, 2), lengths)
+        drafts(noise, [1, 1, 1], drafter=Recorded(eps=torch.nan))
+
+    class Short(Recorded):
+        def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Any) -> tuple[Tensor, Any]:
+            return x[:1], carry
+
+    with pytest.raises(ValueError, match=r"drafter must return an eps of shape \[3, 3\]"):
+        drafts(noise, [1, 1, 1], drafter=Short())
+    with pytest.raises(TypeError, match="carry must be a tensor, a tuple of tensors or None"):
+        drafts(noise, [1, 1, 1], drafter=Recorded(carry={"a": K}))
 
 
-def test_a_draft_of_another_shape_is_refused() -> None:
-    lengths = torch.full((3,), 2, dtype=torch.int32)
-    arguments = (TABLE, torch.zeros(3, 2), K, Y, None, torch.zeros(3, 1, 2), lengths)
-    with pytest.raises(
-        ValueError, match=r"drafter must return an eps of shape \[3, 2\], got \[1, 2\]"
-    ):
-        draft_window(lambda x, k, y, carry: (x[:1], carry), *arguments)
+def test_schedules_without_x0_draft_eps() -> None:
+    flow = Schedule([3, 2, 1, 0], [1.0] * 4, [-0.25] * 4, [0.5, 0.4, 0.3, 0.0])
+    prediction = Prediction.of(Table.of(flow, "cpu"))
+    x, eps = torch.randn(2, 3, 4)
+    k = torch.tensor([0, 1, 2])
+    assert prediction.signal is None
+    torch.testing.assert_close(prediction.from_eps(k, x, eps), eps)
+    torch.testing.assert_close(prediction.mean(k, x, eps), x - 0.25 * eps)
 
 
-def test_other_carries_are_refused() -> None:
-    lengths = torch.tensor([2, 1, 2], dtype=torch.int32)
-    arguments = (TABLE, torch.zeros(3, 2), K, Y, {"a": K}, torch.zeros(3, 1, 2), lengths)
-    with pytest.raises(
-        TypeError, match="carry must be a tensor, a tuple of tensors or None, got dict"
-    ):
-        draft_window(lambda x, k, y, carry: (x, carry), *arguments)
+def test_prediction_is_the_table_rewritten() -> None:
+    x, eps = torch.randn(2, 18, 5)
+    k = torch.arange(18)
+    image = PREDICTION.from_eps(k, x, eps)
+    torch.testing.assert_close(
+        PREDICTION.mean(k, x, image), TABLE.mean(k, x, eps), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_teacher_output_of_a_discarded_row_is_that_transitions() -> None:
+    past, _ = past_of([1, 3, 5])
+    assert past.known.tolist() == [1, 3, 5]
+    k = past.rows.k[past.row]
+    for b, known in enumerate([1, 3, 5]):
+        wanted = K[b] - 1 + torch.arange(5).clamp(max=known - 1)
+        assert k[b].tolist() == wanted.tolist()
+
+
+def test_without_recycling_only_the_row_of_the_transition_made_is_kept() -> None:
+    rows = TeacherRows(*TeacherOutput(torch.zeros(7, 2)), torch.zeros(7, 2), torch.arange(7))
+    length, advance = torch.tensor([4, 3]).int(), torch.tensor([2, 3]).int()
+    past = recycle(rows, rows.eps, length, advance, 4, discarded=False)
+    assert past.row.tolist() == [[1] * 4, [6] * 4]
+    assert past.known.tolist() == [1, 1]
+    kept = recycle(rows, rows.eps, length, advance, 4, discarded=True)
+    assert kept.row.tolist() == [[1, 2, 3, 3], [6] * 4]
+    assert kept.known.tolist() == [3, 1]
+    assert kept.bytes == 7 * (2 * 4 + 2 * 4 + 2 * 4 + 8)
+    assert kept.keep(torch.tensor([False, True])).row.tolist() == [[6] * 4]

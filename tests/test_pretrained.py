@@ -29,6 +29,16 @@ def test_parallel_efficiency(trained: Report) -> None:
     assert trained.parallel_efficiency > 4.0
 
 
+def test_recommended_settings() -> None:
+    """Twice the advance of the paper's way of drafting at most half the drafter's calls."""
+    assert DRAFTER.sampling == {"window": 16, "sweeps": 1, "recycle": "response"}
+    schedule = Schedule.ddpm()
+    sampler = SpeculativeSampler(TEACHER, DRAFTER, schedule, cfg_scale=1.5, **DRAFTER.sampling)
+    report = sampler.sample(torch.arange(10), seed=50).report
+    assert report.parallel_efficiency > 8.5
+    assert report.drafter_calls <= report.rounds
+
+
 def test_training_made_the_drafter_better(trained: Report) -> None:
     network = DrafterNet(TEACHER.config).eval().requires_grad_(False)
     untrained = _report(FeatureDrafter(network, TEACHER))

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from free import Schedule, SequentialSampler, SpeculativeSampler, TeacherOutput, load_pretrained
+from free import (
+    FrozenDrafter,
+    Schedule,
+    SequentialSampler,
+    SpeculativeSampler,
+    TeacherOutput,
+    load_pretrained,
+)
 from tests.networks import CallableDrafter, MixtureTeacher
 
 TEACHER = MixtureTeacher(4)
@@ -28,6 +35,51 @@ def test_window_of_one_is_the_sequential_sampler(cfg_scale: float) -> None:
     assert one.report.rounds == plain.report.rounds == 30
     assert one.report.parallel_efficiency == 1.0
     assert one.report.drafter_calls == one.report.proposed == 0
+    recycled = _sampler(1, cfg_scale=cfg_scale, recycle=True).sample(labels, seeds)
+    torch.testing.assert_close(recycled.samples, one.samples, rtol=0, atol=0)
+
+
+def test_recycling_shares_its_noise_with_the_sequential_sampler() -> None:
+    """A transition has one noise there too: while drafts stand, both samplers go the same way."""
+    perfect = _sampler(8, CallableDrafter(TEACHER), recycle=True).sample([0, 1], 3)
+    assert perfect.report.acceptance == 1.0
+    plain = SequentialSampler(TEACHER, SCHEDULE).sample([0, 1], 3)
+    torch.testing.assert_close(perfect.samples, plain.samples, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("sweeps", [1, 3])
+def test_sweeps_are_drafter_calls(sweeps: int) -> None:
+    report = _sampler(8, sweeps=sweeps).sample([0, 1, 2]).report
+    drafting = sum(report.examined_by_step) > 0
+    assert drafting
+    assert sweeps <= report.drafter_calls <= sweeps * report.rounds
+
+
+def test_kept_bytes_are_those_of_a_teacher_call() -> None:
+    report = _sampler(8, recycle=True).sample([0, 1, 2]).report
+    rows = 3 * 8
+    assert report.kept_bytes == rows * (3 * 4 * 4 + 8)  # eps, state and guess; transition
+
+
+def test_frozen_by_name() -> None:
+    named = SpeculativeSampler(TEACHER, "frozen", SCHEDULE, 4, recycle=True).sample([0, 1])
+    built = _sampler(4, FrozenDrafter(), recycle=True).sample([0, 1])
+    torch.testing.assert_close(named.samples, built.samples, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sweeps": 0}, "sweeps must be None or an integer >= 1, got 0"),
+        ({"sweeps": True}, "sweeps must be None or an integer >= 1, got True"),
+        ({"sweeps": 1.5}, "sweeps must be None or an integer >= 1, got 1.5"),
+        ({"recycle": "all"}, "recycle must be True, False or one of 'response'.* got 'all'"),
+        ({"recycle": None}, "recycle must be True, False or one of .* got None"),
+    ],
+)
+def test_bad_drafting_settings(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _sampler(4, **options)
 
 
 @pytest.mark.parametrize("window", [2, 3, 8, 29, 64])
@@ -75,8 +127,11 @@ def test_merged_reports_are_the_runs_together() -> None:
 
 
 @pytest.mark.parametrize("cfg_scale", [1.0, 1.5])
-def test_a_sample_does_not_depend_on_its_neighbours(cfg_scale: float) -> None:
-    sampler = _sampler(4, cfg_scale=cfg_scale)
+@pytest.mark.parametrize("options", [{}, {"sweeps": 1, "recycle": True}, {"recycle": "response"}])
+def test_a_sample_does_not_depend_on_its_neighbours(
+    cfg_scale: float, options: dict[str, object]
+) -> None:
+    sampler = _sampler(4, cfg_scale=cfg_scale, **options)
     labels, seeds = torch.tensor([0, 1, 0, 1, 2, 2, 0]), torch.arange(7) * 11
     batch = sampler.sample(labels, seeds).samples
     order = torch.tensor([3, 0, 6, 5, 1, 4, 2])

@@ -32,9 +32,32 @@ def test_sample_writes_picture_and_report(tmp_path: Path) -> None:
     assert record["free"]["rounds"] < 40
 
 
+def test_ways_of_drafting(tmp_path: Path) -> None:
+    """The model's own, the paper's, and single settings."""
+    out, report = tmp_path / "digits.png", tmp_path / "report.json"
+    for options, expected, words in (
+        ([], {"window": 16, "sweeps": 1, "recycle": "response"}, "1 sweep, recycled: response"),
+        (["--paper"], {"window": 8, "sweeps": None, "recycle": False}, "autoregression, nothing"),
+        (["--paper", "--window", "4"], {"window": 4, "sweeps": None, "recycle": False}, "window 4"),
+        (["--sweeps", "2", "--recycle", "best"],
+         {"window": 16, "sweeps": 2, "recycle": True}, "2 sweeps, recycled: best so far"),
+        (["--recycle", "off", "--sweeps", "0", "--drafter", "frozen"],
+         {"window": 16, "sweeps": None, "recycle": False}, "autoregression"),
+    ):  # fmt: skip
+        common = ["--labels", "3", "--steps", "12", "--out", str(out), "--json", str(report)]
+        result = RUN.invoke(app, ["sample", *common, *options])
+        assert result.exit_code == 0, result.output
+        assert words in " ".join(result.output.split())
+        record = json.loads(report.read_text())
+        assert {name: record[name] for name in expected} == expected
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--paper", "--sweeps", "1"], "--paper must come without --sweeps and --recycle"),
+        (["--recycle", "all"], "recycle must be True, False or one of"),
+        (["--drafter", "none"], "--drafter must be trained or frozen, got 'none'"),
         (["--labels", "11"], "labels must be in 0..9 or 10 (the null class), got 11"),
         (["--labels", "x"], "labels must look like 0-9"),
         (["--steps", "1"], "steps must be in 2..train_steps"),
