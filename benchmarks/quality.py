@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--model", default="mnist")
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--steps", type=int, default=250)
-    parser.add_argument("--window", type=int, default=8)
+    parser.add_argument("--window", type=int, help="another than the model's own")
     parser.add_argument("--cfg", type=float, default=1.5)
     parser.add_argument("--seed", type=int, default=0, help="another one draws other images")
     parser.add_argument(
@@ -88,11 +88,11 @@ def main() -> None:
     teacher, drafter = load_pretrained(options.model)
     schedule = Schedule.ddpm(options.steps)
     plain = f"plain, {options.steps} steps"
+    drafting = drafter.sampling | ({"window": options.window} if options.window else {})
+    free = SpeculativeSampler(teacher, drafter, schedule, cfg_scale=options.cfg, **drafting)
     samplers: dict[str, SequentialSampler | SpeculativeSampler] = {
         plain: SequentialSampler(teacher, schedule, options.cfg),
-        f"FREE, W = {options.window}": SpeculativeSampler(
-            teacher, drafter, schedule, options.window, options.cfg
-        ),
+        f"FREE, W = {free.window}": free,
     }
     for part in map(int, filter(None, options.fewer_steps.split(","))):
         samplers[f"plain, {options.steps // part} steps"] = SequentialSampler(
