@@ -139,7 +139,9 @@ def sample(
         f"\n{len(classes)} images, {steps} steps, guidance {cfg:g}, "
         f"batches of {min(batch_size, len(classes))}, {_in_words(settings)}:"
     )
-    for line in _describe({name: report for name, (_, report) in runs.items()}):
+    for line in _describe(
+        {name: report for name, (_, report) in runs.items()}, settings["recycle"] is not False
+    ):
         typer.echo("  " + line)
     typer.echo(f"picture: {out}" + (f"   report: {json_path}" if json_path else ""))
 
@@ -174,7 +176,7 @@ def _in_words(settings: dict[str, Any]) -> str:
     )
 
 
-def _describe(reports: dict[str, Report]) -> list[str]:
+def _describe(reports: dict[str, Report], same_noise: bool) -> list[str]:
     """The reports in plain words."""
     free = reports["free"]
     lines = [
@@ -191,6 +193,7 @@ def _describe(reports: dict[str, Report]) -> list[str]:
             f"plain sampler  {plain.rounds:6d} teacher rounds  {plain.seconds:7.2f} s",
             f"{plain.rounds / free.rounds:.2f} times fewer rounds, "
             + (f"{ratio:.2f} times faster" if ratio >= 1 else f"{1 / ratio:.2f} times SLOWER")
-            + "; the law of the images is the same, the draws are not",
+            + "; the law of the images is the same, "
+            + ("and so, nearly, are the draws" if same_noise else "the draws are not"),
         ]
     return lines
