@@ -41,6 +41,10 @@ RESPONSE, CONTROL_VARIATE, REUSE, DRAFTER = range(4)
 #: Weight that a round's evidence keeps in the next one: about the last five rounds count.
 _MEMORY = 0.8
 
+#: Sources may say the same, as the control variate and reuse of a frozen drafter do. Rounding,
+#: which depends on the batch, must not choose: the earlier one must be worse by this much.
+_TIE = 1e-3
+
 
 class Evidence(NamedTuple):
     """What a round tells about the sources: sums over committed transitions seen twice.
@@ -85,7 +89,8 @@ class SourceRecord:
     def source(self) -> Tensor:
         """The source of each sample's next window, [B] int64; at first the response."""
         if self.compares:
-            return self._sums.rejected.argmin(1)
+            order = torch.arange(len(SOURCES), device=self._sums.rejected.device)
+            return (self._sums.rejected + _TIE * order).argmin(1)
         return torch.full_like(self._sums.dot, self._source, dtype=torch.int64)
 
     def response(self) -> Tensor:
