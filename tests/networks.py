@@ -46,14 +46,15 @@ class MixtureTeacher:
         self.abar = torch.from_numpy(np.cumprod(1 - np.linspace(1e-4, 2e-2, 1000)))
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
-        abar = self.abar[t].float()[:, None]
-        variance = abar * self.spread**2 + 1 - abar  # [R, 1]
-        offset = x[:, None] - abar.sqrt()[:, None] * self.modes  # [R, 6, D]
-        mode_class = torch.arange(6) // 3
-        hidden = (y[:, None] != mode_class) & (y[:, None] != self.null_label)
-        logit = (-offset.square().sum(2) / (2 * variance)).masked_fill(hidden, -torch.inf)
-        pull = (logit.softmax(1)[:, :, None] * offset).sum(1)
-        return TeacherOutput((1 - abar).sqrt() * pull / variance)
+        abar = self.abar[t].float()
+        variance = abar * self.spread**2 + 1 - abar  # [R]
+        # Rows last: sums over few dimensions and modes then run along memory.
+        offset = x.T - abar.sqrt() * self.modes[:, :, None]  # [6, D, R]
+        mode_class = torch.arange(6)[:, None] // 3
+        hidden = (y != mode_class) & (y != self.null_label)
+        logit = (-offset.square().sum(1) / (2 * variance)).masked_fill(hidden, -torch.inf)
+        pull = (logit.softmax(0)[:, None] * offset).sum(0)
+        return TeacherOutput(((1 - abar).sqrt() * pull / variance).T.contiguous())
 
 
 class Carry(NamedTuple):

@@ -44,8 +44,8 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "nonlinear": Case(MixtureTeacher(2), MixtureTeacher(2, shift=0.25, spread=0.3)),
-    "nearly linear": Case(MixtureTeacher(2, spread=1.0), MixtureTeacher(2, shift=0.5, spread=1.5)),
+    "nonlinear": Case(MixtureTeacher(2), MixtureTeacher(2, shift=0.8, spread=0.3)),
+    "nearly linear": Case(MixtureTeacher(2, spread=1.0), MixtureTeacher(2, shift=2.0, spread=1.0)),
 }
 SWEEPS = [None, 1, 2, 3]
 RECYCLING = [False, "reuse", "control_variate", "response"]
@@ -86,7 +86,7 @@ def _sequential(case: str, schedule: Schedule, cfg_scale: float, batches: int) -
 @pytest.mark.parametrize("case", CASES)
 def test_law_of_every_combination(case: str, cell: Cell) -> None:
     judged = _cell(case, cell)
-    assert 0.5 < judged.acceptance < 0.95
+    assert 0.4 < judged.acceptance < 0.9
     assert judged.p > LEVEL
     assert margins_p(judged.samples, _sequential(case, SCHEDULE, 1.0, 20)) > LEVEL
 

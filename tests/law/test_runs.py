@@ -33,7 +33,7 @@ from tests.networks import CallableDrafter, MixtureTeacher, randomized
 SAMPLES = 20_000
 SCHEDULE = Schedule.ddpm(12)
 TEACHER = MixtureTeacher(2)
-POOR = CallableDrafter(MixtureTeacher(2, shift=0.25, spread=0.3))
+POOR = CallableDrafter(MixtureTeacher(2, shift=0.25, spread=0.3), in_turn=True)
 LABELS = torch.arange(SAMPLES) % 3
 #: A correct sampler falls below by chance once in 10,000 runs of a test.
 LEVEL = 1e-4
