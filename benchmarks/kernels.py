@@ -128,7 +128,7 @@ def main() -> None:
 
     seeds, k = torch.arange(8), torch.full((8,), 3)
     for name, shape, purpose in (
-        ("normal", (1, 28, 28), Purpose.DRAFT),
+        ("normal", (1, 28, 28), Purpose.TRANSITION),
         ("uniform", (), Purpose.DECISION),
     ):
         draw, twin = getattr(random, name), getattr(reference, f"philox_{name}")

@@ -1,7 +1,7 @@
 """Rounds and acceptance of the speculative sampler, by window and way of drafting.
 
     python benchmarks/rounds.py --json benchmarks/results/rounds.json --plot docs/rounds.png
-    python benchmarks/rounds.py --steps 1000 --windows 32 --ways paper,default
+    python benchmarks/rounds.py --steps 1000 --windows 32 --ways paper,response
 
 Counts do not depend on the machine. Rows are written as they come; with ``--resume`` those already
 in the JSON are not measured again.
@@ -48,6 +48,7 @@ WAYS = {
     "frozen-reuse": Way("no training, recycled: reuse", "image", 1, "reuse"),
     "frozen-response": Way("no training, recycled: response", "image", 1, "response"),
     "eps": Way("eps kept (De Bortoli et al.)", "eps", 1, False),
+    # With the drafter's eps kept, the control variate is the teacher's eps, reused.
     "eps-reuse": Way("eps kept, recycled: reuse", "eps", 1, "control_variate"),
 }
 
@@ -144,6 +145,9 @@ def main() -> None:
     parser.add_argument("--plot")
     options = parser.parse_args()
 
+    unknown = set(options.ways.split(",")) - WAYS.keys()
+    if unknown:
+        parser.error(f"--ways must be of {', '.join(WAYS)}, got {', '.join(sorted(unknown))}")
     settings = {name: getattr(options, name) for name in ("model", "steps", "cfg", "images")}
     rows: list[dict[str, Any]] = []
     if options.resume and options.json and Path(options.json).exists():

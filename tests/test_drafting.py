@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from free import FrozenDrafter, Schedule, TeacherOutput
-from free.drafters import Drafter, DraftingBatch
+from free.drafters import Anchored, Drafter, DraftingBatch
 from free.drafting import Draft, draft_window
 from free.models.output import TeacherRows
 from free.prediction import Prediction
@@ -204,8 +204,8 @@ def test_bad_drafters_are_refused() -> None:
 
     with pytest.raises(ValueError, match=r"drafter must return an eps of shape \[3, 3\]"):
         drafts(noise, [1, 1, 1], drafter=Short())
-    with pytest.raises(TypeError, match="carry must be a tensor, a tuple of tensors or None"):
-        drafts(noise, [1, 1, 1], drafter=Recorded(carry={"a": K}))
+    with pytest.raises(TypeError, match="carry must be a tensor, a tuple or dict of tensors"):
+        drafts(noise, [1, 1, 1], drafter=Recorded(carry=[K]))
 
 
 def test_schedules_without_x0_draft_eps() -> None:
@@ -247,3 +247,55 @@ def test_without_recycling_only_the_row_of_the_transition_made_is_kept() -> None
     assert kept.known.tolist() == [3, 1]
     assert kept.bytes == 7 * (2 * 4 + 2 * 4 + 2 * 4 + 8)
     assert kept.keep(torch.tensor([False, True])).row.tolist() == [[6] * 4]
+
+
+def test_a_carry_is_never_written_to() -> None:
+    """All rows of this one share the drafter's own memory."""
+
+    class Learned(Recorded):
+        token = torch.zeros(1)
+
+        def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Any:
+            return {"h": self.token.expand(len(rows), 1)}
+
+        def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Any) -> tuple[Tensor, Any]:
+            self.seen.append(carry["h"].flatten().tolist())
+            return torch.zeros_like(x), {"h": k[:, None].double()}
+
+    drafter = Learned()
+    drafts(torch.zeros(3, 3, 3), [1, 1, 1], sweeps=2, drafter=drafter)
+    assert drafter.seen == [[0.0] * 9, [0.0, 1.0, 2.0, 0.0, 4.0, 5.0, 0.0, 12.0, 13.0]]
+    assert Learned.token.item() == 0
+
+
+def test_carries_must_be_built_alike() -> None:
+    class Changing(Recorded):
+        def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Any) -> tuple[Tensor, Any]:
+            return torch.zeros_like(x), k
+
+    with pytest.raises(TypeError, match="must be built alike, got tuple and Tensor"):
+        drafts(torch.zeros(3, 3, 3), [1, 1, 1], drafter=Changing())
+
+
+@pytest.mark.parametrize("source", [RESPONSE, REUSE])
+@pytest.mark.parametrize("sweeps", [None, 1])
+def test_what_needs_no_drafter_asks_none(source: int, sweeps: int | None) -> None:
+    drafter = Recorded()
+    calls = drafts(torch.zeros(3, 4, 3), [5, 3, 4], source, sweeps, drafter=drafter).calls
+    asked = sorted(k for _, rows, _, _ in drafter.seen for k in rows)
+    assert asked == [4 + 2, 4 + 3, 12 + 3]  # not K[b] + i for i < known - 1
+    assert calls == (1 if sweeps else 2)
+
+
+def test_anchored_carries_need_images() -> None:
+    table = Table.of(Schedule([3, 2, 1, 0], [1.0] * 4, [-0.25] * 4, [0.5, 0.4, 0.3, 0.0]), "cpu")
+    past, x = past_of([1, 1, 1])
+
+    class Image(Recorded):
+        def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Any:
+            return Anchored(None, teacher_output.x[rows], teacher_output.x[rows])
+
+    state = (torch.zeros(3, 1, 3), torch.full((3,), 2).int(), 1, K, K.float(), False)
+    past = past._replace(rows=past.rows._replace(k=past.rows.k.clamp(max=2)))
+    with pytest.raises(ValueError, match="must be variance-preserving for a drafter with an Anch"):
+        draft_window(Image(), Prediction.of(table), x, K.clamp(max=2), Y, past, *state)

@@ -67,9 +67,33 @@ def test_frozen_by_name() -> None:
     torch.testing.assert_close(named.samples, built.samples, rtol=0, atol=0)
 
 
+def test_frozen_by_name_serves_schedules_without_x0() -> None:
+    flow = Schedule(range(9, -1, -1), [1.0] * 10, [-0.1] * 10, [0.3] * 9 + [0.0])
+    sampler = SpeculativeSampler(TEACHER, "frozen", flow, 4, sweeps=1, recycle=True)
+    assert sampler.sample([0, 1]).samples.isfinite().all()
+
+
+def test_drafter_errors_name_the_samples_own_number() -> None:
+    """Also when others have left the batch."""
+    seen = []
+
+    class Failing(FrozenDrafter):
+        def predict(self, x, k, y, carry):
+            eps, carry = super().predict(x, k, y, carry)
+            seen.append(len(set(y.tolist())))
+            return (eps * torch.nan if seen[-1] == 1 else eps), carry
+
+    with pytest.raises(FloatingPointError, match=r"for sample \[\d\]") as error:
+        _sampler(4, Failing(), sweeps=1).sample([0, 1, 2], seed=[4, 4, 5])
+    at_one_time = _sampler(4, FrozenDrafter(), sweeps=1).sample([0, 1, 2], seed=[4, 4, 5]).report
+    last = max(range(3), key=at_one_time.rounds_by_sample.__getitem__)
+    assert f"sample [{last}]" in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"sweeps": 2.0}, "sweeps must be None or an integer >= 1, got 2.0"),
         ({"sweeps": 0}, "sweeps must be None or an integer >= 1, got 0"),
         ({"sweeps": True}, "sweeps must be None or an integer >= 1, got True"),
         ({"sweeps": 1.5}, "sweeps must be None or an integer >= 1, got 1.5"),

@@ -1,9 +1,11 @@
-"""Rows of a drafter's carry: a tensor, a (named) tuple of carries, or None."""
+"""Rows of a drafter's carry: a tensor, a tuple or dict of carries, or None."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 __all__ = ["put", "take"]
@@ -17,23 +19,44 @@ def take(carry: Any, rows: Tensor) -> Any:
     TypeError
         If the carry is something else.
     """
-    if isinstance(carry, tuple):
-        return _like(carry, [take(part, rows) for part in carry])
-    if carry is None or isinstance(carry, Tensor):
-        return None if carry is None else carry[rows]
-    raise TypeError(
-        f"carry must be a tensor, a tuple of tensors or None, got {type(carry).__name__}"
-    )
+    return _map(lambda part: part[rows], carry)
 
 
 def put(carry: Any, rows: Tensor, values: Any) -> Any:
-    """The carry with ``values`` written, in place, over these rows."""
-    if isinstance(carry, tuple):
-        return _like(carry, [put(part, rows, v) for part, v in zip(carry, values, strict=True)])
+    """A new carry with ``values`` in these rows. The given one is the drafter's own: its rows may
+    share memory, with each other or with what the drafter keeps, so it is not written to.
+
+    Raises
+    ------
+    TypeError
+        If the two are not built alike.
+    """
+
+    def written(part: Tensor, value: Tensor) -> Tensor:
+        dtype = torch.promote_types(part.dtype, value.dtype)
+        own = part.to(dtype).clone(memory_format=torch.contiguous_format)
+        own[rows] = value.to(dtype)
+        return own
+
+    return _map(written, carry, values)
+
+
+def _map(function: Callable[..., Tensor], carry: Any, *others: Any) -> Any:
+    if any(type(other) is not type(carry) for other in others):
+        got = " and ".join(type(part).__name__ for part in (carry, *others))
+        raise TypeError(f"carries of carry_from and predict must be built alike, got {got}")
     if isinstance(carry, Tensor):
-        carry[rows] = values
-    return carry
-
-
-def _like(carry: tuple[Any, ...], parts: list[Any]) -> Any:
-    return type(carry)(*parts) if hasattr(carry, "_fields") else tuple(parts)
+        return function(carry, *others)
+    if carry is None:
+        return None
+    if isinstance(carry, tuple):
+        parts = [_map(function, *group) for group in zip(carry, *others, strict=True)]
+        return type(carry)(*parts) if hasattr(carry, "_fields") else tuple(parts)
+    if isinstance(carry, dict):
+        return {
+            name: _map(function, part, *(other[name] for other in others))
+            for name, part in carry.items()
+        }
+    raise TypeError(
+        f"carry must be a tensor, a tuple or dict of tensors, or None, got {type(carry).__name__}"
+    )

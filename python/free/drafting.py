@@ -59,6 +59,7 @@ def draft_window(
     source: Tensor,
     response: Tensor,
     compare: bool,
+    samples: Tensor | None = None,
 ) -> Draft:
     """Draft up to ``W - 1`` transitions: guess, roll the states forward, guess again.
 
@@ -101,6 +102,8 @@ def draft_window(
         By how much the teacher's prediction follows its state.
     compare : bool
         Whether to return what every source would have guessed.
+    samples : Tensor, shape [B], int64, optional
+        What errors call the samples; default ``0 .. B - 1``.
 
     Returns
     -------
@@ -110,6 +113,8 @@ def draft_window(
     ------
     FloatingPointError
         If the drafter's output is not finite.
+    TypeError, ValueError
+        If the drafter's output or carry is not what the protocol says.
     """
     P = noise.shape[1]
     if P == 0 or drafter is None or past is None:
@@ -118,6 +123,7 @@ def draft_window(
     step = torch.arange(P, device=x.device)
     recycled = step < past.known[:, None] - 1
     from_source = recycled & (source != DRAFTER)[:, None]
+    samples = torch.arange(len(x), device=x.device) if samples is None else samples
     window = _Window(drafter, prediction, x, k, y, past, noise)
     x_old, said = past.rows.x[past.row[:, 1 : P + 1]], window.guess[:, 1:].clone()
     corrects = source == CONTROL_VARIATE
@@ -126,19 +132,22 @@ def draft_window(
     window.intercept = settled.clone()
     window.roll(0, P)
 
+    # Response and reuse do without the drafter.
+    asked = (step < length[:, None] - 1) & (~from_source | corrects[:, None] | compare)
     unmeasured = recycled & (compare | corrects[:, None])
     change, change_old = torch.zeros_like(said), torch.zeros_like(said)
     calls = 0
-    for first, end in [(j, j + 1) for j in range(P)] if sweeps is None else [(0, P)] * sweeps:
+    in_turn = [(j, j + 1) for j in range(P)]
+    for first, end in in_turn if sweeps is None else [(0, P)] * min(sweeps, P):
         here = (step >= first) & (step < end)
-        wanted = here & (step < length[:, None] - 1)
+        wanted = here & asked
         if not wanted.any():
-            break
+            continue
         calls += 1
         # The drafter at the new states and, once, at the discarded ones, for its error there.
         new, old = wanted.nonzero(), (wanted & unmeasured).nonzero()
         unmeasured = unmeasured & ~wanted
-        changes = window.ask(new, old)
+        changes = window.ask(new, old, samples)
         change[new[:, 0], new[:, 1]], change_old[old[:, 0], old[:, 1]] = changes
         window.write(here & corrects[:, None] & from_source, settled + change - change_old)
         window.write(here & ~from_source, window.accumulated(change, from_source, first, end))
@@ -179,6 +188,11 @@ class _Window:
         self.y, self.noise = y, noise
         self.carry = drafter.carry_from(past.rows, past.row[:, :P].flatten())
         self.anchored = isinstance(self.carry, Anchored)
+        if self.anchored and prediction.signal is None:
+            raise ValueError(
+                "schedule must be variance-preserving for a drafter with an Anchored carry, "
+                "got one without x0"
+            )
         self.k = (k[:, None] + steps).clamp(max=len(prediction.sigma) - 1)
         self.guess = past.guess[past.row[:, : P + 1]]
         self.mean, self.states = torch.empty_like(self.guess), torch.empty_like(self.guess)
@@ -197,7 +211,7 @@ class _Window:
         self.states[:, onward], self.mean[:, onward] = rolled.states[:, 1:], rolled.means
         self.guess[:, onward] = intercept + _like(slope, intercept) * rolled.states[:, :-1]
 
-    def ask(self, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
+    def ask(self, new: Tensor, old: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
         """The drafter's predictions, less their anchors, at new states and at discarded ones.
 
         ``new`` and ``old`` are samples and transitions, [R, 2]. The carry moves on with the new.
@@ -213,19 +227,22 @@ class _Window:
             carry = carry._replace(image=self.guess[b, i], mean=mean)
         eps_hat, after = self.drafter.predict(x, self.k[b, i], self.y[b], carry)
         require_eps(eps_hat, x, "drafter")
-        require_finite(eps_hat, "drafter", self.k[b, i], b)
+        require_finite(eps_hat, "drafter", self.k[b, i], samples[b])
         predicted = self.prediction.from_eps(self.k[b, i], x, eps_hat)
         if self.anchored:
             predicted = predicted - carry.image
         # The next transition's carry is what the drafter says, unless the teacher has said it.
         b, i = new.unbind(1)
         onward = ((i + 1 < P) & (i + 1 >= self.past.known[b])).nonzero().squeeze(1)
-        self.carry = put(self.carry, (b * P + i + 1)[onward], take(after, onward))
+        if len(onward):
+            self.carry = put(self.carry, (b * P + i + 1)[onward], take(after, onward))
         at_new, at_old = predicted.split([len(new), len(old)])
         return at_new, at_old
 
     def _mean_before_discarded(self, x_old: Tensor, b: Tensor, i: Tensor) -> Tensor:
-        """Mean of the transition that led to a discarded state: the noise was the same."""
+        """Mean of the transition that led to a discarded state: the noise was the same, except
+        at the window's start, where the rejected draft is measured by the repaired one's mean.
+        """
         before = (i - 1).clamp(min=0)
         sigma = _like(self.prediction.sigma[self.k[b, before]], x_old)
         rolled = torch.addcmul(x_old, sigma, self.noise[b, before], value=-1)

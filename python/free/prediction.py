@@ -58,7 +58,7 @@ class Prediction(NamedTuple):
         """The table's coefficients, rewritten for x0 if it can be."""
         if not table.is_variance_preserving():
             return cls(table.a, table.b, table.sigma, None)
-        # mean = a x + b (x - s x0) / n, in float64: b / n and s / n are large at the ends.
+        # mean = a x + b (x - s x0) / n: b / n and s / n are large at the ends.
         s = table.signal.double()
         n = (1.0 - s.square()).sqrt()
         a, b = table.a.double() + table.b.double() / n, -table.b.double() * s / n
@@ -66,7 +66,7 @@ class Prediction(NamedTuple):
 
     def from_eps(self, k: Tensor, x: Tensor, eps: Tensor) -> Tensor:
         """What ``eps [R, ...]`` at states ``x [R, ...]`` of transitions ``k [R]`` amounts to."""
-        eps = eps.float()
+        eps = eps.float().contiguous()
         return eps if self.signal is None else image_from_eps(x, eps, self.signal[k])
 
     def mean(self, k: Tensor, x: Tensor, guess: Tensor) -> Tensor:

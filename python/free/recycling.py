@@ -5,7 +5,8 @@ discarded. They are kept: with the noises that belong to the transitions, the ne
 close by those states, and what the teacher said there is nearly what it would say again.
 
 Kept are the rows of one teacher call, at most ``B W`` of them: eps, state, the guess that they
-amount to, and the feature, ``B W (12 D + bytes(feature))`` bytes in float32. "Moving a row to the
+amount to, and the feature, ``B W (12 D + bytes(feature))`` bytes in float32 (and the variance
+channels of a network that has them). "Moving a row to the
 front" is an index.
 """
 

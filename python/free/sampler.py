@@ -133,7 +133,7 @@ class SpeculativeSampler:
     sweeps : int or None
         How a window is drafted: in this many drafter calls, each for the whole window, or, with
         None, in one call for each state (autoregression, the paper's way).
-    recycle : bool or {"control_variate", "reuse", "drafter"}
+    recycle : bool or {"response", "control_variate", "reuse", "drafter"}
         Whether what the teacher said behind a rejection guides the next draft of the same
         transitions, and how (:mod:`free.sources`); True chooses by what has proved best. A
         transition then has one noise, however often it is drafted.
@@ -157,10 +157,12 @@ class SpeculativeSampler:
         sweeps: int | None = None,
         recycle: bool | str = False,
     ) -> None:
-        chosen = FrozenDrafter() if drafter == "frozen" else drafter
+        if drafter == "frozen":
+            has_image = Table.of(schedule, "cpu").is_variance_preserving()
+            drafter = FrozenDrafter("image" if has_image else "eps")
         if isinstance(window, bool) or not isinstance(window, int) or window < 1:
             raise ValueError(f"window must be an integer >= 1, got {window!r}")
-        if window > 1 and not isinstance(chosen, Drafter):
+        if not isinstance(drafter, Drafter) and (window > 1 or drafter is not None):
             raise TypeError(
                 "drafter must have begin, predict and carry_from for window > 1, or be 'frozen', "
                 f"got {drafter!r}"
@@ -171,7 +173,9 @@ class SpeculativeSampler:
                 f"got sigma = 0 at step {int((schedule.sigma[:-1] == 0).argmax())}"
             )
         check_verifier(verifier)
-        if sweeps is not None and (isinstance(sweeps, bool) or sweeps not in range(1, 2**31)):
+        if sweeps is not None and (
+            isinstance(sweeps, bool) or not isinstance(sweeps, int) or sweeps < 1
+        ):
             raise ValueError(f"sweeps must be None or an integer >= 1, got {sweeps!r}")
         if not isinstance(recycle, bool) and recycle not in SOURCES:
             raise ValueError(
@@ -179,7 +183,7 @@ class SpeculativeSampler:
                 f"got {recycle!r}"
             )
         self.teacher = teacher
-        self.drafter: Drafter | None = chosen if isinstance(chosen, Drafter) else None
+        self.drafter: Drafter | None = drafter
         self.schedule = schedule
         self.window = window
         self.guidance = _guidance(teacher, cfg_scale, cfg_channels)
@@ -234,12 +238,12 @@ class SpeculativeSampler:
         samples = torch.arange(len(y), device=x.device)  # the unfinished ones
         k, rounds = torch.zeros_like(samples), torch.zeros_like(samples)
         past: Recycled | None = None  # nothing is known to draft from: one row in the first round
-        if self.drafter is not None:
+        if self.drafter is not None and self.window > 1:
             self.drafter.begin(DraftingBatch(table, self.guidance))
         with progress_bar(progress, N * len(y)) as report_progress:
             while len(samples):
                 with recorder.phase("bookkeeping"):
-                    length = window_lengths(k, self.window if past else 1, N)
+                    length = window_lengths(k, self.window if past is not None else 1, N)
                     z, u, fresh = _round_noise(seeds, k, rounds * redraw, length, x.shape[1:])
                 with recorder.phase("draft"):
                     draft = draft_window(
@@ -255,6 +259,7 @@ class SpeculativeSampler:
                         record.source(),
                         record.response(),
                         record.compares,
+                        samples,
                     )
                 with recorder.phase("teacher"):
                     b, j = _real_rows(length)
@@ -274,7 +279,7 @@ class SpeculativeSampler:
                     report_progress(int(advance.sum()))
                     rows = TeacherRows(*out, x_rows, k_rows)
                     guess = prediction.from_eps(k_rows, x_rows, out.eps)
-                    if recycles:
+                    if record.learns:
                         seen = torch.zeros_like(means)
                         seen[b, j] = guess
                         record.update(evidence(draft, prediction, k, seen, length, advance))

@@ -82,6 +82,8 @@ class SourceRecord:
     def __init__(self, samples: int, recycle: bool | str, device: torch.device) -> None:
         self.compares = recycle is True
         """Whether the sources are to be compared."""
+        self.learns = recycle in (True, "response")
+        """Whether evidence is used at all."""
         self._source = SOURCES.index(recycle) if isinstance(recycle, str) else DRAFTER
         zero = torch.zeros(samples, device=device)
         self._sums = Evidence(zero[:, None].repeat(1, len(SOURCES)), zero, zero)

@@ -56,8 +56,8 @@ class Anchored(NamedTuple):
 class Drafter(Protocol):
     """Guesses eps at states the teacher has not seen.
 
-    Rows are independent of each other. A drafter keeps what :meth:`begin` gave it, so one
-    object serves one run of ``sample`` at a time.
+    Rows must be independent of each other: exactness depends on it. A drafter keeps what
+    :meth:`begin` gave it, so one object serves one run of ``sample`` at a time.
     """
 
     def begin(self, batch: DraftingBatch) -> None:
@@ -77,7 +77,7 @@ class Drafter(Protocol):
         carry : Any
             What the previous step of the same rows returned, or :meth:`carry_from`; where a
             whole window is drafted in one call, that of the nearest earlier step there is. A
-            tensor or a tuple of tensors whose first axis is R, or None. See also
+            tensor whose first axis is R, a tuple or dict of such, or None. See also
             :class:`Anchored`.
 
         Returns
@@ -87,7 +87,10 @@ class Drafter(Protocol):
         """
 
     def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Any:
-        """A fresh carry from verified ``rows [R]`` (int64) of a teacher call.
+        """A fresh carry from ``rows [R]`` (int64) of a teacher call.
 
-        ``teacher_output`` also says which states and transitions the rows were.
+        ``teacher_output`` also says which states and transitions the rows were. With recycling
+        they include discarded states, whose outputs depend on noise that is still to be used, and
+        repeats. So a row of the carry may depend on its own teacher row only, and nothing may be
+        averaged over rows or remembered from call to call; else the law is lost.
         """
