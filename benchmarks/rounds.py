@@ -99,8 +99,15 @@ def plot(path: str, rows: list[dict[str, Any]], steps: int, images: int) -> None
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    ways = dict.fromkeys(row["label"] for row in rows)
-    for label in ways:
+    labels = list(dict.fromkeys(row["label"] for row in rows))
+    styles = {
+        row["label"]: {
+            "color": f"C{labels.index(row['label'])}",
+            "linestyle": "-" if row["drafter"] == "trained" else "--",
+        }
+        for row in rows
+    }
+    for label in labels:
         own = [row for row in rows if row["label"] == label]
         left.errorbar(
             [row["window"] for row in own],
@@ -108,8 +115,8 @@ def plot(path: str, rows: list[dict[str, Any]], steps: int, images: int) -> None
             [row["standard_error"] for row in own],
             marker="o",
             markersize=4,
-            linestyle="--" if own[0]["drafter"] != "trained" else "-",
             label=label,
+            **styles[label],
         )
     windows = sorted({row["window"] for row in rows})
     left.set_xscale("log", base=2)
@@ -121,11 +128,13 @@ def plot(path: str, rows: list[dict[str, Any]], steps: int, images: int) -> None
     for row in rows:
         if row["window"] == widest:
             rejected = np.subtract(row["examined_by_step"], row["accepted_by_step"]) / images
-            right.plot(range(steps, 0, -1), rejected[::-1].cumsum()[::-1], label=row["label"])
-    right.set_yscale("log")
+            bins = np.add.reduceat(rejected, np.arange(steps % 10, steps, 10))
+            left_over = np.arange(len(bins), 0, -1) * 10 - 5
+            right.plot(left_over, bins, **styles[row["label"]])
     right.set(
         xlabel="transitions left (the image is finished at the right)",
-        ylabel=f"rejections an image still to come, W = {widest}",
+        ylabel=f"rejections an image in 10 transitions, W = {widest}",
+        ylim=(0, None),
     )
     right.invert_xaxis()
     right.grid(alpha=0.3)
