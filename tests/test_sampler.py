@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,6 +60,27 @@ def test_kept_bytes_are_those_of_a_teacher_call() -> None:
     report = _sampler(8, recycle=True).sample([0, 1, 2]).report
     rows = 3 * 8
     assert report.kept_bytes == rows * (3 * 4 * 4 + 8)  # eps, state and guess; transition
+
+
+def test_what_is_no_teacher_schedule_or_drafter_is_refused() -> None:
+    with pytest.raises(TypeError, match="schedule must be a Schedule, got int"):
+        SpeculativeSampler(TEACHER, POOR, 50)
+    with pytest.raises(TypeError, match="teacher must be callable, got NoneType"):
+        SpeculativeSampler(None, POOR, SCHEDULE)
+    with pytest.raises(TypeError, match="drafter must have begin, predict and carry_from"):
+        SpeculativeSampler(TEACHER, FrozenDrafter, SCHEDULE)
+    with pytest.raises(TypeError, match="drafter must have .* got 'frosen'"):
+        SpeculativeSampler(TEACHER, "frosen", SCHEDULE, window=1)
+
+
+def test_the_drafter_of_the_docs() -> None:
+    """The example of docs/drafting.md drafts as FrozenDrafter does."""
+    text = (Path(__file__).parent.parent / "docs/drafting.md").read_text()
+    scope: dict[str, object] = {}
+    exec(text[text.index("from free.prediction import") :].split("```")[0], scope)
+    own = _sampler(4, scope["KeepImage"](), sweeps=1, recycle=True).sample([0, 1])
+    frozen = _sampler(4, FrozenDrafter(), sweeps=1, recycle=True).sample([0, 1])
+    torch.testing.assert_close(own.samples, frozen.samples)
 
 
 def test_frozen_by_name() -> None:

@@ -119,7 +119,9 @@ class SpeculativeSampler:
     Parameters
     ----------
     teacher : callable
-        ``teacher(x [R, ...], t [R], y [R]) -> TeacherOutput``.
+        ``teacher(x [R, ...], t [R], y [R]) -> TeacherOutput``; ``x`` float32, ``t`` of the
+        schedule's ``timesteps`` and ``y`` int64. Rows must not depend on each other. May have
+        ``sample_shape``, ``num_classes`` and ``null_label``.
     drafter : Drafter, "frozen" or None
         ``"frozen"`` needs no training (:class:`free.FrozenDrafter`); None needs ``window=1``.
     schedule : Schedule
@@ -157,12 +159,18 @@ class SpeculativeSampler:
         sweeps: int | None = None,
         recycle: bool | str = False,
     ) -> None:
-        if drafter == "frozen":
+        if not isinstance(schedule, Schedule):
+            raise TypeError(f"schedule must be a Schedule, got {type(schedule).__name__}")
+        if not callable(teacher):
+            raise TypeError(f"teacher must be callable, got {type(teacher).__name__}")
+        if isinstance(drafter, str) and drafter == "frozen":
             has_image = Table.of(schedule, "cpu").is_variance_preserving()
             drafter = FrozenDrafter("image" if has_image else "eps")
         if isinstance(window, bool) or not isinstance(window, int) or window < 1:
             raise ValueError(f"window must be an integer >= 1, got {window!r}")
-        if not isinstance(drafter, Drafter) and (window > 1 or drafter is not None):
+        if (window > 1 or drafter is not None) and (
+            isinstance(drafter, type) or not isinstance(drafter, Drafter)
+        ):
             raise TypeError(
                 "drafter must have begin, predict and carry_from for window > 1, or be 'frozen', "
                 f"got {drafter!r}"

@@ -56,7 +56,10 @@ def test_ways_of_drafting(tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--paper", "--sweeps", "1"], "--paper must come without --sweeps and --recycle"),
-        (["--recycle", "all"], "recycle must be True, False or one of"),
+        (
+            ["--recycle", "all"],
+            "--recycle must be one of response, control_variate, reuse, drafter",
+        ),
         (["--drafter", "none"], "--drafter must be trained or frozen, got 'none'"),
         (["--labels", "11"], "labels must be in 0..9 or 10 (the null class), got 11"),
         (["--labels", "x"], "labels must look like 0-9"),

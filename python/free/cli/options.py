@@ -10,6 +10,8 @@ from typing import Any
 import torch
 import typer
 
+from free.sources import SOURCES
+
 __all__ = ["PAPER", "bad_input_to_usage_error", "drafting_settings", "parse_device", "parse_labels"]
 
 #: The paper's settings, and those of a drafter that recommends none.
@@ -56,7 +58,7 @@ def drafting_settings(
     Raises
     ------
     ValueError
-        If ``paper`` is joined by ``sweeps`` or ``recycle``.
+        If ``paper`` is joined by ``sweeps`` or ``recycle``, or ``recycle`` is none of these.
     """
     if paper and (sweeps is not None or recycle is not None):
         raise ValueError("--paper must come without --sweeps and --recycle, which it sets")
@@ -66,6 +68,10 @@ def drafting_settings(
     if sweeps is not None:
         settings["sweeps"] = sweeps or None
     if recycle is not None:
+        if recycle not in (*SOURCES, "best", "off"):
+            raise ValueError(
+                f"--recycle must be one of {', '.join(SOURCES)}, best or off, got {recycle!r}"
+            )
         settings["recycle"] = {"off": False, "best": True}.get(recycle, recycle)
     return settings
 

@@ -22,6 +22,7 @@ from free.files import check_writable, write_atomic, write_json
 from free.picture import check_drawable, check_picture_suffix, image_grid
 from free.pretrained import load_pretrained
 from free.report import Report
+from free.request import check_request
 from free.sampler import SequentialSampler, SpeculativeSampler
 from free.schedule import Schedule
 
@@ -107,6 +108,7 @@ def sample(
         teacher, trained = load_pretrained(model, parse_device(device))
         settings = drafting_settings(trained.sampling, paper, window, sweeps, recycle)
         check_drawable(teacher.sample_shape)
+        check_request(teacher, classes, seed, None)  # all of them, before the first is drawn
         schedule = Schedule.ddpm(steps)
         samplers: dict[str, SpeculativeSampler | SequentialSampler] = {
             "free": SpeculativeSampler(
@@ -140,7 +142,8 @@ def sample(
         f"batches of {min(batch_size, len(classes))}, {_in_words(settings)}:"
     )
     for line in _describe(
-        {name: report for name, (_, report) in runs.items()}, settings["recycle"] is not False
+        {name: report for name, (_, report) in runs.items()},
+        settings["recycle"] is not False or settings["window"] == 1,
     ):
         typer.echo("  " + line)
     typer.echo(f"picture: {out}" + (f"   report: {json_path}" if json_path else ""))
@@ -167,6 +170,8 @@ def _draw(
 
 def _in_words(settings: dict[str, Any]) -> str:
     """How windows are drafted."""
+    if settings["window"] == 1:
+        return "window 1: the plain sampler"
     sweeps, recycle = settings["sweeps"], settings["recycle"]
     ways = {True: "recycled: best so far", False: "nothing recycled"}
     return (
