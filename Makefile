@@ -1,6 +1,7 @@
-# make test    the tests, run against the installed package
-# make demo    digits drawn with and without speculation, side by side
-# make lint    formatting, types, and a build with warnings as errors
+# make test        the tests, run against the installed package
+# make test-slow   full-size networks: minutes, and some gigabytes of disk and memory
+# make demo        digits drawn with and without speculation, side by side
+# make lint        formatting, types, and a build with warnings as errors
 #
 # Each sets up .venv by itself, with the versions of constraints.txt, and installs the package anew
 # when its sources have changed. FREE_CUDA=ON|OFF overrides AUTO.
@@ -15,11 +16,14 @@ export FREE_CUDA ?= AUTO
 CPP := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/include/free/*.h)
 SOURCES := CMakeLists.txt pyproject.toml constraints.txt LICENSE README.md csrc python
 
-.PHONY: test demo lint package clean
+.PHONY: test test-slow demo lint package clean
 .DELETE_ON_ERROR:
 
 test: package $(VENV)/.tools
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-slow: package $(VENV)/.tools
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m pytest -m slow -s $(PYTEST_ARGS)
 
 # One thread unless told otherwise: two wait for each other without end on a machine that is busy.
 demo: package
