@@ -1,0 +1,1 @@
+"""How networks are executed: the same graphs on torch, ONNX Runtime or TensorRT."""

@@ -1,0 +1,193 @@
+"""What a graph takes and gives: names, types, axes and their ranges.
+
+Exporters write contracts, engines check calls against them, parity checks draw inputs from them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Contract", "Profile", "TensorSpec"]
+
+_DTYPES = {"float32": torch.float32, "int64": torch.int64, "bool": torch.bool}
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorSpec:
+    """One input or output.
+
+    Parameters
+    ----------
+    name : str
+    dtype : {"float32", "int64", "bool"}
+    shape : tuple of int or str
+        A string is the name of an axis whose size may change from call to call.
+    low, high : float
+        Of an input: where its values lie. Integers are in ``low .. high - 1``; of floats the
+        default is the whole line.
+    below : str or None
+        The axis that integers index into; then ``high`` is its size.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    low: float = -math.inf
+    high: float = math.inf
+    below: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """Sizes of one axis: what must work, and what to tune for."""
+
+    minimum: int
+    optimum: int
+    maximum: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.minimum <= self.optimum <= self.maximum:
+            raise ValueError(
+                "profile must satisfy 1 <= minimum <= optimum <= maximum, "
+                f"got {self.minimum}, {self.optimum}, {self.maximum}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Contract:
+    """Inputs and outputs of a graph, in order, and the ranges of its axes.
+
+    Parameters
+    ----------
+    graph : str
+        Its name, and that of its file.
+    inputs, outputs : tuple of TensorSpec
+    axes : dict of str to Profile
+        Every axis that a shape names.
+    """
+
+    graph: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    axes: dict[str, Profile]
+
+    def sizes(self, inputs: Mapping[str, Tensor]) -> dict[str, int]:
+        """Sizes of the axes in a call.
+
+        Raises
+        ------
+        ValueError
+            If an input is missing or unexpected, of another type or shape than agreed, or an
+            axis is outside its profile.
+        """
+        names = [spec.name for spec in self.inputs]
+        if inputs.keys() != set(names):
+            raise ValueError(f"{self.graph} must be given {names}, got {list(inputs)}")
+        sizes: dict[str, int] = {}
+        for spec in self.inputs:
+            value = inputs[spec.name]
+            expected = tuple(sizes.get(axis, axis) for axis in spec.shape)  # type: ignore[arg-type]
+            fits = value.dim() == len(spec.shape) and all(
+                isinstance(want, str) or want == size
+                for want, size in zip(expected, value.shape, strict=True)
+            )
+            if not fits or value.dtype is not _DTYPES[spec.dtype]:
+                raise ValueError(
+                    f"{spec.name} of {self.graph} must be {spec.dtype} of shape {list(expected)}, "
+                    f"got {str(value.dtype).removeprefix('torch.')} of {list(value.shape)}"
+                )
+            for axis, size in zip(spec.shape, value.shape, strict=True):
+                if isinstance(axis, str):
+                    sizes[axis] = size
+        for axis, size in sizes.items():
+            profile = self.axes[axis]
+            if not profile.minimum <= size <= profile.maximum:
+                raise ValueError(
+                    f"{axis} of {self.graph} must be in {profile.minimum}..{profile.maximum}, as "
+                    f"it was exported, got {size}: export with a larger --window or --max-batch"
+                )
+        return sizes
+
+    def corners(self) -> list[dict[str, int]]:
+        """Sizes at which a check is worth most: all axes smallest, as tuned for, and largest."""
+        return [
+            {axis: getattr(profile, end) for axis, profile in self.axes.items()}
+            for end in ("minimum", "optimum", "maximum")
+        ]
+
+    def sample_inputs(self, sizes: Mapping[str, int], seed: int = 0) -> dict[str, Tensor]:
+        """Random inputs of these sizes, on the CPU: normals, or uniform where there are bounds."""
+        generator = torch.Generator().manual_seed(seed)
+        drawn = {}
+        for spec in self.inputs:
+            shape = [sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape]
+            high = sizes[spec.below] if spec.below else spec.high
+            if spec.dtype == "bool":
+                drawn[spec.name] = torch.rand(shape, generator=generator) < 0.5
+            elif spec.dtype == "int64":
+                drawn[spec.name] = torch.randint(
+                    max(0, int(max(spec.low, 0))), int(high), shape, generator=generator
+                )
+            elif math.isinf(high):
+                drawn[spec.name] = torch.randn(shape, generator=generator)
+            else:
+                uniform = torch.rand(shape, generator=generator)
+                drawn[spec.name] = spec.low + (high - spec.low) * uniform
+        return drawn
+
+    def empty_outputs(self, sizes: Mapping[str, int], device: torch.device) -> dict[str, Tensor]:
+        """Uninitialised outputs for a call with these sizes."""
+        return {
+            spec.name: torch.empty(
+                [sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape],
+                dtype=_DTYPES[spec.dtype],
+                device=device,
+            )
+            for spec in self.outputs
+        }
+
+    def to_record(self) -> dict[str, Any]:
+        """As JSON values."""
+        record = dataclasses.asdict(self)
+        for spec in (*record["inputs"], *record["outputs"]):
+            for bound in ("low", "high"):
+                if math.isinf(spec[bound]):
+                    del spec[bound]
+        return record
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Contract:
+        """The inverse of :meth:`to_record`.
+
+        Raises
+        ------
+        ValueError
+            If the record is not of this form.
+        """
+        try:
+            specs = {
+                side: tuple(
+                    TensorSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in record[side]
+                )
+                for side in ("inputs", "outputs")
+            }
+            axes = {axis: Profile(**sizes) for axis, sizes in record["axes"].items()}
+            contract = cls(record["graph"], axes=axes, **specs)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"contract must have graph, inputs, outputs and axes: {error!r}"
+            ) from error
+        for spec in (*contract.inputs, *contract.outputs):
+            unknown = [a for a in spec.shape if isinstance(a, str) and a not in contract.axes]
+            if unknown or spec.dtype not in _DTYPES:
+                raise ValueError(
+                    f"{spec.name} of {contract.graph} must have a dtype of {list(_DTYPES)} and "
+                    f"axes of {list(contract.axes)}, got {spec.dtype} and {list(spec.shape)}"
+                )
+        return contract
