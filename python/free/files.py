@@ -71,4 +71,8 @@ def check_writable(path: str | Path, argument: str) -> Path:
 
 def digest(path: str | Path) -> str:
     """SHA-256 of a file's content, in hexadecimal."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    value = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            value.update(block)
+    return value.hexdigest()

@@ -14,10 +14,103 @@ from free.models.output import TeacherRows
 from free.prediction import eps_from_image, image_from_eps
 from free.schedule import Table
 
-__all__ = ["FeatureDrafter"]
+__all__ = ["ChangeDrafter", "FeatureDrafter"]
 
 
-class FeatureDrafter:
+class ChangeDrafter:
+    """Drafts by the change of x0 that a network sees coming; who runs the network is :meth:`step`.
+
+    Parameters
+    ----------
+    sampling : dict, optional
+        Settings of :class:`free.SpeculativeSampler` that it serves best with; kept as the
+        attribute ``sampling``.
+    """
+
+    def __init__(self, sampling: dict[str, Any] | None = None) -> None:
+        self.sampling = dict(sampling or {})
+        self._batch: DraftingBatch | None = None
+
+    def step(
+        self,
+        x: Tensor,
+        innovation: Tensor,
+        t: Tensor,
+        y: Tensor,
+        feature: Tensor,
+        guidance: Guidance | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Evaluate the network.
+
+        Parameters
+        ----------
+        x, innovation : Tensor, shape [R, ...], float32
+            States, and the noise of the transitions that led to them.
+        t, y : Tensor, shape [R], int64
+            Timesteps and labels.
+        feature : Tensor, shape [R, T, E], under guidance [R, 2, T, E]
+        guidance : Guidance or None
+            Guidance combines the changes of x0 rather than the eps, which is the same: its
+            weights add up to 1 and the anchor is common to both rows of a state.
+
+        Returns
+        -------
+        change : Tensor, shape [R, ...]
+            Of x0, guided.
+        feature : Tensor, like ``feature``
+        """
+        raise NotImplementedError
+
+    def begin(self, batch: DraftingBatch) -> None:
+        """Remember the schedule and the guidance of the run.
+
+        Raises
+        ------
+        ValueError
+            If the schedule is not variance-preserving: then x0 and eps do not tell each other.
+        """
+        batch.table.require_signal()
+        self._batch = batch
+
+    def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Anchored) -> tuple[Tensor, Anchored]:
+        """Guess eps at ``x``; see :class:`free.drafters.Drafter`.
+
+        The carry's feature is the top block's, [R, T, E], under guidance [R, 2, T, E].
+        """
+        table, guidance = self.table_and_guidance()
+        feature, image, mean = carry
+        sigma = table.sigma[k - 1].view([-1] + [1] * (x.dim() - 1))
+        innovation = (x - mean) / sigma
+        change, feature = self.step(x, innovation, table.timesteps[k], y, feature, guidance)
+        image = image + change
+        eps = eps_from_image(x, image, table.signal[k])
+        return eps, Anchored(feature, image, table.mean(k, x, eps))
+
+    def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Anchored:
+        """What the teacher found at ``rows``: features, predicted images, transition means."""
+        if teacher_output.feature is None:
+            raise ValueError(
+                "teacher must return a feature for this drafter, got TeacherOutput.feature = None"
+            )
+        table, _ = self.table_and_guidance()
+        eps, x, k = teacher_output.eps[rows], teacher_output.x[rows], teacher_output.k[rows]
+        image = image_from_eps(x, eps, table.signal[k])
+        return Anchored(teacher_output.feature[rows], image, table.mean(k, x, eps))
+
+    def table_and_guidance(self) -> tuple[Table, Guidance | None]:
+        """Of the run.
+
+        Raises
+        ------
+        RuntimeError
+            Before :meth:`begin`.
+        """
+        if self._batch is None:
+            raise RuntimeError("begin() must be called before predict() and carry_from()")
+        return self._batch.table, self._batch.guidance
+
+
+class FeatureDrafter(ChangeDrafter):
     """Runs a :class:`DrafterNet` from one step to the next.
 
     Parameters
@@ -43,64 +136,28 @@ class FeatureDrafter:
                 f"network must be made for the teacher's config {teacher.config}, "
                 f"got {network.config}"
             )
+        super().__init__(sampling)
         self.network = network
         self.teacher = teacher
-        self.sampling = dict(sampling or {})
-        self._batch: DraftingBatch | None = None
 
-    def begin(self, batch: DraftingBatch) -> None:
-        """Remember the schedule and the guidance of the run.
-
-        Raises
-        ------
-        ValueError
-            If the schedule is not variance-preserving: then x0 and eps do not tell each other.
-        """
-        batch.table.require_signal()
-        self._batch = batch
-
-    def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Anchored) -> tuple[Tensor, Anchored]:
-        """Guess eps at ``x``; see :class:`free.drafters.Drafter`.
-
-        The carry's feature is the top block's, [R, T, E], under guidance [R, 2, T, E].
-
-        Guidance combines the changes of x0 rather than the eps, which is the same: its weights
-        add up to 1 and the anchor is common to both rows of a state.
-        """
-        table, guidance = self._table_and_guidance()
-        feature, image, mean = carry
-        t = table.timesteps[k]
-        sigma = table.sigma[k - 1].view([-1] + [1] * (x.dim() - 1))
-        innovation = (x - mean) / sigma
+    def step(
+        self,
+        x: Tensor,
+        innovation: Tensor,
+        t: Tensor,
+        y: Tensor,
+        feature: Tensor,
+        guidance: Guidance | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Run the network here; see :meth:`ChangeDrafter.step`."""
         if guidance is None:
-            embedding = self.teacher.label_embedding(y)
-            change, feature = self.network(x, innovation, t, embedding, feature)
-        else:
-            rows, t, y = guidance.expand(x, t, y)
-            change, feature = self.network(
-                rows,
-                innovation.repeat_interleave(2, dim=0),
-                t,
-                self.teacher.label_embedding(y),
-                feature.flatten(0, 1),
-            )
-            change, feature = guidance.combine(change), feature.unflatten(0, (-1, 2))
-        image = image + change
-        eps = eps_from_image(x, image, table.signal[k])
-        return eps, Anchored(feature, image, table.mean(k, x, eps))
-
-    def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Anchored:
-        """What the teacher found at ``rows``: features, predicted images, transition means."""
-        if teacher_output.feature is None:
-            raise ValueError(
-                "teacher must return a feature for FeatureDrafter, got TeacherOutput.feature = None"
-            )
-        table, _ = self._table_and_guidance()
-        eps, x, k = teacher_output.eps[rows], teacher_output.x[rows], teacher_output.k[rows]
-        image = image_from_eps(x, eps, table.signal[k])
-        return Anchored(teacher_output.feature[rows], image, table.mean(k, x, eps))
-
-    def _table_and_guidance(self) -> tuple[Table, Guidance | None]:
-        if self._batch is None:
-            raise RuntimeError("begin() must be called before predict() and carry_from()")
-        return self._batch.table, self._batch.guidance
+            return self.network(x, innovation, t, self.teacher.label_embedding(y), feature)
+        rows, t, y = guidance.expand(x, t, y)
+        change, feature = self.network(
+            rows,
+            innovation.repeat_interleave(2, dim=0),
+            t,
+            self.teacher.label_embedding(y),
+            feature.flatten(0, 1),
+        )
+        return guidance.combine(change), feature.unflatten(0, (-1, 2))

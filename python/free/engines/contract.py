@@ -92,15 +92,15 @@ class Contract:
         sizes: dict[str, int] = {}
         for spec in self.inputs:
             value = inputs[spec.name]
-            expected = tuple(sizes.get(axis, axis) for axis in spec.shape)  # type: ignore[arg-type]
-            fits = value.dim() == len(spec.shape) and all(
-                isinstance(want, str) or want == size
-                for want, size in zip(expected, value.shape, strict=True)
+            expected = [sizes.get(axis) if isinstance(axis, str) else axis for axis in spec.shape]
+            fits = value.dim() == len(expected) and all(
+                want in (None, size) for want, size in zip(expected, value.shape, strict=True)
             )
             if not fits or value.dtype is not _DTYPES[spec.dtype]:
+                dtype = str(value.dtype).removeprefix("torch.")
                 raise ValueError(
-                    f"{spec.name} of {self.graph} must be {spec.dtype} of shape {list(expected)}, "
-                    f"got {str(value.dtype).removeprefix('torch.')} of {list(value.shape)}"
+                    f"{spec.name} of {self.graph} must be {spec.dtype} of shape "
+                    f"{list(spec.shape)}, got {dtype} of {list(value.shape)}"
                 )
             for axis, size in zip(spec.shape, value.shape, strict=True):
                 if isinstance(axis, str):

@@ -1,0 +1,1 @@
+"""Export of teacher and drafter to ONNX and TensorRT. Installed as ``free.export``."""

@@ -1,0 +1,70 @@
+"""Networks in lower precision: the large matrix products, and only those.
+
+The state of the network between blocks, its norms, timestep and label embeddings, and everything
+that is a sum over steps (guidance, the scan of a window) stay float32. What else stays was decided
+by measurement; see ``benchmarks/precision.py``.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from free.models.layers import DiTBlock
+
+__all__ = ["PRECISIONS", "lower"]
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class _LowLinear(nn.Module):
+    """A linear layer that rounds its input and weights to ``dtype``; so is what it returns."""
+
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype, result: torch.dtype) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(linear.weight.detach().to(dtype), requires_grad=False)
+        self.bias = nn.Parameter(linear.bias.detach().to(dtype), requires_grad=False)
+        self.result = result
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.to(self.weight.dtype), self.weight, self.bias).to(self.result)
+
+
+def lower(network: Network, precision: str, modulation: bool = False) -> Network:
+    """A copy of ``network`` whose blocks multiply in lower precision.
+
+    Parameters
+    ----------
+    network : DiT or DrafterNet
+        In float32.
+    precision : {"fp32", "fp16", "bf16"}
+    modulation : bool
+        Whether adaLN's modulation is lowered too.
+
+    Raises
+    ------
+    ValueError
+        If ``precision`` is none of these.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    network = copy.deepcopy(network)
+    dtype = PRECISIONS[precision]
+    if dtype is torch.float32:
+        return network
+    for block in [part for part in network.modules() if isinstance(part, DiTBlock)]:
+        # Inside attention and MLP everything is low; what is added to the state is not.
+        block.attn.qkv = _LowLinear(block.attn.qkv, dtype, dtype)  # type: ignore[assignment]
+        block.attn.proj = _LowLinear(block.attn.proj, dtype, torch.float32)  # type: ignore[assignment]
+        block.mlp.fc1 = _LowLinear(block.mlp.fc1, dtype, dtype)  # type: ignore[assignment]
+        block.mlp.fc2 = _LowLinear(block.mlp.fc2, dtype, torch.float32)  # type: ignore[assignment]
+        if modulation:
+            last = block.adaLN_modulation[1]
+            block.adaLN_modulation[1] = _LowLinear(last, dtype, torch.float32)  # type: ignore[arg-type]
+    return network

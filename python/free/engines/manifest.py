@@ -1,0 +1,136 @@
+"""What stands in a folder of exported graphs: ``manifest.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from free.engines.contract import Contract
+from free.files import digest, write_json
+
+__all__ = ["MANIFEST", "Graph", "Manifest"]
+
+MANIFEST = "manifest.json"
+_FORMAT = 1
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """One graph: its contract and its file, with the file's digest."""
+
+    contract: Contract
+    file: str
+    sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What was exported, from what and how.
+
+    Attributes
+    ----------
+    graphs : dict of str to Graph
+    weights : tuple of str
+        File that the graphs share their weights in, and its digest.
+    teacher : dict
+        Architecture of the teacher, as :class:`free.DiTConfig` takes it.
+    precision : str
+        Of the large matrix products.
+    window, max_batch : int
+    sweeps : int or None
+    sampling : dict
+        Settings recommended for :class:`free.SpeculativeSampler`.
+    schedule : dict
+        Arguments of :meth:`free.Schedule.ddpm` that the export was checked with. The graphs work
+        with any schedule of the network's timesteps.
+    versions : dict of str to str
+        Of the package, torch, ONNX's operator set.
+    """
+
+    graphs: dict[str, Graph]
+    weights: tuple[str, str]
+    teacher: dict[str, Any]
+    precision: str
+    window: int
+    sweeps: int | None
+    max_batch: int
+    sampling: dict[str, Any]
+    schedule: dict[str, Any]
+    versions: dict[str, str]
+
+    def write(self, folder: Path) -> None:
+        """Write ``manifest.json``, atomically; last of all, so that its presence means success."""
+        record = dataclasses.asdict(self)
+        record["graphs"] = {
+            name: {
+                "file": graph.file,
+                "sha256": graph.sha256,
+                "contract": graph.contract.to_record(),
+            }
+            for name, graph in self.graphs.items()
+        }
+        write_json(folder / MANIFEST, {"format": _FORMAT, **record})
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Manifest:
+        """Read a folder's manifest.
+
+        Raises
+        ------
+        ValueError
+            If it is missing, malformed, or of another format.
+        """
+        path = Path(folder) / MANIFEST
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"engine folder must hold {MANIFEST}, as free export writes it, got {folder}"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path} must be a manifest, got {error}") from error
+        if not isinstance(record, dict) or record.pop("format", None) != _FORMAT:
+            raise ValueError(f"{path} must have format {_FORMAT}: export the model again")
+        try:
+            graphs = {
+                name: Graph(
+                    Contract.from_record(entry["contract"]),
+                    _plain(entry["file"], path),
+                    str(entry["sha256"]),
+                )
+                for name, entry in record.pop("graphs").items()
+            }
+            name, sha256 = record.pop("weights")
+            return cls(graphs, (_plain(name, path), str(sha256)), **record)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"{path} must be a complete manifest, got {error!r}") from error
+
+    def check_files(self, folder: str | Path) -> None:
+        """Compare every file with its digest.
+
+        Raises
+        ------
+        ValueError
+            If one is missing or another than was exported.
+        """
+        entries = [(graph.file, graph.sha256) for graph in self.graphs.values()]
+        for name, sha256 in [*entries, self.weights]:
+            path = Path(folder) / name
+            if not path.is_file():
+                raise ValueError(f"engine folder must hold {name}, got none in {folder}")
+            if digest(path) != sha256:
+                raise ValueError(
+                    f"{path} must be the file that was exported (sha256 {sha256[:12]}...), got "
+                    "another or a truncated one: export the model again"
+                )
+
+
+def _plain(name: Any, path: Path) -> str:
+    """A file name that stays in its folder."""
+    if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name):
+        raise ValueError(f"{path} must name plain files, got {name!r}")
+    return name
