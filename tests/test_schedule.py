@@ -125,3 +125,22 @@ def test_table_mean() -> None:
     for row, k in enumerate((0, 9)):
         expected = schedule.a[k] * x[row].double() + schedule.b[k] * eps[row].double()
         torch.testing.assert_close(mean[row].double(), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"betas": []}, r"betas must be a non-empty vector, got shape \(0,\)"),
+        ({"betas": [0.1, 1.0]}, r"betas must be in \(0, 1\), got 1.0"),
+        ({"betas": [0.1, np.nan]}, r"betas must be in \(0, 1\), got nan"),
+        ({"timesteps": [0, 1]}, r"timesteps must be falling integers in 0\.\.1, got \[0 1\]"),
+        ({"timesteps": [2, 0]}, r"timesteps must be falling integers in 0\.\.1"),
+        ({"timesteps": [0, -1]}, r"timesteps must be falling integers in 0\.\.1"),
+        ({"timesteps": [0.5]}, r"timesteps must be falling integers in 0\.\.1"),
+        ({"timesteps": []}, r"timesteps must be falling integers in 0\.\.1"),
+        ({"variance": "learned"}, "variance must be 'posterior' or 'upper', got 'learned'"),
+    ],
+)
+def test_from_betas_refuses(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Schedule.from_betas(**{"betas": [0.1, 0.2], "timesteps": [1, 0], **arguments})

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 __all__ = ["Schedule", "Table"]
@@ -131,6 +131,56 @@ class Schedule:
                 "beta_start and beta_end must satisfy 0 < beta_start <= beta_end < 1, "
                 f"got {beta_start} and {beta_end}"
             )
+        betas = np.linspace(beta_start, beta_end, train_steps)
+        timesteps = np.round(np.linspace(0, train_steps - 1, steps))[::-1]
+        return cls.from_betas(betas, timesteps, variance, stochasticity)
+
+    @classmethod
+    def from_betas(
+        cls,
+        betas: ArrayLike,
+        timesteps: ArrayLike,
+        variance: str = "posterior",
+        stochasticity: float = 1.0,
+    ) -> Schedule:
+        """DDPM with the betas that the network was trained with, on any of its timesteps.
+
+        Parameters
+        ----------
+        betas : array_like of float, shape [T]
+            Noise of each training step, in (0, 1).
+        timesteps : array_like of int, shape [N]
+            Training steps at which the network is called, in sampling order: falling, all in
+            0 .. T - 1. Transition ``k`` goes from the noise level of ``timesteps[k]`` to that of
+            ``timesteps[k + 1]``, the last to none.
+        variance, stochasticity
+            As for :meth:`ddpm`.
+
+        Returns
+        -------
+        Schedule
+            ``sigma[N-1] == 0``: the last transition returns the predicted image.
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of its range.
+        """
+        betas, kept = np.asarray(betas, dtype=np.float64), np.asarray(timesteps)
+        if betas.ndim != 1 or not betas.size:
+            raise ValueError(f"betas must be a non-empty vector, got shape {betas.shape}")
+        if (wrong := betas[~((betas > 0) & (betas < 1))]).size:
+            raise ValueError(f"betas must be in (0, 1), got {wrong[0]}")
+        if (
+            kept.ndim != 1
+            or not kept.size
+            or (kept != np.round(kept)).any()
+            or (np.diff(kept) >= 0).any()
+            or not 0 <= kept[-1] <= kept[0] < betas.size
+        ):
+            raise ValueError(
+                f"timesteps must be falling integers in 0..{betas.size - 1}, got {kept}"
+            )
         if variance not in ("posterior", "upper"):
             raise ValueError(f"variance must be 'posterior' or 'upper', got {variance!r}")
         if not stochasticity >= 0 or (stochasticity != 1.0 and variance != "posterior"):
@@ -139,26 +189,26 @@ class Schedule:
                 f"got {stochasticity} with variance {variance!r}"
             )
 
-        abar_train = np.cumprod(1.0 - np.linspace(beta_start, beta_end, train_steps))
-        kept = np.round(np.linspace(0, train_steps - 1, steps)).astype(np.int64)
-        abar = abar_train[kept]
-        abar_prev = np.concatenate([[1.0], abar[:-1]])
+        kept = kept.astype(np.int64)
+        abar = np.cumprod(1.0 - betas)[kept]
+        abar_prev = np.append(abar[1:], 1.0)
         beta = 1.0 - abar / abar_prev
 
         posterior = beta * (1.0 - abar_prev) / (1.0 - abar)
         eta_variance = stochasticity**2 * posterior
         if (eta_variance > 1.0 - abar_prev).any():
-            limit = np.sqrt(((1.0 - abar_prev)[1:] / posterior[1:]).min())
+            limit = np.sqrt(((1.0 - abar_prev)[:-1] / posterior[:-1]).min())
             raise ValueError(
-                f"stochasticity must be at most {limit:.4g} at {steps} steps, got {stochasticity}"
+                f"stochasticity must be at most {limit:.4g} at {kept.size} steps, "
+                f"got {stochasticity}"
             )
         # x0 = (x - sqrt(1-abar) eps) / sqrt(abar);
         # mean = sqrt(abar_prev) x0 + sqrt(1 - abar_prev - eta^2 beta~) eps: DDPM's mean at eta = 1.
         a = np.sqrt(abar_prev / abar)
         b = np.sqrt(1.0 - abar_prev - eta_variance) - a * np.sqrt(1.0 - abar)
         sigma = np.sqrt(eta_variance if variance == "posterior" else beta)
-        sigma[0] = 0.0
-        return cls(kept[::-1], a[::-1], b[::-1], sigma[::-1])
+        sigma[-1] = 0.0
+        return cls(kept, a, b, sigma)
 
 
 class Table(NamedTuple):
