@@ -267,6 +267,27 @@ def test_progress_counts_every_transition() -> None:
     assert sum(made) == 2 * 30
 
 
+@pytest.mark.parametrize("kind", ["speculative", "sequential"])
+def test_observers_see_every_state_after_every_round(kind: str) -> None:
+    sampler = _sampler(4) if kind == "speculative" else SequentialSampler(TEACHER, SCHEDULE)
+    seen = []
+    labels = [0, 1, 0]
+    result = sampler.sample(labels, observer=lambda made, x: seen.append((made, x.clone())))
+    assert len(seen) == result.report.rounds
+    made = [count for count, _ in seen]
+    assert made == sorted(set(made))  # grows with every round
+    assert made[-1] == len(SCHEDULE)
+    assert all(x.shape == (3, 4) for _, x in seen)
+    torch.testing.assert_close(seen[-1][1], result.samples, rtol=0, atol=0)
+    # Each state moves until its sample is done, in the round that the report says, and then stays.
+    for sample, rounds in enumerate(result.report.rounds_by_sample):
+        path = torch.stack([x[sample] for _, x in seen])
+        moves = (path[1:] != path[:-1]).any(1)
+        assert moves[: rounds - 1].all()
+        assert not moves[rounds - 1 :].any()
+    torch.testing.assert_close(sampler.sample(labels).samples, result.samples, rtol=0, atol=0)
+
+
 def test_shape_of_teachers_without_one() -> None:
     def teacher(x, t, y):
         return TeacherOutput(torch.tanh(x))

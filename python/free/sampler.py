@@ -6,7 +6,7 @@ States are float32 and all randomness comes from the counter-based noise of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,6 +33,7 @@ __all__ = ["SamplingResult", "SequentialSampler", "SpeculativeSampler"]
 
 Labels = Tensor | Sequence[int]
 Seeds = int | Tensor | Sequence[int]
+Observer = Callable[[int, Tensor], object]
 
 
 class SamplingResult(NamedTuple):
@@ -85,6 +86,7 @@ class SequentialSampler:
         seed: Seeds = 0,
         shape: Sequence[int] | None = None,
         progress: Progress = False,
+        observer: Observer | None = None,
     ) -> SamplingResult:
         """Draw one sample per label; the arguments are those of ``SpeculativeSampler.sample``."""
         y, seeds, x = check_request(self.teacher, labels, seed, shape)
@@ -104,6 +106,8 @@ class SequentialSampler:
                     x = table.mean(k, x, eps) + table.sigma[step] * noise
                     recorder.round(samples, k, one, one - 1)
                     report_progress(len(y))
+                if observer is not None:
+                    observer(step + 1, x)
         return SamplingResult(x, recorder.finish())
 
 
@@ -206,6 +210,7 @@ class SpeculativeSampler:
         seed: Seeds = 0,
         shape: Sequence[int] | None = None,
         progress: Progress = False,
+        observer: Observer | None = None,
     ) -> SamplingResult:
         """Draw one sample per label.
 
@@ -219,6 +224,9 @@ class SpeculativeSampler:
             Shape of one sample; default ``teacher.sample_shape``.
         progress : bool or callable
             True shows a bar; a function is called with the number of transitions made.
+        observer : callable, optional
+            ``observer(made, states [B, ...])`` is called after every round; ``made`` transitions
+            the slowest sample has behind it. The states are the sampler's own, not to be changed.
 
         Returns
         -------
@@ -293,13 +301,15 @@ class SpeculativeSampler:
                         record.update(evidence(draft, prediction, k, seen, length, advance))
                     k, rounds = k + advance, rounds + 1
                     going = k < N
-                    result[samples[~going]] = x[~going]
+                    result[samples] = x
                     past = recycle(rows, guess, length, advance, self.window, recycles)
                     recorder.kept(past.bytes)
                     past = past.keep(going)
                     record.keep(going)
                     live = (samples, seeds, x, k, rounds, y)
                     samples, seeds, x, k, rounds, y = (column[going] for column in live)
+                if observer is not None:
+                    observer(min(k.tolist(), default=N), result)
         return SamplingResult(result, recorder.finish())
 
 
@@ -316,7 +326,11 @@ def _guidance(teacher: Teacher, scale: float, channels: int | None) -> Guidance 
 
 
 def _guided(teacher: Teacher, guidance: Guidance | None) -> Teacher:
-    return GuidedTeacher(checked(teacher), guidance) if guidance else checked(teacher)
+    if guidance is None:
+        return checked(teacher)
+    if hasattr(teacher, "guided"):  # an engine's graph combines by itself
+        return checked(teacher.guided(guidance))
+    return GuidedTeacher(checked(teacher), guidance)
 
 
 def _round_noise(
