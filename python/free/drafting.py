@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from free.carry import put, take
-from free.drafters.protocol import Anchored, Drafter
+from free.drafters.protocol import Anchored, Drafter, WindowDrafter, WindowPlan
 from free.models.output import require_eps, require_finite
 from free.ops import roll_window
 from free.prediction import Prediction
@@ -78,7 +78,8 @@ def draft_window(
     Parameters
     ----------
     drafter : Drafter or None
-        None if nothing is to be drafted (``W = 1``).
+        None if nothing is to be drafted (``W = 1``). A :class:`WindowDrafter` is given the whole
+        window, where it can.
     prediction : Prediction
         The schedule, in terms of what is guessed.
     x : Tensor, shape [B, ...], float32
@@ -130,10 +131,19 @@ def draft_window(
     window.slope = torch.where(from_source & (source == RESPONSE)[:, None], response[:, None], 0.0)
     settled = said - _like(window.slope, said) * x_old  # less the control variate's correction
     window.intercept = settled.clone()
-    window.roll(0, P)
-
     # Response and reuse do without the drafter.
-    asked = (step < length[:, None] - 1) & (~from_source | corrects[:, None] | compare)
+    drafted = step < length[:, None] - 1
+    asked = drafted & (~from_source | corrects[:, None] | compare)
+    simple = not (compare or corrects.any()) and bool(asked.any())
+    if simple and isinstance(drafter, WindowDrafter) and drafter.drafts(P + 1, sweeps):
+        states, means = drafter.draft(window.plan(from_source, asked))
+        b, i = drafted.nonzero(as_tuple=True)
+        require_finite(means[b, i], "drafter", window.k[b, i], samples[b])
+        calls = P if sweeps is None else min(sweeps, P)
+        return Draft(states, means, recycled, x_old, said, None, calls)
+
+    window.start()
+    window.roll(0, P)
     unmeasured = recycled & (compare | corrects[:, None])
     change, change_old = torch.zeros_like(said), torch.zeros_like(said)
     calls = 0
@@ -171,6 +181,8 @@ class _Window:
 
     slope: Tensor  # [B, P]
     intercept: Tensor  # [B, P, ...]
+    carry: Any
+    anchored: bool
 
     def __init__(
         self,
@@ -186,19 +198,45 @@ class _Window:
         steps = torch.arange(P, device=x.device)
         self.drafter, self.prediction, self.past = drafter, prediction, past
         self.y, self.noise = y, noise
-        self.carry = drafter.carry_from(past.rows, past.row[:, :P].flatten())
-        self.anchored = isinstance(self.carry, Anchored)
-        if self.anchored and prediction.signal is None:
-            raise ValueError(
-                "schedule must be variance-preserving for a drafter with an Anchored carry, "
-                "got one without x0"
-            )
         self.k = (k[:, None] + steps).clamp(max=len(prediction.sigma) - 1)
         self.guess = past.guess[past.row[:, : P + 1]]
         self.mean, self.states = torch.empty_like(self.guess), torch.empty_like(self.guess)
         made = past.row[:, 0]
         self.mean[:, 0] = prediction.mean(past.rows.k[made], past.rows.x[made], past.guess[made])
         self.states[:, 0] = x
+
+    def start(self) -> None:
+        """Take the drafter's carry from the teacher's last call."""
+        rows = self.past.row[:, : self.noise.shape[1]].flatten()
+        self.carry = self.drafter.carry_from(self.past.rows, rows)
+        self.anchored = isinstance(self.carry, Anchored)
+        if self.anchored and self.prediction.signal is None:
+            raise ValueError(
+                "schedule must be variance-preserving for a drafter with an Anchored carry, "
+                "got one without x0"
+            )
+
+    def plan(self, settled: Tensor, asked: Tensor) -> WindowPlan:
+        """The window as it is before the drafter is asked."""
+        a, b, sigma = (column[self.k] for column in self.prediction[:3])
+        return WindowPlan(
+            self.states[:, 0],
+            self.k,
+            self.y,
+            self.noise,
+            a,
+            b,
+            sigma,
+            self.slope,
+            self.intercept,
+            settled,
+            asked,
+            self.guess[:, 0],
+            self.mean[:, 0],
+            self.past.rows,
+            self.past.row[:, : self.noise.shape[1]],
+            self.past.known,
+        )
 
     def roll(self, first: int, end: int) -> None:
         """States, means and guesses of transitions ``first .. end - 1`` from their intercepts."""

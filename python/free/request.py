@@ -77,7 +77,7 @@ def check_request(
     ):
         device = weight.device
     else:
-        device = y.device
+        device = getattr(teacher, "device", y.device)
     y, seeds = y.to(device), seeds.to(device)
     start = torch.zeros_like(seeds)
     return Request(y, seeds, random.normal(seeds, start, start, Purpose.INITIAL, size))

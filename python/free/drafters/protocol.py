@@ -11,7 +11,7 @@ from free.models.guidance import Guidance
 from free.models.output import TeacherRows
 from free.schedule import Table
 
-__all__ = ["Anchored", "Drafter", "DraftingBatch"]
+__all__ = ["Anchored", "Drafter", "DraftingBatch", "WindowDrafter", "WindowPlan"]
 
 
 @dataclass(frozen=True)
@@ -93,4 +93,67 @@ class Drafter(Protocol):
         they include discarded states, whose outputs depend on noise that is still to be used, and
         repeats. So a row of the carry may depend on its own teacher row only, and nothing may be
         averaged over rows or remembered from call to call; else the law is lost.
+        """
+
+
+class WindowPlan(NamedTuple):
+    """All that is known of a window before the drafter is asked.
+
+    In terms of the guesses of x0 that transitions are affine in: ``mean = a x + b guess``.
+
+    Attributes
+    ----------
+    x : Tensor, shape [B, ...]
+        Current states.
+    k : Tensor, shape [B, P], int64
+        Transitions of the window.
+    y : Tensor, shape [B], int64
+    noise : Tensor, shape [B, P, ...]
+    a, b, sigma : Tensor, shape [B, P]
+        Coefficients of the transitions.
+    slope : Tensor, shape [B, P]
+    intercept : Tensor, shape [B, P, ...]
+        First guesses, ``intercept + slope x``.
+    settled : Tensor, shape [B, P], bool
+        Transitions whose first guess stands: a prefix of each window.
+    asked : Tensor, shape [B, P], bool
+        Transitions that the drafter is asked about.
+    guess_before, mean_before : Tensor, shape [B, ...]
+        Of the transition just made.
+    rows : TeacherRows
+        The teacher's last call.
+    row : Tensor, shape [B, P], int64
+        Which of its rows is nearest before each transition.
+    known : Tensor, shape [B], int64
+        From this transition of the window on, the nearest is the drafter's own.
+    """
+
+    x: Tensor
+    k: Tensor
+    y: Tensor
+    noise: Tensor
+    a: Tensor
+    b: Tensor
+    sigma: Tensor
+    slope: Tensor
+    intercept: Tensor
+    settled: Tensor
+    asked: Tensor
+    guess_before: Tensor
+    mean_before: Tensor
+    rows: TeacherRows
+    row: Tensor
+    known: Tensor
+
+
+@runtime_checkable
+class WindowDrafter(Drafter, Protocol):
+    """A drafter that can also draft a whole window at once, as exported ones do."""
+
+    def drafts(self, window: int, sweeps: int | None) -> bool:
+        """Whether it can for a window of so many rows, drafted in this way."""
+
+    def draft(self, plan: WindowPlan) -> tuple[Tensor, Tensor]:
+        """States [B, P + 1, ...] and means [B, P, ...], as :func:`free.drafting.draft_window`
+        makes them by calling ``predict``. Its exactness rule holds here too.
         """

@@ -1,0 +1,156 @@
+"""A model as a folder of graphs: everything an engine needs, and a manifest of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from free.drafters.feature import FeatureDrafter
+from free.engines.contract import Contract, Profile
+from free.engines.manifest import Graph, Manifest
+from free.export.contracts import draft_contract, step_contract, teacher_contract
+from free.export.graphs import DrafterStep, DraftSteps, DraftSweeps, Teacher
+from free.export.onnx import OPSET, WeightsFile, export_graph, require_onnx
+from free.export.precision import lower
+from free.files import digest
+from free.models.dit import DiT
+from free.version import __version__
+
+__all__ = ["export_model", "graphs_of"]
+
+WEIGHTS = "weights.bin"
+
+
+def graphs_of(
+    teacher: DiT,
+    drafter: FeatureDrafter | None,
+    window: int,
+    sweeps: int | None,
+    max_batch: int,
+    guidance: tuple[bool, ...] = (False, True),
+) -> list[tuple[torch.nn.Module, Contract]]:
+    """The graphs of a model with their contracts, ready to be traced or run by torch.
+
+    Parameters are those of :func:`export_model`.
+    """
+    config = teacher.config
+    rows = Profile(1, window, max_batch * window)
+    graphs: list[tuple[torch.nn.Module, Contract]] = []
+    for guided in guidance:
+        graphs.append((Teacher(teacher, guided), teacher_contract(config, guided, rows)))
+        if drafter is None:
+            continue
+        step = DrafterStep(drafter.network, teacher, guided)
+        # The control variate asks at the discarded states as well.
+        twice = Profile(1, window, 2 * max_batch * window)
+        graphs.append((step, step_contract(config, guided, twice)))
+        if window > 1:
+            draft = (
+                DraftSteps(step, window - 1)
+                if sweeps is None
+                else DraftSweeps(step, window - 1, sweeps)
+            )
+            contract = draft_contract(config, guided, window, sweeps, max_batch)
+            graphs.append((draft, contract))
+    return graphs
+
+
+def export_model(
+    teacher: DiT,
+    drafter: FeatureDrafter | None,
+    folder: str | Path,
+    window: int = 8,
+    sweeps: int | None = None,
+    max_batch: int = 1,
+    precision: str = "fp32",
+    drafter_precision: str | None = None,
+    guidance: tuple[bool, ...] = (False, True),
+    progress: Callable[[str], object] = lambda graph: None,
+) -> Manifest:
+    """Export a model to ONNX.
+
+    The folder appears complete or not at all: the graphs, one file with the weights of all of
+    them, and ``manifest.json``. One that was there before is replaced.
+
+    Parameters
+    ----------
+    teacher : DiT
+        In float32.
+    drafter : FeatureDrafter or None
+        None for the teacher alone, which serves the plain sampler and training-free drafting.
+    folder : str or Path
+    window : int
+        Widest window of a round, at least 1.
+    sweeps : int or None
+        How the window's graph drafts; None is autoregression.
+    max_batch : int
+        Samples drawn together, at most.
+    precision : {"fp32", "fp16", "bf16"}
+        Of the teacher's large matrix products. The law sampled is that of the exported teacher.
+    drafter_precision : {"fp32", "fp16", "bf16"}, optional
+        Of the drafter's; it has no part in the law. Default as the teacher's.
+    guidance : tuple of bool
+        Which graphs to make: without guidance, with it, or both.
+    progress : callable
+        Told each graph's name before it is made.
+
+    Raises
+    ------
+    ImportError
+        If onnx or onnxscript is missing; names the extra.
+    ValueError
+        If a setting is out of its range.
+    """
+    require_onnx()
+    for name, value in (("window", window), ("max_batch", max_batch)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+    if sweeps is not None and (isinstance(sweeps, bool) or not 1 <= sweeps < max(window, 2)):
+        raise ValueError(f"sweeps must be None or in 1..window - 1, got {sweeps!r} at {window}")
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").is_file():
+        raise ValueError(f"out must be new, empty, or an earlier export, got {folder}")
+    lowered = lower(teacher, precision)
+    if drafter is not None:
+        network = lower(drafter.network, drafter_precision or precision)
+        drafter = FeatureDrafter(network, lowered, drafter.sampling)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+        made = Path(scratch) / "graphs"
+        made.mkdir()
+        weights = WeightsFile(made / WEIGHTS)
+        graphs: dict[str, Graph] = {}
+        for graph, contract in graphs_of(lowered, drafter, window, sweeps, max_batch, guidance):
+            progress(contract.graph)
+            path = made / f"{contract.graph}.onnx"
+            export_graph(graph, contract, path, weights)
+            graphs[contract.graph] = Graph(contract, path.name, digest(path))
+        weights.close()
+        manifest = Manifest(
+            graphs=graphs,
+            weights=(WEIGHTS, digest(made / WEIGHTS)),
+            teacher=dataclasses.asdict(teacher.config),
+            precision=precision,
+            window=window,
+            sweeps=sweeps,
+            max_batch=max_batch,
+            sampling=_sampling(drafter, window, sweeps),
+            schedule={"steps": 250, "train_steps": 1000},
+            versions={"free": __version__, "torch": torch.__version__, "opset": str(OPSET)},
+        )
+        manifest.write(made)
+        if folder.exists():
+            folder.rename(Path(scratch) / "before")
+        made.rename(folder)
+    return manifest
+
+
+def _sampling(drafter: FeatureDrafter | None, window: int, sweeps: int | None) -> dict[str, Any]:
+    """Settings that the window's graph serves: the drafter's, with its window and sweeps."""
+    recommended = {} if drafter is None else drafter.sampling
+    return {"recycle": False} | recommended | {"window": window, "sweeps": sweeps}

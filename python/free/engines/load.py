@@ -1,0 +1,69 @@
+"""Opening a folder of exported graphs on an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from free.drafters.frozen import FrozenDrafter
+from free.engines.contract import Contract
+from free.engines.manifest import Manifest
+from free.engines.networks import EngineDrafter, EngineTeacher
+from free.engines.onnx import OnnxSession
+from free.engines.session import Session
+from free.models.dit import DiTConfig
+
+__all__ = ["load_engine"]
+
+
+def load_engine(
+    folder: str | Path,
+    engine: str = "onnxruntime",
+    device: str = "cpu",
+    threads: int | None = None,
+) -> tuple[EngineTeacher, EngineDrafter | FrozenDrafter]:
+    """Open what ``free export`` wrote.
+
+    Parameters
+    ----------
+    folder : str or Path
+    engine : {"onnxruntime", "onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx"}
+    device : {"cpu", "cuda"}
+    threads : int, optional
+        Of the CPU; default as many as torch uses.
+
+    Returns
+    -------
+    teacher : EngineTeacher
+    drafter : EngineDrafter or FrozenDrafter
+        The latter where none was exported.
+
+    Raises
+    ------
+    ImportError
+        If the engine is not installed; names the extra.
+    ValueError
+        If the folder is not what was exported, or an argument is out of its range.
+    RuntimeError
+        If the engine cannot run here; nothing falls back to something else.
+    """
+    manifest = Manifest.read(folder)
+    manifest.check_files(folder)
+    open_session = _opener(engine, device, threads)
+    sessions = {
+        name: open_session(Path(folder) / graph.file, graph.contract)
+        for name, graph in manifest.graphs.items()
+    }
+    of_teacher = {name: s for name, s in sessions.items() if name.startswith("teacher")}
+    teacher = EngineTeacher(of_teacher, DiTConfig(**manifest.teacher))
+    if len(of_teacher) == len(sessions):
+        return teacher, FrozenDrafter()
+    return teacher, EngineDrafter(sessions, manifest)
+
+
+def _opener(engine: str, device: str, threads: int | None) -> Callable[[Path, Contract], Session]:
+    if device not in ("cpu", "cuda"):
+        raise ValueError(f"device must be cpu or cuda, got {device!r}")
+    if engine == "onnxruntime":
+        return lambda path, contract: OnnxSession(path, contract, device, threads)
+    raise ValueError(f"engine must be onnxruntime, got {engine!r}")

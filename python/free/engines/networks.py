@@ -1,0 +1,184 @@
+"""Teacher and drafter on an engine: what the sampler sees of exported graphs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from free.drafters.feature import ChangeDrafter
+from free.drafters.protocol import DraftingBatch, WindowPlan
+from free.engines.manifest import Manifest
+from free.engines.session import Session
+from free.models.dit import DiTConfig
+from free.models.guidance import Guidance
+from free.models.output import Teacher, TeacherOutput
+
+__all__ = ["EngineDrafter", "EngineTeacher"]
+
+
+class EngineTeacher:
+    """A teacher whose network runs on an engine. The law sampled is that of this engine.
+
+    Parameters
+    ----------
+    sessions : dict of str to Session
+        ``teacher`` and, for guidance, ``teacher_guided``.
+    config : DiTConfig
+    """
+
+    def __init__(self, sessions: dict[str, Session], config: DiTConfig) -> None:
+        self.sessions = sessions
+        self.config = config
+        self.sample_shape = (config.channels, config.image_size, config.image_size)
+        self.num_classes = config.num_classes
+        self.null_label = config.num_classes
+        self.device = next(iter(sessions.values())).device
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
+        """As :class:`free.DiT`."""
+        return self._run("teacher", {"x": x, "t": t, "y": y})
+
+    def guided(self, guidance: Guidance) -> Teacher:
+        """The teacher under guidance, which is part of the graph."""
+        scale = guidance_scale(guidance, self.config.channels, self.device)
+
+        def call(x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
+            return self._run("teacher_guided", {"x": x, "t": t, "y": y, "cfg_scale": scale})
+
+        return call
+
+    def _run(self, graph: str, inputs: dict[str, Tensor]) -> TeacherOutput:
+        out = _session(self.sessions, graph).run(inputs)
+        return TeacherOutput(out["eps"], out["feature"], out.get("variance"))
+
+
+class EngineDrafter(ChangeDrafter):
+    """The trained drafter on an engine: a step at a time, or a whole window in one call.
+
+    Parameters
+    ----------
+    sessions : dict of str to Session
+        ``drafter``, ``draft`` and, for guidance, ``drafter_guided``, ``draft_guided``.
+    manifest : Manifest
+        Says for which window and sweeps the window's graph was made.
+    """
+
+    def __init__(self, sessions: dict[str, Session], manifest: Manifest) -> None:
+        super().__init__(manifest.sampling)
+        self.sessions = sessions
+        self.manifest = manifest
+        self._scale: Tensor | None = None
+
+    def begin(self, batch: DraftingBatch) -> None:
+        """As :meth:`ChangeDrafter.begin`."""
+        super().begin(batch)
+        channels = self.manifest.teacher["channels"]
+        device = batch.table.sigma.device
+        guidance = batch.guidance
+        self._scale = None if guidance is None else guidance_scale(guidance, channels, device)
+
+    def step(
+        self,
+        x: Tensor,
+        innovation: Tensor,
+        t: Tensor,
+        y: Tensor,
+        feature: Tensor,
+        guidance: Guidance | None,
+    ) -> tuple[Tensor, Tensor]:
+        """One drafter call; see :meth:`ChangeDrafter.step`."""
+        inputs = {"x": x, "innovation": innovation, "t": t, "y": y, "feature": feature}
+        out = self._run("drafter", inputs)
+        return out["change"], out["feature_after"]
+
+    def drafts(self, window: int, sweeps: int | None) -> bool:
+        """Whether :meth:`draft` serves a window of so many rows, drafted in this way."""
+        return window <= self.manifest.window and sweeps == self.manifest.sweeps
+
+    def draft(self, plan: WindowPlan) -> tuple[Tensor, Tensor]:
+        """Draft a window in one call.
+
+        Parameters
+        ----------
+        plan : WindowPlan
+
+        Returns
+        -------
+        states : Tensor, shape [B, P + 1, ...]
+        means : Tensor, shape [B, P, ...]
+        """
+        table, _ = self.table_and_guidance()
+        B, P = plan.k.shape
+        width = self.manifest.window - 1
+        assert plan.rows.feature is not None
+        carry = plan.row[:, :P]
+        own = torch.arange(P, device=carry.device) >= plan.known[:, None]
+        asked = plan.asked.flatten()
+        slot = torch.where(asked, asked.cumsum(0), 0).view(B, P)
+        by_transition = {
+            "noise": plan.noise,
+            "a": plan.a,
+            "b": plan.b,
+            "sigma": plan.sigma,
+            "sigma_before": table.sigma[plan.k - 1],
+            "t": table.timesteps[plan.k],
+            "slope": plan.slope,
+            "intercept": plan.intercept,
+            "settled": plan.settled,
+            **({"carry": carry, "own": own} if self.manifest.sweeps is None else {"slot": slot}),
+        }
+        # The graph's window is as wide as it was made: what is behind a narrower one is not read.
+        inputs = {name: _widen(value, width) for name, value in by_transition.items()} | {
+            "x": plan.x,
+            "y": plan.y,
+            "guess_before": plan.guess_before,
+            "mean_before": plan.mean_before,
+            "feature": plan.rows.feature,
+        }
+        if self.manifest.sweeps is not None:
+            b, i = plan.asked.nonzero(as_tuple=True)
+            inputs |= {"asked": b * width + i, "carry": carry[b, i]}
+            if self.manifest.sweeps > 1:
+                # The drafter's answer one transition before, where that is what the carry is.
+                before = slot[b, (i - 1).clamp(min=0)] - 1 + len(plan.rows.feature)
+                inputs["carry_next"] = torch.where(own[b, i] & (i > 0), before, carry[b, i])
+        out = self._run("draft", inputs)
+        return out["states"][:, : P + 1].contiguous(), out["means"][:, :P].contiguous()
+
+    def _run(self, graph: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self._scale is None:
+            return _session(self.sessions, graph).run(inputs)
+        return _session(self.sessions, f"{graph}_guided").run({**inputs, "cfg_scale": self._scale})
+
+
+def guidance_scale(guidance: Guidance, channels: int, device: torch.device) -> Tensor:
+    """Guidance as graphs take it: a scale for each channel, 1 for those that are not guided.
+
+    Raises
+    ------
+    ValueError
+        If more channels are to be guided than there are.
+    """
+    guided = channels if guidance.channels is None else guidance.channels
+    if guided > channels:
+        raise ValueError(f"cfg_channels must be at most the {channels} of a state, got {guided}")
+    scale = torch.ones(channels)
+    scale[:guided] = guidance.scale
+    return scale.to(device)
+
+
+def _widen(value: Tensor, width: int) -> Tensor:
+    """[B, P, ...] -> [B, width, ...]: at the end ones (a sigma is divided by), or index 0."""
+    if value.shape[1] == width:
+        return value
+    shape = (len(value), width - value.shape[1], *value.shape[2:])
+    return torch.cat([value, value.new_full(shape, value.is_floating_point())], dim=1)
+
+
+def _session(sessions: dict[str, Session], graph: str) -> Session:
+    if graph not in sessions:
+        raise ValueError(
+            f"engine must have the graph {graph} for this, got {', '.join(sessions)}: export with "
+            f"{'--guidance' if graph.endswith('_guided') else '--no-guidance'} or both"
+        )
+    return sessions[graph]
