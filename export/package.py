@@ -136,6 +136,7 @@ def export_model(
             weights=(WEIGHTS, digest(made / WEIGHTS)),
             teacher=dataclasses.asdict(teacher.config),
             precision=precision,
+            drafter_precision=drafter_precision or precision,
             window=window,
             sweeps=sweeps,
             max_batch=max_batch,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from free.cli.export import export
 from free.cli.info import info
 from free.cli.sample import sample
 from free.cli.train_drafter import train_drafter
@@ -21,3 +22,4 @@ app.command()(sample)
 app.command()(info)
 app.command("train-teacher")(train_teacher)
 app.command("train-drafter")(train_drafter)
+app.command()(export)

@@ -116,10 +116,12 @@ class Contract:
 
     def corners(self) -> list[dict[str, int]]:
         """Sizes at which a check is worth most: all axes smallest, as tuned for, and largest."""
-        return [
-            {axis: getattr(profile, end) for axis, profile in self.axes.items()}
-            for end in ("minimum", "optimum", "maximum")
-        ]
+        corners: list[dict[str, int]] = []
+        for end in ("minimum", "optimum", "maximum"):
+            sizes = {axis: getattr(profile, end) for axis, profile in self.axes.items()}
+            if sizes not in corners:
+                corners.append(sizes)
+        return corners
 
     def sample_inputs(self, sizes: Mapping[str, int], seed: int = 0) -> dict[str, Tensor]:
         """Random inputs of these sizes, on the CPU: normals, or uniform where there are bounds."""

@@ -38,8 +38,8 @@ class Manifest:
         File that the graphs share their weights in, and its digest.
     teacher : dict
         Architecture of the teacher, as :class:`free.DiTConfig` takes it.
-    precision : str
-        Of the large matrix products.
+    precision, drafter_precision : str
+        Of the large matrix products of teacher and drafter.
     window, max_batch : int
     sweeps : int or None
     sampling : dict
@@ -55,6 +55,7 @@ class Manifest:
     weights: tuple[str, str]
     teacher: dict[str, Any]
     precision: str
+    drafter_precision: str
     window: int
     sweeps: int | None
     max_batch: int

@@ -1,0 +1,62 @@
+"""Exports of models, made on first use and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from free.drafters.feature import FeatureDrafter
+from free.engines.manifest import MANIFEST, Manifest
+from free.export.package import export_model
+from free.models.dit import DiT
+from free.version import __version__
+
+__all__ = ["cache_folder", "cached_export"]
+
+
+def cache_folder() -> Path:
+    """``$FREE_CACHE``, or ``free`` in the user's cache folder."""
+    if os.environ.get("FREE_CACHE"):
+        return Path(os.environ["FREE_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "free"
+
+
+def cached_export(
+    teacher: DiT,
+    drafter: FeatureDrafter | None,
+    window: int,
+    sweeps: int | None,
+    max_batch: int,
+    guided: bool,
+    progress: Callable[[str], object] = lambda graph: None,
+) -> Path:
+    """The folder of a model's graphs in the cache; exported now if it is not there.
+
+    What it depends on is part of its name: weights, settings and the version of the package.
+    One that has been damaged is made again.
+
+    Parameters are those of :func:`free.export.package.export_model`; ``guided`` chooses one kind
+    of graphs.
+    """
+    key = hashlib.sha256()
+    settings = [__version__, window, sweeps, max_batch, guided, teacher.config.__dict__]
+    key.update(json.dumps(settings, default=str).encode())
+    for network in (teacher, *([] if drafter is None else [drafter.network])):
+        for name, value in network.state_dict().items():
+            key.update(name.encode())
+            key.update(value.detach().cpu().contiguous().numpy().tobytes())
+    folder = cache_folder() / "onnx" / key.hexdigest()[:16]
+    if (folder / MANIFEST).is_file():
+        try:
+            Manifest.read(folder).check_files(folder)
+        except ValueError:
+            pass
+        else:
+            return folder
+    export_model(
+        teacher, drafter, folder, window, sweeps, max_batch, guidance=(guided,), progress=progress
+    )
+    return folder

@@ -1,0 +1,233 @@
+"""Whether an engine computes what torch computes, and what the difference costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from free.drafters.feature import FeatureDrafter
+from free.drafters.protocol import Drafter
+from free.engines.manifest import Manifest
+from free.engines.networks import EngineTeacher
+from free.engines.session import Session
+from free.engines.torch import TorchSession
+from free.export.package import graphs_of
+from free.models.dit import DiT
+from free.models.guidance import Guidance, GuidedTeacher
+from free.sampler import SpeculativeSampler
+from free.schedule import Schedule
+
+__all__ = ["TOLERANCE", "Agreement", "Corner", "check_graphs", "check_sampling", "parity_record"]
+
+#: Largest error of a graph, relative to the output's root mean square, by precision.
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
+
+
+@dataclasses.dataclass(frozen=True)
+class Corner:
+    """One graph at one corner of its profile.
+
+    Attributes
+    ----------
+    graph : str
+    sizes : dict of str to int
+    largest, relative : float
+        Largest difference of any output from torch in float32; and relative to the root mean
+        square of that output.
+    """
+
+    graph: str
+    sizes: dict[str, int]
+    largest: float
+    relative: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """The same seeds sampled on torch in float32 and on an engine.
+
+    Attributes
+    ----------
+    images : int
+    identical : float
+        Share of rounds whose decisions are the same, up to and with each sample's first that
+        is not.
+    efficiency, efficiency_engine : float
+        Transitions a round.
+    delta_shift : float
+        By how many sigma the engine moves a transition's mean, on average over torch's
+        trajectory: ``|b| |eps_engine - eps| / sigma``. What two teachers so far apart would
+        reject of each other's transitions is about ``0.4 delta_shift``.
+    largest : float
+        Largest difference between samples whose decisions were all the same; NaN if there
+        were none.
+    """
+
+    images: int
+    identical: float
+    efficiency: float
+    efficiency_engine: float
+    delta_shift: float
+    largest: float
+
+
+def check_graphs(
+    teacher: DiT,
+    drafter: FeatureDrafter | None,
+    manifest: Manifest,
+    sessions: dict[str, Session],
+    seed: int = 0,
+) -> list[Corner]:
+    """Run every graph at every corner of its profile, beside torch in float32.
+
+    Parameters
+    ----------
+    teacher, drafter
+        What was exported, in float32.
+    manifest : Manifest
+    sessions : dict of str to Session
+        The graphs on the engine.
+    seed : int
+        Of the random inputs.
+    """
+    guidance = (False, True)
+    graphs = graphs_of(
+        teacher, drafter, manifest.window, manifest.sweeps, manifest.max_batch, guidance
+    )
+    corners = []
+    for graph, contract in graphs:
+        if contract.graph not in sessions:
+            continue
+        reference = TorchSession(graph, contract)
+        for sizes in contract.corners():
+            inputs = contract.sample_inputs(sizes, seed)
+            if "settled" in inputs:
+                inputs["settled"] = inputs["settled"].long().cumprod(1).bool()  # a prefix
+            expected = reference.run(inputs)
+            session = sessions[contract.graph]
+            got = session.run({name: value.to(session.device) for name, value in inputs.items()})
+            errors = [_error(got[name].cpu(), expected[name]) for name in expected]
+            largest, relative = (max(column) for column in zip(*errors, strict=True))
+            corners.append(Corner(contract.graph, sizes, largest, relative))
+    return corners
+
+
+def check_sampling(
+    teacher: DiT,
+    drafter: Drafter,
+    engine_teacher: EngineTeacher,
+    engine_drafter: Drafter,
+    settings: dict[str, Any],
+    schedule: Schedule,
+    labels: Sequence[int],
+    cfg_scale: float = 1.5,
+    seed: int = 0,
+) -> Agreement:
+    """Sample the same seeds on both.
+
+    Parameters
+    ----------
+    teacher, drafter
+        On torch, in float32.
+    engine_teacher, engine_drafter
+        On the engine.
+    settings : dict
+        ``window``, ``sweeps`` and ``recycle``.
+    schedule : Schedule
+    labels : sequence of int
+        Drawn one by one.
+    cfg_scale : float
+    seed : int
+        Sample ``i`` has ``seed + i``.
+    """
+    pairs = ((teacher, drafter), (engine_teacher, engine_drafter))
+    samplers = [
+        SpeculativeSampler(networks, drafts, schedule, cfg_scale=cfg_scale, **settings)
+        for networks, drafts in pairs
+    ]
+    same, rounds, largest = 0, 0, -math.inf
+    totals = [0, 0]
+    states: list[tuple[Tensor, int, int]] = []
+    for i, label in enumerate(labels):
+        paths: list[list[int]] = [[], []]
+        samples = []
+        for which, sampler in enumerate(samplers):
+            seen: list[tuple[Tensor, int]] = []
+
+            def note(made: int, x: Tensor, seen: list[tuple[Tensor, int]] = seen) -> None:
+                seen.append((x[0].cpu().clone(), made))
+
+            result = sampler.sample([label], seed + i, observer=note)
+            samples.append(result.samples.cpu())
+            paths[which] = [k for _, k in seen]
+            totals[which] += len(seen)
+            if which == 0:
+                states += [(x, k, label) for x, k in seen if k < len(schedule) - 1]
+        agreed = _common(*paths)
+        same += agreed
+        rounds += agreed + (paths[0] != paths[1])
+        if paths[0] == paths[1]:
+            largest = max(largest, float((samples[0] - samples[1]).abs().max()))
+    moved = len(labels) * len(schedule)
+    return Agreement(
+        len(labels),
+        same / rounds,
+        moved / totals[0],
+        moved / totals[1],
+        _delta_shift(teacher, engine_teacher, states, schedule, cfg_scale),
+        largest if math.isfinite(largest) else math.nan,
+    )
+
+
+def _delta_shift(
+    teacher: DiT,
+    engine: EngineTeacher,
+    states: list[tuple[Tensor, int, int]],
+    schedule: Schedule,
+    cfg_scale: float,
+) -> float:
+    """See :class:`Agreement`; over states with their transitions and labels."""
+    guidance = Guidance(cfg_scale, None, teacher.null_label)
+    here, there = GuidedTeacher(teacher, guidance), engine.guided(guidance)
+    shifts = []
+    for x, k, label in states:
+        row = (x[None], torch.tensor([int(schedule.timesteps[k])]), torch.tensor([label]))
+        with torch.no_grad():
+            expected = here(*row).eps
+        got = there(*(part.to(engine.device) for part in row)).eps.cpu()
+        scale = abs(float(schedule.b[k])) / float(schedule.sigma[k])
+        shifts.append(scale * float((got - expected).norm()))
+    return sum(shifts) / len(shifts)
+
+
+def _common(one: list[int], other: list[int]) -> int:
+    """How many entries agree before the first that does not."""
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
+def _error(got: Tensor, expected: Tensor) -> tuple[float, float]:
+    largest = float((got.double() - expected.double()).abs().max())
+    scale = float(expected.double().square().mean().sqrt())
+    return largest, largest / scale if scale > 0 else math.inf if largest else 0.0
+
+
+def parity_record(
+    corners: list[Corner], agreement: Agreement | None, tolerance: float
+) -> dict[str, Any]:
+    """Everything that was found, as JSON values."""
+    return {
+        "tolerance": tolerance,
+        "graphs": [dataclasses.asdict(corner) for corner in corners],
+        "sampling": None
+        if agreement is None
+        else {
+            name: None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in dataclasses.asdict(agreement).items()
+        },
+    }
