@@ -11,8 +11,12 @@ from typing import Any
 import torch
 
 from free.drafters.feature import FeatureDrafter
+from free.drafters.frozen import FrozenDrafter
 from free.engines.contract import Contract, Profile
 from free.engines.manifest import Graph, Manifest
+from free.engines.networks import EngineDrafter, EngineTeacher, on_engine
+from free.engines.session import Session
+from free.engines.torch import TorchSession
 from free.export.contracts import draft_contract, step_contract, teacher_contract
 from free.export.graphs import DrafterStep, DraftSteps, DraftSweeps, Teacher
 from free.export.onnx import OPSET, WeightsFile, export_graph, require_onnx
@@ -21,7 +25,7 @@ from free.files import digest
 from free.models.dit import DiT
 from free.version import __version__
 
-__all__ = ["export_model", "graphs_of"]
+__all__ = ["export_model", "graphs_of", "torch_engine"]
 
 WEIGHTS = "weights.bin"
 
@@ -115,10 +119,7 @@ def export_model(
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").is_file():
         raise ValueError(f"out must be new, empty, or an earlier export, got {folder}")
-    lowered = lower(teacher, precision)
-    if drafter is not None:
-        network = lower(drafter.network, drafter_precision or precision)
-        drafter = FeatureDrafter(network, lowered, drafter.sampling)
+    lowered, drafter = _lowered(teacher, drafter, precision, drafter_precision or precision)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         made = Path(scratch) / "graphs"
@@ -149,6 +150,46 @@ def export_model(
             folder.rename(Path(scratch) / "before")
         made.rename(folder)
     return manifest
+
+
+def torch_engine(
+    teacher: DiT,
+    drafter: FeatureDrafter | None,
+    window: int = 8,
+    sweeps: int | None = None,
+    max_batch: int = 1,
+    precision: str = "fp32",
+    drafter_precision: str | None = None,
+    guidance: tuple[bool, ...] = (False, True),
+    mode: str = "eager",
+    device: torch.device | str = "cpu",
+) -> tuple[EngineTeacher, EngineDrafter | FrozenDrafter]:
+    """The same graphs, run by torch: what an export is compared with, and an engine of its own.
+
+    Parameters
+    ----------
+    teacher, drafter, window, sweeps, max_batch, precision, drafter_precision, guidance
+        As of :func:`export_model`.
+    mode : {"eager", "compiled", "graphed"}
+        See :class:`free.engines.torch.TorchSession`.
+    device : torch.device or str
+    """
+    lowered, low = _lowered(teacher, drafter, precision, drafter_precision or precision)
+    sessions: dict[str, Session] = {
+        contract.graph: TorchSession(graph, contract, mode, device)
+        for graph, contract in graphs_of(lowered, low, window, sweeps, max_batch, guidance)
+    }
+    sampling = _sampling(drafter, window, sweeps)
+    return on_engine(sessions, teacher.config, window, sweeps, sampling)
+
+
+def _lowered(
+    teacher: DiT, drafter: FeatureDrafter | None, precision: str, drafter_precision: str
+) -> tuple[DiT, FeatureDrafter | None]:
+    low = lower(teacher, precision)
+    if drafter is None:
+        return low, None
+    return low, FeatureDrafter(lower(drafter.network, drafter_precision), low, drafter.sampling)
 
 
 def _sampling(drafter: FeatureDrafter | None, window: int, sweeps: int | None) -> dict[str, Any]:

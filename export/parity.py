@@ -19,6 +19,7 @@ from free.engines.torch import TorchSession
 from free.export.package import graphs_of
 from free.models.dit import DiT
 from free.models.guidance import Guidance, GuidedTeacher
+from free.models.output import Teacher
 from free.sampler import SpeculativeSampler
 from free.schedule import Schedule
 
@@ -192,8 +193,11 @@ def _delta_shift(
     cfg_scale: float,
 ) -> float:
     """See :class:`Agreement`; over states with their transitions and labels."""
-    guidance = Guidance(cfg_scale, None, teacher.null_label)
-    here, there = GuidedTeacher(teacher, guidance), engine.guided(guidance)
+    here: Teacher = teacher
+    there: Teacher = engine
+    if cfg_scale != 1.0:
+        guidance = Guidance(cfg_scale, None, teacher.null_label)
+        here, there = GuidedTeacher(teacher, guidance), engine.guided(guidance)
     shifts = []
     for x, k, label in states:
         row = (x[None], torch.tensor([int(schedule.timesteps[k])]), torch.tensor([label]))
@@ -217,17 +221,13 @@ def _error(got: Tensor, expected: Tensor) -> tuple[float, float]:
     return largest, largest / scale if scale > 0 else math.inf if largest else 0.0
 
 
-def parity_record(
-    corners: list[Corner], agreement: Agreement | None, tolerance: float
-) -> dict[str, Any]:
-    """Everything that was found, as JSON values."""
+def parity_record(corners: list[Corner], agreement: Agreement, tolerance: float) -> dict[str, Any]:
+    """Everything that was found, as JSON values; NaN becomes null."""
+    sampling = dataclasses.asdict(agreement)
     return {
         "tolerance": tolerance,
         "graphs": [dataclasses.asdict(corner) for corner in corners],
-        "sampling": None
-        if agreement is None
-        else {
-            name: None if isinstance(value, float) and math.isnan(value) else value
-            for name, value in dataclasses.asdict(agreement).items()
+        "sampling": {
+            name: None if math.isnan(value) else value for name, value in sampling.items()
         },
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 from free.drafters.frozen import FrozenDrafter
 from free.engines.contract import Contract
 from free.engines.manifest import Manifest
-from free.engines.networks import EngineDrafter, EngineTeacher
+from free.engines.networks import EngineDrafter, EngineTeacher, on_engine
 from free.engines.onnx import OnnxSession
 from free.engines.session import Session
 from free.models.dit import DiTConfig
@@ -54,11 +54,8 @@ def load_engine(
         name: open_session(Path(folder) / graph.file, graph.contract)
         for name, graph in manifest.graphs.items()
     }
-    of_teacher = {name: s for name, s in sessions.items() if name.startswith("teacher")}
-    teacher = EngineTeacher(of_teacher, DiTConfig(**manifest.teacher))
-    if len(of_teacher) == len(sessions):
-        return teacher, FrozenDrafter()
-    return teacher, EngineDrafter(sessions, manifest)
+    config = DiTConfig(**manifest.teacher)
+    return on_engine(sessions, config, manifest.window, manifest.sweeps, manifest.sampling)
 
 
 def _opener(engine: str, device: str, threads: int | None) -> Callable[[Path, Contract], Session]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from free.drafters.feature import ChangeDrafter
+from free.drafters.frozen import FrozenDrafter
 from free.drafters.protocol import DraftingBatch, WindowPlan
-from free.engines.manifest import Manifest
 from free.engines.session import Session
 from free.models.dit import DiTConfig
 from free.models.guidance import Guidance
 from free.models.output import Teacher, TeacherOutput
 
-__all__ = ["EngineDrafter", "EngineTeacher"]
+__all__ = ["EngineDrafter", "EngineTeacher", "on_engine"]
 
 
 class EngineTeacher:
@@ -59,23 +61,37 @@ class EngineDrafter(ChangeDrafter):
     ----------
     sessions : dict of str to Session
         ``drafter``, ``draft`` and, for guidance, ``drafter_guided``, ``draft_guided``.
-    manifest : Manifest
-        Says for which window and sweeps the window's graph was made.
+    config : DiTConfig
+        The teacher's.
+    window : int
+    sweeps : int or None
+        What the window's graph was made for.
+    sampling : dict, optional
+        As of :class:`ChangeDrafter`.
     """
 
-    def __init__(self, sessions: dict[str, Session], manifest: Manifest) -> None:
-        super().__init__(manifest.sampling)
+    def __init__(
+        self,
+        sessions: dict[str, Session],
+        config: DiTConfig,
+        window: int,
+        sweeps: int | None,
+        sampling: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(sampling)
         self.sessions = sessions
-        self.manifest = manifest
+        self.config = config
+        self.window = window
+        self.sweeps = sweeps
         self._scale: Tensor | None = None
 
     def begin(self, batch: DraftingBatch) -> None:
         """As :meth:`ChangeDrafter.begin`."""
         super().begin(batch)
-        channels = self.manifest.teacher["channels"]
-        device = batch.table.sigma.device
-        guidance = batch.guidance
-        self._scale = None if guidance is None else guidance_scale(guidance, channels, device)
+        guidance, device = batch.guidance, batch.table.sigma.device
+        self._scale = (
+            None if guidance is None else guidance_scale(guidance, self.config.channels, device)
+        )
 
     def step(
         self,
@@ -93,7 +109,7 @@ class EngineDrafter(ChangeDrafter):
 
     def drafts(self, window: int, sweeps: int | None) -> bool:
         """Whether :meth:`draft` serves a window of so many rows, drafted in this way."""
-        return window <= self.manifest.window and sweeps == self.manifest.sweeps
+        return window <= self.window and sweeps == self.sweeps
 
     def draft(self, plan: WindowPlan) -> tuple[Tensor, Tensor]:
         """Draft a window in one call.
@@ -109,7 +125,7 @@ class EngineDrafter(ChangeDrafter):
         """
         table, _ = self.table_and_guidance()
         B, P = plan.k.shape
-        width = self.manifest.window - 1
+        width = self.window - 1
         assert plan.rows.feature is not None
         carry = plan.row[:, :P]
         own = torch.arange(P, device=carry.device) >= plan.known[:, None]
@@ -125,7 +141,7 @@ class EngineDrafter(ChangeDrafter):
             "slope": plan.slope,
             "intercept": plan.intercept,
             "settled": plan.settled,
-            **({"carry": carry, "own": own} if self.manifest.sweeps is None else {"slot": slot}),
+            **({"carry": carry, "own": own} if self.sweeps is None else {"slot": slot}),
         }
         # The graph's window is as wide as it was made: what is behind a narrower one is not read.
         inputs = {name: _widen(value, width) for name, value in by_transition.items()} | {
@@ -135,10 +151,10 @@ class EngineDrafter(ChangeDrafter):
             "mean_before": plan.mean_before,
             "feature": plan.rows.feature,
         }
-        if self.manifest.sweeps is not None:
+        if self.sweeps is not None:
             b, i = plan.asked.nonzero(as_tuple=True)
             inputs |= {"asked": b * width + i, "carry": carry[b, i]}
-            if self.manifest.sweeps > 1:
+            if self.sweeps > 1:
                 # The drafter's answer one transition before, where that is what the carry is.
                 before = slot[b, (i - 1).clamp(min=0)] - 1 + len(plan.rows.feature)
                 inputs["carry_next"] = torch.where(own[b, i] & (i > 0), before, carry[b, i])
@@ -149,6 +165,24 @@ class EngineDrafter(ChangeDrafter):
         if self._scale is None:
             return _session(self.sessions, graph).run(inputs)
         return _session(self.sessions, f"{graph}_guided").run({**inputs, "cfg_scale": self._scale})
+
+
+def on_engine(
+    sessions: dict[str, Session],
+    config: DiTConfig,
+    window: int,
+    sweeps: int | None,
+    sampling: dict[str, Any],
+) -> tuple[EngineTeacher, EngineDrafter | FrozenDrafter]:
+    """Teacher and drafter of these graphs; without a drafter among them, the training-free one.
+
+    Parameters are those of the two classes.
+    """
+    of_teacher = {name: s for name, s in sessions.items() if name.startswith("teacher")}
+    teacher = EngineTeacher(of_teacher, config)
+    if len(of_teacher) == len(sessions):
+        return teacher, FrozenDrafter()
+    return teacher, EngineDrafter(sessions, config, window, sweeps, sampling)
 
 
 def guidance_scale(guidance: Guidance, channels: int, device: torch.device) -> Tensor:
