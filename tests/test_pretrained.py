@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from free import DrafterNet, FeatureDrafter, Report, Schedule, SpeculativeSampler, load_pretrained
-from free.models.checkpoint import bundle_path
+from free.models.checkpoints import locate
 
 TEACHER, DRAFTER = load_pretrained("mnist")
 
@@ -20,7 +20,7 @@ def trained() -> Report:
 
 
 def test_it_fits_in_20_megabytes() -> None:
-    files = list(bundle_path("mnist").rglob("*"))
+    files = list(locate("mnist").rglob("*"))
     assert sum(file.stat().st_size for file in files if file.is_file()) < 20e6
 
 

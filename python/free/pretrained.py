@@ -1,4 +1,4 @@
-"""Loading a teacher with its drafter."""
+"""Loading a teacher with a drafter."""
 
 from __future__ import annotations
 
@@ -7,39 +7,55 @@ from pathlib import Path
 import torch
 
 from free.drafters.feature import FeatureDrafter
-from free.models.checkpoint import bundle_path, load_network, load_sampling
+from free.drafters.frozen import FrozenDrafter
+from free.models.checkpoints import bundled_drafter, locate, read_drafter, read_teacher
 from free.models.dit import DiT
-from free.models.drafter import DrafterNet
 
 __all__ = ["load_pretrained"]
 
 
 def load_pretrained(
-    model: str | Path, device: torch.device | str = "cpu"
-) -> tuple[DiT, FeatureDrafter]:
-    """Load a teacher and its drafter.
+    model: str | Path,
+    drafter: str | Path | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    constants: str | None = None,
+) -> tuple[DiT, FeatureDrafter | FrozenDrafter]:
+    """Load a teacher and a drafter for it.
 
     Parameters
     ----------
     model : str or Path
-        ``"mnist"``, the embedded model, or a folder with ``teacher/`` and ``drafter/``.
+        ``"mnist"``, the embedded model, or a teacher's checkpoint of any format; see
+        :meth:`free.DiT.from_pretrained`. A folder with ``teacher/`` and ``drafter/`` is a bundle.
+    drafter : str or Path, optional
+        A drafter's folder or hub id, or a bundle with one; or ``"frozen"``, which needs no
+        training. By default the bundle's own, and frozen where there is none.
     device : torch.device or str
+    dtype : torch.dtype, optional
+        Of both networks; float32 by default.
+    constants : {"original", "diffusers"}, optional
+        Of the teacher; see :meth:`free.DiT.from_pretrained`.
 
     Returns
     -------
     teacher : DiT
-    drafter : FeatureDrafter
+    drafter : FeatureDrafter or FrozenDrafter
         Its ``sampling`` are the settings measured to serve it best:
         ``SpeculativeSampler(teacher, drafter, schedule, **drafter.sampling)``.
 
     Raises
     ------
     ValueError
-        If the folder or a file is missing, truncated or does not fit.
+        If a checkpoint is missing, damaged, or does not fit.
+    ImportError
+        If one can only be a hub id and ``huggingface_hub`` is not installed.
     """
-    folder = bundle_path(model)
-    teacher = load_network(folder / "teacher", "dit", device)
-    network = load_network(folder / "drafter", "drafter", device)
-    assert isinstance(teacher, DiT)
-    assert isinstance(network, DrafterNet)
-    return teacher, FeatureDrafter(network, teacher, load_sampling(folder / "drafter"))
+    path = locate(model, "model")
+    teacher = read_teacher(path, dtype=dtype, device=device, constants=constants)
+    folder = bundled_drafter(path) if drafter is None else drafter
+    if folder is None or folder == "frozen":
+        return teacher, FrozenDrafter()
+    network, sampling = read_drafter(folder, dtype=dtype, device=device, argument="drafter")
+    return teacher, FeatureDrafter(network, teacher, sampling)

@@ -65,7 +65,7 @@ def test_ways_of_drafting(tmp_path: Path) -> None:
         (["--labels", "x"], "labels must look like 0-9"),
         (["--steps", "1"], "steps must be in 2..train_steps"),
         (["--window", "0"], "window must be an integer >= 1"),
-        (["--model", "nowhere"], "model must be one of mnist or a folder"),
+        (["--model", "nowhere"], "model must be a checkpoint's file or folder"),
         (["--device", "tpu"], "--device must be one that this machine has, got 'tpu'"),
         (["--out", "digits"], "--out must end like a picture"),
         (["--cfg", "-1"], "cfg_scale must be finite and >= 0"),
@@ -85,7 +85,7 @@ def test_unwritable_paths_are_found_before_sampling(
     tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "free.cli.sample.load_pretrained", lambda *_: pytest.fail("work was done first")
+        "free.cli.sample.load_pretrained", lambda *_, **__: pytest.fail("work was done first")
     )
     blocker = tmp_path / "file"
     blocker.write_text("")
@@ -136,7 +136,7 @@ def test_train_commands_make_a_bundle_that_samples(tmp_path: Path) -> None:
 def test_train_drafter_without_a_teacher(tmp_path: Path) -> None:
     result = RUN.invoke(app, ["train-drafter", "--out", str(tmp_path)])
     assert result.exit_code == 2
-    assert "config.json is missing or malformed" in result.output
+    assert "teacher', which does not exist" in result.output
 
 
 def test_labels() -> None:

@@ -122,7 +122,7 @@ def test_misuse_is_refused(drafter: FeatureDrafter, teacher: DiT) -> None:
     with pytest.raises(ValueError, match="network must be made for the teacher's config"):
         FeatureDrafter(other, teacher)
     nothing = TeacherRows(torch.zeros(1), None, None, torch.zeros(1), torch.zeros(1))
-    with pytest.raises(ValueError, match="teacher must return a feature for FeatureDrafter"):
+    with pytest.raises(ValueError, match="teacher must return a feature for this drafter"):
         drafter.carry_from(nothing, torch.tensor([0]))
     flow = Schedule([1, 0], [1.0, 1.0], [-0.5, -0.5], [0.1, 0.0])
     with pytest.raises(ValueError, match="schedule must be variance-preserving"):

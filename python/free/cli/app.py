@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from free.cli.convert import convert
 from free.cli.export import export
 from free.cli.info import info
 from free.cli.sample import sample
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.command()(sample)
 app.command()(info)
+app.command()(convert)
 app.command("train-teacher")(train_teacher)
 app.command("train-drafter")(train_drafter)
 app.command()(export)

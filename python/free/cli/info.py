@@ -1,15 +1,18 @@
-"""``free info``: what is installed and what it runs on."""
+"""``free info``: what is installed, or what a checkpoint is."""
 
 from __future__ import annotations
 
 import json
 import platform
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import torch
 import typer
 
-from free.models.checkpoint import EMBEDDED, bundle_path
+from free.cli.options import bad_input_to_usage_error
+from free.models.checkpoints import EMBEDDED, Summary, drafters_beside, inspect
+from free.models.drafter import DrafterNet
 from free.ops import build_info, cuda_devices
 from free.version import __version__
 
@@ -17,12 +20,102 @@ __all__ = ["info"]
 
 
 def info(
+    checkpoint: Annotated[
+        str | None,
+        typer.Argument(help="A file, a folder, a hub id or mnist; none to describe free itself."),
+    ] = None,
+    heads: Annotated[
+        int | None, typer.Option(help="Attention heads, where the file does not tell.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the input, where the file does not tell.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Print version, build flags, devices and embedded models.
+    """Print what a checkpoint is and which drafter fits it, without reading its weights.
 
-    Examples: `free info`, `free info --json`
+    Without one: version, build flags, devices and embedded models.
+
+    Examples: `free info`, `free info DiT-XL-2-256x256.pt`, `free info mnist --json`
     """
+    if checkpoint is None:
+        _print_installation(as_json)
+        return
+    with bad_input_to_usage_error():
+        summary = inspect(checkpoint, heads=heads, image_size=image_size)
+        record = _describe_checkpoint(summary)
+    if as_json:
+        typer.echo(json.dumps(record, indent=2))
+        return
+    for line in _checkpoint_lines(record):
+        typer.echo(line)
+
+
+def _describe_checkpoint(summary: Summary) -> dict[str, Any]:
+    config = summary.config
+    record: dict[str, Any] = {
+        "path": str(summary.path),
+        "format": summary.format,
+        "kind": summary.kind,
+        "name": summary.name,
+        "architecture": asdict(config),
+        "parameters": summary.parameters,
+        "precision": [str(dtype).removeprefix("torch.") for dtype in summary.dtypes],
+        "bytes": summary.bytes,
+        "training": summary.training,
+    }
+    if summary.kind == "drafter":
+        return {**record, "sampling": summary.sampling}
+    with torch.device("meta"):
+        values = sum(weight.numel() for weight in DrafterNet(config).parameters())
+    found = [
+        {"folder": str(drafter.folder), "fits": not drafter.misfit, "misfit": drafter.misfit}
+        for drafter in drafters_beside(summary)
+    ]
+    return {**record, "drafter": {"parameters": values, "beside": found}}
+
+
+_FORMATS = {
+    "original": "the original code's state dict",
+    "training": "the original code's training checkpoint; its averaged weights are used",
+    "diffusers": "diffusers",
+    "free": "free",
+}
+
+
+def _checkpoint_lines(record: dict[str, Any]) -> list[str]:
+    """The record in plain words."""
+    shape = record["architecture"]
+    outputs = "eps and variance" if shape["learn_sigma"] else "eps"
+    title = record["name"] or "DiT of no published size"
+    lines = [
+        f"{title if record['kind'] == 'teacher' else f'drafter for {title}'}: {record['path']}",
+        f"  format: {_FORMATS[record['format']]}",
+        f"  architecture: {shape['hidden_size']} wide, {shape['depth']} blocks, "
+        f"{shape['heads']} heads, patch {shape['patch_size']}, input {shape['channels']} x "
+        f"{shape['image_size']} x {shape['image_size']}, {shape['num_classes']} classes, "
+        f"predicts {outputs}",
+        f"  parameters: {record['parameters']:,}",
+        f"  precision: {' and '.join(record['precision'])}, {record['bytes'] / 1e6:.1f} MB",
+        f"  constants: timestep divisor {shape['timestep_divisor']}, "
+        f"norm epsilon {shape['norm_eps']:g}",
+        f"  training record: {'yes' if record['training'] else 'none'}",
+    ]
+    if record["kind"] == "drafter":
+        return [*lines, f"  recommends: {record['sampling'] or 'nothing'}"]
+    lines.append(
+        f"  drafter that fits: of the same shape, {record['drafter']['parameters']:,} parameters; "
+        "or frozen, which needs no training"
+    )
+    lines += [
+        f"    {drafter['folder']}: "
+        + ("fits" if drafter["fits"] else f"does not fit: {drafter['misfit']}")
+        for drafter in record["drafter"]["beside"]
+    ]
+    return lines
+
+
+def _print_installation(as_json: bool) -> None:
     devices, reason = cuda_devices()
     record: dict[str, Any] = {
         "version": __version__,
@@ -47,15 +140,11 @@ def info(
         typer.echo(f"  model {name}: {model['teacher']}; drafter {model['drafter']}")
 
 
-def _describe_model(name: str) -> dict[str, Any]:
-    folder = bundle_path(name)
-    parts = {}
-    for part in ("teacher", "drafter"):
-        config = json.loads((folder / part / "config.json").read_text(encoding="utf-8"))
-        shape = config["architecture"]
-        size = (folder / part / "model.safetensors").stat().st_size / 1e6
-        depth = shape["depth"] if part == "teacher" else 1
-        parts[part] = (
-            f"{shape['hidden_size']} wide, {depth} deep, patch {shape['patch_size']}, {size:.1f} MB"
-        )
-    return parts
+def _describe_model(name: str) -> dict[str, str]:
+    teacher, drafter = inspect(name), inspect(name, kind="drafter")
+    shape = teacher.config
+    return {
+        "teacher": f"{shape.hidden_size} wide, {shape.depth} deep, patch {shape.patch_size}, "
+        f"{teacher.bytes / 1e6:.1f} MB",
+        "drafter": f"{drafter.parameters / 1e6:.1f} M parameters, {drafter.bytes / 1e6:.1f} MB",
+    }

@@ -105,7 +105,7 @@ def sample(
         classes = [label for label in parse_labels(labels) for _ in range(per_label)]
         if drafter not in ("trained", "frozen"):
             raise ValueError(f"--drafter must be trained or frozen, got {drafter!r}")
-        teacher, trained = load_pretrained(model, parse_device(device))
+        teacher, trained = load_pretrained(model, device=parse_device(device))
         settings = drafting_settings(trained.sampling, paper, window, sweeps, recycle)
         check_drawable(teacher.sample_shape)
         check_request(teacher, classes, seed, None)  # all of them, before the first is drawn

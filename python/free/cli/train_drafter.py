@@ -41,7 +41,6 @@ def train_drafter(
     Example: `free train-drafter --out runs/mnist --objective delta --rollout 3 --decay cosine`
     """
     from free.files import digest
-    from free.models.checkpoint import load_network, save_network
     from free.models.dit import DiT
     from free.models.drafter import DrafterNet
     from free.schedule import Schedule
@@ -52,8 +51,7 @@ def train_drafter(
     if threads:
         torch.set_num_threads(threads)
     with bad_input_to_usage_error():
-        teacher = load_network(out / "teacher", "dit")
-        assert isinstance(teacher, DiT)
+        teacher = DiT.from_pretrained(out / "teacher")
         data, process = load_mnist(), ForwardProcess()
         schedule = Schedule.ddpm(sampling_steps)
         torch.manual_seed(seed)
@@ -97,5 +95,5 @@ def train_drafter(
 
         average, record = train(drafter, loss, config, out / "training" / "drafter", extra=extra)
     assert isinstance(average, DrafterNet)
-    save_network(average, out / "drafter", record, dtype=torch.float16)
+    average.save_pretrained(out / "drafter", dtype=torch.float16, training=record)
     typer.echo(f"drafter saved to {out / 'drafter'} after {record['seconds']:.0f} s of training")

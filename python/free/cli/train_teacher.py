@@ -41,7 +41,7 @@ def train_teacher(
     Example: `free train-teacher --out runs/mnist --steps 8000`
     """
     from free.files import digest
-    from free.models.checkpoint import load_state, save_network
+    from free.models.checkpoints import inspect
     from free.models.dit import DiT, DiTConfig
     from free.training.data import load_mnist
     from free.training.losses import ForwardProcess, teacher_loss
@@ -57,8 +57,12 @@ def train_teacher(
         )
         extra: dict[str, object] = {"min_snr": min_snr, "init": None}
         if init is not None:
-            load_state(teacher, init / "model.safetensors")
-            extra["init"] = digest(init / "model.safetensors")
+            start = DiT.from_pretrained(init)
+            misfit = teacher.config.misfit(start.config)
+            if misfit:
+                raise ValueError(f"--init must be of the same shape, got {misfit}")
+            teacher.load_state_dict(start.state_dict())
+            extra["init"] = digest(inspect(init).path)
         config = TrainConfig(
             steps,
             batch_size,
@@ -78,5 +82,5 @@ def train_teacher(
 
         average, record = train(teacher, loss, config, out / "training" / "teacher", extra=extra)
     assert isinstance(average, DiT)
-    save_network(average, out / "teacher", record, dtype=torch.float16)
+    average.save_pretrained(out / "teacher", dtype=torch.float16, training=record)
     typer.echo(f"teacher saved to {out / 'teacher'} after {record['seconds']:.0f} s of training")

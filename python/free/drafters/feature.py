@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from free.drafters.protocol import Anchored, DraftingBatch
+from free.models.checkpoints import read_drafter
 from free.models.dit import DiT
 from free.models.drafter import DrafterNet
 from free.models.guidance import Guidance
@@ -131,14 +134,37 @@ class FeatureDrafter(ChangeDrafter):
     def __init__(
         self, network: DrafterNet, teacher: DiT, sampling: dict[str, Any] | None = None
     ) -> None:
-        if network.config != teacher.config:
-            raise ValueError(
-                f"network must be made for the teacher's config {teacher.config}, "
-                f"got {network.config}"
-            )
+        misfit = teacher.config.misfit(network.config)
+        if misfit:
+            raise ValueError(f"network must be made for the teacher's config, got {misfit}")
         super().__init__(sampling)
         self.network = network
         self.teacher = teacher
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        teacher: DiT,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+    ) -> FeatureDrafter:
+        """Load a drafter with the settings it was saved with.
+
+        Parameters
+        ----------
+        source, dtype, device
+            As of :meth:`free.DrafterNet.from_pretrained`.
+        teacher : DiT
+
+        Raises
+        ------
+        ValueError
+            As there, and if the drafter is of another shape than the teacher.
+        """
+        network, sampling = read_drafter(source, dtype=dtype, device=device)
+        return cls(network, teacher, sampling)
 
     def step(
         self,

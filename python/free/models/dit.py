@@ -6,7 +6,10 @@ without conversion.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,11 +58,17 @@ class DiTConfig:
         Labels are ``0 .. num_classes - 1``; ``num_classes`` is the null class.
     learn_sigma : bool
         Whether the network has a second set of output channels, for the variance.
+    timestep_divisor : {128, 127}
+        Frequencies of the timestep's embedding are ``10000 ** (-i / timestep_divisor)``: 128 in
+        the original code, 127 in diffusers.
+    norm_eps : float
+        Epsilon of the norm before each MLP: 1e-6 in the original code, 1e-5 by default in
+        diffusers. The other norms have 1e-6 in both.
 
     Raises
     ------
     ValueError
-        If a size is not positive or does not divide as it must.
+        If a size is not positive or does not divide as it must, or a constant is out of range.
     """
 
     image_size: int
@@ -71,6 +80,8 @@ class DiTConfig:
     mlp_ratio: float = 4.0
     num_classes: int = 1000
     learn_sigma: bool = True
+    timestep_divisor: int = 128
+    norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
         sizes = ("image_size", "patch_size", "channels", "hidden_size", "depth", "heads")
@@ -90,6 +101,20 @@ class DiTConfig:
                 f"hidden_size must be a multiple of heads ({self.heads}) and of 4, "
                 f"got {self.hidden_size}"
             )
+        if self.timestep_divisor not in (127, 128):
+            raise ValueError(f"timestep_divisor must be 128 or 127, got {self.timestep_divisor!r}")
+        if not 0 < self.norm_eps < math.inf:
+            raise ValueError(f"norm_eps must be positive and finite, got {self.norm_eps}")
+
+    def misfit(self, other: DiTConfig) -> str:
+        """How another network's shape differs, such as ``"depth 12, not 28"``; "" if it does not.
+
+        Constants may differ: a drafter keeps those it was trained with, and its teacher's follow
+        from the teacher's file.
+        """
+        names = [f.name for f in fields(self) if f.name not in ("timestep_divisor", "norm_eps")]
+        pairs = ((name, getattr(other, name), getattr(self, name)) for name in names)
+        return ", ".join(f"{name} {got}, not {own}" for name, got, own in pairs if got != own)
 
     @classmethod
     def named(cls, name: str, image_size: int = 32, **overrides: object) -> DiTConfig:
@@ -115,14 +140,14 @@ class DiTConfig:
                 f"name must be DiT-S, -B, -L or -XL with patch /2, /4 or /8, got {name!r}"
             )
         hidden, depth, heads = DIT_SIZES[size]
-        fields: dict[str, object] = {"channels": 4, **overrides}
+        others: dict[str, object] = {"channels": 4, **overrides}
         return cls(
             image_size=image_size,
             patch_size=int(patch),
             hidden_size=hidden,
             depth=depth,
             heads=heads,
-            **fields,  # type: ignore[arg-type]
+            **others,  # type: ignore[arg-type]
         )
 
 
@@ -151,12 +176,13 @@ class DiT(nn.Module):
         out_channels = config.channels * (2 if config.learn_sigma else 1)
 
         self.x_embedder = PatchEmbedder(config.patch_size, config.channels, hidden)
-        self.t_embedder = TimestepEmbedder(hidden)
+        self.t_embedder = TimestepEmbedder(hidden, config.timestep_divisor)
         self.y_embedder = LabelEmbedder(config.num_classes, hidden)
         grid = config.image_size // config.patch_size
         self.register_buffer("pos_embed", sincos_position_embedding(grid, hidden))
         self.blocks = nn.ModuleList(
-            DiTBlock(hidden, config.heads, config.mlp_ratio) for _ in range(config.depth)
+            DiTBlock(hidden, config.heads, config.mlp_ratio, config.norm_eps)
+            for _ in range(config.depth)
         )
         self.final_layer = FinalLayer(hidden, config.patch_size, out_channels)
         self._initialize()
@@ -217,3 +243,91 @@ class DiT(nn.Module):
     def label_embedding(self, y: Tensor) -> Tensor:
         """The conditioning vectors of labels, [R] int64 -> [R, E]; what drafters are given."""
         return self.y_embedder(y)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+        constants: str | None = None,
+        heads: int | None = None,
+        image_size: int | None = None,
+    ) -> DiT:
+        """Load a checkpoint of any format, told from its content; see ``docs/checkpoints.md``.
+
+        Parameters
+        ----------
+        source : str or Path
+            A file (safetensors or ``torch.save``): the original state dict, or a training
+            checkpoint, of which the averaged weights are taken. A diffusers folder, or the one
+            with its ``transformer/``. A folder of :meth:`save_pretrained`, or the one with its
+            ``teacher/``. ``"mnist"``. A hub id, if there is nothing of that name here.
+        dtype : torch.dtype, optional
+            Floating-point type of the weights; float32 by default, whatever the file holds. The
+            frequencies of the timestep's embedding are float32 always.
+        device : torch.device or str
+        constants : {"original", "diffusers"}, optional
+            Whose timestep divisor and norm epsilon to compute with. By default those of the
+            format, or of its configuration where that says.
+        heads : int, optional
+            Attention heads, where neither a configuration nor a published size tells.
+        image_size : int, optional
+            Side of the input, where neither a configuration nor ``pos_embed`` tells.
+
+        Returns
+        -------
+        DiT
+            In evaluation mode, without gradients.
+
+        Raises
+        ------
+        ValueError
+            If the source is missing, damaged, would run code, is of another model, or its weights
+            are missing, unexpected, of another shape, or copies that do not agree.
+        ImportError
+            If it can only be a hub id and ``huggingface_hub`` is not installed.
+        """
+        from free.models.checkpoints import read_teacher
+
+        return read_teacher(
+            source,
+            dtype=dtype,
+            device=device,
+            constants=constants,
+            heads=heads,
+            image_size=image_size,
+        )
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        format: str = "free",  # noqa: A002
+        dtype: torch.dtype | None = None,
+        training: dict[str, Any] | None = None,
+    ) -> None:
+        """Write a checkpoint, each file atomically; :meth:`from_pretrained` reads it back.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Made where needed. For ``"original"`` also a file, ending in .pt or .pth.
+        format : {"free", "original", "diffusers"}
+            ``"free"`` is safetensors with ``config.json`` and a model card. ``"original"`` is the
+            state dict that the original code loads, ``model.pt`` in a folder; it has no place for
+            constants or a training record. ``"diffusers"`` is the folder that
+            ``diffusers.DiTTransformer2DModel`` loads.
+        dtype : torch.dtype, optional
+            Precision to store the weights in; as they are by default.
+        training : dict, optional
+            How it was trained, as JSON values; kept where the format has a place.
+
+        Raises
+        ------
+        ValueError
+            If the format is none of these, or cannot hold this network.
+        """
+        from free.models.checkpoints import write_network
+
+        write_network(self, folder, form=format, dtype=dtype, training=training)

@@ -15,6 +15,9 @@ state and the feature alone.
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -51,12 +54,12 @@ class DrafterNet(nn.Module):
         self.config = config
         hidden = config.hidden_size
         self.x_embedder = PatchEmbedder(config.patch_size, 2 * config.channels, hidden)
-        self.t_embedder = TimestepEmbedder(hidden)
+        self.t_embedder = TimestepEmbedder(hidden, config.timestep_divisor)
         grid = config.image_size // config.patch_size
         pos_embed = sincos_position_embedding(grid, hidden)
         self.register_buffer("pos_embed", pos_embed, persistent=False)
         self.fuse = nn.Linear(2 * hidden, hidden)
-        self.block = DiTBlock(hidden, config.heads, config.mlp_ratio)
+        self.block = DiTBlock(hidden, config.heads, config.mlp_ratio, config.norm_eps)
         self.feature_head = nn.Linear(hidden, hidden)
         self.final_layer = FinalLayer(hidden, config.patch_size, config.channels)
         self.apply(initialize_linear)
@@ -112,3 +115,45 @@ class DrafterNet(nn.Module):
         out = self.final_layer(h, c)
         change = unpatchify(out, self.config.patch_size, self.config.channels)
         return change, feature + self.feature_head(h)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
+    ) -> DrafterNet:
+        """Load a drafter's network: a folder of :meth:`save_pretrained`, the one with its
+        ``drafter/``, ``"mnist"``, or a hub id.
+
+        :meth:`free.FeatureDrafter.from_pretrained` makes it draft, with the settings it was saved
+        with. Parameters, result and errors as of :meth:`free.DiT.from_pretrained`.
+        """
+        from free.models.checkpoints import read_drafter
+
+        return read_drafter(source, dtype=dtype, device=device)[0]
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        dtype: torch.dtype | None = None,
+        training: dict[str, Any] | None = None,
+        sampling: dict[str, Any] | None = None,
+    ) -> None:
+        """Write safetensors, ``config.json`` and a model card, each atomically.
+
+        Parameters
+        ----------
+        folder : str or Path
+        dtype : torch.dtype, optional
+            Precision to store the weights in; as they are by default.
+        training : dict, optional
+            How it was trained, as JSON values.
+        sampling : dict, optional
+            ``window``, ``sweeps`` and ``recycle`` of :class:`free.SpeculativeSampler` that it
+            serves best with.
+        """
+        from free.models.checkpoints import write_network
+
+        write_network(self, folder, dtype=dtype, training=training, sampling=sampling)

@@ -6,6 +6,7 @@ Peebles & Xie, "Scalable Diffusion Models with Transformers" (2212.09748), adaLN
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -70,22 +71,42 @@ class PatchEmbedder(nn.Module):
 
 
 class TimestepEmbedder(nn.Module):
-    """[R] int64 timesteps -> [R, E]."""
+    """[R] int64 timesteps -> [R, E].
+
+    Parameters
+    ----------
+    hidden : int
+        E.
+    divisor : int
+        The 128 frequencies are ``10000 ** (-i / divisor)``.
+    """
 
     frequencies: Tensor
 
-    def __init__(self, hidden: int) -> None:
+    def __init__(self, hidden: int, divisor: int = 128) -> None:
         super().__init__()
+        self.divisor = divisor
         self.mlp = nn.Sequential(
             nn.Linear(_FREQUENCIES, hidden), nn.SiLU(), nn.Linear(hidden, hidden)
         )
-        half = _FREQUENCIES // 2
-        table = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float32) / half)
-        self.register_buffer("frequencies", table, persistent=False)
+        self.register_buffer("frequencies", torch.empty(0), persistent=False)
+        self.reset_frequencies()
+
+    def reset_frequencies(self, device: torch.device | str | None = None) -> None:
+        """Compute the table anew on ``device``; a module made on "meta" has none."""
+        # On the CPU whatever the device, as the trained code did: exp rounds differently elsewhere.
+        steps = torch.arange(_FREQUENCIES // 2, dtype=torch.float32, device="cpu")
+        table = torch.exp(-math.log(10000.0) * steps / self.divisor)
+        self.frequencies = table.to(device or next(self.mlp.parameters()).device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TimestepEmbedder:
+        # Angles up to 1000 rad need float32 frequencies whatever the network runs in.
+        super()._apply(fn, recurse)
+        self.reset_frequencies(self.frequencies.device)
+        return self
 
     def forward(self, t: Tensor) -> Tensor:
-        # Angles up to 1000 rad need float32 even where the network runs lower.
-        angle = t[:, None].float() * self.frequencies.float()
+        angle = t[:, None].float() * self.frequencies
         embedding = torch.cat([angle.cos(), angle.sin()], dim=1)
         return self.mlp(embedding.to(next(self.mlp.parameters()).dtype))
 
@@ -132,15 +153,18 @@ class Mlp(nn.Module):
 class DiTBlock(nn.Module):
     """Transformer block whose norms are modulated by the conditioning (adaLN-Zero).
 
-    ``forward(x [R, T, E], c [R, E]) -> [R, T, E]``.
+    ``forward(x [R, T, E], c [R, E]) -> [R, T, E]``. ``norm_eps`` is that of the second norm, the
+    only one that differs between the codes of DiT.
     """
 
-    def __init__(self, hidden: int, heads: int, mlp_ratio: float = 4.0) -> None:
+    def __init__(
+        self, hidden: int, heads: int, mlp_ratio: float = 4.0, norm_eps: float = _NORM_EPS
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(hidden, elementwise_affine=False, eps=_NORM_EPS)
         self.attn = Attention(hidden, heads)
-        self.norm2 = nn.LayerNorm(hidden, elementwise_affine=False, eps=_NORM_EPS)
-        self.mlp = Mlp(hidden, int(hidden * mlp_ratio))
+        self.norm2 = nn.LayerNorm(hidden, elementwise_affine=False, eps=norm_eps)
+        self.mlp = Mlp(hidden, round(hidden * mlp_ratio))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden, 6 * hidden))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:

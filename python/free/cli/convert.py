@@ -1,0 +1,77 @@
+"""``free convert``: a checkpoint in another format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from free.cli.options import bad_input_to_usage_error
+from free.models.checkpoints import FORMATS, inspect, is_original_file
+from free.models.dit import DiT
+
+__all__ = ["convert"]
+
+_DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
+
+
+def convert(
+    source: Annotated[str, typer.Argument(help="A teacher's file or folder, a hub id or mnist.")],
+    destination: Annotated[
+        Path, typer.Argument(help="New folder; for --to original also a file, .pt or .pth.")
+    ],
+    to: Annotated[str, typer.Option(help="free, original or diffusers.")],
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="float32, bfloat16, float16 or float64; as in the source by default."),
+    ] = None,
+    constants: Annotated[
+        str | None,
+        typer.Option(help="original or diffusers, where the source's format says the wrong ones."),
+    ] = None,
+    heads: Annotated[
+        int | None, typer.Option(help="Attention heads, where the source does not tell.")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the input, where the source does not tell.")
+    ] = None,
+) -> None:
+    """Write a teacher's checkpoint in another format, value for value.
+
+    Examples
+    --------
+    `free convert DiT-XL-2-256x256.pt dit-xl --to free --dtype float16`
+
+    `free convert DiT-XL-2-256x256.pt dit-xl-diffusers --to diffusers`
+    """
+    with bad_input_to_usage_error():
+        if to not in FORMATS:
+            raise ValueError(f"--to must be one of {', '.join(FORMATS)}, got {to!r}")
+        if dtype is not None and dtype not in _DTYPES:
+            raise ValueError(f"--dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
+        if (destination.is_dir() and any(destination.iterdir())) or destination.is_file():
+            raise ValueError(f"DESTINATION must be new or an empty folder, got {destination}")
+        if is_original_file(destination) and to != "original":
+            raise ValueError(f"DESTINATION must be a folder for --to {to}, got {destination}")
+        summary = inspect(source, kind="teacher", heads=heads, image_size=image_size)
+        stored = _DTYPES[dtype] if dtype else summary.dtype
+        network = DiT.from_pretrained(
+            source, dtype=stored, constants=constants, heads=heads, image_size=image_size
+        )
+        network.save_pretrained(destination, to, training=summary.training)
+    typer.echo(f"{summary.name or 'DiT'} written to {destination} ({to}, {_short(stored)})")
+    config = network.config
+    if to == "original" and (config.timestep_divisor, config.norm_eps) != (128, 1e-6):
+        typer.echo(
+            f"note: this format has no place for the constants (timestep divisor "
+            f"{config.timestep_divisor}, norm epsilon {config.norm_eps:g}); it is read with the "
+            "original's, 128 and 1e-06"
+        )
+    if to == "original" and summary.training:
+        typer.echo("note: this format has no place for the training record")
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,188 @@
+"""Configurations: ``config.json`` of our own folders and of diffusers', to and from DiTConfig."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from free.models.dit import DIT_SIZES, DiTConfig
+
+__all__ = [
+    "CONSTANTS",
+    "DIFFUSERS_CLASSES",
+    "config_from_diffusers",
+    "config_from_own",
+    "config_to_diffusers",
+    "config_to_own",
+    "extras_from_diffusers",
+    "published_name",
+    "with_constants",
+]
+
+CONSTANTS = ("original", "diffusers")
+#: The second is what DiTs were saved as before diffusers gave them a class of their own.
+DIFFUSERS_CLASSES = ("DiTTransformer2DModel", "Transformer2DModel")
+_KINDS = {"dit": "teacher", "drafter": "drafter"}
+_SAMPLING = {"window", "sweeps", "recycle"}
+#: Private keys are the ones that diffusers passes over without a word.
+_EXTRAS = "_free"
+#: What DiT is in diffusers' terms; a file that says otherwise is another model.
+_FIXED = {
+    "activation_fn": "gelu-approximate",
+    "attention_bias": True,
+    "norm_elementwise_affine": False,
+    "norm_type": "ada_norm_zero",
+}
+_DIFFUSERS_NORM_EPS = 1e-5
+
+
+def with_constants(config: DiTConfig, constants: str | None, form: str) -> DiTConfig:
+    """``config`` with the constants asked for.
+
+    Parameters
+    ----------
+    config : DiTConfig
+        With those of its format.
+    constants : {"original", "diffusers"} or None
+        None leaves them. ``"diffusers"`` is what diffusers would compute with: the epsilon of the
+        configuration, if it is in that format, else its default.
+    form : str
+        Of the checkpoint.
+
+    Raises
+    ------
+    ValueError
+        If ``constants`` is none of these.
+    """
+    if constants is None:
+        return config
+    if constants not in CONSTANTS:
+        raise ValueError(f"constants must be 'original', 'diffusers' or None, got {constants!r}")
+    if constants == "original":
+        return dataclasses.replace(config, timestep_divisor=128, norm_eps=1e-6)
+    norm_eps = config.norm_eps if form == "diffusers" else _DIFFUSERS_NORM_EPS
+    return dataclasses.replace(config, timestep_divisor=127, norm_eps=norm_eps)
+
+
+def config_from_own(record: dict[str, Any], path: Path) -> tuple[str, DiTConfig, dict[str, Any]]:
+    """Kind, configuration and recommended settings in a ``config.json`` of ours.
+
+    Raises
+    ------
+    ValueError
+        If it is not one.
+    """
+    try:
+        kind = _KINDS[record["kind"]]
+        config = DiTConfig(**record["architecture"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is missing or malformed: {error!r}") from error
+    sampling = record.get("sampling", {})
+    if not isinstance(sampling, dict) or not sampling.keys() <= _SAMPLING:
+        raise ValueError(f"sampling in {path} must have keys {sorted(_SAMPLING)}, got {sampling!r}")
+    return kind, config, sampling
+
+
+def config_to_own(
+    kind: str,
+    config: DiTConfig,
+    training: dict[str, Any] | None,
+    sampling: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """``config.json`` of ours."""
+    names = {name: key for key, name in _KINDS.items()}
+    record: dict[str, Any] = {"kind": names[kind], "architecture": dataclasses.asdict(config)}
+    if training is not None:
+        record["training"] = training
+    if sampling is not None:
+        record["sampling"] = sampling
+    return record
+
+
+def config_from_diffusers(record: dict[str, Any], path: Path) -> DiTConfig:
+    """Read a ``config.json`` of diffusers.
+
+    Raises
+    ------
+    ValueError
+        If it is of another model, or malformed.
+    """
+    wrong = [
+        f"{name} {record[name]!r}"
+        for name, value in _FIXED.items()
+        if record.get(name, value) != value
+    ]
+    if record["_class_name"] == "Transformer2DModel" and "norm_type" not in record:
+        wrong.append("norm_type None")
+    if wrong:
+        raise ValueError(f"{path} must describe a DiT, got {', '.join(wrong)}")
+    try:
+        heads, channels = record.get("num_attention_heads", 16), record.get("in_channels", 4)
+        outputs = record.get("out_channels") or channels
+        if outputs not in (channels, 2 * channels):
+            raise ValueError(f"out_channels must be {channels} or {2 * channels}, got {outputs}")
+        return DiTConfig(
+            record.get("sample_size", 32),
+            record.get("patch_size", 2),
+            channels,
+            heads * record.get("attention_head_dim", 72),
+            record.get("num_layers", 28),
+            heads,
+            num_classes=record.get("num_embeds_ada_norm", 1000),
+            learn_sigma=outputs == 2 * channels,
+            timestep_divisor=extras_from_diffusers(record).get("timestep_divisor", 127),
+            norm_eps=record.get("norm_eps", _DIFFUSERS_NORM_EPS),
+        )
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is missing or malformed: {error!r}") from error
+
+
+def extras_from_diffusers(record: dict[str, Any]) -> dict[str, Any]:
+    """What we add to a configuration of diffusers, or nothing."""
+    extras = record.get(_EXTRAS)
+    return extras if isinstance(extras, dict) else {}
+
+
+def config_to_diffusers(config: DiTConfig, training: dict[str, Any] | None) -> dict[str, Any]:
+    """``config.json`` of diffusers, with what it has no word for in a private key.
+
+    Raises
+    ------
+    ValueError
+        If diffusers has no such DiT.
+    """
+    if config.mlp_ratio != 4:
+        raise ValueError(
+            f"format 'diffusers' must have an mlp_ratio of 4, got one of {config.mlp_ratio:g}"
+        )
+    extras: dict[str, Any] = {"timestep_divisor": config.timestep_divisor}
+    if training is not None:
+        extras["training"] = training
+    return {
+        "_class_name": DIFFUSERS_CLASSES[0],
+        _EXTRAS: extras,
+        **_FIXED,
+        "attention_head_dim": config.hidden_size // config.heads,
+        "dropout": 0.0,
+        "in_channels": config.channels,
+        "norm_eps": config.norm_eps,
+        "norm_num_groups": 32,
+        "num_attention_heads": config.heads,
+        "num_embeds_ada_norm": config.num_classes,
+        "num_layers": config.depth,
+        "out_channels": config.channels * (2 if config.learn_sigma else 1),
+        "patch_size": config.patch_size,
+        "sample_size": config.image_size,
+        "upcast_attention": False,
+    }
+
+
+def published_name(config: DiTConfig) -> str | None:
+    """``"DiT-XL/2 at 256"`` and the like, or None if it is not a published size."""
+    shape = (config.hidden_size, config.depth, config.heads)
+    sizes = {dims: name for name, dims in DIT_SIZES.items()}
+    if shape not in sizes or config.patch_size not in (2, 4, 8) or config.mlp_ratio != 4:
+        return None
+    name = f"DiT-{sizes[shape]}/{config.patch_size}"
+    return f"{name} at {8 * config.image_size}" if config.channels == 4 else name

@@ -1,0 +1,162 @@
+"""Names of one network's weights in the formats, and its shape inferred from them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from free.models.checkpoints.tensors import StoredTensor
+from free.models.dit import DIT_SIZES, DiTConfig
+
+__all__ = ["Layout", "Origin", "diffusers_layout", "infer_config", "own_layout"]
+
+_HEADS = {hidden: heads for hidden, _, heads in DIT_SIZES.values()}
+
+
+class Origin(NamedTuple):
+    """Where a format keeps one of our weights.
+
+    Attributes
+    ----------
+    parts : tuple of str
+        Its pieces along the first axis; empty if the format does not keep it.
+    copies : tuple of str
+        Further copies of a weight in one piece.
+    """
+
+    parts: tuple[str, ...]
+    copies: tuple[str, ...] = ()
+
+
+#: ``layout(name, depth)``: the origin of our weight ``name`` in a network of ``depth`` blocks.
+Layout = Callable[[str, int], Origin]
+
+_OUTSIDE = {
+    "x_embedder.proj": "pos_embed.proj",
+    "final_layer.adaLN_modulation.1": "proj_out_1",
+    "final_layer.linear": "proj_out_2",
+}
+_CONDITIONING = {
+    "t_embedder.mlp.0": "timestep_embedder.linear_1",
+    "t_embedder.mlp.2": "timestep_embedder.linear_2",
+    "y_embedder.embedding_table": "class_embedder.embedding_table",
+}
+_IN_BLOCK = {
+    "adaLN_modulation.1": ("norm1.linear",),
+    "attn.qkv": ("attn1.to_q", "attn1.to_k", "attn1.to_v"),
+    "attn.proj": ("attn1.to_out.0",),
+    "mlp.fc1": ("ff.net.0.proj",),
+    "mlp.fc2": ("ff.net.2",),
+}
+
+
+def own_layout(name: str, depth: int) -> Origin:
+    """Our names, which are the original's."""
+    return Origin((name,))
+
+
+def diffusers_layout(name: str, depth: int) -> Origin:
+    """Names of ``diffusers.DiTTransformer2DModel``.
+
+    Every block has a copy of the conditioning's weights; the position table is not kept.
+    """
+    module, _, leaf = name.rpartition(".")
+    if name == "pos_embed":
+        return Origin(())
+    if module in _OUTSIDE:
+        return Origin((f"{_OUTSIDE[module]}.{leaf}",))
+    if module in _CONDITIONING:
+        first, *others = (
+            f"transformer_blocks.{block}.norm1.emb.{_CONDITIONING[module]}.{leaf}"
+            for block in range(depth)
+        )
+        return Origin((first,), tuple(others))
+    _, block, inner = module.split(".", 2)
+    return Origin(tuple(f"transformer_blocks.{block}.{part}.{leaf}" for part in _IN_BLOCK[inner]))
+
+
+def infer_config(
+    tensors: Mapping[str, StoredTensor],
+    layout: Layout,
+    path: Path,
+    heads: int | None,
+    image_size: int | None,
+) -> DiTConfig:
+    """Read the architecture off the shapes of a checkpoint's tensors.
+
+    Parameters
+    ----------
+    tensors : mapping of str to StoredTensor
+    layout : Layout
+    path : Path
+        For messages.
+    heads, image_size : int or None
+        Where the shapes do not tell; the number of heads is known for published widths only.
+
+    Raises
+    ------
+    ValueError
+        If the tensors are not a DiT's, or ``heads`` or ``image_size`` are needed or contradict.
+    """
+    found = [re.match(r"(?:transformer_)?blocks\.(\d+)\.", name) for name in tensors]
+    depth = len({match[1] for match in found if match})
+
+    def shape(name: str, axes: int) -> tuple[int, ...]:
+        parts = layout(name, depth).parts if depth else ()
+        if not parts or any(part not in tensors for part in parts):
+            raise ValueError(
+                f"source must hold the weights of a DiT, got {path} without {name}"
+                f"{f' ({parts[0]})' if parts and parts[0] != name else ''}; "
+                f"it has {', '.join(list(tensors)[:6])} and so on"
+            )
+        dims = tensors[parts[0]].shape
+        if len(dims) != axes:
+            raise ValueError(f"{parts[0]} in {path} must have {axes} axes, got {list(dims)}")
+        return dims
+
+    hidden, channels, patch, _ = shape("x_embedder.proj.weight", 4)
+    classes, _ = shape("y_embedder.embedding_table.weight", 2)
+    inner, _ = shape("blocks.0.mlp.fc1.weight", 2)
+    outputs, _ = shape("final_layer.linear.weight", 2)
+    sets = outputs / max(1, patch * patch * channels)
+    if sets not in (1, 2):
+        raise ValueError(
+            f"final_layer.linear.weight in {path} must have 1 or 2 rows for each of the "
+            f"{patch * patch * channels} values of a patch, got {outputs}"
+        )
+    if heads is None and hidden not in _HEADS:
+        raise ValueError(
+            f"heads must be given for weights {hidden} wide, which is no published size, got None"
+        )
+    return DiTConfig(
+        _image_size(tensors, patch, path, image_size),
+        patch,
+        channels,
+        hidden,
+        depth,
+        heads or _HEADS[hidden],
+        inner / max(1, hidden),
+        classes - 1,
+        sets == 2,
+    )
+
+
+def _image_size(
+    tensors: Mapping[str, StoredTensor], patch: int, path: Path, given: int | None
+) -> int:
+    table = tensors.get("pos_embed")
+    if table is None:
+        if given is None:
+            raise ValueError(
+                f"image_size must be given for weights without pos_embed or a configuration, "
+                f"got None for {path}"
+            )
+        return given
+    tokens = table.shape[1] if len(table.shape) == 3 else 0
+    size = math.isqrt(tokens) * patch
+    if not tokens or tokens != (size // patch) ** 2:
+        raise ValueError(f"pos_embed in {path} must be of a square, got {list(table.shape)}")
+    return size

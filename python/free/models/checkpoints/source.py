@@ -1,0 +1,220 @@
+"""What a source is: where its tensors, its configuration and its layout are found."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from free.models.checkpoints import hub
+from free.models.checkpoints.configs import (
+    DIFFUSERS_CLASSES,
+    config_from_diffusers,
+    config_from_own,
+    extras_from_diffusers,
+    with_constants,
+)
+from free.models.checkpoints.layout import (
+    Layout,
+    diffusers_layout,
+    infer_config,
+    own_layout,
+)
+from free.models.checkpoints.tensors import StoredTensor, open_file, open_index
+from free.models.dit import DiTConfig
+
+__all__ = ["EMBEDDED", "ORIGINAL_FILE", "Source", "bundled_drafter", "locate", "open_source"]
+
+_ASSETS = Path(__file__).resolve().parents[2] / "assets"
+#: Bundles that come with the package.
+EMBEDDED = ("mnist",)
+#: The original's state dict in a folder of its own.
+ORIGINAL_FILE = "model.pt"
+
+_WEIGHTS = {
+    "free": ("model.safetensors",),
+    "diffusers": tuple(
+        f"diffusion_pytorch_model.{suffix}"
+        for suffix in ("safetensors", "safetensors.index.json", "bin", "bin.index.json")
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened checkpoint; no weight has been read.
+
+    Attributes
+    ----------
+    path : Path
+        The weights' file or index.
+    format : {"original", "training", "diffusers", "free"}
+        ``"training"`` is the original's training checkpoint.
+    kind : {"teacher", "drafter"}
+    config : DiTConfig
+    tensors : mapping of str to StoredTensor
+    layout : Layout
+    training : dict or None
+        How it was trained, where the format has a place for that.
+    sampling : dict
+        Settings that a drafter recommends.
+    """
+
+    path: Path
+    format: str
+    kind: str
+    config: DiTConfig
+    tensors: Mapping[str, StoredTensor] = field(repr=False)
+    layout: Layout = field(repr=False)
+    training: dict[str, Any] | None
+    sampling: dict[str, Any]
+
+
+def locate(source: str | Path, argument: str = "source") -> Path:
+    """The file or folder that a name stands for: an embedded model, a path, or a hub id.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or a hub id that cannot be reached; names ``argument``.
+    ImportError
+        If it can only be a hub id and ``huggingface_hub`` is not installed.
+    """
+    if str(source) in EMBEDDED:
+        return _ASSETS / str(source)
+    path = Path(source)
+    if path.exists():
+        return path
+    if isinstance(source, str) and hub.is_hub_id(source):
+        return hub.download(source, argument)
+    raise ValueError(
+        f"{argument} must be a checkpoint's file or folder, a hub id (owner/name), or one of "
+        f"{', '.join(EMBEDDED)}, got {str(source)!r}, which does not exist"
+    )
+
+
+def bundled_drafter(path: Path) -> Path | None:
+    """The drafter's folder of a bundle, if ``path`` is one and has it."""
+    folder = path / "drafter"
+    return folder if (folder / "config.json").is_file() else None
+
+
+def open_source(
+    path: Path, kind: str, heads: int | None = None, image_size: int | None = None
+) -> Source:
+    """Open a checkpoint, of whatever format.
+
+    Parameters
+    ----------
+    path : Path
+        From :func:`locate`.
+    kind : {"teacher", "drafter", "any"}
+        What it must be. Of a folder with several parts it decides which is meant;
+        with ``"any"`` that is the teacher.
+    heads, image_size : int, optional
+        Where the checkpoint does not tell.
+
+    Raises
+    ------
+    ValueError
+        If it is of another kind, or missing, damaged, or no DiT's.
+    """
+    if path.is_dir():
+        opened = _open_folder(_part(path, kind), heads, image_size)
+    elif path.name in _WEIGHTS["free"] + _WEIGHTS["diffusers"] and _config_beside(path):
+        opened = _open_folder(path.parent, heads, image_size)
+    else:
+        opened = _open_single(path, heads, image_size)
+    if kind not in (opened.kind, "any"):
+        raise ValueError(f"source must be a {kind}, got {path} with a {opened.kind}")
+    if heads not in (None, opened.config.heads):
+        raise ValueError(f"heads must be the {opened.config.heads} of {path}, got {heads}")
+    if image_size not in (None, opened.config.image_size):
+        raise ValueError(
+            f"image_size must be the {opened.config.image_size} of {path}, got {image_size}"
+        )
+    return opened
+
+
+def _config_beside(path: Path) -> bool:
+    return (path.parent / "config.json").is_file()
+
+
+def _part(folder: Path, kind: str) -> Path:
+    """The part of a bundle or of a diffusers folder that is meant."""
+    for name in ("drafter",) if kind == "drafter" else ("teacher", "transformer"):
+        if (folder / name).is_dir():
+            return folder / name
+    return folder
+
+
+def _open_folder(folder: Path, heads: int | None, image_size: int | None) -> Source:
+    if not (folder / "config.json").is_file():
+        if (folder / ORIGINAL_FILE).is_file():
+            return _open_single(folder / ORIGINAL_FILE, heads, image_size)
+        raise ValueError(
+            f"source must be a folder with config.json, teacher/, transformer/ or {ORIGINAL_FILE}, "
+            f"got {folder}: config.json is missing"
+        )
+    path = folder / "config.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is missing or malformed: {error!r}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} is missing or malformed: got {type(record).__name__}")
+    if "_class_name" in record:
+        if record["_class_name"] not in DIFFUSERS_CLASSES:
+            raise ValueError(f"{path} must describe a DiT, got {record['_class_name']!r}")
+        config = config_from_diffusers(record, path)
+        weights = _first(folder, _WEIGHTS["diffusers"])
+        tensors = open_index(weights) if weights.suffix == ".json" else open_file(weights)[0]
+        training = extras_from_diffusers(record).get("training")
+        return Source(
+            weights, "diffusers", "teacher", config, tensors, diffusers_layout, training, {}
+        )
+    kind, config, sampling = config_from_own(record, path)
+    weights = _first(folder, _WEIGHTS["free"])
+    tensors, _ = open_file(weights)
+    return Source(
+        weights, "free", kind, config, tensors, own_layout, record.get("training"), sampling
+    )
+
+
+def _first(folder: Path, names: tuple[str, ...]) -> Path:
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(f"source must have weights, got {folder} without {' or '.join(names)}")
+
+
+def _open_single(path: Path, heads: int | None, image_size: int | None) -> Source:
+    """A file by itself: what it is, its tensors' names tell."""
+    tensors, arguments = open_file(path)
+    if "fuse.weight" in tensors and "feature_head.weight" in tensors:
+        raise ValueError(
+            f"source must be a drafter's folder, got {path} without the config.json that "
+            "belongs to it"
+        )
+    diffusers = any(name.startswith("transformer_blocks.") for name in tensors)
+    layout = diffusers_layout if diffusers else own_layout
+    config = infer_config(tensors, layout, path, heads, image_size)
+    if diffusers:
+        config = with_constants(config, "diffusers", "none")
+    training = None if arguments is None else _training_record(arguments)
+    form = "diffusers" if diffusers else "original" if arguments is None else "training"
+    return Source(path, form, "teacher", config, tensors, layout, training, {})
+
+
+def _training_record(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The run's numbers and its model's name; not the paths of the machine it ran on."""
+    return {
+        name: value
+        for name, value in arguments.items()
+        if isinstance(value, int)
+        or (isinstance(value, float) and math.isfinite(value))
+        or (name == "model" and isinstance(value, str))
+    }

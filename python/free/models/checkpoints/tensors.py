@@ -1,0 +1,221 @@
+"""Files of tensors, opened without reading them and without executing anything in them.
+
+Both formats are mapped into memory. What has been copied out is given back to the kernel, so that a
+checkpoint is never resident twice.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import mmap
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+__all__ = ["StoredTensor", "open_file", "open_index"]
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_LARGEST_HEADER = 100_000_000  # of a safetensors file, by its specification
+
+
+class StoredTensor(NamedTuple):
+    """One tensor of a checkpoint.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    dtype : torch.dtype
+    view : callable
+        Returns the tensor as it lies in the file, mapped; not to be written to.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    view: Callable[[], Tensor]
+
+    def copy_into(self, destination: Tensor) -> None:
+        """Read the tensor into ``destination``, in its dtype and on its device."""
+        tensor = self.view()
+        destination.copy_(tensor)
+        _drop_pages(tensor)
+
+    def equals(self, other: StoredTensor) -> bool:
+        """Whether two stored tensors have the same values."""
+        one, two = self.view(), other.view()
+        same = one.dtype == two.dtype and torch.equal(one, two)
+        _drop_pages(one)
+        _drop_pages(two)
+        return same
+
+
+def open_file(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | None]:
+    """Open a checkpoint file; its format is told from its first bytes.
+
+    Returns
+    -------
+    tensors : dict of str to StoredTensor
+    arguments : dict or None
+        Of the training run, if this is a training checkpoint; the tensors are then the averaged
+        ones.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, empty, truncated, no checkpoint, or would run code.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise ValueError(f"source must be a file that can be read, got {path}: {error}") from error
+    if head.startswith(b"PK\x03\x04"):
+        return _open_torch(path)
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LARGEST_HEADER:
+        return _open_safetensors(path), None
+    raise ValueError(
+        f"source must be a checkpoint (safetensors, or torch.save's zip format), "
+        f"got {path}: {_describe(head)}"
+    )
+
+
+def open_index(path: Path) -> dict[str, StoredTensor]:
+    """Open all shards of an index, ``{"weight_map": {tensor: file}}``.
+
+    Raises
+    ------
+    ValueError
+        If the index is malformed, or a shard is missing, damaged or lacks a tensor.
+    """
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        # A shard lies beside its index: a path that leads elsewhere is not followed.
+        shards = sorted({Path(file).name for file in index.values()})
+        if any(file not in shards for file in index.values()):
+            raise ValueError("a shard must be a file's name")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is missing or malformed: {error!r}") from error
+    absent = [name for name in shards if not (path.parent / name).is_file()]
+    if absent:
+        raise ValueError(f"source must have all shards of {path}, got none of {', '.join(absent)}")
+    opened = {name: open_file(path.parent / name)[0] for name in shards}
+    lacking = [name for name, file in index.items() if name not in opened[file]]
+    if lacking:
+        raise ValueError(
+            f"shards must have the tensors that {path} says, "
+            f"got {index[lacking[0]]} without {lacking[0]}"
+        )
+    return {name: tensor for tensors in opened.values() for name, tensor in tensors.items()}
+
+
+def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
+    try:
+        file = safe_open(path, framework="pt")
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"source must be whole, got {path}, truncated or damaged: {error}"
+        ) from error
+
+    def stored(name: str) -> StoredTensor:
+        found = slices[name].get_dtype()
+        if found not in _DTYPES:
+            raise ValueError(f"weights must be of a torch dtype, got {name} of {found} in {path}")
+        shape = tuple(slices[name].get_shape())
+        return StoredTensor(shape, _DTYPES[found], lambda: file.get_tensor(name))
+
+    return {name: stored(name) for name in slices}
+
+
+def _open_torch(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | None]:
+    try:
+        # The arguments of DiT's training script are the one class that is not of torch.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            value = torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # damaged pickles raise anything
+        raise ValueError(f"source must be {_what_torch_refused(path, error)}") from error
+    arguments = None
+    if isinstance(value, dict) and isinstance(value.get("ema"), dict):
+        found = value.get("args")
+        arguments = dict(vars(found)) if isinstance(found, argparse.Namespace) else {}
+        value = value["ema"]
+    if not isinstance(value, dict) or not value:
+        raise ValueError(
+            f"source must hold a dict of tensors, got {path} with a {type(value).__name__}"
+        )
+    foreign = [key for key, entry in value.items() if not isinstance(entry, Tensor)]
+    if foreign:
+        raise ValueError(
+            f"source must hold a dict of tensors, or one with such a dict as 'ema', got {path} "
+            f"with keys {', '.join(map(str, list(value)[:8]))}"
+        )
+    return {str(name): _stored_by_torch(str(name), value[name], path) for name in value}, arguments
+
+
+def _stored_by_torch(name: str, tensor: Tensor, path: Path) -> StoredTensor:
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+        raise ValueError(f"weights must be dense, got {name} of {tensor.layout} in {path}")
+    tensor = tensor.detach()
+    # Strides of 0 let a file of some bytes ask for any amount of memory.
+    start = tensor.storage_offset() * tensor.itemsize
+    if start + tensor.nbytes > tensor.untyped_storage().nbytes():
+        raise ValueError(f"weights must be stored whole, got {name} repeated by strides in {path}")
+    return StoredTensor(tuple(tensor.shape), tensor.dtype, lambda: tensor)
+
+
+def _what_torch_refused(path: Path, error: Exception) -> str:
+    """What was expected and what came, without torch's advice to load unsafely."""
+    text = str(error)
+    if "Weights only load failed" not in text:
+        return (
+            f"whole, got {path}, truncated or damaged: {text.splitlines()[0] if text else error!r}"
+        )
+    asked = re.search(r"GLOBAL ([\w.]+)", text)
+    wish = f"asks for {asked[1]}" if asked else "holds more than tensors and plain values"
+    return f"weights only, got {path}, whose pickle {wish}; nothing in it was run"
+
+
+def _describe(head: bytes) -> str:
+    """What a file that is no checkpoint seems to be."""
+    text = head.lstrip().lower()
+    if not head:
+        return "an empty file"
+    if head.startswith(b"version https://git-lfs"):
+        return "a git-lfs pointer, without the file it stands for (`git lfs pull` fetches it)"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return "an HTML page, probably of a download that failed"
+    if head.startswith(b"\x80"):
+        return "a bare pickle, which could run code and is not opened"
+    return f"something that starts with {head[:12]!r}"
+
+
+def _drop_pages(tensor: Tensor) -> None:
+    """Tell the kernel that the mapped pages of ``tensor`` need not stay in memory.
+
+    They are private and never written to, so a later access reads them from the file again.
+    """
+    page = mmap.PAGESIZE
+    first = -(-tensor.data_ptr() // page) * page
+    length = (tensor.data_ptr() + tensor.nbytes) // page * page - first
+    if length > 0:
+        _madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
+
+
+_madvise = ctypes.CDLL(None).madvise

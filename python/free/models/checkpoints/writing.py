@@ -1,0 +1,88 @@
+"""From a network to a checkpoint of any format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from free.files import write_atomic, write_json
+from free.models.checkpoints.card import write_card
+from free.models.checkpoints.configs import config_to_diffusers, config_to_own
+from free.models.checkpoints.layout import diffusers_layout
+from free.models.checkpoints.source import ORIGINAL_FILE
+from free.models.dit import DiT
+from free.models.drafter import DrafterNet
+from free.models.layers import sincos_position_embedding
+
+__all__ = ["FORMATS", "is_original_file", "write_network"]
+
+FORMATS = ("free", "original", "diffusers")
+#: safetensors files say which framework wrote them; other loaders ask.
+_METADATA = {"format": "pt"}
+
+
+def is_original_file(path: Path) -> bool:
+    """Whether a path names a file of the original's, rather than a folder."""
+    return path.suffix in (".pt", ".pth")
+
+
+def write_network(
+    network: DiT | DrafterNet,
+    folder: str | Path,
+    *,
+    form: str = "free",
+    dtype: torch.dtype | None = None,
+    training: dict[str, Any] | None = None,
+    sampling: dict[str, Any] | None = None,
+) -> None:
+    """Write a network in the format ``form``; see the networks' ``save_pretrained``."""
+    folder = Path(folder)
+    if form not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {form!r}")
+    if dtype is not None and not dtype.is_floating_point:
+        raise ValueError(f"dtype must be a floating-point torch.dtype or None, got {dtype!r}")
+    state = {
+        name: value.detach().to("cpu", dtype).contiguous()
+        for name, value in network.state_dict().items()
+    }
+    if form == "original":
+        path = folder if is_original_file(folder) else folder / ORIGINAL_FILE
+        write_atomic(path, lambda temporary: torch.save(state, temporary))
+        return
+    if is_original_file(folder) or folder.is_file():
+        raise ValueError(f"folder must be one for format {form!r}, got the file {folder}")
+    kind = "teacher" if isinstance(network, DiT) else "drafter"
+    if form == "diffusers":
+        config = config_to_diffusers(network.config, training)
+        weights, state = "diffusion_pytorch_model.safetensors", _in_diffusers(network, state)
+    else:
+        config = config_to_own(kind, network.config, training, sampling)
+        weights = "model.safetensors"
+    write_atomic(folder / weights, lambda path: save_file(state, path, _METADATA))
+    write_json(folder / "config.json", config)
+    write_card(folder, kind, form, network.config, training)
+
+
+def _in_diffusers(network: DiT | DrafterNet, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict by diffusers' names."""
+    config = network.config
+    table = sincos_position_embedding(config.image_size // config.patch_size, config.hidden_size)
+    # Its last digit may depend on who computed it.
+    stored = state["pos_embed"]
+    close = torch.finfo(stored.dtype).eps
+    if not torch.allclose(stored.float(), table.to(stored.dtype).float(), rtol=close, atol=close):
+        raise ValueError(
+            "format 'diffusers' must have the fixed sine-cosine table, got another pos_embed"
+        )
+    renamed = {}
+    for name, value in state.items():
+        parts, copies = diffusers_layout(name, config.depth)
+        for key, rows in zip(parts, value.chunk(max(1, len(parts))), strict=False):
+            renamed[key] = rows.clone() if len(parts) > 1 else rows
+        # safetensors does not let two names share memory.
+        renamed |= {key: value.clone() for key in copies}
+    return renamed
