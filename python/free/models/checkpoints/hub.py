@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 __all__ = ["download", "is_hub_id"]
 
-_FOLDERS = ("", "teacher/", "drafter/", "transformer/")
+#: Where a network's repository has its parts.
+_NETWORKS = ("", "teacher/", "drafter/", "transformer/")
 _DIFFUSERS = "diffusion_pytorch_model"
-_SAFE = [
-    folder + name
-    for folder in _FOLDERS
-    for name in (
-        "config.json",
-        "model.safetensors",
-        f"{_DIFFUSERS}.safetensors",
-        f"{_DIFFUSERS}.safetensors.index.json",
-        f"{_DIFFUSERS}-*-of-*.safetensors",
-    )
-]
-_PICKLED = [
-    folder + name
-    for folder in ("", "transformer/")
-    for name in (
-        "config.json",
-        f"{_DIFFUSERS}.bin",
-        f"{_DIFFUSERS}.bin.index.json",
-        f"{_DIFFUSERS}-*-of-*.bin",
-    )
-]
+_SAFE = (
+    "config.json",
+    "model.safetensors",
+    f"{_DIFFUSERS}.safetensors",
+    f"{_DIFFUSERS}.safetensors.index.json",
+    f"{_DIFFUSERS}-*-of-*.safetensors",
+)
+_PICKLED = (
+    "config.json",
+    f"{_DIFFUSERS}.bin",
+    f"{_DIFFUSERS}.bin.index.json",
+    f"{_DIFFUSERS}-*-of-*.bin",
+)
+#: What a pipeline's repository says of itself.
+_PIPELINE = ("model_index.json", "scheduler/scheduler_config.json")
 
 
 def is_hub_id(name: str) -> bool:
@@ -37,7 +33,7 @@ def is_hub_id(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None
 
 
-def download(name: str, argument: str) -> Path:
+def download(name: str, argument: str, folders: Sequence[str] = _NETWORKS) -> Path:
     """Bring the weights of a repository here, or find them in the hub's cache.
 
     Only weights and their configurations are fetched; pickled ones where there is no safetensors.
@@ -48,6 +44,8 @@ def download(name: str, argument: str) -> Path:
         ``owner/name``.
     argument : str
         What the caller calls it.
+    folders : sequence of str
+        Which of its folders to look in, each with a slash at its end; ``""`` is the root.
 
     Returns
     -------
@@ -69,13 +67,15 @@ def download(name: str, argument: str) -> Path:
             "huggingface_hub: pip install 'free-dit[diffusers]'"
         ) from error
     try:
-        folder = Path(snapshot_download(name, allow_patterns=_SAFE))
-        if not any(folder.rglob("*.safetensors")):
-            folder = Path(snapshot_download(name, allow_patterns=_PICKLED))
+        safe = [part + file for part in folders for file in _SAFE]
+        path = Path(snapshot_download(name, allow_patterns=[*safe, *_PIPELINE]))
+        if not any(any((path / part).glob("*.safetensors")) for part in folders):
+            pickled = [part + file for part in folders for file in _PICKLED]
+            path = Path(snapshot_download(name, allow_patterns=pickled))
     except Exception as error:  # of the hub, of the connection under it, of the cache
         reason = str(error).strip().splitlines() or [repr(error)]
         raise ValueError(
             f"{argument} must be a file or folder, or a hub id that can be reached, "
             f"got {name!r}: {type(error).__name__}: {reason[0]}"
         ) from error
-    return folder
+    return path
