@@ -1,0 +1,66 @@
+"""Exports are made once, and again when they must be."""
+
+from pathlib import Path
+
+import pytest
+
+from free import DiT, DiTConfig
+from free.engines.manifest import Manifest
+from free.export import cache
+from free.export.cache import cache_folder, cached_export
+from tests.networks import randomized
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+CONFIG = DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3, learn_sigma=False)
+
+
+def teacher(seed: int = 0) -> DiT:
+    network = randomized(DiT(CONFIG), seed)
+    assert isinstance(network, DiT)
+    return network
+
+
+def test_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("FREE_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "free"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache" / "free"
+    monkeypatch.setenv("FREE_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own"
+
+
+def test_made_once_and_again_when_damaged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FREE_CACHE", str(tmp_path))
+    made = []
+    folder = cached_export(teacher(), None, 2, None, 1, False, made.append)
+    assert made == ["teacher"]
+    assert cached_export(teacher(), None, 2, None, 1, False, made.append) == folder
+    assert made == ["teacher"]
+    (folder / "weights.bin").write_bytes(b"damaged")
+    assert cached_export(teacher(), None, 2, None, 1, False, made.append) == folder
+    assert made == ["teacher"] * 2
+    Manifest.read(folder).check_files(folder)
+
+
+def test_another_model_or_setting_is_another_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FREE_CACHE", str(tmp_path))
+    monkeypatch.setattr(cache, "export_model", lambda *_, **__: None)
+    one_weight = teacher()
+    one_weight.blocks[0].mlp.fc1.weight.data[0, 0] += 1e-3
+    requests = [
+        (teacher(), None, 2, None, 1, False),
+        (one_weight, None, 2, None, 1, False),
+        (teacher(1), None, 2, None, 1, False),
+        (teacher(), None, 3, None, 1, False),
+        (teacher(), None, 2, 1, 1, False),
+        (teacher(), None, 2, None, 2, False),
+        (teacher(), None, 2, None, 1, True),
+    ]
+    folders = [cached_export(*request) for request in requests]
+    assert len(set(folders)) == len(requests)
+    assert cached_export(*requests[0]) == folders[0]
