@@ -97,10 +97,13 @@ class Contract:
                 want in (None, size) for want, size in zip(expected, value.shape, strict=True)
             )
             if not fits or value.dtype is not _DTYPES[spec.dtype]:
+                shape = ", ".join(
+                    f"{axis} = {sizes[axis]}" if axis in sizes else str(axis) for axis in spec.shape
+                )
                 dtype = str(value.dtype).removeprefix("torch.")
                 raise ValueError(
-                    f"{spec.name} of {self.graph} must be {spec.dtype} of shape "
-                    f"{list(spec.shape)}, got {dtype} of {list(value.shape)}"
+                    f"{spec.name} of {self.graph} must be {spec.dtype} of shape [{shape}], "
+                    f"got {dtype} of {list(value.shape)}"
                 )
             for axis, size in zip(spec.shape, value.shape, strict=True):
                 if isinstance(axis, str):
@@ -108,9 +111,10 @@ class Contract:
         for axis, size in sizes.items():
             profile = self.axes[axis]
             if not profile.minimum <= size <= profile.maximum:
+                remedy = ": export with a larger --window or --max-batch"
                 raise ValueError(
                     f"{axis} of {self.graph} must be in {profile.minimum}..{profile.maximum}, as "
-                    f"it was exported, got {size}: export with a larger --window or --max-batch"
+                    f"it was exported, got {size}{remedy if size > profile.maximum else ''}"
                 )
         return sizes
 

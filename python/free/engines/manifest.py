@@ -10,6 +10,7 @@ from typing import Any
 
 from free.engines.contract import Contract
 from free.files import digest, write_json
+from free.models.dit import DiTConfig
 
 __all__ = ["MANIFEST", "Graph", "Manifest"]
 
@@ -105,6 +106,9 @@ class Manifest:
                 )
                 for name, entry in record.pop("graphs").items()
             }
+            if not any(name.startswith("teacher") for name in graphs):
+                raise ValueError(f"graphs must have a teacher, got {list(graphs)}")
+            DiTConfig(**record["teacher"])  # says what is wrong with it
             name, sha256 = record.pop("weights")
             return cls(graphs, (_plain(name, path), str(sha256)), **record)
         except (KeyError, TypeError, AttributeError, ValueError) as error:

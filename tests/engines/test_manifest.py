@@ -1,0 +1,149 @@
+"""Manifests: what is read back, and what is refused, with the reason."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from free import DiTConfig
+from free.engines.contract import Contract, Profile, TensorSpec
+from free.engines.manifest import MANIFEST, Graph, Manifest
+from free.files import digest
+
+CONTRACT = Contract(
+    "teacher",
+    (TensorSpec("x", "float32", ("rows", 2)), TensorSpec("y", "int64", ("rows",), 0, 3)),
+    (TensorSpec("eps", "float32", ("rows", 2)),),
+    {"rows": Profile(1, 2, 4)},
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What an export looks like, without its content."""
+    (tmp_path / "teacher.onnx").write_bytes(b"graph")
+    (tmp_path / "weights.bin").write_bytes(b"numbers")
+    Manifest(
+        graphs={
+            "teacher": Graph(CONTRACT, "teacher.onnx", digest(tmp_path / "teacher.onnx")),
+        },
+        weights=("weights.bin", digest(tmp_path / "weights.bin")),
+        teacher=dataclasses.asdict(DiTConfig(4, 2, 2, 16, 1, 2)),
+        precision="fp32",
+        drafter_precision="fp16",
+        window=2,
+        sweeps=None,
+        max_batch=2,
+        sampling={"recycle": "response"},
+        schedule={"steps": 250},
+        versions={"free": "0"},
+    ).write(tmp_path)
+    return tmp_path
+
+
+def rewrite(folder: Path, **changes: Any) -> None:
+    record = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(record | changes))
+
+
+def test_comes_back_as_written(folder: Path) -> None:
+    manifest = Manifest.read(folder)
+    assert manifest.graphs["teacher"].contract == CONTRACT
+    assert manifest.weights == ("weights.bin", digest(folder / "weights.bin"))
+    assert manifest.sweeps is None
+    assert manifest.sampling == {"recycle": "response"}
+    assert Manifest.read(str(folder)) == manifest
+    manifest.check_files(folder)
+    manifest.write(folder)
+    assert Manifest.read(folder) == manifest
+
+
+def test_a_number_that_json_lacks_is_refused(folder: Path) -> None:
+    manifest = dataclasses.replace(Manifest.read(folder), schedule={"steps": float("nan")})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        manifest.write(folder)
+    assert Manifest.read(folder).schedule == {"steps": 250}
+
+
+def test_a_folder_without_one(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"engine folder must hold {MANIFEST}, as free export"):
+        Manifest.read(tmp_path)
+    with pytest.raises(ValueError, match=f"engine folder must hold {MANIFEST}, as free export"):
+        Manifest.read(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "text", ["", '{"format": 1, "graphs": {', "\xff\xfe", "onnx", "\u2028{}", "NaN"]
+)
+def test_a_file_that_is_no_json_object(folder: Path, text: str) -> None:
+    (folder / MANIFEST).write_bytes(text.encode("latin-1", "replace"))
+    with pytest.raises(ValueError, match=rf"{MANIFEST} must (be a manifest, got|have format 1)"):
+        Manifest.read(folder)
+
+
+@pytest.mark.parametrize("record", [[], {}, {"format": 2}, {"format": "1"}, {"graphs": {}}, None])
+def test_json_of_another_kind(folder: Path, record: Any) -> None:
+    (folder / MANIFEST).write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="must have format 1: export the model again"):
+        Manifest.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"graphs": None}, "must be a complete manifest, got AttributeError"),
+        ({"graphs": {}}, "must be a complete manifest, got .*graphs must have a teacher"),
+        ({"graphs": {"teacher": {}}}, "must be a complete manifest, got KeyError"),
+        ({"weights": "weights.bin"}, "must be a complete manifest, got ValueError"),
+        ({"weights": ["weights.bin"]}, "must be a complete manifest, got ValueError"),
+        ({"future": 1}, "must be a complete manifest, got TypeError.*future"),
+        ({"teacher": {"depth": 1}}, "must be a complete manifest, got TypeError"),
+        ({"teacher": {"image_size": 4, "width": 3}}, "must be a complete manifest, got TypeErr"),
+    ],
+)
+def test_a_manifest_with_other_content(folder: Path, changes: Any, message: str) -> None:
+    rewrite(folder, **changes)
+    with pytest.raises(ValueError, match=message):
+        Manifest.read(folder)
+
+
+def test_a_manifest_that_lacks_something(folder: Path) -> None:
+    record = json.loads((folder / MANIFEST).read_text())
+    del record["window"]
+    (folder / MANIFEST).write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="must be a complete manifest, got TypeError.*window"):
+        Manifest.read(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["../weights.bin", "/etc/passwd", "a/b", "..", ".", "", ".hidden", "a\\b", "a\n", 3]
+)
+def test_files_stay_in_the_folder(folder: Path, name: Any) -> None:
+    record = json.loads((folder / MANIFEST).read_text())
+    rewrite(folder, weights=[name, record["weights"][1]])
+    with pytest.raises(ValueError, match="must name plain files, got"):
+        Manifest.read(folder)
+    record["graphs"]["teacher"]["file"] = name
+    rewrite(folder, weights=record["weights"], graphs=record["graphs"])
+    with pytest.raises(ValueError, match="must name plain files, got"):
+        Manifest.read(folder)
+
+
+@pytest.mark.parametrize("name", ["teacher.onnx", "weights.bin"])
+def test_files_that_are_not_what_was_exported(folder: Path, name: str) -> None:
+    manifest, path = Manifest.read(folder), folder / name
+    content = path.read_bytes()
+    for other in (content[:-1], content[:-1] + b"?", b""):
+        path.write_bytes(other)
+        with pytest.raises(
+            ValueError, match=rf"{name} must be the file that was exported \(sha256 [0-9a-f]{{12}}"
+        ):
+            manifest.check_files(folder)
+    path.unlink()
+    with pytest.raises(ValueError, match=f"engine folder must hold {name}, got none in"):
+        manifest.check_files(folder)
+    path.mkdir()
+    with pytest.raises(ValueError, match=f"engine folder must hold {name}, got none in"):
+        manifest.check_files(folder)

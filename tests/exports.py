@@ -1,0 +1,41 @@
+"""Small models to export, and what their exports are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from free import DiT, DiTConfig, DrafterNet, FeatureDrafter
+from free.engines.manifest import Manifest
+from tests.networks import randomized
+
+
+def small_model(learn_sigma: bool = True, seed: int = 0) -> tuple[DiT, FeatureDrafter]:
+    """A teacher, and a drafter near enough that some of its drafts stand.
+
+    The label table has 1024 bytes, the least that goes into the file of weights.
+    """
+    config = DiTConfig(4, 2, 2, 16, 1, 2, num_classes=15, learn_sigma=learn_sigma)
+    teacher, network = DiT(config), DrafterNet(config)
+    randomized(teacher, seed)
+    randomized(network, seed + 1)
+    for head in (network.final_layer.linear, network.feature_head):
+        for weight in head.parameters():
+            weight.data *= 0.1
+    return teacher, FeatureDrafter(network, teacher)
+
+
+class Export(NamedTuple):
+    """A folder of graphs, and the model in it."""
+
+    folder: Path
+    manifest: Manifest
+    teacher: DiT
+    drafter: FeatureDrafter
+
+
+def close(got: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
+    """Agreement to ``tolerance``, absolute and relative."""
+    torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
