@@ -1,13 +1,12 @@
 """DiT: the published checkpoints' layout, and the forward pass against NumPy."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
 
 from free import DiT, DiTConfig, DrafterNet
 from free.models.layers import sincos_position_embedding, unpatchify
+from tests.models.numpy_dit import numpy_dit
 from tests.networks import randomized
 
 XL_SHAPES = {
@@ -51,70 +50,12 @@ def test_drafter_has_about_32_million_values_at_xl() -> None:
     assert sum(value.numel() for value in network.parameters()) == 32_226_064
 
 
-def _numpy_dit(network: DiT, x: np.ndarray, t: int, y: int) -> np.ndarray:
-    """One image through a DiT written from the paper, in float64 NumPy."""
-    w = {name: value.double().numpy() for name, value in network.state_dict().items()}
-    config = network.config
-    patch, hidden, heads = config.patch_size, config.hidden_size, config.heads
-    grid = config.image_size // patch
-
-    def linear(v: np.ndarray, name: str) -> np.ndarray:
-        return v @ w[f"{name}.weight"].T + w[f"{name}.bias"]
-
-    def silu(v: np.ndarray) -> np.ndarray:
-        return v / (1 + np.exp(-v))
-
-    def norm(v: np.ndarray) -> np.ndarray:
-        centred = v - v.mean(-1, keepdims=True)
-        return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
-
-    kernel = w["x_embedder.proj.weight"]
-    tokens = np.empty((grid * grid, hidden))
-    for row in range(grid):
-        for column in range(grid):
-            square = x[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch]
-            tokens[row * grid + column] = (kernel * square).sum((1, 2, 3))
-    h = tokens + w["x_embedder.proj.bias"] + w["pos_embed"][0]
-
-    frequencies = np.exp(-math.log(1e4) * np.arange(128) / 128)
-    embedding = np.concatenate([np.cos(t * frequencies), np.sin(t * frequencies)])
-    c = linear(silu(linear(embedding, "t_embedder.mlp.0")), "t_embedder.mlp.2")
-    c = silu(c + w["y_embedder.embedding_table.weight"][y])
-
-    for block in range(config.depth):
-        name = f"blocks.{block}"
-        s1, g1, a1, s2, g2, a2 = np.split(linear(c, f"{name}.adaLN_modulation.1"), 6)
-        q, k, v = np.split(linear(norm(h) * (1 + g1) + s1, f"{name}.attn.qkv"), 3, axis=1)
-        mixed = np.empty_like(h)
-        for head in range(heads):
-            part = slice(head * hidden // heads, (head + 1) * hidden // heads)
-            score = q[:, part] @ k[:, part].T / math.sqrt(hidden // heads)
-            weight = np.exp(score - score.max(1, keepdims=True))
-            mixed[:, part] = weight / weight.sum(1, keepdims=True) @ v[:, part]
-        h = h + a1 * linear(mixed, f"{name}.attn.proj")
-        inner = linear(norm(h) * (1 + g2) + s2, f"{name}.mlp.fc1")
-        inner = inner / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (inner + 0.044715 * inner**3)))
-        h = h + a2 * linear(inner, f"{name}.mlp.fc2")
-
-    shift, scale = np.split(linear(c, "final_layer.adaLN_modulation.1"), 2)
-    out = linear(norm(h) * (1 + scale) + shift, "final_layer.linear")
-    channels = out.shape[1] // patch**2
-    image = np.empty((channels, config.image_size, config.image_size))
-    for row in range(grid):
-        for column in range(grid):
-            square = out[row * grid + column].reshape(patch, patch, channels).transpose(2, 0, 1)
-            image[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch] = (
-                square
-            )
-    return image
-
-
 @pytest.mark.parametrize("t", [1, 10, 100, 500, 999])
 def test_forward_matches_numpy(t: int) -> None:
     network = randomized(DiT(DiTConfig(8, 2, 3, 32, 2, 4, num_classes=5)))
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(t))
     out = network(x, torch.tensor([t, 3]), torch.tensor([2, 5]))
-    expected = _numpy_dit(network, x[0].double().numpy(), t, 2)
+    expected = numpy_dit(network.state_dict(), 4, x[0].double().numpy(), t, 2)
     actual = torch.cat([out.eps[0], out.variance[0]]).double().numpy()
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=3e-5 * np.abs(expected).max())
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from free.models.checkpoints.configs import with_constants
 from free.models.checkpoints.layout import Origin
+from free.models.checkpoints.positions import fixed_table, is_fixed
 from free.models.checkpoints.source import Source, locate, open_source
 from free.models.checkpoints.tensors import StoredTensor
 from free.models.dit import DiT
 from free.models.drafter import DrafterNet
-from free.models.layers import sincos_position_embedding
 
 __all__ = ["check_keys", "origins", "read_drafter", "read_teacher"]
 
@@ -140,9 +140,13 @@ def _read(
     network.load_state_dict(state, strict=False, assign=True)
     # Tables that are in no file.
     network.t_embedder.reset_frequencies(device)
-    if network.pos_embed.is_meta:
-        config = source.config
-        grid = config.image_size // config.patch_size
-        table = sincos_position_embedding(grid, config.hidden_size)
-        network.pos_embed = table.to(device=device, dtype=dtype)
+    if network.pos_embed.is_meta or _was_rounded(source, network.pos_embed):
+        network.pos_embed = fixed_table(source.config).to(device=device, dtype=dtype)
     return network.eval().requires_grad_(False)
+
+
+def _was_rounded(source: Source, table: Tensor) -> bool:
+    """Whether a fixed table lost digits on disk, as it does not in formats that leave it out."""
+    stored = source.tensors["pos_embed"].dtype
+    lost = torch.finfo(stored).eps > torch.finfo(table.dtype).eps
+    return lost and is_fixed(table, source.config)

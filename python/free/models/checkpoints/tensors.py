@@ -147,8 +147,10 @@ def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
 def _open_torch(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | None]:
     try:
         # The arguments of DiT's training script are the one class that is not of torch.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            value = torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
+        with path.open("rb") as file, torch.serialization.safe_globals([argparse.Namespace]):
+            # By another name: torch itself would go by the suffix.
+            name = f"/dev/fd/{file.fileno()}"
+            value = torch.load(name, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # damaged pickles raise anything
         raise ValueError(f"source must be {_what_torch_refused(path, error)}") from error
     arguments = None

@@ -13,10 +13,10 @@ from free.files import write_atomic, write_json
 from free.models.checkpoints.card import write_card
 from free.models.checkpoints.configs import config_to_diffusers, config_to_own
 from free.models.checkpoints.layout import diffusers_layout
+from free.models.checkpoints.positions import is_fixed
 from free.models.checkpoints.source import ORIGINAL_FILE
 from free.models.dit import DiT
 from free.models.drafter import DrafterNet
-from free.models.layers import sincos_position_embedding
 
 __all__ = ["FORMATS", "is_original_file", "write_network"]
 
@@ -70,11 +70,7 @@ def write_network(
 def _in_diffusers(network: DiT | DrafterNet, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A state dict by diffusers' names."""
     config = network.config
-    table = sincos_position_embedding(config.image_size // config.patch_size, config.hidden_size)
-    # Its last digit may depend on who computed it.
-    stored = state["pos_embed"]
-    close = torch.finfo(stored.dtype).eps
-    if not torch.allclose(stored.float(), table.to(stored.dtype).float(), rtol=close, atol=close):
+    if not is_fixed(state["pos_embed"], config):
         raise ValueError(
             "format 'diffusers' must have the fixed sine-cosine table, got another pos_embed"
         )

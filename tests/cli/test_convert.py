@@ -1,0 +1,89 @@
+"""``free convert``."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from free import DiT
+from free.cli import app
+from free.models.checkpoints import inspect
+from tests.models.checkpoints.files import (
+    original_state,
+    same_weights,
+    save_original,
+    training_checkpoint,
+)
+
+RUN = CliRunner()
+
+
+def _convert(*arguments: object) -> str:
+    result = RUN.invoke(app, ["convert", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_around_all_formats(tmp_path: Path) -> None:
+    path = save_original(tmp_path)
+    _convert(path, tmp_path / "diffusers", "--to", "diffusers", "--heads", "4")
+    _convert(tmp_path / "diffusers", tmp_path / "free", "--to", "free")
+    _convert(tmp_path / "free", tmp_path / "back.pth", "--to", "original")
+    state = torch.load(tmp_path / "back.pth", weights_only=True)
+    assert all(torch.equal(state[name], value) for name, value in original_state().items())
+    assert inspect(tmp_path / "free").config == inspect(path, heads=4).config
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_precision_stays_unless_asked_for(tmp_path: Path, dtype: torch.dtype) -> None:
+    state = {name: value.to(dtype) for name, value in original_state().items()}
+    torch.save(state, tmp_path / "model.pt")
+    _convert(tmp_path / "model.pt", tmp_path / "same", "--to", "free", "--heads", 4)
+    assert inspect(tmp_path / "same").dtypes == (dtype,)
+    network = DiT.from_pretrained(tmp_path / "same", dtype=dtype)
+    assert same_weights(network, DiT.from_pretrained(tmp_path / "model.pt", heads=4, dtype=dtype))
+    _convert(tmp_path / "same", tmp_path / "other", "--to", "diffusers", "--dtype", "float32")
+    assert inspect(tmp_path / "other").dtypes == (torch.float32,)
+
+
+def test_records_and_constants(tmp_path: Path) -> None:
+    torch.save(training_checkpoint(original_state()), tmp_path / "run.pt")
+    said = _convert(
+        tmp_path / "run.pt", tmp_path / "one", "--to", "diffusers", "--heads", 4,
+        "--constants", "diffusers",
+    )  # fmt: skip
+    assert "note" not in said
+    _convert(tmp_path / "one", tmp_path / "two", "--to", "free")
+    summary = inspect(tmp_path / "two")
+    assert summary.training["global_batch_size"] == 256
+    assert (summary.config.timestep_divisor, summary.config.norm_eps) == (127, 1e-5)
+    said = " ".join(_convert(tmp_path / "two", tmp_path / "three.pt", "--to", "original").split())
+    assert "no place for the constants (timestep divisor 127, norm epsilon 1e-05)" in said
+    assert "no place for the training record" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model.pt", "new", "--to", "onnx"], "--to must be one of free, original, diffusers"),
+        (["model.pt", "new", "--to", "free", "--dtype", "int8"], "--dtype must be one of float64"),
+        (["model.pt", "old", "--to", "free"], "DESTINATION must be new or an empty folder"),
+        (["model.pt", "model.pt", "--to", "original"], "DESTINATION must be new or an empty"),
+        (["model.pt", "new.pt", "--to", "free"], "DESTINATION must be a folder for --to free"),
+        (["model.pt", "new", "--to", "free"], "heads must be given for weights 32 wide"),
+        (["nothing", "new", "--to", "free"], "source must be a checkpoint's file or folder"),
+        (["mnist", "new", "--to", "free", "--constants", "x"], "constants must be 'original'"),
+    ],
+)
+def test_bad_options(
+    tmp_path: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_original(tmp_path)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "file").write_text("")
+    result = RUN.invoke(app, ["convert", *arguments])
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,64 @@
+"""``free info`` of a checkpoint."""
+
+import json
+from pathlib import Path
+
+import torch
+from typer.testing import CliRunner
+
+from free import DiT, DiTConfig, DrafterNet
+from free.cli import app
+from tests.models.checkpoints.files import original_state, save_original, training_checkpoint
+
+RUN = CliRunner()
+
+
+def _info(*arguments: object) -> str:
+    result = RUN.invoke(app, ["info", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_a_published_size(tmp_path: Path) -> None:
+    config = DiTConfig.named("DiT-S/8")
+    DiT(config).save_pretrained(tmp_path / "teacher", "diffusers", dtype=torch.float16)
+    DrafterNet(config).save_pretrained(tmp_path / "small")
+    DrafterNet(DiTConfig.named("DiT-S/4")).save_pretrained(tmp_path / "fine")
+    text = _info(tmp_path / "teacher")
+    for part in (
+        "DiT-S/8 at 256: ",
+        "format: diffusers",
+        "384 wide, 12 blocks, 6 heads, patch 8, input 4 x 32 x 32, 1000 classes, predicts eps and",
+        "precision: float16",
+        "timestep divisor 128, norm epsilon 1e-06",
+        "training record: none",
+        "/small: fits",
+        "/fine: does not fit: patch_size 4, not 8",
+    ):
+        assert part in text
+    record = json.loads(_info(tmp_path / "teacher", "--json"))
+    assert record["name"] == "DiT-S/8 at 256"
+    assert record["precision"] == ["float16"]
+    assert record["architecture"]["hidden_size"] == 384
+    assert [entry["fits"] for entry in record["drafter"]["beside"]] == [False, True]
+    drafter = json.loads(_info(tmp_path / "small", "--json"))
+    assert drafter["kind"] == "drafter"
+    assert drafter["parameters"] == record["drafter"]["parameters"]
+    assert "drafter for DiT-S/8 at 256" in _info(tmp_path / "small")
+
+
+def test_a_training_checkpoint(tmp_path: Path) -> None:
+    torch.save(training_checkpoint(original_state()), tmp_path / "run.pt")
+    text = _info(tmp_path / "run.pt", "--heads", 4)
+    assert "training checkpoint; its averaged weights" in text
+    assert "DiT of no published size" in text
+    assert "training record: yes" in text
+
+
+def test_what_it_cannot_tell(tmp_path: Path) -> None:
+    result = RUN.invoke(app, ["info", str(save_original(tmp_path))])
+    assert result.exit_code == 2
+    assert "heads must be given for weights 32 wide" in result.output
+    result = RUN.invoke(app, ["info", str(tmp_path / "nothing")])
+    assert result.exit_code == 2
+    assert "which does not exist" in " ".join(result.output.split())

@@ -1,0 +1,195 @@
+"""Files that are not what they should be. Nothing in them is run, whatever they are."""
+
+import json
+import os
+import pickle
+import random
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from free import DiT
+from tests.models.checkpoints.files import original_state, save_original, training_checkpoint
+
+
+class Planted:
+    """Pickles as a call that leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("place", ["instead", "as a weight", "in args", "as a key", "in opt"])
+def test_planted_code_is_not_run(tmp_path: Path, place: str) -> None:
+    mark, path = tmp_path / "it ran", tmp_path / "model.pt"
+    planted = Planted(mark)
+    checkpoint = training_checkpoint(original_state())
+    content = {
+        "instead": planted,
+        "as a weight": {**original_state(), "final_layer.linear.bias": planted},
+        "in args": {**checkpoint, "args": planted},
+        "as a key": {**original_state(), (planted, 1): torch.zeros(1)},
+        "in opt": {**checkpoint, "opt": [planted]},
+    }[place]
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"weights only, got .*model.pt, whose pickle asks for"):
+        DiT.from_pretrained(path, heads=4)
+    assert not mark.exists()
+    torch.load(path, weights_only=False)  # it would have
+    assert mark.exists()
+
+
+def test_a_bare_pickle_is_not_opened(tmp_path: Path) -> None:
+    mark, path = tmp_path / "it ran", tmp_path / "model.pt"
+    path.write_bytes(pickle.dumps(Planted(mark)))
+    with pytest.raises(ValueError, match="a bare pickle, which could run code and is not opened"):
+        DiT.from_pretrained(path)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "an empty file"),
+        (b"<!DOCTYPE html><html><body>404</body></html>", "an HTML page, probably of a download"),
+        (b"\n <html>", "an HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2", "git lfs pull"),
+        (b'{"weights": 3}', r"something that starts with b'\{"),
+        (b"\x00" * 100, "something that starts with"),
+        (np.random.default_rng(0).bytes(1000), "something that starts with"),
+    ],
+)
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors", "transformer.bin"])
+def test_what_is_no_checkpoint(tmp_path: Path, content: bytes, message: str, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"source must be a checkpoint \(.*{name}: .*{message}"):
+        DiT.from_pretrained(path)
+
+
+def test_other_zip_files(tmp_path: Path) -> None:
+    np.savez(tmp_path / "samples.npz", np.zeros(3))
+    with zipfile.ZipFile(tmp_path / "text.zip", "w") as archive:
+        archive.writestr("readme", "hello")
+    for name in ("samples.npz", "text.zip"):
+        with pytest.raises(ValueError, match=rf"source must be whole, got .*{name}"):
+            DiT.from_pretrained(tmp_path / name)
+
+
+@pytest.mark.parametrize("save", [torch.save, save_file])
+@pytest.mark.parametrize("part", [0.001, 0.1, 0.5, 0.9, 0.9999])
+def test_truncated_files(tmp_path: Path, save: object, part: float) -> None:
+    path = tmp_path / "model"
+    save(original_state(), path)
+    size = path.stat().st_size
+    with path.open("rb+") as file:
+        file.truncate(int(size * part))
+    with pytest.raises(
+        ValueError, match=r"source must be whole, got .*model, truncated or damaged"
+    ):
+        DiT.from_pretrained(path, heads=4)
+
+
+@pytest.mark.parametrize("save", [torch.save, save_file])
+def test_damaged_files_never_do_worse_than_an_error(tmp_path: Path, save: object) -> None:
+    """Bytes of the header, or of the pickle, that are not what they were."""
+    path = tmp_path / "model"
+    save({name: value for name, value in original_state().items() if value.dim() < 3}, path)
+    content = path.read_bytes()
+    end = 2000 if save is save_file else content.index(b"final_layer.linear.bias") + 500
+    generator = random.Random(0)
+    for _ in range(150):
+        damaged = bytearray(content)
+        for _ in range(generator.randint(1, 4)):
+            damaged[generator.randrange(end)] = generator.randrange(256)
+        path.write_bytes(bytes(damaged))
+        with pytest.raises(ValueError, match="."):  # whole or not, it lacks the convolution
+            DiT.from_pretrained(path, heads=4)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "source must hold a dict of tensors, got .* with a list"),
+        ({}, "source must hold a dict of tensors, got .* with a dict"),
+        ({"model": {}, "step": 3}, "or one with such a dict as 'ema', got .* keys model, step"),
+        ({"ema": 3}, "got .* with keys ema"),
+        ({"ema": {}}, "source must hold a dict of tensors"),
+        ({"conv.weight": torch.zeros(3)}, "must hold the weights of a DiT, got .* without x_emb"),
+        ({"transformer_blocks.0.attn1.to_q.weight": torch.zeros(3, 3)}, "without x_embedder"),
+    ],
+)
+def test_other_contents(tmp_path: Path, content: object, message: str) -> None:
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=message):
+        DiT.from_pretrained(tmp_path / "model.pt")
+
+
+def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
+    state = original_state()
+    del state["blocks.1.attn.qkv.bias"]
+    state["blocks.0.attn.q_norm.weight"] = torch.zeros(8)
+    state["t_embedder.mlp.0.bias"] = torch.zeros(31)
+    state["final_layer.linear.bias"] = torch.zeros(24, dtype=torch.int64)
+    torch.save(state, tmp_path / "model.pt")
+    message = (
+        "do not fit the architecture: missing blocks.1.attn.qkv.bias; "
+        "unexpected blocks.0.attn.q_norm.weight; "
+        r"t_embedder.mlp.0.bias has shape \[31\], expected \[32\]; "
+        "final_layer.linear.bias holds torch.int64, expected floating-point values"
+    )
+    with pytest.raises(ValueError, match=message):
+        DiT.from_pretrained(tmp_path / "model.pt", heads=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("x_embedder.proj.weight", torch.zeros(32, 12), r"must have 4 axes, got \[32, 12\]"),
+        ("final_layer.linear.weight", torch.zeros(30, 32), "must have 1 or 2 rows for each of the"),
+        ("pos_embed", torch.zeros(1, 15, 32), "must be of a square, got"),
+        ("pos_embed", torch.zeros(16, 32), "must be of a square, got"),
+        ("y_embedder.embedding_table.weight", torch.zeros(1, 32), "num_classes must be a positive"),
+        ("pos_embed", torch.zeros(1).expand(1, 16, 32), "repeated by strides"),
+        ("pos_embed", torch.zeros(1, 16, 32).to_sparse(), "must be dense, got pos_embed"),
+    ],
+)
+def test_shapes_of_no_dit(tmp_path: Path, name: str, value: torch.Tensor, message: str) -> None:
+    torch.save({**original_state(), name: value}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=message):
+        DiT.from_pretrained(tmp_path / "model.pt", heads=4)
+
+
+def test_folders_that_hold_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must be a folder with config.json, teacher/, trans"):
+        DiT.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ValueError, match=r"config.json is missing or malformed: KeyError\('kind'"):
+        DiT.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="hub id .*, or one of mnist, got 'nowhere'"):
+        DiT.from_pretrained("nowhere")
+    with pytest.raises(ValueError, match="got .*/nowhere/x.pt', which does not exist"):
+        DiT.from_pretrained(tmp_path / "nowhere" / "x.pt")
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ValueError, match="loop"):
+        DiT.from_pretrained(tmp_path / "loop")
+
+
+def test_a_changed_file_does_not_change_the_network(tmp_path: Path) -> None:
+    """Weights are copies, not views of the file."""
+    path = save_original(tmp_path)
+    network = DiT.from_pretrained(path, heads=4)
+    before = network.final_layer.linear.weight.clone()
+    with path.open("rb+") as file:
+        file.truncate(100)
+    assert torch.equal(network.final_layer.linear.weight, before)

@@ -1,0 +1,157 @@
+"""The original's checkpoints: what they compute, and what is told from their tensors."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from free import DiT, DiTConfig
+from free.models.checkpoints import inspect
+from tests.models.checkpoints.files import (
+    CONFIG,
+    original_state,
+    outputs,
+    same_weights,
+    save_original,
+    training_checkpoint,
+)
+from tests.models.numpy_dit import numpy_dit
+
+
+@pytest.mark.parametrize("t", [1, 10, 100, 500, 999])
+@pytest.mark.parametrize(
+    ("constants", "divisor", "norm_eps"), [(None, 128, 1e-6), ("diffusers", 127, 1e-5)]
+)
+def test_it_computes_what_the_paper_says(
+    tmp_path: Path, t: int, constants: str | None, divisor: int, norm_eps: float
+) -> None:
+    network = DiT.from_pretrained(save_original(tmp_path), heads=4, constants=constants)
+    x = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(t))
+    out = network(x, torch.tensor([t]), torch.tensor([2]))
+    actual = torch.cat([out.eps, out.variance], dim=1)[0].numpy()
+    expected = numpy_dit(
+        original_state(), 4, x[0].double().numpy(), t, 2, divisor=divisor, norm_eps=norm_eps
+    )
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
+def test_constants_matter(tmp_path: Path) -> None:
+    """So much that no tolerance above can hide the wrong ones."""
+    path = save_original(tmp_path)
+    own, other = (
+        outputs(DiT.from_pretrained(path, heads=4, constants=constants))
+        for constants in ("original", "diffusers")
+    )
+    assert (own - other).abs().max() > 1e-3 * own.abs().max()
+
+
+@pytest.mark.parametrize("save", [torch.save, save_file])
+@pytest.mark.parametrize("name", ["weights.pt", "weights.safetensors", "weights"])
+def test_the_suffix_does_not_matter(tmp_path: Path, save: Callable, name: str) -> None:
+    state, path = original_state(), tmp_path / name
+    save(state, path)
+    network = DiT.from_pretrained(path, heads=4)
+    assert network.config == CONFIG
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, state[name])
+    assert not network.training
+    assert not any(weight.requires_grad for weight in network.parameters())
+
+
+def test_training_checkpoint_gives_the_averaged_weights(tmp_path: Path) -> None:
+    torch.save(training_checkpoint(original_state()), tmp_path / "0400000.pt")
+    network = DiT.from_pretrained(tmp_path / "0400000.pt", heads=4)
+    assert same_weights(network, DiT.from_pretrained(save_original(tmp_path), heads=4))
+    summary = inspect(tmp_path / "0400000.pt", heads=4)
+    assert summary.format == "training"
+    # The run's numbers, not the paths of the machine it ran on.
+    assert summary.training == {"model": "DiT-S/2", "global_batch_size": 256, "epochs": 1400}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        DiTConfig(16, 4, 4, 384, 2, 6, num_classes=1000),
+        DiTConfig(16, 8, 1, 768, 1, 12, mlp_ratio=2.0, num_classes=10, learn_sigma=False),
+        DiTConfig(4, 2, 3, 1024, 1, 16, mlp_ratio=8 / 3, num_classes=1),
+        DiTConfig(4, 2, 4, 1152, 1, 16, num_classes=2),
+    ],
+)
+def test_architecture_is_told_from_the_tensors(tmp_path: Path, config: DiTConfig) -> None:
+    """Of a published width, the number of heads too."""
+    torch.save(DiT(config).state_dict(), tmp_path / "model.pt")
+    found = DiT.from_pretrained(tmp_path / "model.pt").config
+    assert not config.misfit(DiTConfig(**{**vars(found), "mlp_ratio": config.mlp_ratio}))
+    assert found.mlp_ratio == pytest.approx(config.mlp_ratio, rel=1e-3)
+
+
+def test_what_the_tensors_do_not_tell_is_asked_for(tmp_path: Path) -> None:
+    path = save_original(tmp_path)
+    with pytest.raises(ValueError, match="heads must be given for weights 32 wide"):
+        DiT.from_pretrained(path)
+    with pytest.raises(ValueError, match=r"hidden_size must be a multiple of heads \(5\)"):
+        DiT.from_pretrained(path, heads=5)
+    state = original_state()
+    table = state.pop("pos_embed")
+    torch.save(state, path)
+    with pytest.raises(ValueError, match="heads must be given"):
+        DiT.from_pretrained(path, image_size=8)
+    with pytest.raises(ValueError, match="image_size must be given for weights without pos_embed"):
+        DiT.from_pretrained(path, heads=4)
+    torch.testing.assert_close(DiT.from_pretrained(path, heads=4, image_size=8).pos_embed, table)
+
+
+def test_a_position_table_of_its_own_is_kept(tmp_path: Path) -> None:
+    state = original_state()
+    state["pos_embed"] = torch.randn(state["pos_embed"].shape)
+    torch.save(state, tmp_path / "model.pt")
+    network = DiT.from_pretrained(tmp_path / "model.pt", heads=4)
+    assert torch.equal(network.pos_embed, state["pos_embed"])
+    with pytest.raises(ValueError, match="'diffusers' must have the fixed sine-cosine table"):
+        network.save_pretrained(tmp_path / "diffusers", "diffusers")
+    network.save_pretrained(tmp_path / "free")
+    assert same_weights(network, DiT.from_pretrained(tmp_path / "free"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_dtype(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Angles need float32 frequencies whatever the rest is in."""
+    path = save_original(tmp_path)
+    network = DiT.from_pretrained(path, heads=4, dtype=dtype)
+    full = DiT.from_pretrained(path, heads=4)
+    for later in (network, DiT.from_pretrained(path, heads=4).to(dtype)):
+        assert {value.dtype for value in later.state_dict().values()} == {dtype}
+        assert later.t_embedder.frequencies.dtype == torch.float32
+        assert torch.equal(later.t_embedder.frequencies, full.t_embedder.frequencies)
+    difference = (outputs(network, t=999).float() - outputs(full, t=999)).abs().max()
+    assert difference < 0.05 * outputs(full, t=999).abs().max()
+
+
+@pytest.mark.parametrize("dtype", ["float16", torch.int64])
+def test_wrong_dtype_is_refused(tmp_path: Path, dtype: object) -> None:
+    with pytest.raises(ValueError, match="dtype must be a floating-point torch.dtype or None, got"):
+        DiT.from_pretrained(save_original(tmp_path), heads=4, dtype=dtype)
+
+
+def test_frequencies_follow_the_network() -> None:
+    with torch.device("meta"):
+        network = DiT(CONFIG)
+    assert network.t_embedder.frequencies.is_meta
+    network.to_empty(device="cpu")
+    torch.testing.assert_close(
+        network.t_embedder.frequencies, torch.exp(-np.log(1e4) * torch.arange(128) / 128)
+    )
+
+
+def test_wrong_constants_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="constants must be 'original', 'diffusers' or None"):
+        DiT.from_pretrained(save_original(tmp_path), heads=4, constants="stock")
+    for fields, message in (
+        ({"timestep_divisor": 100}, "timestep_divisor must be 128 or 127, got 100"),
+        ({"norm_eps": 0.0}, "norm_eps must be positive and finite, got 0.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            DiTConfig(8, 2, 3, 32, 3, 4, **fields)

@@ -1,0 +1,228 @@
+"""Saved networks: round trips among the formats, our own folders, and the model card."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from free import DiT, DrafterNet, FeatureDrafter, FrozenDrafter, load_pretrained
+from free.models.checkpoints import inspect
+from tests.models.checkpoints.files import CONFIG, original_state, same_weights, save_original
+from tests.networks import randomized
+
+RECORD = {"steps": 7, "loss": 0.5}
+SAMPLING = {"window": 4, "sweeps": 2, "recycle": "reuse"}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    randomized(DiT(CONFIG)).save_pretrained(tmp_path / "teacher", training=RECORD)
+    drafter = randomized(DrafterNet(CONFIG), seed=1)
+    drafter.save_pretrained(tmp_path / "drafter", training=RECORD, sampling=SAMPLING)
+    return tmp_path
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("first", ["free", "original", "diffusers"])
+@pytest.mark.parametrize("second", ["free", "original", "diffusers"])
+def test_round_trips_are_exact(tmp_path: Path, first: str, second: str, dtype: torch.dtype) -> None:
+    network = DiT.from_pretrained(save_original(tmp_path), heads=4, dtype=dtype)
+    network.save_pretrained(tmp_path / "one", first)
+    there = DiT.from_pretrained(tmp_path / "one", heads=4, dtype=dtype)
+    there.save_pretrained(tmp_path / "two", second)
+    back = DiT.from_pretrained(tmp_path / "two", heads=4, dtype=dtype)
+    assert same_weights(network, back)
+    assert back.config == network.config
+
+
+def test_the_original_code_could_load_it(tmp_path: Path) -> None:
+    """A plain dict with the names, shapes and values of before."""
+    state = original_state()
+    network = DiT.from_pretrained(save_original(tmp_path), heads=4)
+    network.save_pretrained(tmp_path / "saved.pt", "original")
+    saved = torch.load(tmp_path / "saved.pt", weights_only=True)
+    assert type(saved) is dict
+    assert saved.keys() == state.keys()
+    assert all(torch.equal(saved[name], state[name]) for name in state)
+
+
+def test_precision_on_disk(tmp_path: Path) -> None:
+    network = randomized(DiT(CONFIG))
+    for form in ("free", "original", "diffusers"):
+        network.save_pretrained(tmp_path / form, form, dtype=torch.float16)
+        assert inspect(tmp_path / form, heads=4).dtypes == (torch.float16,)
+        loaded = DiT.from_pretrained(tmp_path / form, heads=4)
+        weight = loaded.blocks[0].mlp.fc1.weight
+        assert weight.dtype == torch.float32
+        torch.testing.assert_close(weight, network.blocks[0].mlp.fc1.weight, rtol=1e-3, atol=1e-4)
+    assert network.pos_embed.dtype == torch.float32
+
+
+def test_a_table_rounded_on_disk_is_computed_anew(tmp_path: Path) -> None:
+    """So that all formats give the same network in any precision."""
+    network = DiT.from_pretrained(save_original(tmp_path), heads=4)
+    tables = []
+    for form in ("free", "original", "diffusers"):
+        network.save_pretrained(tmp_path / form, form, dtype=torch.float16)
+        tables.append(DiT.from_pretrained(tmp_path / form, heads=4).pos_embed)
+    for table in tables:
+        torch.testing.assert_close(table, network.pos_embed, rtol=0, atol=1e-7)
+        assert torch.equal(table, tables[2])
+    network.half().float().save_pretrained(tmp_path / "rounded", "diffusers")
+
+
+def test_bundle(bundle: Path) -> None:
+    teacher, drafter = load_pretrained(bundle)
+    assert teacher.config == CONFIG
+    assert same_weights(teacher, randomized(DiT(CONFIG)))
+    assert same_weights(drafter.network, randomized(DrafterNet(CONFIG), seed=1))
+    torch.testing.assert_close(drafter.network.pos_embed, teacher.pos_embed)
+    assert drafter.sampling == SAMPLING
+    assert not any(weight.requires_grad for weight in drafter.network.parameters())
+    assert not drafter.network.training
+    for part in ("teacher", "drafter"):
+        assert inspect(bundle / part).training == RECORD
+    assert inspect(bundle, kind="drafter").sampling == SAMPLING
+    # The parts by themselves.
+    assert same_weights(DiT.from_pretrained(bundle), teacher)
+    assert same_weights(DiT.from_pretrained(bundle / "teacher" / "model.safetensors"), teacher)
+    for source in (bundle, bundle / "drafter"):
+        assert same_weights(DrafterNet.from_pretrained(source), drafter.network)
+        assert FeatureDrafter.from_pretrained(source, teacher).sampling == SAMPLING
+
+
+def test_which_drafter(bundle: Path, tmp_path: Path) -> None:
+    assert isinstance(load_pretrained(bundle)[1], FeatureDrafter)
+    for model, drafter in ((bundle, "frozen"), (bundle / "teacher", None)):
+        frozen = load_pretrained(model, drafter)[1]
+        assert isinstance(frozen, FrozenDrafter)
+        assert frozen.sampling == {"window": 16, "sweeps": 1, "recycle": "response"}
+    path = tmp_path / "original.pt"
+    DiT.from_pretrained(bundle).save_pretrained(path, "original")
+    DiT.from_pretrained(bundle).save_pretrained(tmp_path / "diffusers", "diffusers")
+    teacher, drafter = load_pretrained(
+        tmp_path / "diffusers", bundle / "drafter", dtype=torch.float16, constants="diffusers"
+    )
+    assert teacher.config.timestep_divisor == 127
+    # A drafter keeps the constants it was trained with.
+    assert drafter.network.config.timestep_divisor == 128
+    for network in (teacher, drafter.network):
+        assert {value.dtype for value in network.state_dict().values()} == {torch.float16}
+        assert network.pos_embed.dtype == torch.float16
+    with pytest.raises(ValueError, match="drafter must be a checkpoint's file or folder, .* 'no'"):
+        load_pretrained(bundle, "no")
+    with pytest.raises(ValueError, match="must be a drafter, got .* with a teacher"):
+        load_pretrained(bundle, bundle / "teacher")
+    with pytest.raises(ValueError, match="must be a teacher, got .* with a drafter"):
+        load_pretrained(bundle / "drafter")
+    with pytest.raises(ValueError, match="for the teacher's config, got image_size 28, not 8, pat"):
+        load_pretrained(bundle, "mnist")
+
+
+def test_a_configuration_of_before_there_were_constants(bundle: Path) -> None:
+    path = bundle / "teacher" / "config.json"
+    record = json.loads(path.read_text())
+    for name in ("timestep_divisor", "norm_eps"):
+        del record["architecture"][name]
+    path.write_text(json.dumps(record))
+    assert DiT.from_pretrained(bundle).config == CONFIG
+
+
+def test_constants_are_kept(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, timestep_divisor=127, norm_eps=1e-5)
+    for cls in (DiT, DrafterNet):
+        cls(config).save_pretrained(tmp_path)
+        assert cls.from_pretrained(tmp_path).config == config
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "empty"])
+def test_damaged_weights(bundle: Path, damage: str) -> None:
+    weights = bundle / "teacher" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.unlink()
+    if damage != "missing":
+        weights.write_bytes(content[: len(content) // 2 if damage == "truncated" else 0])
+    message = {
+        "missing": "source must have weights, got .*teacher without model.safetensors",
+        "truncated": "source must be whole, got .*model.safetensors, truncated or damaged",
+        "empty": "got .*model.safetensors: an empty file",
+    }[damage]
+    with pytest.raises(ValueError, match=message):
+        load_pretrained(bundle)
+
+
+def test_wrong_weights_are_listed(bundle: Path) -> None:
+    weights = bundle / "teacher" / "model.safetensors"
+    state = load_file(weights)
+    state["extra"] = torch.zeros(1)
+    del state["pos_embed"]
+    state["final_layer.linear.bias"] = torch.zeros(3)
+    save_file(state, weights)
+    message = (
+        r"missing pos_embed; unexpected extra; "
+        r"final_layer.linear.bias has shape \[3\], expected \[24\]"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_pretrained(bundle)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "config.json is missing or malformed"),
+        ("[]", "config.json is missing or malformed: got list"),
+        ("{}", "config.json is missing or malformed"),
+        ('{"kind": "dit", "architecture": {"wings": 2}}', "is missing or malformed: TypeError"),
+        ('{"kind": "cat", "architecture": {}}', "is missing or malformed: KeyError"),
+    ],
+)
+def test_malformed_configurations(bundle: Path, text: str, message: str) -> None:
+    (bundle / "teacher" / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        load_pretrained(bundle)
+
+
+def test_unknown_settings_of_a_drafter(bundle: Path) -> None:
+    path = bundle / "drafter" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sampling": {"speed": 9}}))
+    with pytest.raises(ValueError, match=r"sampling in .* must have keys \['recycle', 'sweeps'"):
+        load_pretrained(bundle)
+
+
+def test_a_drafter_without_its_configuration(bundle: Path) -> None:
+    path = (bundle / "drafter" / "model.safetensors").rename(bundle / "alone.safetensors")
+    with pytest.raises(ValueError, match="must be a drafter's folder, got .* without the config"):
+        DrafterNet.from_pretrained(path)
+
+
+def test_the_card_says_what_it_is(bundle: Path) -> None:
+    for part, call in (("teacher", "DiT.from_pretrained"), ("drafter", "FeatureDrafter.from_pre")):
+        card = (bundle / part / "README.md").read_text()
+        assert card.startswith("---\nlibrary_name: free-dit\n")
+        assert call in card
+        assert '"steps": 7' in card
+        assert "| width | 32 |" in card
+    randomized(DiT(CONFIG)).save_pretrained(bundle / "teacher", training={"steps": 8})
+    path = bundle / "teacher" / "README.md"
+    assert '"steps": 8' in path.read_text()
+    path.write_text("# Mine\n")
+    randomized(DiT(CONFIG)).save_pretrained(bundle / "teacher")
+    assert path.read_text() == "# Mine\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("x", {"format": "onnx"}, "format must be one of free, original, diffusers, got 'onnx'"),
+        ("x", {"dtype": torch.int8}, "dtype must be a floating-point torch.dtype or None, got"),
+        ("x.pt", {"format": "free"}, "folder must be one for format 'free', got the file"),
+        ("x.pt", {"format": "diffusers"}, "folder must be one for format 'diffusers', got"),
+    ],
+)
+def test_what_cannot_be_written(tmp_path: Path, name: str, options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DiT(CONFIG).save_pretrained(tmp_path / name, **options)
+    assert not list(tmp_path.iterdir())

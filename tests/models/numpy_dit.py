@@ -1,0 +1,76 @@
+"""The forward pass of DiT in float64 NumPy, written from the paper and the names of its weights."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from torch import Tensor
+
+
+def numpy_dit(
+    state: Mapping[str, Tensor],
+    heads: int,
+    x: np.ndarray,
+    t: int,
+    y: int,
+    divisor: int = 128,
+    norm_eps: float = 1e-6,
+) -> np.ndarray:
+    """One image ``x [C, H, H]`` through the DiT that a state dict in the original layout describes.
+
+    Returns all the output channels. ``norm_eps`` is that of the norm before each MLP.
+    """
+    w = {name: value.double().numpy() for name, value in state.items()}
+    hidden, _, patch, _ = w["x_embedder.proj.weight"].shape
+    depth = sum(name.endswith("mlp.fc1.bias") for name in w)
+    grid = x.shape[1] // patch
+
+    def linear(v: np.ndarray, name: str) -> np.ndarray:
+        return v @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    def silu(v: np.ndarray) -> np.ndarray:
+        return v / (1 + np.exp(-v))
+
+    def norm(v: np.ndarray, eps: float = 1e-6) -> np.ndarray:
+        centred = v - v.mean(-1, keepdims=True)
+        return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps)
+
+    kernel = w["x_embedder.proj.weight"]
+    tokens = np.empty((grid * grid, hidden))
+    for row in range(grid):
+        for column in range(grid):
+            square = x[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch]
+            tokens[row * grid + column] = (kernel * square).sum((1, 2, 3))
+    h = tokens + w["x_embedder.proj.bias"] + w["pos_embed"][0]
+
+    frequencies = np.exp(-math.log(1e4) * np.arange(128) / divisor)
+    embedding = np.concatenate([np.cos(t * frequencies), np.sin(t * frequencies)])
+    c = linear(silu(linear(embedding, "t_embedder.mlp.0")), "t_embedder.mlp.2")
+    c = silu(c + w["y_embedder.embedding_table.weight"][y])
+
+    for block in range(depth):
+        name = f"blocks.{block}"
+        s1, g1, a1, s2, g2, a2 = np.split(linear(c, f"{name}.adaLN_modulation.1"), 6)
+        q, k, v = np.split(linear(norm(h) * (1 + g1) + s1, f"{name}.attn.qkv"), 3, axis=1)
+        mixed = np.empty_like(h)
+        for head in range(heads):
+            part = slice(head * hidden // heads, (head + 1) * hidden // heads)
+            score = q[:, part] @ k[:, part].T / math.sqrt(hidden // heads)
+            weight = np.exp(score - score.max(1, keepdims=True))
+            mixed[:, part] = weight / weight.sum(1, keepdims=True) @ v[:, part]
+        h = h + a1 * linear(mixed, f"{name}.attn.proj")
+        inner = linear(norm(h, norm_eps) * (1 + g2) + s2, f"{name}.mlp.fc1")
+        inner = inner / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (inner + 0.044715 * inner**3)))
+        h = h + a2 * linear(inner, f"{name}.mlp.fc2")
+
+    shift, scale = np.split(linear(c, "final_layer.adaLN_modulation.1"), 2)
+    out = linear(norm(h) * (1 + scale) + shift, "final_layer.linear")
+    channels = out.shape[1] // patch**2
+    image = np.empty((channels, *x.shape[1:]))
+    for row in range(grid):
+        for column in range(grid):
+            square = out[row * grid + column].reshape(patch, patch, channels).transpose(2, 0, 1)
+            image[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch] = (
+                square
+            )
+    return image
