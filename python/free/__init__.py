@@ -1,5 +1,7 @@
 """FREE: lossless, faster sampling for Diffusion Transformers."""
 
+from typing import TYPE_CHECKING, Any
+
 from free.drafters import Drafter, FeatureDrafter, FrozenDrafter
 from free.models.dit import DiT, DiTConfig
 from free.models.drafter import DrafterNet
@@ -9,6 +11,9 @@ from free.report import Report
 from free.sampler import SamplingResult, SequentialSampler, SpeculativeSampler
 from free.schedule import Schedule
 from free.version import __version__
+
+if TYPE_CHECKING:
+    from free.pipeline import FreePipeline as FreePipeline
 
 __all__ = [
     "DiT",
@@ -26,3 +31,18 @@ __all__ = [
     "__version__",
     "load_pretrained",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # The pipeline needs diffusers, which takes longer to import than all the rest.
+    if name != "FreePipeline":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from free.pipeline import FreePipeline
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "diffusers":
+            raise
+        raise ImportError(
+            "free.FreePipeline needs diffusers: pip install 'free-dit[diffusers]'"
+        ) from error
+    return FreePipeline

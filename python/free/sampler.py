@@ -29,7 +29,7 @@ from free.schedule import Schedule, Table
 from free.sources import SOURCES, SourceRecord, evidence
 from free.window import window_lengths
 
-__all__ = ["SamplingResult", "SequentialSampler", "SpeculativeSampler"]
+__all__ = ["Observer", "SamplingResult", "SequentialSampler", "SpeculativeSampler"]
 
 Labels = Tensor | Sequence[int]
 Seeds = int | Tensor | Sequence[int]
