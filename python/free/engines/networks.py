@@ -103,6 +103,7 @@ class EngineDrafter(ChangeDrafter):
         guidance: Guidance | None,
     ) -> tuple[Tensor, Tensor]:
         """One drafter call; see :meth:`ChangeDrafter.step`."""
+        feature = feature.float()  # a teacher on torch may run in lower precision
         inputs = {"x": x, "innovation": innovation, "t": t, "y": y, "feature": feature}
         out = self._run("drafter", inputs)
         return out["change"], out["feature_after"]
@@ -149,15 +150,16 @@ class EngineDrafter(ChangeDrafter):
             "y": plan.y,
             "guess_before": plan.guess_before,
             "mean_before": plan.mean_before,
-            "feature": plan.rows.feature,
+            "feature": plan.rows.feature.float(),
         }
         if self.sweeps is not None:
             b, i = plan.asked.nonzero(as_tuple=True)
             inputs |= {"asked": b * width + i, "carry": carry[b, i]}
             if self.sweeps > 1:
-                # The drafter's answer one transition before, where that is what the carry is.
+                # The drafter's answer one transition before, where that is what the carry is; never
+                # at the first, whose carry the teacher always knows.
                 before = slot[b, (i - 1).clamp(min=0)] - 1 + len(plan.rows.feature)
-                inputs["carry_next"] = torch.where(own[b, i] & (i > 0), before, carry[b, i])
+                inputs["carry_next"] = torch.where(own[b, i], before, carry[b, i])
         out = self._run("draft", inputs)
         return out["states"][:, : P + 1].contiguous(), out["means"][:, :P].contiguous()
 
@@ -213,6 +215,6 @@ def _session(sessions: dict[str, Session], graph: str) -> Session:
     if graph not in sessions:
         raise ValueError(
             f"engine must have the graph {graph} for this, got {', '.join(sessions)}: export with "
-            f"{'--guidance' if graph.endswith('_guided') else '--no-guidance'} or both"
+            "--guidance both"
         )
     return sessions[graph]
