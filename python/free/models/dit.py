@@ -188,6 +188,8 @@ class DiT(nn.Module):
         self._initialize()
 
     def _initialize(self) -> None:
+        if self.pos_embed.is_meta:
+            return
         self.apply(initialize_linear)
         nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
         for name, weight in self.named_parameters():

@@ -34,12 +34,17 @@ def sincos_position_embedding(grid: int, hidden: int) -> Tensor:
     -------
     Tensor, shape [1, grid * grid, hidden], float32
     """
+    shape = (1, grid * grid, hidden)
+    if torch.get_default_device().type == "meta":
+        return torch.empty(
+            shape
+        )  # arange there would import sympy, which takes longer than loading
     omega = 10000.0 ** (-torch.arange(hidden // 4, dtype=torch.float64) / (hidden // 4))
     angle = torch.arange(grid, dtype=torch.float64)[:, None] * omega
     axis = torch.cat([angle.sin(), angle.cos()], dim=1)  # [grid, hidden/2]
     column = axis[None, :, :].expand(grid, grid, -1)
     row = axis[:, None, :].expand(grid, grid, -1)
-    return torch.cat([column, row], dim=2).reshape(1, grid * grid, hidden).float()
+    return torch.cat([column, row], dim=2).reshape(shape).float()
 
 
 def unpatchify(tokens: Tensor, patch: int, channels: int) -> Tensor:
@@ -111,12 +116,19 @@ class TimestepEmbedder(nn.Module):
         return self.mlp(embedding.to(next(self.mlp.parameters()).dtype))
 
 
+class _Embedding(nn.Embedding):
+    def reset_parameters(self) -> None:
+        # There is nothing to draw on "meta", where normal_ would import sympy.
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 class LabelEmbedder(nn.Module):
     """[R] int64 labels -> [R, E]; the last row of the table is the null class."""
 
     def __init__(self, num_classes: int, hidden: int) -> None:
         super().__init__()
-        self.embedding_table = nn.Embedding(num_classes + 1, hidden)
+        self.embedding_table = _Embedding(num_classes + 1, hidden)
 
     def forward(self, y: Tensor) -> Tensor:
         return self.embedding_table(y)
