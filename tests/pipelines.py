@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +11,32 @@ import torch
 from free import DiT, DiTConfig
 from tests.networks import randomized
 
-#: Latents of 4 channels, 8 x 8, of which the tiny VAE makes pictures of 64 x 64.
+#: Latents of 4 channels, 8 x 8, of which the tiny VAE makes pictures of 64 x 64; the constants are
+#: those of diffusers, which it cannot be talked out of.
 CONFIG = DiTConfig(
-    image_size=8, patch_size=2, channels=4, hidden_size=32, depth=2, heads=2, num_classes=1000
+    image_size=8,
+    patch_size=2,
+    channels=4,
+    hidden_size=32,
+    depth=2,
+    heads=2,
+    timestep_divisor=127,
+    norm_eps=1e-5,
 )
+#: The scheduler that ``facebook/DiT-XL-2-256`` comes with.
+DDIM = {
+    "_class_name": "DDIMScheduler",
+    "_diffusers_version": "0.12.0.dev0",
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "beta_start": 0.0001,
+    "clip_sample": False,
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "set_alpha_to_one": True,
+    "steps_offset": 0,
+    "trained_betas": None,
+}
 
 
 def tiny_vae(**config: Any) -> Any:
@@ -32,6 +55,20 @@ def tiny_vae(**config: Any) -> Any:
     return diffusers.AutoencoderKL(**options).eval().requires_grad_(False)
 
 
-def tiny_dit(config: DiTConfig = CONFIG, seed: int = 0) -> DiT:
-    """A random DiT of the given shape."""
-    return randomized(DiT(config), seed)
+def tiny_dit() -> DiT:
+    """A random DiT."""
+    return randomized(DiT(CONFIG))
+
+
+def tiny_dit_pipeline(folder: Path, scheduler: Any = None) -> Any:
+    """``diffusers.DiTPipeline`` of the same networks; by default with DiT's own sampler."""
+    diffusers = pytest.importorskip("diffusers")
+    tiny_dit().save_pretrained(folder / "transformer", "diffusers")
+    transformer = diffusers.DiTTransformer2DModel.from_pretrained(
+        folder / "transformer", low_cpu_mem_usage=False
+    )
+    scheduler = scheduler or diffusers.DDPMScheduler(clip_sample=False, timestep_spacing="linspace")
+    names = {0: "tench, Tinca tinca", 1: "goldfish", 999: "toilet tissue"}
+    pipe = diffusers.DiTPipeline(transformer, tiny_vae(), scheduler, names)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from operator import index
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +23,7 @@ def classes(class_labels: Any, teacher: Any, names: Mapping[str, int]) -> list[i
 
     Parameters
     ----------
-    class_labels : int, str, sequence of both, or Tensor of int
+    class_labels : int, str, sequence of both, or Tensor or ndarray of int
     teacher : callable
         ``num_classes`` and ``null_label``, if it has them, bound the ids.
     names : mapping of str to int
@@ -33,7 +34,7 @@ def classes(class_labels: Any, teacher: Any, names: Mapping[str, int]) -> list[i
     ValueError
         If there is none, or one that the teacher does not know.
     """
-    if isinstance(class_labels, Tensor):
+    if isinstance(class_labels, (Tensor, np.ndarray)):
         class_labels = class_labels.tolist()
     if isinstance(class_labels, str) or not isinstance(class_labels, Sequence):
         class_labels = [class_labels]
@@ -41,14 +42,14 @@ def classes(class_labels: Any, teacher: Any, names: Mapping[str, int]) -> list[i
         raise ValueError("class_labels must be at least one class, got none")
     count = getattr(teacher, "num_classes", None)
     null = getattr(teacher, "null_label", None)
-    ids = class_ids(class_labels, names)
+    ids: list[Any] = list(class_ids(class_labels, names))
     for label in ids:
-        if isinstance(label, bool) or not hasattr(label, "__index__"):
+        if isinstance(label, bool) or not isinstance(label, Integral):
             raise ValueError(f"class_labels must be ids or names of classes, got {label!r}")
         if count is not None and not (0 <= label < count or label == null):
             allowed = f"0..{count - 1}" + ("" if null is None else f" or {null} (the null class)")
             raise ValueError(f"class_labels must be in {allowed}, got {label}")
-    return [index(label) for label in ids]
+    return [int(label) for label in ids]
 
 
 def cfg_scale(guidance_scale: float) -> float:
