@@ -42,7 +42,7 @@ def require_onnx() -> None:
 
 
 class WeightsFile:
-    """A file that graphs share: each distinct tensor is in it once.
+    """A file that graphs share: each distinct tensor is in it once. Closed by ``with``.
 
     Parameters
     ----------
@@ -82,8 +82,10 @@ class WeightsFile:
             self._file.write(content)
         return self._places[key]
 
-    def close(self) -> None:
-        """Finish the file."""
+    def __enter__(self) -> WeightsFile:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self._file.close()
 
 

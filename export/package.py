@@ -13,14 +13,14 @@ import torch
 from free.drafters.feature import FeatureDrafter
 from free.drafters.frozen import FrozenDrafter
 from free.engines.contract import Contract, Profile
-from free.engines.manifest import Graph, Manifest
+from free.engines.manifest import MANIFEST, Graph, Manifest
 from free.engines.networks import EngineDrafter, EngineTeacher, on_engine
 from free.engines.session import Session
 from free.engines.torch import TorchSession
 from free.export.contracts import draft_contract, step_contract, teacher_contract
 from free.export.graphs import DrafterStep, DraftSteps, DraftSweeps, Teacher
 from free.export.onnx import OPSET, WeightsFile, export_graph, require_onnx
-from free.export.precision import lower
+from free.export.precision import PRECISIONS, lower
 from free.files import digest
 from free.models.dit import DiT
 from free.version import __version__
@@ -111,27 +111,24 @@ def export_model(
         If a setting is out of its range.
     """
     require_onnx()
-    for name, value in (("window", window), ("max_batch", max_batch)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-    if sweeps is not None and (isinstance(sweeps, bool) or not 1 <= sweeps < max(window, 2)):
-        raise ValueError(f"sweeps must be None or in 1..window - 1, got {sweeps!r} at {window}")
-    folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").is_file():
-        raise ValueError(f"out must be new, empty, or an earlier export, got {folder}")
-    lowered, drafter = _lowered(teacher, drafter, precision, drafter_precision or precision)
+    _check(teacher, drafter, window, sweeps, max_batch, guidance)
+    folder = Path(folder).resolve()
+    if folder.exists() and not (
+        folder.is_dir() and ((folder / MANIFEST).is_file() or not any(folder.iterdir()))
+    ):
+        raise ValueError(f"out must be a new or empty folder, or an earlier export, got {folder}")
+    lowered, drafter = _lowered(teacher, drafter, precision, drafter_precision)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
         made = Path(scratch) / "graphs"
         made.mkdir()
-        weights = WeightsFile(made / WEIGHTS)
         graphs: dict[str, Graph] = {}
-        for graph, contract in graphs_of(lowered, drafter, window, sweeps, max_batch, guidance):
-            progress(contract.graph)
-            path = made / f"{contract.graph}.onnx"
-            export_graph(graph, contract, path, weights)
-            graphs[contract.graph] = Graph(contract, path.name, digest(path))
-        weights.close()
+        with WeightsFile(made / WEIGHTS) as weights:
+            for graph, contract in graphs_of(lowered, drafter, window, sweeps, max_batch, guidance):
+                progress(contract.graph)
+                path = made / f"{contract.graph}.onnx"
+                export_graph(graph, contract, path, weights)
+                graphs[contract.graph] = Graph(contract, path.name, digest(path))
         manifest = Manifest(
             graphs=graphs,
             weights=(WEIGHTS, digest(made / WEIGHTS)),
@@ -174,7 +171,7 @@ def torch_engine(
         See :class:`free.engines.torch.TorchSession`.
     device : torch.device or str
     """
-    lowered, low = _lowered(teacher, drafter, precision, drafter_precision or precision)
+    lowered, low = _lowered(teacher, drafter, precision, drafter_precision)
     sessions: dict[str, Session] = {
         contract.graph: TorchSession(graph, contract, mode, device)
         for graph, contract in graphs_of(lowered, low, window, sweeps, max_batch, guidance)
@@ -183,13 +180,48 @@ def torch_engine(
     return on_engine(sessions, teacher.config, window, sweeps, sampling)
 
 
+def _check(
+    teacher: DiT,
+    drafter: FeatureDrafter | None,
+    window: int,
+    sweeps: int | None,
+    max_batch: int,
+    guidance: tuple[bool, ...],
+) -> None:
+    for name, value in (("window", window), ("max_batch", max_batch)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+    if sweeps is not None and (
+        isinstance(sweeps, bool) or not isinstance(sweeps, int) or not 1 <= sweeps < max(window, 2)
+    ):
+        raise ValueError(
+            f"sweeps must be None or an integer in 1..window - 1, got {sweeps!r} at window {window}"
+        )
+    if not guidance or not set(guidance) <= {False, True}:
+        raise ValueError(f"guidance must be False, True or both, got {guidance!r}")
+    for name, network in (("teacher", teacher), ("drafter", drafter and drafter.network)):
+        if network is not None and (
+            network.pos_embed.dtype is not torch.float32 or network.pos_embed.device.type != "cpu"
+        ):
+            dtype = str(network.pos_embed.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"{name} must be float32 on the CPU to be exported, got {dtype} on "
+                f"{network.pos_embed.device}: precision says what its graphs are"
+            )
+
+
 def _lowered(
-    teacher: DiT, drafter: FeatureDrafter | None, precision: str, drafter_precision: str
+    teacher: DiT, drafter: FeatureDrafter | None, precision: str, drafter_precision: str | None
 ) -> tuple[DiT, FeatureDrafter | None]:
+    if drafter_precision not in (None, *PRECISIONS):
+        raise ValueError(
+            f"drafter_precision must be one of {', '.join(PRECISIONS)}, got {drafter_precision!r}"
+        )
     low = lower(teacher, precision)
     if drafter is None:
         return low, None
-    return low, FeatureDrafter(lower(drafter.network, drafter_precision), low, drafter.sampling)
+    network = lower(drafter.network, drafter_precision or precision)
+    return low, FeatureDrafter(network, low, drafter.sampling)
 
 
 def _sampling(drafter: FeatureDrafter | None, window: int, sweeps: int | None) -> dict[str, Any]:

@@ -183,7 +183,9 @@ def on_engine(
     of_teacher = {name: s for name, s in sessions.items() if name.startswith("teacher")}
     teacher = EngineTeacher(of_teacher, config)
     if len(of_teacher) == len(sessions):
-        return teacher, FrozenDrafter()
+        frozen = FrozenDrafter()
+        frozen.sampling["window"] = min(frozen.sampling["window"], window)
+        return teacher, frozen
     return teacher, EngineDrafter(sessions, config, window, sweeps, sampling)
 
 
