@@ -199,14 +199,15 @@ def _check(
         )
     if not guidance or not set(guidance) <= {False, True}:
         raise ValueError(f"guidance must be False, True or both, got {guidance!r}")
-    for name, network in (("teacher", teacher), ("drafter", drafter and drafter.network)):
-        if network is not None and (
-            network.pos_embed.dtype is not torch.float32 or network.pos_embed.device.type != "cpu"
-        ):
-            dtype = str(network.pos_embed.dtype).removeprefix("torch.")
+    tables = {"teacher": teacher.pos_embed}
+    if drafter is not None:
+        tables["drafter"] = drafter.network.pos_embed
+    for name, table in tables.items():
+        if table.dtype is not torch.float32 or table.device.type != "cpu":
+            dtype = str(table.dtype).removeprefix("torch.")
             raise ValueError(
                 f"{name} must be float32 on the CPU to be exported, got {dtype} on "
-                f"{network.pos_embed.device}: precision says what its graphs are"
+                f"{table.device}: precision says what its graphs are"
             )
 
 

@@ -9,6 +9,8 @@ import torch
 
 from free import DiT, DiTConfig, DrafterNet, FeatureDrafter
 from free.engines.manifest import Manifest
+from free.engines.onnx import OnnxSession
+from free.export.package import export_model
 from tests.networks import randomized
 
 
@@ -34,6 +36,21 @@ class Export(NamedTuple):
     manifest: Manifest
     teacher: DiT
     drafter: FeatureDrafter
+
+    def session(self, graph: str) -> OnnxSession:
+        """One of the graphs on the CPU."""
+        entry = self.manifest.graphs[graph]
+        return OnnxSession(self.folder / entry.file, entry.contract)
+
+
+def export(folder: Path, guided: bool) -> Export:
+    """Two exports hold between them what graphs can have, at the least tracing: guidance, sweeps
+    and the variance, or none of them.
+    """
+    teacher, drafter = small_model(learn_sigma=guided)
+    sweeps = 2 if guided else None
+    manifest = export_model(teacher, drafter, folder, 3, sweeps, max_batch=3, guidance=(guided,))
+    return Export(folder, manifest, teacher, drafter)
 
 
 def close(got: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:

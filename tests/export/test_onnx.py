@@ -1,0 +1,141 @@
+"""Traced graphs: what the files are, and that ONNX Runtime computes what torch does."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from free.engines.onnx import OnnxSession
+from free.engines.torch import TorchSession
+from free.export.onnx import WeightsFile, export_graph, require_onnx
+from free.export.package import graphs_of
+from tests.exports import Export, close, small_model
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+
+
+@pytest.fixture(params=["plain", "guided"])
+def exported(request: pytest.FixtureRequest) -> Export:
+    return request.getfixturevalue(f"{request.param}_export")
+
+
+def models(exported: Export) -> dict[str, Any]:
+    return {
+        name: onnx.load(exported.folder / graph.file, load_external_data=False)
+        for name, graph in exported.manifest.graphs.items()
+    }
+
+
+def test_graphs_pass_the_checker_at_opset_20(exported: Export) -> None:
+    for name, model in models(exported).items():
+        path = exported.folder / exported.manifest.graphs[name].file
+        onnx.checker.check_model(str(path), full_check=True)
+        assert {entry.domain: entry.version for entry in model.opset_import} == {"": 20}
+        assert not model.functions
+
+
+def test_names_types_and_axes_are_the_contracts(exported: Export) -> None:
+    kinds = {1: "float32", 7: "int64", 9: "bool"}
+    for name, model in models(exported).items():
+        contract = exported.manifest.graphs[name].contract
+        for values, specs in (
+            (model.graph.input, contract.inputs),
+            (model.graph.output, contract.outputs),
+        ):
+            found = [
+                (
+                    value.name,
+                    kinds[value.type.tensor_type.elem_type],
+                    tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim),
+                )
+                for value in values
+            ]
+            assert found == [(spec.name, spec.dtype, spec.shape) for spec in specs]
+
+
+def test_weights_are_in_one_file_once(exported: Export) -> None:
+    places: dict[tuple[int, int], set[str]] = {}
+    for name, model in models(exported).items():
+        for tensor in model.graph.initializer:
+            where = {entry.key: entry.value for entry in tensor.external_data}
+            if not where:
+                assert len(tensor.raw_data) < 1024
+                continue
+            assert where["location"] == "weights.bin"
+            place = int(where["offset"]), int(where["length"])
+            assert place[0] % 64 == 0
+            places.setdefault(place, set()).add(name)
+    content = (exported.folder / "weights.bin").read_bytes()
+    blocks = Counter(content[offset : offset + length] for offset, length in places)
+    assert set(blocks.values()) == {1}
+    assert len(content) < sum(length for _, length in places) + 64 * len(places)
+    # The label table, which the drafter takes from the teacher, belongs to all of them.
+    table = exported.teacher.y_embedder.embedding_table.weight.numpy().tobytes()
+    of_table = next(p for p in places if content[p[0] : sum(p)] == table)
+    assert places[of_table] == set(exported.manifest.graphs)
+    # Every large weight is there; a matrix may have been turned over.
+    for network in (exported.teacher, exported.drafter.network):
+        for weight in network.parameters():
+            if weight.nbytes >= 1024:
+                forms = (weight, weight.T if weight.dim() == 2 else weight)
+                assert any(f.contiguous().numpy().tobytes() in blocks for f in forms)
+
+
+def test_graphs_compute_what_torch_does(exported: Export) -> None:
+    """At every corner of their profiles, and within."""
+    parts = exported.manifest
+    for graph, contract in graphs_of(
+        exported.teacher, exported.drafter, 3, parts.sweeps, 3, (parts.sweeps is not None,)
+    ):
+        assert contract == parts.graphs[contract.graph].contract
+        reference, session = TorchSession(graph, contract), exported.session(contract.graph)
+        within = {axis: max(1, profile.maximum - 1) for axis, profile in contract.axes.items()}
+        for seed, sizes in enumerate([*contract.corners(), within]):
+            inputs = contract.sample_inputs(sizes, seed)
+            outputs = session.run(inputs)
+            for name, expected in reference.run(inputs).items():
+                assert expected.std() > 0.01  # adaLN-Zero begins with zeros, and zeros agree
+                close(outputs[name], expected, 1e-4)
+
+
+@pytest.mark.parametrize("sweeps", [None, 1])
+def test_the_narrowest_window(
+    tmp_path: Path, sweeps: int | None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One draft: inputs that only further ones need stay in the graph all the same."""
+    level = logging.getLogger("torch.onnx").level
+    graphs = graphs_of(*small_model(), 2, sweeps, 1, (False,))
+    graph, contract = next(pair for pair in graphs if pair[1].graph == "draft")
+    path = tmp_path / "draft.onnx"
+    with WeightsFile(tmp_path / "weights.bin") as weights:
+        export_graph(graph, contract, path, weights)
+    assert capfd.readouterr() == ("", "")
+    assert logging.getLogger("torch.onnx").level == level
+    session, reference = OnnxSession(path, contract), TorchSession(graph, contract)
+    for sizes in contract.corners():
+        inputs = contract.sample_inputs(sizes)
+        for name, expected in reference.run(inputs).items():
+            close(session.run(inputs)[name], expected, 1e-4)
+
+
+def test_weights_are_aligned_and_never_repeated(tmp_path: Path) -> None:
+    """Same bytes of another type are another tensor."""
+    with WeightsFile(tmp_path / "weights.bin") as weights:
+        places = [weights._place(*entry) for entry in (("A", b"abc"), ("A", b"abc"), ("B", b"abc"))]
+    assert places == [(0, 3), (0, 3), (64, 3)]
+    assert (tmp_path / "weights.bin").read_bytes() == b"abc" + b"\0" * 61 + b"abc"
+
+
+def test_what_tracing_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_onnx()
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(
+        ImportError, match=r"export needs onnxscript: pip install 'free-dit\[onnx\]"
+    ):
+        require_onnx()
