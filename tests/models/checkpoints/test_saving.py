@@ -208,6 +208,8 @@ def test_the_card_says_what_it_is(bundle: Path) -> None:
     randomized(DiT(CONFIG)).save_pretrained(bundle / "teacher", training={"steps": 8})
     path = bundle / "teacher" / "README.md"
     assert '"steps": 8' in path.read_text()
+    randomized(DiT(CONFIG)).save_pretrained(bundle / "for diffusers", "diffusers")
+    assert "diffusers itself computes" in (bundle / "for diffusers" / "README.md").read_text()
     path.write_text("# Mine\n")
     randomized(DiT(CONFIG)).save_pretrained(bundle / "teacher")
     assert path.read_text() == "# Mine\n"

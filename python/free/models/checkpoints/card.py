@@ -82,6 +82,7 @@ def write_card(
         "|---|---|",
         *(f"| {key} | {value} |" for key, value in shape.items()),
         "",
+        *_caution(form, config),
         "## Training",
         "",
         *(
@@ -91,3 +92,14 @@ def write_card(
         ),
     ]
     write_atomic(path, lambda file: file.write_text("\n".join(lines) + "\n", encoding="utf-8"))
+
+
+def _caution(form: str, config: DiTConfig) -> list[str]:
+    """What a reader of diffusers' format could not know."""
+    if form != "diffusers" or config.timestep_divisor == 127:
+        return []
+    return [
+        "diffusers itself computes with a timestep divisor of 127, whatever this table says; its "
+        "output differs by some per cent.",
+        "",
+    ]
