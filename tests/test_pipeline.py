@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,40 +134,50 @@ def test_its_images_are_the_plain_samplers_up_to_reflections(
 
 
 @pytest.mark.slow
-def test_an_image_at_the_shape_of_dit_xl_2(tmp_path: Path) -> None:
-    """Latent to PNG; the law is the plain sampler's, as above."""
-    started = time.perf_counter()
+@pytest.mark.timeout(1800)
+def test_an_image_at_the_shape_of_dit_xl_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latent to PNG, in the first steps of 1000, where a random network's drafts are good enough
+    to be accepted now and then; the law as above.
+    """
     with torch.device("meta"):
         network = DiT(DiTConfig.named("DiT-XL/2"))
     network = network.to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(0)
-    for weight in network.parameters():
-        weight.data.normal_(std=0.02, generator=generator)
-    network.pos_embed.normal_(std=0.5, generator=generator)
+    for weight in (*network.parameters(), network.pos_embed):
+        weight.data.normal_(std=0.02)
     network.t_embedder.reset_frequencies("cpu")
-    pipe = FreePipeline(network.eval().requires_grad_(False), tiny_vae())
+    betas = np.linspace(1e-4, 2e-2, 1000)
+    schedule = Schedule.from_betas(betas, [999, 998, 997, 996, 995])
+    pipe = FreePipeline(network.eval().requires_grad_(False), tiny_vae(), schedule)
     pipe.set_progress_bar_config(disable=True)
-    pipe.sampling["window"] = 3
-    made = time.perf_counter()
-    result = _latents(pipe, ["golden retriever"], num_inference_steps=4)
-    drawn = time.perf_counter()
-    assert result.images.shape == (1, 4, 32, 32)
-    assert result.report.proposed > 0
-    pipe.sampling = {"window": 1}
-    plain = _latents(pipe, [207], num_inference_steps=4)
-    distance = float((result.images - plain.images).norm() / plain.images.norm())
-    assert 0 < distance < 0.05
-    pipe.sampling = {"window": 3, "sweeps": 1, "recycle": "response"}
-    picture = pipe([207], generator=_generator(), num_inference_steps=2).images[0]
+
+    def draw(window: int) -> tuple[Any, Any, torch.Tensor]:
+        pipe.sampling["window"] = window
+        seen = []
+        result = pipe(
+            "golden retriever",
+            generator=_generator(),
+            num_inference_steps=5,
+            callback_on_step_end=lambda pipe, step, t, given: seen.append(given["latents"]),
+        )
+        return result.images[0], result.report, seen[-1]
+
+    picture, report, latent = draw(4)
     picture.save(tmp_path / "image.png")
-    assert picture.size == (256, 256)
     assert (tmp_path / "image.png").read_bytes().startswith(b"\x89PNG")
+    assert picture.size == (256, 256)
+    assert latent.shape == (1, 4, 32, 32)
+    assert 0 < report.accepted < report.proposed
+    assert report.rounds < 5
+    monkeypatch.setattr(free.sampler, "verify_window", _without_verifier)
+    _, _, unverified = draw(4)
+    _, _, plain = draw(1)
+    distance, far = (float((x - plain).norm() / plain.norm()) for x in (latent, unverified))
     print(
-        f"\nDiT-XL/2, 4 guided steps: made in {made - started:.1f} s, drawn in "
-        f"{drawn - made:.1f} s, {result.report.rounds} rounds, {result.report.teacher_rows} rows, "
-        f"{result.report.accepted} of {result.report.proposed} drafts accepted; "
-        f"{distance:.2g} from the plain sampler's"
+        f"\nDiT-XL/2, 5 guided steps in {report.rounds} rounds, {report.seconds:.1f} s, "
+        f"{report.teacher_rows} rows, {report.accepted} of {report.proposed} drafts accepted; "
+        f"{distance:.2g} from the plain sampler's latent, {far:.2g} without the verifier"
     )
+    assert 2 * distance < far
 
 
 def test_output_types() -> None:

@@ -174,8 +174,10 @@ class LatentCoder:
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> LatentCoder:
         """Itself, with the VAE moved; float16 is not applied where ``force_upcast`` forbids it."""
-        fragile = dtype is torch.float16 and self.vae.config.force_upcast
-        self.vae.to(device=device, dtype=None if fragile else dtype)
+        if device is not None:
+            self.vae.to(device)
+        if dtype is not None and not (dtype is torch.float16 and self.vae.config.force_upcast):
+            self.vae.to(dtype)
         return self
 
     def _ready(self, x: Tensor) -> Tensor:

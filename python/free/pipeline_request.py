@@ -42,14 +42,16 @@ def classes(class_labels: Any, teacher: Any, names: Mapping[str, int]) -> list[i
         raise ValueError("class_labels must be at least one class, got none")
     count = getattr(teacher, "num_classes", None)
     null = getattr(teacher, "null_label", None)
-    ids: list[Any] = list(class_ids(class_labels, names))
-    for label in ids:
+    ids = []
+    label: Any
+    for label in class_ids(class_labels, names):
         if isinstance(label, bool) or not isinstance(label, Integral):
             raise ValueError(f"class_labels must be ids or names of classes, got {label!r}")
-        if count is not None and not (0 <= label < count or label == null):
+        ids.append(int(label))
+        if count is not None and not (0 <= ids[-1] < count or ids[-1] == null):
             allowed = f"0..{count - 1}" + ("" if null is None else f" or {null} (the null class)")
             raise ValueError(f"class_labels must be in {allowed}, got {label}")
-    return [int(label) for label in ids]
+    return ids
 
 
 def cfg_scale(guidance_scale: float) -> float:
