@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from free.picture import image_grid
+from free.picture import image_grid, to_uint8
 
 
 def test_grid_shows_each_sample_at_its_place() -> None:
@@ -20,3 +20,16 @@ def test_grid_shows_each_sample_at_its_place() -> None:
 def test_only_images_can_be_drawn() -> None:
     with pytest.raises(ValueError, match=r"samples must be \[B, 1 or 3, H, W\]"):
         image_grid([("", torch.zeros(1, 4, 2, 2))], ["a"])
+
+
+def test_bytes_are_those_of_dits_script() -> None:
+    """Truncated, not rounded: 0.00393 is 128.501 and stays 128; the ends are clipped."""
+    values = [-7.0, -1.0, -0.9961, 0.0, 0.00393, 0.9999, 1.0, 1.5]
+    images = torch.tensor(values).view(8, 1, 1, 1).repeat(1, 3, 1, 2)
+    images[:, 2] = 0.5
+    pixels = to_uint8(images)
+    assert pixels.shape == (8, 1, 2, 3)
+    assert pixels.dtype is torch.uint8
+    assert pixels[:, 0, 1, 0].tolist() == [0, 0, 0, 128, 128, 255, 255, 255]
+    assert (pixels[..., 2] == 191).all()  # 191.75
+    assert to_uint8(images.to(torch.bfloat16)).shape == (8, 1, 2, 3)
