@@ -78,6 +78,11 @@ def test_other_zip_files(tmp_path: Path) -> None:
     np.savez(tmp_path / "samples.npz", np.zeros(3))
     with zipfile.ZipFile(tmp_path / "text.zip", "w") as archive:
         archive.writestr("readme", "hello")
+    with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
+        for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
+            archive.writestr(f"script/{name}", "")
+    with pytest.raises(ValueError, match=r"got .*script.pt, a TorchScript program"):
+        DiT.from_pretrained(tmp_path / "script.pt")
     for name in ("samples.npz", "text.zip"):
         with pytest.raises(ValueError, match=rf"source must be whole, got .*{name}"):
             DiT.from_pretrained(tmp_path / name)

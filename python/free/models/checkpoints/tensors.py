@@ -11,6 +11,7 @@ import ctypes
 import json
 import mmap
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -145,6 +146,8 @@ def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
 
 
 def _open_torch(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | None]:
+    if _is_program(path):  # torch.load would hand it on to torch.jit
+        raise ValueError(f"source must be weights only, got {path}, a TorchScript program")
     try:
         # The arguments of DiT's training script are the one class that is not of torch.
         with path.open("rb") as file, torch.serialization.safe_globals([argparse.Namespace]):
@@ -169,6 +172,14 @@ def _open_torch(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | N
             f"with keys {', '.join(map(str, list(value)[:8]))}"
         )
     return {str(name): _stored_by_torch(str(name), value[name], path) for name in value}, arguments
+
+
+def _is_program(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False  # torch.load says what is wrong with it
 
 
 def _stored_by_torch(name: str, tensor: Tensor, path: Path) -> StoredTensor:
