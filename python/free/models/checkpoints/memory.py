@@ -13,10 +13,10 @@ from free.models.checkpoints.configs import (
     with_constants,
 )
 from free.models.checkpoints.layout import diffusers_layout
+from free.models.checkpoints.positions import fixed_table
 from free.models.checkpoints.reading import check_keys
 from free.models.checkpoints.tensors import StoredTensor
 from free.models.dit import DiT
-from free.models.layers import sincos_position_embedding
 
 __all__ = ["adopt_transformer"]
 
@@ -68,8 +68,7 @@ def adopt_transformer(transformer: nn.Module, constants: str | None = None) -> D
         if parts:
             pieces = [weights[part] for part in parts]
             state[key] = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-    table = sincos_position_embedding(config.image_size // config.patch_size, config.hidden_size)
-    state["pos_embed"] = table.to(state["x_embedder.proj.weight"])
+    state["pos_embed"] = fixed_table(config).to(state["x_embedder.proj.weight"])
     dit.load_state_dict(state, assign=True)
     dit.t_embedder.reset_frequencies(state["pos_embed"].device)
     return dit.eval().requires_grad_(False)
