@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from free import DiT, DiTConfig
 from tests.networks import randomized
+
+if TYPE_CHECKING:  # it needs diffusers
+    from free import FreePipeline
 
 #: Latents of 4 channels, 8 x 8, of which the tiny VAE makes pictures of 64 x 64; the constants are
 #: those of diffusers, which it cannot be talked out of.
@@ -23,6 +26,7 @@ CONFIG = DiTConfig(
     timestep_divisor=127,
     norm_eps=1e-5,
 )
+LABELS = [3, 207]
 #: The scheduler that ``facebook/DiT-XL-2-256`` comes with.
 DDIM = {
     "_class_name": "DDIMScheduler",
@@ -72,3 +76,23 @@ def tiny_dit_pipeline(folder: Path, scheduler: Any = None) -> Any:
     pipe = diffusers.DiTPipeline(transformer, tiny_vae(), scheduler, names)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def pipeline(**options: Any) -> FreePipeline:
+    """A pipeline of the two, without a progress bar."""
+    from free import FreePipeline
+
+    pipe = FreePipeline(tiny_dit(), tiny_vae(), **options)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def generator(seed: int = 1) -> torch.Generator:
+    """A generator with this seed."""
+    return torch.Generator().manual_seed(seed)
+
+
+def latents(pipe: FreePipeline, labels: Any = LABELS, **options: Any) -> Any:
+    """What the pipeline returns for these labels, as latents; 6 steps unless told otherwise."""
+    options = {"num_inference_steps": 6, "generator": generator(), **options}
+    return pipe(labels, output_type="latent", **options)

@@ -24,30 +24,21 @@ from free import (  # noqa: E402
 from free.autoencoder import LatentCoder  # noqa: E402
 from free.random import Purpose  # noqa: E402
 from tests.networks import randomized  # noqa: E402
-from tests.pipelines import CONFIG, tiny_dit, tiny_dit_pipeline, tiny_vae  # noqa: E402
-
-LABELS = [3, 207]
-
-
-def _pipeline(**options: Any) -> FreePipeline:
-    pipe = FreePipeline(tiny_dit(), tiny_vae(), **options)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def _generator(seed: int = 1) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _latents(pipe: FreePipeline, labels: Any = LABELS, seed: int = 1, **options: Any) -> Any:
-    options = {"num_inference_steps": 6, **options}
-    return pipe(labels, generator=_generator(seed), output_type="latent", **options)
+from tests.pipelines import (  # noqa: E402
+    CONFIG,
+    LABELS,
+    generator,
+    latents,
+    pipeline,
+    tiny_dit_pipeline,
+    tiny_vae,
+)
 
 
 @pytest.mark.parametrize("guidance_scale", [1.5, 1.0, 0.0])
 def test_its_samples_are_the_samplers(guidance_scale: float) -> None:
-    pipe = _pipeline(cfg_channels=3)
-    images, report = (out := _latents(pipe, guidance_scale=guidance_scale)).images, out.report
+    pipe = pipeline(cfg_channels=3)
+    images, report = (out := latents(pipe, guidance_scale=guidance_scale)).images, out.report
     sampler = SpeculativeSampler(
         pipe.transformer,
         "frozen",
@@ -88,7 +79,7 @@ def test_with_the_same_noises_dit_pipeline_draws_the_same_images(
     ours.set_progress_bar_config(disable=True)
     ours.sampling = {"window": 1}
     options = {"num_inference_steps": 5, "guidance_scale": guidance_scale}
-    result = ours(LABELS, generator=_generator(), output_type=output_type, **options)
+    result = ours(LABELS, generator=generator(), output_type=output_type, **options)
     noises = _Noises(result.report.seeds)
     for module in ("pipelines.dit.pipeline_dit", "schedulers.scheduling_ddpm"):
         monkeypatch.setattr(f"diffusers.{module}.randn_tensor", noises)
@@ -117,16 +108,16 @@ def test_its_images_are_the_plain_samplers_up_to_reflections(
     the target's sample for that noise or for its mirror image in one direction of 256. So both stay
     together as far as the verifier does its work; without it they part.
     """
-    pipe = _pipeline()
+    pipe = pipeline()
     assert pipe.sampling["recycle"] == "response"
     pipe.sampling["window"] = 4
-    speculative = _latents(pipe, num_inference_steps=60)
+    speculative = latents(pipe, num_inference_steps=60)
     assert 0 < speculative.report.accepted < speculative.report.proposed
     assert max(speculative.report.rounds_by_sample) < 60
     monkeypatch.setattr(free.sampler, "verify_window", _without_verifier)
-    unverified = _latents(pipe, num_inference_steps=60)
+    unverified = latents(pipe, num_inference_steps=60)
     pipe.sampling = {"window": 1}
-    plain = _latents(pipe, num_inference_steps=60)
+    plain = latents(pipe, num_inference_steps=60)
     assert plain.report.rounds == 60
     size = plain.images.norm()
     assert (speculative.images - plain.images).norm() < 0.05 * size
@@ -155,7 +146,7 @@ def test_an_image_at_the_shape_of_dit_xl_2(tmp_path: Path, monkeypatch: pytest.M
         seen = []
         result = pipe(
             "golden retriever",
-            generator=_generator(),
+            generator=generator(),
             num_inference_steps=5,
             callback_on_step_end=lambda pipe, step, t, given: seen.append(given["latents"]),
         )
@@ -181,9 +172,9 @@ def test_an_image_at_the_shape_of_dit_xl_2(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_output_types() -> None:
-    pipe = _pipeline()
+    pipe = pipeline()
     outputs = {
-        kind: pipe(LABELS, generator=_generator(), num_inference_steps=3, output_type=kind).images
+        kind: pipe(LABELS, generator=generator(), num_inference_steps=3, output_type=kind).images
         for kind in ("pil", "np", "pt", "latent")
     }
     assert outputs["latent"].shape == (2, 4, 8, 8)
@@ -203,7 +194,7 @@ def test_the_model_of_pixels() -> None:
     assert pipe.vae is None
     assert pipe.labels == {}
     assert pipe.sampling == {"window": 16, "sweeps": 1, "recycle": "response"}
-    result = pipe(7, guidance_scale=1.5, num_inference_steps=50, generator=_generator())
+    result = pipe(7, guidance_scale=1.5, num_inference_steps=50, generator=generator())
     assert result.images[0].size == (28, 28)
     assert result.images[0].mode == "L"
     assert result.report.parallel_efficiency > 3
@@ -211,108 +202,17 @@ def test_the_model_of_pixels() -> None:
 
 
 def test_the_tuple_is_that_of_dit_pipeline() -> None:
-    out = _pipeline()(5, num_inference_steps=2, generator=_generator(), return_dict=False)
+    out = pipeline()(5, num_inference_steps=2, generator=generator(), return_dict=False)
     assert isinstance(out, tuple)
     assert len(out) == 1
     assert out[0][0].size == (64, 64)
 
 
-def test_each_image_has_its_own_generator() -> None:
-    pipe = _pipeline()
-    options = {"num_inference_steps": 4, "output_type": "latent"}
-    both = pipe(LABELS, generator=[_generator(8), _generator(9)], **options).images
-    alone = pipe([LABELS[1]], generator=[_generator(9)], **options).images
-    torch.testing.assert_close(both[1:], alone, rtol=1e-3, atol=1e-3)
-    assert (both[0] - both[1]).abs().max() > 0.1
-    # One for all serves them in turn.
-    one = pipe(LABELS, generator=_generator(8), **options).images
-    torch.testing.assert_close(one[0], both[0], rtol=1e-3, atol=1e-3)
-    first, second = (pipe(LABELS, generator=(g := _generator(8)), **options) for _ in range(2))
-    assert torch.equal(first.images, second.images)
-    again = pipe(LABELS, generator=g, **options).images  # it has moved on
-    assert (again - one).abs().max() > 0.1
-    torch.manual_seed(4)
-    free_run = pipe(LABELS, **options)
-    torch.manual_seed(4)
-    assert torch.equal(pipe(LABELS, **options).images, free_run.images)
-    assert pipe(LABELS, **options).report.seeds != free_run.report.seeds
-
-
-def test_seeds_have_64_bits() -> None:
-    pipe = _pipeline()
-    seeds = _latents(pipe, [0] * 64, num_inference_steps=1).report.seeds
-    assert len(set(seeds)) == 64
-    assert min(seeds) < -(2**61)
-    assert max(seeds) > 2**61
-
-
-def test_labels_are_ids_and_names() -> None:
-    pipe = _pipeline()
-    assert pipe.labels["golden retriever"] == 207
-    assert pipe.get_label_ids("golden retriever") == [207]
-    assert pipe.get_label_ids(["tench", "goldfish"]) == [0, 1]
-    named = _latents(pipe, [3, "golden retriever"], num_inference_steps=2).images
-    for labels in (
-        [3, 207],
-        (3, 207),
-        torch.tensor([3, 207]),
-        np.array([3, 207]),
-        [np.int64(3), 207],
-    ):
-        assert torch.equal(_latents(pipe, labels, num_inference_steps=2).images, named)
-    one = _latents(pipe, "tench", num_inference_steps=2).images
-    assert torch.equal(_latents(pipe, 0, num_inference_steps=2).images, one)
-    null = _latents(pipe, [1000], num_inference_steps=2, guidance_scale=1.0)
-    assert null.images.isfinite().all()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"class_labels": ["goldfsh"]}, "got 'goldfsh': did you mean 'goldfish'?"),
-        ({"class_labels": [0, 1001]}, r"in 0\.\.999 or 1000 \(the null class\), got 1001"),
-        ({"class_labels": -1}, r"class_labels must be in 0\.\.999 or 1000"),
-        ({"class_labels": []}, "class_labels must be at least one class, got none"),
-        ({"class_labels": [0.5]}, "class_labels must be ids or names of classes, got 0.5"),
-        ({"class_labels": [True]}, "class_labels must be ids or names of classes, got True"),
-        ({"class_labels": None}, "class_labels must be ids or names of classes, got None"),
-        ({"guidance_scale": "4"}, "guidance_scale must be a finite number, got '4'"),
-        ({"guidance_scale": float("nan")}, "guidance_scale must be a finite number, got nan"),
-        ({"generator": [_generator()]}, r"generator must have one for each image \(2\), got 1"),
-        ({"generator": []}, r"generator must have one for each image \(2\), got 0"),
-        ({"generator": 5}, "generator must be a torch.Generator, a list .* or None, got 5"),
-        ({"generator": [_generator(), 7]}, "generator must be a torch.Generator, a list"),
-        ({"num_inference_steps": 0}, r"\(num_inference_steps\) must be an integer in 1\.\.1000"),
-        ({"num_inference_steps": 2.5}, r"\(num_inference_steps\) must be an integer in .* got 2.5"),
-        ({"output_type": "jpg"}, "output_type must be one of pil, np, pt, latent, got 'jpg'"),
-    ],
-)
-def test_bad_requests_are_refused(arguments: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        _pipeline()(**{"class_labels": LABELS, "num_inference_steps": 2, **arguments})
-
-
-def test_parts_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"latent channels of the samples, \[4, 8, 8\], got 3"):
-        FreePipeline(tiny_dit(), tiny_vae(latent_channels=3))
-    with pytest.raises(TypeError, match="vae must be an AutoencoderKL, got DiT"):
-        FreePipeline(tiny_dit(), tiny_dit())
-    without = FreePipeline(tiny_dit())
-    with pytest.raises(ValueError, match=r"vae must be given for samples of shape \[4, 8, 8\]"):
-        without(LABELS, num_inference_steps=2)
-    without.set_progress_bar_config(disable=True)
-    assert _latents(without).images.shape == (2, 4, 8, 8)
-    pipe = _pipeline()
-    pipe.sampling["sweep"] = 1
-    with pytest.raises(ValueError, match=r"sampling must have keys among window, .* got \['sweep"):
-        pipe(LABELS, num_inference_steps=2)
-
-
 def test_the_vae_can_be_changed() -> None:
-    pipe = _pipeline()
-    before = pipe(0, num_inference_steps=2, generator=_generator(), output_type="pt").images
+    pipe = pipeline()
+    before = pipe(0, num_inference_steps=2, generator=generator(), output_type="pt").images
     pipe.vae = tiny_vae(scaling_factor=0.5)
-    after = pipe(0, num_inference_steps=2, generator=_generator(), output_type="pt").images
+    after = pipe(0, num_inference_steps=2, generator=generator(), output_type="pt").images
     assert (before - after).abs().max() > 0.01
     with pytest.raises(ValueError, match="latent channels"):
         pipe.vae = tiny_vae(latent_channels=3)
@@ -320,7 +220,7 @@ def test_the_vae_can_be_changed() -> None:
 
 @pytest.mark.parametrize("window", [1, 4])
 def test_callbacks_follow_the_slowest_image(window: int) -> None:
-    pipe = _pipeline()
+    pipe = pipeline()
     pipe.sampling["window"] = window
     seen: list[tuple[int, int, torch.Tensor]] = []
 
@@ -331,7 +231,7 @@ def test_callbacks_follow_the_slowest_image(window: int) -> None:
         seen.append((step, timestep, given["latents"]))
         return given
 
-    out = _latents(pipe, num_inference_steps=20, callback_on_step_end=callback)
+    out = latents(pipe, num_inference_steps=20, callback_on_step_end=callback)
     steps = [step for step, _, _ in seen]
     assert len(seen) == out.report.rounds
     assert steps == sorted(set(steps))
@@ -341,7 +241,7 @@ def test_callbacks_follow_the_slowest_image(window: int) -> None:
     timesteps = Schedule.ddpm(20).timesteps
     assert [timestep for _, timestep, _ in seen] == [timesteps[step] for step in steps]
     assert torch.equal(seen[-1][2], out.images)
-    assert torch.equal(_latents(pipe, num_inference_steps=20).images, out.images)
+    assert torch.equal(latents(pipe, num_inference_steps=20).images, out.images)
 
 
 def _scaled(given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -355,26 +255,26 @@ def _in_place(given: dict[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize("change", [_scaled, _in_place])
 def test_callbacks_cannot_change_the_law(change: Callable[[Any], Any]) -> None:
     with pytest.raises(ValueError, match="must leave the latents as they are .* at step 0"):
-        _latents(_pipeline(), callback_on_step_end=lambda pipe, step, t, given: change(given))
+        latents(pipeline(), callback_on_step_end=lambda pipe, step, t, given: change(given))
 
 
 def test_callbacks_may_return_nothing_or_stop() -> None:
-    out = _latents(_pipeline(), callback_on_step_end=lambda *_: None)
+    out = latents(pipeline(), callback_on_step_end=lambda *_: None)
     assert out.images.isfinite().all()
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        _latents(_pipeline(), callback_on_step_end=stop)
+        latents(pipeline(), callback_on_step_end=stop)
 
 
 def test_the_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
-    pipe = _pipeline()
-    _latents(pipe)
+    pipe = pipeline()
+    latents(pipe)
     assert capsys.readouterr().err == ""
     pipe.set_progress_bar_config(desc="drawing", mininterval=0)
-    _latents(pipe)
+    latents(pipe)
     err = capsys.readouterr().err
     assert "drawing" in err
     assert "12/12" in err  # the transitions of both images
@@ -397,27 +297,27 @@ def test_networks_move_together_and_states_stay_float32(
     assert pipe.dtype is dtype
     assert pipe.device == torch.device("cpu")
     assert next(pipe.drafter.network.parameters()).dtype is dtype
-    latents = _latents(pipe, [3], guidance_scale=1.5, num_inference_steps=40)
-    assert latents.images.dtype is torch.float32
-    assert latents.images.isfinite().all()
-    assert latents.report.accepted > 0
+    result = latents(pipe, [3], guidance_scale=1.5, num_inference_steps=40)
+    assert result.images.dtype is torch.float32
+    assert result.images.isfinite().all()
+    assert result.report.accepted > 0
 
 
 def test_a_fragile_vae_is_not_put_in_float16() -> None:
-    pipe = _pipeline().to(dtype=torch.float16)
+    pipe = pipeline().to(dtype=torch.float16)
     assert pipe.vae.dtype is torch.float32
-    assert _pipeline().to(torch.bfloat16).vae.dtype is torch.bfloat16
+    assert pipeline().to(torch.bfloat16).vae.dtype is torch.bfloat16
     with pytest.raises(ValueError, match="device must come before dtype"):
         pipe.to(torch.float16, torch.float16)
 
 
 def test_a_drafter_by_its_name_or_of_ones_own() -> None:
-    pipe = _pipeline(drafter="frozen")
+    pipe = pipeline(drafter="frozen")
     assert pipe.sampling == {"window": 16, "sweeps": 1, "recycle": "response"}
     drafter = free.FrozenDrafter("eps")
-    assert _pipeline(drafter=drafter).drafter is drafter
+    assert pipeline(drafter=drafter).drafter is drafter
     with pytest.raises(ValueError, match="network must be made for the teacher's config"):
-        _pipeline(drafter="mnist")  # of another shape
+        pipeline(drafter="mnist")  # of another shape
 
 
 def test_the_name_is_there_without_diffusers_but_not_the_class() -> None:
@@ -442,10 +342,10 @@ def test_importing_free_leaves_diffusers_alone() -> None:
 
 
 def test_components() -> None:
-    pipe = _pipeline()
+    pipe = pipeline()
     parts = pipe.components
     assert list(parts) == ["transformer", "vae", "scheduler", "drafter"]
     again = FreePipeline(**parts)
     again.set_progress_bar_config(disable=True)
-    assert torch.equal(_latents(again).images, _latents(pipe).images)
+    assert torch.equal(latents(again).images, latents(pipe).images)
     assert randomized(DiT(CONFIG)).config == pipe.transformer.config
