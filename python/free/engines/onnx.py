@@ -53,7 +53,8 @@ class OnnxSession:
     ImportError
         If onnxruntime is not installed.
     ValueError
-        If the provider is unknown, or the file is not the contract's graph.
+        If the provider is unknown, ``threads`` is not positive, or the file is not the
+        contract's graph.
     RuntimeError
         If the provider cannot be had here. ONNX Runtime itself would fall back to the CPU.
     """
@@ -67,6 +68,10 @@ class OnnxSession:
     ) -> None:
         if provider not in PROVIDERS:
             raise ValueError(f"provider must be one of {', '.join(PROVIDERS)}, got {provider!r}")
+        if threads is not None and (
+            isinstance(threads, bool) or not isinstance(threads, int) or threads < 1
+        ):
+            raise ValueError(f"threads must be None or an integer >= 1, got {threads!r}")
         ort = require_onnxruntime()
         name = PROVIDERS[provider]
         if name not in ort.get_available_providers():
@@ -103,6 +108,10 @@ class OnnxSession:
         binding = self._session.io_binding()
         kept = []  # contiguous copies live until the graph has run
         for name, value in inputs.items():
+            if value.device.type != self.device.type:  # its address would mean nothing there
+                raise ValueError(
+                    f"{name} of {self.contract.graph} must be on {self.device}, got {value.device}"
+                )
             value = value.contiguous()
             kept.append(value)
             binding.bind_input(name, *_place(value))

@@ -1,0 +1,241 @@
+"""ONNX Runtime: what runs, on whose memory, and what is refused instead of falling back."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from free.engines.contract import Contract
+from free.engines.onnx import PROVIDERS, OnnxSession, require_onnxruntime
+from tests.exports import Export, close
+
+ort = pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def session(plain_export: Export) -> OnnxSession:
+    return plain_export.session("teacher")
+
+
+@pytest.fixture
+def folder(plain_export: Export, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(plain_export.folder, tmp_path / "copy"))
+
+
+@pytest.fixture
+def contract(plain_export: Export) -> Contract:
+    return plain_export.manifest.graphs["teacher"].contract
+
+
+def inputs_of(session: OnnxSession, rows: int = 4) -> dict[str, Tensor]:
+    return session.contract.sample_inputs({"rows": rows})
+
+
+def test_outputs_are_torch_memory_that_the_runtime_wrote(
+    session: OnnxSession, monkeypatch: pytest.MonkeyPatch, plain_export: Export
+) -> None:
+    made: list[dict[str, Tensor]] = []
+    empty_outputs = Contract.empty_outputs
+
+    def remembered(self: Contract, *args: Any) -> dict[str, Tensor]:
+        made.append({n: o.fill_(torch.nan) for n, o in empty_outputs(self, *args).items()})
+        return made[-1]
+
+    monkeypatch.setattr(Contract, "empty_outputs", remembered)
+    inputs = inputs_of(session)
+    with torch.no_grad():
+        expected = plain_export.teacher(**inputs)
+    first = session.run(inputs)
+    for name, value in first.items():
+        assert value is made[0][name]
+        close(value, getattr(expected, name))
+    # Every call has its own.
+    kept = {name: value.clone() for name, value in first.items()}
+    second = session.run({**inputs, "x": 2 * inputs["x"]})
+    for name, value in first.items():
+        torch.testing.assert_close(value, kept[name], rtol=0, atol=0)
+        assert not torch.equal(second[name], value)
+
+
+def test_inputs_are_read_where_they_are(
+    session: OnnxSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound: dict[str, int] = {}
+    bind_input = ort.IOBinding.bind_input
+
+    def spied(self: Any, name: str, *place: Any) -> None:
+        bound[name] = place[-1]
+        bind_input(self, name, *place)
+
+    monkeypatch.setattr(ort.IOBinding, "bind_input", spied)
+    inputs = inputs_of(session)
+    session.run(inputs)
+    assert bound == {name: value.data_ptr() for name, value in inputs.items()}
+
+
+def test_inputs_need_not_be_contiguous(session: OnnxSession) -> None:
+    inputs = inputs_of(session)
+    expected = session.run(inputs)
+    x = inputs["x"].permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0)
+    t = torch.stack([inputs["t"], inputs["t"] - 7], dim=1)[:, 0]
+    assert not x.is_contiguous()
+    assert not t.is_contiguous()
+    got = session.run({**inputs, "x": x.requires_grad_(), "t": t})
+    for name, value in got.items():
+        torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+        assert not value.requires_grad
+    one = {"x": inputs["x"][:1].expand(4, -1, -1, -1), "t": inputs["t"][:1].expand(4)}
+    same = session.run({**one, "y": inputs["y"][:1].expand(4)})["eps"]
+    close(same, same[:1].expand(4, -1, -1, -1))
+
+
+def test_rows_do_not_depend_on_each_other(session: OnnxSession) -> None:
+    inputs = inputs_of(session, 9)
+    together = session.run(inputs)["eps"]
+    for row in range(9):
+        alone = session.run({name: value[row : row + 1] for name, value in inputs.items()})
+        close(alone["eps"], together[row : row + 1])
+    spoiled = inputs["x"].clone()
+    spoiled[3] = torch.nan
+    eps = session.run({**inputs, "x": spoiled})["eps"]
+    assert eps[3].isnan().all()
+    kept = torch.arange(9) != 3
+    torch.testing.assert_close(eps[kept], together[kept], rtol=0, atol=0)
+
+
+def test_calls_are_checked_before_the_runtime_sees_them(session: OnnxSession) -> None:
+    inputs = inputs_of(session, 10)
+    with pytest.raises(ValueError, match="rows of teacher must be in 1..9, as it was exported"):
+        session.run(inputs)
+    inputs = inputs_of(session)
+    with pytest.raises(ValueError, match="x of teacher must be on cpu, got meta"):
+        session.run({**inputs, "x": inputs["x"].to("meta")})
+    with pytest.raises(ValueError, match="y of teacher must be int64"):
+        session.run({**inputs, "y": inputs["y"].int()})
+    with pytest.raises(RuntimeError, match="indices element out of data bounds"):
+        session.run({**inputs, "y": inputs["y"] + 16})
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_provider_that_cannot_start_is_an_error(
+    folder: Path, contract: Contract, provider: str
+) -> None:
+    """ONNX Runtime itself goes on, on the CPU."""
+    if provider == "cuda" and torch.cuda.is_available():
+        pytest.skip("the CUDA provider starts here")
+    with pytest.raises(RuntimeError, match=f"provider {PROVIDERS[provider]} (was asked|is not in)"):
+        OnnxSession(folder / "teacher.onnx", contract, provider)
+
+
+def test_a_provider_that_falls_back_is_an_error(
+    folder: Path, contract: Contract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the machine: all are offered, none but the CPU's starts."""
+    monkeypatch.setattr(ort, "get_available_providers", lambda: list(PROVIDERS.values()))
+    session = ort.InferenceSession
+
+    def fallen_back(path: str, options: Any, providers: list[str]) -> Any:
+        return session(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(ort, "InferenceSession", fallen_back)
+    with pytest.raises(
+        RuntimeError,
+        match="CUDAExecutionProvider was asked for and could not be started; onnxruntime offers "
+        "CPUExecutionProvider instead",
+    ):
+        OnnxSession(folder / "teacher.onnx", contract, "cuda")
+
+
+def test_a_provider_that_is_not_in_the_build(
+    folder: Path, contract: Contract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(
+        RuntimeError,
+        match="CUDAExecutionProvider is not in this build of onnxruntime, which has "
+        "CPUExecutionProvider: install onnxruntime-gpu",
+    ):
+        OnnxSession(folder / "teacher.onnx", contract, "cuda")
+    with pytest.raises(ValueError, match="provider must be one of cpu, cuda, tensorrt, got 'tpu'"):
+        OnnxSession(folder / "teacher.onnx", contract, "tpu")
+
+
+SPOILERS: dict[str, Callable[[Path], object]] = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1000]),
+    "text": lambda path: path.write_text("a graph, honestly"),
+    "empty": lambda path: path.write_bytes(b""),
+    "missing": lambda path: path.unlink(),
+    "folder": lambda path: (path.unlink(), path.mkdir()),
+    "no weights": lambda path: path.with_name("weights.bin").unlink(),
+    "short weights": lambda path: path.with_name("weights.bin").write_bytes(b"1234"),
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILERS)
+def test_files_that_are_no_graph(folder: Path, contract: Contract, spoil: str) -> None:
+    SPOILERS[spoil](folder / "teacher.onnx")
+    with pytest.raises(
+        ValueError, match="teacher.onnx must be an ONNX graph with its weights beside it, got .+"
+    ):
+        OnnxSession(folder / "teacher.onnx", contract)
+
+
+def test_another_models_graph(folder: Path, contract: Contract, guided_export: Export) -> None:
+    with pytest.raises(
+        ValueError, match=r"drafter.onnx must have the inputs of its manifest, \('t"
+    ):
+        OnnxSession(folder / "drafter.onnx", contract)
+    of_guided = guided_export.manifest.graphs["teacher_guided"].contract
+    with pytest.raises(ValueError, match="must have the inputs of its manifest, .*'cfg_scale'"):
+        OnnxSession(folder / "teacher.onnx", of_guided)
+    fewer = Contract(contract.graph, contract.inputs, contract.outputs[:1], contract.axes)
+    with pytest.raises(ValueError, match="must have the outputs of its manifest"):
+        OnnxSession(folder / "teacher.onnx", fewer)
+
+
+def test_threads(folder: Path, contract: Contract) -> None:
+    def used(threads: int | None) -> int:
+        session = OnnxSession(folder / "teacher.onnx", contract, threads=threads)
+        return session._session.get_session_options().intra_op_num_threads
+
+    assert used(None) == torch.get_num_threads()
+    assert used(2) == 2
+    for threads in (0, -1, 1.5, True):
+        with pytest.raises(ValueError, match="threads must be None or an integer >= 1, got"):
+            used(threads)  # type: ignore[arg-type]
+
+
+def test_two_threads_may_use_one_session(session: OnnxSession) -> None:
+    calls = [inputs_of(session) | {"x": torch.randn(4, 2, 4, 4)} for _ in range(2)]
+    expected = [session.run(call)["eps"] for call in calls]
+    wrong: list[int] = []
+
+    def work(which: int) -> None:
+        for _ in range(50):
+            if not torch.equal(session.run(calls[which])["eps"], expected[which]):
+                wrong.append(which)
+
+    workers = [threading.Thread(target=work, args=(which,)) for which in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert not wrong
+
+
+def test_the_runtime_is_optional(
+    folder: Path, contract: Contract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert require_onnxruntime() is ort
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match=r"needs onnxruntime: pip install 'free-dit\[onnx\]'"):
+        OnnxSession(folder / "teacher.onnx", contract)
