@@ -70,7 +70,10 @@ def test_bf16_is_checked_on_torch(bundle: Path, tmp_path: Path) -> None:
         (["--guidance", "maybe"], "--guidance must be both, only or none, got 'maybe'"),
         (["--target", "sm89"], "--target must come with --to tensorrt-rtx, got --to onnx"),
         (["--precision", "int8"], "precision must be one of fp32, fp16, bf16, got 'int8'"),
-        (["--window", 2, "--sweeps", 2], "sweeps must be None or in 1..window - 1, got 2 at 2"),
+        (
+            ["--window", 2, "--sweeps", 2],
+            "sweeps must be None or an integer in 1..window - 1, got 2 at window 2",
+        ),
     ],
 )
 def test_bad_input(bundle: Path, tmp_path: Path, arguments: list[object], message: str) -> None:
