@@ -14,7 +14,7 @@ NVCC := $(shell command -v nvcc 2>/dev/null)
 export FREE_CUDA ?= AUTO
 
 CPP := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/include/free/*.h)
-SOURCES := CMakeLists.txt pyproject.toml constraints.txt LICENSE README.md csrc export python
+SOURCES := CMakeLists.txt pyproject.toml constraints.txt LICENSE NOTICE README.md csrc export python
 
 .PHONY: test test-slow demo lint package clean
 .DELETE_ON_ERROR:
