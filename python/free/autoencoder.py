@@ -1,7 +1,7 @@
 """Between images and what the network sees: latents of a VAE, or the pixels themselves.
 
-Both coders have ``encode``, ``decode``, ``require_fit`` and ``to``. diffusers is imported when a
-VAE is loaded, not before.
+Both coders have ``encode``, ``decode``, ``image_shape``, ``require_fit`` and ``to``. diffusers
+is imported when a VAE is loaded, not before.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ class PixelCoder:
     def decode(self, latents: Tensor) -> Tensor:
         """``latents [R, C, H, W]`` as they are, in float32."""
         return latents.float()
+
+    def image_shape(self, sample_shape: Sequence[int]) -> tuple[int, ...]:
+        """(H, W, C) of the image of one sample."""
+        channels, height, width = sample_shape
+        return height, width, channels
 
     def require_fit(self, sample_shape: Sequence[int]) -> None:
         """Raise a ValueError unless samples of this shape are images."""
@@ -160,6 +165,11 @@ class LatentCoder:
                 f"vae returned non-finite images for samples {(~finite).nonzero()[:, 0].tolist()}"
             )
         return images
+
+    def image_shape(self, sample_shape: Sequence[int]) -> tuple[int, ...]:
+        """(H, W, C) of the image of one sample."""
+        _, height, width = sample_shape
+        return height * self.factor, width * self.factor, self.vae.config.out_channels
 
     def require_fit(self, sample_shape: Sequence[int]) -> None:
         """Raise a ValueError unless samples of this shape are latents of this VAE."""

@@ -46,7 +46,9 @@ def label_table(names: Mapping[int, str] | Mapping[str, str]) -> dict[str, int]:
     return dict(sorted(table.items()))
 
 
-def class_ids(labels: Sequence[int | str], table: Mapping[str, int]) -> list[int]:
+def class_ids(
+    labels: Sequence[int | str], table: Mapping[str, int], argument: str = "class_labels"
+) -> list[int]:
     """Ids of classes given by id or by name.
 
     Parameters
@@ -55,6 +57,8 @@ def class_ids(labels: Sequence[int | str], table: Mapping[str, int]) -> list[int
         Ids are left as they are.
     table : mapping of str to int
         As made by :func:`label_table`.
+    argument : str
+        What the caller calls them.
 
     Raises
     ------
@@ -66,11 +70,11 @@ def class_ids(labels: Sequence[int | str], table: Mapping[str, int]) -> list[int
         return [table[label] if isinstance(label, str) else label for label in labels]
     if not table:
         raise ValueError(
-            f"class_labels must be ids, this model's classes have no names, got {unknown!r}"
+            f"{argument} must be ids, this model's classes have no names, got {unknown!r}"
         )
     folded = {name.casefold(): name for name in table}
     nearest = difflib.get_close_matches(unknown.casefold(), folded, n=1, cutoff=0.0)
     raise ValueError(
-        f"class_labels must be ids or names of the model's classes, got {unknown!r}: "
+        f"{argument} must be ids or names of the model's classes, got {unknown!r}: "
         f"did you mean {folded[nearest[0]]!r}?"
     )

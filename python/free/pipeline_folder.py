@@ -22,7 +22,7 @@ from free.models.dit import DiT
 from free.pretrained import load_pretrained
 from free.schedulers import as_scheduler
 
-__all__ = ["read", "write"]
+__all__ = ["own_vae", "read", "write"]
 
 _INDEX = "model_index.json"
 #: What diffusers has no word for.
@@ -55,10 +55,8 @@ def read(
     given = not (drafter is None or isinstance(drafter, (str, Path)))
     stored = "frozen" if given else own.get("drafter") if drafter is None else drafter
     transformer, loaded = load_pretrained(path, stored, dtype=dtype, constants=constants)
-    # A folder that was written before may hold a VAE that the last pipeline has not.
-    has_vae = index["vae"] != [None, None] if "vae" in index else (path / "vae").is_dir()
-    if vae is None and has_vae:
-        vae = path if (path / "vae").is_dir() else source  # a hub's, not fetched yet
+    if vae is None:
+        vae = own_vae(source)
     if isinstance(vae, (str, Path)):
         vae = load_autoencoder(vae, dtype=dtype)
     return {
@@ -71,6 +69,17 @@ def read(
         # Those of another drafter would not serve this one.
         "sampling": own.get("sampling", {}) if drafter is None else {},
     }
+
+
+def own_vae(source: str | Path) -> str | Path | None:
+    """Where a model's own VAE is: a source for :func:`load_autoencoder`, or None if it has none."""
+    path = locate(source)
+    index = _json(path / _INDEX) if (path / _INDEX).is_file() else {}
+    here = (path / "vae").is_dir()
+    # A folder that was written before may hold a VAE that the last pipeline has not.
+    if not (index["vae"] != [None, None] if "vae" in index else here):
+        return None
+    return path if here else source  # a hub's, not fetched yet
 
 
 def write(

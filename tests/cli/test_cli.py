@@ -60,7 +60,7 @@ def test_ways_of_drafting(tmp_path: Path) -> None:
             ["--recycle", "all"],
             "--recycle must be one of response, control_variate, reuse, drafter",
         ),
-        (["--drafter", "none"], "--drafter must be trained or frozen, got 'none'"),
+        (["--drafter", "none"], "drafter must be a checkpoint's file or folder"),
         (["--labels", "11"], "labels must be in 0..9 or 10 (the null class), got 11"),
         (["--labels", "x"], "labels must look like 0-9"),
         (["--steps", "1"], "steps must be in 2..train_steps"),
@@ -85,7 +85,7 @@ def test_unwritable_paths_are_found_before_sampling(
     tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "free.cli.sample.load_pretrained", lambda *_, **__: pytest.fail("work was done first")
+        "free.cli.sample.load_models", lambda *_: pytest.fail("work was done first")
     )
     blocker = tmp_path / "file"
     blocker.write_text("")

@@ -1,34 +1,135 @@
-"""Parsing that the commands share."""
+"""Options and parsing that the commands share."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import typer
 
+from free.labels import class_ids
 from free.sources import SOURCES
 
-__all__ = ["PAPER", "bad_input_to_usage_error", "drafting_settings", "parse_device", "parse_labels"]
+__all__ = [
+    "PAPER",
+    "Cfg",
+    "CfgChannels",
+    "Constants",
+    "Device",
+    "DrafterSource",
+    "Dtype",
+    "Model",
+    "Paper",
+    "Recycle",
+    "Steps",
+    "Sweeps",
+    "Vae",
+    "Window",
+    "bad_input_to_usage_error",
+    "drafting_settings",
+    "parse_device",
+    "parse_dtype",
+    "parse_labels",
+]
+
+Model = Annotated[
+    str,
+    typer.Option(
+        help="mnist, a checkpoint's file or folder, a bundle with teacher/ and drafter/, or a hub "
+        "id."
+    ),
+]
+DrafterSource = Annotated[
+    str,
+    typer.Option(
+        help="trained, the model's own, or frozen where it has none; frozen: no training, the last "
+        "prediction kept; or a drafter's folder or hub id."
+    ),
+]
+Vae = Annotated[
+    str | None,
+    typer.Option(
+        help="VAE of a model of latents: a folder or hub id, such as stabilityai/sd-vae-ft-ema. "
+        "Default: the model's own vae/, if it has one."
+    ),
+]
+Constants = Annotated[
+    str | None,
+    typer.Option(
+        help="original or diffusers: whose timestep divisor and norm epsilon. Default: the "
+        "checkpoint's."
+    ),
+]
+Steps = Annotated[int, typer.Option(help="Transitions of the sampler, 2 to 1000.")]
+Window = Annotated[
+    int | None,
+    typer.Option(
+        help="Teacher rows of a round; 1 is the plain sampler. Default: the model's, else 8."
+    ),
+]
+Sweeps = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Drafter calls a round, each for the whole window; 0 is autoregression. "
+        "Default: the model's.",
+    ),
+]
+Recycle = Annotated[
+    str | None,
+    typer.Option(
+        help="What to make of the teacher's rows behind a rejection: response, "
+        "control_variate, reuse, drafter, best (whichever has done best so far), or off. "
+        "Default: the model's."
+    ),
+]
+Paper = Annotated[
+    bool, typer.Option("--paper", help="As in the paper: autoregression, nothing recycled.")
+]
+Cfg = Annotated[float, typer.Option(help="Guidance scale; 1 is none.")]
+CfgChannels = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Leading channels that are guided; 3 for the figures of the original DiT. Default: "
+        "all.",
+    ),
+]
+Dtype = Annotated[
+    str, typer.Option(help="float32, bfloat16 or float16: of the networks; states are float32.")
+]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 
 #: The paper's settings, and those of a drafter that recommends none.
 PAPER: dict[str, Any] = {"window": 8, "sweeps": None, "recycle": False}
 
 
-def parse_labels(text: str) -> list[int]:
-    """``"0-9"``, ``"3"``, ``"1,4-6"`` -> the labels.
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def parse_labels(text: str, names: Mapping[str, int] | None = None) -> list[int]:
+    """``"0-9"``, ``"3"``, ``"1,4-6"``, ``"tench,5"`` -> the labels.
+
+    Parameters
+    ----------
+    text : str
+    names : mapping of str to int, optional
+        Classes by name, where the model's have names.
 
     Raises
     ------
     ValueError
-        If the text is not such a list.
+        If the text is not such a list, or a name is not known; suggests the nearest.
     """
     labels: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
+        if match is None and names and part.strip():
+            labels.extend(class_ids([part.strip()], names, "labels"))
+            continue
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if first > last:
             raise ValueError(f"labels must look like 0-9 or 1,4-6, got {text!r}")
@@ -74,6 +175,19 @@ def drafting_settings(
             )
         settings["recycle"] = {"off": False, "best": True}.get(recycle, recycle)
     return settings
+
+
+def parse_dtype(text: str) -> torch.dtype:
+    """A precision by its name.
+
+    Raises
+    ------
+    ValueError
+        If it is none of those that networks run in.
+    """
+    if text not in _DTYPES:
+        raise ValueError(f"--dtype must be one of {', '.join(_DTYPES)}, got {text!r}")
+    return _DTYPES[text]
 
 
 def parse_device(text: str) -> torch.device:

@@ -12,15 +12,18 @@ import typer
 from torch import Tensor
 from tqdm import tqdm
 
+from free.autoencoder import LatentCoder, PixelCoder
+from free.cli import options
+from free.cli.models import class_names, load_models
 from free.cli.options import (
     bad_input_to_usage_error,
     drafting_settings,
     parse_device,
+    parse_dtype,
     parse_labels,
 )
 from free.files import check_writable, write_atomic, write_json
-from free.picture import check_drawable, check_picture_suffix, image_grid
-from free.pretrained import load_pretrained
+from free.picture import check_picture_suffix, image_grid
 from free.report import Report
 from free.request import check_request
 from free.sampler import SequentialSampler, SpeculativeSampler
@@ -28,43 +31,29 @@ from free.schedule import Schedule
 
 __all__ = ["sample"]
 
+#: Height of an image in the picture, in pixels, at least: small ones are enlarged.
+_CELL = 84
+
 
 def sample(
-    model: Annotated[str, typer.Option(help="mnist, or a folder with teacher/ and drafter/.")] = (
-        "mnist"
-    ),
-    labels: Annotated[str, typer.Option(help="Classes to draw: 0-9, 3, or 1,4-6.")] = "0-9",
+    model: options.Model = "mnist",
+    labels: Annotated[
+        str,
+        typer.Option(
+            help="Classes to draw: 0-9, 3, or 1,4-6; names too where there are 1000, ImageNet's."
+        ),
+    ] = "0-9",
     per_label: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 1,
-    steps: Annotated[int, typer.Option(help="Transitions of the sampler, 2 to 1000.")] = 250,
-    window: Annotated[
-        int | None,
-        typer.Option(
-            help="Teacher rows of a round; 1 is the plain sampler. Default: the model's, else 8."
-        ),
-    ] = None,
-    sweeps: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Drafter calls a round, each for the whole window; 0 is autoregression. "
-            "Default: the model's.",
-        ),
-    ] = None,
-    recycle: Annotated[
-        str | None,
-        typer.Option(
-            help="What to make of the teacher's rows behind a rejection: response, "
-            "control_variate, reuse, drafter, best (whichever has done best so far), or off. "
-            "Default: the model's."
-        ),
-    ] = None,
-    paper: Annotated[
-        bool, typer.Option("--paper", help="As in the paper: autoregression, nothing recycled.")
-    ] = False,
-    drafter: Annotated[
-        str, typer.Option(help="trained, or frozen: no training, the last prediction kept.")
-    ] = "trained",
-    cfg: Annotated[float, typer.Option(help="Guidance scale; 1 is none.")] = 1.5,
+    steps: options.Steps = 250,
+    window: options.Window = None,
+    sweeps: options.Sweeps = None,
+    recycle: options.Recycle = None,
+    paper: options.Paper = False,
+    drafter: options.DrafterSource = "trained",
+    vae: options.Vae = None,
+    constants: options.Constants = None,
+    cfg: options.Cfg = 1.5,
+    cfg_channels: options.CfgChannels = None,
     seed: Annotated[int, typer.Option(help="Image i is drawn with seed + i.")] = 0,
     batch_size: Annotated[
         int,
@@ -81,7 +70,8 @@ def sample(
     compare: Annotated[
         bool, typer.Option("--compare", help="Run the plain sampler too, and compare.")
     ] = False,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
 ) -> None:
     """Draw images by speculative sampling: the plain sampler's law in fewer teacher rounds.
 
@@ -94,6 +84,8 @@ def sample(
     `free sample --paper --window 8 --compare`
 
     `free sample --drafter frozen --compare`
+
+    `free sample --model DiT-XL-2-256x256.pt --vae stabilityai/sd-vae-ft-ema --labels "tench,207"`
     """
     with bad_input_to_usage_error():
         check_writable(out, "--out")
@@ -102,28 +94,24 @@ def sample(
             raise ValueError(f"--json must be another file than --out, got {json_path}")
         if json_path is not None:
             check_writable(json_path, "--json")
-        classes = [label for label in parse_labels(labels) for _ in range(per_label)]
-        if drafter not in ("trained", "frozen"):
-            raise ValueError(f"--drafter must be trained or frozen, got {drafter!r}")
-        teacher, trained = load_pretrained(model, device=parse_device(device))
-        settings = drafting_settings(trained.sampling, paper, window, sweeps, recycle)
-        check_drawable(teacher.sample_shape)
+        teacher, drafts, coder = load_models(
+            model, drafter, vae, constants, parse_dtype(dtype), parse_device(device)
+        )
+        chosen = parse_labels(labels, class_names(teacher))
+        classes = [label for label in chosen for _ in range(per_label)]
+        settings = drafting_settings(drafts.sampling, paper, window, sweeps, recycle)
         check_request(teacher, classes, seed, None)  # all of them, before the first is drawn
         schedule = Schedule.ddpm(steps)
         samplers: dict[str, SpeculativeSampler | SequentialSampler] = {
             "free": SpeculativeSampler(
-                teacher,
-                trained if drafter == "trained" else drafter,
-                schedule,
-                cfg_scale=cfg,
-                **settings,
+                teacher, drafts, schedule, cfg_scale=cfg, cfg_channels=cfg_channels, **settings
             )
         }
         if compare:
-            samplers["plain"] = SequentialSampler(teacher, schedule, cfg)
+            samplers["plain"] = SequentialSampler(teacher, schedule, cfg, cfg_channels)
 
         runs = {
-            name: _draw(sampler, classes, seed, batch_size, name)
+            name: _draw(sampler, coder, classes, seed, batch_size, name)
             for name, sampler in samplers.items()
         }
         titles = {
@@ -134,7 +122,8 @@ def sample(
             record = {name: json.loads(report.to_json()) for name, (_, report) in runs.items()}
             write_json(json_path, {"model": model, "labels": classes, **settings, **record})
         rows = [(titles[name], samples) for name, (samples, _) in runs.items()]
-        picture = image_grid(rows, [str(label) for label in classes])
+        scale = max(1, _CELL // coder.image_shape(teacher.sample_shape)[0])
+        picture = image_grid(rows, [str(label) for label in classes], scale)
         write_atomic(out, picture.save)
 
     typer.echo(
@@ -151,19 +140,20 @@ def sample(
 
 def _draw(
     sampler: SpeculativeSampler | SequentialSampler,
+    coder: LatentCoder | PixelCoder,
     labels: Sequence[int],
     seed: int,
     batch_size: int,
     name: str,
 ) -> tuple[Tensor, Report]:
-    """Samples and the merged report of all batches, under one progress bar."""
+    """Images and the merged report of all batches, under one progress bar."""
     parts, reports = [], []
     total = len(sampler.schedule) * len(labels)
     with tqdm(total=total, desc=f"{name:5s}", unit="step") as bar:
         for start in range(0, len(labels), batch_size):
             batch = labels[start : start + batch_size]
             samples, report = sampler.sample(batch, seed + start, progress=bar.update)
-            parts.append(samples.cpu())
+            parts.append(coder.decode(samples).cpu())
             reports.append(report)
     return torch.cat(parts), Report.merge(reports)
 
