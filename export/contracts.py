@@ -98,18 +98,19 @@ def draft_contract(
     ]
     if sweeps is None:
         inputs += [
-            TensorSpec("carry", "int64", ("batch", P), 0, below="rows"),
+            TensorSpec("carry", "int64", ("batch", P), 0, below=("rows",)),
             TensorSpec("own", "bool", ("batch", P)),
         ]
     else:
         axes["asked"] = Profile(1, P, max_batch * P)
         inputs += [
             TensorSpec("asked", "int64", ("asked",), 0, P),
-            TensorSpec("slot", "int64", ("batch", P), 0, below="asked"),
-            TensorSpec("carry", "int64", ("asked",), 0, below="rows"),
+            TensorSpec("slot", "int64", ("batch", P), 0, below=("asked",)),
+            TensorSpec("carry", "int64", ("asked",), 0, below=("rows",)),
         ]
         if sweeps > 1:
-            inputs.append(TensorSpec("carry_next", "int64", ("asked",), 0, below="rows"))
+            after = ("rows", "asked")
+            inputs.append(TensorSpec("carry_next", "int64", ("asked",), 0, below=after))
     return Contract(
         _name("draft", guided),
         (*inputs, *_scale(config, guided)),

@@ -67,7 +67,7 @@ RECYCLE = [False, "response", "control_variate", "reuse", "drafter", True]
 
 @pytest.mark.parametrize("recycle", RECYCLE)
 def test_decisions_and_samples_are_torchs(pair: Pair, recycle: bool | str) -> None:
-    for seed in (0, 3, 2**40):
+    for seed in (0, 2**40):
         expected = pair.sample(pair.teacher, pair.drafter, seed, recycle=recycle)
         got = pair.sample(pair.engine, pair.engine_drafter, seed, recycle=recycle)
         same(got, expected)

@@ -104,13 +104,10 @@ def test_graphs_compute_what_torch_does(exported: Export) -> None:
                 close(outputs[name], expected, 1e-4)
 
 
-@pytest.mark.parametrize("sweeps", [None, 1])
-def test_the_narrowest_window(
-    tmp_path: Path, sweeps: int | None, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_narrowest_window(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """One draft: inputs that only further ones need stay in the graph all the same."""
     level = logging.getLogger("torch.onnx").level
-    graphs = graphs_of(*small_model(), 2, sweeps, 1, (False,))
+    graphs = graphs_of(*small_model(), 2, None, 1, (False,))
     graph, contract = next(pair for pair in graphs if pair[1].graph == "draft")
     path = tmp_path / "draft.onnx"
     with WeightsFile(tmp_path / "weights.bin") as weights:

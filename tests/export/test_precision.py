@@ -55,11 +55,13 @@ def test_the_state_between_blocks_stays_float32(precision: str) -> None:
     seen = []
     for block in teacher.modules():
         if isinstance(block, DiTBlock):
+            for added in (block.attn, block.mlp):
+                added.register_forward_hook(lambda _, given, out: seen.append(out))
             block.register_forward_hook(lambda _, given, out: seen.extend([*given, out]))
             for norm in (block.norm1, block.norm2):
                 norm.register_forward_hook(lambda _, given, out: seen.extend([*given, out]))
     teacher(torch.randn(2, 2, 4, 4), torch.tensor([3, 700]), torch.tensor([1, 2]))
-    assert [value.dtype for value in seen] == [torch.float32] * 7
+    assert [value.dtype for value in seen] == [torch.float32] * 9
 
 
 @pytest.mark.parametrize("precision", DTYPES)

@@ -31,8 +31,8 @@ class TensorSpec:
     low, high : float
         Of an input: where its values lie. Integers are in ``low .. high - 1``; of floats the
         default is the whole line.
-    below : str or None
-        The axis that integers index into; then ``high`` is its size.
+    below : tuple of str
+        Axes that integers index into, one after the other; then ``high`` is their size.
     """
 
     name: str
@@ -40,7 +40,7 @@ class TensorSpec:
     shape: tuple[int | str, ...]
     low: float = -math.inf
     high: float = math.inf
-    below: str | None = None
+    below: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Contract:
         drawn = {}
         for spec in self.inputs:
             shape = [sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape]
-            high = sizes[spec.below] if spec.below else spec.high
+            high = sum(sizes[axis] for axis in spec.below) if spec.below else spec.high
             if spec.dtype == "bool":
                 drawn[spec.name] = torch.rand(shape, generator=generator) < 0.5
             elif spec.dtype == "int64":
@@ -179,7 +179,10 @@ class Contract:
         try:
             specs = {
                 side: tuple(
-                    TensorSpec(**{**spec, "shape": tuple(spec["shape"])}) for spec in record[side]
+                    TensorSpec(
+                        **{**spec, "shape": tuple(spec["shape"]), "below": tuple(spec["below"])}
+                    )
+                    for spec in record[side]
                 )
                 for side in ("inputs", "outputs")
             }
@@ -190,10 +193,12 @@ class Contract:
                 f"contract must have graph, inputs, outputs and axes: {error!r}"
             ) from error
         for spec in (*contract.inputs, *contract.outputs):
-            unknown = [a for a in spec.shape if isinstance(a, str) and a not in contract.axes]
+            named = [axis for axis in spec.shape if isinstance(axis, str)]
+            unknown = {*named, *spec.below} - contract.axes.keys()
             if unknown or spec.dtype not in _DTYPES:
                 raise ValueError(
                     f"{spec.name} of {contract.graph} must have a dtype of {list(_DTYPES)} and "
-                    f"axes of {list(contract.axes)}, got {spec.dtype} and {list(spec.shape)}"
+                    f"axes of {list(contract.axes)}, got {spec.dtype} and "
+                    f"{[*spec.shape, *spec.below]}"
                 )
         return contract

@@ -37,7 +37,7 @@ def require_onnxruntime() -> Any:
 
 
 class OnnxSession:
-    """A graph on ONNX Runtime; inputs and outputs are torch's memory, never copied.
+    """A graph on ONNX Runtime; contiguous inputs, and outputs, are torch's memory, not copied.
 
     Parameters
     ----------
