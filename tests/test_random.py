@@ -152,6 +152,7 @@ def test_purposes_keep_their_values() -> None:
         "INITIAL": 0,
         "TRANSITION": 1,
         "DECISION": 2,
+        "LABEL": 3,
     }
 
 

@@ -35,6 +35,8 @@ class Purpose(IntEnum):
     """The noise of a transition."""
     DECISION = 2
     """The uniform that accepts or rejects a draft."""
+    LABEL = 3
+    """The class of an image that may be of any."""
 
 
 def normal(

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -110,8 +111,10 @@ class Report:
                 merged = {phase: sum(value.get(phase, 0.0) for value in values) for phase in phases}
             elif field.name in ("tv_bound", "kept_bytes"):
                 merged = max(values)
+            elif isinstance(values[0], list):
+                merged = list(chain.from_iterable(values))
             else:
-                merged = sum(values[1:], values[0])
+                merged = sum(values)
             setattr(total, field.name, merged)
         return total
 

@@ -6,6 +6,7 @@ import typer
 
 from free.cli.convert import convert
 from free.cli.export import export
+from free.cli.generate import generate
 from free.cli.info import info
 from free.cli.sample import sample
 from free.cli.train_drafter import train_drafter
@@ -20,6 +21,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.command()(sample)
+app.command()(generate)
 app.command()(info)
 app.command()(convert)
 app.command("train-teacher")(train_teacher)

@@ -1,0 +1,156 @@
+"""``free generate``: tens of thousands of images for FID and the like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from free.cli import options
+from free.cli.models import class_names, load_models
+from free.cli.options import (
+    bad_input_to_usage_error,
+    drafting_settings,
+    parse_device,
+    parse_dtype,
+    parse_labels,
+)
+from free.evaluation import Generated, Processes
+from free.evaluation import generate as generate_images
+from free.sampler import SequentialSampler, SpeculativeSampler
+from free.schedule import Schedule
+
+__all__ = ["generate"]
+
+
+def generate(
+    out: Annotated[Path, typer.Option(help="Archive to write, .npz.")],
+    model: options.Model = "mnist",
+    num: Annotated[int, typer.Option(help="Images.")] = 50_000,
+    labels: Annotated[
+        str,
+        typer.Option(
+            help="random, balanced (all classes in turn), or classes to take in turn: 0-9, or "
+            "1,4-6."
+        ),
+    ] = "random",
+    sampler: Annotated[
+        str, typer.Option(help="free, or plain: the sequential sampler, for comparison.")
+    ] = "free",
+    steps: options.Steps = 250,
+    window: options.Window = None,
+    sweeps: options.Sweeps = None,
+    recycle: options.Recycle = None,
+    paper: options.Paper = False,
+    drafter: options.DrafterSource = "trained",
+    vae: options.Vae = None,
+    constants: options.Constants = None,
+    cfg: options.Cfg = 1.5,
+    cfg_channels: options.CfgChannels = None,
+    seed: Annotated[int, typer.Option(help="Of the noises and of random classes.")] = 0,
+    batch_size: Annotated[
+        int, typer.Option(help="Images drawn together; part of the result, by rounding.")
+    ] = 8,
+    png: Annotated[
+        Path | None, typer.Option(help="Folder for the images as 000000.png and so on, besides.")
+    ] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Report to write, for programs.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace OUT if it is there.")
+    ] = False,
+    keep_chunks: Annotated[
+        bool, typer.Option("--keep-chunks", help="Leave OUT.chunks, the pieces of the archive.")
+    ] = False,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    threads: Annotated[
+        int,
+        typer.Option(
+            min=1, help="CPU threads of each process; part of the result, by rounding, on a CPU."
+        ),
+    ] = 1,
+) -> None:
+    """Draw images by the thousand, as the `.npz` that ADM's evaluator reads.
+
+    Started again after whatever ended it, the same command draws what is missing. Under
+    `torchrun` all processes share the work; the result is the same.
+
+    Examples
+    --------
+    `free generate --num 1000 --out samples.npz`
+
+    `torchrun --nproc-per-node 4 -m free generate --model DiT-XL-2-256x256.pt
+    --vae stabilityai/sd-vae-ft-ema --cfg 1.5 --cfg-channels 3 --device cuda --out samples.npz`
+    """
+    with bad_input_to_usage_error():
+        if sampler not in ("free", "plain"):
+            raise ValueError(f"--sampler must be free or plain, got {sampler!r}")
+        if sampler == "plain" and (paper, window, sweeps, recycle) != (False, None, None, None):
+            raise ValueError(
+                "--sampler plain must come without --paper, --window, --sweeps and --recycle"
+            )
+        processes = Processes.from_environment()
+        if device == "cuda" and processes.count > 1:
+            device = f"cuda:{processes.local_rank}"
+        torch.set_num_threads(threads)
+        teacher, drafts, coder = load_models(
+            model,
+            "frozen" if sampler == "plain" else drafter,
+            vae,
+            constants,
+            parse_dtype(dtype),
+            parse_device(device),
+        )
+        schedule = Schedule.ddpm(steps)
+        draws: SpeculativeSampler | SequentialSampler
+        if sampler == "plain":
+            draws = SequentialSampler(teacher, schedule, cfg, cfg_channels)
+        else:
+            settings = drafting_settings(drafts.sampling, paper, window, sweeps, recycle)
+            draws = SpeculativeSampler(
+                teacher, drafts, schedule, cfg_scale=cfg, cfg_channels=cfg_channels, **settings
+            )
+        in_turn = labels in ("random", "balanced")
+        try:
+            made = generate_images(
+                draws,
+                out,
+                num,
+                coder=coder,
+                labels=labels if in_turn else parse_labels(labels, class_names(teacher)),
+                seed=seed,
+                batch_size=batch_size,
+                png=png,
+                report=json_path,
+                overwrite=overwrite,
+                keep_chunks=keep_chunks,
+                progress=True,
+                tell=lambda line: typer.echo(line, err=True),
+                processes=processes,
+            )
+        except (OSError, RuntimeError) as error:
+            # Nothing that was drawn is lost; a traceback would hide the line that says so.
+            reason = error.strerror if isinstance(error, OSError) else None
+            typer.secho(f"error: {reason or error}", fg="red", err=True)
+            raise typer.Exit(1) from error
+    for line in _describe(made, processes.count):
+        typer.echo(line)
+
+
+def _describe(made: Generated, processes: int) -> list[str]:
+    """What was done, in plain words."""
+    if made.report is None:
+        return []
+    report = made.report
+    lines = [f"{report.samples} images: {made.path}"]
+    if made.drawn:
+        lines.append(
+            f"  {made.drawn} of them now, {made.drawn / made.seconds:.3g} a second in "
+            f"{processes} process{'es' * (processes > 1)}"
+        )
+    lines.append(f"  {report.rounds} teacher calls, {report.parallel_efficiency:.2f} steps a round")
+    return lines

@@ -1,0 +1,130 @@
+"""The processes that share a run, as ``torchrun`` starts them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+__all__ = ["Processes"]
+
+#: Longer than one process may have to wait for another's share of a run.
+_TIMEOUT = timedelta(days=7)
+_NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Which of how many processes this is.
+
+    Attributes
+    ----------
+    rank, count : int
+    local_rank : int
+        Among those of this machine: the GPU to use.
+    """
+
+    rank: int = 0
+    count: int = 1
+    local_rank: int = 0
+
+    @classmethod
+    def from_environment(cls) -> Processes:
+        """As ``torchrun`` says in the environment; one process if it says nothing.
+
+        Raises
+        ------
+        ValueError
+            If the environment contradicts itself.
+        """
+        said = {name: os.environ[name] for name in _NAMES if name in os.environ}
+        if "RANK" not in said and "WORLD_SIZE" not in said:
+            return cls()
+        try:
+            rank, count = int(said["RANK"]), int(said["WORLD_SIZE"])
+            local = int(said.get("LOCAL_RANK", 0))
+        except (KeyError, ValueError):
+            rank, count, local = 0, 0, 0
+        if not (0 <= rank < count and local >= 0):
+            raise ValueError(
+                f"RANK, WORLD_SIZE and LOCAL_RANK must be as torchrun sets them, got {said}"
+            )
+        return cls(rank, count, local)
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """Connect to the others while inside."""
+        if self.count == 1 or dist.is_initialized():
+            yield
+            return
+        dist.init_process_group("gloo", timeout=_TIMEOUT)
+        try:
+            yield
+        finally:
+            dist.destroy_process_group()
+
+    def first(self, function: Callable[[], Any]) -> Any:
+        """What a function returns that process 0 alone calls.
+
+        Raises
+        ------
+        ValueError
+            In all processes, if the function raises one.
+        """
+        outcome: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                outcome[0] = function()
+            except ValueError as error:
+                outcome[1] = str(error)
+        if self.count > 1:
+            dist.broadcast_object_list(outcome)
+        if outcome[1] is not None:
+            raise ValueError(outcome[1])
+        return outcome[0]
+
+    def any(self, flags: torch.Tensor) -> torch.Tensor:
+        """Where any process has a flag set.
+
+        Parameters
+        ----------
+        flags : Tensor, shape [R], bool
+
+        Returns
+        -------
+        Tensor, shape [R], bool
+        """
+        if self.count == 1:
+            return flags
+        counts = flags.to(torch.int32)
+        dist.all_reduce(counts)
+        return counts > 0
+
+    def wait(self, look: Callable[[], object], seconds: float = 0.2) -> None:
+        """Wait until all processes are here, calling ``look`` now and then.
+
+        Raises
+        ------
+        RuntimeError
+            If one of them has died.
+        """
+        if self.count == 1:
+            return
+        here = dist.barrier(async_op=True)
+        while not here.is_completed():
+            look()
+            time.sleep(seconds)
+        try:
+            here.wait()
+        except RuntimeError as error:
+            raise RuntimeError(
+                "another process of this run has ended early: what it has drawn is kept, run the "
+                "same command again for the rest"
+            ) from error
