@@ -1,0 +1,251 @@
+"""TensorRT, and TensorRT-RTX, which has nearly the same interface and needs no GPU to build."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from free.engines.built import ANY, BuiltEngine, engine_path, this_gpu
+from free.engines.contract import Contract
+
+__all__ = ["FLAVOURS", "Log", "TensorRTSession", "check_interface", "find_engine", "load_tensorrt"]
+
+#: Modules by the names that we give them, which are those of the extras too.
+FLAVOURS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+
+_ALIGNMENT = 256  # of what a CUDA allocation returns, which kernels may count on
+
+
+def load_tensorrt(flavour: str) -> Any:
+    """The module ``tensorrt`` or ``tensorrt_rtx``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such flavour.
+    ImportError
+        If it is not installed, or its libraries cannot be loaded; names the extra.
+    """
+    if flavour not in FLAVOURS:
+        raise ValueError(f"flavour must be one of {', '.join(FLAVOURS)}, got {flavour!r}")
+    try:
+        trt = importlib.import_module(FLAVOURS[flavour])
+    except (ImportError, OSError) as error:
+        raise ImportError(
+            f"this engine needs {FLAVOURS[flavour]} and its libraries: "
+            f"pip install 'free-dit[{flavour}]' ({error})"
+        ) from error
+    if not hasattr(trt, "Builder"):  # the registry's package without its libraries
+        raise ImportError(
+            f"this engine needs {FLAVOURS[flavour]} with its libraries, got only a stub: "
+            f"pip install 'free-dit[{flavour}]' from NVIDIA's own registry"
+        )
+    return trt
+
+
+class Log:
+    """What TensorRT says of errors, for the message of an exception.
+
+    Attributes
+    ----------
+    logger : ILogger
+        To be given to TensorRT.
+    errors : list of str
+    """
+
+    def __init__(self, trt: Any) -> None:
+        self.errors: list[str] = []
+        keep, worst = self.errors, (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
+
+        def log(_: Any, severity: Any, message: str) -> None:
+            if severity in worst:
+                keep.append(message.strip())
+
+        kind = type("Logger", (trt.ILogger,), {"log": log})
+        self.logger = kind()
+
+    def __str__(self) -> str:
+        return "; ".join(self.errors) or "TensorRT gave no reason"
+
+
+def find_engine(onnx: Path, contract: Contract, flavour: str) -> Path:
+    """The engine that was built from a graph and that this GPU can run.
+
+    Parameters
+    ----------
+    onnx : Path
+        The graph; engines lie beside it.
+    contract : Contract
+    flavour : {"tensorrt", "tensorrt-rtx"}
+
+    Raises
+    ------
+    ImportError
+        If TensorRT is not installed.
+    ValueError
+        If there is none, or it is stale; says why.
+    RuntimeError
+        If there is no GPU.
+    """
+    version = load_tensorrt(flavour).__version__
+    reasons = []
+    for target in (this_gpu()[0], *([ANY] if flavour == "tensorrt-rtx" else [])):
+        path = engine_path(onnx, flavour, target)
+        if not path.is_file():
+            reasons.append(f"there is no {path.name}")
+            continue
+        built = BuiltEngine.read(path)
+        reason = built.misfit() or built.stale(path, contract, version)
+        if reason is None:
+            return path
+        reasons.append(f"of {path.name}, {reason}")
+    raise ValueError(
+        f"{onnx.parent} must hold an engine of {onnx.name} for this GPU, got none: "
+        f"{'; '.join(reasons)}. Build it with free export --to {flavour}"
+    )
+
+
+class TensorRTSession:
+    """An engine on the GPU; inputs and outputs are torch's memory.
+
+    It works on torch's current stream and waits for nothing. On the default stream TensorRT
+    would wait for the whole device, so there it takes a stream of its own, between two events.
+    One thread at a time, and one stream at a time, may use a session.
+
+    Parameters
+    ----------
+    path : str or Path
+        The engine file, with the JSON that was written beside it.
+    contract : Contract
+    device : torch.device or str
+
+    Raises
+    ------
+    ImportError
+        If TensorRT is not installed.
+    ValueError
+        If the device is not a GPU, or the file is not the contract's engine, whole and built
+        for this GPU by this version.
+    RuntimeError
+        If there is no GPU, or TensorRT cannot open the engine on it.
+    """
+
+    def __init__(
+        self, path: str | Path, contract: Contract, device: torch.device | str = "cuda"
+    ) -> None:
+        path = Path(path)
+        if torch.device(device).type != "cuda":
+            raise ValueError(f"device must be cuda for TensorRT, got {device}")
+        built = BuiltEngine.read(path)
+        trt = load_tensorrt(built.flavour)
+        reason = built.stale(path, contract, trt.__version__)
+        if reason is not None:
+            raise ValueError(f"{path} must be an engine of {contract.graph}, but {reason}")
+        this_gpu()  # raises without one
+        self.contract = contract
+        with torch.cuda.device(device):
+            self.device = torch.device("cuda", torch.cuda.current_device())
+            reason = built.misfit()
+            if reason is not None:
+                raise ValueError(f"{path} must be an engine for this GPU, but {reason}")
+            self._log = Log(trt)
+            engine = trt.Runtime(self._log.logger).deserialize_cuda_engine(path.read_bytes())
+            context = None if engine is None else engine.create_execution_context()
+            if context is None:
+                raise RuntimeError(f"{path} could not be opened on {self.device}: {self._log}")
+            self._context: Any = context  # it keeps the engine alive
+            self._own_stream = torch.cuda.Stream()
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        tensors = {
+            name: (engine.get_tensor_dtype(name), tuple(engine.get_tensor_shape(name)))
+            for name in names
+        }
+        check_interface(trt, tensors, contract, path)
+
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run the graph; see :class:`free.engines.session.Session`."""
+        sizes = self.contract.sizes(inputs)
+        for name, value in inputs.items():
+            if value.device != self.device:
+                raise ValueError(
+                    f"{name} of {self.contract.graph} must be on {self.device}, got {value.device}"
+                )
+        with torch.cuda.device(self.device):
+            return self._run(inputs, sizes)
+
+    def _run(self, inputs: Mapping[str, Tensor], sizes: dict[str, int]) -> dict[str, Tensor]:
+        outputs = self.contract.empty_outputs(sizes, self.device)
+        placed = {name: _whole(value) for name, value in inputs.items()}
+        for name, value in placed.items():
+            if not self._context.set_input_shape(name, tuple(value.shape)):
+                self._fail(f"{name} of shape {list(value.shape)} was refused")
+        for name, value in (*placed.items(), *outputs.items()):
+            if not self._context.set_tensor_address(name, value.data_ptr()):
+                self._fail(f"the address of {name} was refused")
+        # torch reuses freed memory in the order of its stream, so nothing need be kept alive.
+        current = torch.cuda.current_stream()
+        stream = current if current.cuda_stream else self._own_stream
+        if stream is not current:
+            stream.wait_stream(current)
+        if not self._context.execute_async_v3(stream.cuda_stream):
+            self._fail("it could not be started")
+        if stream is not current:
+            current.wait_stream(stream)
+        return outputs
+
+    def _fail(self, what: str) -> None:
+        raise RuntimeError(f"{self.contract.graph} failed on {self.device}, {what}: {self._log}")
+
+
+def check_interface(
+    trt: Any,
+    tensors: Mapping[str, tuple[Any, tuple[int, ...]]],
+    contract: Contract,
+    path: str | Path,
+) -> None:
+    """Compare a network's inputs and outputs with what was agreed.
+
+    Parameters
+    ----------
+    trt : module
+    tensors : mapping of str to (DataType, tuple of int)
+        Inputs and outputs by name; -1 is an axis of any size.
+    contract : Contract
+    path : str or Path
+        For the message.
+
+    Raises
+    ------
+    ValueError
+        If one is missing, unexpected, or of another type or shape.
+    """
+    types = {"float32": trt.float32, "int64": trt.int64, "bool": trt.bool}
+    agreed = {
+        spec.name: (types[spec.dtype], spec.shape) for spec in (*contract.inputs, *contract.outputs)
+    }
+    if tensors.keys() != agreed.keys():
+        raise ValueError(
+            f"{path} must be the graph {contract.graph} with {', '.join(agreed)}, got "
+            f"{', '.join(tensors) or 'an empty one'}"
+        )
+    for name, (dtype, shape) in agreed.items():
+        found_dtype, found_shape = tensors[name]
+        fits = len(found_shape) == len(shape) and all(
+            size in (-1, axis) for axis, size in zip(shape, found_shape, strict=True)
+        )
+        if not fits or found_dtype != dtype:
+            raise ValueError(
+                f"{name} in {path} must be {dtype} of shape {list(shape)}, as in the contract "
+                f"of {contract.graph}, got {found_dtype} of {list(found_shape)}"
+            )
+
+
+def _whole(value: Tensor) -> Tensor:
+    """The tensor itself if its memory is contiguous and aligned, else a copy that is."""
+    value = value.contiguous()
+    return value.clone() if value.data_ptr() % _ALIGNMENT else value
