@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -31,6 +32,7 @@ def cached_export(
     sweeps: int | None,
     max_batch: int,
     guided: bool,
+    precision: str = "fp32",
     progress: Callable[[str], object] = lambda graph: None,
 ) -> Path:
     """The folder of a model's graphs in the cache; exported now if it is not there.
@@ -42,8 +44,9 @@ def cached_export(
     of graphs.
     """
     key = hashlib.sha256()
-    settings = [__version__, window, sweeps, max_batch, guided, teacher.config.__dict__]
-    key.update(json.dumps(settings, default=str).encode())
+    config = dataclasses.asdict(teacher.config)
+    settings = [__version__, window, sweeps, max_batch, guided, precision]
+    key.update(json.dumps([*settings, config]).encode())
     for network in (teacher, *([] if drafter is None else [drafter.network])):
         for name, value in network.state_dict().items():
             key.update(name.encode())
@@ -57,6 +60,14 @@ def cached_export(
         else:
             return folder
     export_model(
-        teacher, drafter, folder, window, sweeps, max_batch, guidance=(guided,), progress=progress
+        teacher,
+        drafter,
+        folder,
+        window,
+        sweeps,
+        max_batch,
+        precision,
+        guidance=(guided,),
+        progress=progress,
     )
     return folder

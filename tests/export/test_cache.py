@@ -35,12 +35,12 @@ def test_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_made_once_and_again_when_damaged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("FREE_CACHE", str(tmp_path))
     made = []
-    folder = cached_export(teacher(), None, 2, None, 1, False, made.append)
+    folder = cached_export(teacher(), None, 2, None, 1, False, progress=made.append)
     assert made == ["teacher"]
-    assert cached_export(teacher(), None, 2, None, 1, False, made.append) == folder
+    assert cached_export(teacher(), None, 2, None, 1, False, progress=made.append) == folder
     assert made == ["teacher"]
     (folder / "weights.bin").write_bytes(b"damaged")
-    assert cached_export(teacher(), None, 2, None, 1, False, made.append) == folder
+    assert cached_export(teacher(), None, 2, None, 1, False, progress=made.append) == folder
     assert made == ["teacher"] * 2
     Manifest.read(folder).check_files(folder)
 
@@ -60,6 +60,7 @@ def test_another_model_or_setting_is_another_folder(
         (teacher(), None, 2, 1, 1, False),
         (teacher(), None, 2, None, 2, False),
         (teacher(), None, 2, None, 1, True),
+        (teacher(), None, 2, None, 1, False, "fp16"),
     ]
     folders = [cached_export(*request) for request in requests]
     assert len(set(folders)) == len(requests)

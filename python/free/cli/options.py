@@ -21,6 +21,7 @@ __all__ = [
     "Device",
     "DrafterSource",
     "Dtype",
+    "Engine",
     "Model",
     "Paper",
     "Recycle",
@@ -102,6 +103,15 @@ Dtype = Annotated[
     str, typer.Option(help="float32, bfloat16 or float16: of the networks; states are float32.")
 ]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Engine = Annotated[
+    str,
+    typer.Option(
+        envvar="FREE_ENGINE",
+        help="torch, onnxruntime, tensorrt or tensorrt-rtx: what runs the networks; models are "
+        "exported on first use. auto: ONNX Runtime for embedded models on the CPU where it is "
+        "installed, else torch.",
+    ),
+]
 
 #: The paper's settings, and those of a drafter that recommends none.
 PAPER: dict[str, Any] = {"window": 8, "sweeps": None, "recycle": False}

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from free.autoencoder import LatentCoder, PixelCoder
 from free.cli import options
+from free.cli.engine import choose_engine, put_on_engine
 from free.cli.models import class_names, load_models
 from free.cli.options import (
     bad_input_to_usage_error,
@@ -72,6 +73,7 @@ def sample(
     ] = False,
     device: options.Device = "cpu",
     dtype: options.Dtype = "float32",
+    engine: options.Engine = "auto",
 ) -> None:
     """Draw images by speculative sampling: the plain sampler's law in fewer teacher rounds.
 
@@ -85,6 +87,8 @@ def sample(
 
     `free sample --drafter frozen --compare`
 
+    `free sample --engine onnxruntime --compare`
+
     `free sample --model DiT-XL-2-256x256.pt --vae stabilityai/sd-vae-ft-ema --labels "tench,207"`
     """
     with bad_input_to_usage_error():
@@ -94,17 +98,22 @@ def sample(
             raise ValueError(f"--json must be another file than --out, got {json_path}")
         if json_path is not None:
             check_writable(json_path, "--json")
-        teacher, drafts, coder = load_models(
-            model, drafter, vae, constants, parse_dtype(dtype), parse_device(device)
+        used = choose_engine(engine, model, device, dtype)
+        loaded_as = parse_dtype(dtype if used == "torch" else "float32")  # graphs have their own
+        loaded, drafts, coder = load_models(
+            model, drafter, vae, constants, loaded_as, parse_device(device)
         )
-        chosen = parse_labels(labels, class_names(teacher))
+        chosen = parse_labels(labels, class_names(loaded))
         classes = [label for label in chosen for _ in range(per_label)]
         settings = drafting_settings(drafts.sampling, paper, window, sweeps, recycle)
-        check_request(teacher, classes, seed, None)  # all of them, before the first is drawn
+        check_request(loaded, classes, seed, None)  # all of them, before the first is drawn
         schedule = Schedule.ddpm(steps)
+        teacher, drafting = put_on_engine(
+            used, loaded, drafts, settings, cfg != 1.0, min(batch_size, len(classes)), device, dtype
+        )
         samplers: dict[str, SpeculativeSampler | SequentialSampler] = {
             "free": SpeculativeSampler(
-                teacher, drafts, schedule, cfg_scale=cfg, cfg_channels=cfg_channels, **settings
+                teacher, drafting, schedule, cfg_scale=cfg, cfg_channels=cfg_channels, **settings
             )
         }
         if compare:
@@ -128,7 +137,7 @@ def sample(
 
     typer.echo(
         f"\n{len(classes)} images, {steps} steps, guidance {cfg:g}, "
-        f"batches of {min(batch_size, len(classes))}, {_in_words(settings)}:"
+        f"batches of {min(batch_size, len(classes))}, {_in_words(settings)}, on {used}:"
     )
     for line in _describe(
         {name: report for name, (_, report) in runs.items()},

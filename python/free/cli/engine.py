@@ -1,0 +1,85 @@
+"""Putting a model on the engine that the command line asks for."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import typer
+
+from free.drafters.feature import FeatureDrafter
+from free.drafters.frozen import FrozenDrafter
+from free.engines.load import load_engine
+from free.engines.networks import EngineDrafter, EngineTeacher
+from free.models.checkpoints import EMBEDDED
+from free.models.dit import DiT
+
+__all__ = ["ENGINES", "choose_engine", "put_on_engine"]
+
+_PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+ENGINES = ("auto", "torch", "onnxruntime", "tensorrt", "tensorrt-rtx")
+
+
+def choose_engine(engine: str, model: str, device: str, dtype: str) -> str:
+    """What ``auto`` stands for: ONNX Runtime for embedded models in float32 on the CPU, where it
+    is installed; there it is the fastest measured. Else torch.
+
+    Raises
+    ------
+    ValueError
+        If there is no such engine.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"--engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    if engine != "auto":
+        return engine
+    if model not in EMBEDDED or (device, dtype) != ("cpu", "float32"):
+        return "torch"
+    modules = ("onnx", "onnxruntime", "onnxscript")
+    installed = all(importlib.util.find_spec(name) is not None for name in modules)
+    return "onnxruntime" if installed else "torch"
+
+
+def put_on_engine(
+    engine: str,
+    teacher: DiT,
+    drafter: FeatureDrafter | FrozenDrafter,
+    settings: dict[str, Any],
+    guided: bool,
+    max_batch: int,
+    device: str,
+    dtype: str,
+) -> tuple[DiT | EngineTeacher, FeatureDrafter | EngineDrafter | FrozenDrafter]:
+    """Teacher and drafter on ``engine``; exported now, unless they were before.
+
+    Parameters
+    ----------
+    engine : str
+        From :func:`choose_engine`.
+    teacher : DiT
+    drafter : FeatureDrafter or FrozenDrafter
+    settings : dict
+        ``window`` and ``sweeps``.
+    guided : bool
+    max_batch : int
+    device : str
+    dtype : {"float32", "float16", "bfloat16"}
+        Precision of the graphs' products.
+    """
+    if engine == "torch":
+        return teacher, drafter
+    from free.export.cache import cached_export
+
+    trained = drafter if isinstance(drafter, FeatureDrafter) and settings["window"] > 1 else None
+    folder = cached_export(
+        teacher,
+        trained,
+        settings["window"],
+        settings["sweeps"] if trained is not None else None,
+        max_batch,
+        guided,
+        _PRECISIONS[dtype],
+        lambda graph: typer.echo(f"exporting {graph} for {engine}, once ...", err=True),
+    )
+    on_engine, own = load_engine(folder, engine, device)
+    return on_engine, drafter if trained is None else own
