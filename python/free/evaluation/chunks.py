@@ -88,7 +88,8 @@ class ChunkFolder:
         """
         path = self.file(chunk)
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            # Opened here: numpy leaves a file open that turns out to be no archive.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 images, labels = archive["arr_0"], archive["arr_1"]
                 report = Report(**json.loads(archive["report"].tobytes()))
         except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
