@@ -143,9 +143,15 @@ def export_model(
             versions={"free": __version__, "torch": torch.__version__, "opset": str(OPSET)},
         )
         manifest.write(made)
+        before = Path(scratch) / "before"
         if folder.exists():
-            folder.rename(Path(scratch) / "before")
-        made.rename(folder)
+            folder.rename(before)
+        try:
+            made.rename(folder)
+        except OSError:
+            if before.exists():
+                before.rename(folder)
+            raise
     return manifest
 
 

@@ -184,7 +184,8 @@ SPOILERS: dict[str, Callable[[Path], object]] = {
 def test_files_that_are_no_graph(folder: Path, contract: Contract, spoil: str) -> None:
     SPOILERS[spoil](folder / "teacher.onnx")
     with pytest.raises(
-        ValueError, match="teacher.onnx must be an ONNX graph with its weights beside it, got .+"
+        ValueError,
+        match="teacher.onnx must be an ONNX graph with its weights beside it that .+, got .+",
     ):
         OnnxSession(folder / "teacher.onnx", contract)
 

@@ -9,15 +9,18 @@ import typer
 
 from free.drafters.feature import FeatureDrafter
 from free.drafters.frozen import FrozenDrafter
+from free.engines.load import ENGINES as ON_FOLDERS
 from free.engines.load import load_engine
+from free.engines.manifest import Manifest
 from free.engines.networks import EngineDrafter, EngineTeacher
+from free.engines.tensorrt import FLAVOURS
 from free.models.checkpoints import EMBEDDED
 from free.models.dit import DiT
 
 __all__ = ["ENGINES", "choose_engine", "put_on_engine"]
 
 _PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
-ENGINES = ("auto", "torch", "onnxruntime", "tensorrt", "tensorrt-rtx")
+ENGINES = ("auto", "torch", *ON_FOLDERS)
 
 
 def choose_engine(engine: str, model: str, device: str, dtype: str) -> str:
@@ -81,5 +84,11 @@ def put_on_engine(
         _PRECISIONS[dtype],
         lambda graph: typer.echo(f"exporting {graph} for {engine}, once ...", err=True),
     )
+    if engine in FLAVOURS:
+        from free.export.tensorrt import load_or_build
+
+        for graph in Manifest.read(folder).graphs.values():
+            typer.echo(f"building {graph.file} for {engine}, unless it was before ...", err=True)
+            load_or_build(folder / graph.file, graph.contract, flavour=engine)
     on_engine, own = load_engine(folder, engine, device)
     return on_engine, drafter if trained is None else own

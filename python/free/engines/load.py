@@ -11,9 +11,12 @@ from free.engines.manifest import Manifest
 from free.engines.networks import EngineDrafter, EngineTeacher, on_engine
 from free.engines.onnx import OnnxSession
 from free.engines.session import Session
+from free.engines.tensorrt import FLAVOURS, TensorRTSession, find_engine
 from free.models.dit import DiTConfig
 
-__all__ = ["load_engine"]
+__all__ = ["ENGINES", "load_engine"]
+
+ENGINES = ("onnxruntime", "onnxruntime-tensorrt", *FLAVOURS)
 
 
 def load_engine(
@@ -28,7 +31,9 @@ def load_engine(
     ----------
     folder : str or Path
     engine : {"onnxruntime", "onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx"}
+        The last two run what ``free export --to`` built for this GPU.
     device : {"cpu", "cuda"}
+        Only ``onnxruntime`` has both.
     threads : int, optional
         Of the CPU; default as many as torch uses.
 
@@ -63,4 +68,12 @@ def _opener(engine: str, device: str, threads: int | None) -> Callable[[Path, Co
         raise ValueError(f"device must be cpu or cuda, got {device!r}")
     if engine == "onnxruntime":
         return lambda path, contract: OnnxSession(path, contract, device, threads)
-    raise ValueError(f"engine must be onnxruntime, got {engine!r}")
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    if device != "cuda":
+        raise ValueError(f"device must be cuda for {engine}, got {device!r}")
+    if engine == "onnxruntime-tensorrt":
+        return lambda path, contract: OnnxSession(path, contract, "tensorrt", threads)
+    return lambda path, contract: TensorRTSession(
+        find_engine(path, contract, engine), contract, device
+    )

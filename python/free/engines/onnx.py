@@ -88,8 +88,11 @@ class OnnxSession:
         try:
             self._session = ort.InferenceSession(str(path), options, providers=[name])
         except Exception as error:  # onnxruntime's own types have no common base
+            if "out of memory" in str(error).lower() or "failed to allocate" in str(error).lower():
+                raise RuntimeError(f"{path} does not fit into memory: {_first(error)}") from error
             raise ValueError(
-                f"{path} must be an ONNX graph with its weights beside it, got {_first(error)}"
+                f"{path} must be an ONNX graph with its weights beside it that {name} can run, "
+                f"got {_first(error)}"
             ) from error
         if name not in self._session.get_providers():
             raise RuntimeError(
