@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from free import DiT, DiTConfig, DrafterNet
@@ -81,3 +82,14 @@ def test_bad_input(bundle: Path, tmp_path: Path, arguments: list[object], messag
     assert code == 2
     assert message in text.replace("│ ", "")
     assert not (tmp_path / "e").exists()
+
+
+def test_an_engine_for_the_gpu_that_is_not_there(bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    code, text = run("--model", bundle, "--out", tmp_path / "e", "--window", 1, "--guidance",
+                     "none", "--no-check", "--to", "tensorrt-rtx")  # fmt: skip
+    assert code == 2
+    assert "error: target must be named without a GPU" in text
+    assert (tmp_path / "e" / "manifest.json").is_file()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -17,7 +19,7 @@ from free.engines.tensorrt import FLAVOURS
 from free.models.checkpoints import EMBEDDED
 from free.models.dit import DiT
 
-__all__ = ["ENGINES", "choose_engine", "put_on_engine"]
+__all__ = ["ENGINES", "choose_engine", "put_on_engine", "unavailable_to_usage_error"]
 
 _PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 ENGINES = ("auto", "torch", *ON_FOLDERS)
@@ -84,11 +86,21 @@ def put_on_engine(
         _PRECISIONS[dtype],
         lambda graph: typer.echo(f"exporting {graph} for {engine}, once ...", err=True),
     )
-    if engine in FLAVOURS:
-        from free.export.tensorrt import load_or_build
+    with unavailable_to_usage_error():
+        if engine in FLAVOURS:
+            from free.export.tensorrt import load_or_build
 
-        for graph in Manifest.read(folder).graphs.values():
-            typer.echo(f"building {graph.file} for {engine}, unless it was before ...", err=True)
-            load_or_build(folder / graph.file, graph.contract, flavour=engine)
-    on_engine, own = load_engine(folder, engine, device)
+            for graph in Manifest.read(folder).graphs.values():
+                typer.echo(f"building {graph.file} for {engine}, if need be ...", err=True)
+                load_or_build(folder / graph.file, graph.contract, flavour=engine)
+        on_engine, own = load_engine(folder, engine, device)
     return on_engine, drafter if trained is None else own
+
+
+@contextmanager
+def unavailable_to_usage_error() -> Iterator[None]:
+    """An engine that cannot be had on this machine is the caller's to know, in one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from free.cli.engine import unavailable_to_usage_error
 from free.cli.options import bad_input_to_usage_error
 from free.drafters.feature import FeatureDrafter
 from free.drafters.frozen import FrozenDrafter
@@ -100,7 +101,8 @@ def export(
         if check:
             _check(out, manifest, teacher, trained, check_images)
         if to != "onnx":
-            _build(out, manifest, to, target)
+            with unavailable_to_usage_error():
+                _build(out, manifest, to, target)
 
 
 def _check(
