@@ -213,7 +213,9 @@ def _profile(contract: Contract) -> dict[str, list[tuple[int, ...]]]:
 
 
 def _why(parser: Any) -> str:
-    """All of a parser's errors, in one line."""
-    errors = [parser.get_error(i) for i in range(parser.num_errors)]
-    lines = [" ".join(error.desc().split()) for error in errors]
+    """All of a parser's errors, in one line, with the nodes that they are about."""
+    lines = []
+    for error in (parser.get_error(i) for i in range(parser.num_errors)):
+        where = f"{error.node_operator()} {error.node_name()}".strip()
+        lines.append(" ".join(f"{where}: {error.desc()}".removeprefix(": ").split()))
     return "; ".join(lines) or "no reason from TensorRT"
