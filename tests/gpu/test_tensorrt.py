@@ -1,0 +1,86 @@
+"""TensorRT on a GPU: what engines compute, and samplers that run on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from free import Schedule, SequentialSampler, SpeculativeSampler
+from free.engines.built import this_gpu
+from free.engines.networks import EngineDrafter, on_engine
+from free.engines.tensorrt import FLAVOURS, TensorRTSession, load_tensorrt
+from free.export.tensorrt import TARGETS, build_engine
+from tests.exports import Export, close
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+SCHEDULE = Schedule.ddpm(40, beta_end=4e-3)
+LABELS = [0, 7, 14]
+
+
+@pytest.fixture(params=FLAVOURS)
+def flavour(request: pytest.FixtureRequest) -> str:
+    try:
+        load_tensorrt(request.param)
+    except ImportError as error:
+        pytest.skip(str(error))
+    if request.param == "tensorrt-rtx" and this_gpu()[0] not in TARGETS:
+        pytest.skip(f"tensorrt-rtx does not build for {this_gpu()[0]}")
+    return str(request.param)
+
+
+def opened(export: Export, flavour: str, folder: Path) -> dict[str, TensorRTSession]:
+    sessions = {}
+    for name, entry in export.manifest.graphs.items():
+        path = folder / f"{name}.engine"
+        build_engine(export.folder / entry.file, entry.contract, flavour=flavour, path=path)
+        sessions[name] = TensorRTSession(path, entry.contract)
+    return sessions
+
+
+@pytest.mark.parametrize("exported", ["guided", "plain"])
+@pytest.mark.parametrize("stream", ["default", "own"])
+def test_engines_compute_what_onnx_runtime_does(
+    request: pytest.FixtureRequest, tmp_path: Path, flavour: str, exported: str, stream: str
+) -> None:
+    export: Export = request.getfixturevalue(f"{exported}_export")
+    chosen = torch.cuda.Stream() if stream == "own" else torch.cuda.default_stream()
+    for name, session in opened(export, flavour, tmp_path).items():
+        reference = export.session(name)
+        kept = []
+        with torch.cuda.stream(chosen):
+            for sizes in session.contract.corners():
+                inputs = session.contract.sample_inputs(sizes)
+                got = session.run({key: value.cuda() for key, value in inputs.items()})
+                kept.append((got, reference.run(inputs)))
+        torch.cuda.synchronize()
+        for got, expected in kept:  # a later call does not write into them
+            for key, value in expected.items():
+                close(got[key].cpu(), value, 1e-4)
+
+
+def test_samplers_decide_as_on_onnx_runtime(
+    guided_export: Export, tmp_path: Path, flavour: str
+) -> None:
+    manifest = guided_export.manifest
+    config = guided_export.teacher.config
+    on_cpu = {name: guided_export.session(name) for name in manifest.graphs}
+    results = []
+    for sessions in (on_cpu, opened(guided_export, flavour, tmp_path)):
+        teacher, drafter = on_engine(
+            dict(sessions), config, manifest.window, manifest.sweeps, manifest.sampling
+        )
+        assert isinstance(drafter, EngineDrafter)
+        for sampler in (
+            SpeculativeSampler(
+                teacher, drafter, SCHEDULE, 3, sweeps=2, recycle="response", cfg_scale=1.8
+            ),
+            SequentialSampler(teacher, SCHEDULE, 1.8),
+        ):
+            results.append(sampler.sample(LABELS, 3))
+    for cpu, gpu in zip(results[:2], results[2:], strict=True):
+        assert gpu.samples.is_cuda
+        assert gpu.report.rounds == cpu.report.rounds
+        close(gpu.samples.cpu(), cpu.samples, 1e-3)
