@@ -102,7 +102,9 @@ def test_info() -> None:
     assert "free-dit" in RUN.invoke(app, ["info"]).output
 
 
-@pytest.mark.parametrize("command", ["sample", "info", "train-teacher", "train-drafter"])
+@pytest.mark.parametrize(
+    "command", ["sample", "generate", "info", "train-teacher", "train-drafter"]
+)
 def test_help_has_an_example(command: str) -> None:
     result = RUN.invoke(app, [command, "--help"])
     assert result.exit_code == 0

@@ -316,6 +316,43 @@ def test_two_runs_at_once_are_refused(tmp_path: Path, whole: Path) -> None:
     assert out.read_bytes() == whole.read_bytes()
 
 
+def test_a_run_that_is_refused_changes_nothing(tmp_path: Path) -> None:
+    """Not even where the one at work has not kept a chunk yet."""
+    out, write = tmp_path / "x.npz", chunks.ChunkFolder.write
+    manifest = tmp_path / "x.npz.chunks" / "manifest.json"
+
+    def write_late(*arguments: Any) -> None:
+        before = manifest.read_text()
+        with pytest.raises(ValueError, match="out must not be in the making by another process"):
+            draw(out, num=7)
+        assert manifest.read_text() == before
+        write(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks.ChunkFolder, "write", write_late)
+        draw(out)
+
+
+def test_a_chunk_comes_too_late(tmp_path: Path) -> None:
+    """Its run has been ended by others: it must not bring the folder back."""
+    _interrupt(tmp_path / "x.npz", 1)
+    folder = chunks.ChunkFolder(
+        tmp_path / "x.npz.chunks", make_plan(sampler().teacher, NUM, "random", 0, BATCH), (8, 8, 1)
+    )
+    content = folder.read(0)
+    folder.remove()
+    with pytest.raises(RuntimeError, match="x.npz.chunks is gone: another process has ended"):
+        folder.write(1, content)
+    assert not list(tmp_path.iterdir())
+
+
+def test_beside_a_complete_archive_anothers_chunks_stay(tmp_path: Path, whole: Path) -> None:
+    out = shutil.copy(whole, tmp_path / "x.npz")
+    _interrupt(out, 1, num=11, overwrite=True)
+    assert draw(out).drawn == 0
+    assert draw(out, num=11, overwrite=True).drawn == 11 - BATCH
+
+
 def test_folders_of_others_are_not_taken(tmp_path: Path) -> None:
     (tmp_path / "png").mkdir()
     (tmp_path / "png" / "cat.png").write_text("")
@@ -326,7 +363,7 @@ def test_folders_of_others_are_not_taken(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"out must be new or without such files, got .* chunk-1"):
         draw(tmp_path / "y.npz")
     (tmp_path / "z.npz.chunks").write_text("")
-    with pytest.raises(ValueError, match=r"out must be a folder, got the file .*z.npz.chunks"):
+    with pytest.raises(ValueError, match=r"out must have room for .*, got the file .*z.npz.chunks"):
         draw(tmp_path / "z.npz")
     np.savez(tmp_path / "a.npz", np.zeros(3))
     with pytest.raises(ValueError, match="out must be new .* with a file of another origin"):

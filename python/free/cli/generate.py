@@ -83,7 +83,7 @@ def generate(
     --------
     `free generate --num 1000 --out samples.npz`
 
-    `torchrun --nproc-per-node 4 -m free generate --model DiT-XL-2-256x256.pt
+    `torchrun --nproc-per-node 4 -m -- free generate --model DiT-XL-2-256x256.pt
     --vae stabilityai/sd-vae-ft-ema --cfg 1.5 --cfg-channels 3 --device cuda --out samples.npz`
     """
     with bad_input_to_usage_error():
@@ -132,7 +132,7 @@ def generate(
                 tell=lambda line: typer.echo(line, err=True),
                 processes=processes,
             )
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, FloatingPointError) as error:
             # Nothing that was drawn is lost; a traceback would hide the line that says so.
             reason = error.strerror if isinstance(error, OSError) else None
             typer.secho(f"error: {reason or error}", fg="red", err=True)

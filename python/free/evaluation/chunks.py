@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import json
+import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,15 +122,25 @@ class ChunkFolder:
         for path in self.path.glob(".chunk-*"):
             path.unlink(missing_ok=True)
 
+    def remove(self) -> None:
+        """Remove the folder; the manifest after the chunks, lest they be nobody's."""
+        for path in self.path.glob("chunk-*"):
+            path.unlink()
+        shutil.rmtree(self.path)
+
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs out. The lock goes with the process, however that ends.
+        """Make the folder, and keep other runs out. The lock goes with the process, however that
+        ends.
 
         Raises
         ------
         ValueError
             If another process has it.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"out must have room for a folder beside it, got the file {self.path}")
+        self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / "lock").open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

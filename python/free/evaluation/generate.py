@@ -24,7 +24,7 @@ from tqdm import tqdm
 from free.autoencoder import LatentCoder, PixelCoder
 from free.evaluation.archive import Member, read_note, read_rows, write_npz
 from free.evaluation.chunks import Chunk, ChunkFolder, write_pngs
-from free.evaluation.manifest import claim, describe_run, differences, parse
+from free.evaluation.manifest import claim, describe_run, differences, parse, read_manifest
 from free.evaluation.plan import Plan, make_plan
 from free.evaluation.processes import Processes
 from free.files import check_writable, write_json
@@ -143,8 +143,11 @@ def generate(
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(processes.joined())
-        if other := differences(settings, processes.first(lambda: settings)):
-            raise ValueError(f"processes must have the same settings, got one with {other}")
+        other = differences(settings, processes.first(lambda: settings))
+        if processes.any(torch.tensor([other != ""])):
+            raise ValueError(
+                f"processes must all have the same settings, got {other or 'others than here'}"
+            )
 
         def prepare() -> bool:
             check_writable(out, "out")
@@ -153,17 +156,17 @@ def generate(
             complete = _is_complete(out, settings) and not overwrite
             if out.exists() and not complete and not overwrite:
                 raise ValueError(_whose(out, settings))
+            if not complete:
+                stack.enter_context(folder.locked())
+                claim(folder.path, settings, "chunk-*", "out")
+                folder.sweep()
             if png is not None:
                 _claim_pictures(png, settings)
-            if not complete or folder.path.is_dir():
-                claim(folder.path, settings, "chunk-*", "out")
-                stack.enter_context(folder.locked())
-                folder.sweep()
             return complete
 
         if processes.first(prepare):
             if processes.rank == 0:
-                _finish_complete(out, folder, png, keep_chunks)
+                _finish_complete(out, folder, png, settings, keep_chunks)
                 tell(f"{out} is complete: nothing to draw (overwrite draws it anew)")
             return Generated(out, None, 0, 0.0)
 
@@ -190,7 +193,7 @@ def generate(
             write_json(report, record)
         partial.replace(out)  # last: when it is there, all is
         if not keep_chunks:
-            shutil.rmtree(folder.path)
+            folder.remove()
         return Generated(out, merged, drawn, seconds)
 
 
@@ -292,15 +295,19 @@ def _claim_pictures(png: Path, settings: dict[str, Any]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _finish_complete(out: Path, folder: ChunkFolder, png: Path | None, keep_chunks: bool) -> None:
+def _finish_complete(
+    out: Path, folder: ChunkFolder, png: Path | None, settings: dict[str, Any], keep_chunks: bool
+) -> None:
     """What may be missing although the archive is there: pictures, and the end of tidying."""
     if png is not None:
         start = 0
         for images in read_rows(out, "arr_0", _ROWS):
             write_pngs(png, start, images)
             start += len(images)
-    if folder.path.is_dir() and not keep_chunks:
-        shutil.rmtree(folder.path)
+    if not keep_chunks and read_manifest(folder.path) == settings:
+        # Another process may be replacing the archive; then the folder is its own.
+        with contextlib.suppress(ValueError), folder.locked():
+            folder.remove()
 
 
 def _join(folder: ChunkFolder, settings: dict[str, Any]) -> tuple[Path, Report]:

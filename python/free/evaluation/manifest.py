@@ -19,7 +19,7 @@ from free.models.guidance import Guidance
 from free.sampler import SequentialSampler, SpeculativeSampler
 from free.version import __version__
 
-__all__ = ["MANIFEST", "claim", "describe_run", "differences", "parse"]
+__all__ = ["MANIFEST", "claim", "describe_run", "differences", "parse", "read_manifest"]
 
 #: Name of the file that says whose a folder is.
 MANIFEST = "manifest.json"
@@ -140,6 +140,14 @@ def parse(text: str) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The settings of the run whose folder it is, or None if it does not say."""
+    try:
+        return parse((folder / MANIFEST).read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return None
+
+
 def claim(folder: Path, settings: dict[str, Any], pattern: str, argument: str) -> None:
     """Make a folder this run's, or find that it is.
 
@@ -149,8 +157,8 @@ def claim(folder: Path, settings: dict[str, Any], pattern: str, argument: str) -
         Created if it is missing.
     settings : dict
     pattern : str
-        Of the files that the run puts there. A folder that has such files and does not say whose
-        they are is not taken.
+        Of the files that the run puts there. A folder that has such files, and does not say that
+        they are this run's, is not taken.
     argument : str
         What errors say about whose folder it is.
 
@@ -160,19 +168,19 @@ def claim(folder: Path, settings: dict[str, Any], pattern: str, argument: str) -
         If it is another run's; says what differs.
     """
     path = folder / MANIFEST
-    if path.is_file():
-        there = parse(path.read_text(encoding="utf-8", errors="replace"))
-        other = "a damaged manifest" if there is None else differences(there, settings)
-        if other:
-            raise ValueError(
-                f"{argument} must be of a run with the same settings, got {folder} with {other}; "
-                "remove it, or choose another name"
-            )
-        return
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{argument} must be a folder, got the file {folder}")
-    if folder.is_dir() and (found := next(folder.glob(pattern), None)) is not None:
+    if (found := next(folder.glob(pattern), None)) is None:
+        write_json(path, settings)
+        return
+    if not path.is_file():
         raise ValueError(
             f"{argument} must be new or without such files, got {folder} with {found.name}"
         )
-    write_json(path, settings)
+    there = read_manifest(folder)
+    other = "a damaged manifest" if there is None else differences(there, settings)
+    if other:
+        raise ValueError(
+            f"{argument} must be of a run with the same settings, got {folder} with {other}; "
+            "remove it, or choose another name"
+        )

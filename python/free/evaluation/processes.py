@@ -77,6 +77,8 @@ class Processes:
         ------
         ValueError
             In all processes, if the function raises one.
+        RuntimeError
+            If another process has died.
         """
         outcome: list[Any] = [None, None]
         if self.rank == 0:
@@ -85,7 +87,8 @@ class Processes:
             except ValueError as error:
                 outcome[1] = str(error)
         if self.count > 1:
-            dist.broadcast_object_list(outcome)
+            with _deaths_named():
+                dist.broadcast_object_list(outcome)
         if outcome[1] is not None:
             raise ValueError(outcome[1])
         return outcome[0]
@@ -100,11 +103,17 @@ class Processes:
         Returns
         -------
         Tensor, shape [R], bool
+
+        Raises
+        ------
+        RuntimeError
+            If another process has died.
         """
         if self.count == 1:
             return flags
         counts = flags.to(torch.int32)
-        dist.all_reduce(counts)
+        with _deaths_named():
+            dist.all_reduce(counts)
         return counts > 0
 
     def wait(self, look: Callable[[], object], seconds: float = 0.2) -> None:
@@ -113,18 +122,25 @@ class Processes:
         Raises
         ------
         RuntimeError
-            If one of them has died.
+            If another process has died.
         """
         if self.count == 1:
             return
-        here = dist.barrier(async_op=True)
-        while not here.is_completed():
-            look()
-            time.sleep(seconds)
-        try:
+        with _deaths_named():
+            here = dist.barrier(async_op=True)
+            while not here.is_completed():
+                look()
+                time.sleep(seconds)
             here.wait()
-        except RuntimeError as error:
-            raise RuntimeError(
-                "another process of this run has ended early: what it has drawn is kept, run the "
-                "same command again for the rest"
-            ) from error
+
+
+@contextmanager
+def _deaths_named() -> Iterator[None]:
+    """Say what it means that a connection is closed."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RuntimeError(
+            "another process of this run has ended early: what it has drawn is kept, run the same "
+            "command again for the rest"
+        ) from error
