@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from free import DiT, DrafterNet
@@ -151,6 +152,17 @@ def test_the_plain_sampler(bundle: Path, tmp_path: Path) -> None:
     assert code == 0, text
     with np.load(out) as archive:
         assert set(archive["arr_1"].tolist()) == {2}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_each_process_has_its_own_gpu(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("RANK", "5"), ("WORLD_SIZE", "8"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    code, text = _generate(bundle, tmp_path / "x.npz", "--device", "cuda")
+    assert code == 2
+    assert "--device must be one that this machine has, got 'cuda:1'" in text
 
 
 def test_a_full_disk_is_one_line(

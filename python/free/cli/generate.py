@@ -96,6 +96,9 @@ def generate(
         processes = Processes.from_environment()
         if device == "cuda" and processes.count > 1:
             device = f"cuda:{processes.local_rank}"
+        place = parse_device(device)
+        if place.index is not None:
+            torch.cuda.set_device(place)
         torch.set_num_threads(threads)
         teacher, drafts, coder = load_models(
             model,
@@ -103,7 +106,7 @@ def generate(
             vae,
             constants,
             parse_dtype(dtype),
-            parse_device(device),
+            place,
         )
         schedule = Schedule.ddpm(steps)
         draws: SpeculativeSampler | SequentialSampler
