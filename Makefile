@@ -4,10 +4,11 @@
 # make lint        formatting, types, and a build with warnings as errors
 #
 # Each sets up .venv by itself, with the versions of constraints.txt, and installs the package anew
-# when its sources have changed. FREE_CUDA=ON|OFF overrides AUTO.
+# when its sources have changed. FREE_CUDA=ON|OFF overrides AUTO, JOBS=1 the tests' two processes.
 
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 NVCC := $(shell command -v nvcc 2>/dev/null)
@@ -20,7 +21,7 @@ SOURCES := CMakeLists.txt pyproject.toml constraints.txt LICENSE NOTICE README.m
 .DELETE_ON_ERROR:
 
 test: package $(VENV)/.tools
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-slow: package $(VENV)/.tools
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m pytest -m slow -s $(PYTEST_ARGS)
