@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from free import (
+    DiT,
+    DiTConfig,
     FrozenDrafter,
     Schedule,
     SequentialSampler,
@@ -16,7 +18,7 @@ from free import (
     TeacherOutput,
     load_pretrained,
 )
-from tests.networks import CallableDrafter, MixtureTeacher
+from tests.networks import CallableDrafter, MixtureTeacher, randomized
 
 TEACHER = MixtureTeacher(4)
 POOR = CallableDrafter(MixtureTeacher(4, shift=0.15))
@@ -371,3 +373,21 @@ def test_non_finite_teacher_is_named(kind: str) -> None:
     message = r"teacher returned a non-finite eps at step \[9.*\] for sample \[1\]"
     with pytest.raises(FloatingPointError, match=message):
         sampler.sample([0, 1, 0], shape=(4,))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_response_measured_too_large_does_not_blow_up(seed: int) -> None:
+    # Random weights: from one discarded state to the next, eps changes by any amount.
+    teacher = randomized(DiT(DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3)), seed)
+    sampler = SpeculativeSampler(
+        teacher,
+        "frozen",
+        Schedule.ddpm(24),
+        window=16,
+        cfg_scale=1.5,
+        sweeps=1,
+        recycle="response",
+    )
+    samples, report = sampler.sample([0, 1], seed=seed)
+    assert torch.isfinite(samples).all()
+    assert report.rounds > 1

@@ -128,7 +128,8 @@ def draft_window(
     window = _Window(drafter, prediction, x, k, y, past, noise)
     x_old, said = past.rows.x[past.row[:, 1 : P + 1]], window.guess[:, 1:].clone()
     corrects = source == CONTROL_VARIATE
-    window.slope = torch.where(from_source & (source == RESPONSE)[:, None], response[:, None], 0.0)
+    follows = response[:, None].clamp(min=0.0).minimum(prediction.largest_response(window.k))
+    window.slope = torch.where(from_source & (source == RESPONSE)[:, None], follows, 0.0)
     settled = said - _like(window.slope, said) * x_old  # less the control variate's correction
     window.intercept = settled.clone()
     # Response and reuse do without the drafter.
@@ -164,7 +165,7 @@ def draft_window(
         window.roll(first, end)
     candidates = None
     if compare:
-        followed = said + _like(response, said) * (window.states[:, :P] - x_old)
+        followed = said + _like(follows, said) * (window.states[:, :P] - x_old)
         by_drafter = change + (window.guess[:, :-1] if window.anchored else 0.0)
         candidates = torch.stack([followed, said + change - change_old, said, by_drafter])
     means = window.mean[:, 1:].contiguous()

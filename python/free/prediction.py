@@ -69,6 +69,16 @@ class Prediction(NamedTuple):
         eps = eps.float().contiguous()
         return eps if self.signal is None else image_from_eps(x, eps, self.signal[k])
 
+    def largest_response(self, k: Tensor) -> Tensor:
+        """By how much a guess can follow its state, at most, like ``k``; the least is 0.
+
+        Between an x0 that stays and an eps that stays lies every denoiser of Gaussian data. A
+        larger response, as a few noisy transitions may suggest, would blow up along a window.
+        """
+        if self.signal is not None:
+            return 1.0 / self.signal[k]
+        return self.a[k] / self.b[k].abs()
+
     def mean(self, k: Tensor, x: Tensor, guess: Tensor) -> Tensor:
         """Mean of transition ``k [R]`` from ``x [R, ...]`` given ``guess [R, ...]``."""
         axes = [-1] + [1] * (x.dim() - 1)
