@@ -245,6 +245,12 @@ def _assert_round_trip(pipe: FreePipeline, folder: Path) -> FreePipeline:
     return again
 
 
+def test_guided_channels_are_an_argument_too(tmp_path: Path) -> None:
+    FreePipeline(tiny_dit(), tiny_vae(), cfg_channels=3).save_pretrained(tmp_path / "saved")
+    assert FreePipeline.from_pretrained(tmp_path / "saved").cfg_channels == 3
+    assert FreePipeline.from_pretrained(tmp_path / "saved", cfg_channels=2).cfg_channels == 2
+
+
 def test_save_and_load(tmp_path: Path) -> None:
     pipe = FreePipeline(
         tiny_dit(), tiny_vae(scaling_factor=0.3), id2label={0: "a, b", 5: "c"}, cfg_channels=3

@@ -42,6 +42,20 @@ def test_window_of_one_is_the_sequential_sampler(cfg_scale: float) -> None:
     torch.testing.assert_close(recycled.samples, one.samples, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("window", [1, 4])
+def test_guidance_asks_with_the_label_and_with_the_null_label(window: int) -> None:
+    asked = []
+
+    class Listening(MixtureTeacher):
+        def __call__(self, x, t, y):
+            asked.append(y)
+            return super().__call__(x, t, y)
+
+    SpeculativeSampler(Listening(4), POOR, SCHEDULE, window, cfg_scale=2.0).sample([1], 0)
+    assert all(torch.equal(y[0::2], torch.ones_like(y[0::2])) for y in asked)
+    assert all(torch.equal(y[1::2], torch.full_like(y[1::2], TEACHER.null_label)) for y in asked)
+
+
 def test_recycling_shares_its_noise_with_the_sequential_sampler() -> None:
     """A transition has one noise there too: while drafts stand, both samplers go the same way."""
     perfect = _sampler(8, CallableDrafter(TEACHER), recycle=True).sample([0, 1], 3)
