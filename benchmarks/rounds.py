@@ -1,4 +1,4 @@
-"""Rounds and acceptance of the speculative sampler, by window and way of drafting.
+"""Rounds and acceptance of the speculative sampler, by window, way of drafting and verifier.
 
     python benchmarks/rounds.py --json benchmarks/results/rounds.json --plot docs/rounds.png
     python benchmarks/rounds.py --steps 1000 --windows 32 --ways paper,response
@@ -26,12 +26,13 @@ from free.report import Report
 
 
 class Way(NamedTuple):
-    """A way of drafting: label in tables, which drafter, ``sweeps`` and ``recycle``."""
+    """A way of drafting: label in tables, which drafter, ``sweeps``, ``recycle``, ``verifier``."""
 
     label: str
     drafter: str
     sweeps: int | None
     recycle: bool | str
+    verifier: str = "reflection"
 
 
 WAYS = {
@@ -44,7 +45,10 @@ WAYS = {
     "best": Way("1 sweep, recycled: best so far", "trained", 1, True),
     "sweeps2": Way("2 sweeps, recycled: response", "trained", 2, "response"),
     "sweeps3": Way("3 sweeps, recycled: response", "trained", 3, "response"),
+    "paper-block": Way("autoregression, block", "trained", None, False, "block"),
+    "sweep-block": Way("1 sweep, block", "trained", 1, False, "block"),
     "frozen": Way("no training", "image", 1, False),
+    "frozen-block": Way("no training, block", "image", 1, False, "block"),
     "frozen-reuse": Way("no training, recycled: reuse", "image", 1, "reuse"),
     "frozen-response": Way("no training, recycled: response", "image", 1, "response"),
     "eps": Way("eps kept (De Bortoli et al.)", "eps", 1, False),
@@ -76,6 +80,7 @@ def measure(
         options.cfg,
         sweeps=way.sweeps,
         recycle=way.recycle,
+        verifier=way.verifier,
     )
     labels = torch.arange(options.images) % teacher.num_classes
     report = sampler.sample(labels, seed=0, progress=progress).report

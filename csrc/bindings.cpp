@@ -17,11 +17,16 @@ namespace py = pybind11;
 namespace free_dit {
 namespace {
 
-cpu::Verifier verifier_of(const std::string& name) {
-  if (name == "reflection") {
-    return cpu::Verifier::kReflection;
+Verifier verifier_of(const std::string& name) {
+  std::string expected;
+  int index = 0;
+  for (const char* known : kVerifierNames) {
+    if (name == known) {
+      return static_cast<Verifier>(index);
+    }
+    expected += (index++ == 0 ? "'" : ", '") + std::string(known) + "'";
   }
-  throw py::value_error("verifier: expected 'reflection', got '" + name + "'");
+  throw py::value_error("verifier: expected one of " + expected + ", got '" + name + "'");
 }
 
 std::string at(std::int64_t sample, std::int64_t transition) {
@@ -91,7 +96,7 @@ void verify_window(const std::string& verifier, py::handle states, py::handle dr
       Array("accepted", accepted).require_shape({batch}).int32(),
       Array("log_ratio", log_ratio).require_shape({batch, width - 1}).float32(),
   };
-  const cpu::Verifier rule = verifier_of(verifier);
+  const Verifier rule = verifier_of(verifier);
   check_values(window);
   const py::gil_scoped_release unlocked;
   cpu::verify_window(window, rule);

@@ -90,9 +90,10 @@ def test_values_out_of_range() -> None:
         verify(uniforms=WINDOW.uniforms + 1)
 
 
-@pytest.mark.parametrize("verifier", ["block", "", "Reflection"])
+@pytest.mark.parametrize("verifier", ["blocks", "", "Reflection"])
 def test_unknown_verifier(verifier: str) -> None:
-    with pytest.raises(ValueError, match=f"^verifier: expected 'reflection', got '{verifier}'$"):
+    expected = f"^verifier: expected one of 'reflection', 'block', got '{verifier}'$"
+    with pytest.raises(ValueError, match=expected):
         verify(verifier)
 
 

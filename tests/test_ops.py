@@ -347,11 +347,11 @@ def test_uniforms_out_of_range(value: float) -> None:
         verify_window(**bad(uniforms=uniforms))
 
 
-def test_unknown_verifier() -> None:
-    with pytest.raises(ValueError, match="^verifier: expected one of 'reflection', got 'block'$"):
-        verify_window(*GOOD, verifier="block")
-    with pytest.raises(ValueError, match="^verifier: expected 'reflection', got 'block'$"):
-        reference.verify_window(*GOOD, verifier="block")
+@BOTH
+def test_unknown_verifier(verify: Any) -> None:
+    expected = "^verifier: expected one of 'reflection', 'block', got 'blocks'$"
+    with pytest.raises(ValueError, match=expected):
+        verify(*GOOD, verifier="blocks")
 
 
 # --- the build ---------------------------------------------------------------------------------

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "free/verifier.h"
+
 // One copy of a hot loop per instruction set, chosen when the module is loaded. The loops fix their
 // own order of operations, so that every copy gives the same bits.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
@@ -13,8 +15,6 @@
 #endif
 
 namespace free_dit::cpu {
-
-enum class Verifier { kReflection };
 
 struct Window {
   std::int64_t batch;  // B

@@ -5,8 +5,9 @@
 #include <limits>
 
 #include "cpu/kernels.h"
-#include "free/coupling.h"
+#include "free/outcome.h"
 #include "free/transition.h"
+#include "free/verifier.h"
 
 namespace free_dit::cpu {
 namespace {
@@ -58,11 +59,45 @@ FREE_SIMD_CLONES void reduce(const float* x_hat, const float* m_hat, const float
   *sums = total;
 }
 
+// <x, m_hat - m>, in the same order.
+FREE_SIMD_CLONES void project(const float* x, const float* m_hat, const float* m, std::int64_t size,
+                              double* sum) {
+  Double8 dot[2] = {};
+  std::int64_t i = 0;
+  for (; i + kBlock <= size; i += kBlock) {
+    for (int half = 0; half < 2; ++half) {
+      Float8 z, h, t;
+      std::memcpy(&z, x + i + 8 * half, sizeof z);
+      std::memcpy(&h, m_hat + i + 8 * half, sizeof h);
+      std::memcpy(&t, m + i + 8 * half, sizeof t);
+      dot[half] += __builtin_convertvector(z, Double8) * __builtin_convertvector(h - t, Double8);
+    }
+  }
+  const Double8 dots = dot[0] + dot[1];
+  double total = 0.0;
+  for (int lane = 0; lane < 8; ++lane) {
+    total += dots[lane];
+  }
+  for (; i < size; ++i) {
+    total += static_cast<double>(x[i]) * static_cast<double>(m_hat[i] - m[i]);
+  }
+  *sum = total;
+}
+
 FREE_SIMD_CLONES void add_scaled(const float* mean, float sigma, const float* noise,
                                  std::int64_t size, float* state) {
 #pragma omp simd
   for (std::int64_t i = 0; i < size; ++i) {
     state[i] = mean[i] + sigma * noise[i];
+  }
+}
+
+FREE_SIMD_CLONES void add_shifted_noise(const float* m, float sigma, const float* noise,
+                                        const float* m_hat, float shift_factor, std::int64_t size,
+                                        float* state) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < size; ++i) {
+    state[i] = m[i] + (sigma * noise[i] + shift_factor * (m_hat[i] - m[i]));
   }
 }
 
@@ -105,31 +140,39 @@ Sample sample_of(const Window& w, std::int64_t b) {
           w.size};
 }
 
-Outcome decide(const Sample& s, int drafts, Verifier verifier) {
-  const auto examine = [&s](int j) {
+// Reduces a transition when it is asked for: reflection never reads the rows behind a rejection.
+struct Transitions {
+  const Sample& sample;
+
+  Transition examine(int j) const {
     Sums sums;
-    reduce(s.x_hat(j), s.m_hat(j), s.m(j), s.size, &sums);
-    return Transition{sums.noise_dot_shift, sums.shift_sq, s.sigma[j]};
-  };
-  switch (verifier) {
-    case Verifier::kReflection:
-      break;
+    reduce(sample.x_hat(j), sample.m_hat(j), sample.m(j), sample.size, &sums);
+    return {sums.noise_dot_shift, sums.shift_sq, sample.sigma[j]};
   }
-  return decide_reflection(drafts, examine, s.sigma, s.uniforms, s.log_ratio);
-}
+
+  double fresh_noise_dot_shift(int j) const {
+    double sum;
+    project(sample.noise, sample.m_hat(j), sample.m(j), sample.size, &sum);
+    return sum;
+  }
+};
 
 void write(const Sample& s, const Outcome& outcome) {
   const int j = outcome.accepted;
+  const float shift_factor = static_cast<float>(outcome.shift_factor);
   switch (outcome.noise) {
     case Noise::kNone:
       std::copy_n(s.m(j), s.size, s.state);
       break;
     case Noise::kFresh:
-      add_scaled(s.m(j), s.sigma[j], s.noise, s.size, s.state);
+      if (shift_factor == 0.0f) {
+        add_scaled(s.m(j), s.sigma[j], s.noise, s.size, s.state);
+      } else {
+        add_shifted_noise(s.m(j), s.sigma[j], s.noise, s.m_hat(j), shift_factor, s.size, s.state);
+      }
       break;
     case Noise::kDraft:
-      add_draft_noise(s.m(j), s.x_hat(j), s.m_hat(j), static_cast<float>(outcome.shift_factor),
-                      s.size, s.state);
+      add_draft_noise(s.m(j), s.x_hat(j), s.m_hat(j), shift_factor, s.size, s.state);
       break;
   }
 }
@@ -142,7 +185,8 @@ void verify_window(const Window& w, Verifier verifier) {
   for (std::int64_t b = 0; b < w.batch; ++b) {
     const Sample sample = sample_of(w, b);
     std::fill_n(sample.log_ratio, w.width - 1, std::numeric_limits<float>::quiet_NaN());
-    const Outcome outcome = decide(sample, w.length[b] - 1, verifier);
+    const Outcome outcome = decide(verifier, w.length[b] - 1, Transitions{sample}, sample.sigma,
+                                   sample.uniforms, sample.log_ratio);
     write(sample, outcome);
     w.accepted[b] = outcome.accepted;
     w.advance[b] = outcome.accepted + 1;

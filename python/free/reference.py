@@ -11,10 +11,11 @@ import math
 import torch
 from torch import Tensor
 
+from free.verifiers import DECISIONS, Transitions
+
 __all__ = ["philox4x32", "philox_normal", "philox_uniform", "roll_window", "verify_window"]
 
 _WORD = 0xFFFFFFFF
-_SAME_MEAN = 1e-10
 
 
 def verify_window(
@@ -27,49 +28,47 @@ def verify_window(
     noise: Tensor,
     verifier: str = "reflection",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Keep the drafts that the target's law allows and repair the first that it does not.
+    """Keep the drafts that the target's law allows and repair the next transition.
 
     Parameters and results are those of :func:`free.ops.verify_window`.
     """
-    if verifier != "reflection":
-        raise ValueError(f"verifier: expected 'reflection', got {verifier!r}")
+    if verifier not in DECISIONS:
+        expected = ", ".join(map(repr, DECISIONS))
+        raise ValueError(f"verifier: expected one of {expected}, got {verifier!r}")
     batch, width = states.shape[:2]
     drafts = width - 1
     x_hat, m_hat, m = states.flatten(2)[:, 1:], draft_means.flatten(2), target_means.flatten(2)
+    fresh = noise.reshape(batch, -1)
     sample = torch.arange(batch, device=states.device)
 
-    # Reduce: <sigma z, sigma Delta> and |sigma Delta|^2. Unscaled and in float64, where the
-    # products of float32 differences are exact and neither overflow nor underflow.
+    # Reduce. Unscaled and in float64, where the products of float32 differences are exact and
+    # neither overflow nor underflow.
     drawn, shift = x_hat - m_hat, m_hat - m[:, :drafts]
     wide = shift.double()
-    noise_dot_shift = torch.linalg.vecdot(drawn.double(), wide)
-    shift_sq = torch.linalg.vecdot(wide, wide)
+    seen = Transitions(
+        torch.linalg.vecdot(drawn.double(), wide),
+        torch.linalg.vecdot(wide, wide),
+        torch.linalg.vecdot(fresh.double()[:, None], wide),
+        sigma[:, :drafts].double(),
+        torch.arange(drafts, device=states.device) < length[:, None] - 1,
+    )
 
-    # Decide.
-    real = torch.arange(drafts, device=states.device) < length[:, None] - 1
-    variance = sigma[:, :drafts].double().square()
-    ratio = -(noise_dot_shift + 0.5 * shift_sq) / variance
-    ratio = torch.where(variance == 0, torch.where(shift_sq == 0, 0.0, -math.inf), ratio)
-    finite = torch.isfinite(noise_dot_shift) & torch.isfinite(shift_sq)
-    ratio = torch.where(finite, ratio, math.nan)
-    same = shift_sq <= _SAME_MEAN**2 * variance
-    accepts = real & finite & (same | (torch.log1p(-uniforms.double()) <= ratio))
-    accepted = accepts.cumprod(1).sum(1)
-    rejected = accepted < length - 1
-    examined = real & (torch.arange(drafts, device=states.device) <= accepted[:, None])
-    log_ratio = torch.where(examined, ratio, math.nan).float()
+    outcome = DECISIONS[verifier](seen, uniforms.double())
 
-    # Write: m + sigma (z - 2 <z, e> e) for a rejected draft, else m + sigma noise.
+    # Write.
+    accepted = outcome.accepted
     mean = m[sample, accepted]
     scale = sigma[sample, accepted, None]
-    state = torch.where(scale > 0, mean + scale * noise.reshape(batch, -1), mean)
+    change = scale * fresh
     if drafts:
         j = accepted.clamp(max=drafts - 1)
-        factor = (-2.0 * noise_dot_shift / shift_sq)[sample, j, None].float()
-        reflected = mean + (drawn[sample, j] + factor * shift[sample, j])
-        state = torch.where(rejected[:, None] & (scale > 0), reflected, state)
+        change = torch.where(outcome.keeps_noise[:, None], drawn[sample, j], change)
+        factor = outcome.shift_factor.float()[:, None]
+        # Where the factor is 0 nothing is read: there may be no draft, or one that is not finite.
+        change = change + torch.where(factor == 0, 0.0, factor * shift[sample, j])
+    state = torch.where(scale > 0, mean + change, mean)
     accepted = accepted.int()
-    return state.view(noise.shape), accepted + 1, accepted, log_ratio
+    return state.view(noise.shape), accepted + 1, accepted, outcome.log_ratio.float()
 
 
 def roll_window(

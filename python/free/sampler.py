@@ -27,6 +27,7 @@ from free.report import Recorder, Report
 from free.request import check_request
 from free.schedule import Schedule, Table
 from free.sources import SOURCES, SourceRecord, evidence
+from free.verifiers import LOOKING_AHEAD
 from free.window import window_lengths
 
 __all__ = ["Observer", "SamplingResult", "SequentialSampler", "SpeculativeSampler"]
@@ -115,8 +116,8 @@ class SpeculativeSampler:
     """Draws from the plain sampler's law in fewer rounds (supplement, section B).
 
     A round drafts ``window - 1`` states, evaluates the teacher on them and on the current
-    state in one call, keeps the longest prefix that reflection maximal coupling accepts and
-    repairs the first failure. It advances each sample by 1 to ``window`` transitions. What each
+    state in one call, keeps the longest prefix that the verifier accepts and repairs the next
+    transition. It advances each sample by 1 to ``window`` transitions. What each
     part of a round may look at, so that the law stays the teacher's, is said where it is made:
     ``drafting``, ``recycling``, ``sources``, ``ops.verify_window``.
 
@@ -135,14 +136,17 @@ class SpeculativeSampler:
         Classifier-free guidance; 1 is none. Otherwise the teacher needs ``null_label``.
     cfg_channels : int or None
         How many leading channels are guided; None for all, 3 for the original DiT's figures.
-    verifier : {"reflection"}
+    verifier : {"reflection", "block"}
+        Whether drafts are judged one by one or together (:func:`free.ops.verify_window`). The
+        latter keeps more of a window, but what is behind a rejection cannot be recycled.
     sweeps : int or None
         How a window is drafted: in this many drafter calls, each for the whole window, or, with
         None, in one call for each state (autoregression, the paper's way).
     recycle : bool or {"response", "control_variate", "reuse", "drafter"}
         Whether what the teacher said behind a rejection guides the next draft of the same
         transitions, and how (:mod:`free.sources`); True chooses by what has proved best. A
-        transition then has one noise, however often it is drafted.
+        transition then has one noise, however often it is drafted. Needs a verifier that stops at
+        the first rejection.
 
     Raises
     ------
@@ -193,6 +197,11 @@ class SpeculativeSampler:
             raise ValueError(
                 f"recycle must be True, False or one of {', '.join(map(repr, SOURCES))}, "
                 f"got {recycle!r}"
+            )
+        if recycle is not False and verifier in LOOKING_AHEAD:
+            raise ValueError(
+                f"recycle must be False with verifier {verifier!r}, whose decisions look at later "
+                f"drafts, so that their noise must not be used again; got {recycle!r}"
             )
         self.teacher = teacher
         self.drafter: Drafter | None = drafter

@@ -1,0 +1,27 @@
+"""Checked entry points to the compiled kernels, registered as torch custom ops.
+
+On the CPU the compiled core runs; tensors on other devices take the torch twins of
+:mod:`free.reference`. The ops are ``torch.ops.free.verify_window``, ``roll_window``,
+``philox_normal`` and ``philox_uniform``; they carry fake implementations, so that graphs which
+contain them can be traced, and no gradients.
+"""
+
+from __future__ import annotations
+
+from free.ops.build import build_info, cuda_devices
+from free.ops.philox import philox_normal, philox_uniform
+from free.ops.roll import Rolled, roll_window
+from free.ops.verify import VERIFIERS, Verified, check_verifier, verify_window
+
+__all__ = [
+    "VERIFIERS",
+    "Rolled",
+    "Verified",
+    "build_info",
+    "check_verifier",
+    "cuda_devices",
+    "philox_normal",
+    "philox_uniform",
+    "roll_window",
+    "verify_window",
+]

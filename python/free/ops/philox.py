@@ -1,0 +1,75 @@
+"""Counter-based random rows; :mod:`free.random` is the door to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.dlpack import to_dlpack
+
+# After torch, so that one OpenMP runtime serves both.
+from free import _C, reference
+from free.ops.register import check_tensor, register
+
+__all__ = ["philox_normal", "philox_uniform"]
+
+_DRAWS = "Tensor seeds, Tensor transition, Tensor round, int purpose, SymInt size"
+
+
+def philox_normal(
+    seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int
+) -> Tensor:
+    """Counter-based standard normals: float32 ``[R, size]``. See :func:`free.random.normal`.
+
+    ``seeds``, ``transition`` and ``round`` are int64 ``[R]``, the last two in ``0 .. 2**32 - 1``.
+    """
+    _check_draws(seeds, transition, round, purpose, size)
+    drawn: Tensor = torch.ops.free.philox_normal(seeds, transition, round, purpose, size)
+    return drawn
+
+
+def philox_uniform(
+    seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int
+) -> Tensor:
+    """Counter-based uniforms in [0, 1): float32 ``[R, size]``. See :func:`free.random.uniform`.
+
+    ``seeds``, ``transition`` and ``round`` are int64 ``[R]``, the last two in ``0 .. 2**32 - 1``.
+    """
+    _check_draws(seeds, transition, round, purpose, size)
+    drawn: Tensor = torch.ops.free.philox_uniform(seeds, transition, round, purpose, size)
+    return drawn
+
+
+def _check_draws(seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int) -> None:
+    check_tensor("seeds", seeds, torch.int64)
+    if seeds.dim() != 1:
+        raise ValueError(f"seeds: expected shape [R], got {list(seeds.shape)}")
+    check_tensor("transition", transition, torch.int64, seeds.shape, seeds.device)
+    check_tensor("round", round, torch.int64, seeds.shape, seeds.device)
+    if not 0 <= purpose < 2**32:
+        raise ValueError(f"purpose: expected a value in 0..4294967295, got {purpose}")
+    if size < 1:
+        raise ValueError(f"size: expected at least 1, got {size}")
+
+
+def _philox_cpu(fill: Callable[..., None], *arguments: Any) -> Tensor:
+    seeds, transition, round, purpose, size = arguments
+    out = torch.empty(len(seeds), size)
+    fill(to_dlpack(seeds), to_dlpack(transition), to_dlpack(round), purpose, to_dlpack(out))
+    return out
+
+
+def _philox_fake(
+    seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int
+) -> Tensor:
+    return seeds.new_empty((seeds.shape[0], size), dtype=torch.float32)
+
+
+for _name_of, _fill, _twin in (
+    ("philox_normal", _C.philox_normal, reference.philox_normal),
+    ("philox_uniform", _C.philox_uniform, reference.philox_uniform),
+):
+    register(f"{_name_of}({_DRAWS}) -> Tensor", partial(_philox_cpu, _fill), _twin, _philox_fake)

@@ -1,0 +1,60 @@
+"""What the ops share: the checks of a tensor, and the registration with torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["check_tensor", "register"]
+
+_library = torch.library.Library("free", "DEF")
+
+
+def check_tensor(
+    name: str,
+    tensor: Tensor,
+    dtype: torch.dtype,
+    shape: tuple[int, ...] | None = None,
+    device: torch.device | None = None,
+) -> None:
+    """Raise unless ``tensor`` is a contiguous tensor of this dtype, shape and device.
+
+    Raises
+    ------
+    TypeError
+        For what is no tensor, or one of another dtype.
+    ValueError
+        For another shape or device, and for gaps in memory.
+    """
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
+    if tensor.dtype is not dtype:
+        raise TypeError(f"{name}: expected {_name(dtype)}, got {_name(tensor.dtype)}")
+    if shape is not None and tensor.shape != shape:
+        raise ValueError(f"{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
+    if device is not None and tensor.device != device:
+        raise ValueError(f"{name}: expected a tensor on {device}, got one on {tensor.device}")
+    if not tensor.is_contiguous():
+        raise ValueError(
+            f"{name}: expected a contiguous tensor, got strides {list(tensor.stride())}"
+        )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def register(
+    schema: str, cpu: Callable[..., Any], twin: Callable[..., Any], fake: Callable[..., Any]
+) -> None:
+    """Define ``torch.ops.free.<schema>``: compiled on the CPU, the twin elsewhere."""
+    name = schema.partition("(")[0]
+    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _library.impl(name, cpu, "CPU")
+    _library.impl(name, twin, "CompositeExplicitAutograd")
+    # No gradients: the op does not record itself, instead of warning in a backward pass.
+    _library.impl(name, torch.library.fallthrough_kernel, "Autograd")
+    torch.library.register_fake(f"free::{name}", fake, lib=_library)

@@ -1,0 +1,202 @@
+"""The decide phase of :func:`free.reference.verify_window`, a function for each verifier.
+
+Draft N(m_hat, sigma^2 I) and target N(m, sigma^2 I) share their variance, so a verifier sees two
+sums of each transition, one uniform, and the projection of the fresh noise (docs/verification.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "DECISIONS",
+    "LOOKING_AHEAD",
+    "Outcome",
+    "Transitions",
+    "decide_block",
+    "decide_reflection",
+]
+
+_SAME_MEAN = 1e-10
+_DISJOINT = 100.0
+_CLOSE_MEANS = 1e-3
+
+
+class Transitions(NamedTuple):
+    """What is known of the drafted transitions of a batch.
+
+    Attributes
+    ----------
+    noise_dot_shift : Tensor, shape [B, W - 1], float64
+        ``<x_hat - m_hat, m_hat - m> = sigma^2 <z, Delta>``.
+    shift_sq : Tensor, shape [B, W - 1], float64
+        ``|m_hat - m|^2 = sigma^2 |Delta|^2``.
+    fresh_noise_dot_shift : Tensor, shape [B, W - 1], float64
+        ``<noise, m_hat - m>``, the noise that is not the draft's.
+    sigma : Tensor, shape [B, W - 1], float64
+    real : Tensor, shape [B, W - 1], bool
+        Whether there is a draft; what else is said of the others means nothing.
+    """
+
+    noise_dot_shift: Tensor
+    shift_sq: Tensor
+    fresh_noise_dot_shift: Tensor
+    sigma: Tensor
+    real: Tensor
+
+    @property
+    def finite(self) -> Tensor:
+        """Whether state and means are."""
+        return torch.isfinite(self.noise_dot_shift) & torch.isfinite(self.shift_sq)
+
+    @property
+    def same(self) -> Tensor:
+        """``|Delta| <= 1e-10``; for sigma = 0, the means are equal."""
+        return self.shift_sq <= _SAME_MEAN**2 * self.sigma.square()
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """``log q(x_hat) / p(x_hat)``; NaN where an input is not finite."""
+        ratio = -(self.noise_dot_shift + 0.5 * self.shift_sq) / self.sigma.square()
+        certain = torch.where(self.shift_sq == 0, 0.0, -math.inf)
+        ratio = torch.where(self.sigma == 0, certain, ratio)
+        return torch.where(self.finite, ratio, math.nan)
+
+
+class Outcome(NamedTuple):
+    """What becomes of each sample, with ``j = accepted``:
+    ``state = m_j + sigma_j noise + shift_factor (m_hat_j - m_j)``.
+
+    Attributes
+    ----------
+    accepted : Tensor, shape [B], int64
+    keeps_noise : Tensor, shape [B], bool
+        The noise is the draft's own, instead of the fresh one.
+    shift_factor : Tensor, shape [B], float64
+    log_ratio : Tensor, shape [B, W - 1], float64
+        NaN where the draft was not examined.
+    """
+
+    accepted: Tensor
+    keeps_noise: Tensor
+    shift_factor: Tensor
+    log_ratio: Tensor
+
+
+def decide_reflection(t: Transitions, uniforms: Tensor) -> Outcome:
+    """Reflection maximal coupling, up to the first rejection; ``uniforms [B, W - 1]`` float64."""
+    ratio = t.log_ratio
+    accepts = t.real & t.finite & (t.same | (torch.log1p(-uniforms) <= ratio))
+    accepted = accepts.cumprod(1).sum(1)
+    rejected = accepted < t.real.sum(1)
+    examined = t.real & (torch.arange(t.real.shape[1], device=ratio.device) <= accepted[:, None])
+    mirror = _at(-2.0 * t.noise_dot_shift / t.shift_sq, accepted)
+    return Outcome(
+        accepted,
+        rejected,
+        torch.where(rejected, mirror, 0.0),
+        torch.where(examined, ratio, math.nan),
+    )
+
+
+def decide_block(t: Transitions, uniforms: Tensor) -> Outcome:
+    """Block verification, all drafts together; ``uniforms [B, W - 1]`` float64."""
+    batch, drafts = t.real.shape
+    ratio = t.log_ratio
+    delta = t.shift_sq.sqrt() / t.sigma
+    disjoint = ~t.finite | (~t.same & ~(delta <= _DISJOINT))
+    overlaps = t.finite & ~t.same & ~disjoint
+    delta = torch.where(overlaps, delta, 1.0)  # elsewhere not looked at
+    log_p = ratio.new_zeros(batch)
+    shares = [log_p]
+    accepted = torch.zeros_like(log_p, dtype=torch.int64)
+    for j in range(drafts):
+        if j > 0:
+            mass = residual_tail(log_p, delta[:, j], residual_start(log_p, delta[:, j]))
+            mass = torch.where(overlaps[:, j], mass, torch.where(t.same[:, j], 0.0, log_p.exp()))
+            stop = torch.where(log_p == 0, 1.0, mass / (mass - torch.expm1(log_p)))
+            accepted = torch.where(t.real[:, j] & (uniforms[:, j - 1] < stop), j, accepted)
+        factor = torch.where(t.same[:, j], 0.0, ratio[:, j])
+        factor = torch.where(disjoint[:, j], -math.inf, factor)
+        log_p = torch.where(t.real[:, j], (log_p + factor).clamp(max=0.0), log_p)
+        shares.append(log_p)
+    last = t.real.sum(1)
+    all_stand = (last == 0) | (_at(uniforms, last - 1) < log_p.exp())
+    accepted = torch.where(all_stand, last, accepted)
+
+    share = torch.stack(shares, 1).gather(1, accepted[:, None])[:, 0]
+    delta = _at(delta, accepted)
+    along = -_at(t.fresh_noise_dot_shift / t.shift_sq.sqrt(), accepted)
+    s = residual_quantile(share, delta, torch.special.ndtr(along))
+    repaired = ~all_stand & _at(overlaps, accepted)
+    return Outcome(
+        accepted,
+        torch.zeros_like(all_stand),
+        torch.where(repaired, (delta + along - s) / delta, 0.0),
+        torch.where(t.real, ratio, math.nan),
+    )
+
+
+def residual_start(log_share: Tensor, delta: Tensor) -> Tensor:
+    """``c``, from where on ``exp(log_share) phi(s - delta) > phi(s)``."""
+    return 0.5 * delta - log_share / delta
+
+
+def residual_tail(log_share: Tensor, delta: Tensor, s: Tensor) -> Tensor:
+    """Mass of ``(exp(log_share) phi(s - delta) - phi(s))_+`` beyond ``s >= c``; all float64."""
+    tail = log_share.exp() * torch.special.ndtr(delta - s) - torch.special.ndtr(-s)
+    # phi(s) times the difference of Mills ratios, where the tails agree in most of their digits.
+    excess = torch.expm1(delta * (s - residual_start(log_share, delta)))
+    middle = s - 0.5 * delta
+    descent = torch.where(middle > 26.0, _far_descent(middle), 1.0 - middle * _mills(middle))
+    close = torch.exp(-0.5 * s * s) / math.sqrt(2 * math.pi)
+    close = close * (excess * _mills(s - delta) + delta * descent)
+    tail = torch.where(delta < _CLOSE_MEANS, close, tail.clamp(min=0.0))
+    return torch.where(s < 38.0 + delta, tail, 0.0)
+
+
+def residual_quantile(log_share: Tensor, delta: Tensor, u: Tensor) -> Tensor:
+    """The ``s`` beyond which the share ``u`` of that mass lies, all ``[B]`` float64."""
+    low = residual_start(log_share, delta)
+    goal = u * residual_tail(log_share, delta, low)
+    high = torch.maximum(low, delta) + 12.0
+    grid = torch.linspace(0, 1, 129, dtype=low.dtype, device=low.device)
+    for _ in range(6):  # each is 7 bisections
+        s = low[:, None] + (high - low)[:, None] * grid
+        tail = residual_tail(log_share[:, None], delta[:, None], s)
+        cell = ((tail > goal[:, None]).sum(1) - 1).clamp(0, 127)[:, None]
+        low, high = s.gather(1, cell)[:, 0], s.gather(1, cell + 1)[:, 0]
+    return 0.5 * (low + high)
+
+
+def _mills(x: Tensor) -> Tensor:
+    """Upper tail over density of N(0, 1)."""
+    return math.sqrt(math.pi / 2) * torch.special.erfcx(x / math.sqrt(2))
+
+
+def _far_descent(x: Tensor) -> Tensor:
+    """``1 - x _mills(x)`` far out, by its asymptotic series."""
+    r = 1 / (x * x)
+    return r * (1 - r * (3 - r * (15 - r * 105)))
+
+
+def _at(column: Tensor, j: Tensor) -> Tensor:
+    """``column [B, W - 1]`` at transition ``j [B]``; something else where there is none."""
+    if column.shape[1] == 0:
+        return column.new_zeros(len(column))
+    return column.gather(1, j.clamp(0, column.shape[1] - 1)[:, None])[:, 0]
+
+
+#: By name; a new one needs its function in csrc/include/free/ as well.
+DECISIONS: dict[str, Callable[[Transitions, Tensor], Outcome]] = {
+    "reflection": decide_reflection,
+    "block": decide_block,
+}
+
+#: Those whose decision depends on drafts behind the ones that stand.
+LOOKING_AHEAD = frozenset({"block"})
