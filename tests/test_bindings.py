@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.dlpack import to_dlpack
 
-from free import _C
+from free import _C, ops
 from tests.windows import random_window
 
 WINDOW = random_window(2, 4, (3, 5))
@@ -92,8 +92,10 @@ def test_values_out_of_range() -> None:
 
 @pytest.mark.parametrize("verifier", ["blocks", "", "Reflection"])
 def test_unknown_verifier(verifier: str) -> None:
-    expected = f"^verifier: expected one of 'reflection', 'block', got '{verifier}'$"
-    with pytest.raises(ValueError, match=expected):
+    expected = ", ".join(map(repr, ops.VERIFIERS))
+    with pytest.raises(
+        ValueError, match=f"^verifier: expected one of {expected}, got '{verifier}'$"
+    ):
         verify(verifier)
 
 

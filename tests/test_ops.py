@@ -13,6 +13,8 @@ from free import ops, reference
 from free.ops import Verified, verify_window
 from tests.windows import Window, random_window, spoil_beyond_length
 
+EVERY = pytest.mark.parametrize("verifier", ops.VERIFIERS)
+
 # --- agreement with the twin -------------------------------------------------------------------
 
 
@@ -27,10 +29,13 @@ def assert_same(actual: Verified, expected: tuple[Tensor, ...]) -> None:
 @pytest.mark.parametrize("delta", [0.0, 0.1, 1.0, 5.0])
 @pytest.mark.parametrize("shape", [(1,), (7,), (16,), (3, 5, 7), (1, 28, 28), (4, 32, 32)])
 @pytest.mark.parametrize(("batch", "width"), [(1, 1), (1, 8), (5, 2), (9, 5)])
-def test_agrees_with_twin(batch: int, width: int, shape: tuple[int, ...], delta: float) -> None:
+@EVERY
+def test_agrees_with_twin(
+    verifier: str, batch: int, width: int, shape: tuple[int, ...], delta: float
+) -> None:
     window = random_window(batch, width, shape, delta=delta, ragged=True, seed=width)
-    verified = verify_window(*window)
-    assert_same(verified, reference.verify_window(*window))
+    verified = verify_window(*window, verifier)
+    assert_same(verified, reference.verify_window(*window, verifier))
     assert verified.state.shape == (batch, *shape)
     assert verified.log_ratio.shape == (batch, width - 1)
     assert verified.advance.dtype == verified.accepted.dtype == torch.int32
@@ -71,25 +76,28 @@ def test_reflection_reverses_the_component_along_the_shift_only() -> None:
 # --- invariance --------------------------------------------------------------------------------
 
 
-def test_result_does_not_depend_on_the_batch() -> None:
+@EVERY
+def test_result_does_not_depend_on_the_batch(verifier: str) -> None:
     window = random_window(17, 6, (3, 9, 11), delta=0.5, ragged=True)
     order = torch.randperm(17)
-    together = verify_window(*window)
-    for name, value in zip(Verified._fields, verify_window(*window.rows(order)), strict=True):
+    together = verify_window(*window, verifier)
+    reordered = verify_window(*window.rows(order), verifier)
+    for name, value in zip(Verified._fields, reordered, strict=True):
         torch.testing.assert_close(
             value, getattr(together, name)[order], rtol=0, atol=0, equal_nan=True
         )
     for b in range(17):
-        alone = verify_window(*window.rows(torch.tensor([b])))
+        alone = verify_window(*window.rows(torch.tensor([b])), verifier)
         assert torch.equal(alone.state[0], together.state[b])
 
 
-def test_result_does_not_depend_on_the_number_of_threads() -> None:
+@EVERY
+def test_result_does_not_depend_on_the_number_of_threads(verifier: str) -> None:
     window = random_window(70, 4, (4096,), delta=0.5)  # above the size where threads start
-    single = verify_window(*window)
+    single = verify_window(*window, verifier)
     torch.set_num_threads(2)
     try:
-        several = verify_window(*window)
+        several = verify_window(*window, verifier)
     finally:
         torch.set_num_threads(1)
     assert torch.equal(single.state, several.state)
@@ -97,12 +105,13 @@ def test_result_does_not_depend_on_the_number_of_threads() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0])
-def test_entries_beyond_length_are_ignored(value: float) -> None:
+@EVERY
+def test_entries_beyond_length_are_ignored(verifier: str, value: float) -> None:
     window = random_window(12, 6, (10,), delta=0.7, ragged=True)
     spoiled = spoil_beyond_length(window, value)
-    clean = verify_window(*window)
-    assert_same(verify_window(*spoiled), clean)
-    assert_same(Verified(*reference.verify_window(*spoiled)), clean)
+    clean = verify_window(*window, verifier)
+    assert_same(verify_window(*spoiled, verifier), clean)
+    assert_same(Verified(*reference.verify_window(*spoiled, verifier)), clean)
     assert bool(clean.state.isfinite().all())
 
 
@@ -207,14 +216,15 @@ def test_deterministic_last_transition_is_the_mean(verify: Any) -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("where", ["states", "draft_means", "target_means"])
 @pytest.mark.parametrize("sigma", [0.5, 0.0])
+@EVERY
 def test_non_finite_input_is_never_accepted(
-    verify: Any, where: str, bad: float, sigma: float
+    verifier: str, verify: Any, where: str, bad: float, sigma: float
 ) -> None:
     window = random_window(2, 4, (6,), delta=0.0)
     window.sigma[1, 2] = sigma
     window.uniforms[:] = 1 - 2**-24
     getattr(window, where)[1, 3 if where == "states" else 2, 4] = bad
-    _, advance, accepted, log_ratio = verify(*window)
+    _, advance, accepted, log_ratio = verify(*window, verifier)
     assert accepted.tolist() == [3, 2]
     assert advance.tolist() == [4, 3]
     assert log_ratio[1].isnan().tolist() == [False, False, True]
@@ -234,7 +244,9 @@ def test_unexamined_log_ratios_are_nan() -> None:
 def test_ops_are_well_formed_custom_ops() -> None:
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     window = random_window(2, 3, (4,))
-    torch.library.opcheck(torch.ops.free.verify_window, (*window, "reflection"), test_utils=checks)
+    for verifier in ops.VERIFIERS:
+        given = (*window, verifier)
+        torch.library.opcheck(torch.ops.free.verify_window, given, test_utils=checks)
     row = torch.arange(3)
     for op in (torch.ops.free.philox_normal, torch.ops.free.philox_uniform):
         torch.library.opcheck(op, (row, row, row, 1, 5), test_utils=checks)

@@ -350,6 +350,12 @@ def test_bad_requests_are_refused(kind: str, request_: dict, message: str) -> No
         ({"window": True}, "window must be an integer >= 1, got True"),
         ({"window": 2.5}, "window must be an integer >= 1, got 2.5"),
         ({"verifier": "hope"}, "verifier: expected one of"),
+        (
+            {"verifier": "block", "recycle": "reuse"},
+            "recycle must be False with verifier 'block', whose decisions look at later drafts, so "
+            "that their noise must not be used again; got 'reuse'",
+        ),
+        ({"verifier": "block", "recycle": True}, "recycle must be False with verifier 'block'"),
         ({"cfg_scale": -1.0}, "cfg_scale must be finite and >= 0, got -1.0"),
         ({"cfg_scale": 2.0, "cfg_channels": 0}, "cfg_channels must be an integer >= 1"),
     ],

@@ -132,7 +132,7 @@ def decide_block(t: Transitions, uniforms: Tensor) -> Outcome:
     share = torch.stack(shares, 1).gather(1, accepted[:, None])[:, 0]
     delta = _at(delta, accepted)
     along = -_at(t.fresh_noise_dot_shift / t.shift_sq.sqrt(), accepted)
-    s = residual_quantile(share, delta, torch.special.ndtr(along))
+    s = residual_quantile(share, delta, normal_tail(-along))
     repaired = ~all_stand & _at(overlaps, accepted)
     return Outcome(
         accepted,
@@ -142,6 +142,11 @@ def decide_block(t: Transitions, uniforms: Tensor) -> Outcome:
     )
 
 
+def normal_tail(x: Tensor) -> Tensor:
+    """Upper tail of N(0, 1); ``torch.special.ndtr`` is 0 long before it is."""
+    return 0.5 * torch.erfc(x / math.sqrt(2))
+
+
 def residual_start(log_share: Tensor, delta: Tensor) -> Tensor:
     """``c``, from where on ``exp(log_share) phi(s - delta) > phi(s)``."""
     return 0.5 * delta - log_share / delta
@@ -149,7 +154,7 @@ def residual_start(log_share: Tensor, delta: Tensor) -> Tensor:
 
 def residual_tail(log_share: Tensor, delta: Tensor, s: Tensor) -> Tensor:
     """Mass of ``(exp(log_share) phi(s - delta) - phi(s))_+`` beyond ``s >= c``; all float64."""
-    tail = log_share.exp() * torch.special.ndtr(delta - s) - torch.special.ndtr(-s)
+    tail = log_share.exp() * normal_tail(s - delta) - normal_tail(s)
     # phi(s) times the difference of Mills ratios, where the tails agree in most of their digits.
     excess = torch.expm1(delta * (s - residual_start(log_share, delta)))
     middle = s - 0.5 * delta
@@ -165,11 +170,11 @@ def residual_quantile(log_share: Tensor, delta: Tensor, u: Tensor) -> Tensor:
     low = residual_start(log_share, delta)
     goal = u * residual_tail(log_share, delta, low)
     high = torch.maximum(low, delta) + 12.0
-    grid = torch.linspace(0, 1, 129, dtype=low.dtype, device=low.device)
-    for _ in range(6):  # each is 7 bisections
+    grid = torch.linspace(0, 1, 17, dtype=low.dtype, device=low.device)
+    for _ in range(9):  # each is four bisections
         s = low[:, None] + (high - low)[:, None] * grid
         tail = residual_tail(log_share[:, None], delta[:, None], s)
-        cell = ((tail > goal[:, None]).sum(1) - 1).clamp(0, 127)[:, None]
+        cell = ((tail > goal[:, None]).sum(1) - 1).clamp(0, 15)[:, None]
         low, high = s.gather(1, cell)[:, 0], s.gather(1, cell + 1)[:, 0]
     return 0.5 * (low + high)
 

@@ -1,12 +1,12 @@
-"""The law of whole runs, however windows are drafted and whatever is recycled.
+"""The law of whole runs, however windows are drafted and verified and whatever is recycled.
 
-Every combination of sweeps, recycling and window is a *cell*: 20,000 chains of 12 transitions with
-a teacher that is strongly nonlinear or nearly linear, and a drafter that is rejected often, so
-that the samples of a batch are soon at different steps. Of each cell its 220,000 innovations are
-tested (:mod:`tests.law.paths`), and its samples against sequential ones. As all cells of a
-teacher have one law and different seeds, samples are also pooled: all cells with the same sweeps,
-with the same recycling or with the same window, more than 200,000 chains each, against 400,000
-sequential ones.
+Every combination of sweeps, recycling, window and verifier is a *cell*: 20,000 chains of 12
+transitions with a teacher that is strongly nonlinear or nearly linear, and a drafter that is
+rejected often, so that the samples of a batch are soon at different steps. Of each cell its 220,000
+innovations are tested (:mod:`tests.law.paths`), and its samples against sequential ones. As all
+cells of a teacher have one law and different seeds, samples are also pooled: all cells of
+reflection with the same sweeps, with the same recycling or with the same window, more than 200,000
+chains each, against 400,000 sequential ones.
 """
 
 from __future__ import annotations
@@ -50,8 +50,11 @@ CASES = {
 SWEEPS = [None, 1, 2, 3]
 RECYCLING = [False, "reuse", "control_variate", "response"]
 WINDOWS = [2, 4, 8, 16]
-CELLS = [(s, r, w) for s in SWEEPS for r in RECYCLING for w in WINDOWS]
-Cell = tuple[int | None, bool | str, int]
+CELLS = [(s, r, w, "reflection") for s in SWEEPS for r in RECYCLING for w in WINDOWS]
+#: Block verification excludes recycling.
+BLOCK = [(s, False, w, "block") for s in SWEEPS for w in WINDOWS]
+SLOW = [cell for cell in BLOCK if cell[0] in (2, 3) or cell[2] in (2, 8)]
+Cell = tuple[int | None, bool | str, int, str]
 
 
 class Judged(NamedTuple):
@@ -70,10 +73,12 @@ def judge(sampler: SpeculativeSampler, seed: int) -> Judged:
 @functools.cache
 def _cell(case: str, cell: Cell) -> Judged:
     teacher, guess = CASES[case]
-    sweeps, recycle, window = cell
+    sweeps, recycle, window, verifier = cell
     drafter = CallableDrafter(guess, in_turn=sweeps is None)
-    sampler = SpeculativeSampler(teacher, drafter, SCHEDULE, window, sweeps=sweeps, recycle=recycle)
-    return judge(sampler, seed=(1 + CELLS.index(cell)) * CHAINS)
+    sampler = SpeculativeSampler(
+        teacher, drafter, SCHEDULE, window, verifier=verifier, sweeps=sweeps, recycle=recycle
+    )
+    return judge(sampler, seed=(1 + (CELLS + BLOCK).index(cell)) * CHAINS)
 
 
 @functools.cache
@@ -82,7 +87,11 @@ def _sequential(case: str, schedule: Schedule, cfg_scale: float, batches: int) -
     return sampler.sample(LABELS.repeat(batches), seed=10**9).samples
 
 
-@pytest.mark.parametrize("cell", CELLS, ids=str)
+@pytest.mark.parametrize(
+    "cell",
+    [pytest.param(c, marks=pytest.mark.slow if c in SLOW else []) for c in CELLS + BLOCK],
+    ids=str,
+)
 @pytest.mark.parametrize("case", CASES)
 def test_law_of_every_combination(case: str, cell: Cell) -> None:
     judged = _cell(case, cell)

@@ -26,7 +26,7 @@ from free import (
     SequentialSampler,
     SpeculativeSampler,
 )
-from free.ops import Verified, verify_window
+from free.ops import VERIFIERS, Verified, verify_window
 from tests.law.stats import energy_test, ks_two_sample
 from tests.networks import CallableDrafter, MixtureTeacher, randomized
 
@@ -45,8 +45,11 @@ def _sequential(cfg_scale: float) -> Tensor:
     return sampler.sample(LABELS, seed=10**9).samples
 
 
-def _speculative(window: int, cfg_scale: float = 1.0) -> tuple[Tensor, free.Report]:
-    return SpeculativeSampler(TEACHER, POOR, SCHEDULE, window, cfg_scale).sample(LABELS, seed=0)
+def _speculative(
+    window: int, cfg_scale: float = 1.0, verifier: str = "reflection"
+) -> tuple[Tensor, free.Report]:
+    sampler = SpeculativeSampler(TEACHER, POOR, SCHEDULE, window, cfg_scale, verifier=verifier)
+    return sampler.sample(LABELS, seed=0)
 
 
 def smallest_p(samples: Tensor, reference: Tensor) -> float:
@@ -60,8 +63,10 @@ def smallest_p(samples: Tensor, reference: Tensor) -> float:
 
 
 @pytest.mark.parametrize("keep", ["image", "eps"])
-def test_law_with_frozen_drafters(keep: str) -> None:
-    sampler = SpeculativeSampler(TEACHER, FrozenDrafter(keep), SCHEDULE, window=4)
+@pytest.mark.parametrize("verifier", VERIFIERS)
+def test_law_with_frozen_drafters(verifier: str, keep: str) -> None:
+    drafter = FrozenDrafter(keep)
+    sampler = SpeculativeSampler(TEACHER, drafter, SCHEDULE, window=4, verifier=verifier)
     samples, report = sampler.sample(LABELS, seed=0)
     assert 0.03 < report.accepted / sum(report.examined_by_step) < 0.95
     assert smallest_p(samples, _sequential(1.0)) > LEVEL
@@ -69,17 +74,19 @@ def test_law_with_frozen_drafters(keep: str) -> None:
 
 @pytest.mark.parametrize("window", [1, 2, 4, 8])
 @pytest.mark.parametrize("cfg_scale", [1.0, 1.5])
-def test_law_of_whole_runs(window: int, cfg_scale: float) -> None:
-    samples, report = _speculative(window, cfg_scale)
+@pytest.mark.parametrize("verifier", VERIFIERS)
+def test_law_of_whole_runs(verifier: str, window: int, cfg_scale: float) -> None:
+    samples, report = _speculative(window, cfg_scale, verifier)
     if window > 1:
         assert 0.3 < report.accepted / sum(report.examined_by_step) < 0.95  # a hard case
     assert smallest_p(samples, _sequential(cfg_scale)) > LEVEL
 
 
-def test_alone_is_as_in_a_batch() -> None:
+@pytest.mark.parametrize("verifier", VERIFIERS)
+def test_alone_is_as_in_a_batch(verifier: str) -> None:
     """So the law of single requests is the one tested above."""
-    batch, _ = _speculative(4)
-    sampler = SpeculativeSampler(TEACHER, POOR, SCHEDULE, 4)
+    batch, _ = _speculative(4, verifier=verifier)
+    sampler = SpeculativeSampler(TEACHER, POOR, SCHEDULE, 4, verifier=verifier)
     alone = torch.cat([sampler.sample([i % 3], i).samples for i in range(100)])
     torch.testing.assert_close(alone, batch[:100], rtol=1e-4, atol=1e-4)
 
@@ -94,7 +101,8 @@ def test_sequential_law_is_the_mixture() -> None:
         assert distance < 0.05  # Wasserstein; the data has a standard deviation of about 1
 
 
-def test_law_with_the_feature_drafter_and_guidance() -> None:
+@pytest.mark.parametrize("verifier", VERIFIERS)
+def test_law_with_the_feature_drafter_and_guidance(verifier: str) -> None:
     """The networks that are shipped, small and with random weights: features, carries, two rows
     a state.
     """
@@ -107,7 +115,7 @@ def test_law_with_the_feature_drafter_and_guidance() -> None:
     schedule = Schedule.ddpm(30)
     labels = torch.arange(2000) % 2
     plain = SequentialSampler(teacher, schedule, cfg_scale=1.5).sample(labels, 10**6).samples
-    sampler = SpeculativeSampler(teacher, drafter, schedule, window=4, cfg_scale=1.5)
+    sampler = SpeculativeSampler(teacher, drafter, schedule, 4, cfg_scale=1.5, verifier=verifier)
     fast, report = sampler.sample(labels, 0)
     assert 0.05 < report.accepted / sum(report.examined_by_step) < 0.95
     directions = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from tests.law.stats import binomial_z, correlation_p, ks_normal
+from tests.law.stats import correlation_p, ks_normal
 
 Verify = Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
 
@@ -26,7 +27,9 @@ LEVEL = 1e-4
 
 
 class Verdict(NamedTuple):
-    """Smallest p-value of the law tests (Bonferroni) and acceptance in standard errors."""
+    """Smallest p-value of the law tests (Bonferroni), and the number of drafts that stood, in
+    standard errors from its expectation.
+    """
 
     p: float
     acceptance_z: float
@@ -36,11 +39,34 @@ class Verdict(NamedTuple):
         return self.p > LEVEL and abs(self.acceptance_z) <= 4
 
 
+def standing(verifier: str, delta: float, drafts: int) -> np.ndarray:
+    """Probabilities, [drafts], that at least 1, 2, .. drafts stand, each ``delta`` off.
+
+    Of reflection the powers of ``2 Phi(-delta / 2)``. Of block verification ``E[p_j]``: the mean of
+    a random walk of log-ratios, held at or below 0. It is computed backwards, on a grid: of the
+    walk's start ``l``, ``V_0 = exp(l)`` and ``V_{j+1}(l) = E V_j(min(0, l + step))``.
+    """
+    if verifier == "reflection" or delta == 0:
+        return (2 * norm.cdf(-delta / 2)) ** np.arange(1, drafts + 1)
+    z, weight = np.polynomial.legendre.leggauss(400)
+    z = 8 * z  # the draft's noise along e
+    weight = 8 * weight * norm.pdf(z)
+    step = delta * z - delta**2 / 2
+    start = -(np.linspace(0, (30 + 10 * delta) ** 0.5, 4000)[::-1] ** 2)
+    value, at_zero = np.exp(start), []
+    for _ in range(drafts):
+        after = np.minimum(0, start[:, None] + step)
+        value = np.interp(after, start, value, left=0.0) @ weight
+        at_zero.append(value[-1])
+    return np.array(at_zero)
+
+
 def judge(
     verify: Verify,
     dim: int,
     delta: float,
     *,
+    verifier: str = "reflection",
     transitions: int = 2,
     window: int = 2,
     ragged: bool = False,
@@ -50,27 +76,43 @@ def judge(
 
     Tested are, for each transition: KS of the residual's projections on the direction from target
     to draft mean and on two random directions; and for successive transitions the correlation of
-    those projections. Acceptance is held against ``2 Phi(-delta / 2)``.
+    those projections, and KS of the sum of the two. How many drafts stand is held against
+    :func:`standing` of ``verifier``.
     """
     generator = torch.Generator().manual_seed(1000 * dim + int(10 * delta))
     directions = torch.randn(3, dim, generator=generator)
     directions /= directions.norm(dim=1, keepdim=True)
     shift = SIGMA * delta * directions[0]
-    accepted = examined = 0
+    chance = standing(verifier, delta, window - 1)
+    excess = variance = 0.0
     projections = []
     for _ in range(0, chains, CHUNK):
-        residuals, kept, seen = _chains(
-            verify, min(CHUNK, chains), shift, transitions, window, ragged, directions, generator
+        residuals, more, spread = _chains(
+            verify,
+            min(CHUNK, chains),
+            shift,
+            transitions,
+            window,
+            ragged,
+            directions,
+            chance,
+            generator,
         )
-        accepted, examined = accepted + kept, examined + seen
+        excess, variance = excess + more, variance + spread
         projections.append(residuals)
     r = torch.cat(projections)
     tests = [ks_normal(r[:, k, v]) for k in range(transitions) for v in range(3)]
     tests += [
         correlation_p(r[:, k - 1, v], r[:, k, v]) for k in range(1, transitions) for v in range(3)
     ]
-    acceptance = 2 * float(norm.cdf(-delta / 2))
-    return Verdict(min(1.0, len(tests) * min(tests)), binomial_z(accepted, examined, acceptance))
+    tests += [
+        ks_normal((r[:, k - 1, v] + r[:, k, v]) / 2**0.5)
+        for k in range(1, transitions)
+        for v in range(3)
+    ]
+    error = variance**0.5
+    acceptance_z = excess / error if error > 1e-9 else (0.0 if abs(excess) < 1e-6 else np.inf)
+    return Verdict(min(1.0, len(tests) * min(tests)), acceptance_z)
 
 
 def _chains(
@@ -81,15 +123,21 @@ def _chains(
     window: int,
     ragged: bool,
     directions: Tensor,
+    chance: np.ndarray,
     generator: torch.Generator,
-) -> tuple[Tensor, int, int]:
-    """Residuals' projections [count, transitions, directions], drafts accepted and examined."""
+) -> tuple[Tensor, float, float]:
+    """Residuals' projections [count, transitions, directions]; how many drafts stood, less the
+    expectation, and the variance of that.
+    """
+    # Of the number that stands among 0 .. W - 1 drafts.
+    mean = np.append(0.0, chance.cumsum())
+    square = np.append(0.0, ((2 * np.arange(1, window) - 1) * chance).cumsum())
     dim = len(shift)
     x = torch.randn(count, dim, generator=generator)
     k = torch.zeros(count, dtype=torch.int64)
     projections = torch.full((count, transitions, len(directions)), torch.nan)
     rows = torch.arange(count)
-    accepted = examined = 0
+    excess = variance = 0.0
     while len(rows):
         batch = len(rows)
         length = (transitions - k[rows]).clamp(max=window).int()
@@ -113,8 +161,9 @@ def _chains(
             uniforms,
             noise,
         )
-        accepted += int(kept.sum())
-        examined += int(torch.minimum(kept + 1, length - 1).sum())
+        drafts = length.numpy() - 1
+        excess += float(kept.sum() - mean[drafts].sum())
+        variance += float((square - mean**2)[drafts].sum())
         for j in range(window):
             made = advance > j
             last = (advance == j + 1)[:, None]
@@ -123,4 +172,4 @@ def _chains(
             projections[rows[made], k[rows[made]] + j] = (residual @ directions.T)[made]
         x[rows], k[rows] = state, k[rows] + advance
         rows = rows[k[rows] < transitions]
-    return projections, accepted, examined
+    return projections, excess, variance
