@@ -25,6 +25,13 @@ from free.random import Purpose
 
 #: Batch, window, elements of a state (784: MNIST; 4,096 and 16,384: latents of 256^2 and 512^2).
 CASES = [(1, 8, 784), (1, 8, 4096), (1, 8, 16_384), (1, 16, 784), (8, 8, 784), (8, 8, 4096)]
+#: Verifier, what becomes of the window, and the delta that makes it so.
+COURSES = [
+    ("reflection", "all stand", 0.0),
+    ("reflection", "typical", 0.3),
+    ("block", "all stand", 0.0),
+    ("block", "typical", 0.3),
+]
 SIGMA = 0.1
 SAMPLE_SECONDS = 0.05
 
@@ -104,17 +111,18 @@ def main() -> None:
     results = []
     print(f"{'':<40}{'compiled (us)':>16} {'twin (us)':>16} {'times':>8}")
     for batch, width, dim in CASES:
-        for course, delta in (("all stand", 0.0), ("typical", 0.3)):
-            given = window(batch, width, dim, delta)
+        for verifier, course, delta in COURSES:
+            given = (*window(batch, width, dim, delta), verifier)
             accepted = ops.verify_window(*given).accepted.float().mean().item()
             result = compare(
                 lambda given=given: ops.verify_window(*given),
                 lambda given=given: reference.verify_window(*given),
                 arguments.repeats,
             )
-            case = {"op": "verify_window", "B": batch, "W": width, "D": dim, "course": course}
-            results.append(case | {"mean_accepted": accepted} | result)
-            print(row(f"verify_window B={batch} W={width} D={dim} {course}", result), flush=True)
+            case = {"op": "verify_window", "verifier": verifier, "course": course}
+            case |= {"B": batch, "W": width, "D": dim, "mean_accepted": accepted}
+            results.append(case | result)
+            print(row(f"{verifier} B={batch} W={width} D={dim} {course}", result), flush=True)
 
     for batch, width, dim in CASES:
         given = roll(batch, width, dim)
