@@ -42,8 +42,8 @@ class Report:
     accepted, proposed : int
         Drafts accepted, and drafts evaluated by the teacher, those behind a rejection included.
     examined_by_step, accepted_by_step : list of int, length N
-        Drafts of each transition that were decided on (those up to the first rejection),
-        and those accepted.
+        Drafts of each transition that were decided on (those up to the first that does not
+        stand), and those accepted.
     seconds : float
         Wall-clock of the run.
     seconds_by_phase : dict of str to float

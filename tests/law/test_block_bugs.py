@@ -67,5 +67,5 @@ def test_harness_is_the_kernel(dim: int, delta: float, ragged: bool) -> None:
 @pytest.mark.parametrize("bug", BUGS)
 def test_bug_fails_the_law_itself(bug: type[Block]) -> None:
     """Not only the number of drafts that stand."""
-    verdict = judged(bug(), 1.0)
+    verdict = judged(bug(), 1.0, chains=40_000)
     assert verdict.p < 1e-6, verdict
