@@ -43,6 +43,9 @@ def test_ways_of_drafting(tmp_path: Path) -> None:
          {"window": 16, "sweeps": 2, "recycle": True}, "2 sweeps, recycled: best so far"),
         (["--recycle", "off", "--sweeps", "0", "--drafter", "frozen"],
          {"window": 16, "sweeps": None, "recycle": False}, "autoregression"),
+        (["--verifier", "block"],
+         {"window": 16, "sweeps": 1, "recycle": False, "verifier": "block"},
+         "nothing recycled, verified as a block"),
     ):  # fmt: skip
         common = ["--labels", "3", "--steps", "12", "--out", str(out), "--json", str(report)]
         result = RUN.invoke(app, ["sample", *common, *options])
@@ -55,7 +58,13 @@ def test_ways_of_drafting(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--paper", "--sweeps", "1"], "--paper must come without --sweeps and --recycle"),
+        (["--paper", "--sweeps", "1"], "--paper must come without --sweeps, --recycle and"),
+        (["--paper", "--verifier", "block"], "--paper must come without --sweeps, --recycle and"),
+        (["--verifier", "hope"], "verifier: expected one of 'reflection', 'block', got 'hope'"),
+        (
+            ["--verifier", "block", "--recycle", "reuse"],
+            "recycle must be False with verifier 'block'",
+        ),
         (
             ["--recycle", "all"],
             "--recycle must be one of response, control_variate, reuse, drafter",

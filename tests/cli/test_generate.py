@@ -194,6 +194,10 @@ def test_a_run_that_drew_nothing_leaves_its_name_free(bundle: Path, tmp_path: Pa
         (["--labels", "7"], "labels must be in 0..2 or 3 (the null class), got 7"),
         (["--labels", "all"], "labels must look like 0-9 or 1,4-6, got 'all'"),
         (["--sampler", "ddim"], "--sampler must be free or plain, got 'ddim'"),
+        (
+            ["--sampler", "plain", "--verifier", "block"],
+            "--sampler plain must come without --paper",
+        ),
         (["--sampler", "plain", "--window", 3], "--sampler plain must come without --paper"),
         (["--out", "x.npy"], "out must end in .npz, got 'x.npy'"),
         (["--device", "tpu"], "--device must be one that this machine has, got 'tpu'"),

@@ -43,6 +43,7 @@ def generate(
     window: options.Window = None,
     sweeps: options.Sweeps = None,
     recycle: options.Recycle = None,
+    verifier: options.Verifier = "reflection",
     paper: options.Paper = False,
     drafter: options.DrafterSource = "trained",
     vae: options.Vae = None,
@@ -89,9 +90,11 @@ def generate(
     with bad_input_to_usage_error():
         if sampler not in ("free", "plain"):
             raise ValueError(f"--sampler must be free or plain, got {sampler!r}")
-        if sampler == "plain" and (paper, window, sweeps, recycle) != (False, None, None, None):
+        drafted = paper or verifier != "reflection" or (window, sweeps, recycle) != (None,) * 3
+        if sampler == "plain" and drafted:
             raise ValueError(
-                "--sampler plain must come without --paper, --window, --sweeps and --recycle"
+                "--sampler plain must come without --paper, --window, --sweeps, --recycle and "
+                "--verifier"
             )
         processes = Processes.from_environment()
         if device == "cuda" and processes.count > 1:
@@ -113,7 +116,7 @@ def generate(
         if sampler == "plain":
             draws = SequentialSampler(teacher, schedule, cfg, cfg_channels)
         else:
-            settings = drafting_settings(drafts.sampling, paper, window, sweeps, recycle)
+            settings = drafting_settings(drafts.sampling, paper, window, sweeps, recycle, verifier)
             draws = SpeculativeSampler(
                 teacher, drafts, schedule, cfg_scale=cfg, cfg_channels=cfg_channels, **settings
             )

@@ -12,6 +12,7 @@ import typer
 
 from free.labels import class_ids
 from free.sources import SOURCES
+from free.verifiers import LOOKING_AHEAD
 
 __all__ = [
     "PAPER",
@@ -87,8 +88,16 @@ Recycle = Annotated[
         "Default: the model's."
     ),
 ]
+Verifier = Annotated[
+    str,
+    typer.Option(
+        help="reflection, or block: judges a window's drafts together and keeps more of them, but "
+        "nothing is recycled (--recycle off, which it implies)."
+    ),
+]
 Paper = Annotated[
-    bool, typer.Option("--paper", help="As in the paper: autoregression, nothing recycled.")
+    bool,
+    typer.Option("--paper", help="As in the paper: autoregression, reflection, nothing recycled."),
 ]
 Cfg = Annotated[float, typer.Option(help="Guidance scale; 1 is none.")]
 CfgChannels = Annotated[
@@ -114,7 +123,7 @@ Engine = Annotated[
 ]
 
 #: The paper's settings, and those of a drafter that recommends none.
-PAPER: dict[str, Any] = {"window": 8, "sweeps": None, "recycle": False}
+PAPER: dict[str, Any] = {"window": 8, "sweeps": None, "recycle": False, "verifier": "reflection"}
 
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -153,8 +162,10 @@ def drafting_settings(
     window: int | None,
     sweeps: int | None,
     recycle: str | None,
+    verifier: str,
 ) -> dict[str, Any]:
-    """``window``, ``sweeps`` and ``recycle`` of the sampler from the command line's options.
+    """``window``, ``sweeps``, ``recycle`` and ``verifier`` of the sampler from the command line's
+    options.
 
     Parameters
     ----------
@@ -164,16 +175,22 @@ def drafting_settings(
         The paper's settings instead; only the window may be chosen besides.
     window, sweeps, recycle
         As given, or None. ``sweeps`` 0 is autoregression; ``recycle`` also takes "off" and
-        "best".
+        "best", and is off with a verifier that excludes it.
+    verifier : str
 
     Raises
     ------
     ValueError
-        If ``paper`` is joined by ``sweeps`` or ``recycle``, or ``recycle`` is none of these.
+        If ``paper`` is joined by ``sweeps``, ``recycle`` or another verifier, or ``recycle`` is
+        none of these.
     """
-    if paper and (sweeps is not None or recycle is not None):
-        raise ValueError("--paper must come without --sweeps and --recycle, which it sets")
-    settings = PAPER | ({} if paper else recommended)
+    if paper and (sweeps is not None or recycle is not None or verifier != PAPER["verifier"]):
+        raise ValueError(
+            "--paper must come without --sweeps, --recycle and --verifier, which it sets"
+        )
+    settings = PAPER | ({} if paper else recommended) | {"verifier": verifier}
+    if verifier in LOOKING_AHEAD:
+        settings["recycle"] = False
     if window is not None:
         settings["window"] = window
     if sweeps is not None:

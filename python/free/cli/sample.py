@@ -49,6 +49,7 @@ def sample(
     window: options.Window = None,
     sweeps: options.Sweeps = None,
     recycle: options.Recycle = None,
+    verifier: options.Verifier = "reflection",
     paper: options.Paper = False,
     drafter: options.DrafterSource = "trained",
     vae: options.Vae = None,
@@ -105,7 +106,7 @@ def sample(
         )
         chosen = parse_labels(labels, class_names(loaded))
         classes = [label for label in chosen for _ in range(per_label)]
-        settings = drafting_settings(drafts.sampling, paper, window, sweeps, recycle)
+        settings = drafting_settings(drafts.sampling, paper, window, sweeps, recycle, verifier)
         check_request(loaded, classes, seed, None)  # all of them, before the first is drawn
         schedule = Schedule.ddpm(steps)
         teacher, drafting = put_on_engine(
@@ -177,6 +178,7 @@ def _in_words(settings: dict[str, Any]) -> str:
         f"window {settings['window']}, "
         + ("autoregression, " if sweeps is None else f"{sweeps} sweep{'s' * (sweeps > 1)}, ")
         + ways.get(recycle, f"recycled: {recycle}")
+        + (", verified as a block" if settings["verifier"] == "block" else "")
     )
 
 
