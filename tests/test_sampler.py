@@ -411,3 +411,9 @@ def test_a_response_measured_too_large_does_not_blow_up(seed: int) -> None:
     samples, report = sampler.sample([0, 1], seed=seed)
     assert torch.isfinite(samples).all()
     assert report.rounds > 1
+
+
+def test_a_window_beyond_the_schedule_costs_no_more_than_the_schedule() -> None:
+    wide = _sampler(10**9).sample([0, 1], 0)
+    whole = _sampler(len(SCHEDULE)).sample([0, 1], 0)
+    torch.testing.assert_close(wide.samples, whole.samples, rtol=0, atol=0)

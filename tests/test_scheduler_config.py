@@ -95,13 +95,6 @@ def test_a_last_step_with_noise_is_sampled_with_it() -> None:
     assert (quiet - plain).abs().max() > 0.01
 
 
-def test_trailing_steps_are_as_many_as_asked_for() -> None:
-    for steps in range(1, 1001):
-        schedule = schedule_from_config({**DDPM, "timestep_spacing": "trailing"}, steps)
-        assert len(schedule) == steps
-        assert schedule.timesteps[0] == 999
-
-
 def test_ddpm_config_is_dits_sampler() -> None:
     ddim = {
         "_class_name": "DDIMScheduler",
@@ -165,3 +158,20 @@ def test_a_config_without_betas_has_no_ddpm() -> None:
     flow = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
     with pytest.raises(ValueError, match="needs a config with betas .* got FlowMatchEuler"):
         ddpm_config(flow)
+
+
+def test_trailing_grids_are_those_of_diffusers_or_refused() -> None:
+    diffusers = pytest.importorskip("diffusers")
+    config = {"clip_sample": False, "timestep_spacing": "trailing"}
+    scheduler = diffusers.DDPMScheduler(clip_sample=False, timestep_spacing="trailing")
+    refused = 0
+    for steps in range(2, 1001):
+        scheduler.set_timesteps(steps)
+        expected = scheduler.timesteps.tolist()
+        if len(expected) == steps and expected[-1] >= 0:
+            assert schedule_from_config(config, steps).timesteps.tolist() == expected
+            continue
+        refused += 1
+        with pytest.raises(ValueError, match="steps .* timestep_spacing='trailing'"):
+            schedule_from_config(config, steps)
+    assert 0 < refused < 100

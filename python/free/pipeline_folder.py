@@ -52,6 +52,11 @@ def read(
     # Before the weights: nothing is loaded for a sampler that is refused.
     scheduler = as_scheduler(scheduler, config)
 
+    if own.get("drafter") not in (None, "frozen"):
+        raise ValueError(
+            f"{path / _INDEX} must name no drafter but 'frozen' (others lie in the folder), "
+            f"got {own['drafter']!r}"
+        )
     given = not (drafter is None or isinstance(drafter, (str, Path)))
     stored = "frozen" if given else own.get("drafter") if drafter is None else drafter
     transformer, loaded = load_pretrained(path, stored, dtype=dtype, constants=constants)

@@ -255,20 +255,21 @@ class SpeculativeSampler:
         recorder = Recorder(N, seeds)
         prediction = Prediction.of(table)
         record = SourceRecord(len(y), self.recycle, x.device)
-        recycles = self.recycle is not False and self.window > 1
+        window = min(self.window, N)
+        recycles = self.recycle is not False and window > 1
         # With recycling a transition keeps its noise; else each round draws anew.
-        redraw = not recycles and self.window > 1
+        redraw = not recycles and window > 1
 
         result = torch.empty_like(x)
         samples = torch.arange(len(y), device=x.device)  # the unfinished ones
         k, rounds = torch.zeros_like(samples), torch.zeros_like(samples)
         past: Recycled | None = None  # nothing is known to draft from: one row in the first round
-        if self.drafter is not None and self.window > 1:
+        if self.drafter is not None and window > 1:
             self.drafter.begin(DraftingBatch(table, self.guidance))
         with progress_bar(progress, N * len(y)) as report_progress:
             while len(samples):
                 with recorder.phase("bookkeeping"):
-                    length = window_lengths(k, self.window if past is not None else 1, N)
+                    length = window_lengths(k, window if past is not None else 1, N)
                     z, u, fresh = _round_noise(seeds, k, rounds * redraw, length, x.shape[1:])
                 with recorder.phase("draft"):
                     draft = draft_window(
@@ -311,7 +312,7 @@ class SpeculativeSampler:
                     k, rounds = k + advance, rounds + 1
                     going = k < N
                     result[samples] = x
-                    past = recycle(rows, guess, length, advance, self.window, recycles)
+                    past = recycle(rows, guess, length, advance, window, recycles)
                     recorder.kept(past.bytes)
                     past = past.keep(going)
                     record.keep(going)

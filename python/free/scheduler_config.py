@@ -217,7 +217,13 @@ def _timesteps(c: Mapping[str, Any], steps: int) -> NDArray[np.int64]:
     elif spacing == "leading":
         grid = np.arange(steps)[::-1] * float(count // steps) + c["steps_offset"]
     elif spacing == "trailing":
-        grid = np.round(count - np.arange(steps) * (count / steps)) - 1
+        grid = np.round(np.arange(count, 0, -count / steps)) - 1
+        if len(grid) != steps or grid[-1] < 0:
+            raise ValueError(
+                "steps (num_inference_steps) must be another number with "
+                f"timestep_spacing='trailing', which makes {len(grid)} of {steps}, the last at "
+                f"{grid[-1]:g}"
+            )
     else:
         raise ValueError(
             f"timestep_spacing must be 'linspace', 'leading' or 'trailing', got {spacing!r}"

@@ -10,6 +10,7 @@ import typer
 
 from free.cli.options import bad_input_to_usage_error
 from free.models.checkpoints import FORMATS, inspect, is_original_file
+from free.models.checkpoints.layout import PUBLISHED_HEADS
 from free.models.dit import DiT
 
 __all__ = ["convert"]
@@ -68,6 +69,11 @@ def convert(
             f"note: this format has no place for the constants (timestep divisor "
             f"{config.timestep_divisor}, norm epsilon {config.norm_eps:g}); it is read with the "
             "original's, 128 and 1e-06"
+        )
+    if to == "original" and config.heads != PUBLISHED_HEADS.get(config.hidden_size):
+        typer.echo(
+            f"note: this format has no place for the number of heads; read it with "
+            f"--heads {config.heads}"
         )
     if to == "original" and summary.training:
         typer.echo("note: this format has no place for the training record")

@@ -11,9 +11,17 @@ from typing import NamedTuple
 from free.models.checkpoints.tensors import StoredTensor
 from free.models.dit import DIT_SIZES, DiTConfig
 
-__all__ = ["Layout", "Origin", "diffusers_layout", "infer_config", "own_layout"]
+__all__ = [
+    "PUBLISHED_HEADS",
+    "Layout",
+    "Origin",
+    "diffusers_layout",
+    "infer_config",
+    "own_layout",
+]
 
-_HEADS = {hidden: heads for hidden, _, heads in DIT_SIZES.values()}
+#: Heads of the published sizes, by width.
+PUBLISHED_HEADS = {hidden: heads for hidden, _, heads in DIT_SIZES.values()}
 
 
 class Origin(NamedTuple):
@@ -127,7 +135,9 @@ def infer_config(
             f"final_layer.linear.weight in {path} must have 1 or 2 rows for each of the "
             f"{patch * patch * channels} values of a patch, got {outputs}"
         )
-    if heads is None and hidden not in _HEADS:
+    if heads is not None and heads < 1:
+        raise ValueError(f"heads must be positive, got {heads}")
+    if heads is None and hidden not in PUBLISHED_HEADS:
         raise ValueError(
             f"heads must be given for weights {hidden} wide, which is no published size, got None"
         )
@@ -137,7 +147,7 @@ def infer_config(
         channels,
         hidden,
         depth,
-        heads or _HEADS[hidden],
+        heads or PUBLISHED_HEADS[hidden],
         inner / max(1, hidden),
         classes - 1,
         sets == 2,

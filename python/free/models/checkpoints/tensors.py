@@ -146,8 +146,7 @@ def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
 
 
 def _open_torch(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | None]:
-    if _is_program(path):  # torch.load would hand it on to torch.jit
-        raise ValueError(f"source must be weights only, got {path}, a TorchScript program")
+    _check_members(path)
     try:
         # The arguments of DiT's training script are the one class that is not of torch.
         with path.open("rb") as file, torch.serialization.safe_globals([argparse.Namespace]):
@@ -174,12 +173,23 @@ def _open_torch(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | N
     return {str(name): _stored_by_torch(str(name), value[name], path) for name in value}, arguments
 
 
-def _is_program(path: Path) -> bool:
+def _check_members(path: Path) -> None:
+    """Refuse zip files that are not what ``torch.save`` writes."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+            members = archive.infolist()
     except (OSError, zipfile.BadZipFile):
-        return False  # torch.load says what is wrong with it
+        return  # torch.load says what is wrong with it
+    if any(member.filename.endswith("/constants.pkl") for member in members):
+        # torch.load would hand it on to torch.jit.
+        raise ValueError(f"source must be weights only, got {path}, a TorchScript program")
+    packed = [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        # Mapped, compressed bytes would be taken for weights.
+        raise ValueError(
+            f"source must be stored as torch.save writes it, got {path}, packed anew, "
+            f"with {packed[0]} compressed"
+        )
 
 
 def _stored_by_torch(name: str, tensor: Tensor, path: Path) -> StoredTensor:

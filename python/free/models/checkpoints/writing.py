@@ -51,6 +51,11 @@ def write_network(
     }
     if form == "original":
         path = folder if is_original_file(folder) else folder / ORIGINAL_FILE
+        if (path.parent / "config.json").is_file() and not is_original_file(folder):
+            raise ValueError(
+                f"folder must have no config.json for format 'original', got {folder}: what lies "
+                "there would be read instead"
+            )
         write_atomic(path, lambda temporary: torch.save(state, temporary))
         return
     if is_original_file(folder) or folder.is_file():
