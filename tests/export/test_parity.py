@@ -55,7 +55,7 @@ def test_sampling_agrees_with_itself() -> None:
 class Shifted(EngineTeacher):
     """An engine whose eps is off by one constant everywhere."""
 
-    offset = 0.003
+    offset = 0.03
 
     def guided(self, guidance):
         inner = super().guided(guidance)
@@ -74,7 +74,7 @@ def test_a_shift_of_eps_is_found_and_measured() -> None:
     found = check_sampling(teacher, drafter, shifted, engine_drafter, SETTINGS, SCHEDULE, [0, 1, 2])
     assert found.identical < 1
     # Each transition's mean is moved by |b| * offset in all 64 pixels.
-    factors = abs(SCHEDULE.b[1:-1]) / SCHEDULE.sigma[1:-1] * 0.003 * 8
+    factors = abs(SCHEDULE.b[1:-1]) / SCHEDULE.sigma[1:-1] * 0.03 * 8
     assert factors.min() * 0.99 < found.delta_shift < factors.max() * 1.01
 
 

@@ -180,6 +180,7 @@ def generate(
                 _keep(folder, chunk, _draw(sampler, coder, plan, chunk, bar.made), png)
                 bar.look()
             processes.wait(bar.look)
+            bar.look()  # what the others kept last
         drawn, seconds = plan.images(~done), time.perf_counter() - start
         if processes.rank != 0:
             return Generated(out, None, drawn, seconds)
