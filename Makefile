@@ -13,6 +13,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 NVCC := $(shell command -v nvcc 2>/dev/null)
 export FREE_CUDA ?= AUTO
+# What is tested and run is the installed package, whatever the caller has on the path.
+unexport PYTHONPATH
 
 CPP := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/include/free/*.h)
 SOURCES := CMakeLists.txt pyproject.toml constraints.txt LICENSE NOTICE README.md csrc export python

@@ -5,24 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from free.drafters.feature import FeatureDrafter
 from free.engines.manifest import MANIFEST, Manifest
 from free.export.package import export_model
+from free.files import cache_folder
 from free.models.dit import DiT
 from free.version import __version__
 
-__all__ = ["cache_folder", "cached_export"]
-
-
-def cache_folder() -> Path:
-    """``$FREE_CACHE``, or ``free`` in the user's cache folder."""
-    if os.environ.get("FREE_CACHE"):
-        return Path(os.environ["FREE_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "free"
+__all__ = ["cached_export"]
 
 
 def cached_export(

@@ -234,4 +234,6 @@ def _lowered(
 def _sampling(drafter: FeatureDrafter | None, window: int, sweeps: int | None) -> dict[str, Any]:
     """Settings that the window's graph serves: the drafter's, with its window and sweeps."""
     recommended = {} if drafter is None else drafter.sampling
-    return {"recycle": False} | recommended | {"window": window, "sweeps": sweeps}
+    record = {} if drafter is None else {"acceptance": drafter.acceptance}
+    settings = {"recycle": False} | recommended | {"window": window, "sweeps": sweeps}
+    return settings | {name: kept for name, kept in record.items() if kept}

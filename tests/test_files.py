@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from free.files import check_writable, digest, write_atomic, write_json
+from free.files import cache_folder, check_writable, digest, write_atomic, write_json
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -53,3 +53,13 @@ def test_links_are_followed(tmp_path: Path) -> None:
 def test_digest(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
     assert digest(tmp_path / "x").startswith("ba7816bf")
+
+
+def test_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("FREE_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "free"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache" / "free"
+    monkeypatch.setenv("FREE_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own"

@@ -131,10 +131,10 @@ def test_drafter_errors_name_the_samples_own_number() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sweeps": 2.0}, "sweeps must be None or an integer >= 1, got 2.0"),
-        ({"sweeps": 0}, "sweeps must be None or an integer >= 1, got 0"),
-        ({"sweeps": True}, "sweeps must be None or an integer >= 1, got True"),
-        ({"sweeps": 1.5}, "sweeps must be None or an integer >= 1, got 1.5"),
+        ({"sweeps": 2.0}, "sweeps must be None, 'auto' or an integer >= 1, got 2.0"),
+        ({"sweeps": 0}, "sweeps must be None, 'auto' or an integer >= 1, got 0"),
+        ({"sweeps": True}, "sweeps must be None, 'auto' or an integer >= 1, got True"),
+        ({"sweeps": 1.5}, "sweeps must be None, 'auto' or an integer >= 1, got 1.5"),
         ({"recycle": "all"}, "recycle must be True, False or one of 'response'.* got 'all'"),
         ({"recycle": None}, "recycle must be True, False or one of .* got None"),
     ],
@@ -344,11 +344,11 @@ def test_bad_requests_are_refused(kind: str, request_: dict, message: str) -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"window": 0}, "window must be an integer >= 1, got 0"),
+        ({"window": 0}, "window must be an integer >= 1, 'auto' or a WindowRule, got 0"),
         ({"cfg_channels": 0}, "cfg_channels must be an integer >= 1 or None, got 0"),
         ({"cfg_scale": "1.5"}, "cfg_scale must be finite and >= 0, got '1.5'"),
-        ({"window": True}, "window must be an integer >= 1, got True"),
-        ({"window": 2.5}, "window must be an integer >= 1, got 2.5"),
+        ({"window": True}, "window must be an integer >= 1, 'auto' or a WindowRule, got True"),
+        ({"window": 2.5}, "window must be an integer >= 1, 'auto' or a WindowRule, got 2.5"),
         ({"verifier": "hope"}, "verifier: expected one of"),
         (
             {"verifier": "block", "recycle": "reuse"},

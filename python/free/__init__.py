@@ -8,14 +8,17 @@ from free.models.drafter import DrafterNet
 from free.models.output import TeacherOutput
 from free.pretrained import load_pretrained
 from free.report import Report
-from free.sampler import SamplingResult, SequentialSampler, SpeculativeSampler
+from free.sampler import SpeculativeSampler
 from free.schedule import Schedule
+from free.sequential import SamplingResult, SequentialSampler
 from free.version import __version__
+from free.window import AutoWindow
 
 if TYPE_CHECKING:
     from free.pipeline import FreePipeline as FreePipeline
 
 __all__ = [
+    "AutoWindow",
     "DiT",
     "DiTConfig",
     "Drafter",

@@ -10,7 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_writable", "digest", "write_atomic", "write_json"]
+__all__ = ["cache_folder", "check_writable", "digest", "write_atomic", "write_json"]
+
+
+def cache_folder() -> Path:
+    """``$FREE_CACHE``, or ``free`` in the user's cache folder."""
+    if os.environ.get("FREE_CACHE"):
+        return Path(os.environ["FREE_CACHE"])
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "free"
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:

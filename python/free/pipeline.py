@@ -20,9 +20,10 @@ from free.labels import class_ids, imagenet_names, label_table
 from free.models.checkpoints import adopt_transformer
 from free.models.dit import DiT
 from free.report import Report
-from free.sampler import Observer, SpeculativeSampler
+from free.sampler import SpeculativeSampler
 from free.schedule import Schedule
 from free.schedulers import as_scheduler, schedule_of
+from free.sequential import Observer
 
 __all__ = ["FreePipeline", "FreePipelineOutput"]
 

@@ -147,14 +147,21 @@ class Recorder:
         self._examined = torch.zeros(steps + 1, dtype=torch.int64)
         self._accepted = torch.zeros(steps + 1, dtype=torch.int64)
         self._started = time.perf_counter()
+        self._lap: dict[str, float] = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Add the time spent inside to ``seconds_by_phase[name]``."""
         started = time.perf_counter()
         yield
-        spent = self.report.seconds_by_phase.get(name, 0.0) + time.perf_counter() - started
-        self.report.seconds_by_phase[name] = spent
+        spent = time.perf_counter() - started
+        for total in (self.report.seconds_by_phase, self._lap):
+            total[name] = total.get(name, 0.0) + spent
+
+    def lap(self) -> dict[str, float]:
+        """Seconds by phase since this was last called."""
+        lap, self._lap = self._lap, {}
+        return lap
 
     def round(
         self, samples: Tensor, k: Tensor, length: Tensor, accepted: Tensor, drafter_calls: int = 0

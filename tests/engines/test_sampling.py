@@ -7,13 +7,19 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from free import FeatureDrafter, FrozenDrafter, Schedule, SequentialSampler, SpeculativeSampler
+from free import (
+    FeatureDrafter,
+    FrozenDrafter,
+    SamplingResult,
+    Schedule,
+    SequentialSampler,
+    SpeculativeSampler,
+)
 from free.drafters import Drafter
 from free.engines.load import load_engine
 from free.engines.networks import EngineDrafter, EngineTeacher
 from free.export.package import torch_engine
 from free.models.output import Teacher
-from free.sampler import SamplingResult
 from tests.exports import Export, close, small_model
 
 #: Little noise: where an untrained teacher's x0 is far off, nothing would be accepted.

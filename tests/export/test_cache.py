@@ -7,7 +7,7 @@ import pytest
 from free import DiT, DiTConfig
 from free.engines.manifest import Manifest
 from free.export import cache
-from free.export.cache import cache_folder, cached_export
+from free.export.cache import cached_export
 from tests.networks import randomized
 
 pytest.importorskip("onnxruntime")
@@ -20,16 +20,6 @@ def teacher(seed: int = 0) -> DiT:
     network = randomized(DiT(CONFIG), seed)
     assert isinstance(network, DiT)
     return network
-
-
-def test_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("FREE_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "free"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder() == Path.home() / ".cache" / "free"
-    monkeypatch.setenv("FREE_CACHE", str(tmp_path / "own"))
-    assert cache_folder() == tmp_path / "own"
 
 
 def test_made_once_and_again_when_damaged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ def run(sampler: SpeculativeSampler, labels: Tensor, seed: int) -> Run:
     """``sampler.sample`` under observation; what is monkeypatched in ``free.sampler`` stays so."""
     dim = sampler.teacher.sample_shape[0]  # type: ignore[attr-defined]
     made = torch.full((2, len(labels), len(sampler.schedule), dim), torch.nan)
-    verify_window, count = free.sampler.verify_window, Recorder.round
+    verify_window, step = free.sampler.verify_window, free.sampler.plain_step
+    count = Recorder.round
     seen: list[Tensor] = []
 
     def verify(*arguments: Any) -> Any:
@@ -53,14 +54,24 @@ def run(sampler: SpeculativeSampler, labels: Tensor, seed: int) -> Run:
         seen[:] = [out.advance, (after - means) / sigma[..., None], states]
         return out
 
+    def make_step(teacher: Any, table: Any, x: Tensor, k: Tensor, *rest: Any) -> Any:
+        seen.clear()  # no draft is judged
+        after, out = step(teacher, table, x, k, *rest)
+        innovations = (after - table.mean(k, x, out.eps)) / table.sigma[k, None]
+        made[:, rest[3], k] = torch.stack([innovations, x])
+        return after, out
+
     def count_round(self: Recorder, samples: Tensor, k: Tensor, *rest: Any) -> None:
+        if not seen:
+            return count(self, samples, k, *rest)
         advance, innovations, states = seen
         b, j = (torch.arange(states.shape[1]) < advance[:, None]).nonzero(as_tuple=True)
         made[:, samples[b], k[b] + j] = torch.stack([innovations[b, j], states[b, j]])
-        count(self, samples, k, *rest)
+        return count(self, samples, k, *rest)
 
     with (
         mock.patch.object(free.sampler, "verify_window", verify),
+        mock.patch.object(free.sampler, "plain_step", make_step),
         mock.patch.object(Recorder, "round", count_round),
     ):
         samples, report = sampler.sample(labels, seed)

@@ -20,14 +20,13 @@ import pytest
 import torch
 from torch import Tensor
 
-import free.sampler
 from free import FrozenDrafter, Schedule, SequentialSampler, SpeculativeSampler
 from free.drafters import Drafter
 from free.schedule import Table
-from free.window import window_lengths
 from tests.law.paths import innovations_p, margins_p, run
 from tests.law.stats import energy_test
 from tests.networks import AnchoredDrafter, CallableDrafter, MixtureTeacher
+from tests.rules import Erratic
 
 CHAINS = 20_000
 LABELS = torch.arange(CHAINS) % 3
@@ -180,16 +179,8 @@ def test_law_of_other_ways_to_draft(name: str) -> None:
 
 @pytest.mark.parametrize("sweeps", [None, 2])
 @pytest.mark.parametrize("recycle", [False, "control_variate", True])
-def test_law_with_windows_of_erratic_lengths(
-    sweeps: int | None, recycle: bool | str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of each sample by itself, so that most rounds have windows of several lengths."""
-
-    def erratic(k: Tensor, window: int, steps: int) -> Tensor:
-        return torch.minimum(window_lengths(k, window, steps), (1 + (5 * k + 3) % window).int())
-
-    monkeypatch.setattr(free.sampler, "window_lengths", erratic)
-    _check(Other(sweeps, recycle, 7), seed=10**9 // 2)
+def test_law_with_windows_of_erratic_lengths(sweeps: int | None, recycle: bool | str) -> None:
+    _check(Other(sweeps, recycle, Erratic(7)), seed=10**9 // 2)
 
 
 def _check(other: Other, seed: int) -> None:

@@ -83,7 +83,8 @@ def _rounds(sampler: SpeculativeSampler) -> list[Round]:
     def count_and_keep(
         self: Recorder, samples: Tensor, k: Tensor, length: Tensor, *rest: Any
     ) -> None:
-        rounds.append(Round(samples, k, length, *calls[-1]))
+        if calls:  # the first transition is made without drafts
+            rounds.append(Round(samples, k, length, *calls.pop()))
         count(self, samples, k, length, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -109,7 +110,7 @@ def test_a_mean_never_sees_its_own_or_later_noise(
     sweeps: int | None, recycle: bool | str, drafter: str
 ) -> None:
     reached = 0.0
-    for made in _rounds(_sampler(sweeps, recycle, drafter))[1:6]:
+    for made in _rounds(_sampler(sweeps, recycle, drafter))[:5]:
         for j in range(made.draft.means.shape[1]):
             noise = made.arguments["noise"].clone()
             noise[:, j:] = torch.randn(noise[:, j:].shape)

@@ -11,6 +11,7 @@ from free.cli.info import info
 from free.cli.sample import sample
 from free.cli.train_drafter import train_drafter
 from free.cli.train_teacher import train_teacher
+from free.cli.tune import tune
 
 __all__ = ["app"]
 
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command()(sample)
 app.command()(generate)
+app.command()(tune)
 app.command()(info)
 app.command()(convert)
 app.command("train-teacher")(train_teacher)

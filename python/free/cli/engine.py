@@ -18,6 +18,7 @@ from free.engines.networks import EngineDrafter, EngineTeacher
 from free.engines.tensorrt import FLAVOURS
 from free.models.checkpoints import EMBEDDED
 from free.models.dit import DiT
+from free.window import AutoWindow
 
 __all__ = ["ENGINES", "choose_engine", "put_on_engine", "unavailable_to_usage_error"]
 
@@ -64,7 +65,7 @@ def put_on_engine(
     teacher : DiT
     drafter : FeatureDrafter or FrozenDrafter
     settings : dict
-        ``window`` and ``sweeps``.
+        ``window`` and ``sweeps``; where they are "auto", the drafter's own are exported.
     guided : bool
     max_batch : int
     device : str
@@ -75,12 +76,18 @@ def put_on_engine(
         return teacher, drafter
     from free.export.cache import cached_export
 
-    trained = drafter if isinstance(drafter, FeatureDrafter) and settings["window"] > 1 else None
+    window, sweeps = settings["window"], settings["sweeps"]
+    if window == "auto":  # the drafter's graph is as wide as was found to serve best
+        has_width = isinstance(drafter, FeatureDrafter) and "window" in drafter.sampling
+        window = drafter.sampling["window"] if has_width else AutoWindow().largest
+    if sweeps == "auto":
+        sweeps = drafter.sampling.get("sweeps", 1)
+    trained = drafter if isinstance(drafter, FeatureDrafter) and window > 1 else None
     folder = cached_export(
         teacher,
         trained,
-        settings["window"],
-        settings["sweeps"] if trained is not None else None,
+        window,
+        sweeps if trained is not None else None,
         max_batch,
         guided,
         _PRECISIONS[dtype],

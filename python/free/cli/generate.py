@@ -19,8 +19,9 @@ from free.cli.options import (
 )
 from free.evaluation import Generated, Processes
 from free.evaluation import generate as generate_images
-from free.sampler import SequentialSampler, SpeculativeSampler
+from free.sampler import SpeculativeSampler
 from free.schedule import Schedule
+from free.sequential import SequentialSampler
 
 __all__ = ["generate"]
 
@@ -117,6 +118,11 @@ def generate(
             draws = SequentialSampler(teacher, schedule, cfg, cfg_channels)
         else:
             settings = drafting_settings(drafts.sampling, paper, window, sweeps, recycle, verifier)
+            if settings["window"] == "auto":
+                raise ValueError(
+                    "--window must be a number here, got auto: the images, if not their law, would "
+                    "depend on how long rounds take, and could not be made again"
+                )
             draws = SpeculativeSampler(
                 teacher, drafts, schedule, cfg_scale=cfg, cfg_channels=cfg_channels, **settings
             )

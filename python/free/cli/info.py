@@ -102,7 +102,9 @@ def _checkpoint_lines(record: dict[str, Any]) -> list[str]:
         f"  training record: {'yes' if record['training'] else 'none'}",
     ]
     if record["kind"] == "drafter":
-        return [*lines, f"  recommends: {record['sampling'] or 'nothing'}"]
+        settings = {name: v for name, v in record["sampling"].items() if name != "acceptance"}
+        known = "" if len(settings) == len(record["sampling"]) else "; its acceptance is on record"
+        return [*lines, f"  recommends: {settings or 'nothing'}{known}"]
     lines.append(
         f"  drafter that fits: of the same shape, {record['drafter']['parameters']:,} parameters; "
         "or frozen, which needs no training"

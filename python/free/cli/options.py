@@ -35,6 +35,7 @@ __all__ = [
     "parse_device",
     "parse_dtype",
     "parse_labels",
+    "parse_window",
 ]
 
 Model = Annotated[
@@ -67,9 +68,10 @@ Constants = Annotated[
 ]
 Steps = Annotated[int, typer.Option(help="Transitions of the sampler, 2 to 1000.")]
 Window = Annotated[
-    int | None,
+    str | None,
     typer.Option(
-        help="Teacher rows of a round; 1 is the plain sampler. Default: the model's, else 8."
+        help="Teacher rows of a round; 1 is the plain sampler, auto what pays most, as measured on "
+        "this machine. Default: the model's, else 8."
     ),
 ]
 Sweeps = Annotated[
@@ -159,7 +161,7 @@ def parse_labels(text: str, names: Mapping[str, int] | None = None) -> list[int]
 def drafting_settings(
     recommended: dict[str, Any],
     paper: bool,
-    window: int | None,
+    window: str | None,
     sweeps: int | None,
     recycle: str | None,
     verifier: str,
@@ -174,8 +176,9 @@ def drafting_settings(
     paper : bool
         The paper's settings instead; only the window may be chosen besides.
     window, sweeps, recycle
-        As given, or None. ``sweeps`` 0 is autoregression; ``recycle`` also takes "off" and
-        "best", and is off with a verifier that excludes it.
+        As given, or None. ``sweeps`` 0 is autoregression, and the default "auto" with window
+        "auto"; ``recycle`` also takes "off" and "best", and is off with a verifier that excludes
+        it.
     verifier : str
 
     Raises
@@ -192,7 +195,9 @@ def drafting_settings(
     if verifier in LOOKING_AHEAD:
         settings["recycle"] = False
     if window is not None:
-        settings["window"] = window
+        settings["window"] = parse_window(window)
+    if settings["window"] == "auto":
+        settings["sweeps"] = "auto"
     if sweeps is not None:
         settings["sweeps"] = sweeps or None
     if recycle is not None:
@@ -202,6 +207,21 @@ def drafting_settings(
             )
         settings["recycle"] = {"off": False, "best": True}.get(recycle, recycle)
     return settings
+
+
+def parse_window(text: str) -> int | str:
+    """``"auto"``, or a number of rows.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    if text == "auto":
+        return text
+    if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) < 1:
+        raise ValueError(f"--window must be an integer >= 1 or auto, got {text!r}")
+    return int(text)
 
 
 def parse_dtype(text: str) -> torch.dtype:

@@ -27,8 +27,9 @@ from free.files import check_writable, write_atomic, write_json
 from free.picture import check_picture_suffix, image_grid
 from free.report import Report
 from free.request import check_request
-from free.sampler import SequentialSampler, SpeculativeSampler
+from free.sampler import SpeculativeSampler
 from free.schedule import Schedule
+from free.sequential import SequentialSampler
 
 __all__ = ["sample"]
 
@@ -83,6 +84,8 @@ def sample(
     `free sample --labels 0-9 --compare`
 
     `free sample --labels 7 --per-label 20 --window 4 --out sevens.png --json report.json`
+
+    `free sample --window auto --batch-size 4 --compare`
 
     `free sample --paper --window 8 --compare`
 
@@ -173,10 +176,11 @@ def _in_words(settings: dict[str, Any]) -> str:
     if settings["window"] == 1:
         return "window 1: the plain sampler"
     sweeps, recycle = settings["sweeps"], settings["recycle"]
+    swept = {None: "autoregression, ", 1: "1 sweep, ", "auto": ""}
     ways = {True: "recycled: best so far", False: "nothing recycled"}
     return (
         f"window {settings['window']}, "
-        + ("autoregression, " if sweeps is None else f"{sweeps} sweep{'s' * (sweeps > 1)}, ")
+        + swept.get(sweeps, f"{sweeps} sweeps, ")
         + ways.get(recycle, f"recycled: {recycle}")
         + (", verified as a block" if settings["verifier"] == "block" else "")
     )

@@ -27,11 +27,13 @@ class ChangeDrafter:
     ----------
     sampling : dict, optional
         Settings of :class:`free.SpeculativeSampler` that it serves best with; kept as the
-        attribute ``sampling``.
+        attribute ``sampling``. Its ``acceptance``, if it has one, becomes the attribute of that
+        name: by number of sweeps, what :class:`free.AutoWindow` may expect of the drafts.
     """
 
     def __init__(self, sampling: dict[str, Any] | None = None) -> None:
         self.sampling = dict(sampling or {})
+        self.acceptance: dict[str, Any] = self.sampling.pop("acceptance", {})
         self._batch: DraftingBatch | None = None
 
     def step(

@@ -31,7 +31,8 @@ from free.files import check_writable, write_json
 from free.picture import to_uint8
 from free.report import Report
 from free.request import check_request
-from free.sampler import SequentialSampler, SpeculativeSampler
+from free.sampler import SpeculativeSampler
+from free.sequential import SequentialSampler
 
 __all__ = ["Generated", "generate"]
 

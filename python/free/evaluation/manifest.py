@@ -16,7 +16,8 @@ from free.autoencoder import LatentCoder, PixelCoder
 from free.evaluation.plan import Plan
 from free.files import write_json
 from free.models.guidance import Guidance
-from free.sampler import SequentialSampler, SpeculativeSampler
+from free.sampler import SpeculativeSampler
+from free.sequential import SequentialSampler
 from free.version import __version__
 
 __all__ = ["MANIFEST", "claim", "describe_run", "differences", "parse", "read_manifest"]

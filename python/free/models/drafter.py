@@ -152,7 +152,7 @@ class DrafterNet(nn.Module):
             How it was trained, as JSON values.
         sampling : dict, optional
             ``window``, ``sweeps`` and ``recycle`` of :class:`free.SpeculativeSampler` that it
-            serves best with.
+            serves best with, and ``acceptance``, the record that ``free tune`` makes.
         """
         from free.models.checkpoints import write_network
 

@@ -24,7 +24,7 @@ CONSTANTS = ("original", "diffusers")
 #: The second is what DiTs were saved as before diffusers gave them a class of their own.
 DIFFUSERS_CLASSES = ("DiTTransformer2DModel", "Transformer2DModel")
 _KINDS = {"dit": "teacher", "drafter": "drafter"}
-_SAMPLING = {"window", "sweeps", "recycle"}
+_SAMPLING = {"window", "sweeps", "recycle", "acceptance"}
 #: Private keys are the ones that diffusers passes over without a word.
 _EXTRAS = "_free"
 #: What DiT is in diffusers' terms; a file that says otherwise is another model.

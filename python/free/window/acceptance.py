@@ -1,0 +1,237 @@
+"""How likely drafts are to stand: the model's record, corrected by what a run shows.
+
+A draft stands with probability ``2 Phi(-delta / 2)``, ``delta = |m_hat - m| / sigma`` (supplement,
+Eq. 40). What delta is to be expected depends on where in the run the transition is, on whether the
+teacher has already seen it, at a discarded state, and on how far the draft is from the last thing
+that the teacher said.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = [
+    "AcceptanceEstimate",
+    "AcceptanceRecord",
+    "acceptance",
+    "committed_deltas",
+    "places",
+    "read_records",
+    "write_records",
+]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+#: Parts of a run, from noise to image, and distances: each bucket begins at one of these.
+PARTS = 16
+DISTANCES = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24])
+FRESH, RECYCLED = 0, 1
+
+#: Weight that a run's own evidence keeps from round to round, and that of the record beside it: as
+#: many transitions as are made to believe a record, and to believe no record at all.
+_MEMORY, _BELIEF, _DOUBT = 0.8, 3.0, 0.5
+#: How wrong a record is thought to be, at most: a factor of 1,000.
+_LARGEST_ERROR = math.log(1e3)
+
+
+def acceptance(delta: Floats) -> Floats:
+    """``2 Phi(-delta / 2)``: the probability that reflection keeps a draft (supplement, Eq. 40)."""
+    return torch.special.erfc(torch.from_numpy(delta / math.sqrt(8.0))).numpy()
+
+
+class AcceptanceRecord:
+    """Deltas that a drafter is known for.
+
+    Parameters
+    ----------
+    log_delta : array_like, shape [2, len(DISTANCES), PARTS], optional
+        Means of ``ln delta``: of transitions that the teacher has not seen, by how far behind the
+        last one that it has; and of those it has, by their place in the window. Each in parts of
+        the run. By default something that is true of many drafters, and is given little weight.
+
+    Raises
+    ------
+    ValueError
+        If it has another shape or is not finite.
+    """
+
+    def __init__(self, log_delta: Any = None) -> None:
+        shape = (2, len(DISTANCES), PARTS)
+        self.belief = _DOUBT if log_delta is None else _BELIEF
+        if log_delta is None:
+            fresh = math.log(0.4) + 0.7 * np.log(DISTANCES)
+            recycled = math.log(0.15) + 0.3 * np.log(DISTANCES)
+            log_delta = np.repeat(np.stack([fresh, recycled])[:, :, None], PARTS, axis=2)
+            log_delta[..., -2:] += math.log(2.0)  # the last steps are the hardest
+        try:
+            self.log_delta = np.asarray(log_delta, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"log_delta must be numbers of shape {shape}, got {log_delta!r}"
+            ) from error
+        if self.log_delta.shape != shape or not np.isfinite(self.log_delta).all():
+            raise ValueError(
+                f"log_delta must be finite, of shape {shape}, got shape {self.log_delta.shape}"
+            )
+
+    def at(self, kind: Integers, distance: Integers, part: Integers) -> Floats:
+        """``ln delta`` to be expected; arguments of one shape."""
+        bucket = np.searchsorted(DISTANCES, distance, side="right") - 1
+        return self.log_delta[kind, bucket, part]
+
+    @classmethod
+    def of(cls, sums: Floats, counts: Floats) -> AcceptanceRecord:
+        """A record of what was seen; where nothing was, the nearest shorter distance's.
+
+        Parameters
+        ----------
+        sums, counts : ndarray, shape [2, len(DISTANCES), PARTS]
+            Of ``ln delta``.
+
+        Raises
+        ------
+        ValueError
+            If nothing was seen at all.
+        """
+        if not counts.sum():
+            raise ValueError("counts must not all be 0: no draft was recorded")
+        # A prior of one observation: the mean over the kind, or over all.
+        overall = sums.sum() / counts.sum()
+        by_kind = sums.sum((1, 2)) + overall
+        by_kind = (by_kind / (counts.sum((1, 2)) + 1))[:, None, None]
+        record = (sums + by_kind) / (counts + 1)
+        for bucket in range(1, len(DISTANCES)):
+            unseen = counts[:, bucket] == 0
+            record[:, bucket] = np.where(unseen, record[:, bucket - 1], record[:, bucket])
+        return cls(record)
+
+    def to_list(self) -> list[Any]:
+        """As JSON takes it."""
+        return np.round(self.log_delta, 3).tolist()
+
+
+def read_records(stored: Mapping[str, Any]) -> dict[int | None, AcceptanceRecord]:
+    """Records by number of sweeps, as a drafter's ``config.json`` keeps them: ``"0"`` is
+    autoregression.
+
+    Raises
+    ------
+    ValueError
+        If they are not such.
+    """
+    try:
+        return {int(sweeps) or None: AcceptanceRecord(table) for sweeps, table in stored.items()}
+    except (AttributeError, ValueError) as error:
+        raise ValueError(
+            f"acceptance must hold a table for each number of sweeps: {error}"
+        ) from error
+
+
+def write_records(records: Mapping[int | None, AcceptanceRecord]) -> dict[str, Any]:
+    """The inverse of :func:`read_records`."""
+    return {str(sweeps or 0): record.to_list() for sweeps, record in records.items()}
+
+
+class AcceptanceEstimate:
+    """Acceptance to be expected in a run, for each sample by its own committed transitions.
+
+    Parameters
+    ----------
+    samples : int
+    steps : int
+        Transitions of the run.
+    """
+
+    def __init__(self, samples: int, steps: int) -> None:
+        self._steps = steps
+        self._sum, self._weight = np.zeros((2, samples, 2))  # of errors, by sample and kind
+
+    def expect(self, record: AcceptanceRecord, k: Integers, known: Integers, drafts: int) -> Floats:
+        """Probability that each draft stands if those before do.
+
+        Parameters
+        ----------
+        record : AcceptanceRecord
+            Of the way in which the window would be drafted.
+        k, known : ndarray, shape [B], int64
+            As of :meth:`free.window.Windows.choose`.
+        drafts : int
+            P; of transitions past the last the probability is 0.
+
+        Returns
+        -------
+        ndarray, shape [B, P]
+        """
+        kind, distance, part = places(k, known, drafts, self._steps)
+        correction = self._sum / (self._weight + record.belief)
+        log_delta = record.at(kind, distance, part) + np.take_along_axis(correction, kind, axis=1)
+        last = self._steps - 1
+        drafted = k[:, None] + np.arange(drafts) < last
+        return np.where(drafted, acceptance(np.exp(log_delta)), 0.0)
+
+    def update(
+        self, record: AcceptanceRecord, k: Integers, known: Integers, deltas: Floats
+    ) -> None:
+        """Learn from committed transitions; ``deltas [B, P]``, NaN where there was no draft."""
+        kind, distance, part = places(k, known, deltas.shape[1], self._steps)
+        log_delta = record.at(kind, distance, part)
+        seen = ~np.isnan(deltas)
+        error = np.log(np.maximum(np.where(seen, deltas, 1.0), 1e-8)) - log_delta
+        error = np.where(seen, np.clip(error, -_LARGEST_ERROR, _LARGEST_ERROR), 0.0)
+        self._sum, self._weight = _MEMORY * self._sum, _MEMORY * self._weight
+        weight = np.where(seen, 1.0 + np.abs(error), 0.0)  # to be far off is to be believed sooner
+        for one in (FRESH, RECYCLED):
+            self._sum[:, one] += np.where(kind == one, weight * error, 0.0).sum(1)
+            self._weight[:, one] += np.where(kind == one, weight, 0.0).sum(1)
+
+    def keep(self, samples: NDArray[np.bool_]) -> None:
+        """Forget all samples but these."""
+        self._sum, self._weight = self._sum[samples], self._weight[samples]
+
+
+def places(
+    k: Integers, known: Integers, drafts: int, steps: int
+) -> tuple[Integers, Integers, Integers]:
+    """Kind, distance and part of the run of each draft of windows, all [B, P] int64.
+
+    Parameters are those of :meth:`AcceptanceEstimate.expect`.
+    """
+    at = np.arange(drafts)
+    seen_before = at < known[:, None] - 1
+    kind = np.where(seen_before, RECYCLED, FRESH)
+    distance = np.where(seen_before, at + 1, at + 2 - known[:, None])
+    part = np.minimum((k[:, None] + at) * PARTS // steps, PARTS - 1)
+    return kind, distance, part
+
+
+def committed_deltas(
+    draft_means: Tensor, target_means: Tensor, sigma: Tensor, length: Tensor, advance: Tensor
+) -> Tensor:
+    """``|m_hat - m| / sigma`` of the drafted transitions that a round has made.
+
+    What is behind a rejection is left out: it depends on noise that is still to be used.
+
+    Parameters
+    ----------
+    draft_means, target_means, sigma, length
+        As of :func:`free.ops.verify_window`.
+    advance : Tensor, shape [B], int32
+        As it returned.
+
+    Returns
+    -------
+    Tensor, shape [B, W - 1]
+        NaN of the others.
+    """
+    drafts = draft_means.shape[1]
+    shift = (draft_means - target_means[:, :drafts]).flatten(2).norm(dim=2)
+    made = torch.arange(drafts, device=sigma.device) < torch.minimum(advance, length - 1)[:, None]
+    return torch.where(made, shift / sigma[:, :drafts], math.nan)

@@ -1,0 +1,69 @@
+"""Which samples get the rows of a round, and how many rows there are to be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Allocation", "allocate"]
+
+Cost = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
+
+
+class Allocation(NamedTuple):
+    """Rows for each sample.
+
+    Attributes
+    ----------
+    drafts : ndarray, shape [B], int64
+        Rows besides the current state's.
+    advance : float
+        Transitions that the round is expected to make, of all samples.
+    seconds : float
+        What it is expected to take.
+    """
+
+    drafts: NDArray[np.int64]
+    advance: float
+    seconds: float
+
+
+def allocate(acceptance: NDArray[np.float64], cost: Cost) -> Allocation:
+    """The speculative round that makes most transitions a second.
+
+    A row of a sample is worth the probability that it is reached, the product of the acceptances
+    before it. So the rows that are worth most are the first of each sample, and taking them in
+    order of their worth leaves one number to choose: how many.
+
+    Parameters
+    ----------
+    acceptance : ndarray, shape [B, P]
+        Probability that each draft stands if those before do; 0 where there is none.
+    cost : callable
+        ``cost(drafts [M], longest [M]) -> seconds [M]`` of rounds with so many drafts, the longest
+        window having so many.
+
+    Returns
+    -------
+    Allocation
+        With at least one draft, if a sample can have one; else without any.
+    """
+    samples, places = acceptance.shape
+    worth = acceptance.cumprod(1)
+    # Stable: of equal rows, as when all are certain, the nearer come first.
+    order = np.argsort(-worth.T, axis=None, kind="stable")
+    place, sample = np.unravel_index(order, (places, samples))
+    gained = worth.T.ravel()[order]
+    count = int((gained > 0).sum())
+    if not count:
+        nothing = np.zeros(samples, dtype=np.int64)
+        return Allocation(nothing, float(samples), float(cost(nothing[:1], nothing[:1])[0]))
+    advance = samples + gained[:count].cumsum()
+    longest = np.maximum.accumulate(place[:count] + 1)
+    seconds = cost(np.arange(1, count + 1), longest)
+    best = int((advance / seconds).argmax())
+    drafts = np.bincount(sample[: best + 1], minlength=samples)
+    return Allocation(drafts, float(advance[best]), float(seconds[best]))

@@ -1,0 +1,189 @@
+"""Windows that are as wide as pays, and the plain sampler where none does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from free.window.acceptance import AcceptanceEstimate, AcceptanceRecord, read_records
+from free.window.allocation import allocate
+from free.window.costs import RoundCosts
+from free.window.measure import fingerprint, measured_costs
+from free.window.rule import Choice, Committed, Integers, Run, Windows
+
+__all__ = ["AutoWindow", "AutoWindows", "Basis"]
+
+#: A speculative round must be expected to be worth that much more than the plain sampler's.
+_MARGIN = 1.03
+#: Transitions that the plain sampler makes before anything is chosen again.
+_STRETCH = 8
+#: After so many, one sample is given a draft all the same: prices and drafters may have changed.
+_PROBE = 96
+#: Rows of a run's first window; each later one may be twice as wide, so that a drafter that does
+#: not deserve its record costs little.
+_FIRST = 4
+#: Sweeps to choose among, of a drafter without records.
+_SWEEPS = (1, 2)
+
+
+class Basis(NamedTuple):
+    """What windows are chosen by.
+
+    Attributes
+    ----------
+    largest : int
+        Rows of a window, at most.
+    costs : RoundCosts
+    ways : dict of (int or None) to AcceptanceRecord
+        The numbers of sweeps to choose among.
+    """
+
+    largest: int
+    costs: RoundCosts
+    ways: dict[int | None, AcceptanceRecord]
+
+
+class AutoWindow:
+    """Choose each round's rows to make as many transitions a second as can be expected.
+
+    What rounds cost is measured once, in a second or two, kept on disk, and corrected by every
+    round; how likely drafts are to stand is the model's record, corrected by each sample's own
+    committed transitions. A teacher call's rows are shared out among the samples of the batch
+    (:func:`free.window.allocation.allocate`). Where no draft pays, the plain sampler goes on.
+
+    The law of the samples is the teacher's, but the sample that a seed gives depends on what was
+    measured and, where seeds are few, on its batch.
+
+    Parameters
+    ----------
+    largest : int
+        Rows of a window, at most.
+    costs : RoundCosts, optional
+        What rounds cost, instead of measuring; corrected as they go.
+    records : mapping of (int or None) to AcceptanceRecord, optional
+        By number of sweeps, what deltas to expect. By default the drafter's own
+        (``drafter.acceptance``), or one that fits many.
+
+    fresh : bool
+        Measure anew even if the costs are on disk.
+
+    Raises
+    ------
+    ValueError
+        If ``largest`` is less than 1.
+
+    Attributes
+    ----------
+    basis : Basis or None
+        What the windows of the last run were chosen by.
+    """
+
+    def __init__(
+        self,
+        largest: int = 32,
+        costs: RoundCosts | None = None,
+        records: Mapping[int | None, AcceptanceRecord] | None = None,
+        fresh: bool = False,
+    ) -> None:
+        if isinstance(largest, bool) or not isinstance(largest, int) or largest < 1:
+            raise ValueError(f"largest must be an integer >= 1, got {largest!r}")
+        self.largest = largest
+        self.costs = costs
+        self.records = records
+        self.fresh = fresh
+        self.basis: Basis | None = None
+        self._measured: dict[Any, RoundCosts] = {}
+
+    def begin(self, run: Run) -> Windows:
+        """Measure what rounds cost, if that is not known yet, and take up the record."""
+        if len(run.seeds.unique()) < len(run.seeds):
+            # A sample ahead of another with its noise would tell that one's window about it.
+            raise ValueError(
+                f"seed must not repeat in a batch with window='auto', got {run.seeds.tolist()}"
+            )
+        largest = min(self.largest, getattr(run.drafter, "window", self.largest))
+        ways = self._ways(run)
+        costs = self.costs
+        if costs is None:
+            # Another batch has other windows to choose among; another device, another curve.
+            key = (fingerprint(run) or id(run.model), tuple(run.state.shape), *ways, largest)
+            if key not in self._measured:
+                self._measured[key] = measured_costs(run, ways, largest, self.fresh)
+            costs = self._measured[key]
+        self.basis = Basis(largest, costs, ways)
+        return AutoWindows(len(run.table.sigma), len(run.labels), self.basis)
+
+    def _ways(self, run: Run) -> dict[int | None, AcceptanceRecord]:
+        """The numbers of sweeps to choose among, each with its record."""
+        records = self.records
+        if records is None:
+            records = read_records(getattr(run.drafter, "acceptance", {}))
+        sweeps = run.sweeps
+        among = (tuple(records) or _SWEEPS) if isinstance(sweeps, str) else (sweeps,)
+        return {way: records.get(way) or AcceptanceRecord() for way in among}
+
+
+class AutoWindows:
+    """One run's windows.
+
+    Parameters
+    ----------
+    steps, samples : int
+    basis : Basis
+        Its costs are corrected as the run goes.
+    """
+
+    learns = True
+
+    def __init__(self, steps: int, samples: int, basis: Basis) -> None:
+        self._steps = steps
+        self._largest, self._costs, self._ways = basis
+        self._estimate = AcceptanceEstimate(samples, steps)
+        self._rounds = 0  # speculative ones
+        self._stretch = 0  # transitions since the last of them
+        self._known: Integers | None = None
+        self._choice = Choice(np.zeros(0, dtype=np.int64), None)
+
+    def choose(self, k: Integers, known: Integers | None) -> Choice:
+        """The choice that promises most transitions a second; see :class:`Windows`."""
+        self._known = known
+        self._choice = self._decide(k, known)
+        return self._choice
+
+    def _decide(self, k: Integers, known: Integers | None) -> Choice:
+        plain = Choice(np.ones_like(k), None, 1)
+        if known is None:
+            return plain
+        left = self._steps - k
+        widest = min(self._largest, _FIRST << min(self._rounds, 16), int(left.max()))
+        best, speed = plain, _MARGIN * len(k) / self._costs.plain_round(len(k))
+        for sweeps, record in self._ways.items() if widest > 1 else ():
+            expected = self._estimate.expect(record, k, known, widest - 1)
+            cost = partial(self._costs.round, len(k), sweeps=sweeps)
+            drafts, advance, seconds = allocate(expected, cost)
+            if drafts.any() and advance / seconds > speed:
+                best, speed = Choice(1 + drafts, sweeps), advance / seconds
+        if best is not plain:
+            return best
+        if self._stretch >= _PROBE and widest > 1:
+            probe = np.where(np.arange(len(k)) == left.argmax(), 2, 1)
+            return Choice(probe, next(iter(self._ways)))
+        return plain._replace(plain=min(_STRETCH, int(left.min())))
+
+    def made(self, committed: Committed) -> None:
+        """Learn what rounds cost and how drafts fare."""
+        lengths, sweeps, plain = self._choice
+        drafts = lengths - 1
+        spent = {name: part / max(plain, 1) for name, part in committed.seconds.items()}
+        self._costs.observe(len(drafts), int(drafts.sum()), int(drafts.max()), sweeps, spent)
+        self._stretch = self._stretch + plain if plain else 0
+        if not plain:
+            assert committed.deltas is not None
+            assert self._known is not None
+            record = self._ways[sweeps]
+            self._estimate.update(record, committed.k, self._known, committed.deltas)
+            self._rounds += 1
+        self._estimate.keep(committed.going)

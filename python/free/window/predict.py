@@ -1,0 +1,84 @@
+"""What a rule for windows would take, played through without any network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from free.window.acceptance import AcceptanceEstimate, AcceptanceRecord
+from free.window.costs import RoundCosts
+from free.window.rule import Committed, Windows
+
+__all__ = ["Predicted", "predict"]
+
+
+class Predicted(NamedTuple):
+    """What a run is expected to take.
+
+    Attributes
+    ----------
+    rounds : float
+        Mean of the samples'.
+    rows : float
+        Teacher rows of a sample.
+    seconds : float
+    """
+
+    rounds: float
+    rows: float
+    seconds: float
+
+
+def predict(
+    windows: Callable[[], Windows],
+    records: dict[int | None, AcceptanceRecord],
+    costs: RoundCosts,
+    steps: int,
+    samples: int,
+    recycles: bool,
+    runs: int = 20,
+) -> Predicted:
+    """Play runs through: drafts stand by chance as the records say, rounds take what they cost.
+
+    Parameters
+    ----------
+    windows : callable
+        The windows of a new run.
+    records : dict of (int or None) to AcceptanceRecord
+        By number of sweeps.
+    costs : RoundCosts
+    steps, samples : int
+    recycles : bool
+        Whether rows behind a rejection are kept.
+    runs : int
+        To average over.
+    """
+    generator = np.random.default_rng(0)
+    rounds = rows = seconds = 0.0
+    for _ in range(runs):
+        chooser, k, known = windows(), np.zeros(samples, dtype=np.int64), None
+        while len(k):
+            choice = chooser.choose(k, known)
+            lengths, drafts = choice.lengths, choice.lengths - 1
+            advance = np.full_like(k, max(choice.plain, 1))
+            if choice.plain:
+                seconds += choice.plain * costs.plain_round(len(k))
+            elif known is not None:
+                record, longest = records[choice.sweeps], int(drafts.max())
+                expected = AcceptanceEstimate(len(k), steps).expect(record, k, known, longest)
+                expected = np.where(np.arange(longest) < drafts[:, None], expected, 0.0)
+                stands = generator.random(expected.shape) < expected
+                advance = 1 + stands.cumprod(1).sum(1)
+                seconds += float(costs.round(len(k), drafts.sum(), longest, choice.sweeps))
+            rounds += len(k) * max(choice.plain, 1)
+            rows += lengths.sum() * max(choice.plain, 1)
+            seen_before = lengths - advance + 1 if recycles else 1
+            after, going = k + advance, k + advance < steps
+            unseen = np.full((len(k), max(int(drafts.max()), 0)), np.nan)
+            chooser.made(Committed(k, advance, unseen, {}, going))
+            known = np.where(lengths > 1, seen_before, 1)[going]
+            k = after[going]
+    count = runs * samples
+    return Predicted(rounds / count, float(rows / count), seconds / runs)

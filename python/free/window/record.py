@@ -1,0 +1,63 @@
+"""Making a drafter's record: what its deltas are, seen from windows of one width."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from free.window.acceptance import DISTANCES, PARTS, AcceptanceRecord, places
+from free.window.rule import Choice, Committed, FixedWindow, Integers, Run, Windows
+
+__all__ = ["RecordingWindow"]
+
+
+class RecordingWindow:
+    """A fixed window that notes the deltas of committed transitions.
+
+    Parameters
+    ----------
+    rows : int
+        Rows of a window, >= 2; distances up to it are recorded.
+    """
+
+    learns = True
+
+    def __init__(self, rows: int) -> None:
+        self.largest = rows
+        self._fixed: Windows | None = None
+        self._known: Integers | None = None
+        self._steps = 0
+        self._sums, self._counts = np.zeros((2, 2, len(DISTANCES), PARTS))
+
+    def begin(self, run: Run) -> Windows:
+        """What is noted adds up from run to run."""
+        self._fixed = FixedWindow(self.largest).begin(run)
+        self._steps = len(run.table.sigma)
+        return self
+
+    def choose(self, k: Integers, known: Integers | None) -> Choice:
+        """As the fixed window."""
+        self._known = known
+        assert self._fixed is not None
+        return self._fixed.choose(k, known)
+
+    def made(self, committed: Committed) -> None:
+        """Note the deltas."""
+        if committed.deltas is None or self._known is None:
+            return
+        drafts = committed.deltas.shape[1]
+        kind, distance, part = places(committed.k, self._known, drafts, self._steps)
+        seen = ~np.isnan(committed.deltas)
+        bucket = np.searchsorted(DISTANCES, distance[seen], side="right") - 1
+        at = (kind[seen], bucket, part[seen])
+        np.add.at(self._sums, at, np.log(np.maximum(committed.deltas[seen], 1e-8)))
+        np.add.at(self._counts, at, 1.0)
+
+    def record(self) -> AcceptanceRecord:
+        """What was noted.
+
+        Raises
+        ------
+        ValueError
+            If that is nothing.
+        """
+        return AcceptanceRecord.of(self._sums, self._counts)

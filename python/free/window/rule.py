@@ -1,0 +1,227 @@
+"""What the sampler asks of a rule for windows, and the rule of a fixed window."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from free.drafters.protocol import Drafter
+from free.models.output import Teacher
+from free.prediction import Prediction
+from free.schedule import Table
+
+__all__ = [
+    "Choice",
+    "Committed",
+    "FixedWindow",
+    "Run",
+    "WindowRule",
+    "Windows",
+    "check_choice",
+    "fixed_windows",
+]
+
+Integers = NDArray[np.int64]
+
+
+class Run(NamedTuple):
+    """What is known when a run begins.
+
+    Attributes
+    ----------
+    model : callable
+        The teacher as the sampler was given it.
+    teacher : callable
+        Guided, if the run is.
+    guided : bool
+    drafter : Drafter or None
+        Which has begun.
+    table : Table
+    prediction : Prediction
+    labels, seeds : Tensor, shape [B], int64
+    state : Tensor, shape [B, ...]
+        Initial noise.
+    sweeps : int, None or "auto"
+        As asked of the sampler.
+    """
+
+    model: Teacher
+    teacher: Teacher
+    guided: bool
+    drafter: Drafter | None
+    table: Table
+    prediction: Prediction
+    labels: Tensor
+    seeds: Tensor
+    state: Tensor
+    sweeps: int | str | None
+
+
+class Choice(NamedTuple):
+    """What to do next.
+
+    Attributes
+    ----------
+    lengths : ndarray, shape [B], int64
+        Rows of each sample, ``1 ..`` the transitions that it has left.
+    sweeps : int or None
+    plain : int
+        If not 0, so many transitions are made by the plain sampler instead, before anything is
+        chosen again; no sample may have fewer left.
+    """
+
+    lengths: Integers
+    sweeps: int | None
+    plain: int = 0
+
+
+class Committed(NamedTuple):
+    """What a round tells about the transitions that it made.
+
+    Attributes
+    ----------
+    k : ndarray, shape [B], int64
+        Transitions before the round.
+    advance : ndarray, shape [B], int64
+        How many were made of each sample.
+    deltas : ndarray, shape [B, W - 1], or None
+        ``|m_hat - m| / sigma`` of those that were drafted; NaN of all others. None unless the
+        rule learns from them.
+    seconds : dict of str to float
+        Of the round, by phase.
+    going : ndarray, shape [B], bool
+        Samples that are not finished.
+    """
+
+    k: Integers
+    advance: Integers
+    deltas: NDArray[np.float64] | None
+    seconds: dict[str, float]
+    going: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls,
+        k: Integers,
+        advance: Tensor,
+        deltas: Tensor | None,
+        seconds: dict[str, float],
+        going: Tensor,
+    ) -> Committed:
+        """From tensors, wherever they are."""
+        return cls(
+            k,
+            advance.long().cpu().numpy(),
+            None if deltas is None else deltas.double().cpu().numpy(),
+            seconds,
+            going.cpu().numpy(),
+        )
+
+
+class Windows(Protocol):
+    """The windows of one run."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether :meth:`made` is to be told deltas."""
+
+    def choose(self, k: Integers, known: Integers | None) -> Choice:
+        """What to do next.
+
+        **Exactness rule.** The choice may depend on transitions that are *committed*, on costs
+        and on chance of its own, but never on noise that is still to be used, nor on anything
+        the teacher said at a discarded state: else a draft sees its own noise, in how long its
+        window is.
+
+        Parameters
+        ----------
+        k : ndarray, shape [B], int64
+            Next transition of each unfinished sample.
+        known : ndarray, shape [B], int64, or None
+            Its row of the last transition, and how many further transitions the teacher has seen
+            already; None before the first round, when nothing is known to draft from.
+        """
+
+    def made(self, committed: Committed) -> None:
+        """Learn from a round."""
+
+
+@runtime_checkable
+class WindowRule(Protocol):
+    """How many teacher rows each sample gets; anything of this form serves.
+
+    Attributes
+    ----------
+    largest : int
+        Rows of a window, at most.
+    """
+
+    largest: int
+
+    def begin(self, run: Run) -> Windows:
+        """Called once at the start of a run."""
+
+
+class FixedWindow:
+    """Always as many rows, cut where the run ends: nothing past the last transition is drafted.
+
+    Parameters
+    ----------
+    rows : int
+        Rows of a window, >= 1.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.largest = rows
+
+    def begin(self, run: Run) -> Windows:
+        """A window needs no more of a run than its length and how it is to be drafted."""
+        sweeps = None if isinstance(run.sweeps, str) else run.sweeps
+        return fixed_windows(self.largest, len(run.table.sigma), sweeps)
+
+
+class _FixedWindows(NamedTuple):
+    """One run's windows."""
+
+    rows: int
+    steps: int
+    sweeps: int | None
+    learns: bool = False
+
+    def choose(self, k: Integers, known: Integers | None) -> Choice:
+        """A plain transition first, then the same number of rows; of one row, only plain ones."""
+        if known is None or self.rows == 1:
+            left = self.steps - int(k.max())
+            return Choice(np.ones_like(k), None, left if self.rows == 1 else 1)
+        return Choice(np.minimum(self.steps - k, self.rows), self.sweeps)
+
+    def made(self, committed: Committed) -> None:
+        """Nothing is learned."""
+
+
+def fixed_windows(rows: int, steps: int, sweeps: int | None) -> Windows:
+    """Windows of ``rows`` for a run of ``steps`` transitions, drafted in ``sweeps``."""
+    return _FixedWindows(rows, steps, sweeps)
+
+
+def check_choice(choice: Choice, left: Integers) -> None:
+    """Refuse a choice that no round can carry out; ``left [B]`` transitions each sample has.
+
+    Raises
+    ------
+    ValueError
+        Naming what was chosen.
+    """
+    lengths = choice.lengths
+    if lengths.shape != left.shape or (lengths < 1).any() or (lengths > left).any():
+        raise ValueError(
+            f"window must choose lengths of 1 to the {left.tolist()} transitions left, "
+            f"got {np.asarray(lengths).tolist()}"
+        )
+    if not 0 <= choice.plain <= left.min():
+        raise ValueError(
+            f"window must choose 0 to {int(left.min())} plain transitions, got {choice.plain}"
+        )
