@@ -1,0 +1,63 @@
+"""A small convolutional network that names digits: what generated ones are judged by."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+__all__ = ["DigitClassifier"]
+
+_EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "mnist" / "classifier"
+
+
+class DigitClassifier(nn.Module):
+    """Two convolutions and two linear layers for 28x28 digits.
+
+    Attributes
+    ----------
+    record : dict
+        How it was trained, and ``held_out_accuracy``; empty if it was not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 24, 5, padding=2)
+        self.conv2 = nn.Conv2d(24, 48, 5, padding=2)
+        self.hidden = nn.Linear(48 * 49, 128)
+        self.output = nn.Linear(128, 10)
+        self.pool, self.dropout = nn.MaxPool2d(2), nn.Dropout(0.4)
+        self.record: dict[str, Any] = {}
+
+    @classmethod
+    def embedded(cls) -> DigitClassifier:
+        """The trained one that the package carries, in float32, for evaluation."""
+        network = cls()
+        network.load_state_dict(load_file(_EMBEDDED / "model.safetensors"))
+        network.record = json.loads((_EMBEDDED / "config.json").read_text(encoding="utf-8"))
+        return network.eval().requires_grad_(False)
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the last layer reads, and where in the image it comes from.
+
+        Parameters
+        ----------
+        images : Tensor, shape [R, 1, 28, 28], float32 in [-1, 1]
+
+        Returns
+        -------
+        hidden : Tensor, shape [R, 128]
+        maps : Tensor, shape [R, 48, 7, 7]
+        """
+        maps = self.pool(torch.relu(self.conv1(images)))
+        maps = self.pool(torch.relu(self.conv2(maps)))
+        return torch.relu(self.hidden(self.dropout(maps.flatten(1)))), maps
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [R, 10] of images [R, 1, 28, 28] in [-1, 1]."""
+        hidden, _ = self.features(images)
+        return self.output(hidden)
