@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from free.cli.convert import convert
+from free.cli.evaluate import evaluate
 from free.cli.export import export
 from free.cli.generate import generate
 from free.cli.info import info
@@ -24,6 +25,7 @@ app = typer.Typer(
 app.command()(sample)
 app.command()(generate)
 app.command()(tune)
+app.command()(evaluate)
 app.command()(info)
 app.command()(convert)
 app.command("train-teacher")(train_teacher)

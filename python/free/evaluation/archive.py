@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Member", "read_note", "read_rows", "write_npz"]
+__all__ = ["Member", "member_shapes", "read_note", "read_rows", "write_npz"]
 
 #: The first moment that a zip can name.
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
@@ -104,6 +104,22 @@ def read_note(path: str | Path) -> str:
     """
     with zipfile.ZipFile(path) as archive:
         return archive.comment.decode(errors="replace")
+
+
+def member_shapes(path: str | Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Shape and dtype of each array of an archive; of the arrays themselves nothing is read.
+
+    Raises
+    ------
+    OSError, zipfile.BadZipFile, ValueError
+        If there is no such archive, or it holds other things.
+    """
+    found = {}
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.namelist():
+            with archive.open(member) as stream:
+                found[member.removesuffix(".npy")] = _read_header(cast("BinaryIO", stream))
+    return found
 
 
 def read_rows(path: str | Path, name: str, rows: int) -> Iterator[NDArray[Any]]:

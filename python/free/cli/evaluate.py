@@ -1,0 +1,111 @@
+"""``free evaluate``: quality of a set of images beside another."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from free.cli import options
+from free.cli.options import bad_input_to_usage_error, parse_device
+from free.evaluation import Quality
+from free.evaluation import quality as measure_quality
+from free.evaluation.images import open_images
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    samples: Annotated[
+        str, typer.Argument(help="A folder of images, or an .npz of free generate or ADM.")
+    ],
+    reference: Annotated[str, typer.Argument(help="The same, or mnist: the real digits.")],
+    features: Annotated[
+        str,
+        typer.Option(
+            help="inception:PATH, for FID, sFID and Inception Score; efficientnet or digits, for "
+            "figures of the same formulas that are none of those. auto: digits for 28x28 grey "
+            "images, else efficientnet."
+        ),
+    ] = "auto",
+    accuracy: Annotated[
+        bool | None,
+        typer.Option(
+            help="Count the samples whose class the network names as SAMPLES' arr_1 says. "
+            "Default: for digits."
+        ),
+    ] = None,
+    neighbours: Annotated[
+        int, typer.Option(help="Nearest neighbours of precision and recall.")
+    ] = 3,
+    resamples: Annotated[
+        int, typer.Option(help="Bootstrap resamples for the intervals; 0 for none.")
+    ] = 50,
+    seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Images a call of the network.")] = 64,
+    device: options.Device = "cpu",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+) -> None:
+    """Measure SAMPLES beside REFERENCE: Frechet distance, score, precision, recall.
+
+    Each with a 95 % interval. Only with Inception's usual weights are they called FID, sFID and
+    Inception Score.
+
+    Examples
+    --------
+    `free evaluate samples.npz mnist`
+
+    `free evaluate samples.npz VIRTUAL_imagenet256_labeled.npz
+    --features inception:pt_inception-2015-12-05-6726825d.pth --device cuda`
+
+    `free evaluate drawn/ real/ --features efficientnet --json`
+    """
+    with bad_input_to_usage_error():
+        place = parse_device(device)
+        torch.set_num_threads(threads)
+        images = open_images(samples, "samples")
+        if accuracy is None:
+            auto = features == "auto" and images.shape == (28, 28, 1)
+            accuracy = images.labels is not None and (auto or features == "digits")
+        try:
+            found = measure_quality(
+                images,
+                reference,
+                features,
+                labels="archive" if accuracy else None,
+                neighbours=neighbours,
+                resamples=resamples,
+                seed=seed,
+                batch_size=batch_size,
+                device=place,
+                progress=not as_json,
+            )
+        except FloatingPointError as error:
+            typer.secho(f"error: {error}", fg="red", err=True)
+            raise typer.Exit(1) from error
+    if as_json:
+        record: dict[str, Any] = {"paths": {"samples": samples, "reference": reference}}
+        typer.echo(json.dumps({**record, **json.loads(found.to_json())}, indent=2))
+        return
+    for line in describe(found, samples, reference):
+        typer.echo(line)
+
+
+def describe(found: Quality, samples: str, reference: str) -> list[str]:
+    """The figures in plain words."""
+    beside = f"{found.reference} of {reference}"
+    if found.published:
+        beside += ", whose own statistics serve the distances"
+    lines = [f"{found.samples} images of {samples} beside {beside}; {found.features} features"]
+    width = max(len(found.title(name)) for name in found.figures)
+    for name, figure in found.figures.items():
+        line = f"  {found.title(name):{width}s}  {figure.value:9.4g}"
+        if figure.low is not None:
+            line += f"  [{figure.low:.4g}, {figure.high:.4g}]"
+        lines.append(line)
+    if not found.is_inception:
+        lines.append("None of these is FID, sFID or Inception Score: those are Inception's.")
+    return lines

@@ -1,0 +1,57 @@
+"""How far a figure would move if its images were drawn anew."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+
+__all__ = ["standard_errors", "wilson_interval"]
+
+#: Standard errors to either side of a 95 % interval.
+QUANTILE = 1.959964
+
+
+def standard_errors(
+    figures: dict[str, Callable[[torch.Tensor], float]],
+    size: int,
+    resamples: int,
+    seed: int = 0,
+    tell: Callable[[int], object] = lambda resamples: None,
+) -> dict[str, float]:
+    """Bootstrap standard errors: each figure's spread over sets drawn with replacement.
+
+    The spread alone is used, not where it lies: a Frechet distance of a resample is too large by
+    its bias once more, and percentiles of it may not even hold the figure itself.
+
+    Parameters
+    ----------
+    figures : dict of str to callable
+        Each gets how often each image counts, [size] float64, and returns a number.
+    size : int
+        Images.
+    resamples : int
+        >= 2; 50 give an error that is right to about a tenth.
+    seed : int
+        Of the resampling.
+    tell : callable
+        Gets 1 after each resample.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    values: dict[str, list[float]] = {name: [] for name in figures}
+    for _ in range(resamples):
+        chosen = torch.randint(size, (size,), generator=generator)
+        counts = torch.bincount(chosen, minlength=size).double()
+        for name, figure in figures.items():
+            values[name].append(figure(counts))
+        tell(1)
+    return {name: float(torch.tensor(found).double().std()) for name, found in values.items()}
+
+
+def wilson_interval(share: float, size: int) -> tuple[float, float]:
+    """95 % interval of a share of ``size`` images (Wilson 1927), which holds at 0 and 1 too."""
+    square = QUANTILE**2 / size
+    centre = share + square / 2
+    reach = math.sqrt(square * (share * (1 - share) + square / 4))
+    return (centre - reach) / (1 + square), (centre + reach) / (1 + square)

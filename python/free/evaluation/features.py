@@ -1,0 +1,143 @@
+"""Networks that images are compared by, behind one small protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from free.models.classifier import DigitClassifier
+
+__all__ = ["DigitFeatures", "FeatureNetwork", "Features", "check_images", "load_weights"]
+
+
+class Features(NamedTuple):
+    """What a network sees in R images.
+
+    Attributes
+    ----------
+    pooled : Tensor, shape [R, D], float32
+    spatial : Tensor, shape [R, S], float32, or None
+        Values that still know where in the image they come from.
+    probabilities : Tensor, shape [R, C], float32, or None
+        Of the classes that the network knows.
+    """
+
+    pooled: Tensor
+    spatial: Tensor | None = None
+    probabilities: Tensor | None = None
+
+
+class FeatureNetwork(Protocol):
+    """Anything with these names serves.
+
+    Attributes
+    ----------
+    name : str
+        As in "Frechet distance, NAME features".
+    dims : int
+        D, of the pooled features.
+    is_inception : bool
+        Whether it is Inception v3 with the weights that FID is defined by. Only then are the
+        figures called FID, sFID and Inception Score.
+    classes : int or None
+        How many classes it names in the order of the images' labels; None if the order is another.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def dims(self) -> int: ...  # noqa: D102
+    @property
+    def is_inception(self) -> bool: ...  # noqa: D102
+    @property
+    def classes(self) -> int | None: ...  # noqa: D102
+
+    def __call__(self, images: NDArray[np.uint8]) -> Features:
+        """Look at images ``[R, H, W, 1 or 3] uint8``."""
+        ...
+
+
+def check_images(images: NDArray[Any], name: str, shape: tuple[int, ...] | None = None) -> None:
+    """Raise a ValueError unless ``images`` are ``[R, H, W, 1 or 3] uint8``, or ``[R, *shape]``."""
+    good = images.dtype == np.uint8 and images.ndim == 4 and images.shape[-1] in (1, 3)
+    if not good or (shape is not None and images.shape[1:] != shape):
+        wanted = ("H", "W", "1 or 3") if shape is None else shape
+        raise ValueError(
+            f"{name} must be uint8 of shape [R, {', '.join(map(str, wanted))}], "
+            f"got {images.dtype} of shape {list(images.shape)}"
+        )
+
+
+class DigitFeatures:
+    """The embedded digit classifier: 28x28 images of one channel.
+
+    Pooled: the 128 values that its last layer reads. Spatial: its 7x7 maps, each half of the
+    channels averaged.
+    """
+
+    name, dims, is_inception, classes = "digit-classifier", 128, False, 10
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.network = DigitClassifier.embedded().to(device)
+        self._device = device
+
+    @torch.inference_mode()
+    def __call__(self, images: NDArray[np.uint8]) -> Features:
+        """Look at images ``[R, 28, 28, 1] uint8``."""
+        check_images(images, "images for the digit classifier", (28, 28, 1))
+        pixels = torch.tensor(images, device=self._device).permute(0, 3, 1, 2)
+        hidden, maps = self.network.features(pixels / 127.5 - 1)
+        spatial = maps.unflatten(1, (2, -1)).mean(2).flatten(1)
+        return Features(hidden, spatial, self.network.output(hidden).softmax(1))
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Load a file of weights, safetensors or torch's, without running anything in it.
+
+    Parameters
+    ----------
+    network : nn.Module
+    path : Path
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, damaged, would run code, or is of another network.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            stored: Any = load_file(path)
+        else:
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"features must have a file that can be read, got {path}: {error}") from (
+            error
+        )
+    except Exception as error:  # damaged pickles raise anything
+        raise ValueError(
+            f"features must have a file of weights alone, got {path}, which is damaged or holds "
+            "other things; nothing in it was run"
+        ) from error
+    if not isinstance(stored, dict) or not all(isinstance(v, Tensor) for v in stored.values()):
+        raise ValueError(f"features must have a file of tensors, got {path}")
+    weights = {name: value for name, value in stored.items() if not name.endswith("_tracked")}
+    wanted = {k: v.shape for k, v in network.state_dict().items() if not k.endswith("_tracked")}
+    found = {name: value.shape for name, value in weights.items()}
+    if wanted != found:
+        differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+        raise ValueError(
+            f"features must have weights of this network, got {path}, where {differing[0]} is "
+            f"{_shape(found.get(differing[0]))} instead of {_shape(wanted.get(differing[0]))}"
+        )
+    network.load_state_dict(weights, strict=False)  # which batches were counted matters to none
+
+
+def _shape(shape: torch.Size | None) -> str:
+    return "missing" if shape is None else str(list(shape))

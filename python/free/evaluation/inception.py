@@ -1,0 +1,256 @@
+"""Inception v3 as FID is defined by it: the graph of 2015-12-05 and its weights.
+
+Szegedy et al. 2015, with the peculiarities of that graph: averages at the border leave the padding
+out, the last block takes a maximum instead of an average, images are resized as TensorFlow 1 did,
+and the class scores are taken without their bias. Features are those that ADM's evaluator reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from free.evaluation.features import Features, check_images, load_weights
+from free.files import digest
+
+__all__ = ["WEIGHTS", "InceptionFeatures", "InceptionV3", "inception_path"]
+
+#: The usual file, as pytorch-fid and torch-fidelity publish it.
+WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
+_DIGEST = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+
+#: (channels, kernel), or (channels, kernel, stride), one after the other; a list is a fork.
+_Layer = tuple[int, int | tuple[int, int]] | tuple[int, int | tuple[int, int], int]
+_Path = Sequence[_Layer | list[_Layer]]
+
+_FORK: list[_Layer] = [(384, (1, 3)), (384, (3, 1))]
+
+
+def _block_a(pooled: int) -> dict[str, _Path]:
+    return {
+        "branch1x1": [(64, 1)],
+        "branch5x5": [(48, 1), (64, 5)],
+        "branch3x3dbl": [(64, 1), (96, 3), (96, 3)],
+        "branch_pool": [(pooled, 1)],
+    }
+
+
+def _block_c(inner: int) -> dict[str, _Path]:
+    wide, tall = (1, 7), (7, 1)
+    return {
+        "branch1x1": [(192, 1)],
+        "branch7x7": [(inner, 1), (inner, wide), (192, tall)],
+        "branch7x7dbl": [(inner, 1), (inner, tall), (inner, wide), (inner, tall), (192, wide)],
+        "branch_pool": [(192, 1)],
+    }
+
+
+_BLOCK_B: dict[str, _Path] = {
+    "branch3x3": [(384, 3, 2)],
+    "branch3x3dbl": [(64, 1), (96, 3), (96, 3, 2)],
+    "branch_pool": [],
+}
+_BLOCK_D: dict[str, _Path] = {
+    "branch3x3": [(192, 1), (320, 3, 2)],
+    "branch7x7x3": [(192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3, 2)],
+    "branch_pool": [],
+}
+_BLOCK_E: dict[str, _Path] = {
+    "branch1x1": [(320, 1)],
+    "branch3x3": [(384, 1), _FORK],
+    "branch3x3dbl": [(448, 1), (384, 3), _FORK],
+    "branch_pool": [(192, 1)],
+}
+
+
+class _Conv(nn.Module):
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int | tuple[int, int], stride: int, padded: bool
+    ) -> None:
+        super().__init__()
+        size = (kernel, kernel) if isinstance(kernel, int) else kernel
+        padding = (size[0] // 2, size[1] // 2) if padded else (0, 0)
+        self.conv = nn.Conv2d(inputs, outputs, size, stride, padding, bias=False)
+        self.bn = nn.BatchNorm2d(outputs, eps=0.001)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.bn(self.conv(x)))
+
+
+class _Mixed(nn.Module):
+    """Branches beside each other, joined along the channels; layers go by their branch's name."""
+
+    def __init__(self, inputs: int, branches: dict[str, _Path], pool: str) -> None:
+        super().__init__()
+        self._branches: list[tuple[bool, list[list[str]]]] = []
+        self._pool = pool
+        self.outputs = 0
+        for branch, path in branches.items():
+            channels, steps = inputs, []
+            for index, step in enumerate(path, 1):
+                fork = isinstance(step, list)
+                name = branch if len(path) == 1 else f"{branch}_{index}"
+                names = []
+                layers: list[_Layer] = step if isinstance(step, list) else [step]
+                for suffix, (outputs, kernel, *stride) in zip("ab", layers, strict=False):
+                    names.append(name + suffix if fork else name)
+                    strided = stride[0] if stride else 1
+                    self.add_module(
+                        names[-1], _Conv(channels, outputs, kernel, strided, strided == 1)
+                    )
+                channels = sum(layer[0] for layer in layers)
+                steps.append(names)
+            self._branches.append((branch == "branch_pool", steps))
+            self.outputs += channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        joined = []
+        for pooled, steps in self._branches:
+            y = self._pooled(x) if pooled else x
+            for names in steps:
+                y = torch.cat([self.get_submodule(name)(y) for name in names], 1)
+            joined.append(y)
+        return torch.cat(joined, 1)
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        if self._pool == "average":
+            return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+        return F.max_pool2d(x, 3, 1, 1) if self._pool == "maximum" else F.max_pool2d(x, 3, 2)
+
+
+class InceptionV3(nn.Module):
+    """The network; its weights have the names of the usual file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.Conv2d_1a_3x3 = _Conv(3, 32, 3, 2, padded=False)
+        self.Conv2d_2a_3x3 = _Conv(32, 32, 3, 1, padded=False)
+        self.Conv2d_2b_3x3 = _Conv(32, 64, 3, 1, padded=True)
+        self.Conv2d_3b_1x1 = _Conv(64, 80, 1, 1, padded=False)
+        self.Conv2d_4a_3x3 = _Conv(80, 192, 3, 1, padded=False)
+        channels = 192
+        for name, branches, pool in (
+            ("5b", _block_a(32), "average"),
+            ("5c", _block_a(64), "average"),
+            ("5d", _block_a(64), "average"),
+            ("6a", _BLOCK_B, "strided"),
+            ("6b", _block_c(128), "average"),
+            ("6c", _block_c(160), "average"),
+            ("6d", _block_c(160), "average"),
+            ("6e", _block_c(192), "average"),
+            ("7a", _BLOCK_D, "strided"),
+            ("7b", _BLOCK_E, "average"),
+            ("7c", _BLOCK_E, "maximum"),
+        ):
+            block = _Mixed(channels, branches, pool)
+            self.add_module(f"Mixed_{name}", block)
+            channels = block.outputs
+        self.fc = nn.Linear(channels, 1008)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Look at images.
+
+        Parameters
+        ----------
+        x : Tensor, shape [R, 3, 299, 299], float32
+            In [-1, 1).
+
+        Returns
+        -------
+        pooled : Tensor, shape [R, 2048]
+            ``pool_3`` of the graph.
+        spatial : Tensor, shape [R, 7, 17, 17]
+            The first channels of ``mixed_6/conv`` (Nash et al. 2021).
+        scores : Tensor, shape [R, 1008]
+            Without the bias.
+        """
+        x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x)))
+        x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(F.max_pool2d(x, 3, 2)))
+        x = F.max_pool2d(x, 3, 2)
+        spatial = x
+        for name, block in self.named_children():
+            if name.startswith("Mixed"):
+                if name == "Mixed_6d":
+                    spatial = block.get_submodule("branch1x1")(x)[:, :7]
+                x = block(x)
+        pooled = x.mean((2, 3))
+        return pooled, spatial, pooled @ self.fc.weight.T
+
+
+class InceptionFeatures:
+    """Features of FID, sFID and the Inception Score.
+
+    Parameters
+    ----------
+    path : Path
+        The usual file, or one of the same tensors. Only the usual one, told by its SHA-256, makes
+        the figures FID.
+    device : torch.device or str
+    """
+
+    dims = 2048
+    classes = None  # 1008 of them, in an order of their own
+
+    def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
+        network = InceptionV3()
+        load_weights(network, path)
+        self.network = network.to(device).eval().requires_grad_(False)
+        self.is_inception = digest(path) == _DIGEST
+        self.name = "Inception v3" if self.is_inception else f"Inception v3 ({path.name})"
+        self._device = device
+
+    @torch.inference_mode()
+    def __call__(self, images: NDArray[np.uint8]) -> Features:
+        """Look at images ``[R, H, W, 1 or 3] uint8``; grey ones as three equal channels."""
+        check_images(images, "images for Inception")
+        x = torch.tensor(images, device=self._device).permute(0, 3, 1, 2)
+        x = resize_like_tensorflow(x.float().expand(-1, 3, -1, -1), 299)
+        pooled, spatial, scores = self.network((x - 128) / 128)
+        return Features(pooled, spatial.flatten(1), scores.softmax(1))
+
+
+def resize_like_tensorflow(x: Tensor, size: int) -> Tensor:
+    """Bilinear, pixel ``i`` of the result at ``i * old / new`` of x [R, C, H, W].
+
+    PyTorch's own puts it half a pixel further on, which moves FID by tenths.
+    """
+
+    def weights(extent: int) -> Tensor:
+        # Float32, as there: 64 bits would round some pixels to their neighbours.
+        place = torch.arange(size, dtype=torch.float32) * (
+            torch.tensor(extent, dtype=torch.float32) / size
+        )
+        low = place.floor().long()
+        share = place - low
+        matrix = torch.zeros(size, extent)
+        rows = torch.arange(size)
+        matrix[rows, low] += 1 - share
+        matrix[rows, (low + 1).clamp(max=extent - 1)] += share
+        return matrix.to(x.device)
+
+    return weights(x.shape[2]) @ x @ weights(x.shape[3]).T
+
+
+def inception_path(text: str | None) -> Path:
+    """Where the weights are: the path given, or where pytorch-fid keeps its download.
+
+    Raises
+    ------
+    ValueError
+        If there is no such file; says what to download and where to put it.
+    """
+    home = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
+    path = home if text is None else Path(text).expanduser()
+    if not path.is_file():
+        raise ValueError(
+            f"features must be inception:PATH with the weights of FID, got no file {path}. "
+            f"Download {WEIGHTS} (96 MB) from the release 'fid_weights' of mseitzer/pytorch-fid on "
+            f"GitHub and give its path, or put it at {home} for --features inception"
+        )
+    return path

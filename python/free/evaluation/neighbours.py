@@ -1,0 +1,112 @@
+"""Precision and recall by nearest neighbours (Kynkaanniemi et al. 2019), block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+__all__ = ["coverage", "neighbour_radii"]
+
+#: Rows and columns of a block of distances, 8 bytes each: 64 MB.
+_ROWS, _COLUMNS = 2048, 4096
+
+
+def neighbour_radii(
+    features: Tensor, neighbours: int = 3, tell: Callable[[int], object] = lambda rows: None
+) -> Tensor:
+    """Squared distance of each row to its k-th nearest neighbour among the others.
+
+    Parameters
+    ----------
+    features : Tensor, shape [n, D]
+    neighbours : int
+        k, from 1 to n - 1.
+    tell : callable
+        Gets numbers of rows as they are done.
+
+    Returns
+    -------
+    Tensor, shape [n], float64
+
+    Raises
+    ------
+    ValueError
+        If there are not so many neighbours.
+    """
+    if not 1 <= neighbours < len(features):
+        raise ValueError(
+            f"neighbours must be from 1 to {len(features) - 1}, one less than the images, "
+            f"got {neighbours}"
+        )
+    radii, centre = [], _mean(features)
+    for rows in _blocks(features, centre, _ROWS):
+        # The row itself is among them, at distance 0.
+        nearest = rows.new_full((len(rows), neighbours + 1), torch.inf)
+        for columns in _blocks(features, centre, _COLUMNS):
+            candidates = torch.cat([nearest, _squared_distances(rows, columns)], 1)
+            nearest = candidates.topk(neighbours + 1, largest=False).values
+        radii.append(nearest[:, -1])
+        tell(len(rows))
+    return torch.cat(radii)
+
+
+def coverage(
+    samples: Tensor,
+    reference: Tensor,
+    sample_radii: Tensor,
+    reference_radii: Tensor,
+    tell: Callable[[int], object] = lambda rows: None,
+) -> tuple[Tensor, Tensor]:
+    """Which samples look like references, and which references the samples reach.
+
+    Parameters
+    ----------
+    samples, reference : Tensor, shapes [n, D] and [m, D]
+    sample_radii, reference_radii : Tensor, shapes [n] and [m]
+        Of :func:`neighbour_radii`.
+    tell : callable
+        Gets numbers of samples as they are done.
+
+    Returns
+    -------
+    inside : Tensor, shape [n], bool
+        Within the radius of some reference; their share is the precision.
+    reached : Tensor, shape [m], bool
+        Within the radius of some sample; their share is the recall.
+    """
+    inside, centre = [], _mean(reference)
+    reached = torch.zeros(len(reference), dtype=torch.bool, device=reference.device)
+    start = 0
+    for rows in _blocks(samples, centre, _ROWS):
+        own = sample_radii[start : start + len(rows), None]
+        found = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        first = 0
+        for columns in _blocks(reference, centre, _COLUMNS):
+            last = first + len(columns)
+            distances = _squared_distances(rows, columns)
+            found |= (distances <= reference_radii[first:last]).any(1)
+            reached[first:last] |= (distances <= own).any(0)
+            first = last
+        inside.append(found)
+        start += len(rows)
+        tell(len(rows))
+    return torch.cat(inside), reached
+
+
+def _mean(features: Tensor) -> Tensor:
+    """In float64, without a copy of them all."""
+    total = sum(part.double().sum(0) for part in features.split(_COLUMNS))
+    return torch.as_tensor(total) / len(features)
+
+
+def _blocks(features: Tensor, centre: Tensor, size: int) -> Iterator[Tensor]:
+    """Rows in float64 about the centre, where squares cancel least."""
+    for part in features.split(size):
+        yield part.double() - centre
+
+
+def _squared_distances(rows: Tensor, columns: Tensor) -> Tensor:
+    lengths = rows.square().sum(1)[:, None] + columns.square().sum(1)
+    return torch.addmm(lengths, rows, columns.T, alpha=-2).clamp_(min=0)

@@ -1,0 +1,337 @@
+"""Quality of a set of images beside another, with intervals."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from free.evaluation.bootstrap import QUANTILE, standard_errors, wilson_interval
+from free.evaluation.features import FeatureNetwork
+from free.evaluation.images import ImageStream, open_images
+from free.evaluation.measured import Measured, measure
+from free.evaluation.neighbours import coverage, neighbour_radii
+from free.evaluation.networks import load_network
+from free.evaluation.statistics import (
+    Gaussian,
+    covariance_factor,
+    frechet_distance,
+    gaussian,
+    inception_score,
+)
+
+__all__ = ["Figure", "Quality", "named_as_asked", "quality"]
+
+#: Of each figure: what it is with the network that defines FID, and with any other.
+_TITLES = {
+    "frechet": ("FID", "Frechet distance, {} features"),
+    "spatial_frechet": ("sFID", "spatial Frechet distance, {} features"),
+    "score": ("Inception Score", "class score, {} (the Inception Score's formula)"),
+    "precision": ("precision", "precision, {} features"),
+    "recall": ("recall", "recall, {} features"),
+    "accuracy": ("named as asked for", "named as asked for, {}"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A number with its 95 % interval; the ends are None where nothing was resampled."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Quality:
+    """Figures of a set of images beside a reference.
+
+    Attributes
+    ----------
+    samples, reference : int
+        Images of each; 0 for a reference of statistics alone.
+    features : str
+        The feature network.
+    is_inception : bool
+        Whether the figures are FID, sFID and Inception Score.
+    published : bool
+        Whether Frechet distances are to statistics that the reference brought along.
+    neighbours, resamples : int
+    figures : dict of str to Figure
+        ``frechet``, ``spatial_frechet``, ``score``, ``precision``, ``recall``, ``accuracy``; those
+        that could be taken.
+    """
+
+    samples: int
+    reference: int
+    features: str
+    is_inception: bool
+    published: bool
+    neighbours: int
+    resamples: int
+    figures: dict[str, Figure]
+
+    def title(self, figure: str) -> str:
+        """What a figure is called: FID and the like only with the network that defines them."""
+        return _TITLES[figure][not self.is_inception].format(self.features)
+
+    def to_json(self) -> str:
+        """All of it, with titles, as one JSON object."""
+        record = dataclasses.asdict(self)
+        for name, figure in record["figures"].items():
+            figure["title"] = self.title(name)
+        return json.dumps(record, allow_nan=False)
+
+
+def quality(
+    samples: Any,
+    reference: Any,
+    features: str | FeatureNetwork = "auto",
+    *,
+    labels: Sequence[int] | NDArray[np.int64] | Tensor | str | None = None,
+    neighbours: int = 3,
+    resamples: int = 50,
+    seed: int = 0,
+    batch_size: int = 64,
+    device: torch.device | str = "cpu",
+    progress: bool = False,
+) -> Quality:
+    """Compare a set of images with a reference set.
+
+    Parameters
+    ----------
+    samples, reference : str, Path, ndarray, Tensor, ImageStream or Measured
+        See :func:`free.evaluation.images.open_images`; a set that serves several times is measured
+        once with :func:`free.evaluation.measure`. An archive's own statistics of FID are used with
+        Inception, as ADM's evaluator does.
+    features : str or FeatureNetwork
+        See :func:`free.evaluation.networks.load_network`.
+    labels : sequence of int [n], or "archive", optional
+        What the samples were asked to show, for ``accuracy``; "archive" takes ``arr_1``.
+    neighbours : int
+        k of precision and recall.
+    resamples : int
+        For the intervals of distances and scores, over the samples, the reference held fixed; 0 for
+        none.
+    seed : int
+        Of the resampling.
+    batch_size : int
+        Images that go through the network together.
+    device : torch.device or str
+        Of the network and the figures.
+    progress : bool
+        Show bars.
+
+    Returns
+    -------
+    Quality
+
+    Raises
+    ------
+    ValueError
+        If an argument cannot be used: too few images for a covariance, sizes that differ, ...
+    ImportError
+        If the network's weights are in a package that is not installed.
+    FloatingPointError
+        If the network returns NaN or infinity.
+    """
+    if isinstance(resamples, bool) or not isinstance(resamples, int) or resamples < 0:
+        raise ValueError(f"resamples must be an integer >= 0, got {resamples!r}")
+    ours, theirs = _measure_both(samples, reference, features, batch_size, device, progress)
+    asked = None if labels is None else _asked(labels, ours)
+    most = min(len(part) for part in (ours, theirs) if len(part)) - 1
+    if not 1 <= neighbours <= most:
+        raise ValueError(f"neighbours must be from 1 to {most}, got {neighbours!r}")
+    with tqdm(desc="figures", unit="step", disable=not progress) as bar:
+        figures = _distances(ours, theirs, resamples, seed, bar.update)
+        if len(theirs):
+            figures |= _shares(ours, theirs, neighbours, bar.update)
+    if asked is not None:
+        figures["accuracy"] = _accuracy(ours, asked)
+    return Quality(
+        samples=len(ours),
+        reference=len(theirs),
+        features=ours.network,
+        is_inception=ours.is_inception,
+        published=theirs.published is not None,
+        neighbours=neighbours,
+        resamples=resamples,
+        figures=figures,
+    )
+
+
+def named_as_asked(
+    samples: Any,
+    labels: Sequence[int] | NDArray[np.int64] | Tensor | str,
+    features: str | FeatureNetwork = "auto",
+    *,
+    device: torch.device | str = "cpu",
+) -> Figure:
+    """Share of images whose class the network names as asked for; few images serve too.
+
+    Parameters and errors are those of :func:`quality`.
+    """
+    if not isinstance(samples, Measured):
+        images = open_images(samples, "samples")
+        samples = measure(images, load_network(features, images.shape, device))
+    return _accuracy(samples, _asked(labels, samples))
+
+
+def _measure_both(
+    samples: Any,
+    reference: Any,
+    features: str | FeatureNetwork,
+    batch_size: int,
+    device: torch.device | str,
+    progress: bool,
+) -> tuple[Measured, Measured]:
+    """Both sets, after all that can be checked beforehand: networks may take hours."""
+    ours, theirs = _opened(samples, "samples"), _opened(reference, "reference")
+    if not ours.shape:
+        raise ValueError(f"samples must have arr_0, the images, got {ours.name}")
+    if theirs.shape and theirs.shape != ours.shape:
+        raise ValueError(
+            "samples and reference must be of one size [H, W, C], "
+            f"got {list(ours.shape)} and {list(theirs.shape)}"
+        )
+    done = [images for images in (ours, theirs) if isinstance(images, Measured)]
+    if len(done) == 2 and done[0].network != done[1].network:
+        raise ValueError(
+            "samples and reference must be measured by one network, "
+            f"got {done[0].network} and {done[1].network}"
+        )
+    if len(done) == 2:
+        dims = done[0].pooled.shape[1]
+    else:
+        network = load_network(features, ours.shape, device)
+        dims = network.dims
+    for argument, images in (("samples", ours), ("reference", theirs)):
+        count = len(images) if isinstance(images, Measured) else images.count
+        if images.shape and count <= dims:
+            raise ValueError(
+                f"{argument} must be more than {dims} images for a covariance of {dims} features, "
+                f"got {count}"
+            )
+    if len(done) == 2:
+        return done[0], done[1]
+    options: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
+    return measure(ours, network, "samples", **options), measure(
+        theirs, network, "reference", **options
+    )
+
+
+def _opened(source: Any, argument: str) -> ImageStream | Measured:
+    return source if isinstance(source, Measured) else open_images(source, argument)
+
+
+def _asked(
+    labels: Sequence[int] | NDArray[np.int64] | Tensor | str, samples: Measured
+) -> NDArray[np.int64]:
+    """The classes asked for, [n], checked against the network's."""
+    if samples.classes is None or samples.probabilities is None:
+        raise ValueError(
+            "labels must come with features that name classes in their order (digits, "
+            f"efficientnet), got {samples.network}"
+        )
+    if isinstance(labels, str):
+        if labels != "archive" or samples.labels is None:
+            raise ValueError(
+                "labels must be classes, or 'archive' for samples with arr_1, "
+                f"got {labels!r} for {samples.name}"
+            )
+        labels = samples.labels
+    asked = np.asarray(labels)
+    if asked.shape != (len(samples),) or asked.dtype.kind not in "iu":
+        raise ValueError(
+            f"labels must be {len(samples)} integers, one for each of the samples, "
+            f"got {asked.dtype} of shape {list(asked.shape)}"
+        )
+    if asked.min() < 0 or asked.max() >= samples.classes:
+        raise ValueError(
+            f"labels must be in 0..{samples.classes - 1}, got {asked.min()}..{asked.max()}"
+        )
+    return asked.astype(np.int64)
+
+
+def _accuracy(samples: Measured, asked: NDArray[np.int64]) -> Figure:
+    assert samples.probabilities is not None  # _asked has looked
+    right = samples.probabilities.argmax(1).cpu() == torch.from_numpy(asked)
+    return _share(right)
+
+
+def _share(held: Tensor) -> Figure:
+    """Of a condition that each image meets or does not, [n] bool."""
+    share = held.double().mean().item()
+    return Figure(share, *wilson_interval(share, len(held)))
+
+
+def _shares(
+    samples: Measured, reference: Measured, neighbours: int, tell: Callable[[int], object]
+) -> dict[str, Figure]:
+    ours, theirs = samples.pooled, reference.pooled.to(samples.pooled.device)
+    near, far = (neighbour_radii(features, neighbours, tell) for features in (ours, theirs))
+    inside, reached = coverage(ours, theirs, near, far, tell)
+    return {"precision": _share(inside), "recall": _share(reached)}
+
+
+def _distances(
+    samples: Measured,
+    reference: Measured,
+    resamples: int,
+    seed: int,
+    tell: Callable[[int], object],
+) -> dict[str, Figure]:
+    """Distances and the score, and how they spread over resampled sets."""
+    values: dict[str, float] = {}
+    again: dict[str, Callable[[Tensor], float]] = {}
+    for name, ours, theirs, published in (
+        ("frechet", samples.pooled, reference.pooled, reference.published),
+        ("spatial_frechet", samples.spatial, reference.spatial, reference.published_spatial),
+    ):
+        if ours is None or (theirs is None and published is None):
+            continue
+        target = published if theirs is None or published is not None else gaussian(theirs)
+        assert target is not None
+        target = Gaussian(*(part.to(ours.device) for part in target))
+        values[name] = frechet_distance(gaussian(ours), target)
+        again[name] = _resampled_distance(ours, target)
+    if (probabilities := samples.probabilities) is not None:
+        values["score"] = inception_score(probabilities)
+        again["score"] = lambda counts: inception_score(
+            probabilities, counts.to(probabilities.device)
+        )
+    if not resamples:
+        return {name: Figure(value) for name, value in values.items()}
+    errors = standard_errors(again, len(samples), resamples, seed, tell)
+    floors = {"score": 1.0}
+    return {
+        name: Figure(
+            value,
+            max(value - QUANTILE * errors[name], floors.get(name, 0.0)),
+            value + QUANTILE * errors[name],
+        )
+        for name, value in values.items()
+    }
+
+
+def _resampled_distance(features: Tensor, target: Gaussian) -> Callable[[Tensor], float]:
+    """The Frechet distance as a function of how often each image counts.
+
+    By the eigenvalues of ``F^T S F``, quicker than singular values and exact enough for a spread.
+    """
+    factor = covariance_factor(target.covariance)
+
+    def distance(counts: Tensor) -> float:
+        ours = gaussian(features, counts.to(features.device))
+        shared = torch.linalg.eigvalsh(factor.T @ ours.covariance @ factor).clamp(min=0).sqrt()
+        spread = ours.covariance.trace() + target.covariance.trace() - 2 * shared.sum()
+        return float((ours.mean - target.mean).square().sum() + spread)
+
+    return distance
