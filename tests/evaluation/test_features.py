@@ -62,7 +62,7 @@ def test_grey_images_are_three_equal_channels(weights: Path) -> None:
 def test_only_the_usual_weights_make_it_fid(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = load_network(f"inception:{weights}", (32, 32, 3))
     assert not other.is_inception
-    assert other.name == "Inception v3 (inception.pth)"
+    assert other.name == f"Inception v3 (inception.pth, SHA-256 {digest(weights)[:8]}...)"
     monkeypatch.setattr("free.evaluation.inception._DIGEST", digest(weights))
     usual = load_network(f"inception:{weights}", (32, 32, 3))
     assert usual.is_inception

@@ -210,7 +210,7 @@ def test_labels_must_fit(real: tuple[NDArray[np.uint8], Any], labels: Any, messa
 
 def test_nan_features_are_named() -> None:
     with pytest.raises(
-        FloatingPointError, match=r"pixel must give finite .* for samples, images \[33\]"
+        FloatingPointError, match=r"pixel must give finite .* for reference, images \[33\]"
     ):
         quality(A, B, Pixels(bad=33), batch_size=8)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -40,6 +41,12 @@ def evaluate(
     neighbours: Annotated[
         int, typer.Option(help="Nearest neighbours of precision and recall.")
     ] = 3,
+    keep_reference: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the measured reference to this .safetensors, to give as REFERENCE again."
+        ),
+    ] = None,
     resamples: Annotated[
         int, typer.Option(help="Bootstrap resamples for the intervals; 0 for none.")
     ] = 50,
@@ -81,6 +88,7 @@ def evaluate(
                 seed=seed,
                 batch_size=batch_size,
                 device=place,
+                keep_reference=keep_reference,
                 progress=not as_json,
             )
         except FloatingPointError as error:

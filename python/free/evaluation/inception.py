@@ -201,8 +201,11 @@ class InceptionFeatures:
         network = InceptionV3()
         load_weights(network, path)
         self.network = network.to(device).eval().requires_grad_(False)
-        self.is_inception = digest(path) == _DIGEST
-        self.name = "Inception v3" if self.is_inception else f"Inception v3 ({path.name})"
+        found = digest(path)
+        self.is_inception = found == _DIGEST
+        self.name = "Inception v3"
+        if not self.is_inception:
+            self.name += f" ({path.name}, SHA-256 {found[:8]}...)"
         self._device = device
 
     @torch.inference_mode()

@@ -9,8 +9,8 @@ from torch import Tensor
 
 __all__ = ["coverage", "neighbour_radii"]
 
-#: Rows and columns of a block of distances, 8 bytes each: 64 MB.
-_ROWS, _COLUMNS = 2048, 4096
+#: Rows and columns of a block of distances, 8 bytes each: 32 MB.
+_ROWS, _COLUMNS = 1024, 4096
 
 
 def neighbour_radii(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from free.evaluation.bootstrap import QUANTILE, standard_errors, wilson_interval
 from free.evaluation.features import FeatureNetwork
 from free.evaluation.images import ImageStream, open_images
+from free.evaluation.kept import read_measured, write_measured
 from free.evaluation.measured import Measured, measure
 from free.evaluation.neighbours import coverage, neighbour_radii
 from free.evaluation.networks import load_network
@@ -26,6 +28,7 @@ from free.evaluation.statistics import (
     gaussian,
     inception_score,
 )
+from free.files import check_writable
 
 __all__ = ["Figure", "Quality", "named_as_asked", "quality"]
 
@@ -101,6 +104,7 @@ def quality(
     seed: int = 0,
     batch_size: int = 64,
     device: torch.device | str = "cpu",
+    keep_reference: str | Path | None = None,
     progress: bool = False,
 ) -> Quality:
     """Compare a set of images with a reference set.
@@ -109,7 +113,8 @@ def quality(
     ----------
     samples, reference : str, Path, ndarray, Tensor, ImageStream or Measured
         See :func:`free.evaluation.images.open_images`; a set that serves several times is measured
-        once with :func:`free.evaluation.measure`. An archive's own statistics of FID are used with
+        once with :func:`free.evaluation.measure`, or read from a file of ``keep_reference``. An
+        archive's own statistics of FID are used with
         Inception, as ADM's evaluator does.
     features : str or FeatureNetwork
         See :func:`free.evaluation.networks.load_network`.
@@ -126,6 +131,8 @@ def quality(
         Images that go through the network together.
     device : torch.device or str
         Of the network and the figures.
+    keep_reference : str or Path, optional
+        A ``.safetensors`` file to write the measured reference to, for further calls.
     progress : bool
         Show bars.
 
@@ -144,7 +151,9 @@ def quality(
     """
     if not isinstance(resamples, int) or (resamples != 0 and resamples < 2):
         raise ValueError(f"resamples must be 0 or from 2 on, got {resamples!r}")
-    ours, theirs = _measure_both(samples, reference, features, batch_size, device, progress)
+    ours, theirs = _measure_both(
+        samples, reference, features, batch_size, device, keep_reference, progress
+    )
     asked = None if labels is None else _asked(labels, ours)
     most = min(len(part) for part in (ours, theirs) if len(part)) - 1
     if not 1 <= neighbours <= most:
@@ -190,10 +199,18 @@ def _measure_both(
     features: str | FeatureNetwork,
     batch_size: int,
     device: torch.device | str,
+    keep_reference: str | Path | None,
     progress: bool,
 ) -> tuple[Measured, Measured]:
     """Both sets, after all that can be checked beforehand: networks may take hours."""
-    ours, theirs = _opened(samples, "samples"), _opened(reference, "reference")
+    if keep_reference is not None:
+        if Path(keep_reference).suffix != ".safetensors":
+            raise ValueError(
+                f"keep_reference must end in .safetensors, got {str(keep_reference)!r}"
+            )
+        check_writable(keep_reference, "keep_reference")
+    ours = _opened(samples, "samples", device)
+    theirs = _opened(reference, "reference", device)
     if not ours.shape:
         raise ValueError(f"samples must have arr_0, the images, got {ours.name}")
     if theirs.shape and theirs.shape != ours.shape:
@@ -219,15 +236,23 @@ def _measure_both(
                 f"{argument} must be more than {dims} images for a covariance of {dims} features, "
                 f"got {count}"
             )
-    if len(done) == 2:
-        return done[0], done[1]
     options: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
-    return measure(ours, network, "samples", **options), measure(
-        theirs, network, "reference", **options
-    )
+    if not isinstance(theirs, Measured):
+        theirs = measure(theirs, network, "reference", **options)
+    if keep_reference is not None:
+        write_measured(theirs, keep_reference)
+    if len(done) < 2:
+        ours, theirs = (
+            measure(part, network, name, **options)
+            for part, name in ((ours, "samples"), (theirs, "reference"))
+        )
+    assert isinstance(ours, Measured)
+    return ours, theirs
 
 
-def _opened(source: Any, argument: str) -> ImageStream | Measured:
+def _opened(source: Any, argument: str, device: torch.device | str) -> ImageStream | Measured:
+    if isinstance(source, str | Path) and Path(source).suffix == ".safetensors":
+        return read_measured(source, argument, device)
     return source if isinstance(source, Measured) else open_images(source, argument)
 
 
