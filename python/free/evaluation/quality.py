@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from tqdm import tqdm
 
 from free.evaluation.bootstrap import QUANTILE, standard_errors, wilson_interval
 from free.evaluation.features import FeatureNetwork
-from free.evaluation.images import ImageStream, open_images
-from free.evaluation.kept import read_measured, write_measured
+from free.evaluation.images import open_images
 from free.evaluation.measured import Measured, measure
 from free.evaluation.neighbours import coverage, neighbour_radii
 from free.evaluation.networks import load_network
+from free.evaluation.pair import Labels, check_labels, measure_pair
 from free.evaluation.statistics import (
     Gaussian,
     covariance_factor,
@@ -28,7 +28,6 @@ from free.evaluation.statistics import (
     gaussian,
     inception_score,
 )
-from free.files import check_writable
 
 __all__ = ["Figure", "Quality", "named_as_asked", "quality"]
 
@@ -98,7 +97,7 @@ def quality(
     reference: Any,
     features: str | FeatureNetwork = "auto",
     *,
-    labels: Sequence[int] | NDArray[np.int64] | Tensor | str | None = None,
+    labels: Labels | None = None,
     neighbours: int = 3,
     resamples: int = 50,
     seed: int = 0,
@@ -114,8 +113,7 @@ def quality(
     samples, reference : str, Path, ndarray, Tensor, ImageStream or Measured
         See :func:`free.evaluation.images.open_images`; a set that serves several times is measured
         once with :func:`free.evaluation.measure`, or read from a file of ``keep_reference``. An
-        archive's own statistics of FID are used with
-        Inception, as ADM's evaluator does.
+        archive's own statistics of FID are used with Inception, as ADM's evaluator does.
     features : str or FeatureNetwork
         See :func:`free.evaluation.networks.load_network`.
     labels : sequence of int [n], or "archive", optional
@@ -151,13 +149,17 @@ def quality(
     """
     if not isinstance(resamples, int) or (resamples != 0 and resamples < 2):
         raise ValueError(f"resamples must be 0 or from 2 on, got {resamples!r}")
-    ours, theirs = _measure_both(
-        samples, reference, features, batch_size, device, keep_reference, progress
+    ours, theirs, asked = measure_pair(
+        samples,
+        reference,
+        features,
+        labels,
+        neighbours,
+        batch_size=batch_size,
+        device=device,
+        keep_reference=keep_reference,
+        progress=progress,
     )
-    asked = None if labels is None else _asked(labels, ours)
-    most = min(len(part) for part in (ours, theirs) if len(part)) - 1
-    if not 1 <= neighbours <= most:
-        raise ValueError(f"neighbours must be from 1 to {most}, got {neighbours!r}")
     with tqdm(desc="figures", unit="step", disable=not progress) as bar:
         figures = _distances(ours, theirs, resamples, seed, bar.update)
         if len(theirs):
@@ -178,7 +180,7 @@ def quality(
 
 def named_as_asked(
     samples: Any,
-    labels: Sequence[int] | NDArray[np.int64] | Tensor | str,
+    labels: Labels,
     features: str | FeatureNetwork = "auto",
     *,
     device: torch.device | str = "cpu",
@@ -189,104 +191,17 @@ def named_as_asked(
     """
     if not isinstance(samples, Measured):
         images = open_images(samples, "samples")
-        samples = measure(images, load_network(features, images.shape, device))
-    return _accuracy(samples, _asked(labels, samples))
-
-
-def _measure_both(
-    samples: Any,
-    reference: Any,
-    features: str | FeatureNetwork,
-    batch_size: int,
-    device: torch.device | str,
-    keep_reference: str | Path | None,
-    progress: bool,
-) -> tuple[Measured, Measured]:
-    """Both sets, after all that can be checked beforehand: networks may take hours."""
-    if keep_reference is not None:
-        if Path(keep_reference).suffix != ".safetensors":
-            raise ValueError(
-                f"keep_reference must end in .safetensors, got {str(keep_reference)!r}"
-            )
-        check_writable(keep_reference, "keep_reference")
-    ours = _opened(samples, "samples", device)
-    theirs = _opened(reference, "reference", device)
-    if not ours.shape:
-        raise ValueError(f"samples must have arr_0, the images, got {ours.name}")
-    if theirs.shape and theirs.shape != ours.shape:
-        raise ValueError(
-            "samples and reference must be of one size [H, W, C], "
-            f"got {list(ours.shape)} and {list(theirs.shape)}"
-        )
-    done = [images for images in (ours, theirs) if isinstance(images, Measured)]
-    if len(done) == 2 and done[0].network != done[1].network:
-        raise ValueError(
-            "samples and reference must be measured by one network, "
-            f"got {done[0].network} and {done[1].network}"
-        )
-    if len(done) == 2:
-        dims = done[0].pooled.shape[1]
-    else:
-        network = load_network(features, ours.shape, device)
-        dims = network.dims
-    for argument, images in (("samples", ours), ("reference", theirs)):
-        count = len(images) if isinstance(images, Measured) else images.count
-        if images.shape and count <= dims:
-            raise ValueError(
-                f"{argument} must be more than {dims} images for a covariance of {dims} features, "
-                f"got {count}"
-            )
-    options: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
-    if not isinstance(theirs, Measured):
-        theirs = measure(theirs, network, "reference", **options)
-    if keep_reference is not None:
-        write_measured(theirs, keep_reference)
-    if len(done) < 2:
-        ours, theirs = (
-            measure(part, network, name, **options)
-            for part, name in ((ours, "samples"), (theirs, "reference"))
-        )
-    assert isinstance(ours, Measured)
-    return ours, theirs
-
-
-def _opened(source: Any, argument: str, device: torch.device | str) -> ImageStream | Measured:
-    if isinstance(source, str | Path) and Path(source).suffix == ".safetensors":
-        return read_measured(source, argument, device)
-    return source if isinstance(source, Measured) else open_images(source, argument)
-
-
-def _asked(
-    labels: Sequence[int] | NDArray[np.int64] | Tensor | str, samples: Measured
-) -> NDArray[np.int64]:
-    """The classes asked for, [n], checked against the network's."""
-    if samples.classes is None or samples.probabilities is None:
-        raise ValueError(
-            "labels must come with features that name classes in their order (digits, "
-            f"efficientnet), got {samples.network}"
-        )
-    if isinstance(labels, str):
-        if labels != "archive" or samples.labels is None:
-            raise ValueError(
-                "labels must be classes, or 'archive' for samples with arr_1, "
-                f"got {labels!r} for {samples.name}"
-            )
-        labels = samples.labels
-    asked = np.asarray(labels)
-    if asked.shape != (len(samples),) or asked.dtype.kind not in "iu":
-        raise ValueError(
-            f"labels must be {len(samples)} integers, one for each of the samples, "
-            f"got {asked.dtype} of shape {list(asked.shape)}"
-        )
-    if asked.min() < 0 or asked.max() >= samples.classes:
-        raise ValueError(
-            f"labels must be in 0..{samples.classes - 1}, got {asked.min()}..{asked.max()}"
-        )
-    return asked.astype(np.int64)
+        network = load_network(features, images.shape, device)
+        asked = check_labels(labels, images, network.classes)
+        return _accuracy(measure(images, network), asked)
+    return _accuracy(samples, check_labels(labels, samples, samples.classes))
 
 
 def _accuracy(samples: Measured, asked: NDArray[np.int64]) -> Figure:
-    assert samples.probabilities is not None  # _asked has looked
+    if samples.probabilities is None:
+        raise ValueError(
+            f"features must have probabilities for accuracy, got {samples.network} without"
+        )
     right = samples.probabilities.argmax(1).cpu() == torch.from_numpy(asked)
     return _share(right)
 
