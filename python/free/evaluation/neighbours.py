@@ -9,8 +9,8 @@ from torch import Tensor
 
 __all__ = ["coverage", "neighbour_radii"]
 
-#: Rows and columns of a block of distances, 8 bytes each: 32 MB.
-_ROWS, _COLUMNS = 1024, 4096
+#: Rows and columns of a block of distances, 8 bytes each: 16 MB.
+_ROWS, _COLUMNS = 1024, 2048
 
 
 def neighbour_radii(
@@ -40,13 +40,14 @@ def neighbour_radii(
             f"neighbours must be from 1 to {len(features) - 1}, one less than the images, "
             f"got {neighbours}"
         )
-    radii, centre = [], _mean(features)
+    radii, centre, room = [], _mean(features), _room(features)
     for rows in _blocks(features, centre, _ROWS):
         # The row itself is among them, at distance 0.
         nearest = rows.new_full((len(rows), neighbours + 1), torch.inf)
         for columns in _blocks(features, centre, _COLUMNS):
-            candidates = torch.cat([nearest, _squared_distances(rows, columns)], 1)
-            nearest = candidates.topk(neighbours + 1, largest=False).values
+            distances = _squared_distances(rows, columns, room)
+            near = distances.topk(min(neighbours + 1, len(columns)), largest=False).values
+            nearest = torch.cat([nearest, near], 1).topk(neighbours + 1, largest=False).values
         radii.append(nearest[:, -1])
         tell(len(rows))
     return torch.cat(radii)
@@ -76,7 +77,7 @@ def coverage(
     reached : Tensor, shape [m], bool
         Within the radius of some sample; their share is the recall.
     """
-    inside, centre = [], _mean(reference)
+    inside, centre, room = [], _mean(reference), _room(reference)
     reached = torch.zeros(len(reference), dtype=torch.bool, device=reference.device)
     start = 0
     for rows in _blocks(samples, centre, _ROWS):
@@ -85,7 +86,7 @@ def coverage(
         first = 0
         for columns in _blocks(reference, centre, _COLUMNS):
             last = first + len(columns)
-            distances = _squared_distances(rows, columns)
+            distances = _squared_distances(rows, columns, room)
             found |= (distances <= reference_radii[first:last]).any(1)
             reached[first:last] |= (distances <= own).any(0)
             first = last
@@ -107,6 +108,14 @@ def _blocks(features: Tensor, centre: Tensor, size: int) -> Iterator[Tensor]:
         yield part.double() - centre
 
 
-def _squared_distances(rows: Tensor, columns: Tensor) -> Tensor:
-    lengths = rows.square().sum(1)[:, None] + columns.square().sum(1)
-    return torch.addmm(lengths, rows, columns.T, alpha=-2).clamp_(min=0)
+def _room(features: Tensor) -> Tensor:
+    """For one block of distances: blocks that came and went would leave holes in the memory."""
+    return features.new_empty(_ROWS * _COLUMNS, dtype=torch.float64)
+
+
+def _squared_distances(rows: Tensor, columns: Tensor, room: Tensor) -> Tensor:
+    """[R, C], until the next call."""
+    shape = (len(rows), len(columns))
+    block = torch.mm(rows, columns.T, out=room[: shape[0] * shape[1]].view(shape))
+    block.mul_(-2).add_(rows.square().sum(1)[:, None]).add_(columns.square().sum(1))
+    return block.clamp_(min=0)
