@@ -29,8 +29,9 @@ class Array {
   /// @throws py::value_error that names the argument, what was expected and what came.
   const Array& require_shape(const Shape& expected) const;
 
-  /// The elements. @throws py::type_error where they are not float32 / int32 / int64.
+  /// The elements. @throws py::type_error where they are not of this type.
   float* float32() const { return static_cast<float*>(data(kDLFloat, 32, "float32")); }
+  double* float64() const { return static_cast<double*>(data(kDLFloat, 64, "float64")); }
   std::int32_t* int32() const { return static_cast<std::int32_t*>(data(kDLInt, 32, "int32")); }
   std::int64_t* int64() const { return static_cast<std::int64_t*>(data(kDLInt, 64, "int64")); }
 

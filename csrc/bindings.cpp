@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <cmath>
+#include <cstddef>
 #include <limits>
 #include <optional>
 #include <string>
@@ -17,16 +18,18 @@ namespace py = pybind11;
 namespace free_dit {
 namespace {
 
-Verifier verifier_of(const std::string& name) {
+// The entry of an enumeration by its name.
+template <class Enum, std::size_t kCount>
+Enum named(const char* argument, const char* const (&names)[kCount], const std::string& name) {
   std::string expected;
   int index = 0;
-  for (const char* known : kVerifierNames) {
+  for (const char* known : names) {
     if (name == known) {
-      return static_cast<Verifier>(index);
+      return static_cast<Enum>(index);
     }
     expected += (index++ == 0 ? "'" : ", '") + std::string(known) + "'";
   }
-  throw py::value_error("verifier: expected one of " + expected + ", got '" + name + "'");
+  throw py::value_error(argument + (": expected one of " + expected) + ", got '" + name + "'");
 }
 
 std::string at(std::int64_t sample, std::int64_t transition) {
@@ -58,10 +61,10 @@ void check_values(const cpu::Window& w) {
   }
 }
 
-void verify_window(const std::string& verifier, py::handle states, py::handle draft_means,
-                   py::handle target_means, py::handle sigma, py::handle length,
-                   py::handle uniforms, py::handle noise, py::handle state, py::handle advance,
-                   py::handle accepted, py::handle log_ratio) {
+cpu::Window window_of(py::handle states, py::handle draft_means, py::handle target_means,
+                      py::handle sigma, py::handle length, py::handle uniforms, py::handle noise,
+                      py::handle state, py::handle advance, py::handle accepted,
+                      py::handle log_ratio) {
   const Array rows("states", states);
   if (rows.shape().size() < 3) {
     throw py::value_error("states: expected shape [B, W, ...], got " + to_string(rows.shape()));
@@ -80,7 +83,7 @@ void verify_window(const std::string& verifier, py::handle states, py::handle dr
     throw py::value_error("states: expected a non-empty shape [B, W, ...], got " +
                           to_string(rows.shape()));
   }
-  const cpu::Window window{
+  return {
       batch,
       width,
       size,
@@ -96,10 +99,65 @@ void verify_window(const std::string& verifier, py::handle states, py::handle dr
       Array("accepted", accepted).require_shape({batch}).int32(),
       Array("log_ratio", log_ratio).require_shape({batch, width - 1}).float32(),
   };
-  const Verifier rule = verifier_of(verifier);
+}
+
+void verify_window(const std::string& verifier, py::handle states, py::handle draft_means,
+                   py::handle target_means, py::handle sigma, py::handle length,
+                   py::handle uniforms, py::handle noise, py::handle state, py::handle advance,
+                   py::handle accepted, py::handle log_ratio) {
+  const cpu::Window window = window_of(states, draft_means, target_means, sigma, length, uniforms,
+                                       noise, state, advance, accepted, log_ratio);
+  const Verifier rule = named<Verifier>("verifier", kVerifierNames, verifier);
   check_values(window);
   const py::gil_scoped_release unlocked;
   cpu::verify_window(window, rule);
+}
+
+void check_lenience(const cpu::Window& w, const cpu::Lenience& l) {
+  for (std::int64_t b = 0; b < w.batch; ++b) {
+    if (!(l.spent[b] >= 0.0 && std::isfinite(l.spent[b]))) {
+      throw py::value_error("spent: expected finite values >= 0, got " +
+                            std::to_string(l.spent[b]) + " for sample " + std::to_string(b));
+    }
+    for (std::int64_t j = 0; l.uncertainty != nullptr && j < w.length[b] - 1; ++j) {
+      const float u = l.uncertainty[b * (w.width - 1) + j];
+      if (!std::isfinite(u)) {
+        throw py::value_error("uncertainty: expected finite values, got " + std::to_string(u) +
+                              at(b, j));
+      }
+    }
+  }
+}
+
+void verify_window_relaxed(const std::string& rule, double strength, double budget,
+                           py::handle states, py::handle draft_means, py::handle target_means,
+                           py::handle sigma, py::handle length, py::handle uniforms,
+                           py::handle noise, py::handle uncertainty, py::handle spent,
+                           py::handle state, py::handle advance, py::handle accepted,
+                           py::handle log_ratio, py::handle bound, py::handle log_likelihood) {
+  const cpu::Window window = window_of(states, draft_means, target_means, sigma, length, uniforms,
+                                       noise, state, advance, accepted, log_ratio);
+  const Shape drafts{window.batch, window.width - 1};
+  const Shape samples{window.batch};
+  const cpu::Lenience lenience{
+      {named<Rule>("rule", kRuleNames, rule), strength, budget},
+      uncertainty.is_none() ? nullptr
+                            : Array("uncertainty", uncertainty).require_shape(drafts).float32(),
+      Array("spent", spent).require_shape(samples).float64(),
+      Array("bound", bound).require_shape(samples).float64(),
+      Array("log_likelihood", log_likelihood).require_shape(samples).float64(),
+  };
+  if (!(strength >= 0.0 && std::isfinite(strength))) {
+    throw py::value_error("strength: expected a finite value >= 0, got " +
+                          std::to_string(strength));
+  }
+  if (!(budget >= 0.0)) {
+    throw py::value_error("budget: expected a value >= 0, got " + std::to_string(budget));
+  }
+  check_values(window);
+  check_lenience(window, lenience);
+  const py::gil_scoped_release unlocked;
+  cpu::verify_window_relaxed(window, lenience);
 }
 
 void roll_window(py::handle x, py::handle guess, py::handle noise, py::handle a, py::handle b,
@@ -223,6 +281,12 @@ PYBIND11_MODULE(_C, m) {
         py::arg("uniforms"), py::arg("noise"), py::arg("state"), py::arg("advance"),
         py::arg("accepted"), py::arg("log_ratio"),
         "Write state, advance, accepted and log_ratio of a verified window.");
+  m.def("verify_window_relaxed", &verify_window_relaxed, py::arg("rule"), py::arg("strength"),
+        py::arg("budget"), py::arg("states"), py::arg("draft_means"), py::arg("target_means"),
+        py::arg("sigma"), py::arg("length"), py::arg("uniforms"), py::arg("noise"),
+        py::arg("uncertainty"), py::arg("spent"), py::arg("state"), py::arg("advance"),
+        py::arg("accepted"), py::arg("log_ratio"), py::arg("bound"), py::arg("log_likelihood"),
+        "Write what verify_window writes, with a relaxed decision, bound and log_likelihood.");
   m.def("roll_window", &roll_window, py::arg("x"), py::arg("guess"), py::arg("noise"), py::arg("a"),
         py::arg("b"), py::arg("sigma"), py::arg("states"), py::arg("means"),
         "Write states and means of a window that is rolled forward from guesses.");

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "free/relaxation.h"
 #include "free/verifier.h"
 
 // One copy of a hot loop per instruction set, chosen when the module is loaded. The loops fix their
@@ -36,6 +37,17 @@ struct Window {
 };
 
 void verify_window(const Window& window, Verifier verifier);
+
+struct Lenience {
+  Relaxation rule;
+  const float* uncertainty;  // [B, W-1]; null for the discrepancy
+  const double* spent;       // [B], before this window
+
+  double* bound;           // [B], after it
+  double* log_likelihood;  // [B], of this window
+};
+
+void verify_window_relaxed(const Window& window, const Lenience& lenience);
 
 struct Roll {
   std::int64_t batch;  // B

@@ -6,6 +6,7 @@
 
 #include "cpu/kernels.h"
 #include "free/outcome.h"
+#include "free/relaxation.h"
 #include "free/transition.h"
 #include "free/verifier.h"
 
@@ -177,20 +178,40 @@ void write(const Sample& s, const Outcome& outcome) {
   }
 }
 
-}  // namespace
-
-void verify_window(const Window& w, Verifier verifier) {
+// decide(b, sample) -> Outcome.
+template <class Decide>
+void verify(const Window& w, const Decide& decide) {
 #pragma omp parallel for schedule(dynamic) if (w.batch > 1 && w.batch * w.width * w.size >= \
                                                                       kParallelElements)
   for (std::int64_t b = 0; b < w.batch; ++b) {
     const Sample sample = sample_of(w, b);
     std::fill_n(sample.log_ratio, w.width - 1, std::numeric_limits<float>::quiet_NaN());
-    const Outcome outcome = decide(verifier, w.length[b] - 1, Transitions{sample}, sample.sigma,
-                                   sample.uniforms, sample.log_ratio);
+    const Outcome outcome = decide(b, sample);
     write(sample, outcome);
     w.accepted[b] = outcome.accepted;
     w.advance[b] = outcome.accepted + 1;
   }
+}
+
+}  // namespace
+
+void verify_window(const Window& w, Verifier verifier) {
+  verify(w, [&](std::int64_t b, const Sample& s) {
+    return decide(verifier, w.length[b] - 1, Transitions{s}, s.sigma, s.uniforms, s.log_ratio);
+  });
+}
+
+void verify_window_relaxed(const Window& w, const Lenience& l) {
+  verify(w, [&](std::int64_t b, const Sample& s) {
+    const float* uncertainty =
+        l.uncertainty == nullptr ? nullptr : l.uncertainty + b * (w.width - 1);
+    Account account{l.spent[b], 0.0};
+    const Outcome outcome = decide_relaxed(l.rule, w.length[b] - 1, Transitions{s}, s.sigma,
+                                           s.uniforms, uncertainty, &account, s.log_ratio);
+    l.bound[b] = account.spent;
+    l.log_likelihood[b] = account.log_likelihood;
+    return outcome;
+  });
 }
 
 }  // namespace free_dit::cpu

@@ -16,6 +16,26 @@ def verify_window(
     accepted: Any,
     log_ratio: Any,
 ) -> None: ...
+def verify_window_relaxed(
+    rule: str,
+    strength: float,
+    budget: float,
+    states: Any,
+    draft_means: Any,
+    target_means: Any,
+    sigma: Any,
+    length: Any,
+    uniforms: Any,
+    noise: Any,
+    uncertainty: Any,
+    spent: Any,
+    state: Any,
+    advance: Any,
+    accepted: Any,
+    log_ratio: Any,
+    bound: Any,
+    log_likelihood: Any,
+) -> None: ...
 def roll_window(
     x: Any, guess: Any, noise: Any, a: Any, b: Any, sigma: Any, states: Any, means: Any
 ) -> None: ...

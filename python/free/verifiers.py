@@ -16,10 +16,13 @@ from torch import Tensor
 __all__ = [
     "DECISIONS",
     "LOOKING_AHEAD",
+    "RULES",
+    "Account",
     "Outcome",
     "Transitions",
     "decide_block",
     "decide_reflection",
+    "decide_relaxed",
 ]
 
 _SAME_MEAN = 1e-10
@@ -90,18 +93,85 @@ class Outcome(NamedTuple):
 
 def decide_reflection(t: Transitions, uniforms: Tensor) -> Outcome:
     """Reflection maximal coupling, up to the first rejection; ``uniforms [B, W - 1]`` float64."""
-    ratio = t.log_ratio
-    accepts = t.real & t.finite & (t.same | (torch.log1p(-uniforms) <= ratio))
+    return _one_by_one(t, uniforms, t.log_ratio)
+
+
+def _one_by_one(t: Transitions, uniforms: Tensor, tested: Tensor) -> Outcome:
+    """Reflection where ``tested [B, W - 1]`` stands for the log ratio."""
+    accepts = t.real & t.finite & (t.same | (torch.log1p(-uniforms) <= tested))
     accepted = accepts.cumprod(1).sum(1)
     rejected = accepted < t.real.sum(1)
-    examined = t.real & (torch.arange(t.real.shape[1], device=ratio.device) <= accepted[:, None])
+    examined = t.real & (torch.arange(t.real.shape[1], device=tested.device) <= accepted[:, None])
     mirror = _at(-2.0 * t.noise_dot_shift / t.shift_sq, accepted)
     return Outcome(
         accepted,
         rejected,
         torch.where(rejected, mirror, 0.0),
-        torch.where(examined, ratio, math.nan),
+        torch.where(examined, t.log_ratio, math.nan),
     )
+
+
+def _temper(ratio: Tensor, slack: Tensor) -> Tensor:
+    return ratio / (1.0 + slack)
+
+
+def _allow(ratio: Tensor, slack: Tensor) -> Tensor:
+    return (ratio + slack).clamp(max=0.0)
+
+
+#: How a negative log ratio is relaxed, by name; slack = strength * uncertainty, > 0.
+RULES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"temper": _temper, "allow": _allow}
+
+
+class Account(NamedTuple):
+    """What a relaxed decision does to the law.
+
+    Attributes
+    ----------
+    spent : Tensor, shape [B], float64
+        Sum of ``a' - a`` over the drafts examined in a sample's run so far.
+    log_likelihood : Tensor, shape [B], float64
+        Log of the relaxed law's density over the exact one's, of this window's states.
+    """
+
+    spent: Tensor
+    log_likelihood: Tensor
+
+
+def decide_relaxed(
+    t: Transitions,
+    uniforms: Tensor,
+    uncertainty: Tensor | None,
+    spent: Tensor,
+    rule: str,
+    strength: float,
+    budget: float,
+) -> tuple[Outcome, Account]:
+    """Reflection that tests a relaxed ratio as long as a sample can pay for it.
+
+    ``uncertainty [B, W - 1]`` (None for ``|Delta|``) and ``spent [B]`` are float64.
+    """
+    ratio = t.log_ratio
+    if uncertainty is None:
+        delta = t.shift_sq.sqrt() / t.sigma
+        uncertainty = torch.where(t.finite & (t.sigma > 0), delta, 0.0)
+    # Of the draft or its mirror image, whichever the target likes less.
+    low, slack = -ratio.abs(), strength * uncertainty
+    relaxed = torch.where((low < 0) & (slack > 0), RULES[rule](low, slack), low)
+    gain = -relaxed.exp() * torch.expm1(low - relaxed)  # a' - a
+    gain = torch.where((relaxed > low) & ~t.same & t.real, gain, 0.0)
+    costs = torch.where(ratio < 0, gain, 0.0)
+    sums, pays = [spent], torch.zeros_like(t.real)
+    for j in range(ratio.shape[1]):  # as if all were examined
+        pays[:, j] = (gain[:, j] > 0) & (sums[j] + gain[:, j] <= budget)
+        sums.append(torch.where(pays[:, j], sums[j] + costs[:, j], sums[j]))
+    outcome = _one_by_one(t, uniforms, torch.where(pays & (ratio < 0), relaxed, ratio))
+    step = torch.arange(ratio.shape[1], device=ratio.device)
+    raised = (step < outcome.accepted[:, None]) & (ratio < 0)
+    change = torch.where(raised, relaxed - ratio, torch.log1p(-gain))
+    change = torch.where(pays & (step <= outcome.accepted[:, None]), change, 0.0)
+    examined = torch.minimum(outcome.accepted + 1, t.real.sum(1))
+    return outcome, Account(torch.stack(sums, 1).gather(1, examined[:, None])[:, 0], change.sum(1))
 
 
 def decide_block(t: Transitions, uniforms: Tensor) -> Outcome:

@@ -18,16 +18,17 @@ FREE_HOST_DEVICE bool reflection_accepts(const Transition& t, double ratio, floa
 
 /// Supplement B, eq. 13-14: one transition after the other up to the first rejection, which is
 /// repaired by the mirror image m + sigma (z - 2 <z, e> e), e = (m_hat - m) / |m_hat - m|. Rows
-/// behind it are not examined. Arguments: see free/outcome.h.
-template <class Transitions>
-FREE_HOST_DEVICE Outcome decide_reflection(int drafts, const Transitions& transitions,
-                                           const float* sigmas, const float* uniforms,
-                                           float* log_ratios) {
+/// behind it are not examined. Arguments: see free/outcome.h; accepts(j, transition, log ratio)
+/// says whether a draft stands.
+template <class Transitions, class Accepts>
+FREE_HOST_DEVICE Outcome decide_one_by_one(int drafts, const Transitions& transitions,
+                                           const float* sigmas, float* log_ratios,
+                                           const Accepts& accepts) {
   for (int j = 0; j < drafts; ++j) {
     const Transition t = transitions.examine(j);
     const double ratio = log_ratio(t);
     log_ratios[j] = static_cast<float>(ratio);
-    if (reflection_accepts(t, ratio, uniforms[j])) {
+    if (accepts(j, t, ratio)) {
       continue;
     }
     if (t.sigma == 0.0f) {
@@ -36,6 +37,20 @@ FREE_HOST_DEVICE Outcome decide_reflection(int drafts, const Transitions& transi
     return {j, Noise::kDraft, -2.0 * t.noise_dot_shift / t.shift_sq};
   }
   return sample_target(drafts, sigmas[drafts]);
+}
+
+template <class Transitions>
+FREE_HOST_DEVICE Outcome decide_reflection(int drafts, const Transitions& transitions,
+                                           const float* sigmas, const float* uniforms,
+                                           float* log_ratios) {
+  struct Test {
+    const float* uniforms;
+
+    FREE_HOST_DEVICE bool operator()(int j, const Transition& t, double ratio) const {
+      return reflection_accepts(t, ratio, uniforms[j]);
+    }
+  };
+  return decide_one_by_one(drafts, transitions, sigmas, log_ratios, Test{uniforms});
 }
 
 }  // namespace free_dit

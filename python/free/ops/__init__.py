@@ -1,9 +1,9 @@
 """Checked entry points to the compiled kernels, registered as torch custom ops.
 
 On the CPU the compiled core runs; tensors on other devices take the torch twins of
-:mod:`free.reference`. The ops are ``torch.ops.free.verify_window``, ``roll_window``,
-``philox_normal`` and ``philox_uniform``; they carry fake implementations, so that graphs which
-contain them can be traced, and no gradients.
+:mod:`free.reference`. The ops are ``torch.ops.free.verify_window``,
+``verify_window_relaxed``, ``roll_window``, ``philox_normal`` and ``philox_uniform``; they carry
+fake implementations, so that graphs which contain them can be traced, and no gradients.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from free.ops.build import build_info, cuda_devices
 from free.ops.philox import philox_normal, philox_uniform
 from free.ops.roll import Rolled, roll_window
 from free.ops.verify import VERIFIERS, Verified, check_verifier, verify_window
+from free.ops.verify_relaxed import VerifiedRelaxed, verify_window_relaxed
 
 __all__ = [
     "VERIFIERS",
     "Rolled",
     "Verified",
+    "VerifiedRelaxed",
     "build_info",
     "check_verifier",
     "cuda_devices",
@@ -24,4 +26,5 @@ __all__ = [
     "philox_uniform",
     "roll_window",
     "verify_window",
+    "verify_window_relaxed",
 ]

@@ -13,7 +13,7 @@ from free import _C, reference
 from free.ops.register import check_tensor, register
 from free.verifiers import DECISIONS
 
-__all__ = ["VERIFIERS", "Verified", "check_verifier", "verify_window"]
+__all__ = ["VERIFIERS", "Verified", "check_verifier", "check_window", "verify_window"]
 
 #: Names of the verifiers.
 VERIFIERS = tuple(DECISIONS)
@@ -119,7 +119,7 @@ def verify_window(
     FREE (arXiv 2511.20390), supplement B, equations 12-14; De Bortoli et al., arXiv 2501.05370;
     of block verification, Sun et al., arXiv 2403.10444.
     """
-    _check_window(states, draft_means, target_means, sigma, length, uniforms, noise)
+    check_window(states, draft_means, target_means, sigma, length, uniforms, noise)
     check_verifier(verifier)
     return Verified(
         *torch.ops.free.verify_window(
@@ -135,7 +135,7 @@ def check_verifier(verifier: str) -> None:
         raise ValueError(f"verifier: expected one of {expected}, got {verifier!r}")
 
 
-def _check_window(
+def check_window(
     states: Tensor,
     draft_means: Tensor,
     target_means: Tensor,
@@ -144,6 +144,7 @@ def _check_window(
     uniforms: Tensor,
     noise: Tensor,
 ) -> None:
+    """Raise unless dtypes, shapes and devices are those of :func:`verify_window`."""
     check_tensor("states", states, torch.float32)
     shape = states.shape
     if len(shape) < 3 or states.numel() == 0:
