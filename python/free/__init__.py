@@ -7,6 +7,7 @@ from free.models.dit import DiT, DiTConfig
 from free.models.drafter import DrafterNet
 from free.models.output import TeacherOutput
 from free.pretrained import load_pretrained
+from free.relaxation import Relaxation
 from free.report import Report
 from free.sampler import SpeculativeSampler
 from free.schedule import Schedule
@@ -25,6 +26,7 @@ __all__ = [
     "DrafterNet",
     "FeatureDrafter",
     "FrozenDrafter",
+    "Relaxation",
     "Report",
     "SamplingResult",
     "Schedule",

@@ -49,7 +49,16 @@ class Report:
     seconds_by_phase : dict of str to float
         ``draft``, ``teacher``, ``verify``, ``bookkeeping`` (noise, gathering, counting).
     tv_bound : float
-        Bound on the total-variation distance to the teacher's law; 0 for exact verifiers.
+        Bound on the total-variation distance to the teacher's law: the mean over the samples of
+        ``tv_bound_by_sample``. 0 without relaxation.
+    tv_bound_by_sample : list of float, length B
+        What each sample's relaxed decisions add up to (:class:`free.Relaxation`).
+    tv_estimate : float
+        Unbiased estimate of the total-variation distance between the laws of whole trajectories,
+        which that of the images does not exceed: the mean over the samples of
+        ``tv_estimate_by_sample``. It needs many samples. 0 without relaxation.
+    tv_estimate_by_sample : list of float, length B
+        ``max(0, 1 - exp(-l))``, ``l`` a trajectory's log likelihood ratio; in [0, 1].
     """
 
     steps: int
@@ -67,6 +76,9 @@ class Report:
     seconds: float = 0.0
     seconds_by_phase: dict[str, float] = dataclasses.field(default_factory=dict)
     tv_bound: float = 0.0
+    tv_bound_by_sample: list[float] = dataclasses.field(default_factory=list)
+    tv_estimate: float = 0.0
+    tv_estimate_by_sample: list[float] = dataclasses.field(default_factory=list)
 
     @property
     def parallel_efficiency(self) -> float:
@@ -109,8 +121,12 @@ class Report:
             elif field.name == "seconds_by_phase":
                 phases = {phase: None for value in values for phase in value}
                 merged = {phase: sum(value.get(phase, 0.0) for value in values) for phase in phases}
-            elif field.name in ("tv_bound", "kept_bytes"):
+            elif field.name == "kept_bytes":
                 merged = max(values)
+            elif field.name in ("tv_bound", "tv_estimate"):
+                sizes = [report.samples for report in reports]
+                weighted = (value * size for value, size in zip(values, sizes, strict=True))
+                merged = math.fsum(weighted) / sum(sizes)
             elif isinstance(values[0], list):
                 merged = list(chain.from_iterable(values))
             else:
@@ -142,6 +158,8 @@ class Recorder:
 
     def __init__(self, steps: int, seeds: Tensor) -> None:
         self.report = Report(steps, len(seeds), seeds.tolist())
+        self.report.tv_bound_by_sample = [0.0] * len(seeds)
+        self.report.tv_estimate_by_sample = [0.0] * len(seeds)
         self._rounds = torch.zeros(len(seeds), dtype=torch.int64)
         # Where runs of transitions begin, less where they end: their sums count the transitions.
         self._examined = torch.zeros(steps + 1, dtype=torch.int64)
@@ -197,8 +215,17 @@ class Recorder:
         """Note the bytes of teacher rows that are kept for the next round."""
         self.report.kept_bytes = max(self.report.kept_bytes, size)
 
+    def relaxed(self, spent: Tensor, log_likelihood: Tensor) -> None:
+        """Note what a relaxation did to each sample; both [B]."""
+        self.report.tv_bound_by_sample = spent.tolist()
+        estimates = (-torch.expm1(-log_likelihood)).clamp(min=0.0)
+        self.report.tv_estimate_by_sample = estimates.tolist()
+
     def finish(self) -> Report:
         """The report, complete."""
+        for name in ("tv_bound", "tv_estimate"):
+            by_sample = getattr(self.report, f"{name}_by_sample")
+            setattr(self.report, name, math.fsum(by_sample) / self.report.samples)
         self.report.rounds_by_sample = self._rounds.tolist()
         self.report.examined_by_step = self._examined.cumsum(0)[:-1].tolist()
         self.report.accepted_by_step = self._accepted.cumsum(0)[:-1].tolist()

@@ -21,6 +21,7 @@ from free.prediction import Prediction
 from free.progress import Progress, progress_bar
 from free.random import Purpose
 from free.recycling import Recycled, recycle
+from free.relaxation import Relaxation, Spending
 from free.report import Recorder
 from free.request import check_request
 from free.schedule import Schedule, Table
@@ -80,12 +81,16 @@ class SpeculativeSampler:
         transitions, and how (:mod:`free.sources`); True chooses by what has proved best. A
         transition then has one noise, however often it is drafted. Needs a verifier that stops at
         the first rejection.
+    relaxation : Relaxation or None
+        Accept more where the teacher is unsure, at a distance from its law that the report bounds
+        (``tv_bound``). None is exact.
 
     Raises
     ------
     ValueError
         If an argument is out of its range, or a transition before the last is
-        deterministic (no noise, no coupling) and ``window`` is not 1.
+        deterministic (no noise, no coupling) and ``window`` is not 1, or the relaxation does not
+        fit the schedule or the verifier.
     """
 
     def __init__(
@@ -99,8 +104,10 @@ class SpeculativeSampler:
         verifier: str = "reflection",
         sweeps: int | str | None = None,
         recycle: bool | str = False,
+        relaxation: Relaxation | None = None,
     ) -> None:
-        settings = check_settings(teacher, drafter, schedule, window, verifier, sweeps, recycle)
+        drafting = (window, verifier, sweeps, recycle, relaxation)
+        settings = check_settings(teacher, drafter, schedule, *drafting)
         self.teacher = teacher
         self.drafter = settings.drafter
         self.schedule = schedule
@@ -109,6 +116,7 @@ class SpeculativeSampler:
         self.verifier = verifier
         self.sweeps = sweeps
         self.recycle = recycle
+        self.relaxation = relaxation
         self._windows = settings.rule
 
     @torch.no_grad()
@@ -144,7 +152,7 @@ class SpeculativeSampler:
         Raises
         ------
         ValueError
-            If the request is malformed.
+            If the request is malformed, or a relaxation needs a variance that the teacher lacks.
         FloatingPointError
             If a network returns NaN or inf; names the step and the samples.
         """
@@ -154,6 +162,9 @@ class SpeculativeSampler:
         recorder = Recorder(N, seeds)
         prediction = Prediction.of(table)
         record = SourceRecord(len(y), self.recycle, x.device)
+        spending: Spending | None = None
+        if self.relaxation is not None:
+            spending = Spending(self.relaxation, self.schedule, len(y), x.device)
         largest = min(self._windows.largest, N)
         recycles = self.recycle is not False and largest > 1
         # With recycling a transition keeps its noise; else each round draws anew.
@@ -228,9 +239,13 @@ class SpeculativeSampler:
                         sigma = x.new_ones(means.shape[:2])
                         means[b, j] = table.mean(k_rows, x_rows, out.eps)
                         sigma[b, j] = table.sigma[k_rows]
-                        x, advance, accepted, _ = verify_window(
-                            draft.states, draft.means, means, sigma, length, u, fresh, self.verifier
-                        )
+                        judged = (draft.states, draft.means, means, sigma, length, u, fresh)
+                        if spending is None:
+                            x, advance, accepted, _ = verify_window(*judged, self.verifier)
+                        else:
+                            x, advance, accepted = spending.verify(
+                                judged, (b, j), k_rows, out.variance, samples
+                            )
                     with recorder.phase("bookkeeping"):
                         recorder.round(samples, k, length, accepted, draft.calls)
                         report_progress(int(advance.sum()))
@@ -255,6 +270,8 @@ class SpeculativeSampler:
                 windows.made(Committed.of(at, advance, deltas, recorder.lap(), going))
                 if observer is not None:
                     observer(min(k.tolist(), default=N), result)
+        if spending is not None:
+            recorder.relaxed(spending.spent, spending.log_likelihood)
         return SamplingResult(result, recorder.finish())
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from free.drafters.frozen import FrozenDrafter
 from free.drafters.protocol import Drafter
 from free.ops import check_verifier
+from free.relaxation import check_relaxation
 from free.schedule import Schedule, Table
 from free.sources import SOURCES
 from free.verifiers import LOOKING_AHEAD
@@ -36,6 +37,7 @@ def check_settings(
     verifier: str,
     sweeps: Any,
     recycle: Any,
+    relaxation: Any = None,
 ) -> Settings:
     """Check the arguments of :class:`free.SpeculativeSampler`.
 
@@ -80,6 +82,7 @@ def check_settings(
             f"recycle must be False with verifier {verifier!r}, whose decisions look at later "
             f"drafts, so that their noise must not be used again; got {recycle!r}"
         )
+    check_relaxation(relaxation, schedule, verifier)
     return Settings(drafter, rule)
 
 

@@ -11,6 +11,7 @@ import torch
 import typer
 
 from free.labels import class_ids
+from free.relaxation import Relaxation
 from free.sources import SOURCES
 from free.verifiers import LOOKING_AHEAD
 
@@ -26,8 +27,10 @@ __all__ = [
     "Model",
     "Paper",
     "Recycle",
+    "Relax",
     "Steps",
     "Sweeps",
+    "Uncertainty",
     "Vae",
     "Window",
     "bad_input_to_usage_error",
@@ -35,6 +38,7 @@ __all__ = [
     "parse_device",
     "parse_dtype",
     "parse_labels",
+    "parse_relaxation",
     "parse_window",
 ]
 
@@ -95,6 +99,22 @@ Verifier = Annotated[
     typer.Option(
         help="reflection, or block: judges a window's drafts together and keeps more of them, but "
         "nothing is recycled (--recycle off, which it implies)."
+    ),
+]
+Relax = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RULE:STRENGTH[:BUDGET]",
+        help="Accept more than the exact rule does, where the teacher is unsure: temper:1, or "
+        "allow:0.3:0.05, which keeps each image's law within a total variation of 0.05 of the "
+        "exact one. The report bounds the distance. Default: exact.",
+    ),
+]
+Uncertainty = Annotated[
+    str,
+    typer.Option(
+        help="What --relax takes for the teacher's uncertainty: discrepancy (of drafter and "
+        "teacher), or learned_variance (of a teacher that has one)."
     ),
 ]
 Paper = Annotated[
@@ -222,6 +242,28 @@ def parse_window(text: str) -> int | str:
     if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) < 1:
         raise ValueError(f"--window must be an integer >= 1 or auto, got {text!r}")
     return int(text)
+
+
+def parse_relaxation(text: str | None, uncertainty: str) -> Relaxation | None:
+    """``"temper:1"``, ``"allow:0.3:0.05"`` -> the relaxation; None for none.
+
+    Raises
+    ------
+    ValueError
+        If the text is not of this form, or a part of it is out of its range.
+    """
+    if text is None:
+        return None
+    number = r"([-+.\w]+)"
+    match = re.fullmatch(rf"(\w+):{number}(?::{number})?", text)
+    try:
+        rule, strength, budget = match.groups() if match else ("", "", None)
+        amounts = float(strength), None if budget is None else float(budget)
+    except ValueError:
+        raise ValueError(
+            f"--relax must look like temper:1 or allow:0.3:0.05, got {text!r}"
+        ) from None
+    return Relaxation(rule, *amounts, uncertainty)
 
 
 def parse_dtype(text: str) -> torch.dtype:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,9 +23,11 @@ from free.cli.options import (
     parse_device,
     parse_dtype,
     parse_labels,
+    parse_relaxation,
 )
 from free.files import check_writable, write_atomic, write_json
 from free.picture import check_picture_suffix, image_grid
+from free.relaxation import Relaxation
 from free.report import Report
 from free.request import check_request
 from free.sampler import SpeculativeSampler
@@ -52,6 +55,8 @@ def sample(
     recycle: options.Recycle = None,
     verifier: options.Verifier = "reflection",
     paper: options.Paper = False,
+    relax: options.Relax = None,
+    uncertainty: options.Uncertainty = "discrepancy",
     drafter: options.DrafterSource = "trained",
     vae: options.Vae = None,
     constants: options.Constants = None,
@@ -89,6 +94,8 @@ def sample(
 
     `free sample --paper --window 8 --compare`
 
+    `free sample --relax temper:1:0.05 --compare`
+
     `free sample --drafter frozen --compare`
 
     `free sample --engine onnxruntime --compare`
@@ -102,6 +109,7 @@ def sample(
             raise ValueError(f"--json must be another file than --out, got {json_path}")
         if json_path is not None:
             check_writable(json_path, "--json")
+        relaxation = parse_relaxation(relax, uncertainty)
         used = choose_engine(engine, model, device, dtype)
         loaded_as = parse_dtype(dtype if used == "torch" else "float32")  # graphs have their own
         loaded, drafts, coder = load_models(
@@ -117,7 +125,13 @@ def sample(
         )
         samplers: dict[str, SpeculativeSampler | SequentialSampler] = {
             "free": SpeculativeSampler(
-                teacher, drafting, schedule, cfg_scale=cfg, cfg_channels=cfg_channels, **settings
+                teacher,
+                drafting,
+                schedule,
+                cfg_scale=cfg,
+                cfg_channels=cfg_channels,
+                relaxation=relaxation,
+                **settings,
             )
         }
         if compare:
@@ -133,7 +147,9 @@ def sample(
         }
         if json_path is not None:
             record = {name: json.loads(report.to_json()) for name, (_, report) in runs.items()}
-            write_json(json_path, {"model": model, "labels": classes, **settings, **record})
+            relaxed = None if relaxation is None else dataclasses.asdict(relaxation)
+            asked = {"model": model, "labels": classes, **settings, "relaxation": relaxed}
+            write_json(json_path, asked | record)
         rows = [(titles[name], samples) for name, (samples, _) in runs.items()]
         scale = max(1, _CELL // coder.image_shape(teacher.sample_shape)[0])
         picture = image_grid(rows, [str(label) for label in classes], scale)
@@ -146,6 +162,7 @@ def sample(
     for line in _describe(
         {name: report for name, (_, report) in runs.items()},
         settings["recycle"] is not False or settings["window"] == 1,
+        relaxation,
     ):
         typer.echo("  " + line)
     typer.echo(f"picture: {out}" + (f"   report: {json_path}" if json_path else ""))
@@ -186,7 +203,9 @@ def _in_words(settings: dict[str, Any]) -> str:
     )
 
 
-def _describe(reports: dict[str, Report], same_noise: bool) -> list[str]:
+def _describe(
+    reports: dict[str, Report], same_noise: bool, relaxation: Relaxation | None
+) -> list[str]:
     """The reports in plain words."""
     free = reports["free"]
     lines = [
@@ -196,6 +215,9 @@ def _describe(reports: dict[str, Report], same_noise: bool) -> list[str]:
         if free.proposed
         else f"FREE           {free.rounds:6d} teacher rounds  {free.seconds:7.2f} s"
     ]
+    if relaxation is not None:
+        lines.append(_in_distance(free, relaxation.tv_budget))
+    law = "the same" if relaxation is None else "within that distance"
     if "plain" in reports:
         plain = reports["plain"]
         ratio = plain.seconds / free.seconds
@@ -203,7 +225,18 @@ def _describe(reports: dict[str, Report], same_noise: bool) -> list[str]:
             f"plain sampler  {plain.rounds:6d} teacher rounds  {plain.seconds:7.2f} s",
             f"{plain.rounds / free.rounds:.2f} times fewer rounds, "
             + (f"{ratio:.2f} times faster" if ratio >= 1 else f"{1 / ratio:.2f} times SLOWER")
-            + "; the law of the images is the same, "
+            + f"; the law of the images is {law}, "
             + ("and so, nearly, are the draws" if same_noise else "the draws are not"),
         ]
     return lines
+
+
+def _in_distance(report: Report, budget: float | None) -> str:
+    """How far a relaxed run is from the exact law."""
+    most = max(report.tv_bound_by_sample)
+    return (
+        f"relaxed: total variation from the exact law at most {report.tv_bound:.2g}"
+        + (" (from 1 on, this says nothing)" if report.tv_bound >= 1 else "")
+        + ("" if budget is None else f", no image above {most:.2g} of {budget:g} allowed")
+        + f"; of the trajectories about {report.tv_estimate:.2g}, from {report.samples} images"
+    )

@@ -82,13 +82,15 @@ def require_eps(eps: Tensor, x: Tensor, network: str) -> None:
         )
 
 
-def require_finite(eps: Tensor, network: str, k: Tensor, samples: Tensor) -> None:
+def require_finite(
+    eps: Tensor, network: str, k: Tensor, samples: Tensor, what: str = "eps"
+) -> None:
     """Refuse a network's output that has NaN or inf.
 
     Raises
     ------
     FloatingPointError
-        Naming the network, the transitions ``k [R]`` and the ``samples [R]``.
+        Naming the network, ``what`` it is, the transitions ``k [R]`` and the ``samples [R]``.
     """
     # The sum is not finite if a term is not, and takes one pass; only then look closer.
     if torch.isfinite(eps.sum()):
@@ -96,6 +98,6 @@ def require_finite(eps: Tensor, network: str, k: Tensor, samples: Tensor) -> Non
     bad = ~torch.isfinite(eps).flatten(1).all(dim=1)
     if bad.any():
         raise FloatingPointError(
-            f"{network} returned a non-finite eps at step {sorted(set(k[bad].tolist()))} "
+            f"{network} returned a non-finite {what} at step {sorted(set(k[bad].tolist()))} "
             f"for sample {sorted(set(samples[bad].tolist()))}"
         )
