@@ -70,8 +70,8 @@ class Relaxation:
         If an argument is out of its range.
     """
 
-    rule: str = "temper"
-    strength: float = 1.0
+    rule: str = "allow"
+    strength: float = 0.3
     tv_budget: float | None = None
     uncertainty: str | Sequence[float] = "discrepancy"
 

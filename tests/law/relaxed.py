@@ -47,8 +47,8 @@ class Relaxed:
         noise: Tensor,
         uncertainty: Tensor | None,
         spent: Tensor,
-        rule: str = "temper",
-        strength: float = 1.0,
+        rule: str = "allow",
+        strength: float = 0.3,
         budget: float = math.inf,
     ) -> VerifiedRelaxed:
         x, m_hat, m, scale, v = (

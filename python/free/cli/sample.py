@@ -94,7 +94,7 @@ def sample(
 
     `free sample --paper --window 8 --compare`
 
-    `free sample --relax temper:1:0.05 --compare`
+    `free sample --relax allow:0.3:0.05 --compare`
 
     `free sample --drafter frozen --compare`
 
