@@ -189,8 +189,6 @@ def test_unknown_settings_of_a_drafter(bundle: Path) -> None:
     path = bundle / "drafter" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"sampling": {"speed": 9}}))
     with pytest.raises(ValueError, match=r"sampling in .* must have keys \['acceptance', "):
-        ValueError, match=r"sampling in .* must have keys \['acceptance', 'recycle', 'sweeps'"
-    ):
         load_pretrained(bundle)
 
 
