@@ -297,5 +297,7 @@ def test_anchored_carries_need_images() -> None:
 
     state = (torch.zeros(3, 1, 3), torch.full((3,), 2).int(), 1, K, K.float(), False)
     past = past._replace(rows=past.rows._replace(k=past.rows.k.clamp(max=2)))
-    with pytest.raises(ValueError, match="must be variance-preserving for a drafter with an Anch"):
+    with pytest.raises(
+        ValueError, match="must have signal and noise > 0 for a drafter with an Anch"
+    ):
         draft_window(Image(), Prediction.of(table), x, K.clamp(max=2), Y, past, *state)

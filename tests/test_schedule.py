@@ -84,7 +84,10 @@ def test_stochasticity_keeps_the_marginals() -> None:
         ({"steps": 1001}, r"steps must be in 2\.\.train_steps \(1000\), got 1001"),
         ({"beta_start": 0.0}, "beta_start and beta_end must satisfy"),
         ({"beta_start": 0.5, "beta_end": 0.1}, "got 0.5 and 0.1"),
-        ({"variance": "learned"}, "variance must be 'posterior' or 'upper', got 'learned'"),
+        (
+            {"variance": "learned"},
+            "variance must be 'posterior', 'upper', a weight .* got 'learned'",
+        ),
         ({"stochasticity": -1.0}, "stochasticity must be >= 0"),
         ({"stochasticity": 9.0}, "stochasticity must be at most"),
         ({"stochasticity": 0.5, "variance": "upper"}, "with variance 'upper'"),
@@ -102,6 +105,11 @@ def test_ddpm_refuses(arguments: dict, message: str) -> None:
         ("sigma", [0.1], r"sigma must have one entry per transition \(2\), got 1"),
         ("timesteps", [0.5, 0.0], "timesteps must be integers >= 0"),
         ("timesteps", [1, -1], "timesteps must be integers >= 0"),
+        ("timesteps", [5, 5], "timesteps must fall from step to step, got 5 and then 5 at step 1"),
+        ("timesteps", [0, 5], "timesteps must fall from step to step, got 0 and then 5 at step 1"),
+        ("sigma", [np.nan, 0.0], "sigma must be finite, got nan"),
+        ("signal", [0.1, 0.9], "signal and noise must be given together"),
+        ("upper", [0.1, 0.9], "upper and mixture must be given together"),
         ("a", [1.0, np.nan], "a must be finite, got nan"),
         ("b", [[1.0, 2.0]], r"b must be a non-empty vector, got shape \(1, 2\)"),
     ],
@@ -110,6 +118,15 @@ def test_schedule_refuses(column: str, value: list, message: str) -> None:
     columns = {"timesteps": [5, 0], "a": [1.0, 1.0], "b": [0.1, 0.1], "sigma": [0.1, 0.0]}
     with pytest.raises(ValueError, match=message):
         Schedule(**{**columns, column: value})
+
+
+def test_schedule_refuses_impossible_relations() -> None:
+    columns = {"timesteps": [5, 0], "a": [1.0, 1.0], "b": [0.1, 0.1], "sigma": [0.1, 0.0]}
+    with pytest.raises(ValueError, match="noise must be >= 0, got -0.1"):
+        Schedule(**columns, signal=[0.5, 0.9], noise=[0.5, -0.1])
+    for upper in ([0.05, 0.0], [0.2, 0.1]):
+        with pytest.raises(ValueError, match="upper must be >= sigma, and 0 where sigma is"):
+            Schedule(**columns, upper=upper, mixture=lambda x, t: t)
 
 
 def test_schedule_cannot_be_changed() -> None:
@@ -138,7 +155,10 @@ def test_table_mean() -> None:
         ({"timesteps": [0, -1]}, r"timesteps must be falling integers in 0\.\.1"),
         ({"timesteps": [0.5]}, r"timesteps must be falling integers in 0\.\.1"),
         ({"timesteps": []}, r"timesteps must be falling integers in 0\.\.1"),
-        ({"variance": "learned"}, "variance must be 'posterior' or 'upper', got 'learned'"),
+        (
+            {"variance": "learned"},
+            "variance must be 'posterior', 'upper', a weight .* got 'learned'",
+        ),
     ],
 )
 def test_from_betas_refuses(arguments: dict, message: str) -> None:

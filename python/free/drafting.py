@@ -136,6 +136,7 @@ def draft_window(
     drafted = step < length[:, None] - 1
     asked = drafted & (~from_source | corrects[:, None] | compare)
     simple = not (compare or corrects.any()) and bool(asked.any())
+    simple = simple and prediction.table.mixture is None  # a plan has one sigma a transition
     if simple and isinstance(drafter, WindowDrafter) and drafter.drafts(P + 1, sweeps):
         states, means = drafter.draft(window.plan(from_source, asked))
         b, i = drafted.nonzero(as_tuple=True)
@@ -213,7 +214,7 @@ class _Window:
         self.anchored = isinstance(self.carry, Anchored)
         if self.anchored and self.prediction.signal is None:
             raise ValueError(
-                "schedule must be variance-preserving for a drafter with an Anchored carry, "
+                "schedule must have signal and noise > 0 for a drafter with an Anchored carry, "
                 "got one without x0"
             )
 
@@ -241,8 +242,17 @@ class _Window:
 
     def roll(self, first: int, end: int) -> None:
         """States, means and guesses of transitions ``first .. end - 1`` from their intercepts."""
+        if self.prediction.table.mixture is None:
+            self._roll(first, end, self.prediction.sigma[self.k[:, first:end]])
+            return
+        # The target has the sigma of the state where its transition starts; so must the draft.
+        for j in range(first, end):
+            sigma = self.prediction.table.sigma_at(self.k[:, j], self.states[:, j])
+            self._roll(j, j + 1, sigma[:, None])
+
+    def _roll(self, first: int, end: int, sigma: Tensor) -> None:
         span, onward = slice(first, end), slice(first + 1, end + 1)
-        a, b, sigma = (column[self.k[:, span]] for column in self.prediction[:3])
+        a, b = (column[self.k[:, span]] for column in self.prediction[:2])
         slope, intercept = self.slope[:, span], self.intercept[:, span].contiguous()
         noise = self.noise[:, span].contiguous()
         x = self.states[:, first].contiguous()

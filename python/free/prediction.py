@@ -1,8 +1,9 @@
 """What a transition's mean is affine in: the noise eps, or the image x0 that it implies.
 
-A state is ``x = s x0 + sqrt(1 - s^2) eps`` with ``s`` the schedule's signal, so a network that
-predicts one predicts the other. From step to step the predicted x0 hardly moves, while eps must
-follow the noise of every state; so wherever the schedule has an x0, drafts are guesses of it.
+A state is ``x = s x0 + n eps`` with the schedule's signal and noise, so a network that predicts
+one predicts the other. Of a network that predicts a velocity, eps is that: ``x = x0 + t v``. From
+step to step the predicted x0 hardly moves, while eps must follow the noise of every state; so
+wherever the schedule has an x0, drafts are guesses of it.
 """
 
 from __future__ import annotations
@@ -17,57 +18,67 @@ from free.schedule import Table
 __all__ = ["Prediction", "eps_from_image", "image_from_eps"]
 
 
-def image_from_eps(x: Tensor, eps: Tensor, signal: Tensor) -> Tensor:
-    """x0 = (x - sqrt(1 - signal^2) eps) / signal, for x = signal x0 + sqrt(1 - signal^2) eps.
+def image_from_eps(x: Tensor, eps: Tensor, signal: Tensor, noise: Tensor | None = None) -> Tensor:
+    """x0 = (x - noise eps) / signal, for x = signal x0 + noise eps.
 
     Parameters
     ----------
     x, eps : Tensor, shape [R, ...]
-    signal : Tensor, shape [R]
-        sqrt(abar) of each row, in (0, 1).
+    signal, noise : Tensor, shape [R]
+        Of each row, > 0; by default ``noise = sqrt(1 - signal^2)``, with a signal below 1.
     """
-    signal = signal.view([-1] + [1] * (x.dim() - 1))
-    return (x - (1.0 - signal.square()).sqrt() * eps) / signal
+    signal, noise = _per_row(x, signal, noise)
+    return (x - noise * eps) / signal
 
 
-def eps_from_image(x: Tensor, x0: Tensor, signal: Tensor) -> Tensor:
-    """The inverse of :func:`image_from_eps`: eps = (x - signal x0) / sqrt(1 - signal^2)."""
-    signal = signal.view([-1] + [1] * (x.dim() - 1))
-    return (x - signal * x0) / (1.0 - signal.square()).sqrt()
+def eps_from_image(x: Tensor, x0: Tensor, signal: Tensor, noise: Tensor | None = None) -> Tensor:
+    """The inverse of :func:`image_from_eps`: eps = (x - signal x0) / noise."""
+    signal, noise = _per_row(x, signal, noise)
+    return (x - signal * x0) / noise
+
+
+def _per_row(x: Tensor, signal: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+    noise = (1.0 - signal.square()).sqrt() if noise is None else noise
+    axes = [-1] + [1] * (x.dim() - 1)
+    return signal.view(axes), noise.view(axes)
 
 
 class Prediction(NamedTuple):
     """A table in terms of what drafts guess: ``mean = a x + b guess``.
 
-    The guess is x0 where the schedule is variance-preserving, else eps.
+    The guess is x0 where the schedule says how it follows from eps, else eps.
 
     Attributes
     ----------
     a, b, sigma : Tensor, shape [N], float32
     signal : Tensor or None, shape [N], float32
         None where the guess is eps.
+    table : Table
+        As it was.
     """
 
     a: Tensor
     b: Tensor
     sigma: Tensor
     signal: Tensor | None
+    table: Table
 
     @classmethod
     def of(cls, table: Table) -> Prediction:
         """The table's coefficients, rewritten for x0 if it can be."""
-        if not table.is_variance_preserving():
-            return cls(table.a, table.b, table.sigma, None)
+        if not table.has_image():
+            return cls(table.a, table.b, table.sigma, None, table)
         # mean = a x + b (x - s x0) / n: b / n and s / n are large at the ends.
-        s = table.signal.double()
-        n = (1.0 - s.square()).sqrt()
+        s, n = table.signal.double(), table.noise.double()
         a, b = table.a.double() + table.b.double() / n, -table.b.double() * s / n
-        return cls(a.float(), b.float(), table.sigma, table.signal)
+        return cls(a.float(), b.float(), table.sigma, table.signal, table)
 
     def from_eps(self, k: Tensor, x: Tensor, eps: Tensor) -> Tensor:
         """What ``eps [R, ...]`` at states ``x [R, ...]`` of transitions ``k [R]`` amounts to."""
         eps = eps.float().contiguous()
-        return eps if self.signal is None else image_from_eps(x, eps, self.signal[k])
+        if self.signal is None:
+            return eps
+        return image_from_eps(x, eps, self.signal[k], self.table.noise[k])
 
     def largest_response(self, k: Tensor) -> Tensor:
         """By how much a guess can follow its state, at most, like ``k``; the least is 0.

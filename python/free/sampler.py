@@ -238,7 +238,7 @@ class SpeculativeSampler:
                         means = torch.zeros_like(draft.states)
                         sigma = x.new_ones(means.shape[:2])
                         means[b, j] = table.mean(k_rows, x_rows, out.eps)
-                        sigma[b, j] = table.sigma[k_rows]
+                        sigma[b, j] = table.sigma_at(k_rows, x_rows)
                         judged = (draft.states, draft.means, means, sigma, length, u, fresh)
                         if spending is None:
                             x, advance, accepted, _ = verify_window(*judged, self.verifier)

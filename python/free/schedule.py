@@ -11,6 +11,7 @@ nothing else in the package needs to know which one it runs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,7 +20,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-__all__ = ["Schedule", "Table"]
+from free import sde
+from free.variance import Variance, VarianceFit, fixed_variance
+
+__all__ = ["Mixture", "Schedule", "Table"]
+
+#: ``mixture(x [R, ...], t [R] int64) -> w [R]``: where a variance lies at a state.
+Mixture = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,61 +36,91 @@ class Schedule:
     Parameters
     ----------
     timesteps : ndarray of int64, shape [N]
-        What the network is told the time is; for DDPM the original training step.
+        What the network is told the time is, falling; for DDPM the original training step.
     a, b : ndarray of float64, shape [N]
-        ``mean = a * x + b * eps``.
+        ``mean = a * x + b * eps``, where eps is whatever the network predicts: a velocity for a
+        teacher of flow matching.
     sigma : ndarray of float64, shape [N]
         Standard deviation of the transition, >= 0; 0 makes it deterministic.
+    signal, noise : ndarray of float64, shape [N], optional
+        What the prediction says about the image: ``x_k = signal[k] x0 + noise[k] eps``. It guides
+        drafts and leaves the law alone. By default derived from ``a`` as it is for the
+        variance-preserving tables that return x0 in the end (:meth:`ddpm`): each transition
+        scales x0 by ``a``, so the signal is what is left to be multiplied, and
+        ``signal^2 + noise^2 = 1``. A noise of 0 says that there is no such relation.
+    upper : ndarray of float64, shape [N], optional
+        With ``mixture``, the largest standard deviation, >= ``sigma``, which is then the least.
+    mixture : callable, optional
+        ``mixture(x [R, ...], t [R]) -> w [R]`` makes the standard deviation depend on the state:
+        ``sigma^(1 - w) upper^w``. A row's ``w`` must depend on that row only.
 
     Raises
     ------
     ValueError
-        If the arrays are not one-dimensional and of one length, are not finite, or a
-        ``sigma`` is negative.
+        If the arrays are not one-dimensional and of one length, are not finite, ``timesteps`` do
+        not fall, or a ``sigma`` is negative.
     """
 
     timesteps: NDArray[np.int64]
     a: NDArray[np.float64]
     b: NDArray[np.float64]
     sigma: NDArray[np.float64]
+    signal: NDArray[np.float64] = None  # type: ignore[assignment]
+    noise: NDArray[np.float64] = None  # type: ignore[assignment]
+    upper: NDArray[np.float64] | None = None
+    mixture: Mixture | None = None
 
     def __post_init__(self) -> None:
-        for name, dtype in (
-            ("timesteps", np.int64),
-            ("a", np.float64),
-            ("b", np.float64),
-            ("sigma", np.float64),
-        ):
-            column = np.array(getattr(self, name), dtype=np.float64)
-            if column.ndim != 1 or column.size == 0:
-                raise ValueError(f"{name} must be a non-empty vector, got shape {column.shape}")
-            if column.size != np.size(self.timesteps):
-                raise ValueError(
-                    f"{name} must have one entry per transition "
-                    f"({np.size(self.timesteps)}), got {column.size}"
-                )
-            if not np.isfinite(column).all():
-                raise ValueError(f"{name} must be finite, got {column[~np.isfinite(column)][0]}")
-            if dtype is np.int64 and ((column != np.round(column)) | (column < 0)).any():
-                raise ValueError(f"{name} must be integers >= 0, got {column}")
-            column = column.astype(dtype)
-            column.setflags(write=False)
-            object.__setattr__(self, name, column)
+        for name in ("timesteps", "a", "b", "sigma"):
+            self._set(name, getattr(self, name))
+        if ((self.timesteps != np.round(self.timesteps)) | (self.timesteps < 0)).any():
+            raise ValueError(f"timesteps must be integers >= 0, got {self.timesteps}")
+        self._set("timesteps", self.timesteps, np.int64)
+        if (rises := np.diff(self.timesteps) >= 0).any():
+            k = int(rises.argmax())
+            raise ValueError(
+                "timesteps must fall from step to step, "
+                f"got {self.timesteps[k]} and then {self.timesteps[k + 1]} at step {k + 1}"
+            )
         if (self.sigma < 0).any():
             raise ValueError(f"sigma must be >= 0, got {self.sigma.min()}")
+        relation: tuple[ArrayLike | None, ...] = (self.signal, self.noise)
+        if (relation[0] is None) != (relation[1] is None):
+            raise ValueError("signal and noise must be given together, got one of them")
+        if relation[0] is None:
+            left = np.cumprod(self.a[::-1])[::-1]
+            signal = np.divide(1.0, left, out=np.full_like(left, np.inf), where=left != 0)
+            self._set("signal", np.where(np.isfinite(signal), signal, 0.0))
+            self._set("noise", np.sqrt(np.clip(1.0 - np.square(self.signal), 0.0, None)))
+        for name in ("signal", "noise"):
+            self._set(name, getattr(self, name))
+        if (self.noise < 0).any():
+            raise ValueError(f"noise must be >= 0, got {self.noise.min()}")
+        if (self.upper is None) != (self.mixture is None):
+            raise ValueError("upper and mixture must be given together, got one of them")
+        if self.upper is not None:
+            self._set("upper", self.upper)
+            if ((self.upper < self.sigma) | ((self.upper > 0) & (self.sigma == 0))).any():
+                raise ValueError("upper must be >= sigma, and 0 where sigma is, got another")
+
+    def _set(self, name: str, value: ArrayLike, dtype: type = np.float64) -> None:
+        """Keep a column, checked and read-only."""
+        column = np.array(value, dtype=np.float64)
+        if column.ndim != 1 or column.size == 0:
+            raise ValueError(f"{name} must be a non-empty vector, got shape {column.shape}")
+        if column.size != np.size(self.timesteps):
+            raise ValueError(
+                f"{name} must have one entry per transition "
+                f"({np.size(self.timesteps)}), got {column.size}"
+            )
+        if not np.isfinite(column).all():
+            raise ValueError(f"{name} must be finite, got {column[~np.isfinite(column)][0]}")
+        column = column.astype(dtype)
+        column.setflags(write=False)
+        object.__setattr__(self, name, column)
 
     def __len__(self) -> int:
         return int(self.timesteps.size)
-
-    @property
-    def signal(self) -> NDArray[np.float64]:
-        """sqrt(abar) of the states, ``x_k = signal[k] x0 + sqrt(1 - signal[k]^2) eps``, [N].
-
-        Each transition scales x0 by ``a`` and the last one returns it, so the signal is what is
-        left to be multiplied. It holds for the variance-preserving tables (:meth:`ddpm`).
-        """
-        left = np.cumprod(self.a[::-1])[::-1]
-        return np.divide(1.0, left, out=np.full_like(left, np.inf), where=left != 0)
 
     @classmethod
     def ddpm(
@@ -92,7 +129,7 @@ class Schedule:
         train_steps: int = 1000,
         beta_start: float = 1e-4,
         beta_end: float = 2e-2,
-        variance: str = "posterior",
+        variance: Variance | Mixture = "posterior",
         stochasticity: float = 1.0,
     ) -> Schedule:
         """DDPM with linear betas, respaced as DiT does (supplement, Eq. 29).
@@ -106,9 +143,14 @@ class Schedule:
             Number of steps the network was trained with.
         beta_start, beta_end : float
             Ends of the linear noise schedule, ``0 < beta_start <= beta_end < 1``.
-        variance : {"posterior", "upper"}
-            ``"posterior"`` is beta~, the smallest variance consistent with the forward
-            process (the paper's choice); ``"upper"`` is beta, the largest.
+        variance : str, float, array_like of shape [steps], VarianceFit or callable
+            ``"posterior"`` is beta~, the smallest variance consistent with the forward process
+            (the paper's choice); ``"upper"`` is beta, the largest. A number ``w`` in [0, 1] is
+            the geometric mixture ``posterior^(1-w) upper^w``. An array holds the variances
+            themselves; that of the last transition is not used. A
+            :class:`free.variance.VarianceFit` is a mixture fitted to a network's own. A function
+            ``w(x [R, ...], t [R]) -> [R]`` in [0, 1], such as :class:`free.models.SigmaNet`, is a
+            mixture that depends on the state.
         stochasticity : float
             1 is DDPM. Other values scale the noise and move the mean along DDIM's family
             (its eta): 0 is the deterministic DDIM, which can be sampled but not
@@ -140,7 +182,7 @@ class Schedule:
         cls,
         betas: ArrayLike,
         timesteps: ArrayLike,
-        variance: str = "posterior",
+        variance: Variance | Mixture = "posterior",
         stochasticity: float = 1.0,
     ) -> Schedule:
         """DDPM with the betas that the network was trained with, on any of its timesteps.
@@ -181,9 +223,9 @@ class Schedule:
             raise ValueError(
                 f"timesteps must be falling integers in 0..{betas.size - 1}, got {kept}"
             )
-        if variance not in ("posterior", "upper"):
-            raise ValueError(f"variance must be 'posterior' or 'upper', got {variance!r}")
-        if not stochasticity >= 0 or (stochasticity != 1.0 and variance != "posterior"):
+        if not stochasticity >= 0 or (
+            stochasticity != 1.0 and not (isinstance(variance, str) and variance == "posterior")
+        ):
             raise ValueError(
                 "stochasticity must be >= 0, and 1 unless variance is 'posterior', "
                 f"got {stochasticity} with variance {variance!r}"
@@ -206,9 +248,64 @@ class Schedule:
         # mean = sqrt(abar_prev) x0 + sqrt(1 - abar_prev - eta^2 beta~) eps: DDPM's mean at eta = 1.
         a = np.sqrt(abar_prev / abar)
         b = np.sqrt(1.0 - abar_prev - eta_variance) - a * np.sqrt(1.0 - abar)
-        sigma = np.sqrt(eta_variance if variance == "posterior" else beta)
-        sigma[-1] = 0.0
-        return cls(kept, a, b, sigma)
+        signal = {"signal": np.sqrt(abar), "noise": np.sqrt(1.0 - abar)}
+        if callable(variance) and not isinstance(variance, VarianceFit):
+            least, largest = (np.append(np.sqrt(column[:-1]), 0.0) for column in (posterior, beta))
+            return cls(kept, a, b, least, **signal, upper=largest, mixture=variance)
+        if stochasticity == 1.0:
+            eta_variance = fixed_variance(variance, posterior, beta, kept)
+        return cls(kept, a, b, np.append(np.sqrt(eta_variance[:-1]), 0.0), **signal)
+
+    @classmethod
+    def sde(
+        cls,
+        kind: str = "vp",
+        steps: int = 250,
+        stochasticity: float = 1.0,
+        train_steps: int = 1000,
+        beta_start: float = 1e-4,
+        beta_end: float = 2e-2,
+    ) -> Schedule:
+        """Euler-Maruyama of the reverse-time SDEs with one stochasticity (supplement, Eq. 33-39).
+
+        All of them have the data's marginals as steps grow. The last transition returns the
+        predicted image, without noise, as :meth:`ddpm`'s does.
+
+        Parameters
+        ----------
+        kind : {"vp", "linear"}
+            ``"vp"`` is for networks that predict the noise of a DDPM, at the timesteps of
+            :meth:`ddpm`. ``"linear"`` is for flow matching, ``x = (1 - t) x0 + t n`` with noise
+            ``n``: the network predicts the velocity ``n - x0``, and is called at
+            ``round(linspace(train_steps, 0, steps + 1))`` but the last, with
+            ``t = timestep / train_steps``.
+        steps : int
+            2 .. ``train_steps``.
+        stochasticity : float
+            eps >= 0 of Eq. 37: 0 is the ODE, which can be sampled but not speculated; 1 is the
+            reverse of the forward process. How Eq. 39 is corrected for ``"linear"``, whose g is
+            unbounded at ``t = 1``, says :func:`free.sde.linear`.
+        train_steps : int
+        beta_start, beta_end : float
+            Of ``"vp"``, as for :meth:`ddpm`.
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of its range.
+        """
+        if not 0.0 <= stochasticity < np.inf:
+            raise ValueError(f"stochasticity must be finite and >= 0, got {stochasticity}")
+        if kind == "vp":
+            ddpm = cls.ddpm(steps, train_steps, beta_start, beta_end)
+            return cls(ddpm.timesteps, *sde.vp(ddpm.signal, stochasticity))
+        if kind != "linear":
+            raise ValueError(f"kind must be 'vp' or 'linear', got {kind!r}")
+        if isinstance(steps, bool) or not isinstance(steps, int) or not 2 <= steps <= train_steps:
+            raise ValueError(f"steps must be in 2..train_steps ({train_steps}), got {steps}")
+        grid = np.round(np.linspace(train_steps, 0, steps + 1))
+        columns = sde.linear(grid / train_steps, stochasticity)
+        return cls(grid[:-1].astype(np.int64), *columns)
 
 
 class Table(NamedTuple):
@@ -217,7 +314,10 @@ class Table(NamedTuple):
     Attributes
     ----------
     timesteps : Tensor, shape [N], int64
-    a, b, sigma, signal : Tensor, shape [N], float32
+    a, b, sigma, signal, noise : Tensor, shape [N], float32
+    spread : Tensor, shape [N], float32
+        ``log(upper / sigma)``; 0 where there is no mixture.
+    mixture : callable or None
     """
 
     timesteps: Tensor
@@ -225,36 +325,49 @@ class Table(NamedTuple):
     b: Tensor
     sigma: Tensor
     signal: Tensor
+    noise: Tensor
+    spread: Tensor
+    mixture: Mixture | None
 
     @classmethod
     def of(cls, schedule: Schedule, device: torch.device | str) -> Table:
         """Copy ``schedule`` to ``device``."""
-        columns = (schedule.a, schedule.b, schedule.sigma, schedule.signal)
-        return cls(
-            torch.tensor(schedule.timesteps, device=device),
-            *(torch.tensor(column, dtype=torch.float32, device=device) for column in columns),
-        )
+        s, spread = schedule, np.zeros(len(schedule))
+        if s.upper is not None:
+            np.log(s.upper / np.where(s.sigma > 0, s.sigma, 1.0), out=spread, where=s.sigma > 0)
+        columns = (s.a, s.b, s.sigma, s.signal, s.noise, spread)
+        tensors = [torch.tensor(column, dtype=torch.float32, device=device) for column in columns]
+        a, b, sigma, signal, noise, log_spread = tensors
+        timesteps = torch.tensor(s.timesteps, device=device)
+        return cls(timesteps, a, b, sigma, signal, noise, log_spread, s.mixture)
 
-    def is_variance_preserving(self) -> bool:
-        """Whether every transition before the last starts from a signal in (0, 1)."""
-        drafted = self.signal[:-1]
-        return bool(((drafted > 0) & (drafted < 1)).all())
+    def has_image(self) -> bool:
+        """Whether, at every transition before the last, a prediction tells x0."""
+        return bool(((self.signal > 0) & (self.noise > 0))[:-1].all())
 
-    def require_signal(self) -> Tensor:
-        """``signal``, for drafters that turn eps into x0.
-
-        Raises
-        ------
-        ValueError
-            If the schedule is not variance-preserving: then x0 and eps do not tell each other.
-        """
-        if not self.is_variance_preserving():
-            drafted = self.signal[:-1]
+    def require_image(self) -> None:
+        """Raise a ValueError unless :meth:`has_image`, for drafters that turn eps into x0."""
+        if not self.has_image():
             raise ValueError(
-                "schedule must be variance-preserving, with signal in (0, 1), for this drafter, "
-                f"got {drafted.min():g}..{drafted.max():g}"
+                "schedule must have signal and noise > 0 for this drafter, so that eps tells x0, "
+                f"got signal {self.signal[:-1].min():g}..{self.signal[:-1].max():g} and "
+                f"noise {self.noise[:-1].min():g}..{self.noise[:-1].max():g}"
             )
-        return self.signal
+
+    def sigma_at(self, k: Tensor, x: Tensor) -> Tensor:
+        """Standard deviation [R] of transition ``k [R]`` from ``x [R, ...]``.
+
+        Draft and target have the same because both start from the same state.
+        """
+        sigma = self.sigma[k]
+        if self.mixture is None:
+            return sigma
+        weight = self.mixture(x, self.timesteps[k])
+        if weight.shape != k.shape:
+            raise ValueError(
+                f"mixture must return one weight a row, {list(k.shape)}, got {list(weight.shape)}"
+            )
+        return sigma * torch.exp(weight.float() * self.spread[k])
 
     def mean(self, k: Tensor, x: Tensor, eps: Tensor) -> Tensor:
         """Mean of transition ``k [R]`` from ``x [R, ...]`` given ``eps [R, ...]``."""

@@ -147,7 +147,7 @@ def plain_step(
         require_finite(out.eps, "teacher", k, samples)
     with recorder.phase("bookkeeping"):
         noise = random.normal(seeds, k, rounds, Purpose.TRANSITION, x.shape[1:])
-        sigma = table.sigma[k].view([-1] + [1] * (x.dim() - 1))
+        sigma = table.sigma_at(k, x).view([-1] + [1] * (x.dim() - 1))
         x = torch.addcmul(table.mean(k, x, out.eps), sigma, noise)
         one = torch.ones_like(k)
         recorder.round(samples, k, one, one - 1)

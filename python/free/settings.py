@@ -51,7 +51,7 @@ def check_settings(
     if not callable(teacher):
         raise TypeError(f"teacher must be callable, got {type(teacher).__name__}")
     if isinstance(drafter, str) and drafter == "frozen":
-        has_image = Table.of(schedule, "cpu").is_variance_preserving()
+        has_image = Table.of(schedule, "cpu").has_image()
         drafter = FrozenDrafter("image" if has_image else "eps")
     rule = _rule(window)
     speculates = rule.largest > 1
@@ -65,7 +65,8 @@ def check_settings(
     if speculates and (schedule.sigma[:-1] == 0).any():
         raise ValueError(
             "schedule must have sigma > 0 before its last transition to be speculated, "
-            f"got sigma = 0 at step {int((schedule.sigma[:-1] == 0).argmax())}"
+            f"got sigma = 0 at step {int((schedule.sigma[:-1] == 0).argmax())}: without noise "
+            "nothing couples draft and target; window=1 and SequentialSampler sample it"
         )
     check_verifier(verifier)
     if sweeps == "auto" and isinstance(rule, FixedWindow):

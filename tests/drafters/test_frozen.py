@@ -51,6 +51,6 @@ def test_misuse_is_refused() -> None:
     with pytest.raises(ValueError, match="keep must be 'image' or 'eps', got 'noise'"):
         FrozenDrafter("noise")
     flow = Table.of(Schedule([1, 0], [1.0, 1.0], [-0.5, -0.5], [0.1, 0.0]), "cpu")
-    with pytest.raises(ValueError, match="schedule must be variance-preserving"):
+    with pytest.raises(ValueError, match="schedule must have signal and noise > 0"):
         FrozenDrafter().begin(DraftingBatch(flow, None))
     FrozenDrafter("eps").begin(DraftingBatch(flow, None))

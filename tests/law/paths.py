@@ -57,7 +57,7 @@ def run(sampler: SpeculativeSampler, labels: Tensor, seed: int) -> Run:
     def make_step(teacher: Any, table: Any, x: Tensor, k: Tensor, *rest: Any) -> Any:
         seen.clear()  # no draft is judged
         after, out = step(teacher, table, x, k, *rest)
-        innovations = (after - table.mean(k, x, out.eps)) / table.sigma[k, None]
+        innovations = (after - table.mean(k, x, out.eps)) / table.sigma_at(k, x)[:, None]
         made[:, rest[3], k] = torch.stack([innovations, x])
         return after, out
 

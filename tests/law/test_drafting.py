@@ -118,7 +118,7 @@ def test_joint_law_of_pooled_samples(case: str) -> None:
     assert energy_test(pool, _sequential(case, SCHEDULE, 1.0, 20)[: len(pool)]) > LEVEL
 
 
-#: Not variance-preserving: its states hold no x0, so drafts are guesses of eps.
+#: Not DDPM's: it does not say how eps tells x0, so drafts are guesses of eps.
 OTHER_TABLE = Schedule(
     timesteps=SCHEDULE.timesteps,
     a=np.full(12, 0.97),
@@ -202,4 +202,4 @@ def _check(other: Other, seed: int) -> None:
 
 
 def test_the_hand_made_table_has_no_x0() -> None:
-    assert not Table.of(OTHER_TABLE, "cpu").is_variance_preserving()
+    assert not Table.of(OTHER_TABLE, "cpu").has_image()

@@ -125,7 +125,7 @@ def test_misuse_is_refused(drafter: FeatureDrafter, teacher: DiT) -> None:
     with pytest.raises(ValueError, match="teacher must return a feature for this drafter"):
         drafter.carry_from(nothing, torch.tensor([0]))
     flow = Schedule([1, 0], [1.0, 1.0], [-0.5, -0.5], [0.1, 0.0])
-    with pytest.raises(ValueError, match="schedule must be variance-preserving"):
+    with pytest.raises(ValueError, match="schedule must have signal and noise > 0"):
         drafter.begin(DraftingBatch(Table.of(flow, "cpu"), None))
     with pytest.raises(RuntimeError, match="begin"):
         FeatureDrafter(drafter.network, teacher).predict(*[torch.zeros(2, 1)] * 4)

@@ -72,9 +72,9 @@ class ChangeDrafter:
         Raises
         ------
         ValueError
-            If the schedule is not variance-preserving: then x0 and eps do not tell each other.
+            If the schedule does not say how eps tells x0.
         """
-        batch.table.require_signal()
+        batch.table.require_image()
         self._batch = batch
 
     def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Anchored) -> tuple[Tensor, Anchored]:
@@ -88,7 +88,7 @@ class ChangeDrafter:
         innovation = (x - mean) / sigma
         change, feature = self.step(x, innovation, table.timesteps[k], y, feature, guidance)
         image = image + change
-        eps = eps_from_image(x, image, table.signal[k])
+        eps = eps_from_image(x, image, table.signal[k], table.noise[k])
         return eps, Anchored(feature, image, table.mean(k, x, eps))
 
     def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Anchored:
@@ -99,7 +99,7 @@ class ChangeDrafter:
             )
         table, _ = self.table_and_guidance()
         eps, x, k = teacher_output.eps[rows], teacher_output.x[rows], teacher_output.k[rows]
-        image = image_from_eps(x, eps, table.signal[k])
+        image = image_from_eps(x, eps, table.signal[k], table.noise[k])
         return Anchored(teacher_output.feature[rows], image, table.mean(k, x, eps))
 
     def table_and_guidance(self) -> tuple[Table, Guidance | None]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from free.drafters.protocol import DraftingBatch
 from free.models.output import TeacherRows
 from free.prediction import eps_from_image, image_from_eps
+from free.schedule import Table
 
 __all__ = ["FrozenDrafter"]
 
@@ -20,7 +21,7 @@ class FrozenDrafter:
     ----------
     keep : {"image", "eps"}
         ``"image"`` keeps the predicted image x0, and eps follows the noise of each state; it
-        needs a variance-preserving schedule. ``"eps"`` keeps the predicted noise itself
+        needs a schedule that says how eps tells x0. ``"eps"`` keeps the predicted noise itself
         (De Bortoli et al. 2025, the frozen-target drafter), and is far weaker.
 
     Raises
@@ -39,22 +40,24 @@ class FrozenDrafter:
             raise ValueError(f"keep must be 'image' or 'eps', got {keep!r}")
         self.keep = keep
         self.sampling: dict[str, Any] = {"window": 16, "sweeps": 1, "recycle": "response"}
-        self._signal: Tensor | None = None
+        self._table: Table | None = None
 
     def begin(self, batch: DraftingBatch) -> None:
         """Remember the schedule of the run."""
-        self._signal = batch.table.require_signal() if self.keep == "image" else None
+        if self.keep == "image":
+            batch.table.require_image()
+            self._table = batch.table
 
     def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Tensor) -> tuple[Tensor, Tensor]:
         """Guess eps at ``x``; the carry is the kept image or eps, [R, ...]."""
-        if self._signal is None:
+        if self._table is None:
             return carry, carry
-        return eps_from_image(x, carry, self._signal[k]), carry
+        return eps_from_image(x, carry, self._table.signal[k], self._table.noise[k]), carry
 
     def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Tensor:
         """The teacher's predicted images, or eps, at ``rows``."""
         eps = teacher_output.eps[rows].float()
-        if self._signal is None:
+        if self._table is None:
             return eps
         x, k = teacher_output.x[rows], teacher_output.k[rows]
-        return image_from_eps(x, eps, self._signal[k])
+        return image_from_eps(x, eps, self._table.signal[k], self._table.noise[k])
