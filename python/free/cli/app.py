@@ -7,12 +7,14 @@ import typer
 from free.cli.convert import convert
 from free.cli.evaluate import evaluate
 from free.cli.export import export
+from free.cli.fit_variance import fit_variance
 from free.cli.generate import generate
 from free.cli.info import info
 from free.cli.sample import sample
 from free.cli.train_drafter import train_drafter
 from free.cli.train_teacher import train_teacher
 from free.cli.tune import tune
+from free.cli.train_variance import train_variance
 
 __all__ = ["app"]
 
@@ -30,4 +32,6 @@ app.command()(info)
 app.command()(convert)
 app.command("train-teacher")(train_teacher)
 app.command("train-drafter")(train_drafter)
+app.command("train-variance")(train_variance)
+app.command("fit-variance")(fit_variance)
 app.command()(export)

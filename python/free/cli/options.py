@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 
 from free.labels import class_ids
+from free.models.sigma import SigmaNet
 from free.relaxation import Relaxation
+from free.schedule import Schedule
 from free.sources import SOURCES
+from free.variance import VarianceFit
 from free.verifiers import LOOKING_AHEAD
 
 __all__ = [
@@ -28,10 +32,13 @@ __all__ = [
     "Paper",
     "Recycle",
     "Relax",
+    "Sde",
     "Steps",
+    "Stochasticity",
     "Sweeps",
     "Uncertainty",
     "Vae",
+    "Variance",
     "Window",
     "bad_input_to_usage_error",
     "drafting_settings",
@@ -39,6 +46,7 @@ __all__ = [
     "parse_dtype",
     "parse_labels",
     "parse_relaxation",
+    "parse_schedule",
     "parse_window",
 ]
 
@@ -71,6 +79,27 @@ Constants = Annotated[
     ),
 ]
 Steps = Annotated[int, typer.Option(help="Transitions of the sampler, 2 to 1000.")]
+Variance = Annotated[
+    str,
+    typer.Option(
+        help="Of the transitions: posterior (the paper's), upper (beta), a number between 0 and 1 "
+        "for a geometric mixture of the two, a table of free fit-variance (.json), or a folder of "
+        "free train-variance."
+    ),
+]
+Stochasticity = Annotated[
+    float,
+    typer.Option(
+        help="Noise of the transitions, 1 as trained: DDIM's eta, or with --sde the supplement's "
+        "epsilon. 0 is deterministic: only with --window 1."
+    ),
+]
+Sde = Annotated[
+    bool,
+    typer.Option(
+        "--sde", help="Euler-Maruyama of the reverse-time SDE instead of DDPM's transitions."
+    ),
+]
 Window = Annotated[
     str | None,
     typer.Option(
@@ -227,6 +256,47 @@ def drafting_settings(
             )
         settings["recycle"] = {"off": False, "best": True}.get(recycle, recycle)
     return settings
+
+
+def parse_schedule(
+    steps: int, variance: str, stochasticity: float, sde: bool, device: torch.device
+) -> Schedule:
+    """The schedule from the command line's options.
+
+    Parameters
+    ----------
+    steps : int
+    variance : str
+        As ``--variance`` says.
+    stochasticity : float
+    sde : bool
+    device : torch.device
+        Of a variance network.
+
+    Raises
+    ------
+    ValueError
+        If an option is none of those, or they exclude each other.
+    """
+    if sde:
+        if variance != "posterior":
+            raise ValueError(f"--sde must come without --variance, which it sets, got {variance!r}")
+        return Schedule.sde("vp", steps, stochasticity)
+    chosen: Any = variance
+    if variance not in ("posterior", "upper"):
+        try:
+            chosen = float(variance)
+        except ValueError:
+            path = Path(variance)
+            if not path.exists():
+                raise ValueError(
+                    "--variance must be posterior, upper, a number, or a table or network that is "
+                    f"there, got {variance!r}"
+                ) from None
+            chosen = (
+                SigmaNet.from_pretrained(path, device) if path.is_dir() else VarianceFit.load(path)
+            )
+    return Schedule.ddpm(steps, variance=chosen, stochasticity=stochasticity)
 
 
 def parse_window(text: str) -> int | str:

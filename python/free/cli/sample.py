@@ -24,6 +24,7 @@ from free.cli.options import (
     parse_dtype,
     parse_labels,
     parse_relaxation,
+    parse_schedule,
 )
 from free.files import check_writable, write_atomic, write_json
 from free.picture import check_picture_suffix, image_grid
@@ -31,7 +32,6 @@ from free.relaxation import Relaxation
 from free.report import Report
 from free.request import check_request
 from free.sampler import SpeculativeSampler
-from free.schedule import Schedule
 from free.sequential import SequentialSampler
 
 __all__ = ["sample"]
@@ -50,6 +50,9 @@ def sample(
     ] = "0-9",
     per_label: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 1,
     steps: options.Steps = 250,
+    variance: options.Variance = "posterior",
+    stochasticity: options.Stochasticity = 1.0,
+    sde: options.Sde = False,
     window: options.Window = None,
     sweeps: options.Sweeps = None,
     recycle: options.Recycle = None,
@@ -98,6 +101,10 @@ def sample(
 
     `free sample --drafter frozen --compare`
 
+    `free sample --variance upper --compare`
+
+    `free sample --sde --stochasticity 0.7 --steps 100 --compare`
+
     `free sample --engine onnxruntime --compare`
 
     `free sample --model DiT-XL-2-256x256.pt --vae stabilityai/sd-vae-ft-ema --labels "tench,207"`
@@ -119,7 +126,7 @@ def sample(
         classes = [label for label in chosen for _ in range(per_label)]
         settings = drafting_settings(drafts.sampling, paper, window, sweeps, recycle, verifier)
         check_request(loaded, classes, seed, None)  # all of them, before the first is drawn
-        schedule = Schedule.ddpm(steps)
+        schedule = parse_schedule(steps, variance, stochasticity, sde, parse_device(device))
         teacher, drafting = put_on_engine(
             used, loaded, drafts, settings, cfg != 1.0, min(batch_size, len(classes)), device, dtype
         )
@@ -148,7 +155,8 @@ def sample(
         if json_path is not None:
             record = {name: json.loads(report.to_json()) for name, (_, report) in runs.items()}
             relaxed = None if relaxation is None else dataclasses.asdict(relaxation)
-            asked = {"model": model, "labels": classes, **settings, "relaxation": relaxed}
+            law = {"variance": variance, "stochasticity": stochasticity, "sde": sde}
+            asked = {"model": model, "labels": classes, **law, **settings, "relaxation": relaxed}
             write_json(json_path, asked | record)
         rows = [(titles[name], samples) for name, (samples, _) in runs.items()]
         scale = max(1, _CELL // coder.image_shape(teacher.sample_shape)[0])

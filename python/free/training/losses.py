@@ -12,7 +12,7 @@ from free.models.drafter import DrafterNet
 from free.prediction import eps_from_image, image_from_eps
 from free.schedule import Schedule, Table
 
-__all__ = ["ForwardProcess", "drafter_loss", "smoothness", "teacher_loss"]
+__all__ = ["ForwardProcess", "drafter_loss", "drop_labels", "smoothness", "teacher_loss"]
 
 
 class ForwardProcess:
@@ -37,9 +37,10 @@ class ForwardProcess:
         return abar.sqrt().float() * x0 + (1.0 - abar).sqrt().float() * noise
 
 
-def _drop_labels(
+def drop_labels(
     labels: Tensor, null_label: int, probability: float, generator: torch.Generator
 ) -> Tensor:
+    """``labels [R]``, each replaced by the null class with a probability."""
     dropped = torch.rand(labels.shape, generator=generator) < probability
     return torch.where(dropped, null_label, labels)
 
@@ -64,7 +65,7 @@ def teacher_loss(
     """
     t = torch.randint(len(process.alphas_cumprod), labels.shape, generator=generator)
     noise = torch.randn(x0.shape, generator=generator)
-    y = _drop_labels(labels, null_label, label_dropout, generator)
+    y = drop_labels(labels, null_label, label_dropout, generator)
     eps = teacher(process(x0, t, noise), t, y).eps
     error = (eps.float() - noise).square().flatten(1).mean(1)
     if min_snr is not None:
@@ -128,7 +129,7 @@ def drafter_loss(
     table = Table.of(schedule, x0.device)
     # Every drafted transition is one that is coupled: not the deterministic last.
     k = torch.randint(len(schedule) - 1 - rollout, labels.shape, generator=generator)
-    y = _drop_labels(labels, teacher.null_label, label_dropout, generator)
+    y = drop_labels(labels, teacher.null_label, label_dropout, generator)
     x = process(x0, table.timesteps[k], torch.randn(x0.shape, generator=generator))
     with torch.no_grad():
         target = teacher(x, table.timesteps[k], y)

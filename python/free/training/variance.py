@@ -1,0 +1,127 @@
+"""Variances from data: fitted to a teacher's own, or trained on images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from free.models.guidance import Guidance, GuidedTeacher
+from free.models.output import Teacher, TeacherOutput
+from free.progress import Progress
+from free.sampler import SequentialSampler
+from free.schedule import Schedule, Table
+from free.training.losses import drop_labels
+from free.variance import VarianceFit
+
+__all__ = ["fit_variance", "sigma_loss"]
+
+
+def fit_variance(
+    teacher: Teacher,
+    labels: Tensor | Sequence[int],
+    steps: int = 250,
+    seed: int | Tensor | Sequence[int] = 0,
+    cfg_scale: float = 1.0,
+    cfg_channels: int | None = None,
+    shape: Sequence[int] | None = None,
+    progress: Progress = False,
+) -> VarianceFit:
+    """The temporal pattern of a teacher's learned variance, along its own trajectories.
+
+    A step's weight belongs to the mean, over samples and elements, of the variances that the
+    teacher returns: the one number that fits them best as Gaussians (in the divergence from them).
+
+    Parameters
+    ----------
+    teacher : callable
+        Its ``variance`` is interpolated as DiT's: log-variance from the posterior's at -1 to
+        beta's at 1.
+    labels, seed, cfg_scale, cfg_channels, shape, progress
+        Of the run, as for :class:`free.SequentialSampler`; under guidance the variance is the
+        conditional one.
+    steps : int
+        Of :meth:`free.Schedule.ddpm`, whose posterior variances are sampled with.
+
+    Raises
+    ------
+    ValueError
+        If the teacher has no learned variance, or it is not finite.
+    """
+    schedule = Schedule.ddpm(steps)
+    upper = Schedule.ddpm(steps, variance="upper")
+    spread = 2.0 * (torch.tensor(upper.sigma[:-1]) / torch.tensor(schedule.sigma[:-1])).log()
+    weights: list[float] = []
+
+    def recording(x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
+        out = guided(x, t, y)
+        if out.variance is None:
+            raise ValueError(
+                "teacher must have a learned variance (learn_sigma) to be fitted, got one without"
+            )
+        if (k := len(weights)) < len(spread):
+            log_variance = (out.variance.double() + 1.0) / 2.0 * spread[k].to(x.device)
+            mean = log_variance.flatten().logsumexp(0) - math.log(log_variance.numel())
+            weights.append(float(mean / spread[k]))
+        return out
+
+    null_label = getattr(teacher, "null_label", None)
+    if cfg_scale != 1.0 and null_label is None:
+        raise ValueError(f"teacher must have a null_label to be guided, got {teacher!r}")
+    guidance = Guidance(cfg_scale, cfg_channels, null_label or 0)
+    guided: Any = teacher if cfg_scale == 1.0 else GuidedTeacher(teacher, guidance)
+    shape = getattr(teacher, "sample_shape", None) if shape is None else shape
+    weight = next(teacher.parameters(), None) if isinstance(teacher, torch.nn.Module) else None
+    y = torch.as_tensor(labels, device=None if weight is None else weight.device)
+    SequentialSampler(recording, schedule).sample(y, seed, shape, progress)
+    return VarianceFit(schedule.timesteps[:-1], np.array(weights))
+
+
+def sigma_loss(
+    network: torch.nn.Module,
+    teacher: Any,
+    schedule: Schedule,
+    x0: Tensor,
+    labels: Tensor,
+    generator: torch.Generator,
+    label_dropout: float = 0.1,
+) -> dict[str, Tensor]:
+    """The variational bound of a uniform transition, by its variance, in nats an element.
+
+    The divergence of the teacher's transition from the posterior's, whose mean is the teacher's
+    with the true noise (Ho et al. 2020, Eq. 5): with the frozen teacher's squared error
+    ``err = b^2 |eps - eps_theta|^2 / D`` it is least at ``sigma^2 = beta~ + err``.
+
+    Parameters
+    ----------
+    network : SigmaNet
+        ``network(x, t) -> w [R]``.
+    teacher : DiT
+        Frozen.
+    schedule : Schedule
+        DDPM's with the posterior's variance.
+    x0 : Tensor, shape [R, ...]
+    labels : Tensor, shape [R], int64
+    generator : torch.Generator
+        Of all that is random.
+    label_dropout : float
+        Share of the rows for which the teacher is not told the label.
+    """
+    table = Table.of(schedule, x0.device)
+    upper = Table.of(Schedule.ddpm(len(schedule), variance="upper"), x0.device)
+    k = torch.randint(len(schedule) - 1, labels.shape, generator=generator)
+    noise = torch.randn(x0.shape, generator=generator)
+    axes = [-1] + [1] * (x0.dim() - 1)
+    x = table.signal[k].view(axes) * x0 + table.noise[k].view(axes) * noise
+    y = drop_labels(labels, teacher.null_label, label_dropout, generator)
+    with torch.no_grad():
+        eps = teacher(x, table.timesteps[k], y).eps.float()
+    posterior = table.sigma[k].square()
+    error = table.b[k].square() * (eps - noise).square().flatten(1).mean(1)
+    ratio = 2.0 * network(x, table.timesteps[k]).float() * (upper.sigma[k] / table.sigma[k]).log()
+    bound = 0.5 * (ratio + (1.0 + error / posterior) * (-ratio).exp() - 1.0)
+    return {"loss": bound.mean(), "posterior": (0.5 * error / posterior).mean()}

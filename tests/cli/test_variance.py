@@ -1,0 +1,135 @@
+"""``free fit-variance``, ``free train-variance``, and the options that use what they write."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+import free.training.data
+from free import DiT, DiTConfig, Schedule
+from free.cli import app
+from free.cli.options import parse_schedule
+from free.models.sigma import SigmaNet
+from free.training.data import ImageSet
+from free.variance import VarianceFit
+from tests.networks import randomized
+
+CPU = torch.device("cpu")
+
+
+def _free(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, " ".join(result.output.split())
+
+
+def _sample(folder: Path, *arguments: object) -> tuple[int, str]:
+    return _free("sample", "--steps", 6, "--labels", "3", "--out", folder / "x.png", "--json",
+                 folder / "x.json", *arguments)  # fmt: skip
+
+
+def test_a_fit_of_a_network_with_learned_variance(tmp_path: Path) -> None:
+    config = DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3, learn_sigma=True)
+    randomized(DiT(config)).save_pretrained(tmp_path / "model")
+    code, text = _free(
+        "fit-variance", "--model", tmp_path / "model", "--labels", "0-2", "--per-label", 2,
+        "--steps", 9, "--out", tmp_path / "fit.json",
+    )  # fmt: skip
+    assert code == 0, text
+    assert "over 8 steps" in text
+    fit = VarianceFit.load(tmp_path / "fit.json")
+    np.testing.assert_array_equal(fit.timesteps, Schedule.ddpm(9).timesteps[:-1])
+    record = json.loads((tmp_path / "fit.json").read_text())
+    assert record["labels"] == [0, 0, 1, 1, 2, 2]
+    with Image.open(tmp_path / "fit.png") as picture:
+        assert picture.width > 800
+    code, text = _sample(
+        tmp_path, "--model", tmp_path / "model", "--labels", "0", "--variance",
+        tmp_path / "fit.json",
+    )  # fmt: skip
+    assert code == 0, text
+    assert json.loads((tmp_path / "x.json").read_text())["variance"].endswith("fit.json")
+
+
+def test_the_embedded_teacher_has_no_learned_variance(tmp_path: Path) -> None:
+    code, text = _free("fit-variance", "--steps", 5, "--out", tmp_path / "fit.json")
+    assert code == 2
+    assert "teacher must have a learned variance (learn_sigma) to be fitted" in text
+    assert not (tmp_path / "fit.json").exists()
+
+
+def test_training_continues_and_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ImageSet(torch.rand(20, 1, 28, 28) * 2 - 1, torch.arange(20) % 10, 10)
+    monkeypatch.setattr(free.training.data, "load_mnist", lambda: data)  # reading them takes long
+    command = ["train-variance", "--out", tmp_path / "sigma", "--steps", 3, "--batch-size", 4,
+               "--sampling-steps", 20, "--width", 4]  # fmt: skip
+    code, text = _free(*command)
+    assert code == 0, text
+    first = load_file(tmp_path / "sigma" / "model.safetensors")
+    record = json.loads((tmp_path / "sigma" / "config.json").read_text())
+    assert record["training"]["sampling_steps"] == 20
+    (tmp_path / "sigma" / "model.safetensors").unlink()
+    code, text = _free(*command)  # from its last checkpoint, which is its end
+    assert code == 0, text
+    again = load_file(tmp_path / "sigma" / "model.safetensors")
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    code, text = _free(*command, "--learning-rate", 0.5)
+    assert code == 2
+    assert "folder must be empty or hold a run of the same settings" in text
+    code, text = _sample(tmp_path, "--variance", tmp_path / "sigma", "--compare")
+    assert code == 0, text
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--sde", "--stochasticity", 0.5], ["--stochasticity", 0.5], ["--variance", 0.3]]
+)
+def test_members_are_sampled(tmp_path: Path, arguments: list[object]) -> None:
+    code, text = _sample(tmp_path, *arguments)
+    assert code == 0, text
+
+
+def test_options_make_schedules(tmp_path: Path) -> None:
+    for options, expected in (
+        (("posterior", 1.0, False), Schedule.ddpm(20)),
+        (("upper", 1.0, False), Schedule.ddpm(20, variance="upper")),
+        (("0.25", 1.0, False), Schedule.ddpm(20, variance=0.25)),
+        (("posterior", 0.4, False), Schedule.ddpm(20, stochasticity=0.4)),
+        (("posterior", 1.7, True), Schedule.sde("vp", 20, 1.7)),
+    ):
+        schedule = parse_schedule(20, *options, CPU)
+        for name in ("timesteps", "a", "b", "sigma", "signal"):
+            np.testing.assert_array_equal(getattr(schedule, name), getattr(expected, name))
+    SigmaNet(1, 4).save_pretrained(tmp_path)
+    assert isinstance(parse_schedule(20, str(tmp_path), 1.0, False, CPU).mixture, SigmaNet)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--variance", "learned"], "--variance must be posterior, upper, a number, or a table"),
+        (["--variance", "1.5"], "variance must be a weight in [0, 1], got 1.5"),
+        (["--variance", "nan"], "variance must be a weight in [0, 1], got nan"),
+        (["--sde", "--variance", "upper"], "--sde must come without --variance"),
+        (["--stochasticity", "-1"], "stochasticity must be >= 0"),
+        (["--sde", "--stochasticity", "nan"], "stochasticity must be finite and >= 0, got nan"),
+        (
+            ["--stochasticity", "0"],
+            "got sigma = 0 at step 0: without noise nothing couples draft and target",
+        ),
+        (["--sde", "--stochasticity", "0"], "without noise nothing couples draft and target"),
+    ],
+)
+def test_bad_options(tmp_path: Path, arguments: list[object], message: str) -> None:
+    code, text = _sample(tmp_path, *arguments)
+    assert code == 2, text
+    assert message in text
+
+
+def test_no_stochasticity_works_sequentially(tmp_path: Path) -> None:
+    for sde in ([], ["--sde"]):
+        code, text = _sample(tmp_path, *sde, "--stochasticity", 0, "--window", 1)
+        assert code == 0, text

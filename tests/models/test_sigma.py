@@ -1,0 +1,76 @@
+"""The variance network and its files."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from free import Schedule, SequentialSampler, SpeculativeSampler
+from free.models.sigma import SigmaNet
+from tests.networks import MixtureTeacher
+
+
+def test_rows_are_independent_weights() -> None:
+    network = SigmaNet(3, 4)
+    x, t = torch.randn(5, 3, 8, 8), torch.tensor([0, 10, 500, 999, 999])
+    w = network(x, t)
+    assert w.shape == (5,)
+    assert ((w > 0) & (w < 1)).all()
+    alone = torch.cat([network(x[i : i + 1], t[i : i + 1]) for i in range(5)])
+    torch.testing.assert_close(w, alone)
+    assert w[3] != w[4]
+
+
+def test_it_is_kept(tmp_path: Path) -> None:
+    network = SigmaNet(2, 4)
+    network.save_pretrained(tmp_path / "sigma", {"steps": 3})
+    read = SigmaNet.from_pretrained(tmp_path / "sigma")
+    x, t = torch.randn(2, 2, 6, 6), torch.tensor([5, 900])
+    torch.testing.assert_close(read(x, t), network(x, t), rtol=0, atol=0)
+    assert not any(weight.requires_grad for weight in read.parameters())
+    config = json.loads((tmp_path / "sigma" / "config.json").read_text())
+    assert config["training"] == {"steps": 3}
+
+
+def test_bad_folders(tmp_path: Path) -> None:
+    message = "variance must be a folder of free train-variance, got"
+    with pytest.raises(ValueError, match=message):
+        SigmaNet.from_pretrained(tmp_path)
+    SigmaNet(2, 4).save_pretrained(tmp_path)
+    for config in ("{", "[]", '{"kind": "dit"}', '{"kind": "sigma"}',
+                   '{"kind": "sigma", "channels": 3, "width": 4}',
+                   '{"kind": "sigma", "channels": "2", "width": 4}'):  # fmt: skip
+        (tmp_path / "config.json").write_text(config)
+        with pytest.raises(ValueError, match=message):
+            SigmaNet.from_pretrained(tmp_path)
+    SigmaNet(2, 4).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(ValueError, match=message):
+        SigmaNet.from_pretrained(tmp_path)
+
+
+def test_bad_sizes_and_states() -> None:
+    with pytest.raises(ValueError, match="channels must be an integer >= 1, got 0"):
+        SigmaNet(0)
+    with pytest.raises(ValueError, match="width must be an integer >= 1, got 1.5"):
+        SigmaNet(1, 1.5)
+    with pytest.raises(ValueError, match=r"x must have shape \[R, 2, H, W\] .* got \[4, 3, 8, 8\]"):
+        SigmaNet(2)(torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64))
+
+
+def test_both_samplers_take_it() -> None:
+    class Image(MixtureTeacher):
+        def __call__(self, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> object:
+            out = super().__call__(x.flatten(1), t, y)
+            return out._replace(eps=out.eps.view_as(x))
+
+    teacher = Image(16)
+    teacher.sample_shape = (1, 4, 4)
+    schedule = Schedule.ddpm(12, variance=SigmaNet(1, 4))
+    plain = SequentialSampler(teacher, schedule).sample([0, 1], 3).samples
+    one = SpeculativeSampler(teacher, None, schedule, 1).sample([0, 1], 3).samples
+    torch.testing.assert_close(plain, one)
+    fast = SpeculativeSampler(teacher, "frozen", schedule, 4).sample([0, 1], 3)
+    assert fast.samples.isfinite().all()
+    assert fast.report.rounds < 12

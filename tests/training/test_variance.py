@@ -1,0 +1,147 @@
+"""Fitting a fixed variance to a teacher's own, and training one of the state."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from free import DiT, DiTConfig, Schedule, TeacherOutput
+from free.models.sigma import SigmaNet
+from free.training.variance import fit_variance, sigma_loss
+from tests.networks import MixtureTeacher, randomized
+
+
+class KnownVariance(MixtureTeacher):
+    """Returns a variance that depends on the time, the element and the label, all in [-1, 1]."""
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
+        channel = (1.0 - t / 500.0)[:, None].expand_as(x)
+        return super().__call__(x, t, y)._replace(variance=channel.clone())
+
+
+def test_a_known_variance_is_found() -> None:
+    fit = fit_variance(KnownVariance(2), [0, 1, 0], steps=30, seed=4)
+    np.testing.assert_array_equal(fit.timesteps, Schedule.ddpm(30).timesteps[:-1])
+    np.testing.assert_allclose(fit.weights, 1 - fit.timesteps / 1000, atol=1e-4)
+
+
+def test_guided_fits_take_the_conditional_variance() -> None:
+    class ByLabel(MixtureTeacher):
+        def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
+            told = torch.where(y == self.null_label, 1.0, -0.4)[:, None].expand_as(x)
+            return super().__call__(x, t, y)._replace(variance=told.clone())
+
+    fit = fit_variance(ByLabel(2), [0, 1], steps=10, cfg_scale=1.5)
+    np.testing.assert_allclose(fit.weights, 0.3, atol=1e-4)
+
+
+def test_elements_are_averaged_as_variances() -> None:
+    """Half of the elements at the posterior's, half at beta: the mean variance, not the middle."""
+
+    class Split(MixtureTeacher):
+        def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
+            ends = torch.tensor([-1.0, 1.0]).expand_as(x)
+            return super().__call__(x, t, y)._replace(variance=ends.clone())
+
+    schedule = Schedule.ddpm(30, variance=fit_variance(Split(2), [0], steps=30))
+    ends = [Schedule.ddpm(30, variance=name).sigma ** 2 for name in ("posterior", "upper")]
+    np.testing.assert_allclose(schedule.sigma**2, sum(ends) / 2, rtol=1e-5)
+
+
+def test_a_small_network_with_learned_variance() -> None:
+    config = DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3, learn_sigma=True)
+    fit = fit_variance(randomized(DiT(config)), [0, 1, 2, 0], steps=12, cfg_scale=1.5)
+    assert len(fit.weights) == 11
+    assert np.ptp(fit.weights) > 0
+    assert (Schedule.ddpm(12, variance=fit).sigma[:-1] > 0).all()
+
+
+def test_teachers_without_a_learned_variance() -> None:
+    with pytest.raises(ValueError, match="teacher must have a learned variance .* got one"):
+        fit_variance(MixtureTeacher(2), [0], steps=5)
+
+    def nameless(x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
+        return TeacherOutput(x, variance=x)
+
+    with pytest.raises(ValueError, match="teacher must have a null_label to be guided"):
+        fit_variance(nameless, [0], steps=5, cfg_scale=2.0, shape=(2,))
+
+
+ABAR = torch.from_numpy(np.cumprod(1 - np.linspace(1e-4, 2e-2, 1000))).float()
+
+
+class Constant(torch.nn.Module):
+    """A weight for each timestep, whatever the state."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(weight)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.weight[t]
+
+
+def test_the_bound_is_least_at_the_error() -> None:
+    """With data of a known variance V, sigma^2 = beta~ + b^2 E|eps - eps_theta|^2 / D."""
+    V, schedule = 0.3, Schedule.ddpm(10)
+
+    class Gaussian:
+        null_label = 1
+
+        def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
+            slope = (1 - ABAR[t]).sqrt() / (ABAR[t] * V + 1 - ABAR[t])
+            return TeacherOutput(slope[:, None] * x)
+
+    weights = Constant(torch.full((1000,), 0.5))
+    optimizer = torch.optim.Adam(weights.parameters(), 0.05)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(200):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.05 * (1 - step / 200)
+        x0 = V**0.5 * torch.randn(256, 64, generator=generator)
+        labels = torch.zeros(256, dtype=torch.int64)
+        loss = sigma_loss(weights, Gaussian(), schedule, x0, labels, generator)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    abar = schedule.signal**2
+    error = schedule.b**2 * abar * V / (abar * V + 1 - abar)
+    best = np.sqrt(schedule.sigma**2 + error)[:-1]
+    upper = Schedule.ddpm(10, variance="upper").sigma[:-1]
+    expected = np.log(best / schedule.sigma[:-1]) / np.log(upper / schedule.sigma[:-1])
+    found = weights.weight.detach().numpy()[schedule.timesteps[:-1]]
+    # Where the two ends are close, the weight hardly matters.
+    wide = upper / schedule.sigma[:-1] > 1.05
+    assert wide.sum() >= 5
+    np.testing.assert_allclose(found[wide], expected[wide], atol=0.05)
+
+
+def test_the_network_learns_what_depends_on_the_state() -> None:
+    """A teacher that takes every image for a blank one: a bright image is all error."""
+
+    class Blank:
+        null_label = 2
+
+        def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
+            return TeacherOutput(x / (1 - ABAR[t]).sqrt()[:, None, None, None])
+
+    torch.manual_seed(0)
+    network = SigmaNet(1, 8)
+    optimizer = torch.optim.Adam(network.parameters(), 0.01)
+    schedule, generator = Schedule.ddpm(10), torch.Generator().manual_seed(0)
+    labels = torch.arange(64) % 2
+    x0 = 0.5 * labels[:, None, None, None].expand(-1, 1, 8, 8)
+    for _ in range(200):
+        loss = sigma_loss(network, Blank(), schedule, x0, labels, generator)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 0.1)
+        optimizer.step()
+    t = torch.full((64,), 222)
+    noise = torch.randn(x0.shape, generator=generator)
+    x = ABAR[t].sqrt()[:, None, None, None] * x0 + (1 - ABAR[222]).sqrt() * noise
+    weights = network(x, t).detach()
+    blank, bright = weights[labels == 0], weights[labels == 1]
+    # The best weights: 0 where nothing is wrong, 0.74 for a brightness of 0.5.
+    assert blank.median() < 0.05
+    assert 0.55 < bright.median() < 0.9
