@@ -52,7 +52,8 @@ class Schedule:
         With ``mixture``, the largest standard deviation, >= ``sigma``, which is then the least.
     mixture : callable, optional
         ``mixture(x [R, ...], t [R]) -> w [R]`` makes the standard deviation depend on the state:
-        ``sigma^(1 - w) upper^w``. A row's ``w`` must depend on that row only.
+        ``sigma^(1 - w) upper^w``. A row's ``w`` must depend on that row only; a network must be on
+        the states' device.
 
     Raises
     ------

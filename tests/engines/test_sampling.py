@@ -113,6 +113,16 @@ def test_engines_and_torch_mix(pair: Pair) -> None:
     same(pair.sample(pair.teacher, pair.engine_drafter, 5, recycle="response"), expected)
 
 
+def test_a_variance_of_the_state_on_an_engine(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window's graph has one sigma a transition; the drafter's own graph is asked instead."""
+    schedule = Schedule.ddpm(
+        40, beta_end=4e-3, variance=lambda x, t: x.flatten(1).mean(1).sigmoid()
+    )
+    monkeypatch.setitem(globals(), "SCHEDULE", schedule)
+    expected = pair.sample(pair.teacher, pair.drafter, 5, recycle="response")
+    same(pair.sample(pair.engine, pair.engine_drafter, 5, recycle="response"), expected)
+
+
 def test_frozen_drafts_on_an_engine(pair: Pair) -> None:
     options = {"sweeps": 1, "recycle": "response"}
     expected = pair.sample(pair.teacher, FrozenDrafter(), 5, **options)
