@@ -60,6 +60,9 @@ def test_the_embedded_teacher_has_no_learned_variance(tmp_path: Path) -> None:
     assert code == 2
     assert "teacher must have a learned variance (learn_sigma) to be fitted" in text
     assert not (tmp_path / "fit.json").exists()
+    code, text = _free("fit-variance", "--labels", "11", "--out", tmp_path / "fit.json")
+    assert code == 2
+    assert "labels must be in 0..9 or 10 (the null class), got 11" in text
 
 
 def test_training_continues_and_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

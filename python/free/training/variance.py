@@ -13,6 +13,7 @@ from torch import Tensor
 from free.models.guidance import Guidance, GuidedTeacher
 from free.models.output import Teacher, TeacherOutput
 from free.progress import Progress
+from free.request import check_request
 from free.sampler import SequentialSampler
 from free.schedule import Schedule, Table
 from free.training.losses import drop_labels
@@ -50,7 +51,7 @@ def fit_variance(
     Raises
     ------
     ValueError
-        If the teacher has no learned variance, or it is not finite.
+        If the teacher has no learned variance, or it is not finite; if the request is malformed.
     """
     schedule = Schedule.ddpm(steps)
     upper = Schedule.ddpm(steps, variance="upper")
@@ -74,10 +75,8 @@ def fit_variance(
         raise ValueError(f"teacher must have a null_label to be guided, got {teacher!r}")
     guidance = Guidance(cfg_scale, cfg_channels, null_label or 0)
     guided: Any = teacher if cfg_scale == 1.0 else GuidedTeacher(teacher, guidance)
-    shape = getattr(teacher, "sample_shape", None) if shape is None else shape
-    weight = next(teacher.parameters(), None) if isinstance(teacher, torch.nn.Module) else None
-    y = torch.as_tensor(labels, device=None if weight is None else weight.device)
-    SequentialSampler(recording, schedule).sample(y, seed, shape, progress)
+    y, seeds, x = check_request(teacher, labels, seed, shape)
+    SequentialSampler(recording, schedule).sample(y, seeds, x.shape[1:], progress)
     return VarianceFit(schedule.timesteps[:-1], np.array(weights))
 
 
