@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import erfc
+from scipy.special import erfc, ndtri
 from torch import Tensor
 
 import free.sampler
@@ -121,10 +121,11 @@ def plot(path: str, rows: list[dict[str, Any]]) -> None:
     right.axhline(0, color="0.6", zorder=0)
     for index, row in enumerate(rows):
         style: dict[str, Any] = {"color": plt.get_cmap("tab20")(index), "marker": "o"}
-        delta, accepted, error, z = (
-            [part[name] for part in row["bins"]]
-            for name in ("delta", "accepted", "standard_error", "z")
+        expected, accepted, error, z = (
+            np.array([part[name] for part in row["bins"]])
+            for name in ("expected", "accepted", "standard_error", "z")
         )
+        delta = -2.0 * ndtri(expected / 2.0)  # where the curve has the bin's mean
         left.errorbar(
             delta, accepted, error, label=row["label"], markersize=3, linestyle="", **style
         )
