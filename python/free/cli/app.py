@@ -13,8 +13,8 @@ from free.cli.info import info
 from free.cli.sample import sample
 from free.cli.train_drafter import train_drafter
 from free.cli.train_teacher import train_teacher
-from free.cli.tune import tune
 from free.cli.train_variance import train_variance
+from free.cli.tune import tune
 
 __all__ = ["app"]
 

@@ -14,8 +14,8 @@ from free.models.guidance import Guidance, GuidedTeacher
 from free.models.output import Teacher, TeacherOutput
 from free.progress import Progress
 from free.request import check_request
-from free.sampler import SequentialSampler
 from free.schedule import Schedule, Table
+from free.sequential import SequentialSampler
 from free.training.losses import drop_labels
 from free.variance import VarianceFit
 
