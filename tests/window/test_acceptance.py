@@ -1,0 +1,86 @@
+"""What drafts are expected to do, and what a record makes of what they did."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+
+from free.window.acceptance import (
+    DISTANCES,
+    FRESH,
+    PARTS,
+    RECYCLED,
+    AcceptanceEstimate,
+    AcceptanceRecord,
+    acceptance,
+    places,
+    read_records,
+    write_records,
+)
+
+SHAPE = (2, len(DISTANCES), PARTS)
+
+
+def test_acceptance_is_equation_40() -> None:
+    delta = np.array([0.0, 0.3, 1.0, 5.0])
+    np.testing.assert_allclose(acceptance(delta), 2 * norm.cdf(-delta / 2), rtol=1e-12)
+
+
+def test_places_of_a_window() -> None:
+    """Three rows are known: the transition just made, and two that were discarded."""
+    kind, distance, part = places(np.array([10, 0]), np.array([3, 1]), 4, 32)
+    assert kind.tolist() == [[RECYCLED, RECYCLED, FRESH, FRESH], [FRESH] * 4]
+    assert distance.tolist() == [[1, 2, 1, 2], [1, 2, 3, 4]]
+    assert part.tolist() == [[5, 5, 6, 6], [0, 0, 1, 1]]
+
+
+def test_nothing_is_drafted_past_the_last_transition() -> None:
+    expected = AcceptanceEstimate(1, 32).expect(
+        AcceptanceRecord(), np.array([29]), np.array([1]), 4
+    )
+    assert (expected > 0).tolist() == [[True, True, False, False]]
+
+
+@pytest.mark.parametrize("truth", [0.02, 3.0, 60.0])
+def test_committed_deltas_correct_the_record(truth: float) -> None:
+    """Of each sample by itself."""
+    estimate, record = AcceptanceEstimate(2, 100), AcceptanceRecord(np.full(SHAPE, np.log(0.3)))
+    k, known = np.array([20, 20]), np.array([1, 1])
+    deltas = np.array([[truth, np.nan], [np.nan, np.nan]])
+    for _ in range(3):
+        estimate.update(record, k, known, deltas)
+    first, second = estimate.expect(record, k, known, 1)[:, 0]
+    assert second == acceptance(np.array([0.3]))[0]
+    if truth == 60.0:
+        assert first < 1e-3
+    else:
+        assert abs(first - acceptance(np.array([truth]))[0]) < 0.7 * abs(second - first) + 0.02
+    estimate.keep(np.array([False, True]))
+    assert estimate.expect(record, k[1:], known[1:], 1)[0, 0] == second
+
+
+def test_a_record_of_what_was_seen() -> None:
+    sums, counts = np.zeros((2, *SHAPE))
+    sums[FRESH, 0], counts[FRESH, 0] = 200 * np.log(0.2), 200
+    sums[RECYCLED, 0], counts[RECYCLED, 0] = 200 * np.log(0.05), 200
+    record = AcceptanceRecord.of(sums, counts)
+    np.testing.assert_allclose(np.exp(record.log_delta[FRESH]), 0.2, rtol=0.02)
+    np.testing.assert_allclose(np.exp(record.log_delta[RECYCLED]), 0.05, rtol=0.02)
+    with pytest.raises(ValueError, match="no draft was recorded"):
+        AcceptanceRecord.of(0 * sums, 0 * counts)
+
+
+def test_records_on_disk() -> None:
+    records = {None: AcceptanceRecord(), 2: AcceptanceRecord(np.full(SHAPE, -1.0))}
+    again = read_records(write_records(records))
+    assert list(again) == [None, 2]
+    np.testing.assert_allclose(again[2].log_delta, -1.0)
+    for damaged in ({"one": []}, {"1": [[1.0]]}, {"1": "x"}, [3]):
+        with pytest.raises(ValueError, match="acceptance must hold a table"):
+            read_records(damaged)  # type: ignore[arg-type]
+
+
+def test_bad_records() -> None:
+    with pytest.raises(ValueError, match=r"log_delta must be finite, of shape"):
+        AcceptanceRecord(np.full(SHAPE, np.nan))
