@@ -183,6 +183,7 @@ class SpeculativeSampler:
                 seeds,
                 x,
                 self.sweeps,
+                self.verifier,
             )
         )
 

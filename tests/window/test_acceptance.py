@@ -15,6 +15,7 @@ from free.window.acceptance import (
     AcceptanceRecord,
     acceptance,
     places,
+    reached,
     read_records,
     write_records,
 )
@@ -39,7 +40,23 @@ def test_nothing_is_drafted_past_the_last_transition() -> None:
     expected = AcceptanceEstimate(1, 32).expect(
         AcceptanceRecord(), np.array([29]), np.array([1]), 4
     )
-    assert (expected > 0).tolist() == [[True, True, False, False]]
+    assert np.isfinite(expected).tolist() == [[True, True, False, False]]
+    assert reached(expected)[0, 2:].tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("delta", [0.05, 0.3, 1.0])
+def test_reached_under_either_verifier(delta: float) -> None:
+    """Reflection: one after the other. Block: the mean of p_j, simulated."""
+    deltas = np.full((1, 16), delta)
+    np.testing.assert_allclose(
+        reached(deltas)[0], acceptance(np.array([delta])) ** np.arange(1, 17), rtol=1e-9
+    )
+    generator = np.random.default_rng(0)
+    log_p, simulated = np.zeros(200_000), []
+    for _ in range(16):
+        log_p = np.minimum(0.0, log_p + generator.normal(-(delta**2) / 2, delta, log_p.size))
+        simulated.append(np.exp(log_p).mean())
+    np.testing.assert_allclose(reached(deltas, "block")[0], simulated, rtol=0.02, atol=0.003)
 
 
 @pytest.mark.parametrize("truth", [0.02, 3.0, 60.0])
@@ -51,11 +68,8 @@ def test_committed_deltas_correct_the_record(truth: float) -> None:
     for _ in range(3):
         estimate.update(record, k, known, deltas)
     first, second = estimate.expect(record, k, known, 1)[:, 0]
-    assert second == acceptance(np.array([0.3]))[0]
-    if truth == 60.0:
-        assert first < 1e-3
-    else:
-        assert abs(first - acceptance(np.array([truth]))[0]) < 0.7 * abs(second - first) + 0.02
+    assert second == pytest.approx(0.3)
+    assert abs(np.log(first / truth)) < 0.5 * abs(np.log(0.3 / truth))
     estimate.keep(np.array([False, True]))
     assert estimate.expect(record, k[1:], known[1:], 1)[0, 0] == second
 

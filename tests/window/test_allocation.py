@@ -24,7 +24,7 @@ def test_as_good_as_any_allocation(seed: int, marginal: float) -> None:
     def cost(drafts: np.ndarray, longest: np.ndarray) -> np.ndarray:
         return 1.0 + marginal * drafts
 
-    best = allocate(acceptance, cost)
+    best = allocate(acceptance.cumprod(1), cost)
     found = _advance(acceptance, tuple(best.drafts)) / (1 + marginal * best.drafts.sum())
     assert found == pytest.approx(best.advance / best.seconds)
     others = itertools.product(range(5), repeat=3)
@@ -40,7 +40,9 @@ def test_certain_drafts_are_shared_evenly() -> None:
 
 def test_the_longest_window_is_paid_for() -> None:
     acceptance = np.array([[0.9, 0.9, 0.9], [0.1, 0.1, 0.1]])
-    best = allocate(acceptance, lambda drafts, longest: 1.0 + 0.0 * drafts + 10.0 * (longest > 1))
+    best = allocate(
+        acceptance.cumprod(1), lambda drafts, longest: 1.0 + 0.0 * drafts + 10.0 * (longest > 1)
+    )
     assert best.drafts.max() == 1
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "acceptance",
     "committed_deltas",
     "places",
+    "reached",
     "read_records",
     "write_records",
 ]
@@ -45,6 +46,29 @@ _LARGEST_ERROR = math.log(1e3)
 def acceptance(delta: Floats) -> Floats:
     """``2 Phi(-delta / 2)``: the probability that reflection keeps a draft (supplement, Eq. 40)."""
     return torch.special.erfc(torch.from_numpy(delta / math.sqrt(8.0))).numpy()
+
+
+def reached(delta: Floats, verifier: str = "reflection") -> Floats:
+    """Probability that each draft of a window and all before it stand.
+
+    For reflection the product of their acceptances. For block verification it is the mean of the
+    running likelihood ratio capped at 1, ``p_j`` (docs/verification.md); it lies between that
+    product and ``2 Phi(-|delta| / 2)``, the overlap of the drafts' joint laws, and this is a
+    geometric mean of the two, right to 1 % for equal deltas.
+
+    Parameters
+    ----------
+    delta : ndarray, shape [B, P]
+        Inf where there is no draft.
+    verifier : str
+    """
+    one_by_one = acceptance(delta).cumprod(1)
+    if verifier != "block":
+        return one_by_one
+    jointly = acceptance(np.sqrt(np.square(delta).cumsum(1)))
+    share = 0.63 * np.arange(1, delta.shape[1] + 1) ** -0.385
+    share[:1] = 1.0
+    return np.minimum.accumulate(one_by_one**share * jointly ** (1.0 - share), axis=1)
 
 
 class AcceptanceRecord:
@@ -141,7 +165,7 @@ def write_records(records: Mapping[int | None, AcceptanceRecord]) -> dict[str, A
 
 
 class AcceptanceEstimate:
-    """Acceptance to be expected in a run, for each sample by its own committed transitions.
+    """Deltas to be expected in a run, for each sample by its own committed transitions.
 
     Parameters
     ----------
@@ -155,7 +179,7 @@ class AcceptanceEstimate:
         self._sum, self._weight = np.zeros((2, samples, 2))  # of errors, by sample and kind
 
     def expect(self, record: AcceptanceRecord, k: Integers, known: Integers, drafts: int) -> Floats:
-        """Probability that each draft stands if those before do.
+        """Delta of each draft.
 
         Parameters
         ----------
@@ -164,7 +188,7 @@ class AcceptanceEstimate:
         k, known : ndarray, shape [B], int64
             As of :meth:`free.window.Windows.choose`.
         drafts : int
-            P; of transitions past the last the probability is 0.
+            P; of transitions past the last delta is infinite.
 
         Returns
         -------
@@ -175,7 +199,7 @@ class AcceptanceEstimate:
         log_delta = record.at(kind, distance, part) + np.take_along_axis(correction, kind, axis=1)
         last = self._steps - 1
         drafted = k[:, None] + np.arange(drafts) < last
-        return np.where(drafted, acceptance(np.exp(log_delta)), 0.0)
+        return np.where(drafted, np.exp(log_delta), np.inf)
 
     def update(
         self, record: AcceptanceRecord, k: Integers, known: Integers, deltas: Floats

@@ -31,17 +31,17 @@ class Allocation(NamedTuple):
     seconds: float
 
 
-def allocate(acceptance: NDArray[np.float64], cost: Cost) -> Allocation:
+def allocate(worth: NDArray[np.float64], cost: Cost) -> Allocation:
     """The speculative round that makes most transitions a second.
 
-    A row of a sample is worth the probability that it is reached, the product of the acceptances
-    before it. So the rows that are worth most are the first of each sample, and taking them in
-    order of their worth leaves one number to choose: how many.
+    A draft is worth the probability that it and all before it stand, so the drafts worth most are
+    the first of each sample, and taking them in order of their worth leaves one number to choose:
+    how many.
 
     Parameters
     ----------
-    acceptance : ndarray, shape [B, P]
-        Probability that each draft stands if those before do; 0 where there is none.
+    worth : ndarray, shape [B, P]
+        As of :func:`free.window.acceptance.reached`, falling; 0 where there is no draft.
     cost : callable
         ``cost(drafts [M], longest [M]) -> seconds [M]`` of rounds with so many drafts, the longest
         window having so many.
@@ -51,8 +51,7 @@ def allocate(acceptance: NDArray[np.float64], cost: Cost) -> Allocation:
     Allocation
         With at least one draft, if a sample can have one; else without any.
     """
-    samples, places = acceptance.shape
-    worth = acceptance.cumprod(1)
+    samples, places = worth.shape
     # Stable: of equal rows, as when all are certain, the nearer come first.
     order = np.argsort(-worth.T, axis=None, kind="stable")
     place, sample = np.unravel_index(order, (places, samples))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from free.window.acceptance import AcceptanceEstimate, AcceptanceRecord, read_records
+from free.window.acceptance import AcceptanceEstimate, AcceptanceRecord, reached, read_records
 from free.window.allocation import allocate
 from free.window.costs import RoundCosts
 from free.window.measure import fingerprint, measured_costs
@@ -39,11 +39,13 @@ class Basis(NamedTuple):
     costs : RoundCosts
     ways : dict of (int or None) to AcceptanceRecord
         The numbers of sweeps to choose among.
+    verifier : str
     """
 
     largest: int
     costs: RoundCosts
     ways: dict[int | None, AcceptanceRecord]
+    verifier: str = "reflection"
 
 
 class AutoWindow:
@@ -113,7 +115,7 @@ class AutoWindow:
             if key not in self._measured:
                 self._measured[key] = measured_costs(run, ways, largest, self.fresh)
             costs = self._measured[key]
-        self.basis = Basis(largest, costs, ways)
+        self.basis = Basis(largest, costs, ways, run.verifier)
         return AutoWindows(len(run.table.sigma), len(run.labels), self.basis)
 
     def _ways(self, run: Run) -> dict[int | None, AcceptanceRecord]:
@@ -140,7 +142,7 @@ class AutoWindows:
 
     def __init__(self, steps: int, samples: int, basis: Basis) -> None:
         self._steps = steps
-        self._largest, self._costs, self._ways = basis
+        self._largest, self._costs, self._ways, self._verifier = basis
         self._estimate = AcceptanceEstimate(samples, steps)
         self._rounds = 0  # speculative ones
         self._stretch = 0  # transitions since the last of them
@@ -161,9 +163,9 @@ class AutoWindows:
         widest = min(self._largest, _FIRST << min(self._rounds, 16), int(left.max()))
         best, speed = plain, _MARGIN * len(k) / self._costs.plain_round(len(k))
         for sweeps, record in self._ways.items() if widest > 1 else ():
-            expected = self._estimate.expect(record, k, known, widest - 1)
+            delta = self._estimate.expect(record, k, known, widest - 1)
             cost = partial(self._costs.round, len(k), sweeps=sweeps)
-            drafts, advance, seconds = allocate(expected, cost)
+            drafts, advance, seconds = allocate(reached(delta, self._verifier), cost)
             if drafts.any() and advance / seconds > speed:
                 best, speed = Choice(1 + drafts, sweeps), advance / seconds
         if best is not plain:

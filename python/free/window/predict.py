@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from free.window.acceptance import AcceptanceEstimate, AcceptanceRecord
+from free.window.acceptance import AcceptanceEstimate, AcceptanceRecord, reached
 from free.window.costs import RoundCosts
 from free.window.rule import Committed, Windows
 
@@ -67,10 +67,11 @@ def predict(
                 seconds += choice.plain * costs.plain_round(len(k))
             elif known is not None:
                 record, longest = records[choice.sweeps], int(drafts.max())
-                expected = AcceptanceEstimate(len(k), steps).expect(record, k, known, longest)
-                expected = np.where(np.arange(longest) < drafts[:, None], expected, 0.0)
-                stands = generator.random(expected.shape) < expected
-                advance = 1 + stands.cumprod(1).sum(1)
+                delta = AcceptanceEstimate(len(k), steps).expect(record, k, known, longest)
+                delta = np.where(np.arange(longest) < drafts[:, None], delta, np.inf)
+                # One uniform for a window: that many drafts stand with the right probability.
+                stands = generator.random((len(k), 1)) < reached(delta)
+                advance = 1 + stands.sum(1)
                 seconds += float(costs.round(len(k), drafts.sum(), longest, choice.sweeps))
             rounds += len(k) * max(choice.plain, 1)
             rows += lengths.sum() * max(choice.plain, 1)

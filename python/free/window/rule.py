@@ -46,6 +46,7 @@ class Run(NamedTuple):
         Initial noise.
     sweeps : int, None or "auto"
         As asked of the sampler.
+    verifier : str
     """
 
     model: Teacher
@@ -58,6 +59,7 @@ class Run(NamedTuple):
     seeds: Tensor
     state: Tensor
     sweeps: int | str | None
+    verifier: str
 
 
 class Choice(NamedTuple):
