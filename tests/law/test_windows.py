@@ -78,10 +78,18 @@ def _costs() -> RoundCosts:
     return RoundCosts(teacher, little, little, {1: ("rows", little), 2: ("rows", little)})
 
 
-def _p(rule: object, recycle: bool | str, sweeps: int | str) -> tuple[float, float]:
+def _p(
+    rule: object, recycle: bool | str, sweeps: int | str, verifier: str = "reflection"
+) -> tuple[float, float]:
     teacher, guess = CASES["nonlinear"]
     sampler = SpeculativeSampler(
-        teacher, CallableDrafter(guess), SCHEDULE, rule, sweeps=sweeps, recycle=recycle
+        teacher,
+        CallableDrafter(guess),
+        SCHEDULE,
+        rule,
+        sweeps=sweeps,
+        recycle=recycle,
+        verifier=verifier,
     )
     made = run(sampler, LABELS, seed=7 * 10**8)
     return innovations_p(made.innovations, made.states), made.report.parallel_efficiency
@@ -90,6 +98,12 @@ def _p(rule: object, recycle: bool | str, sweeps: int | str) -> tuple[float, flo
 @pytest.mark.parametrize("recycle", [False, "reuse", "response", True])
 def test_law_of_automatic_windows(recycle: bool | str) -> None:
     p, efficiency = _p(AutoWindow(LARGEST, _costs()), recycle, "auto")
+    assert p > LEVEL
+    assert efficiency > 1.1
+
+
+def test_law_of_automatic_windows_of_blocks() -> None:
+    p, efficiency = _p(AutoWindow(LARGEST, _costs()), False, "auto", "block")
     assert p > LEVEL
     assert efficiency > 1.1
 

@@ -106,7 +106,8 @@ class AutoWindow:
             raise ValueError(
                 f"seed must not repeat in a batch with window='auto', got {run.seeds.tolist()}"
             )
-        largest = min(self.largest, getattr(run.drafter, "window", self.largest))
+        largest = min(self.largest, len(run.table.sigma))
+        largest = min(largest, getattr(run.drafter, "window", largest))
         ways = self._ways(run)
         costs = self.costs
         if costs is None:

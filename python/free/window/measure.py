@@ -133,7 +133,7 @@ class _Stage:
     def __init__(self, run: Run, largest: int) -> None:
         self.run = run
         self.places = max(largest - 1, 1)
-        self.middle = len(run.table.sigma) // 2
+        self.middle = max(len(run.table.sigma) // 2 - 1, 0)
         self.one = self._rows(1)
         self.out = run.teacher(*self._inputs(1))
 
@@ -179,7 +179,7 @@ class _Stage:
             sigma = table.sigma[k].view(samples, width)
             drafted = means[:, 1:].contiguous()
             verify_window(means, drafted, means, sigma, length, uniforms, means[:, 0].contiguous())
-            recorder.round(k[:1] * 0, k[:1], length[:1], length[:1] - 1)
+            recorder.round(0 * k[:1], 0 * k[:1], length[:1], length[:1] - 1)
 
         return work
 
@@ -205,7 +205,7 @@ class _Stage:
             places = {"rows": min(count, self.places), "calls": 1, "windows": self.places}[by]
             samples = -(-count // places) if by == "rows" else count
             x, _, y = self._inputs(samples)
-            k = self._rows(samples)
+            k = self._rows(samples) + 1  # the transition after the one that the teacher has seen
             rows = TeacherRows(*self.out, x[:1], self.one)
             guess = self.run.prediction.from_eps(self.one, x[:1], self.out.eps)
             nearest = torch.zeros(samples, places + 1, dtype=torch.int64, device=x.device)
