@@ -1,0 +1,100 @@
+"""``free sweep`` as users run it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from free.cli import app
+
+
+def _sweep(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["sweep", *map(str, arguments)])
+    return result.exit_code, " ".join(result.output.split())
+
+
+def test_a_grid_with_quality_is_written_drawn_and_continued(tmp_path: Path) -> None:
+    path, plot = tmp_path / "x.json", tmp_path / "x.png"
+    command = ["--steps", 5, "--per-label", 13, "--batch-size", 130, "--json", path]
+    code, text = _sweep(
+        *command, "--window", "1,2", "--relax", "none,temper:9:0.5", "--plot", plot
+    )  # fmt: skip
+    assert code == 0, text
+    assert "130 images a row, guidance 1.5" in text
+    record = json.loads(path.read_text())
+    assert record["shared"]["model"] == "mnist"
+    assert record["shared"]["reference"] == "mnist"
+    assert record["shared"]["labels"][:14] == [0] * 13 + [1]
+    plain, exact, relaxed = record["rows"]
+    assert plain["setting"]["window"] == 1
+    assert exact["setting"]["relax"] == "none"
+    assert exact["tv_bound"]["value"] == 0 < relaxed["tv_bound"]["value"] <= 0.5
+    assert exact["quality"]["frechet"]["low"] > 0
+    assert abs(exact["against_plain"]["accuracy"]["value"]) < 0.1
+    assert relaxed["fewer_rounds"] >= 1
+    with Image.open(plot) as picture:
+        assert picture.width > 800
+
+    code, text = _sweep(*command, "--window", 1)
+    assert code == 2
+    assert "--json must be a new file, or come with --resume" in text
+    code, text = _sweep(*command, "--resume", "--window", "2", "--recycle", "off")
+    assert code == 0, text
+    again = json.loads(path.read_text())["rows"]
+    assert again[:3] == record["rows"]
+    assert [row["setting"]["recycle"] for row in again] == [False, "response", "response", False]
+    code, text = _sweep(*command, "--resume", "--seed", 1)
+    assert code == 2
+    assert "with seed 0, not 1" in text
+
+
+def test_laws_without_quality() -> None:
+    code, text = _sweep(
+        "--steps", "4,5", "--sde", "--stochasticity", "0.5,2", "--window", "3", "--reference",
+        "none", "--per-label", 1, "--labels", "3,4",
+    )  # fmt: skip
+    assert code == 0, text
+    assert "2 images a row" in text
+    assert text.count("5 steps, stochasticity") == 2
+    assert "Frechet" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "x"], "--steps must be integers with commas between them, got 'x'"),
+        (["--steps", "2,"], "--steps must be integers with commas between them, got '2,'"),
+        (["--steps", "1"], "steps must be"),
+        (["--stochasticity", "1;2"], "--stochasticity must be numbers with commas between them"),
+        (["--stochasticity", "0"], "schedule must have sigma > 0 before its last transition"),
+        (["--stochasticity", "3"], "stochasticity must be"),
+        (["--window", "0"], "--window must be an integer >= 1 or auto, got '0'"),
+        (["--window", ","], "--window must be values with commas between them, got ','"),
+        (["--variance", "posterior,wide"], "--variance must be posterior, upper, a number"),
+        (["--variance", "0.5", "--sde"], "--sde must come without --variance"),
+        (["--relax", "none,soft:1"], "rule must be one of 'temper', 'allow', got 'soft'"),
+        (["--relax", "allow"], "--relax must look like temper:1 or allow:0.3:0.05, got 'allow'"),
+        (["--relax", "temper:1", "--verifier", "block"], "relaxation must be None unless verifier"),
+        (["--paper", "--sweeps", "1"], "--paper must come without --sweeps"),
+        (["--labels", "11"], "labels must be in 0..9 or 10"),
+        (["--per-label", "12"], "--per-label must make more than 128 images"),
+        (["--reference", "none.npz"], "--reference must be an .npz of arrays that can be read"),
+        (["--features", "vgg"], "features must be auto, inception:PATH"),
+        (["--resume"], "--resume must come with --json"),
+        (["--plot", "x.txt"], "--plot must end like a picture"),
+        (["--device", "tpu"], "--device must be one that this machine has"),
+    ],
+)
+def test_bad_input_is_one_line_and_exits_2(arguments: list[str], message: str) -> None:
+    code, text = _sweep("--steps", "5", *arguments)
+    assert code == 2, text
+    assert message in text
+    assert "Traceback" not in text
+
+
+def test_help_teaches_by_example() -> None:
+    code, text = _sweep("--help")
+    assert code == 0
+    assert "free sweep --window 1,8 --relax" in text
