@@ -11,7 +11,7 @@ from free.cli.fit_variance import fit_variance
 from free.cli.generate import generate
 from free.cli.info import info
 from free.cli.sample import sample
-from free.cli.sweep import sweep_command
+from free.cli.sweep import sweep
 from free.cli.train_drafter import train_drafter
 from free.cli.train_teacher import train_teacher
 from free.cli.train_variance import train_variance
@@ -28,7 +28,7 @@ app = typer.Typer(
 app.command()(sample)
 app.command()(generate)
 app.command()(tune)
-app.command("sweep")(sweep_command)
+app.command()(sweep)
 app.command()(evaluate)
 app.command()(info)
 app.command()(convert)

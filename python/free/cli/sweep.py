@@ -24,7 +24,8 @@ from free.cli.options import (
     parse_schedule,
 )
 from free.evaluation import Quality, load_network, measure, quality
-from free.evaluation.sweep import Row, Sampler, Setting, grid, read_rows, sweep, write_rows
+from free.evaluation.sweep import Row, Sampler, Setting, grid, read_rows, write_rows
+from free.evaluation.sweep import sweep as draw_rows
 from free.evaluation.sweep_table import describe
 from free.files import check_writable, write_atomic
 from free.models.checkpoints import EMBEDDED
@@ -37,10 +38,10 @@ from free.version import __version__
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["sweep_command"]
+__all__ = ["sweep"]
 
 
-def sweep_command(
+def sweep(
     model: options.Model = "mnist",
     labels: Annotated[str, typer.Option(help="Classes to draw: 0-9, 3, or 1,4-6.")] = "0-9",
     per_label: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 20,
@@ -176,7 +177,7 @@ def sweep_command(
         rows = read_rows(json_path, shared) if json_path is not None and json_path.exists() else []
         judge = _judge(models, reference, features, classes, place)
         try:
-            rows = sweep(
+            rows = draw_rows(
                 samplers,
                 classes,
                 models.coder,
