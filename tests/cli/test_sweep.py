@@ -23,6 +23,7 @@ def test_a_grid_with_quality_is_written_drawn_and_continued(tmp_path: Path) -> N
     )  # fmt: skip
     assert code == 0, text
     assert "130 images a row, guidance 1.5" in text
+    assert "quality beside mnist, digit-classifier features: no FID" in text
     record = json.loads(path.read_text())
     assert record["shared"]["model"] == "mnist"
     assert record["shared"]["reference"] == "mnist"

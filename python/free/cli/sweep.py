@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 import typer
-from torch import Tensor
 
 from free.cli import options
 from free.cli.models import Models, class_names, load_models
@@ -195,6 +194,10 @@ def sweep(
             picture = figure(rows)
             write_atomic(plot, lambda path: picture.savefig(path, dpi=150))
     typer.echo(f"\n{len(classes)} images a row, guidance {cfg:g}, batches of {batch_size}")
+    if judge is not None:
+        network = judge.keywords["features"]
+        distance = "FID" if network.is_inception else "no FID"
+        typer.echo(f"quality beside {reference}, {network.name} features: {distance}")
     for line in describe(rows):
         typer.echo(line)
     for name, path in (("figures", json_path), ("plot", plot)):
@@ -251,7 +254,7 @@ def _sampler(
 
 def _judge(
     models: Models, reference: str, features: str, labels: Sequence[int], device: torch.device
-) -> Callable[[Tensor], Quality] | None:
+) -> partial[Quality] | None:
     """Quality beside the reference, which is measured now, once."""
     if reference == "none":
         return None
