@@ -21,8 +21,8 @@ from scipy.special import erfc, ndtri
 from torch import Tensor
 
 import free.sampler
-from _measure import machine
 from free import Schedule, SpeculativeSampler, load_pretrained
+from free.bench.machine import machine
 from free.files import digest, write_json
 from free.models.sigma import SigmaNet
 

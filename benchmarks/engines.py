@@ -20,8 +20,9 @@ from typing import Any
 
 import torch
 
-from _measure import Timing, machine, timed
 from free import FrozenDrafter, Schedule, SequentialSampler, SpeculativeSampler, load_pretrained
+from free.bench.machine import machine
+from free.bench.timing import Timing, timed
 from free.drafters.protocol import Drafter
 from free.engines.load import load_engine
 from free.engines.networks import EngineDrafter, EngineTeacher

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from _measure import machine, timed
 from free import ops, random, reference
+from free.bench.machine import machine
+from free.bench.timing import timed
 from free.files import write_json
 from free.random import Purpose
 

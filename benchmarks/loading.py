@@ -24,8 +24,8 @@ from typing import Any
 
 import torch
 
-from _measure import machine
 from free import DiT, DiTConfig
+from free.bench.machine import machine
 from free.files import write_json
 from free.models.checkpoints import inspect
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 
-from _measure import machine
 from free import DiT, FeatureDrafter, Schedule, SpeculativeSampler, load_pretrained
+from free.bench.machine import machine
 from free.export.precision import PRECISIONS, lower
 from free.files import write_json
 from free.models.guidance import Guidance, GuidedTeacher

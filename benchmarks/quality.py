@@ -15,8 +15,8 @@ from scipy.stats import fisher_exact
 from torch import Tensor
 from tqdm import tqdm
 
-from _measure import machine
 from free import Schedule, SequentialSampler, SpeculativeSampler, load_pretrained
+from free.bench.machine import machine
 from free.files import write_json
 from free.models.classifier import DigitClassifier
 

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from _measure import machine
 from free import Drafter, FrozenDrafter, Schedule, SpeculativeSampler, load_pretrained
+from free.bench.machine import machine
 from free.files import write_json
 from free.report import Report
 

@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 
-from _measure import machine, timed
 from free import DiT, Schedule, SequentialSampler, SpeculativeSampler, load_pretrained
+from free.bench.machine import machine
+from free.bench.timing import timed
 from free.drafters import DraftingBatch, FeatureDrafter, FrozenDrafter
 from free.files import write_json
 from free.models.guidance import Guidance, GuidedTeacher

@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from _measure import machine, timed
 from free import DiT, FeatureDrafter, load_pretrained
+from free.bench.machine import machine
+from free.bench.timing import timed
 from free.engines.tensorrt import load_tensorrt
 from free.export.package import export_model
 from free.export.tensorrt import build_engine

@@ -1,22 +1,16 @@
-"""What the benchmarks share: the machine, and interleaved timing."""
+"""Interleaved timing that throws away what other processes have disturbed."""
 
 from __future__ import annotations
 
 import os
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
+__all__ = ["Timing", "timed"]
 
-import free
-from free.ops import build_info
-
-_ROOT = Path(__file__).resolve().parent.parent
 _TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 
 
@@ -44,23 +38,6 @@ class Timing(NamedTuple):
     clean: bool
 
 
-def machine() -> dict[str, Any]:
-    """Return what a figure must be read with: hardware, versions, threads, commit."""
-    commit = _git("rev-parse", "--short", "HEAD")
-    changed = _git("status", "--porcelain", "--untracked-files=no")
-    return {
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "free": free.__version__,
-        "extension": build_info(),
-        "commit": commit and commit + ("+changes" if changed else ""),
-    }
-
-
 def timed(
     functions: dict[str, Callable[[], Any]],
     repeats: int = 50,
@@ -68,6 +45,7 @@ def timed(
     calls: int | Mapping[str, int] = 1,
     warmup: int = 3,
     attempts: int = 4,
+    tell: Callable[[str, bool], object] = lambda name, kept: None,
 ) -> dict[str, Timing]:
     """Time functions in turn, so that a change of the machine's mood meets all of them alike.
 
@@ -85,6 +63,9 @@ def timed(
     attempts : int
         At most ``attempts * repeats`` samples are taken. If fewer than half of the wanted ones are
         clean, all of them are used, and the result says so.
+    tell : callable
+        Gets the name of a function after each sample of it, and whether the sample is kept;
+        those of the warm-up are not.
 
     Returns
     -------
@@ -98,10 +79,11 @@ def timed(
                 continue
             count = calls if isinstance(calls, int) else calls[name]
             seconds, others = _sample(function, count)
+            # /proc/stat counts in ticks: one of them may be rounding.
+            kept = attempt >= 0 and others <= max(_TICK, 0.05 * seconds * count)
             if attempt >= 0:
-                # /proc/stat counts in ticks: one of them may be rounding.
-                kept = others <= max(_TICK, 0.05 * seconds * count)
                 (clean if kept else dirty)[name].append(seconds)
+            tell(name, kept)
     return {name: _timing(clean[name], dirty[name], repeats) for name in functions}
 
 
@@ -137,22 +119,3 @@ def _timing(clean: list[float], dirty: list[float], repeats: int) -> Timing:
         discarded=len(dirty) if enough else 0,
         clean=enough,
     )
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import typer
 
+from free.cli.bench import bench_command
 from free.cli.convert import convert
 from free.cli.evaluate import evaluate
 from free.cli.export import export
 from free.cli.fit_variance import fit_variance
 from free.cli.generate import generate
 from free.cli.info import info
+from free.cli.profile import profile
 from free.cli.sample import sample
 from free.cli.sweep import sweep
 from free.cli.train_drafter import train_drafter
@@ -29,6 +31,8 @@ app.command()(sample)
 app.command()(generate)
 app.command()(tune)
 app.command()(sweep)
+app.command("bench")(bench_command)
+app.command()(profile)
 app.command()(evaluate)
 app.command()(info)
 app.command()(convert)

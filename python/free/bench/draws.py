@@ -1,0 +1,86 @@
+"""Batches that one sampler draws, one after the other, and what is kept of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from free.bench import memory
+from free.bench.rows import ROWS, Row
+from free.report import Report
+from free.sampler import SpeculativeSampler
+from free.sequential import SequentialSampler
+
+__all__ = ["Draws"]
+
+#: Seeds from one row's first to the next one's, and to those of batches that are not timed.
+_APART, _UNTIMED = 10**6, 5 * 10**5
+
+
+class Draws:
+    """Called, it draws a batch: image ``i`` of class ``i`` modulo their number.
+
+    No two images of a table have one seed, so that those of several rows are independent.
+
+    Parameters
+    ----------
+    row : Row
+    sampler : SequentialSampler or SpeculativeSampler
+    classes : int
+    batch_size : int
+    seed : int
+
+    Attributes
+    ----------
+    reports : list of Report
+    labels : list of int
+    samples : list of Tensor, shape [C, H, W]
+    peak : int or None
+        Bytes, of the batches from the second on: the first may measure or compile.
+    """
+
+    def __init__(
+        self,
+        row: Row,
+        sampler: SequentialSampler | SpeculativeSampler,
+        classes: int,
+        batch_size: int,
+        seed: int,
+    ) -> None:
+        self.row = row
+        self.sampler = sampler
+        self.reports: list[Report] = []
+        self.labels: list[int] = []
+        self.samples: list[Tensor] = []
+        self.peak: int | None = None
+        self._classes = classes
+        self._batch_size = batch_size
+        self._seed = seed + _APART * ROWS.index(row)
+        self._device = torch.device(getattr(sampler.teacher, "device", "cpu"))
+        self._untimed = 0
+
+    def __call__(self) -> None:
+        """Draw the next batch."""
+        first = len(self.reports) * self._batch_size
+        labels = [(first + i) % self._classes for i in range(self._batch_size)]
+        memory.reset_peak(self._device)
+        result = self.sampler.sample(labels, self._seed + first)
+        if self.reports:
+            self.peak = max(self.peak or 0, memory.peak(self._device) or 0) or None
+        self.reports.append(result.report)
+        self._keep(labels, result.samples)
+
+    def more(self, labels: list[int]) -> None:
+        """Draw images that no time is taken of, one for each label."""
+        seed = self._seed + _UNTIMED + self._untimed
+        self._keep(labels, self.sampler.sample(labels, seed).samples)
+        self._untimed += len(labels)
+
+    def _keep(self, labels: list[int], samples: Tensor) -> None:
+        self.labels += labels
+        self.samples += list(samples)
+
+    @property
+    def report(self) -> Report:
+        """Of all timed batches."""
+        return Report.merge(self.reports)

@@ -1,0 +1,140 @@
+"""Where the time of a round goes: by phase, and by operator within a phase."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch.profiler import ProfilerActivity, record_function
+
+from free.files import write_atomic
+from free.report import PHASE_MARK, Report
+from free.sampler import SpeculativeSampler
+from free.sequential import SequentialSampler
+
+__all__ = ["ELSEWHERE", "Operator", "Profile", "profiled"]
+
+_MARK = "free::"
+#: What is outside all phases: choosing windows, the loop itself.
+ELSEWHERE = "elsewhere"
+
+
+class Operator(NamedTuple):
+    """One of torch's operators.
+
+    Attributes
+    ----------
+    phase, name : str
+    calls : float
+        Of a round.
+    seconds : float
+        Of a round, on the CPU, without operators that it calls.
+    """
+
+    phase: str
+    name: str
+    calls: float
+    seconds: float
+
+
+class Profile(NamedTuple):
+    """Where the time goes.
+
+    Attributes
+    ----------
+    report : Report
+        Of the batches that were timed, nothing looking on.
+    phases : dict of str to float
+        Seconds of a round, the longest first, with what is ``elsewhere``.
+    operators : list of Operator
+        Of one further batch, the longest first; what the profiler itself takes is in there.
+    """
+
+    report: Report
+    phases: dict[str, float]
+    operators: list[Operator]
+
+
+def profiled(
+    sampler: SequentialSampler | SpeculativeSampler,
+    batches: Sequence[Sequence[int]],
+    seed: int = 0,
+    trace: Path | None = None,
+    tell: Callable[[int], object] = lambda batches: None,
+) -> Profile:
+    """Time the phases of batches, then look at the operators of one.
+
+    Parameters
+    ----------
+    sampler : SequentialSampler or SpeculativeSampler
+    batches : sequence of sequence of int
+        Labels; at least one batch. The first is drawn twice more: before, to warm up, and after,
+        under torch's profiler.
+    seed : int
+    trace : Path, optional
+        A ``.json`` or ``.json.gz`` to write for Perfetto or Chrome's ``about:tracing``.
+    tell : callable
+        Gets 1 after each batch.
+
+    Raises
+    ------
+    ValueError
+        If there is no batch.
+    """
+    if not batches:
+        raise ValueError("batches must be at least one, got none")
+
+    def draw(batch: Sequence[int]) -> Report:
+        report = sampler.sample(batch, seed).report
+        tell(1)
+        return report
+
+    draw(batches[0])
+    report = Report.merge([draw(batch) for batch in batches])
+    phases = {name: spent / report.rounds for name, spent in report.seconds_by_phase.items()}
+    phases[ELSEWHERE] = max(report.seconds / report.rounds - sum(phases.values()), 0.0)
+    activities = [ProfilerActivity.CPU]
+    if torch.cuda.is_available():
+        activities.append(ProfilerActivity.CUDA)
+    with _marked(), torch.profiler.profile(activities=activities) as profiler:
+        rounds = draw(batches[0]).rounds
+    if trace is not None:
+        write_atomic(trace, lambda path: profiler.export_chrome_trace(str(path)))
+    return Profile(
+        report,
+        dict(sorted(phases.items(), key=lambda item: -item[1])),
+        _operators(profiler.events() or [], rounds),
+    )
+
+
+@contextmanager
+def _marked() -> Iterator[None]:
+    """Have the phases of all runs seen by the profiler, each under its name."""
+    token = PHASE_MARK.set(lambda phase: record_function(_MARK + phase))
+    try:
+        yield
+    finally:
+        PHASE_MARK.reset(token)
+
+
+def _operators(events: Sequence[Any], rounds: int) -> list[Operator]:
+    """Summed by phase and name."""
+    sums: dict[tuple[str, str], list[float]] = {}
+    for event in events:
+        if event.device_type != torch.autograd.DeviceType.CPU or event.name.startswith(_MARK):
+            continue
+        above = event
+        while above is not None and not above.name.startswith(_MARK):
+            above = above.cpu_parent
+        phase = ELSEWHERE if above is None else above.name.removeprefix(_MARK)
+        total = sums.setdefault((phase, event.name), [0, 0.0])
+        total[0] += 1
+        total[1] += event.self_cpu_time_total / 1e6
+    operators = [
+        Operator(phase, name, count / rounds, seconds / rounds)
+        for (phase, name), (count, seconds) in sums.items()
+    ]
+    return sorted(operators, key=lambda operator: -operator.seconds)

@@ -1,0 +1,246 @@
+"""``free bench``: the samplers side by side, on one model and this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from free.bench import bench, chosen_rows
+from free.bench.draws import Draws
+from free.bench.judge import BATCH, Judge
+from free.bench.machine import machine
+from free.bench.plot import plot, require_matplotlib
+from free.bench.rows import PAPER_WINDOW, PLAIN, Row
+from free.bench.samplers import Networks, StepByStep, sampler_of
+from free.bench.table import markdown, remarks, text
+from free.cli import options
+from free.cli.engine import choose_engine, put_on_engine
+from free.cli.models import Models, load_models
+from free.cli.options import bad_input_to_usage_error, parse_device, parse_dtype
+from free.drafters.feature import FeatureDrafter
+from free.drafters.frozen import FrozenDrafter
+from free.evaluation import load_network, measure
+from free.files import check_writable, write_atomic, write_json
+from free.picture import check_picture_suffix
+
+__all__ = ["bench_command"]
+
+#: Images of each law where digits are judged: just enough for a covariance of 128 features.
+_DIGITS = 130
+
+
+def bench_command(
+    model: options.Model = "mnist",
+    rows: Annotated[
+        str,
+        typer.Option(
+            help="Rows of the table, by names or patterns: plain (always), ddpm-2, -4, -10, ddim-2 "
+            "..., eps, eps-recycled, paper, free-2 ... free-32, free-auto, frozen-2 ..., block, "
+            "relaxed."
+        ),
+    ] = "*",
+    drafter: options.DrafterSource = "trained",
+    steps: options.Steps = 250,
+    cfg: options.Cfg = 1.5,
+    cfg_channels: options.CfgChannels = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images drawn together.")] = 1,
+    images: Annotated[
+        int, typer.Option(min=2, help="Batches of each sampler to time, and one more before.")
+    ] = 6,
+    quality: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Images that each law is judged by: those that were timed and as many more as it "
+            f"takes; 0 for no figures. Default: {_DIGITS} for digits, with --reference twice the "
+            "features' dimensions, else 0.",
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="What images are compared with, as for free evaluate. Default: mnist for digits."
+        ),
+    ] = None,
+    features: Annotated[str, typer.Option(help="As for free evaluate.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Another one draws other images.")] = 0,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="File for all figures, for programs.")
+    ] = None,
+    markdown_path: Annotated[
+        Path | None, typer.Option("--markdown", help="File for the table in Markdown.")
+    ] = None,
+    plot_path: Annotated[
+        Path | None, typer.Option("--plot", help="Picture of speed against quality.")
+    ] = None,
+    constants: options.Constants = None,
+    vae: options.Vae = None,
+    device: options.Device = "cpu",
+    dtype: options.Dtype = "float32",
+    engine: options.Engine = "auto",
+) -> None:
+    """Time the plain sampler, fewer steps, the literature's ways and ours, and judge the images.
+
+    All run on one engine, in turn, so that what happens to the machine happens to all of them;
+    samples that other processes have disturbed are discarded. Rows that draw from one law (all that
+    are lossless) are judged together, by equally many images of each law.
+
+    Examples
+    --------
+    `free bench --model mnist`
+
+    `free bench --rows "paper,free-*" --images 20 --quality 0`
+
+    `free bench --quality 1000 --json bench.json --markdown bench.md --plot bench.png`
+
+    `free bench --batch-size 16 --engine torch`
+    """
+    with bad_input_to_usage_error():
+        for path, name in (
+            (json_path, "--json"),
+            (markdown_path, "--markdown"),
+            (plot_path, "--plot"),
+        ):
+            if path is not None:
+                check_writable(path, name)
+        if plot_path is not None:
+            check_picture_suffix(plot_path, "--plot")
+            require_matplotlib()
+            if quality == 0:
+                raise ValueError("--plot must come with --quality, got 0")
+        chosen = chosen_rows(rows)
+        used = choose_engine(engine, model, device, dtype)
+        loaded_as = parse_dtype(dtype if used == "torch" else "float32")
+        models = load_models(model, drafter, vae, constants, loaded_as, parse_device(device))
+        networks = _networks(used, models, chosen, cfg != 1.0, batch_size, device, dtype)
+        samplers = {row: sampler_of(row, networks, steps, cfg, cfg_channels) for row in chosen}
+        classes = models.teacher.num_classes
+        draws = [
+            Draws(row, sampler, classes, batch_size, seed)
+            for row, sampler in samplers.items()
+            if not isinstance(sampler, str)
+        ]
+        absent = {row.name: why for row, why in samplers.items() if isinstance(why, str)}
+        if PLAIN in absent:
+            raise ValueError(f"--steps must be enough for a sampler, got {absent[PLAIN]}")
+        by, notes = _judge(models, quality, reference, features, device)
+        if plot_path is not None and by is None:
+            raise ValueError("--plot must come with --quality and --reference for this model")
+        lines = bench(draws, steps, images, by, classes, progress=True)
+
+    notes += [f"left out: {name}: {why}" for name, why in absent.items()]
+    notes += remarks(lines)
+    title = (
+        f"{model}, {steps} steps, guidance {cfg:g}, batches of {batch_size}, on {used}, "
+        f"{torch.get_num_threads()} threads"
+    )
+    typer.echo(f"\n{title}\n\n{text(lines)}\n")
+    for note in notes:
+        typer.echo(note)
+    with bad_input_to_usage_error():
+        if json_path is not None:
+            write_json(
+                json_path,
+                {
+                    "machine": machine(),
+                    "settings": {
+                        "model": model,
+                        "engine": used,
+                        "device": device,
+                        "dtype": dtype,
+                        "steps": steps,
+                        "cfg": cfg,
+                        "batch_size": batch_size,
+                        "images": images,
+                        "seed": seed,
+                        "drafter": drafter,
+                    },
+                    "quality": None
+                    if by is None
+                    else {
+                        "images": by.images,
+                        "features": by.network.name,
+                        "reference": 0 if by.reference is None else len(by.reference),
+                    },
+                    "rows": [line.to_dict() for line in lines],
+                    "absent": absent,
+                    "notes": notes,
+                },
+            )
+        if markdown_path is not None:
+            content = f"{title}:\n\n{markdown(lines)}\n\n" + "".join(f"- {n}\n" for n in notes)
+            write_atomic(markdown_path, lambda path: path.write_text(content, encoding="utf-8"))
+        if plot_path is not None:
+            assert by is not None
+            plot(plot_path, lines, title, by.network.name)
+
+
+def _networks(
+    engine: str,
+    models: Models,
+    rows: list[Row],
+    guided: bool,
+    batch_size: int,
+    device: str,
+    dtype: str,
+) -> Networks:
+    """The model on the engine: one export serves all rows."""
+    trained = isinstance(models.drafter, FeatureDrafter) and any(
+        row.drafter == "trained" for row in rows
+    )
+    teacher, drafter = put_on_engine(
+        engine,
+        models.teacher,
+        models.drafter if trained else FrozenDrafter(),
+        {"window": PAPER_WINDOW, "sweeps": None},
+        guided,
+        max(batch_size, BATCH),
+        device,
+        dtype,
+    )
+    if not trained:
+        return Networks(teacher)
+    if engine == "torch":
+        return Networks(teacher, drafter, drafter)
+    return Networks(teacher, drafter, StepByStep(drafter))
+
+
+def _judge(
+    models: Models, images: int | None, reference: str | None, features: str, device: str
+) -> tuple[Judge | None, list[str]]:
+    """What the images are to be judged by, if anything, and remarks on it."""
+    shape = models.coder.image_shape(models.teacher.sample_shape)
+    digits = shape == (28, 28, 1)
+    if images == 0 or (images is None and reference is None and not digits):
+        return None, []
+    network = load_network(features, shape, device)
+    if images is None:
+        images = _DIGITS if digits else 2 * network.dims
+    source = "mnist" if reference is None and digits else reference
+    if source is None or images <= network.dims:
+        if network.classes != models.teacher.num_classes:
+            raise ValueError(
+                f"--quality must be more than {network.dims} and come with --reference for "
+                f"{network.name} features, got {images}"
+            )
+        return Judge(images, network, None, models.coder), [
+            f"Named as asked: by {network.name}, of {images} images a law. A Frechet distance "
+            f"takes a reference, and --quality more than {network.dims}."
+        ]
+    try:
+        measured = measure(source, network, "--reference", progress=True)
+    except ImportError:
+        if reference is not None:
+            raise
+        return Judge(images, network, None, models.coder), [
+            "No Frechet distances: the real digits are in a package of pip install "
+            "'free-dit[evaluate]'."
+        ]
+    return Judge(images, network, measured, models.coder), [
+        f"Quality: of {images} images a law, all lossless rows together, beside {len(measured)} of "
+        f"{source}; {network.name} features. Frechet distances of so few images are too large, all "
+        "alike."
+    ]
