@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from _measure import machine, timed
 from free import AutoWindow, Schedule, SequentialSampler, SpeculativeSampler, load_pretrained
+from free.bench.machine import machine
+from free.bench.timing import timed
 from free.drafters.feature import FeatureDrafter
 from free.engines.load import load_engine
 from free.export.cache import cached_export

@@ -168,8 +168,7 @@ class _Stage:
         samples = -(-rows // width)
         table, prediction, k = self.run.table, self.run.prediction, self._rows(samples * width)
         x = self._inputs(samples * width)[0]
-        # Long enough for the widest window, however few transitions the run has.
-        recorder = Recorder(self.middle + width, k)
+        recorder = Recorder(len(table.sigma), k)
         length = torch.full((samples,), width, dtype=torch.int32, device=x.device)
         uniforms = torch.zeros(samples, width - 1, device=x.device)
 
