@@ -24,7 +24,7 @@ _STRETCH = 8
 _PROBE = 96
 #: Rows of a run's first window; each later one may be twice as wide, so that a drafter that does
 #: not deserve its record costs little.
-_FIRST = 4
+_FIRST = 8
 #: Sweeps to choose among, of a drafter without records.
 _SWEEPS = (1, 2)
 

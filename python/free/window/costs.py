@@ -46,7 +46,7 @@ class RoundCosts:
 
     def plain_round(self, samples: int) -> float:
         """Seconds of a transition by the plain sampler."""
-        return float(self.teacher(samples) + self.plain(samples))
+        return self.teacher.at(samples) + self.plain.at(samples)
 
     def round(
         self, samples: int, drafts: ArrayLike, longest: ArrayLike, sweeps: int | None
@@ -67,9 +67,9 @@ class RoundCosts:
         if by == "rows":
             drafting = curve(drafts)
         elif by == "calls":
-            drafting = np.asarray(longest) * curve(samples)
+            drafting = np.asarray(longest) * curve.at(samples)
         else:
-            drafting = curve(samples)
+            drafting = curve.at(samples)
         return self.teacher(rows) + drafting + self.other(rows)
 
     def observe(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +18,7 @@ _NEAR, _EVERYWHERE = 0.7, 0.2
 #: Share of a correction that reaches half or twice the rows.
 _REACH = 0.6
 #: What a single observation may claim, in logarithm: others use the machine, too.
-_SURPRISE = np.log(4.0)
+_SURPRISE = math.log(4.0)
 #: Share of a local correction that stays with each observation made elsewhere.
 _MEMORY = 0.99
 
@@ -37,20 +40,22 @@ class CostCurve:
     """
 
     def __init__(self, rows: Sequence[int], seconds: Sequence[float]) -> None:
-        self._rows = np.asarray(rows, dtype=np.float64)
+        knots = np.asarray(rows, dtype=np.float64)
         measured = np.asarray(seconds, dtype=np.float64)
-        if self._rows.ndim != 1 or not self._rows.size or self._rows.shape != measured.shape:
+        if knots.ndim != 1 or not knots.size or knots.shape != measured.shape:
             raise ValueError(
                 "rows and seconds must be vectors of one length, "
-                f"got shapes {self._rows.shape} and {measured.shape}"
+                f"got shapes {knots.shape} and {measured.shape}"
             )
-        if self._rows[0] < 1 or (np.diff(self._rows) <= 0).any():
+        if knots[0] < 1 or (np.diff(knots) <= 0).any():
             raise ValueError(f"rows must be rising, from 1 on, got {list(rows)}")
         if not (np.isfinite(measured) & (measured > 0)).all():
             raise ValueError(f"seconds must be positive, got {list(seconds)}")
-        self._measured = np.log(np.maximum.accumulate(measured))
+        # Plain numbers: every round asks and corrects, and arrays this small would take longer.
+        self._rows: list[float] = knots.tolist()
+        self._measured: list[float] = np.log(np.maximum.accumulate(measured)).tolist()
         self._scale = 0.0
-        self._local = np.zeros_like(measured)
+        self._local = [0.0] * len(self._rows)
         self._refresh()
 
     def __call__(self, rows: ArrayLike) -> Any:
@@ -60,6 +65,19 @@ class CostCurve:
         beyond = np.maximum(rows - self._rows[-1], 0.0) * self._slope
         return np.where(rows > 0, inside + beyond, 0.0)
 
+    def at(self, rows: float) -> float:
+        """As calling it, for one number of rows."""
+        knots, seconds = self._rows, self._seconds
+        if rows <= 0:
+            return 0.0
+        if rows <= knots[0]:
+            return seconds[0]
+        if rows >= knots[-1]:
+            return seconds[-1] + (rows - knots[-1]) * self._slope
+        after = bisect.bisect_right(knots, rows)
+        share = (rows - knots[after - 1]) / (knots[after] - knots[after - 1])
+        return seconds[after - 1] + share * (seconds[after] - seconds[after - 1])
+
     def observe(self, rows: float, seconds: float) -> None:
         """Correct the curve by ``seconds`` that ``rows`` took just now.
 
@@ -68,15 +86,18 @@ class CostCurve:
         """
         if rows <= 0 or seconds <= 0:
             return
-        surprise = float(np.clip(np.log(seconds / self(rows)), -_SURPRISE, _SURPRISE))
-        near = _REACH ** np.abs(np.log2(self._rows / rows))
+        surprise = max(-_SURPRISE, min(_SURPRISE, math.log(seconds / self.at(rows))))
         self._scale += _EVERYWHERE * surprise
-        self._local = _MEMORY * self._local + _NEAR * surprise * near
+        for knot, at in enumerate(self._rows):
+            near = _REACH ** abs(math.log2(at / rows))
+            self._local[knot] = _MEMORY * self._local[knot] + _NEAR * surprise * near
         self._refresh()
 
     def _refresh(self) -> None:
-        self._seconds = np.maximum.accumulate(np.exp(self._measured + self._scale + self._local))
-        if len(self._rows) > 1:
+        pairs = zip(self._measured, self._local, strict=True)
+        now = [math.exp(measured + self._scale + local) for measured, local in pairs]
+        self._seconds = list(itertools.accumulate(now, max))
+        if len(now) > 1:
             rise = self._seconds[-1] - self._seconds[-2]
             self._slope = rise / (self._rows[-1] - self._rows[-2])
         else:
@@ -84,7 +105,7 @@ class CostCurve:
 
     def to_dict(self) -> dict[str, list[float]]:
         """Knots and seconds as they are now."""
-        return {"rows": self._rows.tolist(), "seconds": self._seconds.tolist()}
+        return {"rows": list(self._rows), "seconds": list(self._seconds)}
 
     @classmethod
     def from_dict(cls, record: dict[str, list[float]]) -> CostCurve:
