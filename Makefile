@@ -1,6 +1,7 @@
 # make test        the tests, run against the installed package
 # make test-slow   full-size networks: minutes, and some gigabytes of disk and memory
 # make demo        digits drawn with and without speculation, side by side
+# make bench-check rounds, ratios and instruction counts beside the committed ones
 # make lint        formatting, types, and a build with warnings as errors
 #
 # Each sets up .venv by itself, with the versions of constraints.txt, and installs the package anew
@@ -16,10 +17,11 @@ export FREE_CUDA ?= AUTO
 # What is tested and run is the installed package, whatever the caller has on the path.
 unexport PYTHONPATH
 
-CPP := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/include/free/*.h)
+CPP := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/include/free/*.h \
+  benchmarks/*.cpp)
 SOURCES := CMakeLists.txt pyproject.toml constraints.txt LICENSE NOTICE README.md csrc export python
 
-.PHONY: test test-slow demo lint package clean
+.PHONY: test test-slow demo bench-check lint package clean
 .DELETE_ON_ERROR:
 
 test: package $(VENV)/.tools
@@ -34,6 +36,10 @@ demo: package $(VENV)/.onnx
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/free sample --model mnist --labels 0-9 --steps 250 --cfg 1.5 --seed 0 \
 	  --out digits.png --json report.json --compare
 	@echo "The picture is $(CURDIR)/digits.png, the report $(CURDIR)/report.json."
+
+# One thread: what is compared are ratios and counts.
+bench-check: package $(VENV)/.tools
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/check.py $(CHECK_ARGS)
 
 lint: package $(VENV)/.tools
 	$(BIN)/ruff check .

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+// Calls one kernel of the C++ core again and again, for counting its instructions
+// (benchmarks/check.py):
+//
+//   core reflection|block|relaxed|roll|normal CALLS
+//
+// One sample, a window of 8, 784 elements a state; every draft is close to the target's mean.
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "cpu/kernels.h"
+
+namespace {
+
+constexpr std::int64_t kWidth = 8;
+constexpr std::int64_t kSize = 784;
+constexpr float kSigma = 0.1f;
+
+std::vector<float> numbers(std::int64_t count, float scale) {
+  std::vector<float> values(count);
+  std::uint32_t state = 1;
+  for (float& value : values) {
+    state = state * 1664525u + 1013904223u;
+    value = scale * (static_cast<float>(state >> 8) / 8388608.0f - 1.0f);
+  }
+  return values;
+}
+
+struct Data {
+  std::vector<float> draft_means = numbers((kWidth - 1) * kSize, 1.0f);
+  std::vector<float> target_means = numbers(kWidth * kSize, 1.0f);
+  std::vector<float> states = numbers(kWidth * kSize, 1.0f);
+  std::vector<float> sigma = std::vector<float>(kWidth, kSigma);
+  std::vector<float> uniforms = std::vector<float>(kWidth - 1, 0.5f);
+  std::vector<float> noise = numbers(kSize, 1.0f);
+  std::vector<float> state = std::vector<float>(kSize);
+  std::vector<float> log_ratio = std::vector<float>(kWidth - 1);
+  std::vector<float> rolled = std::vector<float>(kWidth * kSize);
+  std::vector<float> means = std::vector<float>((kWidth - 1) * kSize);
+  std::int32_t length = kWidth;
+  std::int32_t advance = 0;
+  std::int32_t accepted = 0;
+
+  Data() {
+    // A hundredth of a sigma apart: every draft stands, so every row is read.
+    for (std::size_t i = 0; i < draft_means.size(); ++i) {
+      draft_means[i] = target_means[i] + 0.01f * kSigma / std::sqrt(784.0f);
+      states[kSize + i] = draft_means[i] + kSigma * states[kSize + i];
+    }
+  }
+
+  free_dit::cpu::Window window() {
+    return {1,
+            kWidth,
+            kSize,
+            states.data(),
+            draft_means.data(),
+            target_means.data(),
+            sigma.data(),
+            &length,
+            uniforms.data(),
+            noise.data(),
+            state.data(),
+            &advance,
+            &accepted,
+            log_ratio.data()};
+  }
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 3) {
+    std::fprintf(stderr, "usage: core reflection|block|relaxed|roll|normal CALLS\n");
+    return 2;
+  }
+  const char* kernel = argv[1];
+  const int calls = std::atoi(argv[2]);
+  Data data;
+  const free_dit::cpu::Window window = data.window();
+  const double spent = 0.0;
+  double bound = 0.0;
+  double log_likelihood = 0.0;
+  const free_dit::cpu::Lenience lenience{
+      {free_dit::Rule::kAllow, 0.3, std::numeric_limits<double>::infinity()},
+      nullptr,
+      &spent,
+      &bound,
+      &log_likelihood};
+  const free_dit::cpu::Roll roll{1,
+                                 kWidth - 1,
+                                 kSize,
+                                 data.noise.data(),
+                                 data.draft_means.data(),
+                                 data.states.data(),
+                                 data.sigma.data(),
+                                 data.sigma.data(),
+                                 data.sigma.data(),
+                                 data.rolled.data(),
+                                 data.means.data()};
+  const std::int64_t seed = 1;
+  const std::int64_t none = 0;
+  const free_dit::cpu::Draws draws{1, kSize, &seed, &none, &none, 0, data.state.data()};
+  for (int call = 0; call < calls; ++call) {
+    if (std::strcmp(kernel, "reflection") == 0) {
+      verify_window(window, free_dit::Verifier::kReflection);
+    } else if (std::strcmp(kernel, "block") == 0) {
+      verify_window(window, free_dit::Verifier::kBlock);
+    } else if (std::strcmp(kernel, "relaxed") == 0) {
+      verify_window_relaxed(window, lenience);
+    } else if (std::strcmp(kernel, "roll") == 0) {
+      roll_window(roll);
+    } else if (std::strcmp(kernel, "normal") == 0) {
+      philox_normal(draws);
+    } else {
+      std::fprintf(stderr, "no kernel %s\n", kernel);
+      return 2;
+    }
+  }
+  std::printf("%s %d\n", free_dit::cpu::simd_level(), static_cast<int>(data.accepted));
+  return 0;
+}
