@@ -3,11 +3,13 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from free.bench.judge import BATCH
 from free.cli import app
 
 RUN = CliRunner()
@@ -110,3 +112,17 @@ def test_without_the_real_digits_there_are_no_distances(monkeypatch: pytest.Monk
     code, text = _bench("--rows", "plain", "--quality", 130, "--steps", 2)
     assert code == 0, text
     assert "No Frechet distances: the real digits are in a package of pip install" in text
+
+
+@pytest.mark.parametrize(("batch_size", "together"), [(1, BATCH), (16, 16)])
+def test_the_export_takes_the_rows_of_the_widest_window(
+    monkeypatch: pytest.MonkeyPatch, batch_size: int, together: int
+) -> None:
+    def refuse(*arguments: Any) -> None:
+        window, max_batch = arguments[3]["window"], arguments[5]
+        raise ValueError(f"rows: {window * max_batch}")
+
+    monkeypatch.setattr("free.cli.bench.put_on_engine", refuse)
+    code, text = _bench("--batch-size", batch_size)
+    assert code == 2
+    assert f"rows: {32 * together}" in text

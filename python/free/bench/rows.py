@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 
 from free.relaxation import Relaxation
 
-__all__ = ["PAPER_WINDOW", "PLAIN", "ROWS", "Row", "chosen_rows"]
+__all__ = ["PAPER_WINDOW", "PLAIN", "ROWS", "WIDEST", "Row", "chosen_rows"]
 
 PLAIN = "plain"
 #: Rows of the paper's windows.
 PAPER_WINDOW = 8
-_WINDOWS = (2, 4, 8, 16, 32, "auto")
+#: The most that any row, and an automatic window, has.
+WIDEST = 32
+_WINDOWS = (2, 4, 8, 16, WIDEST, "auto")
 _PARTS = (2, 4, 10)
 _RELAXATION = Relaxation("allow", 0.3, 0.05)
 

@@ -13,7 +13,7 @@ from free.bench.draws import Draws
 from free.bench.judge import BATCH, Judge
 from free.bench.machine import machine
 from free.bench.plot import plot, require_matplotlib
-from free.bench.rows import PAPER_WINDOW, PLAIN, Row
+from free.bench.rows import PAPER_WINDOW, PLAIN, WIDEST, Row
 from free.bench.samplers import Networks, StepByStep, sampler_of
 from free.bench.table import markdown, remarks, text
 from free.cli import options
@@ -187,7 +187,10 @@ def _networks(
     device: str,
     dtype: str,
 ) -> Networks:
-    """The model on the engine: one export serves all rows."""
+    """The model on the engine: one export serves all rows.
+
+    It is of the paper's window, for as large batches as give the rows of the widest one.
+    """
     trained = isinstance(models.drafter, FeatureDrafter) and any(
         row.drafter == "trained" for row in rows
     )
@@ -197,7 +200,7 @@ def _networks(
         models.drafter if trained else FrozenDrafter(),
         {"window": PAPER_WINDOW, "sweeps": None},
         guided,
-        max(batch_size, BATCH),
+        max(batch_size, BATCH) * WIDEST // PAPER_WINDOW,
         device,
         dtype,
     )
