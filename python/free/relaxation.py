@@ -71,7 +71,7 @@ class Relaxation:
     """
 
     rule: str = "allow"
-    strength: float = 0.3
+    strength: float = 1.0
     tv_budget: float | None = None
     uncertainty: str | Sequence[float] = "discrepancy"
 
