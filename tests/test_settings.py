@@ -8,6 +8,7 @@ from free import (
     SequentialSampler,
     SpeculativeSampler,
 )
+from free.window import FixedWindow
 from tests.networks import CallableDrafter, MixtureTeacher
 
 TEACHER = MixtureTeacher(4)
@@ -37,6 +38,7 @@ def test_what_is_no_teacher_schedule_or_drafter_is_refused() -> None:
         ({"sweeps": "auto"}, "sweeps must be None or an integer with window 4, got 'auto'"),
         ({"window": "wide"}, "'auto' or a WindowRule, got 'wide'"),
         ({"window": object()}, "'auto' or a WindowRule, got <object"),
+        ({"window": FixedWindow(0)}, "window must have an integer >= 1 as largest, got 0 in"),
         ({"sweeps": 0}, "sweeps must be None, 'auto' or an integer >= 1, got 0"),
         ({"sweeps": True}, "sweeps must be None, 'auto' or an integer >= 1, got True"),
         ({"sweeps": 1.5}, "sweeps must be None, 'auto' or an integer >= 1, got 1.5"),

@@ -198,8 +198,8 @@ class SpeculativeSampler:
                     known = None if past is None else past.known.cpu().numpy()
                     at = k.cpu().numpy()
                     choice = windows.choose(at, known)
-                    check_choice(choice, N - at)
-                    length = torch.from_numpy(choice.lengths).to(x.device, torch.int32)
+                    check_choice(choice, N - at, 1 if known is None else largest)
+                    length = torch.as_tensor(choice.lengths, dtype=torch.int32, device=x.device)
                 deltas = None
                 for stretch in range(choice.plain):
                     if stretch:
@@ -268,7 +268,8 @@ class SpeculativeSampler:
                     record.keep(going)
                     live = (samples, seeds, x, k, rounds, y)
                     samples, seeds, x, k, rounds, y = (column[going] for column in live)
-                windows.made(Committed.of(at, advance, deltas, recorder.lap(), going))
+                made = advance + max(choice.plain - 1, 0)
+                windows.made(Committed.of(at, made, deltas, recorder.lap(), going))
                 if observer is not None:
                     observer(min(k.tolist(), default=N), result)
         if spending is not None:

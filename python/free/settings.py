@@ -93,6 +93,10 @@ def _rule(window: Any) -> WindowRule:
     if isinstance(window, str) and window == "auto":
         return AutoWindow()
     if isinstance(window, WindowRule) and not isinstance(window, type):
+        if not _counts(window.largest):
+            raise ValueError(
+                f"window must have an integer >= 1 as largest, got {window.largest!r} in {window!r}"
+            )
         return window
     raise ValueError(f"window must be an integer >= 1, 'auto' or a WindowRule, got {window!r}")
 

@@ -16,14 +16,19 @@ from free import (
     DiTConfig,
     DrafterNet,
     FeatureDrafter,
+    FrozenDrafter,
     Schedule,
     SequentialSampler,
     SpeculativeSampler,
 )
+from free.engines.networks import EngineTeacher
+from free.prediction import Prediction
+from free.schedule import Table
 from free.window import Choice, FixedWindow, Run, Windows
 from free.window.acceptance import DISTANCES, PARTS
 from free.window.costs import RoundCosts
 from free.window.curve import CostCurve
+from free.window.measure import fingerprint
 from tests.networks import CallableDrafter, MixtureTeacher, randomized
 
 TEACHER = MixtureTeacher(4)
@@ -106,7 +111,20 @@ def test_measured_here_and_kept(sweeps: Any, verifier: str, cache: Path) -> None
     assert json.loads(path.read_text()) == kept
 
 
-@pytest.mark.parametrize("damage", ["", "{}", '{"costs": {"teacher": 3}}', "[]"])
+CURVE = '{"by": "rows", "rows": [1], "seconds": [1]}'
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "",
+        "{}",
+        '{"costs": {"teacher": 3}}',
+        "[]",
+        f'{{"costs": {{"teacher": {CURVE}, "plain": {CURVE}, "other": {CURVE}, "draft": {{}}}}}}',
+        '{"costs": {"teacher": {"rows": [Infinity], "seconds": [1]}}}',
+    ],
+)
 def test_damaged_costs_are_measured_again(damage: str, cache: Path) -> None:
     teacher, drafter = networks()
     sampler = SpeculativeSampler(teacher, drafter, SCHEDULE, AutoWindow(4), sweeps=1)
@@ -131,6 +149,65 @@ def test_unknown_teachers_are_measured_and_not_kept(cache: Path) -> None:
     sampler.sample([0, 1])
     assert rule.basis is not None
     assert not cache.exists()
+
+
+def test_costs_are_those_of_the_networks_of_the_run(cache: Path) -> None:
+    """One rule in several samplers: another drafter, guidance or variance is measured anew."""
+    other = CallableDrafter(MixtureTeacher(4, shift=0.02))
+    mixed = Schedule.ddpm(40, variance=lambda x, t: torch.full((len(x),), 0.5))
+    rule, found = AutoWindow(4), []
+    for drafter, schedule, scale in (
+        (DRAFTER, SCHEDULE, 1.0),
+        (other, SCHEDULE, 1.0),
+        (DRAFTER, mixed, 1.0),
+        (DRAFTER, SCHEDULE, 1.5),
+        (DRAFTER, SCHEDULE, 1.0),
+    ):
+        SpeculativeSampler(TEACHER, drafter, schedule, rule, scale, sweeps=1).sample([0])
+        assert rule.basis is not None
+        found.append(rule.basis.costs)
+    assert len({id(costs) for costs in found}) == 4
+    assert found[-1] is found[0]
+
+
+def test_fingerprints_tell_engines_and_variances_apart() -> None:
+    def of(cost_key: Any, schedule: Schedule = SCHEDULE) -> str | None:
+        teacher = EngineTeacher({"teacher": PlainSession()}, CONFIG, cost_key)
+        return fingerprint(_run(teacher, schedule))
+
+    keys = [["onnxruntime", "cpu", None, {}], ["onnxruntime", "cpu", 2, {}], ["tensorrt", "cuda"]]
+    found = [of(key) for key in keys]
+    assert None not in found
+    assert len(set(found)) == 3
+    assert of(keys[0]) == found[0]
+    assert of(None) is None  # sessions of which nothing is known
+    assert of(keys[0], Schedule.ddpm(40, variance=lambda x, t: t * 0.0)) is None
+
+
+class PlainSession:
+    """Of which only the device is asked."""
+
+    device = torch.device("cpu")
+
+
+def _run(teacher: Any, schedule: Schedule) -> Run:
+    table = Table.of(schedule, "cpu")
+    drafter, labels, state = FrozenDrafter(), torch.arange(2), torch.zeros(2, 1, 8, 8)
+    prediction = Prediction.of(table)
+    return Run(
+        teacher, teacher, False, drafter, table, prediction, labels, labels, state, 1, "reflection"
+    )
+
+
+def test_what_is_given_is_checked() -> None:
+    with pytest.raises(TypeError, match="costs must be RoundCosts or None, got 'fast'"):
+        AutoWindow(costs="fast")  # type: ignore[arg-type]
+    for records in ([], {1: "good"}):
+        with pytest.raises(TypeError, match="records must be a mapping of sweeps to Acceptance"):
+            AutoWindow(records=records)  # type: ignore[arg-type]
+    sampler = SpeculativeSampler(TEACHER, DRAFTER, SCHEDULE, AutoWindow(costs=costs(0.1)))
+    with pytest.raises(ValueError, match=r"curve of drafting for sweeps None, got curves .*\[1\]"):
+        sampler.sample([0])
 
 
 def test_seeds_must_be_distinct() -> None:
@@ -160,10 +237,17 @@ def test_the_record_of_the_drafter_is_taken() -> None:
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        (lambda k: Choice(0 * k, 1), "lengths of 1 to the .* got"),
-        (lambda k: Choice(0 * k + 99, 1), "lengths of 1 to the .* got"),
-        (lambda k: Choice(1 + 0 * k[:1], 1), "lengths of 1 to the .* got"),
+        (lambda k: Choice(0 * k, 1), r"lengths of 1 to \[1, 1\] here, got \[0, 0\]"),
+        (lambda k: Choice(0 * k + 2, 1), r"lengths of 1 to \[1, 1\] here, got \[2, 2\]"),
+        (lambda k: Choice(1 + (k > 0) * 4, 1), r"lengths of 1 to \[4, 4\] here, got \[5, 5\]"),
+        (
+            lambda k: Choice(1 + (k > 0) * 1, 1, 1),
+            r"lengths of 1 with plain transitions.*got \[2, 2\]",
+        ),
+        (lambda k: Choice(1 + 0 * k[:1], 1), r"2 lengths.* got int64 of shape \[1\]"),
+        (lambda k: Choice(1.5 + 0 * k, 1), "2 lengths, integers.* got float64"),
         (lambda k: Choice(1 + 0 * k, 1, 99), "0 to 40 plain transitions, got 99"),
+        (lambda k: None, "a Choice, got None"),
     ],
 )
 def test_rules_that_choose_what_cannot_be(choice: Any, message: str) -> None:
@@ -180,8 +264,34 @@ def test_rules_that_choose_what_cannot_be(choice: Any, message: str) -> None:
             pass
 
     sampler = SpeculativeSampler(TEACHER, DRAFTER, SCHEDULE, Rule(), sweeps=1)
-    with pytest.raises(ValueError, match=f"window must choose {message}"):
+    with pytest.raises((TypeError, ValueError), match=f"window must choose {message}"):
         sampler.sample([0, 1])
+
+
+def test_a_rule_is_told_of_every_transition() -> None:
+    """Of those that the plain sampler made, too."""
+    made = np.zeros(3, dtype=np.int64)
+
+    class Rule:
+        largest, learns = 3, False
+
+        def begin(self, run: Run) -> Windows:
+            self.left = np.arange(3)
+            return self
+
+        def choose(self, k: Any, known: Any) -> Choice:
+            assert np.array_equal(made[self.left], k)
+            left = len(SCHEDULE) - k
+            if known is None or k.min() % 2:
+                return Choice(np.ones_like(k), 1, min(4, int(left.min())))
+            return Choice(np.minimum(left, 3), 1)
+
+        def made(self, committed: Any) -> None:
+            made[self.left] += committed.advance
+            self.left = self.left[committed.going]
+
+    SpeculativeSampler(TEACHER, DRAFTER, SCHEDULE, Rule(), sweeps=1).sample([0, 1, 2])
+    assert made.tolist() == [len(SCHEDULE)] * 3
 
 
 def test_a_fixed_rule_is_the_number() -> None:

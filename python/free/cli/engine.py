@@ -101,7 +101,11 @@ def put_on_engine(
                 typer.echo(f"building {graph.file} for {engine}, if need be ...", err=True)
                 load_or_build(folder / graph.file, graph.contract, flavour=engine)
         on_engine, own = load_engine(folder, engine, device)
-    return on_engine, drafter if trained is None else own
+    if trained is None:
+        return on_engine, drafter
+    assert isinstance(own, EngineDrafter)
+    own.acceptance = trained.acceptance  # the graphs may be older than the record
+    return on_engine, own
 
 
 @contextmanager

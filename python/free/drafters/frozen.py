@@ -38,7 +38,7 @@ class FrozenDrafter:
     def __init__(self, keep: str = "image") -> None:
         if keep not in ("image", "eps"):
             raise ValueError(f"keep must be 'image' or 'eps', got {keep!r}")
-        self.keep = keep
+        self.keep = self.cost_key = keep
         self.sampling: dict[str, Any] = {"window": 16, "sweeps": 1, "recycle": "response"}
         self._table: Table | None = None
 

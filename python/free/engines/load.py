@@ -60,7 +60,15 @@ def load_engine(
         for name, graph in manifest.graphs.items()
     }
     config = DiTConfig(**manifest.teacher)
-    return on_engine(sessions, config, manifest.window, manifest.sweeps, manifest.sampling)
+    graphs = {name: graph.sha256 for name, graph in manifest.graphs.items()}
+    return on_engine(
+        sessions,
+        config,
+        manifest.window,
+        manifest.sweeps,
+        manifest.sampling,
+        [engine, device, threads, graphs],
+    )
 
 
 def _opener(engine: str, device: str, threads: int | None) -> Callable[[Path, Contract], Session]:

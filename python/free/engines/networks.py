@@ -26,11 +26,17 @@ class EngineTeacher:
     sessions : dict of str to Session
         ``teacher`` and, for guidance, ``teacher_guided``.
     config : DiTConfig
+    cost_key : optional
+        What its calls take goes by, as JSON takes it; None if that is not known, so that measured
+        costs are not kept.
     """
 
-    def __init__(self, sessions: dict[str, Session], config: DiTConfig) -> None:
+    def __init__(
+        self, sessions: dict[str, Session], config: DiTConfig, cost_key: Any = None
+    ) -> None:
         self.sessions = sessions
         self.config = config
+        self.cost_key = cost_key
         self.sample_shape = (config.channels, config.image_size, config.image_size)
         self.num_classes = config.num_classes
         self.null_label = config.num_classes
@@ -68,6 +74,8 @@ class EngineDrafter(ChangeDrafter):
         What the window's graph was made for.
     sampling : dict, optional
         As of :class:`ChangeDrafter`.
+    cost_key : optional
+        As of :class:`EngineTeacher`.
     """
 
     def __init__(
@@ -77,9 +85,11 @@ class EngineDrafter(ChangeDrafter):
         window: int,
         sweeps: int | None,
         sampling: dict[str, Any] | None = None,
+        cost_key: Any = None,
     ) -> None:
         super().__init__(sampling)
         self.sessions = sessions
+        self.cost_key = cost_key
         self.config = config
         self.window = window
         self.sweeps = sweeps
@@ -175,18 +185,19 @@ def on_engine(
     window: int,
     sweeps: int | None,
     sampling: dict[str, Any],
+    cost_key: Any = None,
 ) -> tuple[EngineTeacher, EngineDrafter | FrozenDrafter]:
     """Teacher and drafter of these graphs; without a drafter among them, the training-free one.
 
     Parameters are those of the two classes.
     """
     of_teacher = {name: s for name, s in sessions.items() if name.startswith("teacher")}
-    teacher = EngineTeacher(of_teacher, config)
+    teacher = EngineTeacher(of_teacher, config, cost_key)
     if len(of_teacher) == len(sessions):
         frozen = FrozenDrafter()
         frozen.sampling["window"] = min(frozen.sampling["window"], window)
         return teacher, frozen
-    return teacher, EngineDrafter(sessions, config, window, sweeps, sampling)
+    return teacher, EngineDrafter(sessions, config, window, sweeps, sampling, cost_key)
 
 
 def guidance_scale(guidance: Guidance, channels: int, device: torch.device) -> Tensor:

@@ -68,12 +68,13 @@ class AutoWindow:
     records : mapping of (int or None) to AcceptanceRecord, optional
         By number of sweeps, what deltas to expect. By default the drafter's own
         (``drafter.acceptance``), or one that fits many.
-
     fresh : bool
         Measure anew even if the costs are on disk.
 
     Raises
     ------
+    TypeError
+        If ``costs`` or ``records`` are something else.
     ValueError
         If ``largest`` is less than 1.
 
@@ -92,12 +93,21 @@ class AutoWindow:
     ) -> None:
         if isinstance(largest, bool) or not isinstance(largest, int) or largest < 1:
             raise ValueError(f"largest must be an integer >= 1, got {largest!r}")
+        if costs is not None and not isinstance(costs, RoundCosts):
+            raise TypeError(f"costs must be RoundCosts or None, got {costs!r}")
+        if records is not None and not (
+            isinstance(records, Mapping)
+            and all(isinstance(record, AcceptanceRecord) for record in records.values())
+        ):
+            raise TypeError(
+                f"records must be a mapping of sweeps to AcceptanceRecord or None, got {records!r}"
+            )
         self.largest = largest
         self.costs = costs
         self.records = records
         self.fresh = fresh
         self.basis: Basis | None = None
-        self._measured: dict[Any, RoundCosts] = {}
+        self._measured: dict[Any, tuple[Any, RoundCosts]] = {}
 
     def begin(self, run: Run) -> Windows:
         """Measure what rounds cost, if that is not known yet, and take up the record."""
@@ -109,15 +119,24 @@ class AutoWindow:
         largest = min(self.largest, len(run.table.sigma))
         largest = min(largest, getattr(run.drafter, "window", largest))
         ways = self._ways(run)
-        costs = self.costs
-        if costs is None:
-            # Another batch has other windows to choose among; another device, another curve.
-            key = (fingerprint(run) or id(run.model), tuple(run.state.shape), *ways, largest)
-            if key not in self._measured:
-                self._measured[key] = measured_costs(run, ways, largest, self.fresh)
-            costs = self._measured[key]
+        costs = self._measured_costs(run, ways, largest) if self.costs is None else self.costs
+        costs.require(ways)
         self.basis = Basis(largest, costs, ways, run.verifier)
         return AutoWindows(len(run.table.sigma), len(run.labels), self.basis)
+
+    def _measured_costs(
+        self, run: Run, ways: Mapping[int | None, AcceptanceRecord], largest: int
+    ) -> RoundCosts:
+        """Those of an earlier run of the same networks, corrected since, or of the disk, or new."""
+        networks: Any = fingerprint(run)
+        parts = (run.model, run.drafter, run.table.mixture)
+        if networks is None:  # then these very objects, kept so that no other gets their id
+            networks = (*map(id, parts), run.guided, str(run.state.device))
+        # Another batch has other windows to choose among.
+        key = (networks, tuple(run.state.shape), *ways, largest)
+        if key not in self._measured:
+            self._measured[key] = parts, measured_costs(run, ways, largest, self.fresh)
+        return self._measured[key][1]
 
     def _ways(self, run: Run) -> dict[int | None, AcceptanceRecord]:
         """The numbers of sweeps to choose among, each with its record."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -71,6 +71,15 @@ class RoundCosts:
         else:
             drafting = curve.at(samples)
         return self.teacher(rows) + drafting + self.other(rows)
+
+    def require(self, ways: Iterable[int | None]) -> None:
+        """Raise a ValueError unless all these numbers of sweeps have a curve."""
+        missing = [way for way in ways if way not in self.draft]
+        if missing:
+            raise ValueError(
+                f"costs must have a curve of drafting for sweeps {missing[0]}, "
+                f"got curves for {list(self.draft)}"
+            )
 
     def observe(
         self,

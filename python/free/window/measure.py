@@ -42,10 +42,10 @@ _TEACHER_BUDGET, _OTHER_BUDGET = 1.0, 1.0
 def fingerprint(run: Run) -> str | None:
     """What costs depend on, hashed; None if teacher or drafter do not tell what they are.
 
-    The machine, the device, threads, the package's version, and of the networks what is in
-    ``cost_key``, or their class, ``config``, precision and device.
+    The machine, the device, threads, the package's version, and of the networks, that of the
+    variance included, what is in ``cost_key``, or their class, ``config``, precision and device.
     """
-    parts = [_of_network(run.model), _of_network(run.drafter)]
+    parts = [_of_network(part) for part in (run.model, run.drafter, run.table.mixture)]
     if None in parts:
         return None
     device = run.state.device
@@ -77,10 +77,11 @@ def measured_costs(run: Run, ways: Ways, largest: int, fresh: bool = False) -> R
     ways = list(ways)
     path = _cache_path(run, ways, largest)
     if path is not None and path.is_file() and not fresh:
-        try:
-            return RoundCosts.from_dict(json.loads(path.read_text(encoding="utf-8"))["costs"])
-        except (ValueError, KeyError, TypeError, OSError):
-            pass  # damaged: measured again
+        # Damaged: measured again.
+        with suppress(ValueError, KeyError, TypeError, OverflowError, OSError):
+            costs = RoundCosts.from_dict(json.loads(path.read_text(encoding="utf-8"))["costs"])
+            costs.require(ways)
+            return costs
     costs = _measure(run, ways, largest)
     if path is not None:
         with suppress(OSError):  # a folder that cannot be written to is no reason not to sample
@@ -93,7 +94,8 @@ def _of_network(network: Any) -> Any:
     if network is None:
         return "none"
     if hasattr(network, "cost_key"):
-        return [type(network).__qualname__, network.cost_key]
+        key = network.cost_key
+        return None if key is None else [type(network).__qualname__, key]
     inner = getattr(network, "network", network)  # a drafter's
     config = getattr(inner, "config", None)
     if not dataclasses.is_dataclass(config) or isinstance(config, type):
@@ -186,7 +188,8 @@ class _Stage:
     def drafting(self, sweeps: int | None) -> str:
         """What the time of drafting goes by (:data:`free.window.costs.DRAFTING`)."""
         drafter = self.run.drafter
-        if isinstance(drafter, WindowDrafter) and drafter.drafts(self.places + 1, sweeps):
+        whole = isinstance(drafter, WindowDrafter) and drafter.drafts(self.places + 1, sweeps)
+        if whole and self.run.table.mixture is None:
             return "windows"
         return "calls" if sweeps is None else "rows"
 

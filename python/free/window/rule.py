@@ -68,7 +68,8 @@ class Choice(NamedTuple):
     Attributes
     ----------
     lengths : ndarray, shape [B], int64
-        Rows of each sample, ``1 ..`` the transitions that it has left.
+        Rows of each sample, ``1 ..`` the transitions that it has left, at most the rule's
+        ``largest``; 1 before the first round and for plain transitions.
     sweeps : int or None
     plain : int
         If not 0, so many transitions are made by the plain sampler instead, before anything is
@@ -209,21 +210,41 @@ def fixed_windows(rows: int, steps: int, sweeps: int | None) -> Windows:
     return _FixedWindows(rows, steps, sweeps)
 
 
-def check_choice(choice: Choice, left: Integers) -> None:
-    """Refuse a choice that no round can carry out; ``left [B]`` transitions each sample has.
+def check_choice(choice: Choice, left: Integers, widest: int) -> None:
+    """Refuse a choice that no round can carry out.
+
+    Parameters
+    ----------
+    choice : Choice
+    left : ndarray, shape [B], int64
+        Transitions that each sample has left.
+    widest : int
+        Rows of a window, at most: the rule's ``largest``, and 1 where nothing is known to draft
+        from.
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         Naming what was chosen.
     """
-    lengths = choice.lengths
-    if lengths.shape != left.shape or (lengths < 1).any() or (lengths > left).any():
+    if not isinstance(choice, Choice):
+        raise TypeError(f"window must choose a Choice, got {choice!r}")
+    lengths, most = np.asarray(choice.lengths), np.minimum(left, widest)
+    if lengths.dtype.kind != "i" or lengths.shape != left.shape:
         raise ValueError(
-            f"window must choose lengths of 1 to the {left.tolist()} transitions left, "
-            f"got {np.asarray(lengths).tolist()}"
+            f"window must choose {len(left)} lengths, integers, one a sample, "
+            f"got {lengths.dtype} of shape {list(lengths.shape)}"
+        )
+    if (lengths < 1).any() or (lengths > most).any():
+        raise ValueError(
+            f"window must choose lengths of 1 to {most.tolist()} here, got {lengths.tolist()}"
         )
     if not 0 <= choice.plain <= left.min():
         raise ValueError(
             f"window must choose 0 to {int(left.min())} plain transitions, got {choice.plain}"
+        )
+    if choice.plain and (lengths > 1).any():
+        raise ValueError(
+            "window must choose lengths of 1 with plain transitions, which have no drafts, "
+            f"got {lengths.tolist()}"
         )
