@@ -90,6 +90,7 @@ def test_stochasticity_keeps_the_marginals() -> None:
         ),
         ({"stochasticity": -1.0}, "stochasticity must be >= 0"),
         ({"stochasticity": 9.0}, "stochasticity must be at most"),
+        ({"stochasticity": 1e200}, "stochasticity must be at most"),
         ({"stochasticity": 0.5, "variance": "upper"}, "with variance 'upper'"),
     ],
 )

@@ -144,6 +144,13 @@ def test_no_stochasticity_is_sampled_but_not_speculated(kind: str) -> None:
     torch.testing.assert_close(plain, alone)
 
 
+def test_a_stochasticity_beyond_all_numbers() -> None:
+    with pytest.raises(ValueError, match="b must be finite, got -inf"):
+        Schedule.sde("vp", 10, 1e200)
+    most, all_of_it = (Schedule.sde("linear", 10, amount) for amount in (1e200, 1e5))
+    np.testing.assert_array_equal(most.sigma, all_of_it.sigma)  # no more noise than there is
+
+
 def test_drafts_guess_the_image_that_the_prediction_implies() -> None:
     """``a`` of an SDE table does not tell the signal; the table says it. So does a velocity."""
     x0, n = torch.randn(2, 19, 4)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from free import Schedule
+from free import Schedule, SpeculativeSampler
 from free.schedule import Table
 from free.variance import VarianceFit
+from tests.networks import MixtureTeacher
 
 POSTERIOR, UPPER = (Schedule.ddpm(20, variance=name) for name in ("posterior", "upper"))
 
@@ -130,3 +131,24 @@ def test_a_mixture_of_another_shape() -> None:
     table = Table.of(Schedule.ddpm(20, variance=lambda x, t: x.sigmoid()), "cpu")
     with pytest.raises(ValueError, match=r"one weight a row, \[3\], got \[3, 2\]"):
         table.sigma_at(torch.arange(3), torch.zeros(3, 2))
+    table = Table.of(Schedule.ddpm(20, variance=lambda x, t: 0.5), "cpu")
+    with pytest.raises(ValueError, match=r"one weight a row, \[3\], got 0.5"):
+        table.sigma_at(torch.arange(3), torch.zeros(3, 2))
+
+
+@pytest.mark.parametrize(("window", "drafter"), [(1, None), (4, "frozen")])
+def test_a_mixture_that_is_not_finite(window: int, drafter: str | None) -> None:
+    """It is named where it matters; at the last transition, which has no noise, it does not."""
+
+    def sample(first: float) -> torch.Tensor:
+        def weight(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return torch.where(t == 999, first, 0.1 / t)  # infinite at t = 0
+
+        schedule = Schedule.ddpm(20, variance=weight)
+        return (
+            SpeculativeSampler(MixtureTeacher(4), drafter, schedule, window).sample([0, 1]).samples
+        )
+
+    assert sample(0.5).isfinite().all()
+    with pytest.raises(FloatingPointError, match=r"mixture .* non-finite weight at step \[0\]"):
+        sample(torch.nan)

@@ -238,7 +238,8 @@ class Schedule:
         beta = 1.0 - abar / abar_prev
 
         posterior = beta * (1.0 - abar_prev) / (1.0 - abar)
-        eta_variance = stochasticity**2 * posterior
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+            eta_variance = np.square(np.float64(stochasticity)) * posterior
         if (eta_variance > 1.0 - abar_prev).any():
             limit = np.sqrt(((1.0 - abar_prev)[:-1] / posterior[:-1]).min())
             raise ValueError(
@@ -364,11 +365,15 @@ class Table(NamedTuple):
         if self.mixture is None:
             return sigma
         weight = self.mixture(x, self.timesteps[k])
-        if weight.shape != k.shape:
-            raise ValueError(
-                f"mixture must return one weight a row, {list(k.shape)}, got {list(weight.shape)}"
+        if not isinstance(weight, Tensor) or weight.shape != k.shape:
+            came = list(weight.shape) if isinstance(weight, Tensor) else repr(weight)
+            raise ValueError(f"mixture must return one weight a row, {list(k.shape)}, got {came}")
+        noisy = sigma > 0  # the last transition is not; whatever is said of it means nothing
+        if not bool((finite := weight.isfinite() | ~noisy).all()):
+            raise FloatingPointError(
+                f"mixture returned a non-finite weight at step {sorted(set(k[~finite].tolist()))}"
             )
-        return sigma * torch.exp(weight.float() * self.spread[k])
+        return torch.where(noisy, sigma * torch.exp(weight.float() * self.spread[k]), 0.0)
 
     def mean(self, k: Tensor, x: Tensor, eps: Tensor) -> Tensor:
         """Mean of transition ``k [R]`` from ``x [R, ...]`` given ``eps [R, ...]``."""

@@ -48,7 +48,8 @@ def vp(signal: NDArray[np.float64], stochasticity: float) -> Columns:
     gamma = 2.0 * np.log(np.append(signal[1:], 1.0) / signal)
     noise = np.sqrt(1.0 - signal**2)
     a = 1.0 + gamma / 2.0
-    b = -(1.0 + stochasticity**2) / 2.0 * gamma / noise
+    with np.errstate(over="ignore"):  # too large: b is infinite, which a schedule refuses
+        b = -(1.0 + np.square(np.float64(stochasticity))) / 2.0 * gamma / noise
     sigma = stochasticity * np.sqrt(gamma)
     a[-1], b[-1], sigma[-1] = 1.0 / signal[-1], -noise[-1] / signal[-1], 0.0  # x0
     return Columns(a, b, sigma, signal, noise)
@@ -79,6 +80,8 @@ def linear(times: NDArray[np.float64], stochasticity: float) -> Columns:
     """
     t, after = times[:-1], times[1:]
     gamma = t - after
-    q = np.minimum(stochasticity**2 * gamma / np.maximum(1.0 - t, gamma), after)
+    with np.errstate(over="ignore"):  # as much as there is
+        q = np.square(np.float64(stochasticity)) * gamma / np.maximum(1.0 - t, gamma)
+    q = np.minimum(q, after)
     sigma = np.sqrt(q * (2.0 * after - q))
     return Columns(1.0 - q, -gamma - q * (1.0 - t), sigma, np.ones_like(t), t)
