@@ -39,6 +39,7 @@ def test_ways_of_drafting(tmp_path: Path) -> None:
         ([], {"window": 16, "sweeps": 1, "recycle": "response"}, "1 sweep, recycled: response"),
         (["--paper"], {"window": 8, "sweeps": None, "recycle": False}, "autoregression, nothing"),
         (["--paper", "--window", "4"], {"window": 4, "sweeps": None, "recycle": False}, "window 4"),
+        (["--paper", "--window", "auto"], {"window": "auto", "sweeps": None}, "autoregression"),
         (["--sweeps", "2", "--recycle", "best"],
          {"window": 16, "sweeps": 2, "recycle": True}, "2 sweeps, recycled: best so far"),
         (["--recycle", "off", "--sweeps", "0", "--drafter", "frozen"],

@@ -54,3 +54,8 @@ def test_parsing() -> None:
 def test_bad_options(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_relaxation(text, "discrepancy")
+
+
+def test_an_uncertainty_of_nothing() -> None:
+    with pytest.raises(ValueError, match="--uncertainty must come with --relax, got 'learned_var"):
+        parse_relaxation(None, "learned_variance")

@@ -84,3 +84,26 @@ def test_files_that_can_be_made_again_need_fixed_windows(bundle: Path, tmp_path:
     result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path / "x.npz")])
     assert result.exit_code == 2
     assert "--window must be a number here, got auto" in " ".join(result.output.split())
+
+
+def test_the_record_is_made_under_the_guidance_asked_for(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    class Seen(SpeculativeSampler):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)
+            seen.append(self.guidance)
+
+    monkeypatch.setattr("free.cli.tune.SpeculativeSampler", Seen)
+    code, text = _tune("--model", bundle, "--save", "--cfg", 2, "--cfg-channels", 1)
+    assert code == 0, text
+    assert {(guidance.scale, guidance.channels) for guidance in seen} == {(2.0, 1)}
+
+
+def test_bad_steps_are_refused_before_anything_is_exported() -> None:
+    code, text = _tune("--steps", 1)
+    assert code == 2
+    assert "steps must be in 2..train_steps (1000), got 1" in text
+    assert "exporting" not in text

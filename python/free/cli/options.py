@@ -245,7 +245,7 @@ def drafting_settings(
         settings["recycle"] = False
     if window is not None:
         settings["window"] = parse_window(window)
-    if settings["window"] == "auto":
+    if settings["window"] == "auto" and not paper:
         settings["sweeps"] = "auto"
     if sweeps is not None:
         settings["sweeps"] = sweeps or None
@@ -323,6 +323,8 @@ def parse_relaxation(text: str | None, uncertainty: str) -> Relaxation | None:
         If the text is not of this form, or a part of it is out of its range.
     """
     if text is None:
+        if uncertainty != "discrepancy":
+            raise ValueError(f"--uncertainty must come with --relax, got {uncertainty!r} alone")
         return None
     number = r"([-+.\w]+)"
     match = re.fullmatch(rf"(\w+):{number}(?::{number})?", text)
