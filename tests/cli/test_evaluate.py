@@ -81,6 +81,10 @@ def test_json_for_programs(
         ),
         (["few.npz", "few.npz", "--features", "vgg"], "features must be auto, inception:PATH"),
         (["few.npz", "few.npz", "--resamples", "1"], "resamples must be 0 or from 2 on, got 1"),
+        (
+            ["few.npz", "few.npz", "--seed", str(2**63)],
+            "seed must be an integer from 0 to 2^63 - 1",
+        ),
         (["few.npz", "few.npz", "--accuracy"], "samples must be more than 128 images"),
         (["colour.npz", "few.npz"], "of one size [H, W, C], got [28, 28, 3] and [28, 28, 1]"),
         (["colour.npz", "colour.npz"], "pip install 'free-dit[evaluate]'"),
@@ -98,6 +102,18 @@ def test_bad_input_is_one_line_and_exits_2(
     assert code == 2, text
     assert message in text
     assert "Traceback" not in text
+
+
+def test_labels_that_name_no_digit_are_left_alone(tmp_path: Path) -> None:
+    """Nobody asked for them."""
+    path = tmp_path / "x.npz"
+    np.savez(path, arr_0=noise(130, 28, 28, 1), arr_1=np.full(130, -1))
+    code, text = _evaluate(path, path, "--resamples", 0)
+    assert code == 0, text
+    assert "named as asked for" not in text
+    code, text = _evaluate(path, path, "--resamples", 0, "--accuracy")
+    assert code == 2
+    assert "labels must be in 0..9, got -1..-1" in text
 
 
 def test_help_teaches_by_example() -> None:

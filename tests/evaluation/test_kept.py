@@ -55,9 +55,10 @@ def test_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path.write_bytes(b"nothing")
     with pytest.raises(ValueError, match="reference must be a file of --keep-reference"):
         quality(A, path, Pixels())
-    save_file({"pooled": torch.zeros(2, 2)}, path)
-    with pytest.raises(ValueError, match="reference must be a file of --keep-reference"):
-        quality(A, path, Pixels())
+    for note in ({}, {"measured": "3"}, {"measured": '{"free": 1, "shape": []}'}):
+        save_file({"pooled": torch.zeros(2, 2)}, path, note)
+        with pytest.raises(ValueError, match="reference must be a file of --keep-reference"):
+            quality(A, path, Pixels())
     write_measured(measure(A, Pixels()), path)
     monkeypatch.setattr("free.evaluation.kept.__version__", "9.9")
     with pytest.raises(ValueError, match="by this version of free, 9.9, got .*: measure it again"):

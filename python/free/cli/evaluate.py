@@ -76,7 +76,8 @@ def evaluate(
         images = open_images(samples, "samples")
         if accuracy is None:
             auto = features == "auto" and images.shape == (28, 28, 1)
-            named = images.labels is not None and images.labels.max() < 10
+            labels = images.labels
+            named = labels is not None and 0 <= labels.min() <= labels.max() < 10
             accuracy = named and (auto or features == "digits")
         try:
             found = measure_quality(

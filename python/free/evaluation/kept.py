@@ -68,7 +68,7 @@ def read_measured(path: str | Path, argument: str, device: torch.device | str = 
         if "labels" in tensors:
             about["labels"] = tensors["labels"].numpy()
         found = Measured(**about)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{argument} must be a file of --keep-reference, got {path}: {error}"
         ) from error

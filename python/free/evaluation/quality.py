@@ -149,6 +149,8 @@ def quality(
     """
     if not isinstance(resamples, int) or (resamples != 0 and resamples < 2):
         raise ValueError(f"resamples must be 0 or from 2 on, got {resamples!r}")
+    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise ValueError(f"seed must be an integer from 0 to 2^63 - 1, got {seed!r}")
     ours, theirs, asked = measure_pair(
         samples,
         reference,
