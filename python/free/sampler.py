@@ -186,6 +186,12 @@ class SpeculativeSampler:
                 self.verifier,
             )
         )
+        if windows.learns and len(seeds.unique()) < len(seeds):
+            # A sample ahead of another with its noise would tell that one's window about it.
+            raise ValueError(
+                "seed must not repeat in a batch whose windows learn, as with window='auto', "
+                f"got {seeds.tolist()}"
+            )
 
         result = torch.empty_like(x)
         samples = torch.arange(len(y), device=x.device)  # the unfinished ones

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
-from torch import Tensor
-from tqdm import tqdm
 
-from free.autoencoder import LatentCoder, PixelCoder
+from free.batches import draw_batches
 from free.cli import options
 from free.cli.engine import choose_engine, put_on_engine
 from free.cli.models import class_names, load_models
@@ -145,7 +141,7 @@ def sample(
             samplers["plain"] = SequentialSampler(teacher, schedule, cfg, cfg_channels)
 
         runs = {
-            name: _draw(sampler, coder, classes, seed, batch_size, name)
+            name: draw_batches(sampler, coder, classes, seed, batch_size, f"{name:5s}")
             for name, sampler in samplers.items()
         }
         titles = {
@@ -174,26 +170,6 @@ def sample(
     ):
         typer.echo("  " + line)
     typer.echo(f"picture: {out}" + (f"   report: {json_path}" if json_path else ""))
-
-
-def _draw(
-    sampler: SpeculativeSampler | SequentialSampler,
-    coder: LatentCoder | PixelCoder,
-    labels: Sequence[int],
-    seed: int,
-    batch_size: int,
-    name: str,
-) -> tuple[Tensor, Report]:
-    """Images and the merged report of all batches, under one progress bar."""
-    parts, reports = [], []
-    total = len(sampler.schedule) * len(labels)
-    with tqdm(total=total, desc=f"{name:5s}", unit="step") as bar:
-        for start in range(0, len(labels), batch_size):
-            batch = labels[start : start + batch_size]
-            samples, report = sampler.sample(batch, seed + start, progress=bar.update)
-            parts.append(coder.decode(samples).cpu())
-            reports.append(report)
-    return torch.cat(parts), Report.merge(reports)
 
 
 def _in_words(settings: dict[str, Any]) -> str:

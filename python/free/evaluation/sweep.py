@@ -11,11 +11,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from free.autoencoder import LatentCoder, PixelCoder
+from free.batches import draw_batches
 from free.evaluation.bootstrap import QUANTILE
 from free.evaluation.manifest import differences, parse
 from free.evaluation.quality import Figure, Quality
@@ -165,7 +164,7 @@ def sweep(
     missing = [setting for setting in samplers if setting not in drawn]
     for number, setting in enumerate(missing, 1):
         title = f"{number} of {len(missing)}"
-        images, report = _draw(
+        images, report = draw_batches(
             samplers[setting], coder, labels, seed, batch_size, title if progress else None
         )
         found.append(row_of(setting, report, None if judge is None else judge(images)))
@@ -270,26 +269,6 @@ def read_rows(path: Path, shared: Mapping[str, Any]) -> list[Row]:
 def write_rows(path: Path, shared: Mapping[str, Any], rows: Sequence[Row]) -> None:
     """Write what :func:`read_rows` reads."""
     write_json(path, {"shared": dict(shared), "rows": list(rows)})
-
-
-def _draw(
-    sampler: Sampler,
-    coder: LatentCoder | PixelCoder,
-    labels: Sequence[int],
-    seed: int,
-    batch_size: int,
-    title: str | None,
-) -> tuple[Tensor, Report]:
-    """Images [n, C, H, W] and the merged report, batch by batch."""
-    parts, reports = [], []
-    total = len(sampler.schedule) * len(labels)
-    with tqdm(total=total, desc=title, unit="step", disable=title is None) as bar:
-        for start in range(0, len(labels), batch_size):
-            batch = labels[start : start + batch_size]
-            samples, report = sampler.sample(batch, seed + start, progress=bar.update)
-            parts.append(coder.decode(samples).cpu())
-            reports.append(report)
-    return torch.cat(parts), Report.merge(reports)
 
 
 def _mean(values: Sequence[float]) -> dict[str, float | None]:

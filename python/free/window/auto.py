@@ -111,11 +111,6 @@ class AutoWindow:
 
     def begin(self, run: Run) -> Windows:
         """Measure what rounds cost, if that is not known yet, and take up the record."""
-        if len(run.seeds.unique()) < len(run.seeds):
-            # A sample ahead of another with its noise would tell that one's window about it.
-            raise ValueError(
-                f"seed must not repeat in a batch with window='auto', got {run.seeds.tolist()}"
-            )
         largest = min(self.largest, len(run.table.sigma))
         largest = min(largest, getattr(run.drafter, "window", largest))
         ways = self._ways(run)

@@ -129,7 +129,7 @@ class Windows(Protocol):
 
     @property
     def learns(self) -> bool:
-        """Whether :meth:`made` is to be told deltas."""
+        """Whether :meth:`made` is to be told deltas; the seeds of a batch must then be distinct."""
 
     def choose(self, k: Integers, known: Integers | None) -> Choice:
         """What to do next.
