@@ -9,12 +9,14 @@ from torch import nn
 
 from free import DiT, DiTConfig, DrafterNet, Schedule, TeacherOutput
 from free.prediction import eps_from_image
-from free.training.data import ImageSet, load_mnist, step_generator
+from free.training.data import ImageSet, load_mnist
 from free.training.losses import ForwardProcess, drafter_loss, smoothness, teacher_loss
+from free.training.randomness import RowRandom
 from tests.networks import randomized
 
 CONFIG = DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3, learn_sigma=False)
 PROCESS = ForwardProcess()
+ROWS = range(4)
 X0, LABELS = torch.linspace(-1, 1, 4 * 64).view(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
 
 
@@ -34,7 +36,7 @@ def test_teacher_loss_is_the_error_of_the_noise_and_drops_labels() -> None:
             return TeacherOutput(torch.zeros_like(x))
 
     x0, labels = X0.repeat(500, 1, 1, 1), LABELS.repeat(500)
-    loss = teacher_loss(Recorder(), PROCESS, x0, labels, 3, step_generator(0, 0))["loss"]
+    loss = teacher_loss(Recorder(), PROCESS, x0, labels, 3, RowRandom(0, 0, range(2000)))["loss"]
     assert loss == pytest.approx(1.0, abs=0.02)  # the mean square of the noise
     dropped = (seen[0] == 3).float().mean()
     assert dropped == pytest.approx(0.1, abs=0.03)
@@ -45,7 +47,7 @@ def test_teacher_loss_is_the_error_of_the_noise_and_drops_labels() -> None:
 def test_drafter_loss_is_the_sum_of_its_parts(objective: str, rollout: int) -> None:
     teacher, drafter = randomized(DiT(CONFIG)), randomized(DrafterNet(CONFIG), 1)
     parts = drafter_loss(
-        drafter, teacher, PROCESS, Schedule.ddpm(50), X0, LABELS, step_generator(0, 0),
+        drafter, teacher, PROCESS, Schedule.ddpm(50), X0, LABELS, RowRandom(0, 0, ROWS),
         feature_weight=0.3, smooth_weight=0.2, objective=objective, rollout=rollout,
     )  # fmt: skip
     total = parts["noise"] + 0.3 * parts["feature"] + 0.2 * parts["smooth"]
@@ -76,9 +78,10 @@ def test_acceptance_is_the_closed_form() -> None:
         def forward(self, x, z, t, embedding, feature):
             return torch.full_like(x, wrong), feature
 
+    random = RowRandom(0, 0, ROWS)
     parts = drafter_loss(
-        Off(), OneImage(), PROCESS, schedule, X0, LABELS, step_generator(0, 0), objective="delta"
-    )  # fmt: skip
+        Off(), OneImage(), PROCESS, schedule, X0, LABELS, random, objective="delta"
+    )
     error = wrong * later / math.sqrt(1 - later**2)  # in eps
     delta = abs(schedule.b[1]) / schedule.sigma[1] * error * math.sqrt(64)
     assert 0.1 < parts["acceptance"] < 0.99
@@ -98,7 +101,7 @@ def test_rollout_feeds_the_drafter_its_own_output() -> None:
             return torch.zeros_like(x), feature + 1
 
     schedule = Schedule.ddpm(6)
-    drafter_loss(Spy(), teacher, PROCESS, schedule, X0, LABELS, step_generator(0, 0), rollout=3)
+    drafter_loss(Spy(), teacher, PROCESS, schedule, X0, LABELS, RowRandom(0, 0, ROWS), rollout=3)
     assert len(fed) == 3
     for step in (1, 2):
         torch.testing.assert_close(fed[step][1], returned[step - 1], rtol=0, atol=0)
@@ -121,7 +124,7 @@ def test_training_improves_a_drafter() -> None:
 
     def loss(step: int) -> dict[str, torch.Tensor]:
         return drafter_loss(
-            drafter, teacher, PROCESS, schedule, X0, LABELS, step_generator(0, step)
+            drafter, teacher, PROCESS, schedule, X0, LABELS, RowRandom(0, step, range(4))
         )
 
     def held_out(part: str) -> float:
@@ -146,5 +149,5 @@ def test_mnist() -> None:
 
 def test_batches_keep_images_and_labels_together() -> None:
     data = ImageSet(torch.arange(9.0).view(9, 1, 1, 1), torch.arange(9), 9)
-    images, labels = data.batch(50, step_generator(0, 0))
+    images, labels = data.batch(RowRandom(0, 0, range(50)))
     assert (images.flatten() == labels).all()

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from free import DiT, DiTConfig, Schedule, TeacherOutput
 from free.models.sigma import SigmaNet
+from free.training.randomness import RowRandom
 from free.training.variance import fit_variance, sigma_loss
 from tests.networks import MixtureTeacher, randomized
 
@@ -94,13 +95,13 @@ def test_the_bound_is_least_at_the_error() -> None:
 
     weights = Constant(torch.full((1000,), 0.5))
     optimizer = torch.optim.Adam(weights.parameters(), 0.05)
-    generator = torch.Generator().manual_seed(0)
     for step in range(200):
+        random = RowRandom(0, step, range(256))
         for group in optimizer.param_groups:
             group["lr"] = 0.05 * (1 - step / 200)
-        x0 = V**0.5 * torch.randn(256, 64, generator=generator)
+        x0 = V**0.5 * random.normal((64,))
         labels = torch.zeros(256, dtype=torch.int64)
-        loss = sigma_loss(weights, Gaussian(), schedule, x0, labels, generator)["loss"]
+        loss = sigma_loss(weights, Gaussian(), schedule, x0, labels, random)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -128,17 +129,18 @@ def test_the_network_learns_what_depends_on_the_state() -> None:
     torch.manual_seed(0)
     network = SigmaNet(1, 8)
     optimizer = torch.optim.Adam(network.parameters(), 0.01)
-    schedule, generator = Schedule.ddpm(10), torch.Generator().manual_seed(0)
+    schedule = Schedule.ddpm(10)
     labels = torch.arange(64) % 2
     x0 = 0.5 * labels[:, None, None, None].expand(-1, 1, 8, 8)
-    for _ in range(200):
-        loss = sigma_loss(network, Blank(), schedule, x0, labels, generator)["loss"]
+    for step in range(200):
+        random = RowRandom(0, step, range(64))
+        loss = sigma_loss(network, Blank(), schedule, x0, labels, random)["loss"]
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 0.1)
         optimizer.step()
     t = torch.full((64,), 222)
-    noise = torch.randn(x0.shape, generator=generator)
+    noise = RowRandom(1, 0, range(64)).normal(x0.shape[1:])
     x = ABAR[t].sqrt()[:, None, None, None] * x0 + (1 - ABAR[222]).sqrt() * noise
     weights = network(x, t).detach()
     blank, bright = weights[labels == 0], weights[labels == 1]

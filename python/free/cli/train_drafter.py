@@ -46,6 +46,7 @@ def train_drafter(
     from free.schedule import Schedule
     from free.training.data import load_mnist
     from free.training.losses import ForwardProcess, drafter_loss
+    from free.training.randomness import RowRandom
     from free.training.trainer import TrainConfig, train
 
     if threads:
@@ -76,8 +77,8 @@ def train_drafter(
             "teacher": digest(out / "teacher" / "model.safetensors"),
         }
 
-        def loss(model: torch.nn.Module, generator: torch.Generator) -> dict[str, torch.Tensor]:
-            x0, labels = data.batch(batch_size, generator)
+        def loss(model: torch.nn.Module, random: RowRandom) -> dict[str, torch.Tensor]:
+            x0, labels = data.batch(random)
             assert isinstance(model, DrafterNet)
             return drafter_loss(
                 model,
@@ -86,7 +87,7 @@ def train_drafter(
                 schedule,
                 x0,
                 labels,
-                generator,
+                random,
                 feature_weight=feature_weight,
                 smooth_weight=smooth_weight,
                 objective=objective,

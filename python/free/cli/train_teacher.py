@@ -45,6 +45,7 @@ def train_teacher(
     from free.models.dit import DiT, DiTConfig
     from free.training.data import load_mnist
     from free.training.losses import ForwardProcess, teacher_loss
+    from free.training.randomness import RowRandom
     from free.training.trainer import TrainConfig, train
 
     if threads:
@@ -74,10 +75,10 @@ def train_teacher(
             seed=seed,
         )
 
-        def loss(model: torch.nn.Module, generator: torch.Generator) -> dict[str, torch.Tensor]:
-            x0, labels = data.batch(batch_size, generator)
+        def loss(model: torch.nn.Module, random: RowRandom) -> dict[str, torch.Tensor]:
+            x0, labels = data.batch(random)
             return teacher_loss(
-                model, process, x0, labels, teacher.null_label, generator, min_snr=min_snr
+                model, process, x0, labels, teacher.null_label, random, min_snr=min_snr
             )
 
         average, record = train(teacher, loss, config, out / "training" / "teacher", extra=extra)

@@ -41,6 +41,7 @@ def train_variance(
     from free.pretrained import load_pretrained
     from free.schedule import Schedule
     from free.training.data import load_mnist
+    from free.training.randomness import RowRandom
     from free.training.trainer import TrainConfig, train
     from free.training.variance import sigma_loss
 
@@ -68,9 +69,9 @@ def train_variance(
             seed=seed,
         )
 
-        def loss(model: torch.nn.Module, generator: torch.Generator) -> dict[str, torch.Tensor]:
-            x0, labels = data.batch(batch_size, generator)
-            return sigma_loss(model, teacher, schedule, x0, labels, generator)
+        def loss(model: torch.nn.Module, random: RowRandom) -> dict[str, torch.Tensor]:
+            x0, labels = data.batch(random)
+            return sigma_loss(model, teacher, schedule, x0, labels, random)
 
         extra = {"sampling_steps": sampling_steps, "width": width, "model": model}
         average, record = train(network, loss, config, out / "training", extra=extra)

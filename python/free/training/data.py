@@ -1,4 +1,4 @@
-"""Images and labels in memory, drawn by step number so that a resumed run repeats nothing."""
+"""Images and labels in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["ImageSet", "load_mnist", "step_generator"]
+from free.training.randomness import RowRandom
+
+__all__ = ["ImageSet", "load_mnist"]
 
 
 @dataclass(frozen=True)
@@ -26,15 +28,10 @@ class ImageSet:
     labels: Tensor
     num_classes: int
 
-    def batch(self, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw ``size`` images with replacement."""
-        index = torch.randint(len(self.labels), (size,), generator=generator)
+    def batch(self, random: RowRandom) -> tuple[Tensor, Tensor]:
+        """An image and a label for each row, drawn with replacement."""
+        index = random.integers(len(self.labels))
         return self.images[index], self.labels[index]
-
-
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """All randomness of training step ``step``: a function of the seed and the step alone."""
-    return torch.Generator().manual_seed((seed << 32) + step)
 
 
 @functools.cache  # the package keeps them as text, which takes seconds to read

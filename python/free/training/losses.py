@@ -11,6 +11,7 @@ from free.models.dit import DiT
 from free.models.drafter import DrafterNet
 from free.prediction import eps_from_image, image_from_eps
 from free.schedule import Schedule, Table
+from free.training.randomness import RowRandom
 
 __all__ = ["ForwardProcess", "drafter_loss", "drop_labels", "smoothness", "teacher_loss"]
 
@@ -37,11 +38,9 @@ class ForwardProcess:
         return abar.sqrt().float() * x0 + (1.0 - abar).sqrt().float() * noise
 
 
-def drop_labels(
-    labels: Tensor, null_label: int, probability: float, generator: torch.Generator
-) -> Tensor:
+def drop_labels(labels: Tensor, null_label: int, probability: float, random: RowRandom) -> Tensor:
     """``labels [R]``, each replaced by the null class with a probability."""
-    dropped = torch.rand(labels.shape, generator=generator) < probability
+    dropped = random.uniform() < probability
     return torch.where(dropped, null_label, labels)
 
 
@@ -51,7 +50,7 @@ def teacher_loss(
     x0: Tensor,
     labels: Tensor,
     null_label: int,
-    generator: torch.Generator,
+    random: RowRandom,
     label_dropout: float = 0.1,
     min_snr: float | None = None,
 ) -> dict[str, Tensor]:
@@ -63,9 +62,9 @@ def teacher_loss(
         Weigh timesteps by ``min(SNR, min_snr) / SNR`` (Hang et al. 2023, Eq. 8): less effort on the
         last bit of noise, more on the shape. 5 is their choice.
     """
-    t = torch.randint(len(process.alphas_cumprod), labels.shape, generator=generator)
-    noise = torch.randn(x0.shape, generator=generator)
-    y = drop_labels(labels, null_label, label_dropout, generator)
+    t = random.integers(len(process.alphas_cumprod))
+    noise = random.normal(x0.shape[1:])
+    y = drop_labels(labels, null_label, label_dropout, random)
     eps = teacher(process(x0, t, noise), t, y).eps
     error = (eps.float() - noise).square().flatten(1).mean(1)
     if min_snr is not None:
@@ -90,7 +89,7 @@ def drafter_loss(
     schedule: Schedule,
     x0: Tensor,
     labels: Tensor,
-    generator: torch.Generator,
+    random: RowRandom,
     feature_weight: float = 0.5,
     smooth_weight: float = 0.005,
     label_dropout: float = 0.1,
@@ -128,9 +127,9 @@ def drafter_loss(
         )
     table = Table.of(schedule, x0.device)
     # Every drafted transition is one that is coupled: not the deterministic last.
-    k = torch.randint(len(schedule) - 1 - rollout, labels.shape, generator=generator)
-    y = drop_labels(labels, teacher.null_label, label_dropout, generator)
-    x = process(x0, table.timesteps[k], torch.randn(x0.shape, generator=generator))
+    k = random.integers(len(schedule) - 1 - rollout)
+    y = drop_labels(labels, teacher.null_label, label_dropout, random)
+    x = process(x0, table.timesteps[k], random.normal(x0.shape[1:]))
     with torch.no_grad():
         target = teacher(x, table.timesteps[k], y)
         embedding = teacher.label_embedding(y)
@@ -140,7 +139,7 @@ def drafter_loss(
 
     parts = dict.fromkeys(("noise", "feature", "smooth", "acceptance"), torch.zeros(()))
     for _ in range(rollout):
-        z = torch.randn(x0.shape, generator=generator)
+        z = random.normal(x0.shape[1:])
         with torch.no_grad():
             x = torch.addcmul(table.mean(k, x, target.eps), table.sigma[k].view(-1, 1, 1, 1), z)
             k = k + 1

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from free.files import write_atomic
-from free.training.data import step_generator
+from free.training.randomness import RowRandom
 
 __all__ = ["TrainConfig", "train"]
 
@@ -82,7 +82,7 @@ class TrainConfig:
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * done)))
 
 
-Loss = Callable[[nn.Module, torch.Generator], dict[str, Tensor]]
+Loss = Callable[[nn.Module, RowRandom], dict[str, Tensor]]
 
 
 def train(
@@ -102,7 +102,7 @@ def train(
     ----------
     model : nn.Module
     loss : callable
-        ``loss(model, generator)`` draws its batch from the generator and returns scalars,
+        ``loss(model, random)`` draws a batch of ``len(random)`` rows and returns scalars,
         among them ``"loss"``.
     config : TrainConfig
     folder : str or Path
@@ -156,11 +156,11 @@ def train(
     bar = tqdm(total=config.steps, initial=step, disable=not progress, unit="batch")
     started = time.monotonic() - seconds
     while step < config.steps:
-        generator = step_generator(config.seed, step)
+        random = RowRandom(config.seed, step, range(config.batch_size))
         for group in optimizer.param_groups:
             group["lr"] = config.rate(step)
         with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
-            values = loss(model, generator)
+            values = loss(model, random)
         if not torch.isfinite(values["loss"]):
             raise FloatingPointError(f"the loss is {values['loss'].item()} at batch {step}")
         optimizer.zero_grad(set_to_none=True)

@@ -17,6 +17,7 @@ from free.request import check_request
 from free.schedule import Schedule, Table
 from free.sequential import SequentialSampler
 from free.training.losses import drop_labels
+from free.training.randomness import RowRandom
 from free.variance import VarianceFit
 
 __all__ = ["fit_variance", "sigma_loss"]
@@ -86,7 +87,7 @@ def sigma_loss(
     schedule: Schedule,
     x0: Tensor,
     labels: Tensor,
-    generator: torch.Generator,
+    random: RowRandom,
     label_dropout: float = 0.1,
 ) -> dict[str, Tensor]:
     """The variational bound of a uniform transition, by its variance, in nats an element.
@@ -105,18 +106,18 @@ def sigma_loss(
         DDPM's with the posterior's variance.
     x0 : Tensor, shape [R, ...]
     labels : Tensor, shape [R], int64
-    generator : torch.Generator
-        Of all that is random.
+    random : RowRandom
+        Of these rows.
     label_dropout : float
         Share of the rows for which the teacher is not told the label.
     """
     table = Table.of(schedule, x0.device)
     upper = Table.of(Schedule.ddpm(len(schedule), variance="upper"), x0.device)
-    k = torch.randint(len(schedule) - 1, labels.shape, generator=generator)
-    noise = torch.randn(x0.shape, generator=generator)
+    k = random.integers(len(schedule) - 1)
+    noise = random.normal(x0.shape[1:])
     axes = [-1] + [1] * (x0.dim() - 1)
     x = table.signal[k].view(axes) * x0 + table.noise[k].view(axes) * noise
-    y = drop_labels(labels, teacher.null_label, label_dropout, generator)
+    y = drop_labels(labels, teacher.null_label, label_dropout, random)
     with torch.no_grad():
         eps = teacher(x, table.timesteps[k], y).eps.float()
     posterior = table.sigma[k].square()

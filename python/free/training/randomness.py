@@ -1,0 +1,70 @@
+"""All randomness of training: a function of the seed, the step and the row, and of nothing else.
+
+A row is a place in the batch of all ranks and micro-batches together. So a run that is resumed
+repeats nothing, and neither the number of ranks nor how a batch is split changes what is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from free import random
+
+__all__ = ["RowRandom"]
+
+# Above the purposes of sampling: a training run and a sampler may share a seed.
+_FIRST_PURPOSE = 1 << 16
+
+
+class RowRandom:
+    """The numbers of some rows of one training step; each draw is independent of those before.
+
+    Parameters
+    ----------
+    seed : int
+        64 bits.
+    step : int
+        ``0 .. 2**32 - 1``.
+    rows : range
+        Places in the batch of the whole step, ``0 .. 2**32 - 1``.
+    device : torch.device or str, optional
+    """
+
+    def __init__(
+        self, seed: int, step: int, rows: range, device: torch.device | str | None = None
+    ) -> None:
+        self._step = step
+        self._rows = torch.tensor(rows, dtype=torch.int64, device=device)
+        self._seeds = random.as_seeds(seed, device).repeat(len(rows))
+        self._draws = 0
+
+    def __len__(self) -> int:
+        """Number of rows, R."""
+        return len(self._rows)
+
+    def normal(self, shape: Sequence[int]) -> Tensor:
+        """Standard normals [R, *shape], float32."""
+        return random.normal(self._seeds, self._step, self._rows, self._purpose(), shape)
+
+    def uniform(self) -> Tensor:
+        """Uniforms [R] in [0, 1), float32, multiples of ``2**-24``."""
+        return random.uniform(self._seeds, self._step, self._rows, self._purpose(), ())
+
+    def integers(self, end: int) -> Tensor:
+        """Integers [R] in ``0 .. end - 1``, int64; ``end`` at most ``2**24``.
+
+        Raises
+        ------
+        ValueError
+            If ``end`` is out of its range.
+        """
+        if not 1 <= end <= 1 << 24:
+            raise ValueError(f"end must be in 1..{1 << 24}, got {end}")
+        return (self.uniform().double() * end).long()
+
+    def _purpose(self) -> int:
+        self._draws += 1
+        return _FIRST_PURPOSE + self._draws - 1
