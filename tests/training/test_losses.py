@@ -12,6 +12,7 @@ from free.prediction import eps_from_image
 from free.training.data import ImageSet, load_mnist
 from free.training.losses import ForwardProcess, drafter_loss, smoothness, teacher_loss
 from free.training.randomness import RowRandom
+from free.training.recipe import Recipe
 from tests.networks import randomized
 
 CONFIG = DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3, learn_sigma=False)
@@ -47,8 +48,8 @@ def test_teacher_loss_is_the_error_of_the_noise_and_drops_labels() -> None:
 def test_drafter_loss_is_the_sum_of_its_parts(objective: str, rollout: int) -> None:
     teacher, drafter = randomized(DiT(CONFIG)), randomized(DrafterNet(CONFIG), 1)
     parts = drafter_loss(
-        drafter, teacher, PROCESS, Schedule.ddpm(50), X0, LABELS, RowRandom(0, 0, ROWS),
-        feature_weight=0.3, smooth_weight=0.2, objective=objective, rollout=rollout,
+        drafter, teacher, PROCESS, X0, LABELS, RowRandom(0, 0, ROWS),
+        Recipe(50, 0.3, 0.2, objective=objective, rollout=rollout),
     )  # fmt: skip
     total = parts["noise"] + 0.3 * parts["feature"] + 0.2 * parts["smooth"]
     torch.testing.assert_close(parts["loss"], total)
@@ -79,9 +80,8 @@ def test_acceptance_is_the_closed_form() -> None:
             return torch.full_like(x, wrong), feature
 
     random = RowRandom(0, 0, ROWS)
-    parts = drafter_loss(
-        Off(), OneImage(), PROCESS, schedule, X0, LABELS, random, objective="delta"
-    )
+    recipe = Recipe(3, objective="delta")
+    parts = drafter_loss(Off(), OneImage(), PROCESS, X0, LABELS, random, recipe)
     error = wrong * later / math.sqrt(1 - later**2)  # in eps
     delta = abs(schedule.b[1]) / schedule.sigma[1] * error * math.sqrt(64)
     assert 0.1 < parts["acceptance"] < 0.99
@@ -101,7 +101,8 @@ def test_rollout_feeds_the_drafter_its_own_output() -> None:
             return torch.zeros_like(x), feature + 1
 
     schedule = Schedule.ddpm(6)
-    drafter_loss(Spy(), teacher, PROCESS, schedule, X0, LABELS, RowRandom(0, 0, ROWS), rollout=3)
+    random = RowRandom(0, 0, ROWS)
+    drafter_loss(Spy(), teacher, PROCESS, X0, LABELS, random, Recipe(6, rollout=3))
     assert len(fed) == 3
     for step in (1, 2):
         torch.testing.assert_close(fed[step][1], returned[step - 1], rtol=0, atol=0)
@@ -110,22 +111,20 @@ def test_rollout_feeds_the_drafter_its_own_output() -> None:
 
 
 def test_smoothness_is_relative() -> None:
-    a, b = torch.randn(2, 3), torch.randn(2, 3)
+    a, b = torch.randn(2, 4, 3), torch.randn(2, 4, 3)
     torch.testing.assert_close(
-        smoothness(a, b, torch.tensor(2.0)), smoothness(3 * a, 3 * b, torch.tensor(18.0))
+        smoothness(a, b, torch.full((2,), 2.0)), smoothness(3 * a, 3 * b, torch.full((2,), 18.0))
     )
 
 
 def test_training_improves_a_drafter() -> None:
     teacher, drafter = randomized(DiT(CONFIG)), DrafterNet(CONFIG)
     drafter.initialize_from(teacher)
-    schedule = Schedule.ddpm(50)
     optimizer = torch.optim.Adam(drafter.parameters(), 3e-3)
 
     def loss(step: int) -> dict[str, torch.Tensor]:
-        return drafter_loss(
-            drafter, teacher, PROCESS, schedule, X0, LABELS, RowRandom(0, step, range(4))
-        )
+        random = RowRandom(0, step, ROWS)
+        return drafter_loss(drafter, teacher, PROCESS, X0, LABELS, random, Recipe(50))
 
     def held_out(part: str) -> float:
         return sum(loss(1000 + i)[part].item() for i in range(20))

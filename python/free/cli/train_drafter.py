@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -43,10 +44,10 @@ def train_drafter(
     from free.files import digest
     from free.models.dit import DiT
     from free.models.drafter import DrafterNet
-    from free.schedule import Schedule
     from free.training.data import load_mnist
     from free.training.losses import ForwardProcess, drafter_loss
     from free.training.randomness import RowRandom
+    from free.training.recipe import Recipe
     from free.training.trainer import TrainConfig, train
 
     if threads:
@@ -54,7 +55,13 @@ def train_drafter(
     with bad_input_to_usage_error():
         teacher = DiT.from_pretrained(out / "teacher")
         data, process = load_mnist(), ForwardProcess()
-        schedule = Schedule.ddpm(sampling_steps)
+        recipe = Recipe(
+            sampling_steps,
+            feature_weight,
+            smooth_weight,
+            objective=objective,
+            rollout=rollout,
+        )
         torch.manual_seed(seed)
         drafter = DrafterNet(teacher.config)
         drafter.initialize_from(teacher)
@@ -69,30 +76,14 @@ def train_drafter(
             seed=seed,
         )
         extra = {
-            "sampling_steps": sampling_steps,
-            "feature_weight": feature_weight,
-            "smooth_weight": smooth_weight,
-            "objective": objective,
-            "rollout": rollout,
+            **dataclasses.asdict(recipe),
             "teacher": digest(out / "teacher" / "model.safetensors"),
         }
 
         def loss(model: torch.nn.Module, random: RowRandom) -> dict[str, torch.Tensor]:
             x0, labels = data.batch(random)
             assert isinstance(model, DrafterNet)
-            return drafter_loss(
-                model,
-                teacher,
-                process,
-                schedule,
-                x0,
-                labels,
-                random,
-                feature_weight=feature_weight,
-                smooth_weight=smooth_weight,
-                objective=objective,
-                rollout=rollout,
-            )
+            return drafter_loss(model, teacher, process, x0, labels, random, recipe)
 
         average, record = train(drafter, loss, config, out / "training" / "drafter", extra=extra)
     assert isinstance(average, DrafterNet)

@@ -12,6 +12,7 @@ from free.models.drafter import DrafterNet
 from free.prediction import eps_from_image, image_from_eps
 from free.schedule import Schedule, Table
 from free.training.randomness import RowRandom
+from free.training.recipe import Recipe
 
 __all__ = ["ForwardProcess", "drafter_loss", "drop_labels", "smoothness", "teacher_loss"]
 
@@ -73,44 +74,34 @@ def teacher_loss(
     return {"loss": error.mean()}
 
 
+def relative_error(feature_hat: Tensor, feature: Tensor, scale: Tensor) -> Tensor:
+    """Squared difference of features [R, T, E], a row, in units of ``scale [R]``."""
+    return (feature_hat.float() - feature.float()).square().flatten(1).mean(1) / scale
+
+
 def smoothness(feature_hat: Tensor, feature_previous: Tensor, scale: Tensor) -> Tensor:
-    """Relative squared change of the predicted feature from one step to the next.
+    """Relative squared change [R] of the predicted feature from one step to the next.
 
     The paper defines its smoothness term in a part that this project does not have; this is
     our reading of "temporal consistency of the top-block features".
     """
-    return (feature_hat - feature_previous).square().mean() / scale
+    return relative_error(feature_hat, feature_previous, scale)
 
 
 def drafter_loss(
     drafter: DrafterNet,
     teacher: DiT,
     process: ForwardProcess,
-    schedule: Schedule,
     x0: Tensor,
     labels: Tensor,
     random: RowRandom,
-    feature_weight: float = 0.5,
-    smooth_weight: float = 0.005,
-    label_dropout: float = 0.1,
-    objective: str = "mse",
-    rollout: int = 1,
+    recipe: Recipe,
 ) -> dict[str, Tensor]:
     """L_noise + lambda_f L_feat + lambda_s L_smooth (supplement, section A).
 
-    The teacher sees ``x_k``; its own transition of ``schedule`` leads to ``x_{k+1}``, where its
-    second pass gives the references. Feature errors are relative to the feature's mean square.
-
-    Parameters
-    ----------
-    objective : {"mse", "delta"}
-        What L_noise is: the paper's mean squared error, or ``log(1 + delta)`` with
-        ``delta = |b| |eps_hat - eps| / sigma`` (Eq. 41). For small delta that is proportional to
-        the probability of rejection, which is what sampling pays for; unlike that probability
-        it still pulls where every draft is rejected.
-    rollout : int
-        Steps that the drafter feeds on its own output, along the teacher's trajectory; the
-        losses are averaged over them. 1 is the paper's recipe.
+    The teacher sees ``x_k``; its own transition of the sampling schedule leads to ``x_{k+1}``,
+    where its second pass gives the references. Feature errors are relative to the mean square of
+    the row's feature, so that a batch's loss is the mean of its rows'.
 
     Returns
     -------
@@ -118,17 +109,11 @@ def drafter_loss(
         ``loss`` and its parts ``noise``, ``feature``, ``smooth``, and ``acceptance``, the mean
         of ``2 Phi(-delta / 2)`` over the batch.
     """
-    if objective not in ("mse", "delta"):
-        raise ValueError(f"objective must be 'mse' or 'delta', got {objective!r}")
-    if not 1 <= rollout <= len(schedule) - 2:
-        raise ValueError(
-            f"rollout must be in 1..{len(schedule) - 2} for a schedule of {len(schedule)} steps, "
-            f"got {rollout}"
-        )
+    schedule = Schedule.ddpm(recipe.sampling_steps)
     table = Table.of(schedule, x0.device)
     # Every drafted transition is one that is coupled: not the deterministic last.
-    k = random.integers(len(schedule) - 1 - rollout)
-    y = drop_labels(labels, teacher.null_label, label_dropout, random)
+    k = random.integers(len(schedule) - 1 - recipe.rollout)
+    y = drop_labels(labels, teacher.null_label, recipe.label_dropout, random)
     x = process(x0, table.timesteps[k], random.normal(x0.shape[1:]))
     with torch.no_grad():
         target = teacher(x, table.timesteps[k], y)
@@ -138,14 +123,14 @@ def drafter_loss(
     image = image_from_eps(x, target.eps.float(), table.signal[k])
 
     parts = dict.fromkeys(("noise", "feature", "smooth", "acceptance"), torch.zeros(()))
-    for _ in range(rollout):
+    for _ in range(recipe.rollout):
         z = random.normal(x0.shape[1:])
         with torch.no_grad():
             x = torch.addcmul(table.mean(k, x, target.eps), table.sigma[k].view(-1, 1, 1, 1), z)
             k = k + 1
             target = teacher(x, table.timesteps[k], y)
         assert target.feature is not None
-        scale = target.feature.float().square().mean()
+        scale = target.feature.float().square().flatten(1).mean(1)
         previous = feature
         change, feature = drafter(x, z, table.timesteps[k], embedding, previous)
         image = image + change.float()
@@ -153,11 +138,15 @@ def drafter_loss(
         delta = (table.b[k].abs() / table.sigma[k]) * error.flatten(1).norm(dim=1)
         by_delta = torch.log1p(delta).mean()
         for name, value in (
-            ("noise", by_delta if objective == "delta" else error.square().mean()),
-            ("feature", (feature.float() - target.feature.float()).square().mean() / scale),
-            ("smooth", smoothness(feature.float(), previous.float(), scale)),
+            ("noise", by_delta if recipe.objective == "delta" else error.square().mean()),
+            ("feature", relative_error(feature, target.feature, scale).mean()),
+            ("smooth", smoothness(feature, previous, scale).mean()),
             ("acceptance", torch.erfc(delta / math.sqrt(8.0)).mean()),
         ):
-            parts[name] = parts[name] + value / rollout
-    loss = parts["noise"] + feature_weight * parts["feature"] + smooth_weight * parts["smooth"]
+            parts[name] = parts[name] + value / recipe.rollout
+    loss = (
+        parts["noise"]
+        + recipe.feature_weight * parts["feature"]
+        + recipe.smooth_weight * parts["smooth"]
+    )
     return {"loss": loss, **{name: value.detach() for name, value in parts.items()}}

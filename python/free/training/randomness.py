@@ -7,16 +7,24 @@ repeats nothing, and neither the number of ranks nor how a batch is split change
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import IntEnum
 
 import torch
 from torch import Tensor
 
 from free import random
 
-__all__ = ["RowRandom"]
+__all__ = ["RowRandom", "Stream"]
 
-# Above the purposes of sampling: a training run and a sampler may share a seed.
-_FIRST_PURPOSE = 1 << 16
+# Draws of a stream. Above the purposes of sampling: a run of training may share a sampler's seed.
+_DRAWS = 1 << 16
+
+
+class Stream(IntEnum):
+    """Who draws; their numbers are independent."""
+
+    LOSS = 1
+    DATA = 2
 
 
 class RowRandom:
@@ -31,15 +39,21 @@ class RowRandom:
     rows : range
         Places in the batch of the whole step, ``0 .. 2**32 - 1``.
     device : torch.device or str, optional
+    stream : Stream
     """
 
     def __init__(
-        self, seed: int, step: int, rows: range, device: torch.device | str | None = None
+        self,
+        seed: int,
+        step: int,
+        rows: range,
+        device: torch.device | str | None = None,
+        stream: Stream = Stream.LOSS,
     ) -> None:
         self._step = step
         self._rows = torch.tensor(rows, dtype=torch.int64, device=device)
         self._seeds = random.as_seeds(seed, device).repeat(len(rows))
-        self._draws = 0
+        self._next = int(stream) * _DRAWS
 
     def __len__(self) -> int:
         """Number of rows, R."""
@@ -66,5 +80,5 @@ class RowRandom:
         return (self.uniform().double() * end).long()
 
     def _purpose(self) -> int:
-        self._draws += 1
-        return _FIRST_PURPOSE + self._draws - 1
+        self._next += 1
+        return self._next - 1
