@@ -105,7 +105,7 @@ def scene(
         teacher, drafter, schedule, AutoWindow(fresh=True), CFG, **drafting
     )
     functions = {key: draws(sampler, batch) for key, sampler in samplers.items()}
-    timings = timed(functions, repeats, warmup=1)
+    timings = timed(functions, repeats, warmup=2)
     seconds = {key: timing.median for key, timing in timings.items()}
     best = min(seconds[key] for key in seconds if key != "auto")
     row = {
@@ -144,7 +144,7 @@ def main() -> None:
     rows = []
 
     def add(name: str, *models: Any, batch: int = 1, widths: list[int]) -> None:
-        repeats = max(options.repeats // batch**0.5, 3)
+        repeats = max(options.repeats // batch**0.5, 6)
         rows.append(scene(name, *models, batch, widths, int(repeats), options.steps, **ways))
         if options.json:
             settings = {k: v for k, v in vars(options).items() if k != "json"}

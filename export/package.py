@@ -228,7 +228,8 @@ def _lowered(
     if drafter is None:
         return low, None
     network = lower(drafter.network, drafter_precision or precision)
-    return low, FeatureDrafter(network, low, drafter.sampling)
+    own = drafter.sampling | {"acceptance": drafter.acceptance}
+    return low, FeatureDrafter(network, low, own)
 
 
 def _sampling(drafter: FeatureDrafter | None, window: int, sweeps: int | None) -> dict[str, Any]:

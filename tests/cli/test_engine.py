@@ -7,10 +7,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from free import DiT, DiTConfig, DrafterNet, FeatureDrafter
+from free import DiT, DiTConfig, DrafterNet
 from free.cli import app, engine
 from free.cli.engine import choose_engine
-from free.engines.networks import EngineDrafter
 from tests.networks import randomized
 
 CONFIG = DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3, learn_sigma=False)
@@ -54,23 +53,6 @@ def test_the_engine_draws_what_torch_draws(
     assert rounds[0] == rounds[1]
     assert max(abs(a - b) for a, b in zip(*pictures, strict=True)) <= 1
     assert (tmp_path / "cache" / "onnx").is_dir()
-
-
-def test_the_record_is_the_drafters_and_not_that_of_an_older_export(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    pytest.importorskip("onnxscript")
-    teacher, network = DiT(CONFIG), DrafterNet(CONFIG)
-    own = EngineDrafter({}, CONFIG, 4, 1, {"acceptance": {"1": "old"}})
-    trained = FeatureDrafter(network, teacher, {"acceptance": {"1": "new"}})
-    monkeypatch.setattr("free.export.cache.cached_export", lambda *given: Path())
-    monkeypatch.setattr(engine, "load_engine", lambda *given: (None, own))
-    settings = {"window": 4, "sweeps": 1}
-    _, used = engine.put_on_engine(
-        "onnxruntime", teacher, trained, settings, False, 1, "cpu", "float32"
-    )
-    assert used is own
-    assert used.acceptance == {"1": "new"}
 
 
 def test_auto_is_onnx_runtime_for_embedded_models_where_it_is_installed(

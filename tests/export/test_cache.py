@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from free import DiT, DiTConfig
+from free import DiT, DiTConfig, DrafterNet
+from free.drafters.feature import FeatureDrafter
 from free.engines.manifest import Manifest
 from free.export import cache
 from free.export.cache import cached_export
@@ -33,6 +34,17 @@ def test_made_once_and_again_when_damaged(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert cached_export(teacher(), None, 2, None, 1, False, progress=made.append) == folder
     assert made == ["teacher"] * 2
     Manifest.read(folder).check_files(folder)
+
+
+def test_a_younger_record_is_taken_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FREE_CACHE", str(tmp_path))
+    model, network, made = teacher(), randomized(DrafterNet(CONFIG)), []
+    for record in ({}, {"1": [0.1]}, {"1": [0.2]}):
+        drafter = FeatureDrafter(network, model, {"acceptance": record})
+        folder = cached_export(model, drafter, 2, 1, 1, False, progress=made.append)
+        assert Manifest.read(folder).sampling.get("acceptance", {}) == record
+        Manifest.read(folder).check_files(folder)
+    assert made == ["teacher", "drafter", "draft"]  # exported once
 
 
 def test_another_model_or_setting_is_another_folder(

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from free import FrozenDrafter
+from free.drafters.feature import FeatureDrafter
 from free.engines.contract import Contract
 from free.engines.manifest import MANIFEST, Manifest
 from free.engines.networks import EngineDrafter
@@ -94,6 +95,16 @@ def test_the_teacher_alone_drafts_frozen_within_its_window() -> None:
         assert drafter.sampling["window"] == expected
     _, drafter = torch_engine(TEACHER, DRAFTER, 1)
     assert isinstance(drafter, EngineDrafter)
+
+
+@pytest.mark.usefixtures("untraced")
+def test_the_record_of_acceptance_goes_along(tmp_path: Path) -> None:
+    record = {"1": [[0.1]]}
+    drafter = FeatureDrafter(DRAFTER.network, TEACHER, {"acceptance": record, "window": 3})
+    for precision in ("fp32", "bf16"):
+        out = tmp_path / precision
+        export_model(TEACHER, drafter, out, 3, 1, 1, precision, guidance=(False,))
+        assert Manifest.read(out).sampling["acceptance"] == record
 
 
 def test_an_earlier_export_is_replaced_whole(tmp_path: Path, untraced: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from free.window.acceptance import (
     AcceptanceEstimate,
     AcceptanceRecord,
     acceptance,
+    equivalent,
     places,
     reached,
     read_records,
@@ -59,8 +60,35 @@ def test_reached_under_either_verifier(delta: float) -> None:
     np.testing.assert_allclose(reached(deltas, "block")[0], simulated, rtol=0.02, atol=0.003)
 
 
-@pytest.mark.parametrize("truth", [0.02, 3.0, 60.0])
-def test_committed_deltas_correct_the_record(truth: float) -> None:
+def test_equivalent_is_the_delta_of_a_rejection() -> None:
+    deltas = np.array([1e-3, 0.1, 1.0, 4.0])
+    np.testing.assert_allclose(equivalent(1.0 - acceptance(deltas)), deltas, rtol=1e-6)
+    assert np.isfinite(np.log(equivalent(np.array([0.0, 1.0])))).all()
+
+
+def test_spread_deltas_are_worth_their_mean_rejection() -> None:
+    """Not that of their geometric mean, which is less: both the record and its correction."""
+    generator = np.random.default_rng(0)
+    spread = 0.3 * np.exp(0.8 * generator.normal(size=(1, 5000)))
+    rejection = 1.0 - acceptance(spread)
+    sums, counts = np.zeros((2, *SHAPE))
+    sums[FRESH, 0], counts[FRESH, 0] = rejection.sum(), rejection.size
+    recorded = np.exp(AcceptanceRecord.of(sums, counts).log_delta[FRESH, 0, :1])
+    assert 1.0 - acceptance(recorded)[0] == pytest.approx(rejection.mean(), rel=0.01)
+
+    estimate, prior = AcceptanceEstimate(1, 100), AcceptanceRecord(np.full(SHAPE, np.log(0.3)))
+    k, known = np.array([20]), np.array([1])
+    corrected = []
+    for delta in spread[0, :2000]:
+        estimate.update(prior, k, known, np.array([[delta]]))
+        corrected.append(estimate.expect(prior, k, known, 1)[0, 0])
+    believed = np.mean(1.0 - acceptance(np.array(corrected[100:])))
+    naive = 1.0 - acceptance(np.array([0.3]))[0]
+    assert abs(believed - rejection.mean()) < 0.5 * abs(naive - rejection.mean())
+
+
+@pytest.mark.parametrize(("truth", "share"), [(0.02, 0.75), (3.0, 0.3), (60.0, 0.2)])
+def test_committed_deltas_correct_the_record(truth: float, share: float) -> None:
     """Of each sample by itself."""
     estimate, record = AcceptanceEstimate(2, 100), AcceptanceRecord(np.full(SHAPE, np.log(0.3)))
     k, known = np.array([20, 20]), np.array([1, 1])
@@ -69,15 +97,15 @@ def test_committed_deltas_correct_the_record(truth: float) -> None:
         estimate.update(record, k, known, deltas)
     first, second = estimate.expect(record, k, known, 1)[:, 0]
     assert second == pytest.approx(0.3)
-    assert abs(np.log(first / truth)) < 0.5 * abs(np.log(0.3 / truth))
+    assert abs(np.log(first / truth)) < share * abs(np.log(0.3 / truth))
     estimate.keep(np.array([False, True]))
     assert estimate.expect(record, k[1:], known[1:], 1)[0, 0] == second
 
 
 def test_a_record_of_what_was_seen() -> None:
     sums, counts = np.zeros((2, *SHAPE))
-    sums[FRESH, 0], counts[FRESH, 0] = 200 * np.log(0.2), 200
-    sums[RECYCLED, 0], counts[RECYCLED, 0] = 200 * np.log(0.05), 200
+    for kind, delta in ((FRESH, 0.2), (RECYCLED, 0.05)):
+        sums[kind, 0], counts[kind, 0] = 200 * (1 - acceptance(np.array([delta]))), 200
     record = AcceptanceRecord.of(sums, counts)
     np.testing.assert_allclose(np.exp(record.log_delta[FRESH]), 0.2, rtol=0.02)
     np.testing.assert_allclose(np.exp(record.log_delta[RECYCLED]), 0.05, rtol=0.02)

@@ -10,6 +10,7 @@ import pytest
 
 from free.window.acceptance import AcceptanceRecord
 from free.window.auto import AutoWindows, Basis
+from free.window.curve import CostCurve
 from tests.window.play import STEPS, Delta, Machine, automatic, fixed, measured_delta, play, record
 
 WIDTHS = (1, 2, 4, 8, 16, 32)
@@ -87,3 +88,25 @@ def test_a_machine_that_has_become_better() -> None:
     ]
     plain = play(fixed(1), true, measured_delta()).seconds
     assert runs[-1].seconds < 0.7 * plain
+
+
+@pytest.mark.parametrize("samples", [4, 16])
+def test_a_plain_sampler_that_is_faster_than_was_measured(samples: int) -> None:
+    """Only plain transitions tell: they are tried now and then while drafts seem to pay."""
+    machine, delta = Machine(0.0), measured_delta()
+    costs = machine.costs(samples)
+    costs.teacher = CostCurve(
+        costs.teacher.to_dict()["rows"],
+        [
+            machine.teacher(rows) * (1.6 if rows <= samples else 1.0)
+            for rows in (1, 2, 4, 8, 16, 32)
+        ],
+    )
+    basis = Basis(32, costs, {1: record()})
+    runs = [
+        play(AutoWindows(STEPS, samples, basis), machine, delta, samples, i).seconds
+        for i in range(4)
+    ]
+    plain = play(fixed(1), machine, delta, samples).seconds
+    assert runs[0] < 1.15 * plain
+    assert max(runs[1:]) < 1.03 * plain

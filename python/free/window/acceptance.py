@@ -22,6 +22,7 @@ __all__ = [
     "AcceptanceRecord",
     "acceptance",
     "committed_deltas",
+    "equivalent",
     "places",
     "reached",
     "read_records",
@@ -46,6 +47,14 @@ _LARGEST_ERROR = math.log(1e3)
 def acceptance(delta: Floats) -> Floats:
     """``2 Phi(-delta / 2)``: the probability that reflection keeps a draft (supplement, Eq. 40)."""
     return torch.special.erfc(torch.from_numpy(delta / math.sqrt(8.0))).numpy()
+
+
+def equivalent(rejection: Floats) -> Floats:
+    """The delta of one draft that is rejected as often as many are on average: the inverse of
+    ``1 - acceptance(delta)``. ``rejection`` in [0, 1]; its ends stand for what is nearly so.
+    """
+    inside = np.clip(rejection, 1e-9, 1.0 - 1e-12)
+    return math.sqrt(8.0) * torch.special.erfinv(torch.from_numpy(inside)).numpy()
 
 
 def reached(delta: Floats, verifier: str = "reflection") -> Floats:
@@ -77,9 +86,10 @@ class AcceptanceRecord:
     Parameters
     ----------
     log_delta : array_like, shape [2, len(DISTANCES), PARTS], optional
-        Means of ``ln delta``: of transitions that the teacher has not seen, by how far behind the
-        last one that it has; and of those it has, by their place in the window. Each in parts of
-        the run. By default something that is true of many drafters, and is given little weight.
+        ``ln delta`` of the drafts' mean rejection (:func:`equivalent`): of transitions that the
+        teacher has not seen, by how far behind the last one that it has; and of those it has, by
+        their place in the window. Each in parts of the run. By default something that is true of
+        many drafters, and is given little weight.
 
     Raises
     ------
@@ -118,7 +128,7 @@ class AcceptanceRecord:
         Parameters
         ----------
         sums, counts : ndarray, shape [2, len(DISTANCES), PARTS]
-            Of ``ln delta``.
+            Of ``1 - acceptance(delta)``.
 
         Raises
         ------
@@ -135,7 +145,7 @@ class AcceptanceRecord:
         for bucket in range(1, len(DISTANCES)):
             unseen = counts[:, bucket] == 0
             record[:, bucket] = np.where(unseen, record[:, bucket - 1], record[:, bucket])
-        return cls(record)
+        return cls(np.log(equivalent(record)))
 
     def to_list(self) -> list[Any]:
         """As JSON takes it."""
@@ -211,7 +221,9 @@ class AcceptanceEstimate:
         error = np.log(np.maximum(np.where(seen, deltas, 1.0), 1e-8)) - log_delta
         error = np.where(seen, np.clip(error, -_LARGEST_ERROR, _LARGEST_ERROR), 0.0)
         self._sum, self._weight = _MEMORY * self._sum, _MEMORY * self._weight
-        weight = np.where(seen, 1.0 + np.abs(error), 0.0)  # to be far off is to be believed sooner
+        # What counts is the mean rejection, which goes by the mean of delta. For errors that are
+        # normal exp(error / 2) gives just that: ln E[exp(error)], not E[error].
+        weight = np.where(seen, np.exp(error / 2.0).clip(min=0.5), 0.0)
         for one in (FRESH, RECYCLED):
             self._sum[:, one] += np.where(kind == one, weight * error, 0.0).sum(1)
             self._weight[:, one] += np.where(kind == one, weight, 0.0).sum(1)

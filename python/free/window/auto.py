@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,11 +18,14 @@ from free.window.rule import Choice, Committed, Integers, Run, Windows
 __all__ = ["AutoWindow", "AutoWindows", "Basis"]
 
 #: A speculative round must be expected to be worth that much more than the plain sampler's.
-_MARGIN = 1.03
+_MARGIN = 1.05
 #: Transitions that the plain sampler makes before anything is chosen again.
 _STRETCH = 8
-#: After so many, one sample is given a draft all the same: prices and drafters may have changed.
-_PROBE = 96
+#: Share of the time that may be lost by trying, of a plain and the best speculative round, the one
+#: that seems slower: prices and drafters change, and what was measured may be wrong.
+_TRIALS = 0.01
+#: What a trial is thought to lose at least, as a share of it.
+_LEAST_LOSS = 0.03
 #: Rows of a run's first window; each later one may be twice as wide, so that a drafter that does
 #: not deserve its record costs little.
 _FIRST = 8
@@ -160,7 +164,7 @@ class AutoWindows:
         self._largest, self._costs, self._ways, self._verifier = basis
         self._estimate = AcceptanceEstimate(samples, steps)
         self._rounds = 0  # speculative ones
-        self._stretch = 0  # transitions since the last of them
+        self._speculating, self._since = False, 0.0  # seconds of rounds of one kind in a row
         self._known: Integers | None = None
         self._choice = Choice(np.zeros(0, dtype=np.int64), None)
 
@@ -176,19 +180,26 @@ class AutoWindows:
             return plain
         left = self._steps - k
         widest = min(self._largest, _FIRST << min(self._rounds, 16), int(left.max()))
-        best, speed = plain, _MARGIN * len(k) / self._costs.plain_round(len(k))
+        best, advance, seconds = plain, 0.0, math.inf
         for sweeps, record in self._ways.items() if widest > 1 else ():
             delta = self._estimate.expect(record, k, known, widest - 1)
             cost = partial(self._costs.round, len(k), sweeps=sweeps)
-            drafts, advance, seconds = allocate(reached(delta, self._verifier), cost)
-            if drafts.any() and advance / seconds > speed:
-                best, speed = Choice(1 + drafts, sweeps), advance / seconds
-        if best is not plain:
-            return best
-        if self._stretch >= _PROBE and widest > 1:
-            probe = np.where(np.arange(len(k)) == left.argmax(), 2, 1)
-            return Choice(probe, next(iter(self._ways)))
-        return plain._replace(plain=min(_STRETCH, int(left.min())))
+            drafts, promised, taken = allocate(reached(delta, self._verifier), cost)
+            if drafts.any() and promised * seconds > advance * taken:
+                best, advance, seconds = Choice(1 + drafts, sweeps), promised, taken
+        if best is plain:
+            return plain._replace(plain=min(_STRETCH, int(left.min())))
+        single = self._costs.plain_round(len(k))
+        pays = advance * single > _MARGIN * seconds * len(k)
+        if pays:
+            tried, worth = single, len(k) * seconds / advance
+        else:
+            tried, worth = seconds, advance * single / len(k)
+        lost = max(tried - worth, _LEAST_LOSS * tried)
+        trial = pays == self._speculating and lost < _TRIALS * self._since
+        if pays:
+            return plain if trial else best
+        return best if trial else plain._replace(plain=min(_STRETCH, int(left.min())))
 
     def made(self, committed: Committed) -> None:
         """Learn what rounds cost and how drafts fare."""
@@ -196,7 +207,9 @@ class AutoWindows:
         drafts = lengths - 1
         spent = {name: part / max(plain, 1) for name, part in committed.seconds.items()}
         self._costs.observe(len(drafts), int(drafts.sum()), int(drafts.max()), sweeps, spent)
-        self._stretch = self._stretch + plain if plain else 0
+        if self._speculating == bool(plain):
+            self._speculating, self._since = not plain, 0.0
+        self._since += sum(committed.seconds.values())
         if not plain:
             assert committed.deltas is not None
             assert self._known is not None

@@ -37,6 +37,8 @@ Ways = Iterable[int | None]
 
 #: Seconds that the teacher's curve, and all the others together, may take to measure.
 _TEACHER_BUDGET, _OTHER_BUDGET = 1.0, 1.0
+#: Times that each number of rows is measured again, if there is time.
+_PASSES = 10
 
 
 def fingerprint(run: Run) -> str | None:
@@ -238,23 +240,23 @@ def _curve(
 ) -> CostCurve:
     """Time ``work(n)()`` for those of ``rows`` that the budget, in seconds, allows.
 
-    The first two are always measured. The shortest of some calls: what others do on the machine
-    only adds to it.
+    The first two are always measured. The shortest of some calls, in turn with the others': what
+    else the machine does only adds to it, and comes and goes.
     """
     began = time.perf_counter()
+    calls: dict[int, Callable[[], Any]] = {}
     seconds: dict[int, float] = {}
     for count in rows:
-        left = budget - (time.perf_counter() - began)
-        if len(seconds) > 1 and 2 * seconds[rows[0]] * max(count / rows[0], 1.0) > left:
+        left = budget / 2 - (time.perf_counter() - began)
+        if len(seconds) > 1 and 3 * seconds[rows[0]] * max(count / rows[0], 1.0) > left:
             continue
-        call = work(count)
-        best = spent = _time(call, device)
-        for _ in range(7):
-            if spent + best > 0.25 * left:
-                break
-            again = _time(call, device)
-            best, spent = min(best, again), spent + again
-        seconds[count] = best
+        calls[count] = work(count)
+        calls[count]()  # the first call of a size may take far longer
+        seconds[count] = _time(calls[count], device)
+    for _ in range(_PASSES):
+        for count, call in calls.items():
+            if time.perf_counter() - began + seconds[count] < budget:
+                seconds[count] = min(seconds[count], _time(call, device))
     knots = sorted(seconds)
     return CostCurve(knots, [seconds[count] for count in knots])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from free.window.acceptance import DISTANCES, PARTS, AcceptanceRecord, places
+from free.window.acceptance import DISTANCES, PARTS, AcceptanceRecord, acceptance, places
 from free.window.rule import Choice, Committed, FixedWindow, Integers, Run, Windows
 
 __all__ = ["RecordingWindow"]
@@ -49,7 +49,7 @@ class RecordingWindow:
         seen = ~np.isnan(committed.deltas)
         bucket = np.searchsorted(DISTANCES, distance[seen], side="right") - 1
         at = (kind[seen], bucket, part[seen])
-        np.add.at(self._sums, at, np.log(np.maximum(committed.deltas[seen], 1e-8)))
+        np.add.at(self._sums, at, 1.0 - acceptance(committed.deltas[seen]))
         np.add.at(self._counts, at, 1.0)
 
     def record(self) -> AcceptanceRecord:
