@@ -129,6 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--batches", default="1,4,16,64")
+    parser.add_argument("--scenes", default="batches,useless,paced", help="which of these")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=12, help="at batch 1; fewer at larger ones")
     parser.add_argument("--json")
@@ -150,13 +151,15 @@ def main() -> None:
             settings = {k: v for k, v in vars(options).items() if k != "json"}
             write_json(options.json, {"machine": machine(), "settings": settings, "rows": rows})
 
-    for batch in batches:
+    scenes = options.scenes.split(",")
+    for batch in batches if "batches" in scenes else ():
         widths = {1: [4, 8, 16], 4: [2, 4, 8], 16: [2, 4]}.get(batch, [2])
         add("ONNX Runtime", *on_engine, batch=batch, widths=widths)
-    useless = Useless(trained.network, teacher, {"acceptance": trained.acceptance})
-    add("torch, useless drafter", teacher, useless, widths=[2, 8])
+    if "useless" in scenes:
+        useless = Useless(trained.network, teacher, {"acceptance": trained.acceptance})
+        add("torch, useless drafter", teacher, useless, widths=[2, 8])
     engine, drafter = on_engine
-    for early, name in ((False, "slower"), (True, "faster")):
+    for early, name in () if "paced" not in scenes else ((False, "slower"), (True, "faster")):
         add(f"ONNX Runtime, {name} midway", Paced(engine, 0.005, early), drafter, widths=[4, 16])
 
 

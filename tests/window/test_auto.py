@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from free import (
     AutoWindow,
@@ -20,6 +21,7 @@ from free import (
     Schedule,
     SequentialSampler,
     SpeculativeSampler,
+    TeacherOutput,
 )
 from free.engines.networks import EngineTeacher
 from free.prediction import Prediction
@@ -74,6 +76,23 @@ def test_rows_that_cost_nothing_are_taken_and_dear_ones_are_not() -> None:
     report = narrow.sample([0, 1], 3).report
     assert report.rounds_by_sample == [len(SCHEDULE)] * 2
     assert (report.proposed, report.drafter_calls) == (0, 0)
+
+
+@pytest.mark.parametrize(("rows", "widest"), [(9, 4), (2, 1), (1, 1)])
+def test_a_teacher_may_take_few_rows(rows: int, widest: int) -> None:
+    class Narrow(MixtureTeacher):
+        largest_batch = rows
+        seen = 0
+
+        def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
+            self.seen = max(self.seen, len(x))
+            return super().__call__(x, t, y)
+
+    teacher, rule = Narrow(4), unmoved(0.0)
+    SpeculativeSampler(teacher, DRAFTER, SCHEDULE, rule, sweeps=1).sample([0, 1])
+    assert rule.basis is not None
+    assert rule.basis.largest == widest
+    assert teacher.seen <= max(rows, 2)  # the samples themselves cannot be fewer
 
 
 def test_recycling_and_no_drafts_is_the_plain_sampler() -> None:

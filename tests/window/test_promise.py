@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from free.window.acceptance import AcceptanceRecord
+from free.window.acceptance import RECYCLED, AcceptanceRecord
 from free.window.auto import AutoWindows, Basis
 from free.window.curve import CostCurve
 from tests.window.play import STEPS, Delta, Machine, automatic, fixed, measured_delta, play, record
@@ -110,3 +111,21 @@ def test_a_plain_sampler_that_is_faster_than_was_measured(samples: int) -> None:
     plain = play(fixed(1), machine, delta, samples).seconds
     assert runs[0] < 1.15 * plain
     assert max(runs[1:]) < 1.03 * plain
+
+
+@pytest.mark.parametrize("samples", [1, 4, 16])
+@pytest.mark.parametrize("fixed_share", [0.6, 0.9, 1.0])
+@pytest.mark.parametrize("bad", [1.0, 50.0])
+def test_rows_that_pay_in_the_next_window_only(
+    fixed_share: float, samples: int, bad: float
+) -> None:
+    """Where drafts fail that the teacher has not seen, and those stand that it has."""
+
+    def delta(kind: NDArray[np.int64], distance: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.where(kind == RECYCLED, 0.1, bad) * distance**0.7
+
+    machine = Machine(fixed_share)
+    times = {w: _seconds(lambda w=w: fixed(w), machine, delta, samples, 0.1) for w in WIDTHS}
+    auto = _seconds(lambda: automatic(machine, samples=samples), machine, delta, samples, 0.1)
+    assert auto < 1.03 * times[1]
+    assert auto < 1.1 * min(times.values())

@@ -42,6 +42,11 @@ class EngineTeacher:
         self.null_label = config.num_classes
         self.device = next(iter(sessions.values())).device
 
+    @property
+    def largest_batch(self) -> int:
+        """Rows of a call, at most."""
+        return min(session.contract.axes["rows"].maximum for session in self.sessions.values())
+
     def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
         """As :class:`free.DiT`."""
         return self._run("teacher", {"x": x, "t": t, "y": y})

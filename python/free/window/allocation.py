@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Allocation", "allocate"]
+__all__ = ["Allocation", "Cost", "allocate"]
 
 Cost = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
 

@@ -9,9 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from free.window.acceptance import AcceptanceEstimate, AcceptanceRecord, reached, read_records
-from free.window.allocation import allocate
+from free.window.acceptance import (
+    AcceptanceEstimate,
+    AcceptanceRecord,
+    Floats,
+    reached,
+    read_records,
+)
+from free.window.allocation import Cost, allocate
 from free.window.costs import RoundCosts
+from free.window.foresight import later_worth
 from free.window.measure import fingerprint, measured_costs
 from free.window.rule import Choice, Committed, Integers, Run, Windows
 
@@ -19,7 +26,7 @@ __all__ = ["AutoWindow", "AutoWindows", "Basis"]
 
 #: A speculative round must be expected to be worth that much more than the plain sampler's.
 _MARGIN = 1.05
-#: Transitions that the plain sampler makes before anything is chosen again.
+#: Transitions, at most, that the plain sampler makes before anything is chosen again.
 _STRETCH = 8
 #: Share of the time that may be lost by trying, of a plain and the best speculative round, the one
 #: that seems slower: prices and drafters change, and what was measured may be wrong.
@@ -117,11 +124,14 @@ class AutoWindow:
         """Measure what rounds cost, if that is not known yet, and take up the record."""
         largest = min(self.largest, len(run.table.sigma))
         largest = min(largest, getattr(run.drafter, "window", largest))
+        samples, rows = len(run.labels), getattr(run.model, "largest_batch", None)
+        if rows is not None:
+            largest = max(min(largest, rows // samples), 1)
         ways = self._ways(run)
         costs = self._measured_costs(run, ways, largest) if self.costs is None else self.costs
         costs.require(ways)
         self.basis = Basis(largest, costs, ways, run.verifier)
-        return AutoWindows(len(run.table.sigma), len(run.labels), self.basis)
+        return AutoWindows(len(run.table.sigma), samples, self.basis)
 
     def _measured_costs(
         self, run: Run, ways: Mapping[int | None, AcceptanceRecord], largest: int
@@ -164,13 +174,16 @@ class AutoWindows:
         self._largest, self._costs, self._ways, self._verifier = basis
         self._estimate = AcceptanceEstimate(samples, steps)
         self._rounds = 0  # speculative ones
+        self._plain = 0  # transitions in a row
         self._speculating, self._since = False, 0.0  # seconds of rounds of one kind in a row
         self._known: Integers | None = None
+        self._recycles = False  # until a window has been told of discarded rows
         self._choice = Choice(np.zeros(0, dtype=np.int64), None)
 
     def choose(self, k: Integers, known: Integers | None) -> Choice:
         """The choice that promises most transitions a second; see :class:`Windows`."""
         self._known = known
+        self._recycles = self._recycles or (known is not None and bool((known > 1).any()))
         self._choice = self._decide(k, known)
         return self._choice
 
@@ -182,13 +195,14 @@ class AutoWindows:
         widest = min(self._largest, _FIRST << min(self._rounds, 16), int(left.max()))
         best, advance, seconds = plain, 0.0, math.inf
         for sweeps, record in self._ways.items() if widest > 1 else ():
-            delta = self._estimate.expect(record, k, known, widest - 1)
             cost = partial(self._costs.round, len(k), sweeps=sweeps)
-            drafts, promised, taken = allocate(reached(delta, self._verifier), cost)
+            drafts, promised, taken = allocate(self._worth(record, k, known, widest, cost), cost)
             if drafts.any() and promised * seconds > advance * taken:
                 best, advance, seconds = Choice(1 + drafts, sweeps), promised, taken
+        # Each stretch is as long as all before: what plain transitions take is soon known.
+        stretch = plain._replace(plain=max(min(_STRETCH, self._plain, int(left.min())), 1))
         if best is plain:
-            return plain._replace(plain=min(_STRETCH, int(left.min())))
+            return stretch
         single = self._costs.plain_round(len(k))
         pays = advance * single > _MARGIN * seconds * len(k)
         if pays:
@@ -199,7 +213,25 @@ class AutoWindows:
         trial = pays == self._speculating and lost < _TRIALS * self._since
         if pays:
             return plain if trial else best
-        return best if trial else plain._replace(plain=min(_STRETCH, int(left.min())))
+        return best if trial else stretch
+
+    def _worth(
+        self, record: AcceptanceRecord, k: Integers, known: Integers, widest: int, cost: Cost
+    ) -> Floats:
+        """What each draft [B, P] brings, in transitions, now and in the next window."""
+
+        def reach(known: Integers) -> Floats:
+            expected = self._estimate.expect(record, k, known, widest - 1)
+            return reached(expected, self._verifier)
+
+        now, one = reach(known), np.ones_like(k)
+        if not self._recycles or widest < 3:
+            return now
+        few, many = cost(np.array([1, widest - 1]) * len(k), np.array([1, widest - 1]))
+        row = (many - few) / ((widest - 2) * len(k))
+        price = row * len(k) / self._costs.plain_round(len(k))
+        later = later_worth(now, reach(one * widest), reach(one), float(price))
+        return np.minimum.accumulate(now + later, axis=1)
 
     def made(self, committed: Committed) -> None:
         """Learn what rounds cost and how drafts fare."""
@@ -210,6 +242,7 @@ class AutoWindows:
         if self._speculating == bool(plain):
             self._speculating, self._since = not plain, 0.0
         self._since += sum(committed.seconds.values())
+        self._plain = self._plain + plain if plain else 0
         if not plain:
             assert committed.deltas is not None
             assert self._known is not None

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 __all__ = ["CostCurve"]
 
 #: How much of an observation's surprise changes the curve around it, and all of the curve.
-_NEAR, _EVERYWHERE = 0.4, 0.1
+_NEAR, _EVERYWHERE = 0.5, 0.2
 #: Share of a correction that reaches half or twice the rows.
 _REACH = 0.6
 #: What a single observation may claim, in logarithm: others use the machine, too.
