@@ -9,7 +9,6 @@ from torch import nn
 
 from free import DiT, DiTConfig, DrafterNet, Schedule, TeacherOutput
 from free.prediction import eps_from_image
-from free.training.data import ImageSet, load_mnist
 from free.training.losses import ForwardProcess, drafter_loss, smoothness, teacher_loss
 from free.training.randomness import RowRandom
 from free.training.recipe import Recipe
@@ -137,16 +136,3 @@ def test_training_improves_a_drafter() -> None:
     # A teacher of random weights is rough: its feature can be learned, its noise a little.
     assert held_out("noise") < 0.9 * before[0]
     assert held_out("feature") < 0.6 * before[1]
-
-
-def test_mnist() -> None:
-    data = load_mnist()
-    assert data.images.shape == (5000, 1, 28, 28)
-    assert (data.images.min(), data.images.max()) == (-1.0, 1.0)
-    assert data.labels.bincount().tolist() == [500] * 10
-
-
-def test_batches_keep_images_and_labels_together() -> None:
-    data = ImageSet(torch.arange(9.0).view(9, 1, 1, 1), torch.arange(9), 9)
-    images, labels = data.batch(RowRandom(0, 0, range(50)))
-    assert (images.flatten() == labels).all()

@@ -81,7 +81,7 @@ def train_drafter(
         }
 
         def loss(model: torch.nn.Module, random: RowRandom) -> dict[str, torch.Tensor]:
-            x0, labels = data.batch(random)
+            x0, labels = data.batch(seed, random.step, random.rows, batch_size)
             assert isinstance(model, DrafterNet)
             return drafter_loss(model, teacher, process, x0, labels, random, recipe)
 

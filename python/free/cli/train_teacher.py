@@ -76,7 +76,7 @@ def train_teacher(
         )
 
         def loss(model: torch.nn.Module, random: RowRandom) -> dict[str, torch.Tensor]:
-            x0, labels = data.batch(random)
+            x0, labels = data.batch(seed, random.step, random.rows, batch_size)
             return teacher_loss(
                 model, process, x0, labels, teacher.null_label, random, min_snr=min_snr
             )

@@ -70,7 +70,7 @@ def train_variance(
         )
 
         def loss(model: torch.nn.Module, random: RowRandom) -> dict[str, torch.Tensor]:
-            x0, labels = data.batch(random)
+            x0, labels = data.batch(seed, random.step, random.rows, batch_size)
             return sigma_loss(model, teacher, schedule, x0, labels, random)
 
         extra = {"sampling_steps": sampling_steps, "width": width, "model": model}

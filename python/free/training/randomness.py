@@ -25,6 +25,8 @@ class Stream(IntEnum):
 
     LOSS = 1
     DATA = 2
+    ORDER = 3
+    SUBSET = 4
 
 
 class RowRandom:
@@ -40,6 +42,11 @@ class RowRandom:
         Places in the batch of the whole step, ``0 .. 2**32 - 1``.
     device : torch.device or str, optional
     stream : Stream
+
+    Attributes
+    ----------
+    step : int
+    rows : range
     """
 
     def __init__(
@@ -50,7 +57,8 @@ class RowRandom:
         device: torch.device | str | None = None,
         stream: Stream = Stream.LOSS,
     ) -> None:
-        self._step = step
+        self.step = step
+        self.rows = rows
         self._rows = torch.tensor(rows, dtype=torch.int64, device=device)
         self._seeds = random.as_seeds(seed, device).repeat(len(rows))
         self._next = int(stream) * _DRAWS
@@ -61,11 +69,11 @@ class RowRandom:
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Standard normals [R, *shape], float32."""
-        return random.normal(self._seeds, self._step, self._rows, self._purpose(), shape)
+        return random.normal(self._seeds, self.step, self._rows, self._purpose(), shape)
 
     def uniform(self) -> Tensor:
         """Uniforms [R] in [0, 1), float32, multiples of ``2**-24``."""
-        return random.uniform(self._seeds, self._step, self._rows, self._purpose(), ())
+        return random.uniform(self._seeds, self.step, self._rows, self._purpose(), ())
 
     def integers(self, end: int) -> Tensor:
         """Integers [R] in ``0 .. end - 1``, int64; ``end`` at most ``2**24``.
