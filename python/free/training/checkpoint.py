@@ -1,0 +1,128 @@
+"""Checkpoints of a run: written so that one is always whole, read without running anything."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from free.files import write_atomic
+
+__all__ = ["FILE", "misfit", "read_checkpoint", "sweep_leftovers", "write_checkpoint"]
+
+#: Name of the checkpoint in the folder of a run.
+FILE = "state.pt"
+
+_PARTS = {"settings", "step", "weights", "journal"}
+
+
+def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
+    """Write ``state`` to the folder's checkpoint.
+
+    Parameters
+    ----------
+    folder : Path
+    state : dict
+        Tensors and plain values under the names that :func:`read_checkpoint` asks for.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, as on a full disk; the one before is still there.
+    """
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())  # the name must not be on the disk before the content
+
+    try:
+        write_atomic(folder / FILE, write)
+    except (OSError, RuntimeError) as error:  # torch's writer has its own words for a full disk
+        cause = error if isinstance(error, OSError) else (error.__context__ or error)
+        kept = "the one before it is whole" if (folder / FILE).exists() else "there is none before"
+        raise OSError(
+            f"the checkpoint of step {state['step']} could not be written to {folder / FILE} "
+            f"({kept}): {cause}"
+        ) from error
+
+
+def read_checkpoint(
+    folder: Path, settings: Mapping[str, Any], model: nn.Module
+) -> dict[str, Any] | None:
+    """The folder's checkpoint, if it has one.
+
+    Parameters
+    ----------
+    folder : Path
+    settings : mapping
+        Those of this run; the checkpoint must have been written under the same.
+    model : nn.Module
+        Whose weights it must hold.
+
+    Returns
+    -------
+    dict or None
+        What :func:`write_checkpoint` was given, its tensors on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, or of another run: says in what.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or set(state) != _PARTS:
+            raise ValueError("it does not have the parts of a checkpoint of this version")
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"folder must hold a checkpoint that loads, got {path}: {reason}") from (
+            error
+        )
+    differences = misfit(settings, state["settings"]) or _other_weights(
+        model, state["weights"]["model"]
+    )
+    if differences:
+        raise ValueError(
+            "folder must be empty or hold a run of the same settings, "
+            f"got {path} with {differences}"
+        )
+    return state
+
+
+def misfit(settings: Mapping[str, Any], stored: Mapping[str, Any]) -> str:
+    """How stored settings differ, such as ``"seed 1 (now 0)"``; "" if they do not."""
+    names = [name for name in {**settings, **stored} if name not in settings
+             or name not in stored or settings[name] != stored[name]]  # fmt: skip
+    return ", ".join(
+        f"{name} {stored.get(name, 'unset')!r} (now {settings.get(name, 'unset')!r})"
+        for name in names
+    )
+
+
+def _other_weights(model: nn.Module, stored: Mapping[str, Any]) -> str:
+    """How stored weights are those of another model, by one example; "" if they are not."""
+    own = {name: list(value.shape) for name, value in model.state_dict().items()}
+    other = {name: list(value.shape) for name, value in stored.items()}
+    for name in {**own, **other}:
+        if own.get(name) != other.get(name):
+            return (
+                f"the weights of another model: {name} {other.get(name, 'missing')} "
+                f"(now {own.get(name, 'none')})"
+            )
+    return ""
+
+
+def sweep_leftovers(folder: Path) -> None:
+    """Remove what a process that was killed while writing has left beside the checkpoint."""
+    for leftover in folder.glob(f".{Path(FILE).stem}-*{Path(FILE).suffix}"):
+        leftover.unlink(missing_ok=True)

@@ -1,0 +1,109 @@
+"""How long, how fast and on what a network is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+__all__ = ["TrainConfig"]
+
+#: Fields that change how a run is carried out and watched, but not what it computes.
+_FREE_TO_CHANGE = (
+    "micro_batch",
+    "gradient_checkpointing",
+    "save_every",
+    "log_every",
+    "evaluate_every",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long and how fast to train.
+
+    Parameters
+    ----------
+    steps : int
+        Number of batches.
+    batch_size : int
+        Rows of a batch, of all ranks together.
+    learning_rate : float
+    warmup : int
+        Batches over which the rate rises linearly.
+    decay : {"constant", "cosine"}
+        What the rate does after the warm-up; ``"cosine"`` ends at a hundredth.
+    ema_decay : float
+        Decay of the averaged weights, which are the result.
+    precision : {"fp32", "tf32", "bf16"}
+        Of the matrix products: as they are, float32 in TensorFloat-32 (a GPU's), or autocast to
+        bfloat16. Weights, gradients and their average are float32 always.
+    seed : int
+    micro_batch : int, optional
+        Rows of a forward and backward pass; the gradients of several add up to a rank's share of
+        the batch. All of the share by default.
+    gradient_checkpointing : bool
+        Compute the blocks' activations again in the backward pass instead of keeping them.
+    save_every : int
+        Batches between checkpoints.
+    log_every : int
+        Batches that a line of the log is the mean of.
+    evaluate_every : int, optional
+        Batches between evaluations, where :func:`free.training.trainer.train` is given one.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
+    """
+
+    steps: int
+    batch_size: int = 128
+    learning_rate: float = 1e-4
+    warmup: int = 0
+    decay: str = "constant"
+    ema_decay: float = 0.9999
+    precision: str = "fp32"
+    seed: int = 0
+    micro_batch: int | None = None
+    gradient_checkpointing: bool = False
+    save_every: int = 500
+    log_every: int = 100
+    evaluate_every: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "micro_batch", "save_every", "log_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.evaluate_every is not None and self.evaluate_every < 1:
+            raise ValueError(f"evaluate_every must be at least 1, got {self.evaluate_every}")
+        if self.warmup < 0:
+            raise ValueError(f"warmup must be at least 0, got {self.warmup}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
+        if self.decay not in ("constant", "cosine"):
+            raise ValueError(f"decay must be 'constant' or 'cosine', got {self.decay!r}")
+        if self.precision not in ("fp32", "tf32", "bf16"):
+            raise ValueError(f"precision must be 'fp32', 'tf32' or 'bf16', got {self.precision!r}")
+
+    def rate(self, step: int) -> float:
+        """Learning rate of batch ``step``."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        if self.decay == "constant":
+            return self.learning_rate
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * done)))
+
+    def decisive(self) -> dict[str, Any]:
+        """The fields that the weights at a step depend on; a run continues only with the same.
+
+        With a constant rate that is not the number of steps: a run may be made longer.
+        """
+        fields = dataclasses.asdict(self)
+        for name in (*_FREE_TO_CHANGE, *(["steps"] if self.decay == "constant" else [])):
+            del fields[name]
+        return fields

@@ -1,0 +1,169 @@
+"""What is written down while a run lasts, and shown."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+
+from free.bench.memory import peak
+from free.training.config import TrainConfig
+from free.training.curves import draw_losses
+from free.training.evaluations import Evaluate, Evaluations, best_of, scalars
+from free.training.log import LossWindow, RunLog, read_log
+from free.training.parallel import Ranks
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """Losses, speed and evaluations of a run; the first rank writes and shows, all take part.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    config : TrainConfig
+    ranks : Ranks
+    images : int
+        Of an epoch.
+    step : int
+        Where the run is.
+    stored : dict, optional
+        What :meth:`state` returned, of the run that is continued.
+    tensorboard, progress : bool
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: TrainConfig,
+        ranks: Ranks,
+        images: int,
+        step: int,
+        stored: dict[str, Any] | None = None,
+        *,
+        tensorboard: bool = False,
+        progress: bool = False,
+    ) -> None:
+        self._folder, self._config, self._ranks = folder, config, ranks
+        self._epochs_a_step = config.batch_size / images
+        self._losses = LossWindow(ranks, stored["losses"] if stored else None)
+        self._evaluations = Evaluations(folder, stored["evaluations"] if stored else [])
+        self._begun = time.monotonic() - (stored["seconds"] if stored else 0.0)
+        self._line = (step, self.seconds)
+        self._closing = ExitStack()
+        self._log = None
+        if ranks.first:
+            self._log = self._closing.enter_context(RunLog(folder, step, tensorboard))
+        self._bar = self._closing.enter_context(
+            tqdm(
+                total=config.steps,
+                initial=step,
+                unit="batch",
+                disable=not (progress and ranks.first),
+                mininterval=0.2 if sys.stderr.isatty() else 30.0,  # a file is not to be filled
+                dynamic_ncols=True,
+            )
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Of training, evaluations left out."""
+        return time.monotonic() - self._begun
+
+    def step(self, parts: list[dict[str, Tensor]]) -> None:
+        """A step was made, with these losses of its passes."""
+        self._losses.add(parts)
+        self._bar.update()
+
+    def line(self, step: int) -> None:
+        """Write a line of the log."""
+        means, seconds = self._losses.take(step), self.seconds
+        images = self._config.batch_size * (step - self._line[0])
+        speed = images / max(seconds - self._line[1], 1e-9)
+        self._line = (step, seconds)
+        if self._log is None:
+            return
+        columns = {
+            "epoch": step * self._epochs_a_step,
+            "seconds": seconds,
+            "images_per_second": speed,
+            "learning_rate": self._config.rate(step - 1),
+        }
+        self._log.write(step, {**columns, **means})
+        shown = [f"{name} {value:.4g}" for name, value in means.items()]
+        memory = peak(self._ranks.device)
+        shown += [f"{speed:,.0f} images/s", *([f"{memory / 2**20:,.0f} MiB"] if memory else [])]
+        self._bar.set_postfix_str(", ".join(shown))
+
+    def evaluation(
+        self, step: int, evaluate: Evaluate, network: Any, settings: dict[str, Any]
+    ) -> None:
+        """Evaluate a network, and keep it if it is the best; all ranks must ask.
+
+        Parameters
+        ----------
+        step : int
+        evaluate : callable
+        network : nn.Module
+            With ``save_pretrained(folder, training=)``.
+        settings : dict
+            Of the training, to be kept with the network.
+        """
+        self._losses.gather(step)  # a network of NaN is not worth it
+        before = time.monotonic()
+        epoch = round(step * self._epochs_a_step, 4)
+        found = {"step": step, "epoch": epoch, **evaluate(network, self._ranks)}
+        spent = time.monotonic() - before
+        self._begun += spent
+        found["seconds"] = spent
+        if self._log is None:
+            self._evaluations.found.append(found)
+            return
+        training = {**settings, "evaluation": found}
+        self._evaluations.add(found, partial(network.save_pretrained, training=training))
+        self._log.write(step, scalars(found), "evaluation")
+        draw_losses(self._folder)
+        self._bar.write(
+            f"step {step}: parallel efficiency {found['parallel_efficiency']:.2f}, {spent:.0f} s",
+            file=sys.stderr,
+        )
+
+    def state(self, step: int) -> dict[str, Any]:
+        """For a checkpoint; all ranks must ask."""
+        return {
+            "losses": self._losses.state(step),
+            "evaluations": self._evaluations.found,
+            "seconds": self.seconds,
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Seconds, the log's last line and the best evaluation, on the first rank."""
+        lines = read_log(self._folder) if self._log is not None else []
+        best = best_of(self._evaluations.found)
+        return {
+            **(lines[-1] if lines else {}),
+            "seconds": round(self.seconds, 1),
+            **({} if best is None else {"best": scalars(best)}),
+        }
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._closing.close()
+        if self._log is not None and error is None:
+            draw_losses(self._folder)

@@ -1,0 +1,158 @@
+"""What a run says while it lasts: means of its losses, as a table and for TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from free.files import write_atomic
+from free.training.parallel import Ranks
+
+__all__ = ["TABLE", "LossWindow", "RunLog", "read_log"]
+
+#: Name of the table in the folder of a run.
+TABLE = "log.csv"
+
+
+class LossWindow:
+    """The losses of the steps since the last line of the log.
+
+    They stay on the device until they are asked for: a number that is looked at in every step
+    would make the processor wait for the GPU in every step.
+
+    Parameters
+    ----------
+    ranks : Ranks
+        Whose shares of the losses add up.
+    stored : dict, optional
+        What :meth:`state` returned, of the run that is continued.
+    """
+
+    def __init__(self, ranks: Ranks, stored: dict[str, Any] | None = None) -> None:
+        self._ranks = ranks
+        self._names: list[str] = list(stored["names"]) if stored else []
+        self._known: Tensor = stored["values"] if stored else torch.zeros(0, 0)
+        self._pending: list[Tensor] = []
+
+    def add(self, passes: list[dict[str, Tensor]]) -> None:
+        """Note a step's losses, each pass's a mean of equally many rows."""
+        self._names = list(passes[0])
+        values = [one[name] for one in passes for name in self._names]
+        flat = torch.stack([value.detach().float().to(self._ranks.device) for value in values])
+        share = len(passes) * self._ranks.world
+        self._pending.append(flat.view(len(passes), -1).sum(0) / share)
+
+    def gather(self, step: int) -> None:
+        """Take what is pending from the device and from the other ranks.
+
+        Parameters
+        ----------
+        step : int
+            Steps made, for the error.
+
+        Raises
+        ------
+        FloatingPointError
+            If a loss is not finite; names the first such step.
+        """
+        if not self._pending:
+            return
+        values = self._ranks.sum(torch.stack(self._pending)).cpu()
+        first = step - len(self._pending)
+        losses = values[:, self._names.index("loss")].tolist()
+        for offset, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"the loss is {loss} at batch {first + offset}")
+        self._known = torch.cat([self._known, values]) if self._known.numel() else values
+        self._pending = []
+
+    def take(self, step: int) -> dict[str, float]:
+        """The means; what comes next is of the next line."""
+        self.gather(step)
+        means = self._known.double().mean(0).tolist()
+        self._known = torch.zeros(0, 0)
+        return dict(zip(self._names, means, strict=True))
+
+    def state(self, step: int) -> dict[str, Any]:
+        """For a checkpoint, the same on all ranks."""
+        self.gather(step)
+        return {"names": self._names, "values": self._known}
+
+
+class RunLog:
+    """``log.csv`` and, where wanted, TensorBoard's events, in the folder of a run.
+
+    Parameters
+    ----------
+    folder : Path
+    step : int
+        Where the run is: lines of later steps, of a run that was killed, are forgotten.
+    tensorboard : bool
+
+    Raises
+    ------
+    ImportError
+        If TensorBoard is wanted and not installed; names the extra.
+    """
+
+    def __init__(self, folder: Path, step: int, tensorboard: bool) -> None:
+        self._path = folder / TABLE
+        self._writer = _summary_writer(folder / "tensorboard", step) if tensorboard else None
+        if self._path.is_file():
+            lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+            whole = [line for line in lines[1:] if line.endswith("\n")]
+            kept = lines[:1] + [line for line in whole if int(line.split(",", 1)[0]) <= step]
+            write_atomic(
+                self._path, lambda path: path.write_text("".join(kept) * bool(step), "utf-8")
+            )
+
+    def write(self, step: int, values: dict[str, float], group: str = "train") -> None:
+        """Add a line for ``step``; of another group than ``train`` to TensorBoard alone."""
+        if group == "train":
+            row = {"step": step, **{name: f"{value:.8g}" for name, value in values.items()}}
+            with self._path.open("a", encoding="utf-8", newline="") as file:
+                table = csv.DictWriter(file, list(row), lineterminator="\n")
+                if not file.tell():
+                    table.writeheader()
+                table.writerow(row)
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(f"{group}/{name}", value, step)
+            self._writer.flush()
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _summary_writer(folder: Path, step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError(
+            "TensorBoard's events need tensorboard: pip install 'free-dit[train]'; "
+            "or --no-tensorboard"
+        ) from error
+    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+
+
+def read_log(folder: Path) -> list[dict[str, float]]:
+    """The lines of a run's ``log.csv``; none where there is no such file."""
+    if not (folder / TABLE).is_file():
+        return []
+    with (folder / TABLE).open(encoding="utf-8", newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]

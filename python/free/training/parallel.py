@@ -1,0 +1,149 @@
+"""Ranks: the processes that share the batches of a run, and what they tell each other."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+__all__ = ["Ranks", "ranks_of_environment"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranks:
+    """One process among those of a run: this one.
+
+    Attributes
+    ----------
+    rank, world : int
+        Its number, and how many there are.
+    device : torch.device
+        Of its networks.
+    """
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = dataclasses.field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes files and speaks."""
+        return self.rank == 0
+
+    def rows(self, batch_size: int, micro_batch: int | None = None) -> list[range]:
+        """Places of this rank in a batch, a range for each pass.
+
+        Parameters
+        ----------
+        batch_size : int
+            Of all ranks.
+        micro_batch : int, optional
+            Rows of a pass; by default all of this rank's.
+
+        Raises
+        ------
+        ValueError
+            If the ranks do not divide the batch, or the micro-batches a rank's share.
+        """
+        share, rest = divmod(batch_size, self.world)
+        if rest or not share:
+            raise ValueError(
+                f"batch_size must be a multiple of the number of processes, {self.world}, "
+                f"got {batch_size}"
+            )
+        size = share if micro_batch is None else micro_batch
+        if share % size:
+            of = "batch_size" if self.world == 1 else f"batch_size / {self.world} processes"
+            raise ValueError(f"micro_batch must divide {of}, {share}, got {micro_batch}")
+        start = self.rank * share
+        return [range(at, at + size) for at in range(start, start + share, size)]
+
+    def sum(self, value: Tensor) -> Tensor:
+        """``value``, in place, summed over the ranks."""
+        if self.world > 1:
+            dist.all_reduce(value)
+        return value
+
+    def equal(self, value: int) -> bool:
+        """Whether all ranks have the same integer."""
+        ends = torch.tensor([value, -value], device=self.device)
+        if self.world > 1:
+            dist.all_reduce(ends, dist.ReduceOp.MAX)
+        return ends[0].item() == -ends[1].item()
+
+    @torch.no_grad()
+    def share_weights(self, model: nn.Module) -> None:
+        """Give all ranks the weights of the first."""
+        if self.world > 1:
+            for value in (*model.parameters(), *model.buffers()):
+                dist.broadcast(value, 0)
+
+    def collect(self, values: list[Any]) -> list[Any]:
+        """The JSON values of all ranks, in the order of the ranks."""
+        if self.world == 1:
+            return values
+        text = torch.tensor(list(json.dumps(values).encode()), device=self.device)
+        sizes = torch.zeros(self.world, dtype=torch.int64, device=self.device)
+        sizes[self.rank] = len(text)
+        lengths = self.sum(sizes).tolist()
+        longest = max(lengths)
+        padded = torch.nn.functional.pad(text, (0, longest - len(text)))
+        texts = [torch.empty_like(padded) for _ in lengths]
+        dist.all_gather(texts, padded)
+        parts = [
+            json.loads(bytes(one[:length].tolist()))
+            for one, length in zip(texts, lengths, strict=True)
+        ]
+        return [value for part in parts for value in part]
+
+    def wait(self) -> None:
+        """Until all ranks are here."""
+        if self.world > 1:
+            self.sum(torch.zeros((), device=self.device)).item()
+
+
+@contextmanager
+def ranks_of_environment(device: str = "auto") -> Iterator[Ranks]:
+    """The ranks that ``torchrun`` has started, or this process alone.
+
+    Parameters
+    ----------
+    device : str
+        ``"auto"`` is a GPU where there is one. ``"cuda"`` is the one of this process's local rank.
+
+    Raises
+    ------
+    ValueError
+        If the device is not there; says why.
+    """
+    rank, world, local = (
+        int(os.environ.get(name, default))
+        for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
+    )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device("cuda", local) if device == "cuda" else torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"device must be one that this machine has, got {device}: {reason}"
+        ) from error
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if world == 1:
+        yield Ranks(device=chosen)
+        return
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Ranks(rank, world, chosen)
+    finally:
+        dist.destroy_process_group()
