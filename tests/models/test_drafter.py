@@ -117,6 +117,32 @@ def test_innovation_is_the_noise_that_was_drawn(drafter: FeatureDrafter, teacher
     torch.testing.assert_close(seen[0], z, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_depth(teacher: DiT, depth: int) -> None:
+    network = DrafterNet(CONFIG, depth)
+    network.initialize_from(teacher)
+    assert len(network.blocks) == depth
+    for own, top in zip(network.blocks, teacher.blocks[2 - depth :], strict=True):
+        for weight, source in zip(own.parameters(), top.parameters(), strict=True):
+            assert torch.equal(weight, source)
+    # Every block is run.
+    inputs = torch.randn(2, 1, 2, 8, 8), torch.tensor([7]), torch.randn(1, 16)
+    inputs = (*inputs[0], *inputs[1:], torch.randn(1, 4, 16))
+    randomized(network)
+    change, _ = network(*inputs)
+    for block in network.blocks:
+        block.mlp.fc2.weight.data.zero_()
+        other, _ = network(*inputs)
+        assert (other - change).abs().max() > 1e-3
+        change = other
+
+
+@pytest.mark.parametrize("depth", [0, 3, True, 1.0])
+def test_depths_that_are_refused(depth: int) -> None:
+    with pytest.raises(ValueError, match=rf"depth must be an integer in 1\.\.2, .* got {depth}"):
+        DrafterNet(CONFIG, depth)
+
+
 def test_misuse_is_refused(drafter: FeatureDrafter, teacher: DiT) -> None:
     other = DrafterNet(dataclasses.replace(CONFIG, hidden_size=32))
     with pytest.raises(ValueError, match="network must be made for the teacher's config"):

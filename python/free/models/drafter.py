@@ -1,4 +1,4 @@
-"""The drafter's network: about one DiT block, autoregressing the teacher's top-block feature.
+"""The drafter's network: a DiT block or a few, autoregressing the teacher's top-block feature.
 
 Supplement, section A: the input is the teacher's feature at the previous step, the current
 latent (not normalised), its timestep and the teacher's label embedding; the output is the
@@ -38,20 +38,32 @@ __all__ = ["DrafterNet"]
 class DrafterNet(nn.Module):
     """Predicts how x0 and the top-block feature change from ``x_k`` to ``x_{k+1}``.
 
-    Fuse (2E -> E), one DiT block, then a final layer for the change of x0 and a residual head
-    for the feature. At DiT-XL/2: 32.2 M trainable values.
+    Fuse (2E -> E), DiT blocks, then a final layer for the change of x0 and a residual head
+    for the feature. At DiT-XL/2, with one block: 32.2 M trainable values.
 
     Parameters
     ----------
     config : DiTConfig
         The *teacher's* configuration; the drafter shares its width, heads and patches.
+    depth : int
+        Its own number of blocks; the paper's is 1.
+
+    Raises
+    ------
+    ValueError
+        If ``depth`` is not in ``1 .. config.depth``.
     """
 
     pos_embed: Tensor
 
-    def __init__(self, config: DiTConfig) -> None:
+    def __init__(self, config: DiTConfig, depth: int = 1) -> None:
+        if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= config.depth:
+            raise ValueError(
+                f"depth must be an integer in 1..{config.depth}, its teacher's, got {depth!r}"
+            )
         super().__init__()
         self.config = config
+        self.depth = depth
         hidden = config.hidden_size
         self.x_embedder = PatchEmbedder(config.patch_size, 2 * config.channels, hidden)
         self.t_embedder = TimestepEmbedder(hidden, config.timestep_divisor)
@@ -59,7 +71,9 @@ class DrafterNet(nn.Module):
         pos_embed = sincos_position_embedding(grid, hidden)
         self.register_buffer("pos_embed", pos_embed, persistent=False)
         self.fuse = nn.Linear(2 * hidden, hidden)
-        self.block = DiTBlock(hidden, config.heads, config.mlp_ratio, config.norm_eps)
+        self.blocks = nn.ModuleList(
+            DiTBlock(hidden, config.heads, config.mlp_ratio, config.norm_eps) for _ in range(depth)
+        )
         self.feature_head = nn.Linear(hidden, hidden)
         self.final_layer = FinalLayer(hidden, config.patch_size, config.channels)
         self.apply(initialize_linear)
@@ -69,12 +83,13 @@ class DrafterNet(nn.Module):
 
     @torch.no_grad()
     def initialize_from(self, teacher: DiT) -> None:
-        """Start from the teacher's embedders, top block and final modulation."""
+        """Start from the teacher's embedders, top blocks and final modulation."""
         own, source = self.x_embedder.proj, teacher.x_embedder.proj
         own.weight[:, : self.config.channels] = source.weight
         self.x_embedder.proj.bias.data.copy_(teacher.x_embedder.proj.bias.data)  # type: ignore[union-attr]
         self.t_embedder.load_state_dict(teacher.t_embedder.state_dict())
-        self.block.load_state_dict(teacher.blocks[-1].state_dict())
+        for block, top in zip(self.blocks, teacher.blocks[-self.depth :], strict=True):
+            block.load_state_dict(top.state_dict())
         self.final_layer.adaLN_modulation.load_state_dict(
             teacher.final_layer.adaLN_modulation.state_dict()
         )
@@ -111,7 +126,9 @@ class DrafterNet(nn.Module):
         seen = torch.cat([x, innovation], dim=1).to(dtype)
         latent = self.x_embedder(seen) + self.pos_embed  # [R, T, E]
         c = self.t_embedder(t) + label_embedding.to(dtype)  # [R, E]
-        h = self.block(self.fuse(torch.cat([feature.to(dtype), latent], dim=2)), c)
+        h = self.fuse(torch.cat([feature.to(dtype), latent], dim=2))
+        for block in self.blocks:
+            h = block(h, c)
         out = self.final_layer(h, c)
         change = unpatchify(out, self.config.patch_size, self.config.channels)
         return change, feature + self.feature_head(h)

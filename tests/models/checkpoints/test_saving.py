@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from free import DiT, DrafterNet, FeatureDrafter, FrozenDrafter, load_pretrained
-from free.models.checkpoints import inspect
+from free.models.checkpoints import inspect, locate
 from tests.models.checkpoints.files import CONFIG, original_state, same_weights, save_original
 from tests.networks import randomized
 
@@ -92,6 +93,56 @@ def test_bundle(bundle: Path) -> None:
     for source in (bundle, bundle / "drafter"):
         assert same_weights(DrafterNet.from_pretrained(source), drafter.network)
         assert FeatureDrafter.from_pretrained(source, teacher).sampling == SAMPLING
+
+
+def test_the_depth_of_a_drafter(bundle: Path) -> None:
+    network = randomized(DrafterNet(CONFIG, 2), seed=1)
+    network.save_pretrained(bundle / "drafter")
+    loaded = DrafterNet.from_pretrained(bundle)
+    assert loaded.depth == 2
+    assert same_weights(loaded, network)
+    assert inspect(bundle / "drafter").depth == 2
+    assert inspect(bundle / "drafter").parameters == sum(w.numel() for w in network.parameters())
+    assert "| blocks | 2 |" in (bundle / "drafter" / "README.md").read_text()
+    path = bundle / "drafter" / "config.json"
+    for depth in (0, 4, "2"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"depth": depth}))
+        with pytest.raises(ValueError, match=r"malformed: .*depth must be an integer in 1\.\.3"):
+            load_pretrained(bundle)
+
+
+def _as_before_there_was_a_depth(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    renamed = {name.replace("blocks.0.", "block."): value for name, value in state.items()}
+    save_file(renamed, folder / "model.safetensors")
+    record = json.loads((folder / "config.json").read_text())
+    del record["depth"]
+    (folder / "config.json").write_text(json.dumps(record))
+
+
+def test_a_drafter_of_before_there_was_a_depth(bundle: Path) -> None:
+    _as_before_there_was_a_depth(bundle / "drafter")
+    assert same_weights(load_pretrained(bundle)[1].network, randomized(DrafterNet(CONFIG), seed=1))
+    state = load_file(bundle / "drafter" / "model.safetensors")
+    del state["block.mlp.fc1.bias"]
+    save_file(state, bundle / "drafter" / "model.safetensors")
+    with pytest.raises(ValueError, match="missing block.mlp.fc1.bias"):
+        load_pretrained(bundle)
+
+
+def test_the_embedded_drafter_is_what_its_file_says() -> None:
+    """Whichever names its weights have there."""
+    folder = locate("mnist") / "drafter"
+    state = load_file(folder / "model.safetensors")
+    own = {re.sub(r"^block\.", "blocks.0.", name): value.float() for name, value in state.items()}
+    loaded = DrafterNet.from_pretrained("mnist")
+    network = DrafterNet(loaded.config, loaded.depth)
+    network.load_state_dict(own)
+    generator = torch.Generator().manual_seed(0)
+    x, z = torch.randn(2, 3, 1, 28, 28, generator=generator)
+    inputs = (x, z, torch.tensor([900, 40, 3]), torch.randn(3, 256), torch.randn(3, 4, 256))
+    for one, other in zip(loaded(*inputs), network(*inputs), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_which_drafter(bundle: Path, tmp_path: Path) -> None:

@@ -24,7 +24,12 @@ _LOAD = {
 
 
 def write_card(
-    folder: Path, kind: str, form: str, config: DiTConfig, training: dict[str, Any] | None
+    folder: Path,
+    kind: str,
+    form: str,
+    config: DiTConfig,
+    depth: int,
+    training: dict[str, Any] | None,
 ) -> None:
     """Write ``folder/README.md``, unless it is there and somebody's own.
 
@@ -34,6 +39,8 @@ def write_card(
     kind : {"teacher", "drafter"}
     form : {"free", "diffusers"}
     config : DiTConfig
+    depth : int
+        The network's own number of blocks.
     training : dict or None
         The training record.
     """
@@ -52,7 +59,8 @@ def write_card(
         "input": f"{config.channels} x {config.image_size} x {config.image_size}",
         "patch": config.patch_size,
         "width": config.hidden_size,
-        "blocks" if kind == "teacher" else "blocks of its teacher": config.depth,
+        "blocks": depth,
+        **({"blocks of its teacher": config.depth} if kind == "drafter" else {}),
         "attention heads": config.heads,
         "classes": config.num_classes,
         "learned variance": "yes" if config.learn_sigma else "no",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from free.models.dit import DIT_SIZES, DiTConfig
 
 __all__ = [
     "CONSTANTS",
     "DIFFUSERS_CLASSES",
+    "OwnConfig",
     "config_from_diffusers",
     "config_from_own",
     "config_to_diffusers",
@@ -65,8 +66,28 @@ def with_constants(config: DiTConfig, constants: str | None, form: str) -> DiTCo
     return dataclasses.replace(config, timestep_divisor=127, norm_eps=norm_eps)
 
 
-def config_from_own(record: dict[str, Any], path: Path) -> tuple[str, DiTConfig, dict[str, Any]]:
-    """Kind, configuration and recommended settings in a ``config.json`` of ours.
+class OwnConfig(NamedTuple):
+    """A ``config.json`` of ours.
+
+    Attributes
+    ----------
+    kind : {"teacher", "drafter"}
+    config : DiTConfig
+        Of a drafter, its teacher's.
+    depth : int
+        The network's own number of blocks; files of before there was a choice mean 1.
+    sampling : dict
+        Settings that a drafter recommends.
+    """
+
+    kind: str
+    config: DiTConfig
+    depth: int
+    sampling: dict[str, Any]
+
+
+def config_from_own(record: dict[str, Any], path: Path) -> OwnConfig:
+    """Read a ``config.json`` of ours.
 
     Raises
     ------
@@ -76,23 +97,29 @@ def config_from_own(record: dict[str, Any], path: Path) -> tuple[str, DiTConfig,
     try:
         kind = _KINDS[record["kind"]]
         config = DiTConfig(**record["architecture"])
+        depth = config.depth if kind == "teacher" else record.get("depth", 1)
+        if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= config.depth:
+            raise ValueError(f"depth must be an integer in 1..{config.depth}, got {depth!r}")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is missing or malformed: {error!r}") from error
     sampling = record.get("sampling", {})
     if not isinstance(sampling, dict) or not sampling.keys() <= _SAMPLING:
         raise ValueError(f"sampling in {path} must have keys {sorted(_SAMPLING)}, got {sampling!r}")
-    return kind, config, sampling
+    return OwnConfig(kind, config, depth, sampling)
 
 
 def config_to_own(
     kind: str,
     config: DiTConfig,
+    depth: int,
     training: dict[str, Any] | None,
     sampling: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """``config.json`` of ours."""
+    """``config.json`` of ours; ``depth`` is the network's own."""
     names = {name: key for key, name in _KINDS.items()}
     record: dict[str, Any] = {"kind": names[kind], "architecture": dataclasses.asdict(config)}
+    if kind == "drafter":
+        record["depth"] = depth
     if training is not None:
         record["training"] = training
     if sampling is not None:

@@ -16,6 +16,7 @@ __all__ = [
     "Layout",
     "Origin",
     "diffusers_layout",
+    "drafter_layout",
     "infer_config",
     "own_layout",
 ]
@@ -64,6 +65,13 @@ _IN_BLOCK = {
 def own_layout(name: str, depth: int) -> Origin:
     """Our names, which are the original's."""
     return Origin((name,))
+
+
+def drafter_layout(tensors: Mapping[str, StoredTensor]) -> Layout:
+    """Names of a drafter of ours; the first ones had a single block, which was called ``block``."""
+    if not any(name.startswith("block.") for name in tensors):
+        return own_layout
+    return lambda name, depth: Origin((re.sub(r"^blocks\.0\.", "block.", name),))
 
 
 def diffusers_layout(name: str, depth: int) -> Origin:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,7 +36,7 @@ def read_teacher(
     """Load a DiT; see :meth:`free.DiT.from_pretrained`."""
     opened = open_source(locate(source), "teacher", heads, image_size)
     config = with_constants(opened.config, constants, opened.format)
-    return _read(DiT, dataclasses.replace(opened, config=config), dtype, device)
+    return _read(lambda: DiT(config), dataclasses.replace(opened, config=config), dtype, device)
 
 
 def read_drafter(
@@ -51,7 +51,8 @@ def read_drafter(
     See :meth:`free.DrafterNet.from_pretrained`; ``argument`` is what the caller calls the source.
     """
     opened = open_source(locate(source, argument), "drafter")
-    return _read(DrafterNet, opened, dtype, device), opened.sampling
+    network = _read(lambda: DrafterNet(opened.config, opened.depth), opened, dtype, device)
+    return network, opened.sampling
 
 
 def origins(source: Source, own: Mapping[str, Tensor]) -> dict[str, Origin]:
@@ -115,13 +116,16 @@ def _listed(problems: list[str]) -> list[str]:
 
 
 def _read(
-    kind: type[Network], source: Source, dtype: torch.dtype | None, device: torch.device | str
+    make: Callable[[], Network],
+    source: Source,
+    dtype: torch.dtype | None,
+    device: torch.device | str,
 ) -> Network:
     dtype = torch.float32 if dtype is None else dtype
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating-point torch.dtype or None, got {dtype!r}")
     with torch.device("meta"):
-        network = kind(source.config)
+        network = make()
     own = network.state_dict()
     found = origins(source, own)
     check_keys(found, own, source.tensors, source.path)

@@ -20,6 +20,7 @@ from free.models.checkpoints.configs import (
 from free.models.checkpoints.layout import (
     Layout,
     diffusers_layout,
+    drafter_layout,
     infer_config,
     own_layout,
 )
@@ -61,6 +62,8 @@ class Source:
         How it was trained, where the format has a place for that.
     sampling : dict
         Settings that a drafter recommends.
+    depth : int
+        Blocks of the network itself; ``config`` is a drafter's teacher's.
     """
 
     path: Path
@@ -71,6 +74,7 @@ class Source:
     layout: Layout = field(repr=False)
     training: dict[str, Any] | None
     sampling: dict[str, Any]
+    depth: int
 
 
 def locate(source: str | Path, argument: str = "source") -> Path:
@@ -173,15 +177,14 @@ def _open_folder(folder: Path, heads: int | None, image_size: int | None) -> Sou
         weights = _first(folder, _WEIGHTS["diffusers"])
         tensors = open_index(weights) if weights.suffix == ".json" else open_file(weights)[0]
         training = extras_from_diffusers(record).get("training")
-        return Source(
-            weights, "diffusers", "teacher", config, tensors, diffusers_layout, training, {}
-        )
-    kind, config, sampling = config_from_own(record, path)
+        kind, depth, layout = "teacher", config.depth, diffusers_layout
+        return Source(weights, "diffusers", kind, config, tensors, layout, training, {}, depth)
+    kind, config, depth, sampling = config_from_own(record, path)
     weights = _first(folder, _WEIGHTS["free"])
     tensors, _ = open_file(weights)
-    return Source(
-        weights, "free", kind, config, tensors, own_layout, record.get("training"), sampling
-    )
+    names = own_layout if kind == "teacher" else drafter_layout(tensors)
+    training = record.get("training")
+    return Source(weights, "free", kind, config, tensors, names, training, sampling, depth)
 
 
 def _first(folder: Path, names: tuple[str, ...]) -> Path:
@@ -206,7 +209,7 @@ def _open_single(path: Path, heads: int | None, image_size: int | None) -> Sourc
         config = with_constants(config, "diffusers", "none")
     training = None if arguments is None else _training_record(arguments)
     form = "diffusers" if diffusers else "original" if arguments is None else "training"
-    return Source(path, form, "teacher", config, tensors, layout, training, {})
+    return Source(path, form, "teacher", config, tensors, layout, training, {}, config.depth)
 
 
 def _training_record(arguments: dict[str, Any]) -> dict[str, Any]:

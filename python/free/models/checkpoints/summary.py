@@ -46,6 +46,8 @@ class Summary:
         The training record.
     sampling : dict
         Settings that a drafter recommends.
+    depth : int
+        Blocks of the network itself; ``config`` is a drafter's teacher's.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class Summary:
     bytes: int
     training: dict[str, Any] | None
     sampling: dict[str, Any]
+    depth: int
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,12 @@ def inspect(
         As of :meth:`free.DiT.from_pretrained`, but that copies agree is not checked.
     """
     opened = open_source(locate(source), kind, heads, image_size)
+    network: DiT | DrafterNet
     with torch.device("meta"):
-        network = (DiT if opened.kind == "teacher" else DrafterNet)(opened.config)
+        if opened.kind == "teacher":
+            network = DiT(opened.config)
+        else:
+            network = DrafterNet(opened.config, opened.depth)
     own = network.state_dict()
     check_keys(origins(opened, own), own, opened.tensors, opened.path)
     stored = opened.tensors.values()
@@ -116,6 +123,7 @@ def inspect(
         sum(torch.Size(tensor.shape).numel() * tensor.dtype.itemsize for tensor in stored),
         opened.training,
         opened.sampling,
+        opened.depth,
     )
 
 
@@ -130,9 +138,9 @@ def drafters_beside(summary: Summary) -> list[FoundDrafter]:
     found = []
     for path in sorted({path for place in places for path in place.glob("*/config.json")}):
         try:
-            kind, config, _ = config_from_own(json.loads(path.read_text(encoding="utf-8")), path)
+            own = config_from_own(json.loads(path.read_text(encoding="utf-8")), path)
         except (OSError, ValueError, TypeError):
             continue  # something else lives there
-        if kind == "drafter":
-            found.append(FoundDrafter(path.parent, summary.config.misfit(config)))
+        if own.kind == "drafter":
+            found.append(FoundDrafter(path.parent, summary.config.misfit(own.config)))
     return found

@@ -65,11 +65,11 @@ def write_network(
         config = config_to_diffusers(network.config, training)
         weights, state = "diffusion_pytorch_model.safetensors", _in_diffusers(network, state)
     else:
-        config = config_to_own(kind, network.config, training, sampling)
+        config = config_to_own(kind, network.config, len(network.blocks), training, sampling)
         weights = "model.safetensors"
     write_atomic(folder / weights, lambda path: save_file(state, path, _METADATA))
     write_json(folder / "config.json", config)
-    write_card(folder, kind, form, network.config, training)
+    write_card(folder, kind, form, network.config, len(network.blocks), training)
 
 
 def _in_diffusers(network: DiT | DrafterNet, state: dict[str, Tensor]) -> dict[str, Tensor]:
