@@ -1,17 +1,26 @@
 """What is trained: the noising, the three parts of the drafter's loss, and that they can fall."""
 
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from scipy.stats import norm
+from scipy.stats import chisquare, norm
 from torch import nn
 
 from free import DiT, DiTConfig, DrafterNet, Schedule, TeacherOutput
-from free.prediction import eps_from_image
-from free.training.losses import ForwardProcess, drafter_loss, smoothness, teacher_loss
+from free.prediction import eps_from_image, image_from_eps
+from free.schedule import Table
+from free.training.losses import (
+    ForwardProcess,
+    drafter_loss,
+    first_transitions,
+    smoothness,
+    teacher_loss,
+)
 from free.training.randomness import RowRandom
-from free.training.recipe import Recipe
+from free.training.recipe import REJECTIONS, Recipe
 from tests.networks import randomized
 
 CONFIG = DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3, learn_sigma=False)
@@ -42,77 +51,219 @@ def test_teacher_loss_is_the_error_of_the_noise_and_drops_labels() -> None:
     assert dropped == pytest.approx(0.1, abs=0.03)
 
 
-@pytest.mark.parametrize("rollout", [1, 3])
-@pytest.mark.parametrize("objective", ["mse", "delta"])
-def test_drafter_loss_is_the_sum_of_its_parts(objective: str, rollout: int) -> None:
-    teacher, drafter = randomized(DiT(CONFIG)), randomized(DrafterNet(CONFIG), 1)
-    parts = drafter_loss(
-        drafter, teacher, PROCESS, X0, LABELS, RowRandom(0, 0, ROWS),
-        Recipe(50, 0.3, 0.2, objective=objective, rollout=rollout),
-    )  # fmt: skip
+#: Every option, away from its default.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "unit stride": {"stride": "unit"},
+    "delta": {"objective": "delta"},
+    "delta squared": {"objective": "delta_squared"},
+    "rejections": {"times": "rejections"},
+    "guided": {"guidance": 1.5},
+    "rollout": {"rollout": 3},
+    "own states": {"rollout": 3, "fed": "own"},
+    "one sweep": {"rollout": 3, "fed": "sweeps"},
+    "two sweeps": {"rollout": 3, "fed": "sweeps", "sweeps": 2},
+    "all": {
+        "rollout": 3, "fed": "sweeps", "sweeps": 2, "guidance": 1.5, "times": "rejections",
+        "objective": "delta",
+    },
+}  # fmt: skip
+EVERY_OPTION = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
+
+
+def _networks() -> tuple[DiT, DrafterNet]:
+    return randomized(DiT(CONFIG)), randomized(DrafterNet(CONFIG), 1)
+
+
+@EVERY_OPTION
+def test_drafter_loss_is_the_sum_of_its_parts(options: dict[str, Any]) -> None:
+    teacher, drafter = _networks()
+    random, recipe = RowRandom(0, 0, ROWS), Recipe(50, 0.3, 0.2, **options)
+    parts = drafter_loss(drafter, teacher, PROCESS, X0, LABELS, random, recipe)
     total = parts["noise"] + 0.3 * parts["feature"] + 0.2 * parts["smooth"]
     torch.testing.assert_close(parts["loss"], total)
     assert all(value > 0 for name, value in parts.items() if name != "acceptance")
 
 
-def test_acceptance_is_the_closed_form() -> None:
+@EVERY_OPTION
+def test_losses_are_means_of_rows(options: dict[str, Any]) -> None:
+    """So neither the number of ranks nor micro-batches matter. Some rows reach the last steps,
+    where there are fewer drafts.
+    """
+    teacher, drafter = _networks()
+    recipe, step = Recipe(8, **options), 3
+
+    def loss(rows: range) -> dict[str, torch.Tensor]:
+        random, part = RowRandom(0, step, rows), slice(rows.start, rows.stop)
+        return drafter_loss(drafter, teacher, PROCESS, X0[part], LABELS[part], random, recipe)
+
+    k = first_transitions(recipe, 8, RowRandom(0, step, ROWS))
+    assert recipe.rollout == 1 or len((k + recipe.rollout).clamp(max=6).unique()) > 1
+    whole, halves = loss(ROWS), (loss(range(2)), loss(range(2, 4)))
+    for name, value in whole.items():
+        mean = (halves[0][name] + halves[1][name]) / 2
+        torch.testing.assert_close(mean, value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+@EVERY_OPTION
+def test_every_option_trains(options: dict[str, Any]) -> None:
+    teacher, drafter = randomized(DiT(CONFIG)), DrafterNet(CONFIG)
+    drafter.initialize_from(teacher)
+    optimizer = torch.optim.Adam(drafter.parameters(), 2e-3)
+    losses = []
+    for _ in range(40):
+        random, recipe = RowRandom(0, 0, ROWS), Recipe(50, **options)
+        loss = drafter_loss(drafter, teacher, PROCESS, X0, LABELS, random, recipe)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+    assert all(weight.grad is None for weight in teacher.parameters())
+
+
+class OneImage(nn.Module):
+    """A teacher that predicts one and the same image, whatever it is shown."""
+
+    null_label = 3
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__()
+        self.signal = torch.zeros(1000)
+        self.signal[torch.tensor(schedule.timesteps)] = torch.tensor(schedule.signal).float()
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> TeacherOutput:
+        eps = eps_from_image(x, torch.full_like(x, 0.3), self.signal[t])
+        return TeacherOutput(eps, torch.ones(len(x), 4, 16))
+
+    def label_embedding(self, y: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(y), 16)
+
+
+class Off(nn.Module):
+    """A drafter that is wrong by a constant in x0."""
+
+    error = 0.001
+
+    def forward(self, x, z, t, embedding, feature):
+        return torch.full_like(x, self.error), feature
+
+
+@pytest.mark.parametrize("objective", ["mse", "delta", "delta_squared"])
+@pytest.mark.parametrize("guidance", [1.0, 1.5])
+def test_objectives_in_closed_form(objective: str, guidance: float) -> None:
     """A drafter with a known error has the acceptance of Eq. 40 at its transition."""
     schedule = Schedule.ddpm(3)  # one transition is trained: k + 1 = 1
-    signal, later = schedule.signal[:2]
-    wrong = 0.001  # in x0
-
-    class OneImage(nn.Module):
-        """Predicts one and the same image, whatever it is shown."""
-
-        null_label = 3
-
-        def forward(self, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> TeacherOutput:
-            sqrt_abar = torch.where(t == schedule.timesteps[0], signal, later).float()
-            image = torch.full_like(x, 0.3)
-            return TeacherOutput(eps_from_image(x, image, sqrt_abar), torch.ones(len(x), 4, 16))
-
-        def label_embedding(self, y: torch.Tensor) -> torch.Tensor:
-            return torch.zeros(len(y), 16)
-
-    class Off(nn.Module):
-        def forward(self, x, z, t, embedding, feature):
-            return torch.full_like(x, wrong), feature
-
-    random = RowRandom(0, 0, ROWS)
-    recipe = Recipe(3, objective="delta")
-    parts = drafter_loss(Off(), OneImage(), PROCESS, X0, LABELS, random, recipe)
-    error = wrong * later / math.sqrt(1 - later**2)  # in eps
+    recipe, random = Recipe(3, objective=objective, guidance=guidance), RowRandom(0, 0, ROWS)
+    parts = drafter_loss(Off(), OneImage(schedule), PROCESS, X0, LABELS, random, recipe)
+    later = schedule.signal[1]
+    error = Off.error * later / math.sqrt(1 - later**2)  # in eps
     delta = abs(schedule.b[1]) / schedule.sigma[1] * error * math.sqrt(64)
     assert 0.1 < parts["acceptance"] < 0.99
     assert parts["acceptance"] == pytest.approx(2 * norm.cdf(-delta / 2), abs=1e-3)
-    assert parts["noise"] == pytest.approx(math.log1p(delta), abs=1e-3)
+    expected = {"mse": error**2, "delta": math.log1p(delta), "delta_squared": delta**2}
+    assert parts["noise"] == pytest.approx(expected[objective], rel=2e-3)
     assert parts["feature"] == parts["smooth"] == 0
 
 
-def test_rollout_feeds_the_drafter_its_own_output() -> None:
-    teacher = randomized(DiT(CONFIG))
-    fed, returned = [], []
+def test_windows_end_with_the_schedule() -> None:
+    """Of four transitions two are drafted. Errors add up along a window, so what a row's loss is
+    the mean of can be told from it.
+    """
+    schedule = Schedule.ddpm(4)
+    recipe = Recipe(4, objective="delta_squared", rollout=2, fed="sweeps")
+    n = np.sqrt(1 - schedule.signal**2)
+    unit = np.square(schedule.b * schedule.signal / n / schedule.sigma.clip(1e-9)) * 64 * 1e-6
+    for row in range(20):
+        random = RowRandom(0, row, range(1))
+        k = first_transitions(recipe, 4, RowRandom(0, row, range(1))).item()
+        teacher = OneImage(schedule)
+        parts = drafter_loss(Off(), teacher, PROCESS, X0[:1], LABELS[:1], random, recipe)
+        expected = [(unit[1] + 4 * unit[2]) / 2, unit[2]][k]
+        assert parts["noise"].item() == pytest.approx(expected, rel=5e-3)
 
-    class Spy(nn.Module):
-        def forward(self, x, z, t, embedding, feature):
-            fed.append((t, feature))
-            returned.append(feature + 1)
-            return torch.zeros_like(x), feature + 1
 
-    schedule = Schedule.ddpm(6)
-    random = RowRandom(0, 0, ROWS)
-    drafter_loss(Spy(), teacher, PROCESS, X0, LABELS, random, Recipe(6, rollout=3))
-    assert len(fed) == 3
-    for step in (1, 2):
-        torch.testing.assert_close(fed[step][1], returned[step - 1], rtol=0, atol=0)
-        assert (fed[step][0] < fed[step - 1][0]).all()
-    assert (fed[2][0] >= schedule.timesteps[-2]).all()  # the last transition is never drafted
+def test_guided_loss_is_the_error_of_the_combination() -> None:
+    teacher, drafter = _networks()
+    schedule, random = Schedule.ddpm(50), RowRandom(0, 0, ROWS)
+    table = Table.of(schedule, "cpu")
+    recipe = Recipe(50, guidance=2.5)
+    parts = drafter_loss(drafter, teacher, PROCESS, X0, LABELS, RowRandom(0, 0, ROWS), recipe)
+
+    k = random.integers(48)
+    random.uniform()  # no label is dropped
+    x = PROCESS(X0, table.timesteps[k], random.normal((1, 8, 8)))
+    z = random.normal((1, 8, 8))
+    null = torch.full_like(LABELS, 3)
+
+    def both(network: Any) -> list[Any]:
+        return [network(LABELS, 0), network(null, 1)]
+
+    def combined(pair: list[torch.Tensor]) -> torch.Tensor:
+        return pair[1] + 2.5 * (pair[0] - pair[1])
+
+    first = both(lambda y, _: teacher(x, table.timesteps[k], y))
+    eps = combined([half.eps for half in first])
+    x1 = table.mean(k, x, eps) + table.sigma[k].view(-1, 1, 1, 1) * z
+    t = table.timesteps[k + 1]
+    second = both(lambda y, _: teacher(x1, t, y))
+    drafts = both(
+        lambda y, half: drafter(x1, z, t, teacher.label_embedding(y), first[half].feature)
+    )
+    image = image_from_eps(x, eps, table.signal[k]) + combined([change for change, _ in drafts])
+    error = eps_from_image(x1, image, table.signal[k + 1]) - combined([out.eps for out in second])
+    torch.testing.assert_close(parts["noise"], error.square().mean(), rtol=1e-4, atol=1e-6)
+    # Features of both halves, relative to the size of both together.
+    wrong, size = (
+        sum(value.square().flatten(1).sum(1) for value in values)
+        for values in (
+            [draft[1] - out.feature for draft, out in zip(drafts, second, strict=True)],
+            [out.feature for out in second],
+        )
+    )
+    torch.testing.assert_close(parts["feature"], (wrong / size).mean(), rtol=1e-4, atol=1e-6)
+
+
+def test_the_stride() -> None:
+    """Between the two passes lies one transition of the schedule, or one timestep."""
+    teacher, drafter = _networks()
+    for stride, expected in (("sampling", {20, 21}), ("unit", {1})):  # of 50 of the 1000
+        seen: list[torch.Tensor] = []
+
+        class Spy(nn.Module):
+            null_label, label_embedding = 3, teacher.label_embedding
+
+            def forward(self, x, t, y):
+                seen.append(t)  # noqa: B023
+                return teacher(x, t, y)
+
+        random, recipe = RowRandom(0, 0, ROWS), Recipe(50, stride=stride)
+        drafter_loss(drafter, Spy(), PROCESS, X0, LABELS, random, recipe)
+        assert set((seen[0] - seen[1]).tolist()) <= expected
+
+
+def test_times() -> None:
+    """Half of the rows are uniform, the others are where drafts are rejected."""
+    rows, steps = 40000, 66  # 64 transitions are drafted: 4 in most sixteenths of the run
+    uniform = first_transitions(Recipe(steps), steps, RowRandom(0, 0, range(rows)))
+    recipe = Recipe(steps, times="rejections")
+    often = first_transitions(recipe, steps, RowRandom(0, 0, range(rows)))
+    part = [(k + 1) * 16 // steps for k in range(64)]
+    weight = np.array([REJECTIONS[p] for p in part])
+    density = 0.5 / 64 + 0.5 * weight / weight.sum()
+    for drawn, expected in ((uniform, np.full(64, 1 / 64)), (often, density)):
+        assert (drawn.min(), drawn.max()) == (0, 63)
+        counts = np.bincount(drawn, minlength=64)
+        assert chisquare(counts, rows * expected).pvalue > 1e-4
+    # What is asked for is told from what is not.
+    assert chisquare(np.bincount(often, minlength=64), np.full(64, rows / 64)).pvalue < 1e-12
 
 
 def test_smoothness_is_relative() -> None:
-    a, b = torch.randn(2, 4, 3), torch.randn(2, 4, 3)
+    a, b = torch.randn(2, 1, 4, 3), torch.randn(2, 1, 4, 3)
     torch.testing.assert_close(
-        smoothness(a, b, torch.full((2,), 2.0)), smoothness(3 * a, 3 * b, torch.full((2,), 18.0))
+        smoothness(a, b, torch.full((2, 1), 2.0)),
+        smoothness(3 * a, 3 * b, torch.full((2, 1), 18.0)),
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from free.drafters.protocol import Anchored, DraftingBatch
 from free.models.checkpoints import read_drafter
@@ -17,7 +18,7 @@ from free.models.output import TeacherRows
 from free.prediction import eps_from_image, image_from_eps
 from free.schedule import Table
 
-__all__ = ["ChangeDrafter", "FeatureDrafter"]
+__all__ = ["ChangeDrafter", "FeatureDrafter", "evaluate"]
 
 
 class ChangeDrafter:
@@ -178,14 +179,24 @@ class FeatureDrafter(ChangeDrafter):
         guidance: Guidance | None,
     ) -> tuple[Tensor, Tensor]:
         """Run the network here; see :meth:`ChangeDrafter.step`."""
-        if guidance is None:
-            return self.network(x, innovation, t, self.teacher.label_embedding(y), feature)
-        rows, t, y = guidance.expand(x, t, y)
-        change, feature = self.network(
-            rows,
-            innovation.repeat_interleave(2, dim=0),
-            t,
-            self.teacher.label_embedding(y),
-            feature.flatten(0, 1),
-        )
-        return guidance.combine(change), feature.unflatten(0, (-1, 2))
+        labels = self.teacher.label_embedding
+        return evaluate(self.network, labels, x, innovation, t, y, feature, guidance)
+
+
+def evaluate(
+    network: nn.Module,
+    label_embedding: Callable[[Tensor], Tensor],
+    x: Tensor,
+    innovation: Tensor,
+    t: Tensor,
+    y: Tensor,
+    feature: Tensor,
+    guidance: Guidance | None,
+) -> tuple[Tensor, Tensor]:
+    """Run a :class:`DrafterNet`, guided or not; as :meth:`ChangeDrafter.step`, and in training."""
+    if guidance is None:
+        return network(x, innovation, t, label_embedding(y), feature)
+    rows, t, y = guidance.expand(x, t, y)
+    innovation = innovation.repeat_interleave(2, dim=0)
+    change, feature = network(rows, innovation, t, label_embedding(y), feature.flatten(0, 1))
+    return guidance.combine(change), feature.unflatten(0, (-1, 2))

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
 from torch import Tensor, nn
 
 from free.models.dit import DiT
-from free.models.drafter import DrafterNet
-from free.prediction import eps_from_image, image_from_eps
-from free.schedule import Schedule, Table
+from free.models.guidance import Guidance
+from free.prediction import eps_from_image
+from free.schedule import Table
 from free.training.randomness import RowRandom
-from free.training.recipe import Recipe
+from free.training.recipe import REJECTIONS, Recipe
+from free.training.rollout import (
+    Drafts,
+    Rollout,
+    autoregression,
+    follow_teacher,
+    sweep,
+    table_of,
+)
 
-__all__ = ["ForwardProcess", "drafter_loss", "drop_labels", "smoothness", "teacher_loss"]
+__all__ = [
+    "ForwardProcess",
+    "drafter_loss",
+    "drop_labels",
+    "first_transitions",
+    "smoothness",
+    "teacher_loss",
+]
 
 
 class ForwardProcess:
@@ -35,6 +51,7 @@ class ForwardProcess:
 
     def __call__(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """The state [R, ...] of images ``x0`` at timesteps ``t [R]``."""
+        self.alphas_cumprod = self.alphas_cumprod.to(t.device)
         abar = self.alphas_cumprod[t].view(-1, *[1] * (x0.dim() - 1))
         return abar.sqrt().float() * x0 + (1.0 - abar).sqrt().float() * noise
 
@@ -75,12 +92,12 @@ def teacher_loss(
 
 
 def relative_error(feature_hat: Tensor, feature: Tensor, scale: Tensor) -> Tensor:
-    """Squared difference of features [R, T, E], a row, in units of ``scale [R]``."""
-    return (feature_hat.float() - feature.float()).square().flatten(1).mean(1) / scale
+    """Squared difference [R, P] of features [R, P, ...], in units of ``scale [R, P]``."""
+    return (feature_hat - feature).square().flatten(2).mean(2) / scale
 
 
 def smoothness(feature_hat: Tensor, feature_previous: Tensor, scale: Tensor) -> Tensor:
-    """Relative squared change [R] of the predicted feature from one step to the next.
+    """Relative squared change [R, P] of the predicted feature from one step to the next.
 
     The paper defines its smoothness term in a part that this project does not have; this is
     our reading of "temporal consistency of the top-block features".
@@ -88,8 +105,32 @@ def smoothness(feature_hat: Tensor, feature_previous: Tensor, scale: Tensor) -> 
     return relative_error(feature_hat, feature_previous, scale)
 
 
+def first_transitions(recipe: Recipe, steps: int, random: RowRandom) -> Tensor:
+    """Where the teacher's first passes are, ``k [R]``; the first draft is of ``k + 1``.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    steps : int
+        Length of the schedule. Its last transition is not coupled, hence not drafted.
+    random : RowRandom
+    """
+    if recipe.times == "uniform":
+        return random.integers(steps - 2)
+    u = random.uniform().double()
+    return torch.searchsorted(_cumulative(steps, u.device), u, right=True).clamp(max=steps - 3)
+
+
+@functools.lru_cache(maxsize=8)
+def _cumulative(steps: int, device: torch.device) -> Tensor:
+    """Distribution function of ``k`` where drafts are rejected: half of it is uniform."""
+    part = torch.arange(1, steps - 1, device=device) * len(REJECTIONS) // steps
+    often = torch.tensor(REJECTIONS, dtype=torch.float64, device=device)[part]
+    return (0.5 * often / often.sum() + 0.5 / len(often)).cumsum(0)
+
+
 def drafter_loss(
-    drafter: DrafterNet,
+    drafter: nn.Module,
     teacher: DiT,
     process: ForwardProcess,
     x0: Tensor,
@@ -99,54 +140,60 @@ def drafter_loss(
 ) -> dict[str, Tensor]:
     """L_noise + lambda_f L_feat + lambda_s L_smooth (supplement, section A).
 
-    The teacher sees ``x_k``; its own transition of the sampling schedule leads to ``x_{k+1}``,
-    where its second pass gives the references. Feature errors are relative to the mean square of
-    the row's feature, so that a batch's loss is the mean of its rows'.
+    The teacher sees ``x_k``; drafts start from ``x_{k+1}``, made by its own transition, and
+    are compared with what it says at the states drafted from (:mod:`free.training.rollout`).
+    Feature errors are relative to the mean square of the feature itself. A row's loss is the
+    mean over its drafts, and a batch's is the mean of its rows'.
 
     Returns
     -------
     dict of scalar Tensors
         ``loss`` and its parts ``noise``, ``feature``, ``smooth``, and ``acceptance``, the mean
-        of ``2 Phi(-delta / 2)`` over the batch.
+        of ``2 Phi(-delta / 2)``.
     """
-    schedule = Schedule.ddpm(recipe.sampling_steps)
-    table = Table.of(schedule, x0.device)
-    # Every drafted transition is one that is coupled: not the deterministic last.
-    k = random.integers(len(schedule) - 1 - recipe.rollout)
-    y = drop_labels(labels, teacher.null_label, recipe.label_dropout, random)
+    steps = recipe.sampling_steps if recipe.stride == "sampling" else len(process.alphas_cumprod)
+    table = table_of(steps, x0.device)
+    guidance = None
+    if recipe.guidance != 1.0:
+        guidance = Guidance(recipe.guidance, None, teacher.null_label)
+    k = first_transitions(recipe, steps, random)
+    dropped = recipe.label_dropout if guidance is None else 0.0
+    y = drop_labels(labels, teacher.null_label, dropped, random)
     x = process(x0, table.timesteps[k], random.normal(x0.shape[1:]))
-    with torch.no_grad():
-        target = teacher(x, table.timesteps[k], y)
-        embedding = teacher.label_embedding(y)
-    assert target.feature is not None
-    feature = target.feature
-    image = image_from_eps(x, target.eps.float(), table.signal[k])
-
-    parts = dict.fromkeys(("noise", "feature", "smooth", "acceptance"), torch.zeros(()))
-    for _ in range(recipe.rollout):
-        z = random.normal(x0.shape[1:])
-        with torch.no_grad():
-            x = torch.addcmul(table.mean(k, x, target.eps), table.sigma[k].view(-1, 1, 1, 1), z)
-            k = k + 1
-            target = teacher(x, table.timesteps[k], y)
-        assert target.feature is not None
-        scale = target.feature.float().square().flatten(1).mean(1)
-        previous = feature
-        change, feature = drafter(x, z, table.timesteps[k], embedding, previous)
-        image = image + change.float()
-        error = eps_from_image(x, image, table.signal[k]) - target.eps.float()
-        delta = (table.b[k].abs() / table.sigma[k]) * error.flatten(1).norm(dim=1)
-        by_delta = torch.log1p(delta).mean()
-        for name, value in (
-            ("noise", by_delta if recipe.objective == "delta" else error.square().mean()),
-            ("feature", relative_error(feature, target.feature, scale).mean()),
-            ("smooth", smoothness(feature, previous, scale).mean()),
-            ("acceptance", torch.erfc(delta / math.sqrt(8.0)).mean()),
-        ):
-            parts[name] = parts[name] + value / recipe.rollout
+    noise = torch.stack([random.normal(x0.shape[1:]) for _ in range(recipe.rollout)], dim=1)
+    rollout = Rollout(drafter, teacher, table, guidance, x, k, y, noise)
+    if recipe.fed == "sweeps":
+        drafts = sweep(rollout, recipe.sweeps)
+    else:
+        drafts = (autoregression if recipe.fed == "own" else follow_teacher)(rollout)
+    terms = _terms(drafts, rollout.k, table, recipe.objective)
+    share = rollout.real / rollout.real.sum(dim=1, keepdim=True)
+    parts = {name: (term * share).sum(dim=1).mean() for name, term in terms.items()}
     loss = (
         parts["noise"]
         + recipe.feature_weight * parts["feature"]
         + recipe.smooth_weight * parts["smooth"]
     )
     return {"loss": loss, **{name: value.detach() for name, value in parts.items()}}
+
+
+def _terms(drafts: Drafts, k: Tensor, table: Table, objective: str) -> dict[str, Tensor]:
+    """What is averaged, [R, P] each; ``k [R, P]`` are the drafted transitions."""
+    target = drafts.target
+    assert target.feature is not None
+    at = k.flatten()
+    states, images = drafts.states.flatten(0, 1), drafts.image.flatten(0, 1)
+    eps = eps_from_image(states, images, table.signal[at]).view_as(target.eps)
+    error = (eps - target.eps).flatten(2)
+    delta = (table.b[k].abs() / table.sigma[k]) * error.norm(dim=2)
+    if objective == "mse":
+        noise = error.square().mean(dim=2)
+    else:
+        noise = torch.log1p(delta) if objective == "delta" else delta.square()
+    scale = target.feature.square().flatten(2).mean(dim=2)
+    return {
+        "noise": noise,
+        "feature": relative_error(drafts.feature, target.feature, scale),
+        "smooth": smoothness(drafts.feature, drafts.previous, scale),
+        "acceptance": torch.erfc(delta / math.sqrt(8.0)),
+    }
