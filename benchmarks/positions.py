@@ -1,0 +1,118 @@
+"""How likely drafts are to stand, by their place in the window, at the same transitions.
+
+    python benchmarks/positions.py --json positions.json
+    python benchmarks/positions.py --window 16 --sweeps 1
+
+A sampler examines a late place only where all earlier drafts stood, which is where drafting is
+easy, and short of the run's end. So places are compared elsewhere: windows are drafted from states
+of the plain sampler, whether or not their drafts would stand, and each place is averaged over the
+same part of the run. What is averaged is 2 Phi(-delta / 2), delta the distance between draft and
+target mean, in standard deviations, at the drafted state. Nothing is recycled.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from free import DiT, Drafter, Schedule, load_pretrained
+from free.bench.machine import machine
+from free.drafters import DraftingBatch
+from free.drafting import draft_window
+from free.files import write_json
+from free.models.output import TeacherRows
+from free.prediction import Prediction
+from free.random import Purpose, normal
+from free.recycling import recycle
+from free.schedule import Table
+from free.sequential import guidance_of, guided
+
+#: Every which transition a window starts at.
+_EVERY = 3
+
+
+@torch.no_grad()
+def acceptance_by_position(
+    network: DiT,
+    drafter: Drafter,
+    steps: int,
+    window: int,
+    cfg: float,
+    sweeps: int | None,
+    images: int,
+) -> list[float]:
+    """Mean of 2 Phi(-delta / 2) at each of the ``window - 1`` places."""
+    guidance = guidance_of(network, cfg, None)
+    teacher = guided(network, guidance)
+    schedule = Schedule.ddpm(steps)
+    table = Table.of(schedule, "cpu")
+    prediction = Prediction.of(table)
+    drafter.begin(DraftingBatch(table, guidance))
+    seeds = torch.arange(images)
+    y, one = seeds % network.num_classes, torch.ones(images, dtype=torch.int32)
+
+    def noise(k: int, purpose: Purpose, shape: tuple[int, ...]) -> Tensor:
+        return normal(seeds, torch.full_like(seeds, k), torch.zeros_like(seeds), purpose, shape)
+
+    P = window - 1
+    sums, windows = torch.zeros(P, dtype=torch.float64), torch.zeros(P)
+    x = noise(0, Purpose.INITIAL, network.sample_shape)
+    for made in range(steps - 2):
+        k = torch.full_like(seeds, made)
+        out = teacher(x, table.timesteps[k], y)
+        rows = TeacherRows(*out, x, k)
+        z = noise(made, Purpose.TRANSITION, x.shape[1:])
+        x = torch.addcmul(table.mean(k, x, out.eps), table.sigma[made], z)
+        P_here = min(P, steps - 2 - made)
+        if made % _EVERY:
+            continue
+        past = recycle(
+            rows, prediction.from_eps(k, rows.x, out.eps), one, one, window, discarded=False
+        )
+        z = noise(made + 1, Purpose.TRANSITION, (P_here, *x.shape[1:]))
+        draft = draft_window(
+            drafter, prediction, x, k + 1, y, past, z, (P_here + 1) * one, sweeps,
+            torch.zeros_like(k), torch.zeros(images), False,
+        )  # fmt: skip
+        at = (k[:, None] + 1 + torch.arange(P_here)).flatten()
+        states = draft.states[:, :P_here].flatten(0, 1)
+        eps = teacher(states, table.timesteps[at], y.repeat_interleave(P_here)).eps
+        shift = (draft.means.flatten(0, 1) - table.mean(at, states, eps)).flatten(1).norm(dim=1)
+        accepts = torch.erfc(shift / table.sigma[at] / 8**0.5).view(images, P_here)
+        # The part of the run that all places reach.
+        counted = at.view(images, P_here)[0] >= P
+        sums[:P_here] += torch.where(counted, accepts, 0.0).sum(0)
+        windows[:P_here] += counted * images
+    return (sums / windows).tolist()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="mnist")
+    parser.add_argument("--drafter", help="another one's folder")
+    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--cfg", type=float, default=1.5)
+    parser.add_argument("--window", type=int, default=8)
+    parser.add_argument("--sweeps", type=int, help="default: autoregression")
+    parser.add_argument("--images", type=int, default=10)
+    parser.add_argument("--json")
+    options = parser.parse_args()
+
+    teacher, drafter = load_pretrained(options.model, options.drafter)
+    settings: dict[str, Any] = {
+        name: getattr(options, name) for name in ("steps", "window", "cfg", "sweeps", "images")
+    }
+    found = acceptance_by_position(teacher, drafter, **settings)
+    for place, share in enumerate(found, 1):
+        print(f"place {place:2d}: {100 * share:.1f} %")
+    print(f"the last accepts {100 * (1 - found[-1] / found[0]):.1f} % less than the first")
+    if options.json:
+        record = {"machine": machine(), "settings": settings, "acceptance": found}
+        write_json(options.json, record)
+
+
+if __name__ == "__main__":
+    main()
