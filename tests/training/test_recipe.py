@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from free.training.recipe import RECIPES, Recipe
+from free.training.recipe import RECIPES, Recipe, recipe_named
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,12 @@ def test_the_papers_recipe() -> None:
     stated = {"feature_weight": 0.5, "smooth_weight": 0.005, "label_dropout": 0.1}
     plain = {"objective": "mse", "rollout": 1, "fed": "teacher", "times": "uniform", "depth": 1}
     assert stated.items() | plain.items() <= paper.items()
+
+
+def test_a_recipe_with_changes() -> None:
+    assert recipe_named("free") == RECIPES["free"]
+    assert recipe_named("paper", depth=2, rollout=None) == Recipe(depth=2)
+    with pytest.raises(ValueError, match="recipe must be one of paper, free, got 'soup'"):
+        recipe_named("soup")
+    with pytest.raises(ValueError, match="rollout must be in"):
+        recipe_named("paper", rollout=0)

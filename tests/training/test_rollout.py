@@ -14,15 +14,22 @@ from free.drafters.feature import evaluate
 from free.drafting import Draft, draft_window
 from free.models.guidance import Guidance, GuidedTeacher
 from free.models.output import TeacherRows
-from free.prediction import Prediction
 from free.recycling import recycle
 from free.training import rollout as module
-from free.training.rollout import Drafts, Rollout, autoregression, follow_teacher, sweep, table_of
+from free.training.rollout import (
+    Drafts,
+    Rollout,
+    autoregression,
+    follow_teacher,
+    prediction_of,
+    sweep,
+)
 from tests.networks import randomized
 
 CONFIG = DiTConfig(8, 4, 1, 16, 2, 2, num_classes=3, learn_sigma=False)
 TEACHER, NETWORK = randomized(DiT(CONFIG)), randomized(DrafterNet(CONFIG, 2), 1)
-TABLE = table_of(30, torch.device("cpu"))
+PREDICTION = prediction_of(30, torch.device("cpu"))
+TABLE = PREDICTION.table
 R, P = 3, 5
 K, Y = torch.tensor([2, 11, 20]), torch.tensor([0, 2, 3])
 GUIDED = pytest.mark.parametrize(
@@ -39,13 +46,13 @@ def _inputs() -> tuple[Tensor, Tensor]:
 
 def _rollout(guidance: Guidance | None, k: Tensor = K) -> Rollout:
     x, noise = _inputs()
-    return Rollout(NETWORK, TEACHER, TABLE, guidance, x, k, Y, noise[:, :P])
+    return Rollout(NETWORK, TEACHER, PREDICTION, guidance, x, k, Y, noise[:, :P])
 
 
 def _draft_window(guidance: Guidance | None, sweeps: int | None) -> Draft:
     """The same window by the sampler's way, after a plain transition."""
     x, noise = _inputs()
-    drafter, prediction = FeatureDrafter(NETWORK, TEACHER), Prediction.of(TABLE)
+    drafter, prediction = FeatureDrafter(NETWORK, TEACHER), PREDICTION
     drafter.begin(DraftingBatch(TABLE, guidance))
     teacher = TEACHER if guidance is None else GuidedTeacher(TEACHER, guidance)
     out = teacher(x, TABLE.timesteps[K], Y)
@@ -83,7 +90,7 @@ def _agree(guidance: Guidance | None, sweeps: int | None) -> None:
             torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-3)
     torch.testing.assert_close(drafts.states, drafted.states[:, :P], rtol=1e-3, atol=1e-3)
     k = (K[:, None] + 1 + torch.arange(P)).flatten()
-    means = Prediction.of(TABLE).mean(k, drafts.states.flatten(0, 1), drafts.image.flatten(0, 1))
+    means = PREDICTION.mean(k, drafts.states.flatten(0, 1), drafts.image.flatten(0, 1))
     torch.testing.assert_close(means.view_as(drafted.means), drafted.means, rtol=1e-3, atol=1e-3)
 
 
@@ -166,4 +173,4 @@ def test_the_last_transition_is_not_drafted() -> None:
 
 
 def test_the_table_is_made_once() -> None:
-    assert table_of(30, torch.device("cpu")) is TABLE
+    assert prediction_of(30, torch.device("cpu")) is PREDICTION

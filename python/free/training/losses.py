@@ -19,8 +19,8 @@ from free.training.rollout import (
     Rollout,
     autoregression,
     follow_teacher,
+    prediction_of,
     sweep,
-    table_of,
 )
 
 __all__ = [
@@ -152,7 +152,8 @@ def drafter_loss(
         of ``2 Phi(-delta / 2)``.
     """
     steps = recipe.sampling_steps if recipe.stride == "sampling" else len(process.alphas_cumprod)
-    table = table_of(steps, x0.device)
+    prediction = prediction_of(steps, x0.device)
+    table = prediction.table
     guidance = None
     if recipe.guidance != 1.0:
         guidance = Guidance(recipe.guidance, None, teacher.null_label)
@@ -161,7 +162,7 @@ def drafter_loss(
     y = drop_labels(labels, teacher.null_label, dropped, random)
     x = process(x0, table.timesteps[k], random.normal(x0.shape[1:]))
     noise = torch.stack([random.normal(x0.shape[1:]) for _ in range(recipe.rollout)], dim=1)
-    rollout = Rollout(drafter, teacher, table, guidance, x, k, y, noise)
+    rollout = Rollout(drafter, teacher, prediction, guidance, x, k, y, noise)
     if recipe.fed == "sweeps":
         drafts = sweep(rollout, recipe.sweeps)
     else:
@@ -183,7 +184,7 @@ def _terms(drafts: Drafts, k: Tensor, table: Table, objective: str) -> dict[str,
     assert target.feature is not None
     at = k.flatten()
     states, images = drafts.states.flatten(0, 1), drafts.image.flatten(0, 1)
-    eps = eps_from_image(states, images, table.signal[at]).view_as(target.eps)
+    eps = eps_from_image(states, images, table.signal[at], table.noise[at]).view_as(target.eps)
     error = (eps - target.eps).flatten(2)
     delta = (table.b[k].abs() / table.sigma[k]) * error.norm(dim=2)
     if objective == "mse":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
-__all__ = ["RECIPES", "REJECTIONS", "Recipe"]
+__all__ = ["RECIPES", "REJECTIONS", "Recipe", "recipe_named"]
 
 #: How often drafts of each of 16 equal parts of a run, from noise to image, are rejected: of the
 #: embedded drafter by autoregression, W = 8, guidance 1.5, 250 steps, 100 images
@@ -121,3 +122,17 @@ RECIPES = {
     "paper": Recipe(),
     "free": Recipe(objective="delta", rollout=2),
 }
+
+
+def recipe_named(name: str, **changes: Any) -> Recipe:
+    """One of :data:`RECIPES`, but for the fields that are given and not None.
+
+    Raises
+    ------
+    ValueError
+        If there is no such recipe, or a value is out of its range.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, got {name!r}")
+    given = {field: value for field, value in changes.items() if value is not None}
+    return dataclasses.replace(RECIPES[name], **given)

@@ -18,16 +18,16 @@ from free.drafters.feature import evaluate
 from free.models.dit import DiT
 from free.models.guidance import Guidance, GuidedTeacher
 from free.models.output import TeacherOutput
-from free.prediction import Prediction, image_from_eps
+from free.prediction import Prediction
 from free.schedule import Schedule, Table
 
-__all__ = ["Drafts", "Rollout", "autoregression", "follow_teacher", "sweep", "table_of"]
+__all__ = ["Drafts", "Rollout", "autoregression", "follow_teacher", "prediction_of", "sweep"]
 
 
 @functools.lru_cache(maxsize=8)
-def table_of(steps: int, device: torch.device) -> Table:
-    """The DDPM schedule of ``steps`` on ``device``; made once."""
-    return Table.of(Schedule.ddpm(steps), device)
+def prediction_of(steps: int, device: torch.device) -> Prediction:
+    """The DDPM schedule of ``steps`` on ``device``, in terms of x0; made once."""
+    return Prediction.of(Table.of(Schedule.ddpm(steps), device))
 
 
 class Drafts(NamedTuple):
@@ -60,8 +60,8 @@ class Rollout:
     drafter : nn.Module
         A DrafterNet, or what wraps one.
     teacher : DiT
-    table : Table
-        The last transition is not drafted.
+    prediction : Prediction
+        The schedule; its last transition is not drafted.
     guidance : Guidance or None
     x : Tensor, shape [R, C, H, W], float32
         States of the first pass.
@@ -76,7 +76,7 @@ class Rollout:
         self,
         drafter: nn.Module,
         teacher: DiT,
-        table: Table,
+        prediction: Prediction,
         guidance: Guidance | None,
         x: Tensor,
         k: Tensor,
@@ -86,18 +86,18 @@ class Rollout:
         self._drafter, self._guidance, self._y = drafter, guidance, y
         self._teacher = teacher if guidance is None else GuidedTeacher(teacher, guidance)
         self._embedding = torch.no_grad()(teacher.label_embedding)
-        self.table, self.prediction = table, Prediction.of(table)
+        self.prediction, self.table = prediction, prediction.table
         self.noise, self.length = noise, noise.shape[1]
         # Where the schedule ends the last draft is repeated; `real` says which count.
         at = k[:, None] + 1 + torch.arange(self.length, device=k.device)
-        last = len(table.sigma) - 2
+        last = len(prediction.sigma) - 2
         self.k, self.real = at.clamp(max=last), at <= last
         out = self.teach(x, k)
         assert out.feature is not None
         self.feature = out.feature
-        self.image = image_from_eps(x, out.eps, table.signal[k])
+        self.image = prediction.from_eps(k, x, out.eps)
         # Where the first draft starts.
-        self.x = _step(table, k, table.mean(k, x, out.eps), noise[:, 0])
+        self.x = self._next(k, x, self.image, noise[:, 0])
 
     @torch.no_grad()
     def teach(self, x: Tensor, k: Tensor) -> TeacherOutput:
@@ -128,8 +128,7 @@ class Rollout:
     @torch.no_grad()
     def follow(self, j: int, x: Tensor, image: Tensor) -> Tensor:
         """From where draft ``j`` starts to where the next one does, by a guess of x0."""
-        k = self.k[:, j]
-        return _step(self.table, k, self.prediction.mean(k, x, image), self.noise[:, j + 1])
+        return self._next(self.k[:, j], x, image, self.noise[:, j + 1])
 
     def roll(self, image: Tensor) -> Tensor:
         """The states [R, P, C, H, W] of a window by guesses of x0, of that shape."""
@@ -138,9 +137,9 @@ class Rollout:
             states.append(self.follow(j, states[j], image[:, j]))
         return torch.stack(states, dim=1)
 
-
-def _step(table: Table, k: Tensor, mean: Tensor, noise: Tensor) -> Tensor:
-    return torch.addcmul(mean, table.sigma[k].view(-1, 1, 1, 1), noise)
+    def _next(self, k: Tensor, x: Tensor, image: Tensor, noise: Tensor) -> Tensor:
+        mean = self.prediction.mean(k, x, image)
+        return torch.addcmul(mean, self.prediction.sigma[k].view(-1, 1, 1, 1), noise)
 
 
 def _windows(steps: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
@@ -163,7 +162,7 @@ def follow_teacher(rollout: Rollout) -> Drafts:
         steps.append((x, image, after, feature, target.eps, target.feature))
         feature = after
         if j + 1 < rollout.length:
-            x = rollout.follow(j, x, image_from_eps(x, target.eps, rollout.table.signal[k]))
+            x = rollout.follow(j, x, rollout.prediction.from_eps(k, x, target.eps))
     states, images, own, given, eps, taught = _windows(steps)
     return Drafts(states, images, own, given, TeacherOutput(eps, taught))
 
