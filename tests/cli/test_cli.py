@@ -1,6 +1,7 @@
 """The commands as a user runs them."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 from free.cli import app
 from free.cli.options import parse_labels
+from free.training.recipe import RECIPES
 
 RUN = CliRunner()
 
@@ -143,6 +145,32 @@ def test_train_commands_make_a_bundle_that_samples(tmp_path: Path) -> None:
         app, ["sample", "--model", bundle, "--labels", "1", "--steps", "5", "--out", out]
     )
     assert result.exit_code == 0, result.output
+
+
+def test_recipes_of_a_drafter(tmp_path: Path) -> None:
+    bundle = str(tmp_path / "run")
+    teacher = ["train-teacher", "--out", bundle, "--steps", "1", "--batch-size", "2",
+               "--hidden", "16", "--depth", "2", "--heads", "2", "--precision", "fp32"]  # fmt: skip
+    assert RUN.invoke(app, teacher).exit_code == 0
+    drafter = ["train-drafter", "--out", bundle, "--steps", "1", "--batch-size", "2"]
+    options = ["--recipe", "paper", "--fed", "sweeps", "--rollout", "3", "--sweeps", "2",
+               "--depth", "2", "--guidance", "1.5", "--times", "rejections", "--stride", "unit",
+               "--smooth-weight", "0.01"]  # fmt: skip
+    result = RUN.invoke(app, [*drafter, *options])
+    assert result.exit_code == 0, result.output
+    config = json.loads((tmp_path / "run/drafter/config.json").read_text())
+    assert config["depth"] == 2
+    changed = {"fed": "sweeps", "rollout": 3, "sweeps": 2, "depth": 2, "guidance": 1.5,
+               "times": "rejections", "stride": "unit", "smooth_weight": 0.01}  # fmt: skip
+    assert config["training"].items() >= {**asdict(RECIPES["paper"]), **changed}.items()
+    for wrong, message in (
+        (["--recipe", "soup"], "recipe must be one of paper, free, got 'soup'"),
+        (["--fed", "x"], "fed must be 'teacher', 'own' or 'sweeps', got 'x'"),
+        (["--depth", "3"], "depth must be an integer in 1..2"),
+    ):
+        result = RUN.invoke(app, [*drafter, *wrong])
+        assert result.exit_code == 2
+        assert message in " ".join(result.output.replace("│", " ").split())
 
 
 def test_train_drafter_without_a_teacher(tmp_path: Path) -> None:

@@ -63,27 +63,63 @@ def train_drafter(
             "--upscale", help="Enlarge small images, not skip them.", rich_help_panel=_DATA
         ),
     ] = False,
-    sampling_steps: Annotated[
-        int,
+    recipe: Annotated[
+        str,
         typer.Option(
-            help="Length of the schedule whose strides are trained.", rich_help_panel=_RECIPE
-        ),
-    ] = 250,
-    feature_weight: Annotated[float, typer.Option(help="lambda_f.", rich_help_panel=_RECIPE)] = 0.5,
-    smooth_weight: Annotated[
-        float, typer.Option(help="lambda_s; 0.01 at 512 pixels.", rich_help_panel=_RECIPE)
-    ] = 0.005,
-    objective: Annotated[
-        str, typer.Option(help="L_noise: mse (the paper's) or delta.", rich_help_panel=_RECIPE)
-    ] = "mse",
-    rollout: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Steps trained on the drafter's own output; paper: 1.",
+            help="What it is trained for: free, or paper. The flags below change single fields.",
             rich_help_panel=_RECIPE,
         ),
-    ] = 1,
+    ] = "free",
+    sampling_steps: Annotated[
+        int | None,
+        typer.Option(help="Length of the schedule to be sampled.", rich_help_panel=_RECIPE),
+    ] = None,
+    stride: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the second teacher pass: sampling, or unit (one timestep).",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None,
+    feature_weight: Annotated[
+        float | None, typer.Option(help="lambda_f.", rich_help_panel=_RECIPE)
+    ] = None,
+    smooth_weight: Annotated[
+        float | None, typer.Option(help="lambda_s; 0.01 at 512 pixels.", rich_help_panel=_RECIPE)
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            help="L_noise: mse (the paper's), delta or delta_squared.", rich_help_panel=_RECIPE
+        ),
+    ] = None,
+    rollout: Annotated[
+        int | None,
+        typer.Option(
+            help="Transitions drafted from one teacher pass; paper: 1.", rich_help_panel=_RECIPE
+        ),
+    ] = None,
+    fed: Annotated[
+        str | None,
+        typer.Option(help="Where they start: teacher, own or sweeps.", rich_help_panel=_RECIPE),
+    ] = None,
+    sweeps: Annotated[
+        int | None,
+        typer.Option(
+            help="With --fed sweeps: drafter calls for a window.", rich_help_panel=_RECIPE
+        ),
+    ] = None,
+    times: Annotated[
+        str | None,
+        typer.Option(help="Of the first pass: uniform, or rejections.", rich_help_panel=_RECIPE),
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="Scale of guided targets; 1 for none.", rich_help_panel=_RECIPE),
+    ] = None,
+    depth: Annotated[
+        int | None, typer.Option(help="Blocks of the drafter.", rich_help_panel=_RECIPE)
+    ] = None,
     batch_size: training.BatchSize = 128,
     learning_rate: training.LearningRate = 1e-4,
     warmup: training.Warmup = 0,
@@ -148,7 +184,7 @@ def train_drafter(
         typer.Option("--json", help="File for the final record.", rich_help_panel=_FOLDER),
     ] = None,
 ) -> None:
-    """Train a drafter for a frozen DiT: by default exactly by the paper's recipe.
+    """Train a drafter for a frozen DiT, by our recipe or exactly by the paper's.
 
     The run lives in `OUT/training/drafter`: checkpoint, settings, `log.csv`, `loss.png`,
     evaluations. A run that was stopped, or killed, goes on from its last checkpoint when the same
@@ -158,11 +194,11 @@ def train_drafter(
     --------
     `free train-drafter --model mnist --out runs/mnist --steps 2000 --evaluate-every 500`
 
-    `free train-drafter --out runs/mnist --objective delta --rollout 3 --decay cosine`
+    `free train-drafter --model mnist --out runs/own --recipe paper --objective delta --rollout 3`
 
-    `torchrun --nproc-per-node 4 -m free train-drafter --model DiT-XL-2-256x256.pt --vae sd-vae
-    --data imagenet/train --out runs/xl --steps 120epochs --batch-size 256 --precision bf16
-    --evaluate-every 30epochs`
+    `torchrun --nproc-per-node 4 -m free train-drafter --recipe paper --model DiT-XL-2-256x256.pt
+    --vae sd-vae --data imagenet/train --out runs/xl --steps 120epochs --batch-size 256
+    --precision bf16 --evaluate-every 30epochs`
     """
     from free.files import check_writable, digest, write_json
     from free.models.checkpoints import inspect
@@ -172,7 +208,7 @@ def train_drafter(
     from free.training.evaluation import DrafterEvaluation
     from free.training.losses import ForwardProcess, drafter_loss
     from free.training.randomness import RowRandom
-    from free.training.recipe import Recipe
+    from free.training.recipe import recipe_named
     from free.training.sources import open_images
     from free.training.trainer import TrainConfig, train
 
@@ -184,12 +220,19 @@ def train_drafter(
             raise ValueError(f"--resume needs a checkpoint to go on from, got none in {run}")
         if json_path is not None:
             check_writable(json_path, "--json")
-        recipe = Recipe(
-            sampling_steps,
-            feature_weight,
-            smooth_weight,
+        chosen = recipe_named(
+            recipe,
+            sampling_steps=sampling_steps,
+            stride=stride,
+            feature_weight=feature_weight,
+            smooth_weight=smooth_weight,
             objective=objective,
             rollout=rollout,
+            fed=fed,
+            sweeps=sweeps,
+            times=times,
+            guidance=guidance,
+            depth=depth,
         )
         source = out / "teacher" if model is None else model
         teacher = DiT.from_pretrained(source, device=ranks.device)
@@ -222,7 +265,7 @@ def train_drafter(
             else parse_duration(evaluate_every, batch_size, len(images), "--evaluate-every"),
         )
         torch.manual_seed(seed)
-        drafter = DrafterNet(teacher.config)
+        drafter = DrafterNet(teacher.config, chosen.depth)
         drafter.initialize_from(teacher)
         if precision == "bf16":  # frozen: nothing is lost that the products would keep
             teacher.to(torch.bfloat16)
@@ -233,11 +276,11 @@ def train_drafter(
         def loss(
             network: Any, x0: torch.Tensor, labels: torch.Tensor, random: RowRandom
         ) -> dict[str, torch.Tensor]:
-            return drafter_loss(network, teacher, process, x0, labels, random, recipe)
+            return drafter_loss(network, teacher, process, x0, labels, random, chosen)
 
         evaluation = DrafterEvaluation(
             teacher,
-            sampling_steps,
+            chosen.sampling_steps,
             evaluate_images,
             evaluate_window,
             evaluate_cfg,
@@ -251,7 +294,7 @@ def train_drafter(
             run,
             ranks=ranks,
             evaluate=evaluation if evaluate_every else None,
-            extra={**dataclasses.asdict(recipe), "teacher": digest(inspect(source).path)},
+            extra={**dataclasses.asdict(chosen), "teacher": digest(inspect(source).path)},
             tensorboard=tensorboard,
         )
         if not ranks.first:
