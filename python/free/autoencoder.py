@@ -6,6 +6,7 @@ is imported when a VAE is loaded, not before.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +24,13 @@ __all__ = ["LatentCoder", "PixelCoder", "load_autoencoder"]
 class PixelCoder:
     """For models of pixels: images are their own latents."""
 
-    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """``images [R, C, H, W]`` as they are, in float32."""
+    def encode(
+        self,
+        images: Tensor,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """``images [R, C, H, W]`` as they are, in float32; nothing is drawn."""
         return images.float()
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -92,7 +98,12 @@ class LatentCoder:
         self.factor = 2 ** (len(config.block_out_channels) - 1)
 
     @torch.no_grad()
-    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def encode(
+        self,
+        images: Tensor,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
         """Latents of images.
 
         Parameters
@@ -100,7 +111,10 @@ class LatentCoder:
         images : Tensor, shape [R, C, H, W], float32
             In [-1, 1]; H and W multiples of ``factor``.
         generator : torch.Generator, optional
-            Draws from the posterior, as DiT is trained; without one its mean is returned.
+            Draws from the posterior, as DiT is trained; without one, and without ``noise``, its
+            mean is returned.
+        noise : Tensor, shape of the latents, float32, optional
+            Standard normals for the draw, instead of the generator's.
 
         Returns
         -------
@@ -110,7 +124,7 @@ class LatentCoder:
         Raises
         ------
         ValueError
-            If the images have another shape than the VAE takes.
+            If the images have another shape than the VAE takes, or the noise than the latents.
         """
         channels = self.vae.config.in_channels
         if (
@@ -127,9 +141,15 @@ class LatentCoder:
             self.vae.encode(part).latent_dist for part in self._ready(images).split(self.slice_size)
         ]
         latents = torch.cat([posterior.mean for posterior in posteriors]).float()
-        if generator is not None:
+        if generator is not None and noise is None:
             # One draw for all: the noise does not depend on the slices.
             noise = torch.randn(latents.shape, generator=generator, device=generator.device)
+        if noise is not None:
+            if noise.shape != latents.shape:
+                raise ValueError(
+                    f"noise must have the latents' shape {list(latents.shape)}, "
+                    f"got {list(noise.shape)}"
+                )
             std = torch.cat([posterior.std for posterior in posteriors])
             latents += std * noise.to(latents.device)
         return (latents - self.shift) * self.scale
@@ -165,6 +185,14 @@ class LatentCoder:
                 f"vae returned non-finite images for samples {(~finite).nonzero()[:, 0].tolist()}"
             )
         return images
+
+    def digest(self) -> str:
+        """SHA-256 of the encoder's weights in float32, in hexadecimal."""
+        value = hashlib.sha256()
+        for name, weight in sorted(self.vae.state_dict().items()):
+            if name.startswith(("encoder.", "quant_conv.")):
+                value.update(name.encode() + weight.float().cpu().contiguous().numpy().tobytes())
+        return value.hexdigest()
 
     def image_shape(self, sample_shape: Sequence[int]) -> tuple[int, ...]:
         """(H, W, C) of the image of one sample."""

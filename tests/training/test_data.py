@@ -30,7 +30,6 @@ def test_ranks_and_micro_batches_change_nothing() -> None:
         assert torch.equal(torch.cat(parts), whole)
     strided = [images_at(10, 5, 3, range(rank, 12, 2), 12) for rank in (0, 1)]
     assert torch.equal(torch.stack(strided, 1).flatten(), whole)
-    assert images_at(10, 5, 3, range(0), 12).tolist() == []
 
 
 def test_the_order_is_the_batch_size_s_only_by_its_cut() -> None:
@@ -49,8 +48,9 @@ def test_orders_are_uniform() -> None:
 
 
 def test_rows_outside_the_batch_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"rows must be in 0..3, .* got range\(2, 5\)"):
-        images_at(10, 0, 0, range(2, 5), 4)
+    for rows in (range(2, 5), range(-1, 2), range(0)):
+        with pytest.raises(ValueError, match=r"rows must be some of 0..3, .* got range"):
+            images_at(10, 0, 0, rows, 4)
 
 
 def test_a_subset_is_seeded() -> None:

@@ -65,8 +65,8 @@ def images_at(count: int, seed: int, step: int, rows: range, of: int) -> Tensor:
     ValueError
         If the rows are not of this batch.
     """
-    if rows and (min(rows) < 0 or max(rows) >= of):
-        raise ValueError(f"rows must be in 0..{of - 1}, the batch of a step, got {rows}")
+    if not rows or min(rows) < 0 or max(rows) >= of:
+        raise ValueError(f"rows must be some of 0..{of - 1}, the batch of a step, got {rows}")
     places = step * of + torch.tensor(rows, dtype=torch.int64)
     epochs = places // count
     index = torch.empty_like(places)
