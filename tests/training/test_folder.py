@@ -13,6 +13,7 @@ from PIL import Image
 from free.autoencoder import LatentCoder
 from free.training.data import TrainingImages, load_mnist
 from free.training.pixels import read_image
+from free.training.randomness import RowRandom
 from free.training.sources import open_images
 from tests.pipelines import tiny_vae
 from tests.training.folders import class_folders, labelled, picture, teacher
@@ -79,6 +80,18 @@ def test_ranks_micro_batches_and_resuming_change_no_bit(folder: Path, latents: b
     ranks = [_steps(data(), range(4), [rows], 6).view(4, 3, -1) for rows in (range(3), range(3, 6))]
     assert torch.equal(torch.cat(ranks, 1).flatten(0, 1), whole)
     assert not torch.equal(data().batch(SEED + 1, 0, range(6), 6)[0].flatten(1), whole[:6, :-1])
+
+
+def test_draws_by_place_in_the_micro_batch_are_told_apart(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_place(seed: int, step: int, rows: range, *rest: Any) -> RowRandom:
+        return RowRandom(seed, step, range(len(rows)), *rest)
+
+    monkeypatch.setattr("free.training.folder.RowRandom", by_place)
+    for make in (lambda: _latents(folder), lambda: open_images(folder, teacher(), flip=True)):
+        whole = _steps(make(), range(2), [range(6)], 6)
+        assert not torch.equal(_steps(make(), range(2), [range(3), range(3, 6)], 6), whole)
 
 
 def test_half_are_mirrored(folder: Path) -> None:
@@ -176,7 +189,7 @@ def test_damaged_files_are_left_out_and_listed(folder: Path) -> None:
         f"c3/{name}" for name in sorted([*bad, "small.png", "vast.png", "gone.png", "folder.png"])
     ]
     reasons = {entry["file"]: entry["reason"] for entry in data.skipped}
-    assert reasons["c3/small.png"] == "15 x 40, smaller than the crop of 16 x 16"
+    assert reasons["c3/small.png"].startswith("15 x 40, smaller than the crop of 16 x 16; upscale")
     assert reasons["c3/vast.png"] == "9000 x 9000, more than 67108864 pixels"
     assert "truncated" in reasons["c3/truncated.jpeg"]
     assert str(folder) not in json.dumps(data.skipped)

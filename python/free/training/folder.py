@@ -80,10 +80,11 @@ class FolderImages:
         """As :meth:`free.training.data.TrainingImages.batch`."""
         pixels, index = self._decoder.pixels(seed, step, rows, of)
         random = RowRandom(seed, step, rows, device, Stream.DATA)
-        images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2) / 127.5 - 1.0
+        levels = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)  # a quarter of the floats
         if self._flip:
             mirrored = (random.uniform() < 0.5).view(-1, 1, 1, 1)
-            images = torch.where(mirrored, images.flip(-1), images)
+            levels = torch.where(mirrored, levels.flip(-1), levels)
+        images = levels.contiguous().float().div_(127.5).sub_(1.0)
         noise = random.normal(self.sample_shape) if self._sampled else None
         latents = self._coder.encode(images, noise=noise)
-        return latents.to(device).contiguous(), self._labels[index].to(device)
+        return latents.to(device), self._labels[index].to(device)

@@ -83,7 +83,9 @@ def read_image(path: Path, size: int, channels: int, upscale: bool) -> NDArray[n
         if width * height > _MOST_PIXELS:
             raise ValueError(f"{width} x {height}, more than {_MOST_PIXELS} pixels")
         if min(width, height) < size and not upscale:
-            raise ValueError(f"{width} x {height}, smaller than the crop of {size} x {size}")
+            raise ValueError(
+                f"{width} x {height}, smaller than the crop of {size} x {size}; upscale enlarges it"
+            )
         if image.mode not in _MODES:
             raise ValueError(f"mode {image.mode}, not 8 bits a channel")
         loaded: Image.Image = image
