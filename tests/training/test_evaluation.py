@@ -1,0 +1,172 @@
+"""Evaluation while training: figures, sharing among ranks, and the best that is kept."""
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from free import DiT, DiTConfig, DrafterNet, FeatureDrafter, Schedule, SpeculativeSampler
+from free.training.best import recover_best, replace_best
+from free.training.evaluation import DrafterEvaluation
+from free.training.parallel import Ranks
+from free.training.trainer import TrainConfig, train
+from tests.networks import randomized
+from tests.training.runs import images
+
+CONFIG = DiTConfig(2, 1, 1, 8, 1, 2, num_classes=3, learn_sigma=False)
+
+
+@pytest.fixture(scope="module")
+def networks() -> tuple[DiT, DrafterNet]:
+    return randomized(DiT(CONFIG)).eval(), randomized(DrafterNet(CONFIG), 1).eval()
+
+
+def test_it_is_what_the_sampler_reports(networks: tuple[DiT, DrafterNet]) -> None:
+    teacher, drafter = networks
+    evaluation = DrafterEvaluation(
+        teacher, 12, images=5, window=4, batch_size=2, seed=7,
+        recommended={"window": 6, "sweeps": 1, "recycle": True},
+    )  # fmt: skip
+    found = evaluation(drafter, Ranks())
+    sampler = SpeculativeSampler(
+        teacher, FeatureDrafter(drafter, teacher), Schedule.ddpm(12), 4, cfg_scale=1.5
+    )
+    report = sampler.sample([0, 1, 2, 0, 1], seed=7).report
+    assert found["parallel_efficiency"] == pytest.approx(report.parallel_efficiency)
+    assert found["acceptance"] == pytest.approx(
+        sum(report.accepted_by_step) / sum(report.examined_by_step)
+    )
+    for got, expected in zip(found["acceptance_by_step"], report.acceptance_by_step, strict=True):
+        assert (got is None and math.isnan(expected)) or got == pytest.approx(expected)
+    assert len(found["delta_by_position"]) == len(found["acceptance_by_position"]) == 3
+    assert found["recommended_efficiency"] > 1
+
+
+class _Shared(Ranks):
+    """One of two ranks that run one after the other: sums wait for the other's."""
+
+    def __init__(self, rank: int, sums: list[torch.Tensor]) -> None:
+        super().__init__(rank, 2)
+        object.__setattr__(self, "sums", sums)
+
+    def sum(self, value: torch.Tensor) -> torch.Tensor:
+        self.sums.append(value.clone())
+        return value
+
+
+def test_ranks_share_the_images(networks: tuple[DiT, DrafterNet]) -> None:
+    """What two ranks add up is what one counts."""
+    teacher, drafter = networks
+    evaluation = DrafterEvaluation(teacher, 8, images=5, window=3)
+    each: list[list[torch.Tensor]] = [[], [], []]
+    for rank, sums in enumerate(each[:2]):
+        evaluation(drafter, _Shared(rank, sums))
+    one = _Shared(0, each[2])
+    object.__setattr__(one, "world", 1)
+    evaluation(drafter, one)
+    for first, second, whole in zip(*each, strict=True):
+        torch.testing.assert_close(first + second, whole)
+    assert each[0][0].sum() > 0
+    assert each[1][0].sum() > 0
+
+
+def test_few_images_are_spread_over_many_classes() -> None:
+    teacher = DiT(DiTConfig(2, 1, 1, 8, 1, 2, num_classes=100, learn_sigma=False))
+    assert [DrafterEvaluation(teacher, images=4)._label(i) for i in range(4)] == [0, 25, 50, 75]
+    assert [DrafterEvaluation(teacher, images=200)._label(i) for i in (0, 99, 100)] == [0, 99, 0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"images": 0}, "images must be at least 1, got 0"),
+        ({"window": 1}, "window must be at least 2, got 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"steps": 2}, "steps must be at least 3, got 2"),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DrafterEvaluation(DiT(CONFIG), **settings)
+
+
+def _drafter_loss(model, x0, labels, random) -> dict[str, torch.Tensor]:
+    t, rows = torch.full((len(x0),), 5), torch.zeros(len(x0), 4, 8)
+    change, _ = model(x0, random.normal((1, 2, 2)), t, torch.zeros(len(x0), 8), rows)
+    return {"loss": (change - x0).square().mean()}
+
+
+def _train(folder: Path, steps: int, figures: dict[int, float], stop: int = 0) -> dict[str, Any]:
+    """Figures by the number of the evaluation; None stops the run there."""
+    calls = len(list_found(folder))
+
+    def evaluate(model, ranks) -> dict[str, Any]:
+        nonlocal calls
+        calls += 1
+        if calls == stop:
+            raise KeyboardInterrupt
+        return {"parallel_efficiency": figures[calls], "delta_by_position": [0.5, None]}
+
+    torch.manual_seed(0)
+    config = TrainConfig(steps, 8, 1e-2, ema_decay=0.5, save_every=100, evaluate_every=2)
+    return train(DrafterNet(CONFIG), _drafter_loss, images(), config, folder, evaluate=evaluate,
+                 progress=False)[1]  # fmt: skip
+
+
+def list_found(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "evaluations.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def test_the_best_is_kept(tmp_path: Path) -> None:
+    record = _train(tmp_path, 7, {1: 1.5, 2: 2.5, 3: 2.5, 4: 2.0})
+    assert [one["step"] for one in list_found(tmp_path)] == [2, 4, 6, 7]
+    assert (record["best"]["step"], record["best"]["parallel_efficiency"]) == (4, 2.5)
+    best = json.loads((tmp_path / "best" / "config.json").read_text())
+    assert best["training"]["evaluation"]["step"] == 4
+    network = DrafterNet.from_pretrained(tmp_path / "best")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    kept = network.state_dict()
+    assert any(
+        not torch.equal(kept[name], value) for name, value in state["weights"]["average"].items()
+        if name in kept
+    )  # fmt: skip
+    with (tmp_path / "evaluations.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["parallel_efficiency"] for row in rows] == ["1.5", "2.5", "2.5", "2.0"]
+    assert rows[0]["delta_by_position_1"] == "0.5"
+
+
+def test_evaluations_survive_being_stopped(tmp_path: Path) -> None:
+    """An evaluation makes a checkpoint: none is made twice, and the best so far is known."""
+    with pytest.raises(KeyboardInterrupt):
+        _train(tmp_path, 6, {1: 2.0, 2: 9.0}, stop=2)
+    record = _train(tmp_path, 6, {2: 1.0, 3: 1.5})
+    assert [one["step"] for one in list_found(tmp_path)] == [2, 4, 6]
+    assert record["best"]["step"] == 2
+    best = json.loads((tmp_path / "best" / "config.json").read_text())
+    assert best["training"]["evaluation"]["step"] == 2
+
+
+def test_the_best_is_whole_whenever_it_is_killed(tmp_path: Path) -> None:
+    replace_best(tmp_path, lambda path: (path.mkdir(), (path / "x").write_text("first")))
+
+    def killed(path: Path) -> None:
+        path.mkdir()
+        (path / "half").write_text("")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace_best(tmp_path, killed)
+    recover_best(tmp_path)
+    assert (tmp_path / "best" / "x").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+    (tmp_path / "best").rename(tmp_path / ".best-old")  # between the two renames
+    recover_best(tmp_path)
+    assert (tmp_path / "best" / "x").read_text() == "first"
+    replace_best(tmp_path, lambda path: (path.mkdir(), (path / "y").write_text("second")))
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["y"]
