@@ -10,8 +10,8 @@ the networks, the optimiser, the averaged weights, shortening gradients, the log
 medians over steps. On a GPU each part is waited for, which a run does not do.
 
 From the networks' operations (counted, not measured) follows what a run of the supplement's length
-would take here, and what its machine achieved: 120 epochs of 30 % of ImageNet at 256 in 56.8 h on four
-RTX 4090.
+would take here, and what its machine achieved: 120 epochs of 30 % of ImageNet at 256 in 56.8 h on
+four RTX 4090.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -59,11 +58,13 @@ class Stopwatch:
         self._begun = 0.0
 
     def now(self) -> float:
+        """Seconds, when the device is done."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         return time.perf_counter()
 
     def begin(self) -> None:
+        """The step before ends, and a new one begins."""
         now = self.now()
         if self.steps:
             self.steps[-1]["step"] = now - self._begun
@@ -71,6 +72,7 @@ class Stopwatch:
         self._begun = now
 
     def add(self, name: str, seconds: float) -> None:
+        """To a part of this step."""
         self.steps[-1][name] = self.steps[-1].get(name, 0.0) + seconds
 
     def timing(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,6 +99,7 @@ class Asked:
         return len(self._images)
 
     def batch(self, *arguments: Any) -> Any:
+        """As the images themselves."""
         self._watch.begin()
         return self._watch.timing("data", self._images.batch)(*arguments)
 
@@ -235,14 +238,11 @@ def predict(row: dict[str, Any], counted: dict[str, float]) -> dict[str, float]:
         "paper_images_per_second_and_gpu": there,
         "paper_achieved_per_gpu": there * counted["image"],
     }
-    print(
-        f"  {counted['image'] / 1e9:.0f} GFLOP an image; {found['achieved_here'] / 1e12:.3g} TFLOP/s"
-    )
-    print(
-        f"  the paper's run on four of this device: {found['hours_of_the_paper_s_run_on_four']:,.0f}"
-        f" h; on its own four: {hours} h, {there:.0f} images/s and "
-        f"{found['paper_achieved_per_gpu'] / 1e12:.1f} TFLOP/s each"
-    )
+    speed, hours_here = found["achieved_here"] / 1e12, found["hours_of_the_paper_s_run_on_four"]
+    print(f"  {counted['image'] / 1e9:.0f} GFLOP an image, {speed:.3g} TFLOP/s")
+    print(f"  the paper's run on four of this device: {hours_here:,.0f} h")
+    theirs = found["paper_achieved_per_gpu"] / 1e12
+    print(f"  on its own four: {hours} h, {there:.0f} images/s and {theirs:.1f} TFLOP/s each")
     return found
 
 

@@ -1,0 +1,156 @@
+"""``free train-drafter``: from a folder of images to a drafter that drafts."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from free import DiT, DiTConfig, DrafterNet, load_pretrained
+from free.cli import app
+from free.cli.training import parse_duration
+from free.training.log import read_log
+from tests.networks import randomized
+
+CONFIG = DiTConfig(8, 4, 3, 16, 1, 2, num_classes=2, learn_sigma=False)
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A teacher, and eight images of two classes, one of them damaged."""
+    randomized(DiT(CONFIG)).save_pretrained(tmp_path / "teacher")
+    random = np.random.default_rng(0)
+    for at in range(8):
+        path = tmp_path / "images" / f"class{at % 2}" / f"{at}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (9, 10, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:50])
+    return tmp_path
+
+
+def _arguments(work: Path, *more: object) -> list[str]:
+    fixed = ["train-drafter", "--model", work / "teacher", "--data", work / "images", "--out",
+             work / "out", "--subset", 1, "--batch-size", 4, "--sampling-steps", 8,
+             "--device", "cpu", "--log-every", 1, "--recipe", "paper"]  # fmt: skip
+    return [str(one) for one in (*fixed, *more)]
+
+
+def _train(work: Path, *more: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, _arguments(work, *more))
+    return result.exit_code, " ".join(result.output.split())
+
+
+def test_a_drafter_of_one_s_own(work: Path) -> None:
+    more = ("--steps", "3epochs", "--evaluate-every", "1epochs", "--evaluate-images", 2,
+            "--evaluate-window", 3, "--evaluate-recycling", "--json", work / "x.json",
+            "--no-tensorboard")  # fmt: skip
+    code, text = _train(work, *more)
+    assert code == 0, text
+    run = work / "out" / "training" / "drafter"
+    assert [line["epoch"] for line in read_log(run)] == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
+    for name in ("loss.png", "evaluations.csv", "best/model.safetensors"):
+        assert (run / name).exists()
+    config = json.loads((run / "config.json").read_text())
+    assert config["skipped"] == 1
+    assert json.loads((run / "skipped.json").read_text())[0]["file"].endswith("7.png")
+    assert config["data"]["source"] == "folder"
+    evaluations = json.loads((run / "evaluations.json").read_text())
+    assert [one["step"] for one in evaluations] == [2, 4, 6]
+    assert all(one["recommended_efficiency"] >= 1 for one in evaluations)
+    best = max(evaluations, key=lambda one: one["parallel_efficiency"])
+    assert f"the best of the run: step {best['step']}, parallel efficiency" in text
+    record = json.loads((work / "x.json").read_text())
+    assert record["best"]["step"] == best["step"]
+    _, drafter = load_pretrained(work / "teacher", work / "out" / "drafter")
+    assert drafter.network.config == CONFIG
+
+    first = (work / "out" / "drafter" / "model.safetensors").read_bytes()
+    code, text = _train(work, *more, "--resume", "--keep", "last")  # nothing is left to be done
+    assert code == 0, text
+    assert "best" not in text
+    assert len(read_log(run)) == 6
+    last = (work / "out" / "drafter" / "model.safetensors").read_bytes()
+    assert (first == last) == (best["step"] == 6)
+
+
+def test_a_checkpoint_of_another_teacher_or_recipe(work: Path) -> None:
+    assert _train(work, "--steps", 2)[0] == 0
+    code, text = _train(work, "--steps", 2, "--feature-weight", 0.25, "--seed", 3)
+    assert code == 2
+    assert "of the same settings, got" in text
+    for part in ("feature_weight 0.5 (now 0.25)", "seed 0 (now 3)"):
+        assert part in text
+    assert "smooth_weight" not in text  # what is alike is not listed
+    randomized(DiT(CONFIG), 5).save_pretrained(work / "teacher")
+    code, text = _train(work, "--steps", 2)
+    assert code == 2
+    assert "state.pt with teacher '" in text
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--resume"], "--resume needs a checkpoint to go on from, got none in"),
+        (["--keep", "worst"], "--keep must be best or last, got 'worst'"),
+        (["--micro-batch", 3], "micro_batch must divide batch_size, 4, got 3"),
+        (["--steps", "soon"], "--steps must look like 2000 (batches) or 30epochs, got 'soon'"),
+        (["--evaluate-every", 0], "--evaluate-every must look like 2000 (batches) or 30epochs"),
+        (["--device", "nowhere"], "device must be one that this machine has, got nowhere"),
+        (["--precision", "fp8"], "precision must be 'fp32', 'tf32' or 'bf16', got 'fp8'"),
+        (["--precision", "tf32"], "precision 'tf32' needs a GPU"),
+        (["--image-size", 16], "image_size and vae must give the teacher's samples"),
+        (["--model", "nothing-there"], "got 'nothing-there', which does not exist"),
+    ],
+)
+def test_bad_input_is_one_line(work: Path, more: list[object], message: str) -> None:
+    code, text = _train(work, *more)
+    assert code == 2
+    assert message in text
+    assert "Traceback" not in text
+    assert not (work / "out" / "drafter").exists()
+
+
+def test_a_full_disk_is_one_line(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def full(state, file) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    code, text = _train(work, "--steps", 2, "--no-tensorboard")
+    assert code == 1
+    assert "error: the checkpoint of step 2 could not be written" in text
+    assert "No space left on device" in text
+
+
+def test_durations() -> None:
+    for text, steps in (("2000", 2000), ("30epochs", 300), ("0.25 epoch", 3), ("1e", 10)):
+        assert parse_duration(text, 10, 100, "--steps") == steps
+    for text in ("", "1.5", "-3", "0epochs", "3 days"):
+        with pytest.raises(ValueError, match="--steps must look like 2000 "):
+            parse_duration(text, 10, 100, "--steps")
+
+
+@pytest.mark.slow
+def test_torchrun_is_one_process(work: Path) -> None:
+    """The command on two processes makes the drafter that it makes on one."""
+    more = ("--steps", 6, "--micro-batch", 1, "--no-tensorboard", "--evaluate-every", 3,
+            "--evaluate-images", 3, "--evaluate-window", 3)  # fmt: skip
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*launch, "-m", "free", *_arguments(work, *more)],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "drafter saved to" in done.stdout
+    two = DrafterNet.from_pretrained(work / "out" / "training" / "drafter" / "best")
+    code, text = _train(work, *more, "--out", work / "alone")
+    assert code == 0, text
+    one = DrafterNet.from_pretrained(work / "alone" / "training" / "drafter" / "best")
+    for name, value in one.state_dict().items():
+        assert (two.state_dict()[name] - value).abs().max() < 1e-4, name
