@@ -59,12 +59,15 @@ class Variant:
         Rows of a batch, relative to the paper's recipe.
     rates : dict
         Other settings of the optimiser than all have.
+    trained : bool
+        False for what training starts from: x0 and the feature stay.
     """
 
     label: str
     recipe: Recipe = dataclasses.field(default_factory=Recipe)
     share: float = 1.0
     rates: dict[str, Any] = dataclasses.field(default_factory=dict)
+    trained: bool = True
 
 
 def _window(label: str, **options: Any) -> Variant:
@@ -72,6 +75,7 @@ def _window(label: str, **options: Any) -> Variant:
 
 
 VARIANTS = {
+    "untrained": Variant("none: x0 and the feature stay", trained=False),
     "paper": Variant("the paper's"),
     "paper-rate": Variant(
         "the paper's, its rate of 1e-4 and EMA of .9999",
@@ -154,15 +158,17 @@ def run(teacher: DiT, name: str, seed: int, options: argparse.Namespace) -> dict
         if found["settings"] != settings:
             raise SystemExit(f"{path} is of other settings, {found['settings']}: another --out")
         return found
-    network, record = train(
-        new_drafter(teacher, variant.recipe, seed),
-        partial(_loss, teacher, variant.recipe),
-        load_mnist(),
-        config,
-        folder,
-        extra={"recipe": dataclasses.asdict(variant.recipe)},
-        progress=False,
-    )
+    network, record = new_drafter(teacher, variant.recipe, seed).eval(), {"seconds": 0.0}
+    if variant.trained:
+        network, record = train(
+            network,
+            partial(_loss, teacher, variant.recipe),
+            load_mnist(),
+            config,
+            folder,
+            extra={"recipe": dataclasses.asdict(variant.recipe)},
+            progress=False,
+        )
     assert isinstance(network, DrafterNet)
     network.save_pretrained(folder / "drafter", training=record)
     result = {
@@ -171,9 +177,9 @@ def run(teacher: DiT, name: str, seed: int, options: argparse.Namespace) -> dict
         "seed": seed,
         "settings": settings,
         "seconds": record["seconds"],
-        "steps": steps,
+        "steps": steps * variant.trained,
         "rows": config.batch_size,
-        "operations": steps * operations(teacher, variant, options.batch),
+        "operations": steps * variant.trained * operations(teacher, variant, options.batch),
         **evaluate(teacher, network, options.images),
     }
     write_json(path, result)
