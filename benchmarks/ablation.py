@@ -93,6 +93,7 @@ VARIANTS = {
     "guided": Variant("guided targets", Recipe(guidance=1.5)),
     "depth2": Variant("2 blocks", Recipe(depth=2)),
     "depth3": Variant("3 blocks", Recipe(depth=3)),
+    "gate": Variant("gated", Recipe(gate=True)),
     "embedded": Variant("log(1 + delta), 2 steps", Recipe(objective="delta", rollout=2)),
     "delta-own4": Variant(
         "log(1 + delta), 4 steps, own states", Recipe(objective="delta", rollout=4, fed="own")
@@ -101,8 +102,18 @@ VARIANTS = {
     "delta-sweep-times": _window(
         "log(1 + delta), window in one sweep, times", objective="delta", times="rejections"
     ),
-    "delta-sweep-depth2": _window(
-        "log(1 + delta), window in one sweep, 2 blocks", objective="delta", depth=2
+    "delta-gate": Variant("log(1 + delta), gated", Recipe(objective="delta", gate=True)),
+    "delta-gate-times": Variant(
+        "log(1 + delta), gated, times", Recipe(objective="delta", gate=True, times="rejections")
+    ),
+    "delta-gate-sweep": _window(
+        "log(1 + delta), gated, window in one sweep", objective="delta", gate=True
+    ),
+    "delta-gate-depth2": Variant(
+        "log(1 + delta), gated, 2 blocks", Recipe(objective="delta", gate=True, depth=2)
+    ),
+    "delta-gate-sweep-depth2": _window(
+        "log(1 + delta), gated, window, 2 blocks", objective="delta", gate=True, depth=2
     ),
 }
 
@@ -110,7 +121,7 @@ VARIANTS = {
 def new_drafter(teacher: DiT, recipe: Recipe, seed: int) -> DrafterNet:
     """As training starts."""
     torch.manual_seed(seed)
-    drafter = DrafterNet(teacher.config, recipe.depth)
+    drafter = DrafterNet(teacher.config, recipe.depth, recipe.gate)
     drafter.initialize_from(teacher)
     return drafter
 

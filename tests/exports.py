@@ -20,7 +20,7 @@ def small_model(learn_sigma: bool = True, seed: int = 0) -> tuple[DiT, FeatureDr
     The label table has 1024 bytes, the least that goes into the file of weights.
     """
     config = DiTConfig(4, 2, 2, 16, 2, 2, num_classes=15, learn_sigma=learn_sigma)
-    teacher, network = DiT(config), DrafterNet(config, 2 if learn_sigma else 1)
+    teacher, network = DiT(config), DrafterNet(config, 2 if learn_sigma else 1, gate=learn_sigma)
     randomized(teacher, seed)
     randomized(network, seed + 1)
     for head in (network.final_layer.linear, network.feature_head):
@@ -45,7 +45,7 @@ class Export(NamedTuple):
 
 def export(folder: Path, guided: bool) -> Export:
     """Two exports hold between them what graphs can have, at the least tracing: guidance, sweeps,
-    the variance and a drafter of two blocks, or none of them.
+    the variance and a gated drafter of two blocks, or none of them.
     """
     teacher, drafter = small_model(learn_sigma=guided)
     sweeps = 2 if guided else None

@@ -155,13 +155,14 @@ def test_recipes_of_a_drafter(tmp_path: Path) -> None:
     drafter = ["train-drafter", "--out", bundle, "--steps", "1", "--batch-size", "2"]
     options = ["--recipe", "paper", "--fed", "sweeps", "--rollout", "3", "--sweeps", "2",
                "--depth", "2", "--guidance", "1.5", "--times", "rejections", "--stride", "unit",
-               "--smooth-weight", "0.01"]  # fmt: skip
+               "--smooth-weight", "0.01", "--gate"]  # fmt: skip
     result = RUN.invoke(app, [*drafter, *options])
     assert result.exit_code == 0, result.output
     config = json.loads((tmp_path / "run/drafter/config.json").read_text())
-    assert config["depth"] == 2
+    assert (config["depth"], config["gate"]) == (2, True)
     changed = {"fed": "sweeps", "rollout": 3, "sweeps": 2, "depth": 2, "guidance": 1.5,
-               "times": "rejections", "stride": "unit", "smooth_weight": 0.01}  # fmt: skip
+               "times": "rejections", "stride": "unit", "smooth_weight": 0.01,
+               "gate": True}  # fmt: skip
     assert config["training"].items() >= {**asdict(RECIPES["paper"]), **changed}.items()
     for wrong, message in (
         (["--recipe", "soup"], "recipe must be one of paper, free, got 'soup'"),

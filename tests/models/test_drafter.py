@@ -137,6 +137,28 @@ def test_depth(teacher: DiT, depth: int) -> None:
         change = other
 
 
+def test_the_gate(teacher: DiT) -> None:
+    """The change is affine in the innovation that is gated."""
+    network = randomized(DrafterNet(CONFIG, gate=True))
+    plain = randomized(DrafterNet(CONFIG))
+    shared = {n: v for n, v in network.state_dict().items() if "final_layer.linear" not in n}
+    plain.load_state_dict(shared, strict=False)
+    # Outputs of a patch: the channel is the fastest axis.
+    weight = network.final_layer.linear.weight.view(16, 4, 16)
+    bias = network.final_layer.linear.bias.view(16, 4)
+    x, z, e = torch.randn(2, 2, 8, 8), torch.randn(2, 2, 8, 8), torch.randn(2, 16)
+    inputs = (x, z, torch.tensor([3, 400]), e, torch.randn(2, 4, 16))
+    parts = []
+    for own in (slice(0, 2), slice(2, 4)):
+        plain.final_layer.linear.weight.data = weight[:, own].flatten(0, 1)
+        plain.final_layer.linear.bias.data = bias[:, own].flatten()
+        parts.append(plain(*inputs)[0])
+    torch.testing.assert_close(network(*inputs)[0], parts[0] + parts[1] * z)
+    fresh = DrafterNet(CONFIG, gate=True)
+    fresh.initialize_from(teacher)
+    assert not fresh(*inputs)[0].any()
+
+
 @pytest.mark.parametrize("depth", [0, 3, True, 1.0])
 def test_depths_that_are_refused(depth: int) -> None:
     with pytest.raises(ValueError, match=rf"depth must be an integer in 1\.\.2, .* got {depth}"):

@@ -63,9 +63,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "own states": {"rollout": 3, "fed": "own"},
     "one sweep": {"rollout": 3, "fed": "sweeps"},
     "two sweeps": {"rollout": 3, "fed": "sweeps", "sweeps": 2},
+    "gate": {"gate": True},
     "all": {
         "rollout": 3, "fed": "sweeps", "sweeps": 2, "guidance": 1.5, "times": "rejections",
-        "objective": "delta",
+        "objective": "delta", "gate": True,
     },
 }  # fmt: skip
 EVERY_OPTION = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
@@ -107,12 +108,13 @@ def test_losses_are_means_of_rows(options: dict[str, Any]) -> None:
 
 @EVERY_OPTION
 def test_every_option_trains(options: dict[str, Any]) -> None:
-    teacher, drafter = randomized(DiT(CONFIG)), DrafterNet(CONFIG)
+    recipe = Recipe(50, **options)
+    teacher, drafter = randomized(DiT(CONFIG)), DrafterNet(CONFIG, recipe.depth, recipe.gate)
     drafter.initialize_from(teacher)
     optimizer = torch.optim.Adam(drafter.parameters(), 2e-3)
     losses = []
     for _ in range(40):
-        random, recipe = RowRandom(0, 0, ROWS), Recipe(50, **options)
+        random = RowRandom(0, 0, ROWS)
         loss = drafter_loss(drafter, teacher, PROCESS, X0, LABELS, random, recipe)["loss"]
         optimizer.zero_grad()
         loss.backward()

@@ -65,7 +65,7 @@ def _describe_checkpoint(summary: Summary) -> dict[str, Any]:
         "training": summary.training,
     }
     if summary.kind == "drafter":
-        return {**record, "depth": summary.depth, "sampling": summary.sampling}
+        return {**record, **summary.options, "sampling": summary.sampling}
     with torch.device("meta"):
         values = sum(weight.numel() for weight in DrafterNet(config).parameters())
     found = [
@@ -104,7 +104,8 @@ def _checkpoint_lines(record: dict[str, Any]) -> list[str]:
     if record["kind"] == "drafter":
         settings = {name: v for name, v in record["sampling"].items() if name != "acceptance"}
         known = "" if len(settings) == len(record["sampling"]) else "; its acceptance is on record"
-        blocks = f"  blocks of its own: {record['depth']}"
+        gate = ", gated" if record["gate"] else ""
+        blocks = f"  blocks of its own: {record['depth']}{gate}"
         return [*lines, blocks, f"  recommends: {settings or 'nothing'}{known}"]
     lines.append(
         f"  drafter that fits: of the same shape, {record['drafter']['parameters']:,} parameters; "

@@ -120,6 +120,10 @@ def train_drafter(
     depth: Annotated[
         int | None, typer.Option(help="Blocks of the drafter.", rich_help_panel=_RECIPE)
     ] = None,
+    gate: Annotated[
+        bool | None,
+        typer.Option("--gate/--no-gate", help="Gated drafter.", rich_help_panel=_RECIPE),
+    ] = None,
     batch_size: training.BatchSize = 128,
     learning_rate: training.LearningRate = 1e-4,
     warmup: training.Warmup = 0,
@@ -233,6 +237,7 @@ def train_drafter(
             times=times,
             guidance=guidance,
             depth=depth,
+            gate=gate,
         )
         source = out / "teacher" if model is None else model
         teacher = DiT.from_pretrained(source, device=ranks.device)
@@ -265,7 +270,7 @@ def train_drafter(
             else parse_duration(evaluate_every, batch_size, len(images), "--evaluate-every"),
         )
         torch.manual_seed(seed)
-        drafter = DrafterNet(teacher.config, chosen.depth)
+        drafter = DrafterNet(teacher.config, chosen.depth, chosen.gate)
         drafter.initialize_from(teacher)
         if precision == "bf16":  # frozen: nothing is lost that the products would keep
             teacher.to(torch.bfloat16)

@@ -10,7 +10,10 @@ the state. So the anchor is the eps that the current state would have if x0 had 
 the network only predicts the change of x0, whose size is nearly the same at all timesteps. An
 untrained drafter (no change) is already a good one. And the network sees the *innovation*, the
 noise that took the previous state to this one: it is what moves x0, and cannot be told from the
-state and the feature alone.
+state and the feature alone. To first order x0 moves by the teacher's Jacobian times that noise.
+Where little noise is left the Jacobian is nearly diagonal: a value follows its own noise, or it
+does not. So a *gated* drafter says besides by how much each value follows, which a network whose
+width is less than a patch's values could not pass on otherwise.
 """
 
 from __future__ import annotations
@@ -47,6 +50,9 @@ class DrafterNet(nn.Module):
         The *teacher's* configuration; the drafter shares its width, heads and patches.
     depth : int
         Its own number of blocks; the paper's is 1.
+    gate : bool
+        Whether the change of x0 has a part ``gate * innovation``, value by value; twice the
+        outputs of the final layer.
 
     Raises
     ------
@@ -56,14 +62,14 @@ class DrafterNet(nn.Module):
 
     pos_embed: Tensor
 
-    def __init__(self, config: DiTConfig, depth: int = 1) -> None:
+    def __init__(self, config: DiTConfig, depth: int = 1, gate: bool = False) -> None:
         if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= config.depth:
             raise ValueError(
                 f"depth must be an integer in 1..{config.depth}, its teacher's, got {depth!r}"
             )
         super().__init__()
         self.config = config
-        self.depth = depth
+        self.depth, self.gate = depth, gate
         hidden = config.hidden_size
         self.x_embedder = PatchEmbedder(config.patch_size, 2 * config.channels, hidden)
         self.t_embedder = TimestepEmbedder(hidden, config.timestep_divisor)
@@ -75,11 +81,17 @@ class DrafterNet(nn.Module):
             DiTBlock(hidden, config.heads, config.mlp_ratio, config.norm_eps) for _ in range(depth)
         )
         self.feature_head = nn.Linear(hidden, hidden)
-        self.final_layer = FinalLayer(hidden, config.patch_size, config.channels)
+        outputs = (2 if gate else 1) * config.channels
+        self.final_layer = FinalLayer(hidden, config.patch_size, outputs)
         self.apply(initialize_linear)
         # The untrained drafter changes nothing: x0 and the feature stay what they were.
         nn.init.zeros_(self.feature_head.weight)
         nn.init.zeros_(self.final_layer.linear.weight)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What it was made with besides its teacher's configuration."""
+        return {"depth": self.depth, "gate": self.gate}
 
     @torch.no_grad()
     def initialize_from(self, teacher: DiT) -> None:
@@ -130,7 +142,12 @@ class DrafterNet(nn.Module):
         for block in self.blocks:
             h = block(h, c)
         out = self.final_layer(h, c)
-        change = unpatchify(out, self.config.patch_size, self.config.channels)
+        if self.gate:
+            both = unpatchify(out, self.config.patch_size, 2 * self.config.channels)
+            change, gate = both.chunk(2, dim=1)
+            change = torch.addcmul(change, gate, innovation.to(dtype))
+        else:
+            change = unpatchify(out, self.config.patch_size, self.config.channels)
         return change, feature + self.feature_head(h)
 
     @classmethod

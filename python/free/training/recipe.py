@@ -63,8 +63,8 @@ class Recipe:
     guidance : float
         Guidance scale of the eps that L_noise compares; 1 is none. The features of both halves are
         trained.
-    depth : int
-        Blocks of the drafter.
+    depth, gate
+        As of :class:`free.DrafterNet`.
 
     Raises
     ------
@@ -84,6 +84,7 @@ class Recipe:
     times: str = "uniform"
     guidance: float = 1.0
     depth: int = 1
+    gate: bool = False
 
     def __post_init__(self) -> None:
         if self.sampling_steps < 3:
@@ -120,7 +121,7 @@ class Recipe:
 #: By name: the paper's, and what our drafters are trained with.
 RECIPES = {
     "paper": Recipe(),
-    "free": Recipe(objective="delta", rollout=2),
+    "free": Recipe(objective="delta", rollout=2, gate=True),
 }
 
 

@@ -95,13 +95,13 @@ def test_bundle(bundle: Path) -> None:
         assert FeatureDrafter.from_pretrained(source, teacher).sampling == SAMPLING
 
 
-def test_the_depth_of_a_drafter(bundle: Path) -> None:
-    network = randomized(DrafterNet(CONFIG, 2), seed=1)
+def test_the_depth_and_the_gate_of_a_drafter(bundle: Path) -> None:
+    network = randomized(DrafterNet(CONFIG, 2, gate=True), seed=1)
     network.save_pretrained(bundle / "drafter")
     loaded = DrafterNet.from_pretrained(bundle)
-    assert loaded.depth == 2
+    assert loaded.options == {"depth": 2, "gate": True}
     assert same_weights(loaded, network)
-    assert inspect(bundle / "drafter").depth == 2
+    assert inspect(bundle / "drafter").options == {"depth": 2, "gate": True}
     assert inspect(bundle / "drafter").parameters == sum(w.numel() for w in network.parameters())
     assert "| blocks | 2 |" in (bundle / "drafter" / "README.md").read_text()
     path = bundle / "drafter" / "config.json"
@@ -109,6 +109,9 @@ def test_the_depth_of_a_drafter(bundle: Path) -> None:
         path.write_text(json.dumps(json.loads(path.read_text()) | {"depth": depth}))
         with pytest.raises(ValueError, match=r"malformed: .*depth must be an integer in 1\.\.3"):
             load_pretrained(bundle)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"depth": 2, "gate": 1}))
+    with pytest.raises(ValueError, match="malformed: .*gate must be true or false, got 1"):
+        load_pretrained(bundle)
 
 
 def _as_before_there_was_a_depth(folder: Path) -> None:
@@ -116,7 +119,7 @@ def _as_before_there_was_a_depth(folder: Path) -> None:
     renamed = {name.replace("blocks.0.", "block."): value for name, value in state.items()}
     save_file(renamed, folder / "model.safetensors")
     record = json.loads((folder / "config.json").read_text())
-    del record["depth"]
+    del record["depth"], record["gate"]
     (folder / "config.json").write_text(json.dumps(record))
 
 
@@ -136,7 +139,7 @@ def test_the_embedded_drafter_is_what_its_file_says() -> None:
     state = load_file(folder / "model.safetensors")
     own = {re.sub(r"^block\.", "blocks.0.", name): value.float() for name, value in state.items()}
     loaded = DrafterNet.from_pretrained("mnist")
-    network = DrafterNet(loaded.config, loaded.depth)
+    network = DrafterNet(loaded.config, **loaded.options)
     network.load_state_dict(own)
     generator = torch.Generator().manual_seed(0)
     x, z = torch.randn(2, 3, 1, 28, 28, generator=generator)

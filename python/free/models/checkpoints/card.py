@@ -28,7 +28,7 @@ def write_card(
     kind: str,
     form: str,
     config: DiTConfig,
-    depth: int,
+    options: dict[str, Any],
     training: dict[str, Any] | None,
 ) -> None:
     """Write ``folder/README.md``, unless it is there and somebody's own.
@@ -39,8 +39,8 @@ def write_card(
     kind : {"teacher", "drafter"}
     form : {"free", "diffusers"}
     config : DiTConfig
-    depth : int
-        The network's own number of blocks.
+    options : dict
+        What else a drafter is made with.
     training : dict or None
         The training record.
     """
@@ -59,8 +59,12 @@ def write_card(
         "input": f"{config.channels} x {config.image_size} x {config.image_size}",
         "patch": config.patch_size,
         "width": config.hidden_size,
-        "blocks": depth,
-        **({"blocks of its teacher": config.depth} if kind == "drafter" else {}),
+        "blocks": options.get("depth", config.depth),
+        **(
+            {"gate": "yes" if options["gate"] else "no", "blocks of its teacher": config.depth}
+            if kind == "drafter"
+            else {}
+        ),
         "attention heads": config.heads,
         "classes": config.num_classes,
         "learned variance": "yes" if config.learn_sigma else "no",

@@ -74,15 +74,16 @@ class OwnConfig(NamedTuple):
     kind : {"teacher", "drafter"}
     config : DiTConfig
         Of a drafter, its teacher's.
-    depth : int
-        The network's own number of blocks; files of before there was a choice mean 1.
+    options : dict
+        What else a drafter is made with: ``depth`` and ``gate`` of :class:`free.DrafterNet`. Files
+        of before there was a choice mean 1 and False.
     sampling : dict
         Settings that a drafter recommends.
     """
 
     kind: str
     config: DiTConfig
-    depth: int
+    options: dict[str, Any]
     sampling: dict[str, Any]
 
 
@@ -97,29 +98,35 @@ def config_from_own(record: dict[str, Any], path: Path) -> OwnConfig:
     try:
         kind = _KINDS[record["kind"]]
         config = DiTConfig(**record["architecture"])
-        depth = config.depth if kind == "teacher" else record.get("depth", 1)
-        if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= config.depth:
-            raise ValueError(f"depth must be an integer in 1..{config.depth}, got {depth!r}")
+        options = {} if kind == "teacher" else _drafter_options(record, config)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is missing or malformed: {error!r}") from error
     sampling = record.get("sampling", {})
     if not isinstance(sampling, dict) or not sampling.keys() <= _SAMPLING:
         raise ValueError(f"sampling in {path} must have keys {sorted(_SAMPLING)}, got {sampling!r}")
-    return OwnConfig(kind, config, depth, sampling)
+    return OwnConfig(kind, config, options, sampling)
+
+
+def _drafter_options(record: dict[str, Any], config: DiTConfig) -> dict[str, Any]:
+    depth, gate = record.get("depth", 1), record.get("gate", False)
+    if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= config.depth:
+        raise ValueError(f"depth must be an integer in 1..{config.depth}, got {depth!r}")
+    if not isinstance(gate, bool):
+        raise ValueError(f"gate must be true or false, got {gate!r}")
+    return {"depth": depth, "gate": gate}
 
 
 def config_to_own(
     kind: str,
     config: DiTConfig,
-    depth: int,
+    options: dict[str, Any],
     training: dict[str, Any] | None,
     sampling: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """``config.json`` of ours; ``depth`` is the network's own."""
+    """``config.json`` of ours; ``options`` as of :class:`OwnConfig`."""
     names = {name: key for key, name in _KINDS.items()}
     record: dict[str, Any] = {"kind": names[kind], "architecture": dataclasses.asdict(config)}
-    if kind == "drafter":
-        record["depth"] = depth
+    record |= options
     if training is not None:
         record["training"] = training
     if sampling is not None:

@@ -51,7 +51,7 @@ def read_drafter(
     See :meth:`free.DrafterNet.from_pretrained`; ``argument`` is what the caller calls the source.
     """
     opened = open_source(locate(source, argument), "drafter")
-    network = _read(lambda: DrafterNet(opened.config, opened.depth), opened, dtype, device)
+    network = _read(lambda: DrafterNet(opened.config, **opened.options), opened, dtype, device)
     return network, opened.sampling
 
 

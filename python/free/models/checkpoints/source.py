@@ -62,8 +62,8 @@ class Source:
         How it was trained, where the format has a place for that.
     sampling : dict
         Settings that a drafter recommends.
-    depth : int
-        Blocks of the network itself; ``config`` is a drafter's teacher's.
+    options : dict
+        What a drafter is made with besides its teacher's ``config``; of a teacher nothing.
     """
 
     path: Path
@@ -74,7 +74,7 @@ class Source:
     layout: Layout = field(repr=False)
     training: dict[str, Any] | None
     sampling: dict[str, Any]
-    depth: int
+    options: dict[str, Any]
 
 
 def locate(source: str | Path, argument: str = "source") -> Path:
@@ -177,14 +177,15 @@ def _open_folder(folder: Path, heads: int | None, image_size: int | None) -> Sou
         weights = _first(folder, _WEIGHTS["diffusers"])
         tensors = open_index(weights) if weights.suffix == ".json" else open_file(weights)[0]
         training = extras_from_diffusers(record).get("training")
-        kind, depth, layout = "teacher", config.depth, diffusers_layout
-        return Source(weights, "diffusers", kind, config, tensors, layout, training, {}, depth)
-    kind, config, depth, sampling = config_from_own(record, path)
+        return Source(
+            weights, "diffusers", "teacher", config, tensors, diffusers_layout, training, {}, {}
+        )
+    kind, config, options, sampling = config_from_own(record, path)
     weights = _first(folder, _WEIGHTS["free"])
     tensors, _ = open_file(weights)
     names = own_layout if kind == "teacher" else drafter_layout(tensors)
     training = record.get("training")
-    return Source(weights, "free", kind, config, tensors, names, training, sampling, depth)
+    return Source(weights, "free", kind, config, tensors, names, training, sampling, options)
 
 
 def _first(folder: Path, names: tuple[str, ...]) -> Path:
@@ -209,7 +210,7 @@ def _open_single(path: Path, heads: int | None, image_size: int | None) -> Sourc
         config = with_constants(config, "diffusers", "none")
     training = None if arguments is None else _training_record(arguments)
     form = "diffusers" if diffusers else "original" if arguments is None else "training"
-    return Source(path, form, "teacher", config, tensors, layout, training, {}, config.depth)
+    return Source(path, form, "teacher", config, tensors, layout, training, {}, {})
 
 
 def _training_record(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -46,8 +46,8 @@ class Summary:
         The training record.
     sampling : dict
         Settings that a drafter recommends.
-    depth : int
-        Blocks of the network itself; ``config`` is a drafter's teacher's.
+    options : dict
+        What a drafter is made with besides its teacher's ``config``; of a teacher nothing.
     """
 
     path: Path
@@ -61,7 +61,7 @@ class Summary:
     bytes: int
     training: dict[str, Any] | None
     sampling: dict[str, Any]
-    depth: int
+    options: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def inspect(
         if opened.kind == "teacher":
             network = DiT(opened.config)
         else:
-            network = DrafterNet(opened.config, opened.depth)
+            network = DrafterNet(opened.config, **opened.options)
     own = network.state_dict()
     check_keys(origins(opened, own), own, opened.tensors, opened.path)
     stored = opened.tensors.values()
@@ -123,7 +123,7 @@ def inspect(
         sum(torch.Size(tensor.shape).numel() * tensor.dtype.itemsize for tensor in stored),
         opened.training,
         opened.sampling,
-        opened.depth,
+        opened.options,
     )
 
 

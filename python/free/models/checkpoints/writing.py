@@ -61,15 +61,16 @@ def write_network(
     if is_original_file(folder) or folder.is_file():
         raise ValueError(f"folder must be one for format {form!r}, got the file {folder}")
     kind = "teacher" if isinstance(network, DiT) else "drafter"
+    options = {} if isinstance(network, DiT) else network.options
     if form == "diffusers":
         config = config_to_diffusers(network.config, training)
         weights, state = "diffusion_pytorch_model.safetensors", _in_diffusers(network, state)
     else:
-        config = config_to_own(kind, network.config, len(network.blocks), training, sampling)
+        config = config_to_own(kind, network.config, options, training, sampling)
         weights = "model.safetensors"
     write_atomic(folder / weights, lambda path: save_file(state, path, _METADATA))
     write_json(folder / "config.json", config)
-    write_card(folder, kind, form, network.config, len(network.blocks), training)
+    write_card(folder, kind, form, network.config, options, training)
 
 
 def _in_diffusers(network: DiT | DrafterNet, state: dict[str, Tensor]) -> dict[str, Tensor]:
