@@ -17,6 +17,7 @@ four RTX 4090.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
@@ -43,8 +44,8 @@ from free.training.parallel import Ranks
 from free.training.recipe import recipe_named
 from free.training.trainer import TrainConfig, train
 
-#: Rows of a batch on a CPU.
-BATCH_SIZES = {"mnist": 128, "DiT-S/4": 8, "DiT-XL/2": 1}
+#: Rows of a batch and steps that are measured, for a CPU.
+SIZES = {"mnist": (128, 12), "DiT-S/4": (8, 8), "DiT-XL/2": (1, 2)}
 #: The supplement's run: images in all, hours, GPUs.
 PAPER = (120 * 0.3 * 1_281_167, 56.8, 4)
 
@@ -128,7 +129,9 @@ def watched(watch: Stopwatch) -> Iterator[None]:
 def measure(name: str, teacher: DiT, images: TrainingImages, options: Any) -> dict[str, Any]:
     """Medians over the steps of a short run, and the most memory it takes."""
     device = torch.device(options.device)
-    batch_size = options.batch_size or BATCH_SIZES.get(name, 8)
+    batch_size, count = SIZES.get(name, (8, 8))
+    batch_size, count = options.batch_size or batch_size, options.steps or count
+    steps = options.warmup + count + 1  # the last one also writes the checkpoint
     recipe = recipe_named(options.recipe)
     drafter = DrafterNet(teacher.config, recipe.depth)
     drafter.initialize_from(teacher)
@@ -143,11 +146,11 @@ def measure(name: str, teacher: DiT, images: TrainingImages, options: Any) -> di
         return drafter_loss(network, teacher, process, x0, labels, random, recipe)
 
     config = TrainConfig(
-        options.steps + 1,
+        steps,
         batch_size,
         precision=options.precision,
-        save_every=options.steps + 1,
-        log_every=max(1, options.steps // 2),
+        save_every=steps,
+        log_every=max(1, count // 2),
     )
     reset_peak(device)
     with tempfile.TemporaryDirectory() as folder, watched(watch):
@@ -161,18 +164,18 @@ def measure(name: str, teacher: DiT, images: TrainingImages, options: Any) -> di
             progress=False,
         )
     memory = peak(device)
-    steps = watch.steps[options.warmup : -1]  # the last one also writes the checkpoint
-    for step in steps:
+    kept = watch.steps[options.warmup : -1]
+    for step in kept:
         step["networks"] = step["teacher"] + step["drafter"] + step["backward"]
         step["loss arithmetic"] = step.pop("loss") - step["teacher"] - step["drafter"]
         step["own"] = step["step"] - step["networks"] - step["data"]
         step["share"] = step["own"] / step["step"]
-    medians = {part: statistics.median(step[part] for step in steps) for part in steps[0]}
+    medians = {part: statistics.median(step[part] for step in kept) for part in kept[0]}
     return {
         "shape": name,
         "batch_size": batch_size,
         "precision": options.precision,
-        "steps": len(steps),
+        "steps": len(kept),
         "seconds": medians,
         "images_per_second": batch_size / medians["step"],
         "bytes": memory,
@@ -252,8 +255,8 @@ def main() -> None:
     )
     parser.add_argument("--shapes", default="mnist,DiT-S/4,DiT-XL/2")
     parser.add_argument("--batch-size", type=int, help="of all shapes; by default by shape")
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--warmup", type=int, default=2, help="steps that are not counted")
+    parser.add_argument("--steps", type=int, help="that are counted; by default by shape")
+    parser.add_argument("--warmup", type=int, default=1, help="steps that are not counted")
     parser.add_argument("--recipe", default="paper")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--device", default="cpu")
@@ -261,6 +264,7 @@ def main() -> None:
     parser.add_argument("--json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    load = os.getloadavg()[0]  # of other processes: figures want it near 0
 
     rows, depth = [], recipe_named(options.recipe).depth
     for name in options.shapes.split(","):
@@ -272,7 +276,12 @@ def main() -> None:
         rows.append(row)
         del teacher
     if options.json:
-        record = {"machine": machine(), "command": sys.argv, "settings": vars(options)}
+        record = {
+            "machine": machine(),
+            "command": sys.argv,
+            "settings": vars(options),
+            "load": load,
+        }
         write_json(options.json, {**record, "rows": rows})
 
 

@@ -104,9 +104,13 @@ class Ranks:
         return [value for part in parts for value in part]
 
     def wait(self) -> None:
-        """Until all ranks are here."""
+        """Until all ranks are here.
+
+        The last thing before a process ends should be this: gloo's threads hold on to the tensors
+        of a sum for a moment, and one that Python made must not be freed when Python is gone.
+        """
         if self.world > 1:
-            self.sum(torch.zeros((), device=self.device)).item()
+            dist.barrier()
 
 
 @contextmanager
@@ -142,7 +146,10 @@ def ranks_of_environment(device: str = "auto") -> Iterator[Ranks]:
     if world == 1:
         yield Ranks(device=chosen)
         return
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    if chosen.type == "cuda":
+        dist.init_process_group("nccl", device_id=chosen)
+    else:
+        dist.init_process_group("gloo")
     try:
         yield Ranks(rank, world, chosen)
     finally:
