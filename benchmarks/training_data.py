@@ -32,7 +32,7 @@ from PIL import Image
 from free import DiT, DiTConfig
 from free.autoencoder import LatentCoder
 from free.bench.machine import machine
-from free.bench.timing import Timing, timed
+from free.bench.timing import timed
 from free.files import write_json
 from free.training.sources import open_images
 
@@ -69,18 +69,24 @@ def loaders(folder: Path, batch: int, threads: list[int]) -> dict[str, Callable[
     return functions
 
 
-def waits(folder: Path, batch: int, repeats: int) -> Timing:
-    """What a batch at 256 takes from the trainer when it was decoded in time: stacking, [-1, 1]."""
+def watched(call: Callable[[], Any], seconds: list[float]) -> Callable[[], Any]:
+    """``call``, which notes the CPU seconds of all its threads: the same on a busy machine."""
+
+    def run() -> None:
+        start = time.process_time()
+        call()
+        seconds.append(time.process_time() - start)
+
+    return run
+
+
+def ready(folder: Path, batch: int) -> Callable[[], Any]:
+    """A batch at 256 that was decoded in time: what is left to the trainer's own thread."""
     teacher = SimpleNamespace(sample_shape=(3, 256, 256), num_classes=1)
-    data = open_images(folder, teacher, subset=1.0, flip=True, threads=1, prefetch=1)
-    samples = []
-    for step in range(repeats + 1):
-        start = time.perf_counter()
-        data.batch(0, step, range(batch), batch)
-        samples.append(time.perf_counter() - start)
-        time.sleep(2 * samples[0])  # the first one waits for its images
-    quarter, median, three_quarters = statistics.quantiles(samples[1:], n=4)
-    return Timing(median, three_quarters - quarter, min(samples[1:]), repeats, 0, clean=True)
+    data = open_images(folder, teacher, subset=1.0, flip=True, threads=1, prefetch=0)
+    pixels = data._decoder.pixels(0, 0, range(batch), batch)
+    data._decoder = SimpleNamespace(pixels=lambda *request: pixels)
+    return lambda: data.batch(0, 0, range(batch), batch)
 
 
 def networks(device: torch.device, dtype: torch.dtype, images: int) -> dict[str, Callable[[], Any]]:
@@ -112,19 +118,32 @@ def networks(device: torch.device, dtype: torch.dtype, images: int) -> dict[str,
     }
 
 
-def rate(timing: Timing, images: int) -> dict[str, Any]:
-    """Images a second, and the timing behind them."""
-    return {"images_per_second": images / timing.median, "images": images, **timing._asdict()}
+def measured(
+    functions: dict[str, Callable[[], Any]], images: int, repeats: int
+) -> dict[str, dict[str, Any]]:
+    """Images a second, core milliseconds an image, and the timings behind them."""
+    cpu: dict[str, list[float]] = {name: [] for name in functions}
+    timed_functions = {name: watched(call, cpu[name]) for name, call in functions.items()}
+    timings = timed(timed_functions, repeats, warmup=1)
+    return {
+        name: {
+            "images_per_second": images / timing.median,
+            "core_ms": 1e3 * statistics.median(cpu[name]) / images,
+            "images": images,
+            **timing._asdict(),
+        }
+        for name, timing in timings.items()
+    }
 
 
 def asked(rows: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the supplement's runs ask of their loaders, in images a second and in cores."""
+    """What the supplement's runs ask of their loaders: images a second, and cores of decoding."""
     found = []
     for side, epochs, hours in RUNS:
         need = epochs * 0.3 * IMAGENET / (3600 * hours)
-        one = rows[f"decode {side}, 1 threads"]["images_per_second"]
+        core = rows[f"decode {side}, 1 threads"]["core_ms"]
         found.append({"side": side, "epochs": epochs, "hours": hours, "images_per_second": need})
-        found[-1]["cores"] = need / one
+        found[-1]["cores"] = need * core / 1e3
     return found
 
 
@@ -139,7 +158,6 @@ def main() -> None:
     parser.add_argument("--json")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "class"
         folder.mkdir()
@@ -147,19 +165,17 @@ def main() -> None:
             photograph(seed).save(folder / f"{seed}.jpeg", quality=90)
         size = sum(path.stat().st_size for path in folder.iterdir()) / arguments.files
         threads = [int(count) for count in arguments.threads.split(",")]
-        timings = timed(loaders(Path(name), arguments.files, threads), arguments.repeats)
-        rows |= {name: rate(timing, arguments.files) for name, timing in timings.items()}
-        ready = waits(Path(name), arguments.files, arguments.repeats)
-        rows["batch 256, decoded ahead"] = rate(ready, arguments.files)
+        functions = loaders(Path(name), arguments.files, threads)
+        functions["batch 256, decoded ahead"] = ready(Path(name), arguments.files)
+        rows = measured(functions, arguments.files, arguments.repeats)
     functions = networks(device, getattr(torch, arguments.dtype), arguments.images)
-    timings = timed(functions, arguments.repeats, warmup=1)
-    rows |= {name: rate(timing, arguments.images) for name, timing in timings.items()}
+    rows |= measured(functions, arguments.images, max(2, arguments.repeats // 2))
 
     print(f"JPEGs of 500 x 375, {size / 1e3:.0f} kB each; {torch.get_num_threads()} torch threads")
     for name, row in rows.items():
         print(
             f"{name:28s}{row['images_per_second']:9.2f} images/s"
-            f"{1e3 * row['median'] / row['images']:10.1f} ms an image"
+            f"{row['core_ms']:10.1f} core-ms an image"
             f"  (of {row['samples']}{'' if row['clean'] else ', not clean'})"
         )
     required = asked(rows)
