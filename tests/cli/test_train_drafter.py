@@ -147,8 +147,11 @@ def test_torchrun_is_one_process(work: Path) -> None:
         cwd=ROOT, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "drafter saved to" in done.stdout
-    two = DrafterNet.from_pretrained(work / "out" / "training" / "drafter" / "best")
+    assert done.stdout.count("drafter saved to") == 1
+    run = work / "out" / "training" / "drafter"
+    config = json.loads((run / "config.json").read_text())
+    assert (config["skipped"], config["starts"][0]["processes"]) == (1, 2)
+    two = DrafterNet.from_pretrained(run / "best")
     code, text = _train(work, *more, "--out", work / "alone")
     assert code == 0, text
     one = DrafterNet.from_pretrained(work / "alone" / "training" / "drafter" / "best")

@@ -147,7 +147,7 @@ def _summary_writer(folder: Path, step: int) -> Any:
             "TensorBoard's events need tensorboard: pip install 'free-dit[train]'; "
             "or --no-tensorboard"
         ) from error
-    return SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+    return SummaryWriter(str(folder), purge_step=step + 1)  # what is later is forgotten
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
