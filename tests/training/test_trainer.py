@@ -98,13 +98,15 @@ def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
         change, _ = model(x0, random.normal(SIZE), t, torch.zeros(len(x0), 8), rows)
         return {"loss": (change - x0).square().mean()}
 
-    results = []
+    results, calls = [], []
     for checkpointing in (False, True):
         torch.manual_seed(0)
         settings = TrainConfig(3, 8, 1e-2, ema_decay=0.5, gradient_checkpointing=checkpointing)
         drafter, folder = DrafterNet(config), tmp_path / str(checkpointing)
+        drafter.blocks[0].attn.register_forward_hook(lambda *_: calls.append(1))
         results.append(train(drafter, drafter_loss, images(), settings, folder, progress=False)[0])
-        assert "forward" not in drafter.block.__dict__
+        assert "forward" not in vars(drafter.blocks[0])
+        assert len(calls) == (3 + 6 if checkpointing else 3)
     _same(*results)
 
 

@@ -107,11 +107,6 @@ def train(
         raise ValueError(f"steps must be at least the {step} made in {folder}, got {config.steps}")
     if state is not None:
         weights.load(state["weights"])
-    if ranks.first:
-        folder.mkdir(parents=True, exist_ok=True)
-        sweep_leftovers(folder)
-        recover_best(folder)
-        write_record(folder, described, step, ranks)
 
     def due(every: int | None) -> bool:
         return every is not None and (step % every == 0 or step == config.steps)
@@ -125,6 +120,11 @@ def train(
         ) as journal,
     ):  # fmt: skip
         del state
+        if ranks.first:
+            folder.mkdir(parents=True, exist_ok=True)
+            sweep_leftovers(folder)
+            recover_best(folder)
+            write_record(folder, described, step, ranks)
         while step < config.steps:
             weights.clear()
             parts = []
