@@ -56,7 +56,7 @@ class DrafterEvaluation:
     window: int = 8
     cfg_scale: float = 1.5
     cfg_channels: int | None = None
-    batch_size: int = 25
+    batch_size: int = 10
     seed: int = 0
     recommended: dict[str, Any] | None = None
 
