@@ -54,7 +54,7 @@ struct Data {
     }
   }
 
-  free_dit::cpu::Window window() {
+  free_dit::Window window() {
     return {1,
             kWidth,
             kSize,
@@ -82,30 +82,30 @@ int main(int argc, char** argv) {
   const char* kernel = argv[1];
   const int calls = std::atoi(argv[2]);
   Data data;
-  const free_dit::cpu::Window window = data.window();
+  const free_dit::Window window = data.window();
   const double spent = 0.0;
   double bound = 0.0;
   double log_likelihood = 0.0;
-  const free_dit::cpu::Lenience lenience{
+  const free_dit::Lenience lenience{
       {free_dit::Rule::kAllow, 0.3, std::numeric_limits<double>::infinity()},
       nullptr,
       &spent,
       &bound,
       &log_likelihood};
-  const free_dit::cpu::Roll roll{1,
-                                 kWidth - 1,
-                                 kSize,
-                                 data.noise.data(),
-                                 data.draft_means.data(),
-                                 data.states.data(),
-                                 data.sigma.data(),
-                                 data.sigma.data(),
-                                 data.sigma.data(),
-                                 data.rolled.data(),
-                                 data.means.data()};
+  const free_dit::Roll roll{1,
+                            kWidth - 1,
+                            kSize,
+                            data.noise.data(),
+                            data.draft_means.data(),
+                            data.states.data(),
+                            data.sigma.data(),
+                            data.sigma.data(),
+                            data.sigma.data(),
+                            data.rolled.data(),
+                            data.means.data()};
   const std::int64_t seed = 1;
   const std::int64_t none = 0;
-  const free_dit::cpu::Draws draws{1, kSize, &seed, &none, &none, 0, data.state.data()};
+  const free_dit::Draws draws{1, kSize, &seed, &none, &none, 0, data.state.data()};
   for (int call = 0; call < calls; ++call) {
     if (std::strcmp(kernel, "reflection") == 0) {
       verify_window(window, free_dit::Verifier::kReflection);

@@ -6,8 +6,6 @@ namespace py = pybind11;
 namespace free_dit {
 namespace {
 
-constexpr std::int32_t kDLCPU = 1;
-
 std::string type_name(const DLDataType& type) {
   static const char* const kinds[] = {"int",    "uint",    "float", "opaque",
                                       "bfloat", "complex", "bool"};
@@ -37,6 +35,23 @@ std::string to_string(const Shape& shape) {
   return text + "]";
 }
 
+std::string to_string(const DLDevice& device) {
+  if (device.device_type == kCPU.device_type) {
+    return "the CPU";
+  }
+  return device.device_type == kDLCUDA ? "CUDA device " + std::to_string(device.device_id)
+                                       : "DLPack device type " + std::to_string(device.device_type);
+}
+
+Array::Array(const char* name, py::handle capsule, const DLDevice& device) : Array(name, capsule) {
+  const DLDevice& actual = tensor_->device;
+  if (actual.device_type != device.device_type ||
+      (actual.device_type != kCPU.device_type && actual.device_id != device.device_id)) {
+    throw py::value_error(std::string(name) + ": expected a tensor on " + to_string(device) +
+                          ", got one on " + to_string(actual));
+  }
+}
+
 Array::Array(const char* name, py::handle capsule) : name_(name), tensor_(nullptr) {
   if (!PyCapsule_IsValid(capsule.ptr(), "dltensor")) {
     throw py::type_error(std::string(name) + ": expected an unused DLPack capsule, got " +
@@ -44,10 +59,6 @@ Array::Array(const char* name, py::handle capsule) : name_(name), tensor_(nullpt
   }
   auto* managed = static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule.ptr(), "dltensor"));
   tensor_ = &managed->dl_tensor;
-  if (tensor_->device.device_type != kDLCPU) {
-    throw py::type_error(std::string(name) + ": expected a CPU tensor, got DLPack device type " +
-                         std::to_string(tensor_->device.device_type));
-  }
   shape_.assign(tensor_->shape, tensor_->shape + tensor_->ndim);
   bool empty = false;
   for (const std::int64_t extent : shape_) {
@@ -67,12 +78,31 @@ const Array& Array::require_shape(const Shape& expected) const {
   return *this;
 }
 
-void* Array::data(std::uint8_t code, std::uint8_t bits, const char* type) const {
+bool Array::holds(std::uint8_t code, std::uint8_t bits) const {
   const DLDataType& actual = tensor_->dtype;
-  if (actual.code != code || actual.bits != bits || actual.lanes != 1) {
-    throw py::type_error(std::string(name_) + ": expected " + type + ", got " + type_name(actual));
+  return actual.code == code && actual.bits == bits && actual.lanes == 1;
+}
+
+void* Array::data(std::uint8_t code, std::uint8_t bits, const char* type) const {
+  if (!holds(code, bits)) {
+    throw py::type_error(std::string(name_) + ": expected " + type + ", got " +
+                         type_name(tensor_->dtype));
   }
-  return static_cast<char*>(tensor_->data) + tensor_->byte_offset;
+  return data();
+}
+
+Float Array::floating() const {
+  if (holds(kDLFloat, 32)) {
+    return Float::kFloat32;
+  }
+  if (holds(kDLFloat, 16)) {
+    return Float::kFloat16;
+  }
+  if (holds(kDLBfloat, 16)) {
+    return Float::kBfloat16;
+  }
+  throw py::type_error(std::string(name_) + ": expected float32, float16 or bfloat16, got " +
+                       type_name(tensor_->dtype));
 }
 
 }  // namespace free_dit

@@ -10,34 +10,22 @@
 #include <string>
 
 #include "array.h"
+#include "bindings_cuda.h"
 #include "cpu/kernels.h"
 #include "cuda/device.h"
+#include "unwrap.h"
 
 namespace py = pybind11;
 
 namespace free_dit {
 namespace {
 
-// The entry of an enumeration by its name.
-template <class Enum, std::size_t kCount>
-Enum named(const char* argument, const char* const (&names)[kCount], const std::string& name) {
-  std::string expected;
-  int index = 0;
-  for (const char* known : names) {
-    if (name == known) {
-      return static_cast<Enum>(index);
-    }
-    expected += (index++ == 0 ? "'" : ", '") + std::string(known) + "'";
-  }
-  throw py::value_error(argument + (": expected one of " + expected) + ", got '" + name + "'");
-}
-
 std::string at(std::int64_t sample, std::int64_t transition) {
   return " for sample " + std::to_string(sample) + ", transition " + std::to_string(transition);
 }
 
 // Values that the kernel indexes or decides with; entries at and beyond length are not looked at.
-void check_values(const cpu::Window& w) {
+void check_values(const Window& w) {
   for (std::int64_t b = 0; b < w.batch; ++b) {
     const std::int64_t length = w.length[b];
     if (length < 1 || length > w.width) {
@@ -61,59 +49,19 @@ void check_values(const cpu::Window& w) {
   }
 }
 
-cpu::Window window_of(py::handle states, py::handle draft_means, py::handle target_means,
-                      py::handle sigma, py::handle length, py::handle uniforms, py::handle noise,
-                      py::handle state, py::handle advance, py::handle accepted,
-                      py::handle log_ratio) {
-  const Array rows("states", states);
-  if (rows.shape().size() < 3) {
-    throw py::value_error("states: expected shape [B, W, ...], got " + to_string(rows.shape()));
-  }
-  const std::int64_t batch = rows.shape()[0];
-  const std::int64_t width = rows.shape()[1];
-  std::int64_t size = 1;
-  Shape drafts = rows.shape();
-  Shape sample{batch};
-  drafts[1] = width - 1;
-  for (std::size_t axis = 2; axis < rows.shape().size(); ++axis) {
-    size *= rows.shape()[axis];
-    sample.push_back(rows.shape()[axis]);
-  }
-  if (batch == 0 || width == 0 || size == 0 || width > std::numeric_limits<std::int32_t>::max()) {
-    throw py::value_error("states: expected a non-empty shape [B, W, ...], got " +
-                          to_string(rows.shape()));
-  }
-  return {
-      batch,
-      width,
-      size,
-      rows.float32(),
-      Array("draft_means", draft_means).require_shape(drafts).float32(),
-      Array("target_means", target_means).require_shape(rows.shape()).float32(),
-      Array("sigma", sigma).require_shape({batch, width}).float32(),
-      Array("length", length).require_shape({batch}).int32(),
-      Array("uniforms", uniforms).require_shape({batch, width - 1}).float32(),
-      Array("noise", noise).require_shape(sample).float32(),
-      Array("state", state).require_shape(sample).float32(),
-      Array("advance", advance).require_shape({batch}).int32(),
-      Array("accepted", accepted).require_shape({batch}).int32(),
-      Array("log_ratio", log_ratio).require_shape({batch, width - 1}).float32(),
-  };
-}
-
 void verify_window(const std::string& verifier, py::handle states, py::handle draft_means,
                    py::handle target_means, py::handle sigma, py::handle length,
                    py::handle uniforms, py::handle noise, py::handle state, py::handle advance,
                    py::handle accepted, py::handle log_ratio) {
-  const cpu::Window window = window_of(states, draft_means, target_means, sigma, length, uniforms,
-                                       noise, state, advance, accepted, log_ratio);
+  const Window window = window_of(kCPU, states, draft_means, target_means, sigma, length, uniforms,
+                                  noise, state, advance, accepted, log_ratio);
   const Verifier rule = named<Verifier>("verifier", kVerifierNames, verifier);
   check_values(window);
   const py::gil_scoped_release unlocked;
   cpu::verify_window(window, rule);
 }
 
-void check_lenience(const cpu::Window& w, const cpu::Lenience& l) {
+void check_lenience(const Window& w, const Lenience& l) {
   for (std::int64_t b = 0; b < w.batch; ++b) {
     if (!(l.spent[b] >= 0.0 && std::isfinite(l.spent[b]))) {
       throw py::value_error("spent: expected finite values >= 0, got " +
@@ -135,25 +83,10 @@ void verify_window_relaxed(const std::string& rule, double strength, double budg
                            py::handle noise, py::handle uncertainty, py::handle spent,
                            py::handle state, py::handle advance, py::handle accepted,
                            py::handle log_ratio, py::handle bound, py::handle log_likelihood) {
-  const cpu::Window window = window_of(states, draft_means, target_means, sigma, length, uniforms,
-                                       noise, state, advance, accepted, log_ratio);
-  const Shape drafts{window.batch, window.width - 1};
-  const Shape samples{window.batch};
-  const cpu::Lenience lenience{
-      {named<Rule>("rule", kRuleNames, rule), strength, budget},
-      uncertainty.is_none() ? nullptr
-                            : Array("uncertainty", uncertainty).require_shape(drafts).float32(),
-      Array("spent", spent).require_shape(samples).float64(),
-      Array("bound", bound).require_shape(samples).float64(),
-      Array("log_likelihood", log_likelihood).require_shape(samples).float64(),
-  };
-  if (!(strength >= 0.0 && std::isfinite(strength))) {
-    throw py::value_error("strength: expected a finite value >= 0, got " +
-                          std::to_string(strength));
-  }
-  if (!(budget >= 0.0)) {
-    throw py::value_error("budget: expected a value >= 0, got " + std::to_string(budget));
-  }
+  const Window window = window_of(kCPU, states, draft_means, target_means, sigma, length, uniforms,
+                                  noise, state, advance, accepted, log_ratio);
+  const Lenience lenience =
+      lenience_of(kCPU, window, rule, strength, budget, uncertainty, spent, bound, log_likelihood);
   check_values(window);
   check_lenience(window, lenience);
   const py::gil_scoped_release unlocked;
@@ -162,39 +95,7 @@ void verify_window_relaxed(const std::string& rule, double strength, double budg
 
 void roll_window(py::handle x, py::handle guess, py::handle noise, py::handle a, py::handle b,
                  py::handle sigma, py::handle states, py::handle means) {
-  const Array guesses("guess", guess);
-  const Shape& window = guesses.shape();
-  if (window.size() < 3) {
-    throw py::value_error("guess: expected shape [B, P, ...], got " + to_string(window));
-  }
-  const std::int64_t batch = window[0];
-  const std::int64_t steps = window[1];
-  std::int64_t size = 1;
-  Shape sample{batch};
-  Shape rows{batch, steps + 1};
-  for (std::size_t axis = 2; axis < window.size(); ++axis) {
-    size *= window[axis];
-    sample.push_back(window[axis]);
-    rows.push_back(window[axis]);
-  }
-  if (batch == 0 || size == 0) {
-    throw py::value_error("guess: expected shape [B, P, ...] where only P may be 0, got " +
-                          to_string(window));
-  }
-  const Shape coefficients{batch, steps};
-  const cpu::Roll roll{
-      batch,
-      steps,
-      size,
-      Array("x", x).require_shape(sample).float32(),
-      guesses.float32(),
-      Array("noise", noise).require_shape(window).float32(),
-      Array("a", a).require_shape(coefficients).float32(),
-      Array("b", b).require_shape(coefficients).float32(),
-      Array("sigma", sigma).require_shape(coefficients).float32(),
-      Array("states", states).require_shape(rows).float32(),
-      Array("means", means).require_shape(window).float32(),
-  };
+  const Roll roll = roll_of(kCPU, x, guess, noise, a, b, sigma, states, means);
   const py::gil_scoped_release unlocked;
   cpu::roll_window(roll);
 }
@@ -208,28 +109,10 @@ void check_counters(const char* name, const std::int64_t* values, std::int64_t c
   }
 }
 
-template <void (*Fill)(const cpu::Draws&)>
+template <void (*Fill)(const Draws&)>
 void philox(py::handle seeds, py::handle transition, py::handle round, std::uint32_t purpose,
             py::handle out) {
-  const Array result("out", out);
-  if (result.shape().size() != 2) {
-    throw py::value_error("out: expected shape [R, D], got " + to_string(result.shape()));
-  }
-  const Shape rows{result.shape()[0]};
-  const cpu::Draws draws{
-      rows[0],
-      result.shape()[1],
-      Array("seeds", seeds).require_shape(rows).int64(),
-      Array("transition", transition).require_shape(rows).int64(),
-      Array("round", round).require_shape(rows).int64(),
-      purpose,
-      result.float32(),
-  };
-  // Four elements a block, 2^32 blocks a row.
-  if (draws.size > std::int64_t{4} << 32) {
-    throw py::value_error("out: expected at most 2^34 elements a row, got " +
-                          std::to_string(draws.size));
-  }
+  const Draws draws = draws_of(kCPU, seeds, transition, round, purpose, out);
   check_counters("transition", draws.transition, draws.rows);
   check_counters("round", draws.round, draws.rows);
   const py::gil_scoped_release unlocked;
@@ -300,4 +183,5 @@ PYBIND11_MODULE(_C, m) {
         "Compiler, CUDA version (or None), OpenMP and instruction set in use.");
   m.def("cuda_devices", &cuda_devices,
         "{'devices': [{'name', 'capability'}], 'reason': why there are none, or None}.");
+  bind_cuda(m);
 }

@@ -7,6 +7,7 @@
 #include "cpu/kernels.h"
 #include "free/outcome.h"
 #include "free/relaxation.h"
+#include "free/state.h"
 #include "free/transition.h"
 #include "free/verifier.h"
 
@@ -89,7 +90,7 @@ FREE_SIMD_CLONES void add_scaled(const float* mean, float sigma, const float* no
                                  std::int64_t size, float* state) {
 #pragma omp simd
   for (std::int64_t i = 0; i < size; ++i) {
-    state[i] = mean[i] + sigma * noise[i];
+    state[i] = fresh_state(mean[i], sigma, noise[i]);
   }
 }
 
@@ -98,16 +99,15 @@ FREE_SIMD_CLONES void add_shifted_noise(const float* m, float sigma, const float
                                         float* state) {
 #pragma omp simd
   for (std::int64_t i = 0; i < size; ++i) {
-    state[i] = m[i] + (sigma * noise[i] + shift_factor * (m_hat[i] - m[i]));
+    state[i] = shifted_state(m[i], sigma, noise[i], m_hat[i], shift_factor);
   }
 }
 
-// sigma * z is x_hat - m_hat as it stands.
 FREE_SIMD_CLONES void add_draft_noise(const float* m, const float* x_hat, const float* m_hat,
                                       float shift_factor, std::int64_t size, float* state) {
 #pragma omp simd
   for (std::int64_t i = 0; i < size; ++i) {
-    state[i] = m[i] + ((x_hat[i] - m_hat[i]) + shift_factor * (m_hat[i] - m[i]));
+    state[i] = repaired_state(m[i], x_hat[i], m_hat[i], shift_factor);
   }
 }
 

@@ -1,11 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a build without CUDA answers.
+#include <stdexcept>
+
 #include "cuda/device.h"
+#include "cuda/kernels.h"
 
 namespace free_dit::cuda {
+namespace {
+
+[[noreturn]] void refuse() {
+  throw std::runtime_error(
+      "this build of free has no CUDA kernels: install it again where nvcc is in PATH, with "
+      "FREE_CUDA=ON pip install --no-build-isolation --force-reinstall --no-deps . in its source");
+}
+
+}  // namespace
 
 std::optional<std::string> version() { return std::nullopt; }
 
 Devices devices() { return {{}, "this build has no CUDA"}; }
+
+std::int64_t verify_workspace(std::int64_t, std::int64_t, std::int64_t) { refuse(); }
+void verify_window(const Window&, Verifier, void*, const Queue&) { refuse(); }
+void verify_window_relaxed(const Window&, const Lenience&, void*, const Queue&) { refuse(); }
+void roll_window(const Roll&, const Queue&) { refuse(); }
+void target_means(const TargetMeans&, const Queue&) { refuse(); }
+void philox_normal(const Draws&, const Queue&) { refuse(); }
+void philox_uniform(const Draws&, const Queue&) { refuse(); }
+void recycled_rows(const RecycledRows&, const Queue&) { refuse(); }
 
 }  // namespace free_dit::cuda

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from free.models.output import TeacherRows
+from free.ops import recycled_rows
 
 __all__ = ["Recycled", "recycle"]
 
@@ -76,10 +76,4 @@ def recycle(
     discarded : bool
         Whether rows behind a rejection are kept; otherwise only that of the transition made.
     """
-    length, advance = length.long(), advance.long()
-    made = advance - 1
-    last = length - 1 if discarded else made
-    start = length.cumsum(0) - length
-    step = torch.arange(width, device=length.device)
-    entry = torch.minimum(made[:, None] + step, last[:, None])
-    return Recycled(rows, guess, start[:, None] + entry, last - made + 1)
+    return Recycled(rows, guess, *recycled_rows(length, advance, width, discarded))

@@ -19,7 +19,9 @@ __all__ = [
     "philox4x32",
     "philox_normal",
     "philox_uniform",
+    "recycled_rows",
     "roll_window",
+    "target_means",
     "verify_window",
     "verify_window_relaxed",
 ]
@@ -156,6 +158,43 @@ def roll_window(
         means.append(a_j * states[j] + b_j * guess[:, j])
         states.append(means[j] + sigma_j * noise[:, j])
     return torch.stack(states, 1), torch.stack(means, 1) if means else torch.empty_like(guess)
+
+
+def target_means(
+    x: Tensor,
+    eps: Tensor,
+    a: Tensor,
+    b: Tensor,
+    cfg_scale: float | None = None,
+    cfg_channels: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """``a x + b eps``, with eps guided and in float32 first.
+
+    Parameters and results are those of :func:`free.ops.target_means`.
+    """
+    eps = eps.to(torch.float32, copy=True)
+    if cfg_scale is not None:
+        eps, unconditional = (row.contiguous() for row in eps.unflatten(0, (-1, 2)).unbind(1))
+        guided = slice(cfg_channels)
+        eps[:, guided] = torch.lerp(unconditional[:, guided], eps[:, guided], cfg_scale)
+    a, b = (c.view(-1, *[1] * (x.dim() - 1)) for c in (a, b))
+    return eps, torch.addcmul(a * x, b, eps)
+
+
+def recycled_rows(
+    length: Tensor, advance: Tensor, width: int, discarded: bool
+) -> tuple[Tensor, Tensor]:
+    """Shift the rows of a teacher call by what each sample advanced.
+
+    Parameters and results are those of :func:`free.ops.recycled_rows`.
+    """
+    length, advance = length.long(), advance.long()
+    made = advance - 1
+    last = length - 1 if discarded else made
+    start = length.cumsum(0) - length
+    step = torch.arange(width, device=length.device)
+    entry = torch.minimum(made[:, None] + step, last[:, None])
+    return start[:, None] + entry, last - made + 1
 
 
 def philox4x32(counter: Tensor, key: Tensor) -> Tensor:

@@ -1,22 +1,28 @@
 """Checked entry points to the compiled kernels, registered as torch custom ops.
 
-On the CPU the compiled core runs; tensors on other devices take the torch twins of
-:mod:`free.reference`. The ops are ``torch.ops.free.verify_window``,
-``verify_window_relaxed``, ``roll_window``, ``philox_normal`` and ``philox_uniform``; they carry
-fake implementations, so that graphs which contain them can be traced, and no gradients.
+On the CPU and on CUDA the compiled core runs; tensors on other devices take the torch twins of
+:mod:`free.reference`. The ops are ``torch.ops.free.verify_window``, ``verify_window_relaxed``,
+``roll_window``, ``philox_normal`` and ``philox_uniform``, and ``target_means`` and
+``recycled_rows``, which have no kernel of their own on the CPU. They carry fake implementations, so
+that graphs which contain them can be traced, and no gradients. On CUDA nothing looks at values or
+waits for the device (docs/cuda.md).
 """
 
 from __future__ import annotations
 
 from free.ops.build import build_info, cuda_devices
+from free.ops.means import TargetMeans, target_means
 from free.ops.philox import philox_normal, philox_uniform
+from free.ops.recycle import RecycledRows, recycled_rows
 from free.ops.roll import Rolled, roll_window
 from free.ops.verify import VERIFIERS, Verified, check_verifier, verify_window
 from free.ops.verify_relaxed import VerifiedRelaxed, verify_window_relaxed
 
 __all__ = [
     "VERIFIERS",
+    "RecycledRows",
     "Rolled",
+    "TargetMeans",
     "Verified",
     "VerifiedRelaxed",
     "build_info",
@@ -24,7 +30,9 @@ __all__ = [
     "cuda_devices",
     "philox_normal",
     "philox_uniform",
+    "recycled_rows",
     "roll_window",
+    "target_means",
     "verify_window",
     "verify_window_relaxed",
 ]

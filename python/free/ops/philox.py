@@ -12,7 +12,7 @@ from torch.utils.dlpack import to_dlpack
 
 # After torch, so that one OpenMP runtime serves both.
 from free import _C, reference
-from free.ops.register import check_tensor, register
+from free.ops.register import check_tensor, register, stream_of
 
 __all__ = ["philox_normal", "philox_uniform"]
 
@@ -62,14 +62,28 @@ def _philox_cpu(fill: Callable[..., None], *arguments: Any) -> Tensor:
     return out
 
 
+def _philox_cuda(fill: Callable[..., None], *arguments: Any) -> Tensor:
+    seeds, transition, round, purpose, _ = arguments
+    out = _philox_fake(*arguments)
+    columns = map(to_dlpack, (seeds, transition, round))
+    fill(*columns, purpose, to_dlpack(out), stream=stream_of(seeds))
+    return out
+
+
 def _philox_fake(
     seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int
 ) -> Tensor:
     return seeds.new_empty((seeds.shape[0], size), dtype=torch.float32)
 
 
-for _name_of, _fill, _twin in (
-    ("philox_normal", _C.philox_normal, reference.philox_normal),
-    ("philox_uniform", _C.philox_uniform, reference.philox_uniform),
+for _name_of, _on_cpu, _on_cuda, _twin in (
+    ("philox_normal", _C.philox_normal, _C.cuda_philox_normal, reference.philox_normal),
+    ("philox_uniform", _C.philox_uniform, _C.cuda_philox_uniform, reference.philox_uniform),
 ):
-    register(f"{_name_of}({_DRAWS}) -> Tensor", partial(_philox_cpu, _fill), _twin, _philox_fake)
+    register(
+        f"{_name_of}({_DRAWS}) -> Tensor",
+        partial(_philox_cpu, _on_cpu),
+        partial(_philox_cuda, _on_cuda),
+        _twin,
+        _philox_fake,
+    )

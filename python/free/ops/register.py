@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["check_tensor", "register"]
+__all__ = ["check_tensor", "register", "stream_of"]
 
 _library = torch.library.Library("free", "DEF")
 
@@ -47,13 +47,31 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def stream_of(tensor: Tensor) -> int:
+    """The current stream of a CUDA tensor's device, as the compiled core takes it."""
+    stream: int = torch.cuda.current_stream(tensor.device).cuda_stream
+    return stream
+
+
 def register(
-    schema: str, cpu: Callable[..., Any], twin: Callable[..., Any], fake: Callable[..., Any]
+    schema: str,
+    cpu: Callable[..., Any] | None,
+    cuda: Callable[..., Any],
+    twin: Callable[..., Any],
+    fake: Callable[..., Any],
 ) -> None:
-    """Define ``torch.ops.free.<schema>``: compiled on the CPU, the twin elsewhere."""
+    """Define ``torch.ops.free.<schema>``: compiled on the CPU, unless that is None, and on CUDA;
+    the twin elsewhere.
+
+    In a build without CUDA a CUDA tensor raises, and says how to get another: the twins would
+    hide behind a GPU that is slow. What is registered for CUDA neither waits for the device nor
+    looks at values, so that a CUDA graph can capture it.
+    """
     name = schema.partition("(")[0]
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _library.impl(name, cpu, "CPU")
+    if cpu is not None:
+        _library.impl(name, cpu, "CPU")
+    _library.impl(name, cuda, "CUDA")
     _library.impl(name, twin, "CompositeExplicitAutograd")
     # No gradients: the op does not record itself, instead of warning in a backward pass.
     _library.impl(name, torch.library.fallthrough_kernel, "Autograd")

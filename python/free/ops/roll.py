@@ -10,7 +10,7 @@ from torch.utils.dlpack import to_dlpack
 
 # After torch, so that one OpenMP runtime serves both.
 from free import _C, reference
-from free.ops.register import check_tensor, register
+from free.ops.register import check_tensor, register, stream_of
 
 __all__ = ["Rolled", "roll_window"]
 
@@ -100,6 +100,12 @@ def _cpu(*inputs: Tensor) -> Rolled:
     return rolled
 
 
+def _cuda(*inputs: Tensor) -> Rolled:
+    rolled = _fake(*inputs)
+    _C.cuda_roll_window(*map(to_dlpack, inputs + rolled), stream=stream_of(inputs[0]))
+    return rolled
+
+
 def _fake(x: Tensor, guess: Tensor, noise: Tensor, a: Tensor, b: Tensor, sigma: Tensor) -> Rolled:
     batch, steps, *sample = guess.shape
     return Rolled(guess.new_empty((batch, steps + 1, *sample)), torch.empty_like(guess))
@@ -108,6 +114,7 @@ def _fake(x: Tensor, guess: Tensor, noise: Tensor, a: Tensor, b: Tensor, sigma: 
 register(
     f"roll_window({_ROLL}) -> (Tensor, Tensor)",
     _cpu,
+    _cuda,
     reference.roll_window,
     _fake,
 )

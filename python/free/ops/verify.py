@@ -10,10 +10,10 @@ from torch.utils.dlpack import to_dlpack
 
 # After torch, so that one OpenMP runtime serves both.
 from free import _C, reference
-from free.ops.register import check_tensor, register
+from free.ops.register import check_tensor, register, stream_of
 from free.verifiers import DECISIONS
 
-__all__ = ["VERIFIERS", "Verified", "check_verifier", "check_window", "verify_window"]
+__all__ = ["VERIFIERS", "Verified", "check_verifier", "check_window", "verify_window", "workspace"]
 
 #: Names of the verifiers.
 VERIFIERS = tuple(DECISIONS)
@@ -108,11 +108,16 @@ def verify_window(
     ValueError
         For shapes that do not match, empty or non-contiguous tensors, different devices, an unknown
         verifier; on the CPU also for real entries of ``length``, ``sigma`` and ``uniforms`` out of
-        range (on other devices looking would stall the queue).
+        range (on other devices looking would stall the queue); on CUDA for more than 256 rows a
+        window.
+    RuntimeError
+        For CUDA tensors where this build has no CUDA, or where CUDA says so.
 
     Notes
     -----
-    The result for a sample does not depend on its batch or on the number of threads.
+    The result for a sample does not depend on its batch or on the number of threads. On CUDA a
+    ``length`` out of range counts as the nearest that is not; ``sigma`` and ``uniforms`` out of
+    range spoil the sample that they belong to.
 
     References
     ----------
@@ -166,6 +171,21 @@ def _cpu(*arguments: Any) -> Verified:
     return verified
 
 
+def _cuda(*arguments: Any) -> Verified:
+    *inputs, verifier = arguments
+    verified = _fake(*arguments)
+    tensors = (*inputs, *verified, workspace(inputs[0]))
+    _C.cuda_verify_window(verifier, *map(to_dlpack, tensors), stream=stream_of(inputs[0]))
+    return verified
+
+
+def workspace(states: Tensor) -> Tensor:
+    """What the CUDA kernels need beside their arguments to verify a window of ``states``."""
+    batch, width = states.shape[:2]
+    count = _C.cuda_verify_workspace(batch, width, states[0, 0].numel())
+    return states.new_empty(count, dtype=torch.float64)
+
+
 def _fake(
     states: Tensor,
     draft_means: Tensor,
@@ -187,6 +207,7 @@ def _fake(
 register(
     f"verify_window({_WINDOW}) -> (Tensor, Tensor, Tensor, Tensor)",
     _cpu,
+    _cuda,
     reference.verify_window,
     _fake,
 )

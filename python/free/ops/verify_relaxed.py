@@ -11,8 +11,8 @@ from torch.utils.dlpack import to_dlpack
 
 # After torch, so that one OpenMP runtime serves both.
 from free import _C, reference
-from free.ops.register import check_tensor, register
-from free.ops.verify import check_window
+from free.ops.register import check_tensor, register, stream_of
+from free.ops.verify import check_window, workspace
 from free.verifiers import RULES
 
 __all__ = ["VerifiedRelaxed", "verify_window_relaxed"]
@@ -141,6 +141,15 @@ def _cpu(*arguments: Any) -> VerifiedRelaxed:
     return verified
 
 
+def _cuda(*arguments: Any) -> VerifiedRelaxed:
+    *window, uncertainty, spent, rule, strength, budget = arguments
+    verified = _fake(*arguments)
+    given = (*window, uncertainty, spent, *verified, workspace(window[0]))
+    capsules = [None if tensor is None else to_dlpack(tensor) for tensor in given]
+    _C.cuda_verify_window_relaxed(rule, strength, budget, *capsules, stream=stream_of(window[0]))
+    return verified
+
+
 def _fake(*arguments: Any) -> VerifiedRelaxed:
     *_, length, uniforms, noise, _, spent, _, _, _ = arguments
     return VerifiedRelaxed(
@@ -156,6 +165,7 @@ def _fake(*arguments: Any) -> VerifiedRelaxed:
 register(
     f"verify_window_relaxed({_WINDOW}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _cpu,
+    _cuda,
     reference.verify_window_relaxed,
     _fake,
 )

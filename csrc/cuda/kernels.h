@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CUDA kernels' launchers. They put work into a stream and return; a launch that fails is a
+// std::runtime_error with CUDA's text. Pointers are the device's, values are not looked at.
+#pragma once
+
+#include <cstdint>
+
+#include "arguments.h"
+#include "free/verifier.h"
+
+namespace free_dit::cuda {
+
+/// Where the work goes.
+struct Queue {
+  int device;
+  void* stream;  ///< a cudaStream_t of that device
+};
+
+/// W of the widest window that verify_window is compiled for.
+constexpr int kMaxWidth = 256;
+
+/// Bytes of device memory that verifying needs beside its arguments, aligned to 8.
+std::int64_t verify_workspace(std::int64_t batch, std::int64_t width, std::int64_t size);
+
+void verify_window(const Window& window, Verifier verifier, void* workspace, const Queue& queue);
+void verify_window_relaxed(const Window& window, const Lenience& lenience, void* workspace,
+                           const Queue& queue);
+void roll_window(const Roll& roll, const Queue& queue);
+void target_means(const TargetMeans& means, const Queue& queue);
+void philox_normal(const Draws& draws, const Queue& queue);
+void philox_uniform(const Draws& draws, const Queue& queue);
+void recycled_rows(const RecycledRows& rows, const Queue& queue);
+
+}  // namespace free_dit::cuda

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// Rows of counter-based normals and uniforms on a GPU: a thread a counter block.
+#include "free/philox.h"
+
+#include <cuda_runtime.h>
+
+#include "cuda/kernels.h"
+#include "cuda/launch.h"
+#include "cuda/quad.h"
+
+namespace free_dit::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+
+struct Normals {
+  __device__ Quad<float> operator()(const Philox4& word) const {
+    const Pair head = box_muller(word.x, word.y);
+    const Pair tail = box_muller(word.z, word.w);
+    return {{head.first, head.second, tail.first, tail.second}};
+  }
+};
+
+struct Uniforms {
+  __device__ Quad<float> operator()(const Philox4& word) const {
+    return {
+        {unit_uniform(word.x), unit_uniform(word.y), unit_uniform(word.z), unit_uniform(word.w)}};
+  }
+};
+
+template <class Law, bool kWide>
+__global__ void __launch_bounds__(kThreads) draw_quads(Draws d, std::int64_t quads) {
+  Place place;
+  if (!find_place(d.rows, quads, &place)) {
+    return;
+  }
+  const std::int64_t r = place.row;
+  const Philox4 counter{static_cast<std::uint32_t>(place.at / kQuad),
+                        static_cast<std::uint32_t>(d.transition[r]),
+                        static_cast<std::uint32_t>(d.round[r]), d.purpose};
+  const Philox4 word = philox4x32(counter, static_cast<std::uint64_t>(d.seeds[r]));
+  store<kWide>(d.out + r * d.size, place.at, d.size, Law{}(word));
+}
+
+template <class Law>
+void draw(const char* name, const Draws& d, const Queue& queue) {
+  const OnDevice here(queue);
+  const std::int64_t quads = ceil_div(d.size, kQuad);
+  const bool wide = whole_quads(d.size, d.out);
+  launch(name, wide ? draw_quads<Law, true> : draw_quads<Law, false>,
+         ceil_div(d.rows * quads, kThreads), kThreads, queue, d, quads);
+}
+
+}  // namespace
+
+void philox_normal(const Draws& draws, const Queue& queue) {
+  draw<Normals>("philox_normal", draws, queue);
+}
+
+void philox_uniform(const Draws& draws, const Queue& queue) {
+  draw<Uniforms>("philox_uniform", draws, queue);
+}
+
+}  // namespace free_dit::cuda

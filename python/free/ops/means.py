@@ -1,0 +1,101 @@
+"""What a teacher said, guided, and the means that follow from it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.dlpack import to_dlpack
+
+# After torch, so that one OpenMP runtime serves both.
+from free import _C, reference
+from free.ops.register import check_tensor, register, stream_of
+
+__all__ = ["TargetMeans", "target_means"]
+
+_MEANS = "Tensor x, Tensor eps, Tensor a, Tensor b, float? cfg_scale, int? cfg_channels"
+_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+class TargetMeans(NamedTuple):
+    """Transitions as the teacher has them.
+
+    Attributes
+    ----------
+    eps : Tensor, shape [R, C, ...], float32
+        Guided.
+    means : Tensor, shape [R, C, ...], float32
+    """
+
+    eps: Tensor
+    means: Tensor
+
+
+def target_means(
+    x: Tensor,
+    eps: Tensor,
+    a: Tensor,
+    b: Tensor,
+    cfg_scale: float | None = None,
+    cfg_channels: int | None = None,
+) -> TargetMeans:
+    """``mean = a x + b eps``, with eps guided and in float32 first.
+
+    Guidance is that of :class:`free.models.guidance.Guidance`, taken in float32 whatever the
+    type of ``eps``.
+
+    Parameters
+    ----------
+    x : Tensor, shape [R, C, ...], float32
+        States.
+    eps : Tensor, shape [R, C, ...] or, under guidance, [2R, C, ...], float32, float16 or bfloat16
+        Under guidance, row ``2r`` is that of state ``r`` with its label and ``2r + 1`` without.
+    a, b : Tensor, shape [R], float32
+        The transitions' coefficients.
+    cfg_scale : float or None
+        None: not guided.
+    cfg_channels : int or None
+        How many leading channels are guided, ``0 .. C``; None for all.
+
+    Returns
+    -------
+    TargetMeans
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, what was expected and what came.
+    """
+    check_tensor("x", x, torch.float32)
+    if x.dim() < 2:
+        raise ValueError(f"x: expected shape [R, C, ...], got {list(x.shape)}")
+    rows, channels, *_ = x.shape
+    dtype = getattr(eps, "dtype", None)
+    check_tensor(
+        "eps",
+        eps,
+        dtype if dtype in _TYPES else torch.float32,
+        (rows * (1 if cfg_scale is None else 2), *x.shape[1:]),
+        x.device,
+    )
+    check_tensor("a", a, torch.float32, (rows,), x.device)
+    check_tensor("b", b, torch.float32, (rows,), x.device)
+    if cfg_channels is not None and not 0 <= cfg_channels <= channels:
+        raise ValueError(f"cfg_channels: expected a value in 0..{channels}, got {cfg_channels}")
+    return TargetMeans(*torch.ops.free.target_means(x, eps, a, b, cfg_scale, cfg_channels))
+
+
+def _cuda(*arguments: Any) -> TargetMeans:
+    x, eps, a, b, cfg_scale, cfg_channels = arguments
+    means = _fake(*arguments)
+    capsules = map(to_dlpack, (x, eps, a, b, *means))
+    _C.cuda_target_means(cfg_scale, cfg_channels, *capsules, stream=stream_of(x))
+    return means
+
+
+def _fake(x: Tensor, *_: Any) -> TargetMeans:
+    return TargetMeans(torch.empty_like(x), torch.empty_like(x))
+
+
+register(f"target_means({_MEANS}) -> (Tensor, Tensor)", None, _cuda, reference.target_means, _fake)
