@@ -1,0 +1,290 @@
+"""The CUDA kernels executed on the CPU: their text, compiled as C++ with ``tests/cuda_shim``.
+
+Every tensor a kernel is given lies between pads: what is read beyond its ends is NaN (or nonsense)
+and spoils the result, what is written there is noticed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from ctypes import POINTER, Structure, c_bool, c_char_p, c_double, c_float, c_int, c_int64, c_uint32
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from free.ops import (
+    VERIFIERS,
+    RecycledRows,
+    Rolled,
+    TargetMeans,
+    Verified,
+    VerifiedRelaxed,
+)
+from free.verifiers import RULES
+
+ROOT = Path(__file__).parents[1]
+INCLUDE = ("tests/cuda_shim", "csrc", "csrc/include")
+FLAGS = ("-std=c++17", "-O1", "-fPIC", "-ffp-contract=off", "-Wno-unknown-pragmas")
+PAD = 64
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)  # as enum Float has them
+
+pointer = ctypes.c_void_p
+
+
+class _Window(Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("batch", "width", "size")),
+        *((name, pointer) for name in ("states", "draft_means", "target_means", "sigma")),
+        *((name, pointer) for name in ("length", "uniforms", "noise")),
+        *((name, pointer) for name in ("state", "advance", "accepted", "log_ratio")),
+    )
+
+
+class _Lenience(Structure):
+    _fields_ = (
+        ("rule", c_int),
+        ("strength", c_double),
+        ("budget", c_double),
+        *((name, pointer) for name in ("uncertainty", "spent", "bound", "log_likelihood")),
+    )
+
+
+class _Roll(Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("batch", "steps", "size")),
+        *((name, pointer) for name in ("x", "guess", "noise", "a", "b", "sigma")),
+        *((name, pointer) for name in ("states", "means")),
+    )
+
+
+class _Draws(Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("rows", "size")),
+        *((name, pointer) for name in ("seeds", "transition", "round")),
+        ("purpose", c_uint32),
+        ("out", pointer),
+    )
+
+
+class _TargetMeans(Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("rows", "size", "guided")),
+        ("scale", c_float),
+        ("x", pointer),
+        ("eps", pointer),
+        ("type", c_int),
+        ("paired", c_bool),
+        *((name, pointer) for name in ("a", "b", "combined", "means")),
+    )
+
+
+class _RecycledRows(Structure):
+    _fields_ = (
+        ("batch", c_int64),
+        ("width", c_int64),
+        ("discarded", c_bool),
+        *((name, pointer) for name in ("length", "advance", "row", "known")),
+    )
+
+
+DOORS = {
+    "shim_verify": (POINTER(_Window), c_int, pointer),
+    "shim_verify_relaxed": (POINTER(_Window), POINTER(_Lenience), pointer),
+    "shim_roll": (POINTER(_Roll),),
+    "shim_means": (POINTER(_TargetMeans),),
+    "shim_philox": (POINTER(_Draws), c_int),
+    "shim_rows": (POINTER(_RecycledRows),),
+}
+
+
+def compiler() -> str | None:
+    return shutil.which("g++")
+
+
+def sources() -> list[Path]:
+    """The kernels, and the shim's own."""
+    kernels = (ROOT / "csrc/cuda").glob("*.cu")
+    own = (ROOT / "tests/cuda_shim").glob("*.cpp")
+    return [path for path in (*sorted(kernels), *sorted(own)) if path.name != "device.cu"]
+
+
+def _compile(source: Path, folder: Path) -> Path:
+    """Its object file; headers in ``folder`` come before others."""
+    made = folder / (source.name + ".o")
+    include = [f"-I{path}" for path in (folder, *(ROOT / path for path in INCLUDE))]
+    command = ["g++", *FLAGS, *include, "-x", "c++", "-c", str(source), "-o", str(made)]
+    subprocess.run(command, check=True)
+    return made
+
+
+def _link(objects: dict[str, Path], folder: Path) -> Kernels:
+    library = folder / "kernels.so"
+    subprocess.run(["g++", "-shared", *map(str, objects.values()), "-o", str(library)], check=True)
+    return Kernels(library, objects)
+
+
+def build(folder: Path) -> Kernels:
+    """Compile the kernels as they are; some seven seconds."""
+    return _link({source.name: _compile(source, folder) for source in sources()}, folder)
+
+
+def build_with_bug(clean: Kernels, kernel: str, old: str, new: str, folder: Path) -> Kernels:
+    """The same with ``new`` for ``old`` in one kernel's text, which must have it once."""
+    text = (ROOT / "csrc/cuda" / kernel).read_text(encoding="utf-8")
+    assert text.count(old) == 1, f"{kernel}: the bug fits {text.count(old)} places"
+    source = folder / kernel
+    source.write_text(text.replace(old, new), encoding="utf-8")
+    return _link(clean.objects | {kernel: _compile(source, folder)}, folder)
+
+
+class _Guarded:
+    """A tensor between pads in memory of its own, ``shift`` elements off a multiple of 64 bytes."""
+
+    def __init__(self, tensor: Tensor, shift: int = 0) -> None:
+        self.floating = tensor.is_floating_point()
+        self.pad = math.nan if self.floating else 77
+        size = tensor.numel()
+        self.memory = torch.full((size + 2 * PAD + shift,), self.pad, dtype=tensor.dtype)
+        self.span = slice(PAD + shift, PAD + shift + size)
+        assert self.memory.data_ptr() % 64 == 0
+        self.tensor = self.memory[self.span].view(tensor.shape)
+        self.tensor.copy_(tensor)
+
+    @property
+    def pointer(self) -> int:
+        return self.memory.data_ptr() + self.span.start * self.memory.element_size()
+
+    def pads_are_intact(self) -> bool:
+        pads = torch.cat([self.memory[: self.span.start], self.memory[self.span.stop :]])
+        return bool((pads.isnan() if self.floating else pads == self.pad).all())
+
+
+class Kernels:
+    """The launchers of a shared library, with the arguments and results of :mod:`free.ops`."""
+
+    def __init__(self, library: Path, objects: dict[str, Path]) -> None:
+        self.objects = objects
+        self._doors = ctypes.CDLL(str(library))
+        self._doors.shim_workspace.restype = c_int64
+        self._doors.shim_workspace.argtypes = [c_int64] * 3
+        for name, types in DOORS.items():
+            door = getattr(self._doors, name)
+            door.argtypes, door.restype = types, c_char_p
+        self.shift = 0
+
+    @contextmanager
+    def on(self, processors: int = 1, descending: bool = False, shift: int = 0) -> Iterator[None]:
+        """On a device of so many processors, threads in another order, tensors not aligned."""
+        self._doors.shim_device(processors, descending)
+        self.shift = shift
+        yield
+        self._doors.shim_device(1, False)
+        self.shift = 0
+
+    def _call(self, name: str, *arguments: Any, tensors: Sequence[_Guarded]) -> None:
+        if failure := getattr(self._doors, name)(*arguments):
+            raise RuntimeError(failure.decode())
+        assert all(tensor.pads_are_intact() for tensor in tensors), "written out of bounds"
+
+    def _guard(self, *tensors: Tensor) -> list[_Guarded]:
+        return [_Guarded(tensor, self.shift) for tensor in tensors]
+
+    def _window(self, window: Sequence[Tensor]) -> tuple[_Window, list[_Guarded], Tensor]:
+        states, *_, length, uniforms, noise = window
+        batch, width = states.shape[:2]
+        size = states[0, 0].numel()
+        results = (noise, length, length, uniforms)
+        guarded = self._guard(*window, *(_nonsense(result) for result in results))
+        structure = _Window(batch, width, size, *(tensor.pointer for tensor in guarded))
+        space = self._doors.shim_workspace(batch, width, size)
+        return structure, guarded, torch.full((space // 8,), math.nan, dtype=torch.float64)
+
+    def verify_window(self, *arguments: Any) -> Verified:
+        *window, verifier = arguments
+        structure, guarded, space = self._window(window)
+        rule = VERIFIERS.index(verifier)
+        self._call("shim_verify", structure, rule, space.data_ptr(), tensors=guarded)
+        return Verified(*(tensor.tensor for tensor in guarded[7:]))
+
+    def verify_window_relaxed(self, *arguments: Any) -> VerifiedRelaxed:
+        *window, uncertainty, spent, rule, strength, budget = arguments
+        structure, guarded, space = self._window(window)
+        more = self._guard(spent, _nonsense(spent), _nonsense(spent))
+        unsure = [] if uncertainty is None else self._guard(uncertainty)
+        lenience = _Lenience(
+            list(RULES).index(rule),
+            strength,
+            budget,
+            unsure[0].pointer if unsure else None,
+            *(tensor.pointer for tensor in more),
+        )
+        tensors = [*guarded, *more, *unsure]
+        self._call("shim_verify_relaxed", structure, lenience, space.data_ptr(), tensors=tensors)
+        return VerifiedRelaxed(*(tensor.tensor for tensor in (*guarded[7:], *more[1:])))
+
+    def roll_window(self, *arguments: Tensor) -> Rolled:
+        x, guess = arguments[:2]
+        batch, steps = guess.shape[:2]
+        states = torch.empty(batch, steps + 1, *x.shape[1:])
+        guarded = self._guard(*arguments, _nonsense(states), _nonsense(guess))
+        pointers = (tensor.pointer for tensor in guarded)
+        self._call("shim_roll", _Roll(batch, steps, x[0].numel(), *pointers), tensors=guarded)
+        return Rolled(*(tensor.tensor for tensor in guarded[-2:]))
+
+    def philox(self, law: str, *arguments: Any) -> Tensor:
+        *columns, purpose, size = arguments
+        rows = len(columns[0])
+        guarded = self._guard(*columns, torch.full((rows, size), -77.0))
+        *given, out = (tensor.pointer for tensor in guarded)
+        draws = _Draws(rows, size, *given, purpose, out)
+        self._call("shim_philox", draws, law == "normal", tensors=guarded)
+        return guarded[-1].tensor
+
+    def target_means(
+        self,
+        x: Tensor,
+        eps: Tensor,
+        a: Tensor,
+        b: Tensor,
+        cfg_scale: float | None,
+        cfg_channels: int | None,
+    ) -> TargetMeans:
+        guarded = self._guard(x, eps, a, b, _nonsense(x), _nonsense(x))
+        p_x, p_eps, *others = (tensor.pointer for tensor in guarded)
+        guided = x.shape[1] if cfg_channels is None else cfg_channels
+        means = _TargetMeans(
+            len(x),
+            x[0].numel(),
+            0 if cfg_scale is None else guided * x[0, 0].numel(),
+            1.0 if cfg_scale is None else cfg_scale,
+            p_x,
+            p_eps,
+            DTYPES.index(eps.dtype),
+            cfg_scale is not None,
+            *others,
+        )
+        self._call("shim_means", means, tensors=guarded)
+        return TargetMeans(*(tensor.tensor for tensor in guarded[-2:]))
+
+    def recycled_rows(
+        self, length: Tensor, advance: Tensor, width: int, discarded: bool
+    ) -> RecycledRows:
+        row = torch.empty(len(length), width, dtype=torch.int64)
+        known = torch.empty(len(length), dtype=torch.int64)
+        guarded = self._guard(length, advance, _nonsense(row), _nonsense(known))
+        pointers = (tensor.pointer for tensor in guarded)
+        rows = _RecycledRows(len(length), width, discarded, *pointers)
+        self._call("shim_rows", rows, tensors=guarded)
+        return RecycledRows(*(tensor.tensor for tensor in guarded[-2:]))
+
+
+def _nonsense(like: Tensor) -> Tensor:
+    """What results hold before they are written."""
+    return torch.full_like(like, -77)

@@ -1,0 +1,394 @@
+"""The CUDA kernels' text, executed on the CPU, against the torch twins and the CPU's kernels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from free import ops, reference
+from tests import shim
+from tests.shim import Kernels
+from tests.windows import random_window, spoil_beyond_length
+
+pytestmark = pytest.mark.skipif(shim.compiler() is None, reason="needs g++")
+
+EVERY = pytest.mark.parametrize("verifier", ops.VERIFIERS)
+#: Processors: with few of them a block verifies its sample alone, with many all blocks share it.
+ALONE, SHARED = 1, 10_000
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    return shim.build(tmp_path_factory.mktemp("kernels"))
+
+
+def same(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...], tolerance: float = 0.0) -> None:
+    for value, other in zip(actual, expected, strict=True):
+        limits = {"rtol": tolerance, "atol": tolerance} if value.is_floating_point() else {}
+        torch.testing.assert_close(value, other, equal_nan=True, **limits)
+
+
+# --- verify_window -------------------------------------------------------------------------------
+
+#: Single elements, odd and ragged ends, a chunk and its neighbours, whole and split quads.
+SIZES = [1, 7, 16, 513, 1500]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("batch", "width"), [(1, 1), (2, 2), (1, 9), (5, 4), (2, 6)])
+@EVERY
+def test_verifying_agrees_with_twin_and_cpu(
+    kernels: Kernels, verifier: str, batch: int, width: int, size: int
+) -> None:
+    window = random_window(batch, width, (size,), delta=0.6, ragged=True, seed=width + size)
+    window = spoil_beyond_length(window, math.nan)
+    verified = kernels.verify_window(*window, verifier)
+    same(verified, reference.verify_window(*window, verifier), 1e-5)
+    same(verified, ops.verify_window(*window, verifier), 2e-6)
+
+
+@EVERY
+def test_drafts_stand_and_are_repaired(kernels: Kernels, verifier: str) -> None:
+    """What the agreement above is about: every course that a window can take."""
+    window = random_window(60, 4, (9,), delta=0.8, ragged=True)
+    verified = kernels.verify_window(*window, verifier)
+    same(verified, ops.verify_window(*window, verifier), 2e-6)
+    repaired = verified.accepted < window.length - 1
+    assert 5 < int(repaired.sum()) < 55
+    for accepted in range(4):
+        assert bool((verified.accepted == accepted).any())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@EVERY
+def test_entries_beyond_length_are_ignored(kernels: Kernels, verifier: str, value: float) -> None:
+    window = random_window(9, 5, (10,), delta=0.7, ragged=True)
+    clean = kernels.verify_window(*window, verifier)
+    same(kernels.verify_window(*spoil_beyond_length(window, value), verifier), clean)
+    assert bool(clean.state.isfinite().all())
+
+
+@EVERY
+def test_a_deterministic_end(kernels: Kernels, verifier: str) -> None:
+    window = random_window(12, 3, (11,), delta=0.0)
+    window.sigma[:, 2] = 0  # sampled from the target
+    window.sigma[:6, 1] = 0  # drafted
+    window.draft_means[:3, 1] += 1.0
+    window.states[:, 2] = window.draft_means[:, 1] + window.sigma[:, 1, None]
+    verified = kernels.verify_window(*window, verifier)
+    same(verified, ops.verify_window(*window, verifier), 2e-6)
+    assert verified.accepted.tolist() == [1] * 3 + [2] * 9
+    last = window.target_means[torch.arange(12), verified.accepted.long()]
+    assert torch.equal(verified.state, last)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-18, 1e15, 1e25])
+@EVERY
+def test_extreme_magnitudes_decide_as_on_the_cpu(
+    kernels: Kernels, verifier: str, scale: float
+) -> None:
+    """Squares of these are no floats."""
+    window = random_window(20, 4, (33,), delta=0.8)
+    rows = ("states", "draft_means", "target_means", "sigma")
+    window = window._replace(**{name: getattr(window, name) * scale for name in rows})
+    verified = kernels.verify_window(*window, verifier)
+    expected = ops.verify_window(*window, verifier)
+    assert torch.equal(verified.accepted, expected.accepted)
+    assert len(verified.accepted.unique()) > 1
+    same((verified.state / scale,), (expected.state / scale,), 1e-5)
+
+
+@pytest.mark.parametrize("where", ["states", "draft_means", "target_means"])
+@EVERY
+def test_what_is_not_finite_is_rejected(kernels: Kernels, verifier: str, where: str) -> None:
+    window = random_window(8, 4, (21,), delta=0.3)
+    getattr(window, where)[::2, 1, 20] = math.nan
+    verified = kernels.verify_window(*window, verifier)
+    same(verified, ops.verify_window(*window, verifier), 2e-6)
+
+
+@pytest.mark.parametrize("length", [-(2**31), -1, 0, 5, 2**31 - 1])
+def test_a_length_out_of_range_reaches_no_other_memory(kernels: Kernels, length: int) -> None:
+    window = random_window(3, 4, (10,), delta=0.5)
+    nearest = torch.tensor([2, max(1, min(4, length)), 3], dtype=torch.int32)
+    window.length.copy_(torch.tensor([2, length, 3]))
+    same(
+        kernels.verify_window(*window, "reflection"),
+        ops.verify_window(*window._replace(length=nearest), "reflection"),
+        2e-6,
+    )
+
+
+def test_the_widest_window(kernels: Kernels) -> None:
+    window = random_window(1, 256, (5,), delta=0.02, seed=3)
+    window.uniforms[:] *= 0.5
+    verified = kernels.verify_window(*window, "block")
+    same(verified, ops.verify_window(*window, "block"), 2e-6)
+    assert int(verified.accepted) > 20
+
+
+# --- what the result does not depend on ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [4500, 4501])  # split in chunks and in parts; whole quads and not
+@EVERY
+def test_launches_runs_order_and_alignment_change_no_bit(
+    kernels: Kernels, verifier: str, size: int
+) -> None:
+    window = random_window(2, 9, (size,), delta=0.4, ragged=True, seed=2)
+    window.length[0] = 9
+    window = spoil_beyond_length(window, math.nan)
+    with kernels.on(ALONE):
+        alone = kernels.verify_window(*window, verifier)
+        same(kernels.verify_window(*window, verifier), alone)
+    same(alone, ops.verify_window(*window, verifier), 2e-6)
+    for setting in (
+        {"processors": SHARED},
+        {"processors": ALONE, "descending": True},
+        {"processors": SHARED, "descending": True},
+        {"processors": SHARED, "shift": 1},
+    ):
+        with kernels.on(**setting):
+            same(kernels.verify_window(*window, verifier), alone)
+
+
+@EVERY
+def test_result_does_not_depend_on_the_batch(kernels: Kernels, verifier: str) -> None:
+    window = random_window(5, 4, (700,), delta=0.5, ragged=True)
+    together = kernels.verify_window(*window, verifier)
+    for b in range(5):
+        one = torch.tensor([b])
+        alone = kernels.verify_window(*window.rows(one), verifier)
+        same(alone, tuple(t[one] for t in together))
+
+
+# --- verify_window_relaxed -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("processors", [ALONE, SHARED])
+@pytest.mark.parametrize("unsure", [False, True])
+@pytest.mark.parametrize("rule", ["temper", "allow"])
+def test_relaxed_verifying_agrees_with_twin_and_cpu(
+    kernels: Kernels, rule: str, unsure: bool, processors: int
+) -> None:
+    for size, batch, width in ((13, 20, 5), (4500, 1, 9)):
+        window = random_window(batch, width, (size,), delta=0.9, ragged=True, seed=size)
+        window = spoil_beyond_length(window, math.nan)
+        uncertainty = torch.rand(batch, width - 1) if unsure else None
+        spent = torch.rand(batch).double() * 0.1
+        arguments = (*window, uncertainty, spent, rule, 1.5, 0.2)
+        with kernels.on(processors):
+            verified = kernels.verify_window_relaxed(*arguments)
+        same(verified, reference.verify_window_relaxed(*arguments), 1e-5)
+        same(verified, ops.verify_window_relaxed(*arguments), 2e-6)
+        if batch > 1:
+            assert bool((verified.bound > spent).any())
+
+
+# --- roll_window ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+@pytest.mark.parametrize("size", [1, 3, 16, 255, 256, 1028])
+@pytest.mark.parametrize("steps", [0, 1, 2, 7])
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_rolling_agrees_with_twin_and_cpu(
+    kernels: Kernels, batch: int, steps: int, size: int, shift: int
+) -> None:
+    window = (
+        torch.randn(batch, size),
+        torch.randn(batch, steps, size),
+        torch.randn(batch, steps, size),
+        *torch.rand(3, batch, steps),
+    )
+    with kernels.on(shift=shift):
+        rolled = kernels.roll_window(*window)
+    same(rolled, reference.roll_window(*window))
+    same(rolled, ops.roll_window(*window))
+
+
+# --- target_means --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("scale", "channels"), [(None, None), (1.5, None), (4.0, 3), (0.3, 1)])
+@pytest.mark.parametrize("dtype", shim.DTYPES)
+@pytest.mark.parametrize("shape", [(4, 1, 1), (4, 3, 3), (4, 2, 2), (5, 7), (4, 8, 8)])
+def test_target_means_agree_with_twin(
+    kernels: Kernels,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    scale: float | None,
+    channels: int | None,
+) -> None:
+    rows = 3
+    eps = torch.randn(rows if scale is None else 2 * rows, *shape).to(dtype)
+    arguments = (torch.randn(rows, *shape), eps, torch.rand(rows), torch.randn(rows))
+    arguments = (*arguments, scale, channels)
+    means = kernels.target_means(*arguments)
+    same(means, reference.target_means(*arguments), 1e-6)
+    with kernels.on(shift=1):
+        same(kernels.target_means(*arguments), means)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_every_16_bit_number_is_widened_exactly(kernels: Kernels, dtype: torch.dtype) -> None:
+    eps = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype).view(1, 2**16)
+    one, zero = torch.ones(1), torch.zeros(1)
+    means = kernels.target_means(torch.zeros(1, 2**16), eps, zero, one, None, None)
+    same(means, (eps.float(), eps.float()))
+
+
+# --- philox ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 63, 64, 512, 785])
+@pytest.mark.parametrize("rows", [1, 2, 130])
+def test_noise_agrees_with_twin_and_cpu(kernels: Kernels, rows: int, size: int) -> None:
+    seeds = torch.randint(-(2**63), 2**63 - 1, (rows,))
+    counters = torch.randint(0, 2**32, (2, rows))
+    arguments: tuple[Any, ...] = (seeds, *counters, 2**32 - 1, size)
+    uniforms = kernels.philox("uniform", *arguments)
+    assert torch.equal(uniforms, ops.philox_uniform(*arguments))
+    normals = kernels.philox("normal", *arguments)
+    same((normals,), (ops.philox_normal(*arguments),), 1e-6)
+    same((normals,), (reference.philox_normal(*arguments),), 3e-6)
+
+
+# --- recycled_rows --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("discarded", [False, True])
+@pytest.mark.parametrize("width", [1, 2, 9, 40])
+@pytest.mark.parametrize("batch", [1, 2, 5, 33, 100])
+def test_recycled_rows_agree_with_twin(
+    kernels: Kernels, batch: int, width: int, discarded: bool
+) -> None:
+    length = torch.randint(1, width + 1, (batch,), dtype=torch.int32)
+    advance = (1 + torch.rand(batch) * length).int().clamp(max=length)
+    arguments = (length, advance, width, discarded)
+    same(kernels.recycled_rows(*arguments), reference.recycled_rows(*arguments))
+
+
+# --- planted bugs --------------------------------------------------------------------------------
+
+
+def verifies(kernels: Kernels) -> None:
+    test_verifying_agrees_with_twin_and_cpu(kernels, "reflection", 5, 4, 513)
+
+
+def repairs(kernels: Kernels) -> None:
+    test_drafts_stand_and_are_repaired(kernels, "reflection")
+
+
+def keeps_its_bits(kernels: Kernels) -> None:
+    test_launches_runs_order_and_alignment_change_no_bit(kernels, "block", 4501)
+
+
+def bears_extremes(kernels: Kernels) -> None:
+    test_extreme_magnitudes_decide_as_on_the_cpu(kernels, "reflection", 1e25)
+
+
+def rolls(kernels: Kernels) -> None:
+    test_rolling_agrees_with_twin_and_cpu(kernels, 2, 7, 16, 0)
+
+
+def guides(kernels: Kernels) -> None:
+    test_target_means_agree_with_twin(kernels, (4, 3, 3), torch.float16, 4.0, 3)
+
+
+def draws(kernels: Kernels) -> None:
+    test_noise_agrees_with_twin_and_cpu(kernels, 130, 5)
+
+
+def recycles(kernels: Kernels) -> None:
+    test_recycled_rows_agree_with_twin(kernels, 33, 9, True)
+
+
+#: What is wrong, in which kernel, its text, what stands there instead, and the test that sees it.
+BUGS: dict[str, tuple[str, str, str, Callable[[Kernels], None]]] = {
+    "no reflection": (
+        "verify_window.cu",
+        "repaired_state(m.v[i], z.v[i], h.v[i], shift_factor)",
+        "repaired_state(m.v[i], z.v[i], h.v[i], 0.0f * shift_factor)",
+        repairs,
+    ),
+    "every window is full": (
+        "verify_window.cu",
+        "length > w.width ? w.width : length",
+        "w.width",
+        verifies,
+    ),
+    "the last chunk is left out": (
+        "verify_window.cu",
+        "chunks = ceil_div(w.size, kChunk)",
+        "chunks = std::max<std::int64_t>(1, w.size / kChunk)",
+        verifies,
+    ),
+    "reads past the end of a row": (
+        "verify_window.cu",
+        "load<kWide>(m_hat, at, w.size)",
+        "load<kWide>(m_hat, at, w.size + 1)",
+        verifies,
+    ),
+    "sums in float": (
+        "verify_window.cu",
+        "sums.shift_sq += shift * shift",
+        "sums.shift_sq += static_cast<float>(shift) * static_cast<float>(shift)",
+        bears_extremes,
+    ),
+    "decides before the sums are there": (
+        "verify_window.cu",
+        "  __syncthreads();\n  if (thread == 0) {\n    scalars.outcome",
+        "  if (thread == 0) {\n    scalars.outcome",
+        verifies,
+    ),
+    "writes before the decision is there": (
+        "verify_window.cu",
+        "  __syncthreads();\n\n  const Outcome outcome = scalars.outcome;",
+        "\n  const Outcome outcome = scalars.outcome;",
+        keeps_its_bits,
+    ),
+    "some threads do not come to the barrier": (
+        "verify_window.cu",
+        "  __syncthreads();\n\n  const Outcome outcome = scalars.outcome;",
+        "  if (warp > 0) __syncthreads();\n\n  const Outcome outcome = scalars.outcome;",
+        verifies,
+    ),
+    "one block's part is left out": (
+        "verify_window.cu",
+        "w.batch * plan.parts, kThreads",
+        "w.batch * plan.parts - (plan.parts > 1), kThreads",
+        keeps_its_bits,
+    ),
+    "one noise for the whole window": (
+        "roll_window.cu",
+        "    noise = next_noise;\n",
+        "",
+        rolls,
+    ),
+    "guides every channel": ("target_means.cu", "at + i < m.guided", "true", guides),
+    "forgets the round": (
+        "philox.cu",
+        "static_cast<std::uint32_t>(d.round[r])",
+        "0u",
+        draws,
+    ),
+    "counts its own rows": ("recycled_rows.cu", "i < b;", "i <= b;", recycles),
+}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_planted_bugs_are_caught(kernels: Kernels, bug: str, tmp_path: Path) -> None:
+    kernel, old, new, check = BUGS[bug]
+    check(kernels)
+    broken = shim.build_with_bug(kernels, kernel, old, new, tmp_path)
+    with pytest.raises((AssertionError, RuntimeError)) as caught:
+        check(broken)
+    if "barrier" in bug:
+        assert "threads wait for others that never come" in str(caught.value)
