@@ -2,6 +2,7 @@
 # make test-slow   full-size networks: minutes, and some gigabytes of disk and memory
 # make demo        digits drawn with and without speculation, side by side
 # make bench-check rounds, ratios and instruction counts beside the committed ones
+# make sanitize    the CUDA kernels' tests under compute-sanitizer, on a machine with a GPU
 # make lint        formatting, types, and a build with warnings as errors
 #
 # Each sets up .venv by itself, with the versions of constraints.txt, and installs the package anew
@@ -18,10 +19,10 @@ export FREE_CUDA ?= AUTO
 unexport PYTHONPATH
 
 CPP := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/include/free/*.h \
-  benchmarks/*.cpp)
+  benchmarks/*.cpp tests/cuda_shim/*.cpp tests/cuda_shim/*.h)
 SOURCES := CMakeLists.txt pyproject.toml constraints.txt LICENSE NOTICE README.md csrc export python
 
-.PHONY: test test-slow demo bench-check lint package clean
+.PHONY: test test-slow demo bench-check sanitize lint package clean
 .DELETE_ON_ERROR:
 
 test: package $(VENV)/.tools
@@ -40,6 +41,16 @@ demo: package $(VENV)/.onnx
 # One thread: what is compared are ratios and counts.
 bench-check: package $(VENV)/.tools
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/check.py $(CHECK_ARGS)
+
+# Without torch's caching allocator: every tensor then has bounds that memcheck knows.
+sanitize: package $(VENV)/.tools
+	@command -v compute-sanitizer >/dev/null || { echo "compute-sanitizer is not in PATH; it comes with CUDA." >&2; exit 1; }
+	@$(BIN)/python -c 'import torch; raise SystemExit(not torch.cuda.is_available())' || \
+	  { echo "torch in $(VENV) sees no CUDA device." >&2; exit 1; }
+	PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool memcheck --error-exitcode 1 \
+	  $(BIN)/python -m pytest -n 0 tests/gpu/test_kernels.py --timeout 0 -k "not captured and not flat"
+	compute-sanitizer --tool racecheck --error-exitcode 1 \
+	  $(BIN)/python -m pytest -n 0 tests/gpu/test_kernels.py --timeout 0 -k "agree"
 
 lint: package $(VENV)/.tools
 	$(BIN)/ruff check .

@@ -4,6 +4,8 @@
 // the caller's.
 #include "bindings_cuda.h"
 
+#include <pybind11/stl.h>
+
 #include <cstdint>
 #include <optional>
 #include <string>

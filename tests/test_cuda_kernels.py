@@ -244,7 +244,7 @@ def test_every_16_bit_number_is_widened_exactly(kernels: Kernels, dtype: torch.d
     same(means, (eps.float(), eps.float()))
 
 
-# --- philox ---------------------------------------------------------------------------------------
+# --- philox --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 63, 64, 512, 785])
@@ -260,7 +260,7 @@ def test_noise_agrees_with_twin_and_cpu(kernels: Kernels, rows: int, size: int) 
     same((normals,), (reference.philox_normal(*arguments),), 3e-6)
 
 
-# --- recycled_rows --------------------------------------------------------------------------------
+# --- recycled_rows -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("discarded", [False, True])
