@@ -108,15 +108,15 @@ int main(int argc, char** argv) {
   const free_dit::Draws draws{1, kSize, &seed, &none, &none, 0, data.state.data()};
   for (int call = 0; call < calls; ++call) {
     if (std::strcmp(kernel, "reflection") == 0) {
-      verify_window(window, free_dit::Verifier::kReflection);
+      free_dit::cpu::verify_window(window, free_dit::Verifier::kReflection);
     } else if (std::strcmp(kernel, "block") == 0) {
-      verify_window(window, free_dit::Verifier::kBlock);
+      free_dit::cpu::verify_window(window, free_dit::Verifier::kBlock);
     } else if (std::strcmp(kernel, "relaxed") == 0) {
-      verify_window_relaxed(window, lenience);
+      free_dit::cpu::verify_window_relaxed(window, lenience);
     } else if (std::strcmp(kernel, "roll") == 0) {
-      roll_window(roll);
+      free_dit::cpu::roll_window(roll);
     } else if (std::strcmp(kernel, "normal") == 0) {
-      philox_normal(draws);
+      free_dit::cpu::philox_normal(draws);
     } else {
       std::fprintf(stderr, "no kernel %s\n", kernel);
       return 2;

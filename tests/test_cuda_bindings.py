@@ -7,6 +7,9 @@ looked at.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from torch import Tensor
 from torch.utils.dlpack import to_dlpack
 
 from free import _C, ops
+from free.ops import means, philox, recycle, roll, verify, verify_relaxed
 from tests.windows import random_window
 
 CPU, CUDA = 1, 2
@@ -204,6 +208,39 @@ def test_bad_values(door: str, changes: dict[str, Any], message: str) -> None:
 def test_without_a_gpu_cudas_own_words(door: str) -> None:
     with pytest.raises(RuntimeError, match=r"^CUDA: .*(driver|device)"):
         call(door)
+
+
+#: What each op does for CUDA tensors, and arguments of it.
+IMPLEMENTATIONS: dict[str, tuple[ModuleType, Callable[..., Any], tuple[Any, ...]]] = {
+    "verify_window": (verify, verify._cuda, (*WINDOW, "block")),
+    "verify_window_relaxed": (
+        verify_relaxed,
+        verify_relaxed._cuda,
+        (*WINDOW, torch.zeros(2, 3), SPENT["spent"], "allow", 0.3, 1.0),
+    ),
+    "roll_window": (roll, roll._cuda, tuple(ROLL.values())[:6]),
+    "target_means": (means, means._cuda, (*tuple(MEANS.values())[:4], 1.5, 3)),
+    "philox_normal": (
+        philox,
+        partial(philox._philox_cuda, _C.cuda_philox_normal),
+        (*COLUMNS.values(), 1, 5),
+    ),
+    "recycled_rows": (recycle, recycle._cuda, (ROWS["length"], ROWS["advance"], 4, True)),
+}
+
+
+@NEEDS_CUDA
+@pytest.mark.skipif(
+    torch.cuda.is_available(), reason="would launch on memory that is not the GPU's"
+)
+@pytest.mark.parametrize("op", IMPLEMENTATIONS)
+def test_ops_give_the_doors_what_they_ask_for(monkeypatch: pytest.MonkeyPatch, op: str) -> None:
+    """All checks are passed before CUDA finds no device."""
+    module, implementation, arguments = IMPLEMENTATIONS[op]
+    monkeypatch.setattr(module, "to_dlpack", on_gpu)
+    monkeypatch.setattr(module, "stream_of", lambda _: 0)
+    with pytest.raises(RuntimeError, match="^CUDA: "):
+        implementation(*arguments)
 
 
 @pytest.mark.skipif(not NO_CUDA, reason="this build has CUDA")
