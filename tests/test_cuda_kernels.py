@@ -342,6 +342,12 @@ BUGS: dict[str, tuple[str, str, str, Callable[[Kernels], None]]] = {
         "sums.shift_sq += static_cast<float>(shift) * static_cast<float>(shift)",
         bears_extremes,
     ),
+    "adds the chunks before they are there": (
+        "verify_window.cu",
+        "    __syncthreads();\n    partial = chunks;",
+        "    partial = chunks;",
+        keeps_its_bits,
+    ),
     "decides before the sums are there": (
         "verify_window.cu",
         "  __syncthreads();\n  if (thread == 0) {\n    scalars.outcome",
@@ -366,19 +372,9 @@ BUGS: dict[str, tuple[str, str, str, Callable[[Kernels], None]]] = {
         "w.batch * plan.parts - (plan.parts > 1), kThreads",
         keeps_its_bits,
     ),
-    "one noise for the whole window": (
-        "roll_window.cu",
-        "    noise = next_noise;\n",
-        "",
-        rolls,
-    ),
+    "one noise for the whole window": ("roll_window.cu", "    noise = next_noise;\n", "", rolls),
     "guides every channel": ("target_means.cu", "at + i < m.guided", "true", guides),
-    "forgets the round": (
-        "philox.cu",
-        "static_cast<std::uint32_t>(d.round[r])",
-        "0u",
-        draws,
-    ),
+    "forgets the round": ("philox.cu", "static_cast<std::uint32_t>(d.round[r])", "0u", draws),
     "counts its own rows": ("recycled_rows.cu", "i < b;", "i <= b;", recycles),
 }
 
