@@ -175,7 +175,9 @@ class AutoWindows:
         self._estimate = AcceptanceEstimate(samples, steps)
         self._rounds = 0  # speculative ones
         self._plain = 0  # transitions in a row
-        self._speculating, self._since = False, 0.0  # seconds of rounds of one kind in a row
+        self._speculating = False
+        self._elapsed = self._lost = 0.0  # seconds of the run, and what trials have cost
+        self._tried: float | None = None  # what a trial makes would take otherwise
         self._known: Integers | None = None
         self._recycles = False  # until a window has been told of discarded rows
         self._choice = Choice(np.zeros(0, dtype=np.int64), None)
@@ -188,6 +190,7 @@ class AutoWindows:
         return self._choice
 
     def _decide(self, k: Integers, known: Integers | None) -> Choice:
+        self._tried = None
         plain = Choice(np.ones_like(k), None, 1)
         if known is None:
             return plain
@@ -209,8 +212,9 @@ class AutoWindows:
             tried, worth = single, len(k) * seconds / advance
         else:
             tried, worth = seconds, advance * single / len(k)
-        lost = max(tried - worth, _LEAST_LOSS * tried)
-        trial = pays == self._speculating and lost < _TRIALS * self._since
+        expected = max(tried - worth, _LEAST_LOSS * tried)
+        trial = pays == self._speculating and self._lost + expected < _TRIALS * self._elapsed
+        self._tried = worth if trial else None
         if pays:
             return plain if trial else best
         return best if trial else stretch
@@ -239,9 +243,11 @@ class AutoWindows:
         drafts = lengths - 1
         spent = {name: part / max(plain, 1) for name, part in committed.seconds.items()}
         self._costs.observe(len(drafts), int(drafts.sum()), int(drafts.max()), sweeps, spent)
-        if self._speculating == bool(plain):
-            self._speculating, self._since = not plain, 0.0
-        self._since += sum(committed.seconds.values())
+        seconds = sum(committed.seconds.values())
+        if self._tried is not None:
+            self._lost += seconds - self._tried
+        self._elapsed += seconds
+        self._speculating = not plain
         self._plain = self._plain + plain if plain else 0
         if not plain:
             assert committed.deltas is not None
