@@ -86,8 +86,7 @@ struct Sample {
   __device__ const float* noise(const Window& w) const { return w.noise + index * w.size; }
 };
 
-// --- reduce
-// ---------------------------------------------------------------------------------------
+// --- reduce ---
 
 // By one warp; in every lane.
 template <bool kWide>
@@ -149,8 +148,7 @@ __global__ void __launch_bounds__(kReduceThreads) reduce(Window w, Plan plan, Su
   }
 }
 
-// --- decide
-// ---------------------------------------------------------------------------------------
+// --- decide ---
 
 // What the decision reads and writes, in shared memory: a chain of single reads from the device's
 // memory would take longer than all the sums.
@@ -204,8 +202,7 @@ struct Relaxed {
   }
 };
 
-// --- write
-// ----------------------------------------------------------------------------------------
+// --- write ---
 
 template <bool kWide>
 __device__ void write_state(const Window& w, const Sample& sample, const Outcome& outcome,
@@ -310,8 +307,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerProcessor)
   }
 }
 
-// --- launch
-// ---------------------------------------------------------------------------------------
+// --- launch ---
 
 Plan plan_for(const Window& w, bool fresh, const Queue& queue) {
   int processors = 0;

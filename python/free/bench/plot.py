@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -71,12 +72,15 @@ def plot(path: Path, lines: Sequence[Line], title: str, network: str) -> None:
             elinewidth=0.6 if lossless else 1.2,
             label=group,
         )
+        crowded = _crowded(speeds)
         for at, line in enumerate(own):
             if len(own) == 1 or line.window == 1:
                 note = "" if line.window != 1 or lossless else line.law.split(", ")[1]
             else:
                 note = str(line.window)
-            offset = (3, 5 + 9 * (index % 4)) if lossless else (5, 5)
+            # Lossless laws lie on one height: each group has a rank of labels above it or below.
+            height = 9 * (index // 2) + 8 * crowded[at]
+            offset = (3, 5 + height if index % 2 else -12 - height) if lossless else (5, 5)
             axes.annotate(
                 note,
                 (speeds[at], values[at]),
@@ -98,6 +102,16 @@ def plot(path: Path, lines: Sequence[Line], title: str, network: str) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize="x-small")
     write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=150))
+
+
+def _crowded(speeds: Sequence[float]) -> list[int]:
+    """How many labels next to each other a label must make way for, in turns of three."""
+    order = sorted(range(len(speeds)), key=speeds.__getitem__)
+    turns = [0] * len(speeds)
+    for before, at in itertools.pairwise(order):
+        if speeds[at] < 1.1 * speeds[before]:
+            turns[at] = (turns[before] + 1) % 3
+    return turns
 
 
 def _within(tick: float, lines: Sequence[Line]) -> bool:

@@ -30,7 +30,7 @@ _MARGIN = 1.05
 _STRETCH = 8
 #: Share of the time that may be lost by trying, of a plain and the best speculative round, the one
 #: that seems slower: prices and drafters change, and what was measured may be wrong.
-_TRIALS = 0.01
+_TRIALS = 0.0075
 #: What a trial is thought to lose at least, as a share of it.
 _LEAST_LOSS = 0.03
 #: Rows of a run's first window; each later one may be twice as wide, so that a drafter that does
@@ -177,7 +177,7 @@ class AutoWindows:
         self._plain = 0  # transitions in a row
         self._speculating = False
         self._elapsed = self._lost = 0.0  # seconds of the run, and what trials have cost
-        self._tried: float | None = None  # what a trial makes would take otherwise
+        self._price: float | None = None  # of a trial's transitions, made otherwise
         self._known: Integers | None = None
         self._recycles = False  # until a window has been told of discarded rows
         self._choice = Choice(np.zeros(0, dtype=np.int64), None)
@@ -190,7 +190,7 @@ class AutoWindows:
         return self._choice
 
     def _decide(self, k: Integers, known: Integers | None) -> Choice:
-        self._tried = None
+        self._price = None
         plain = Choice(np.ones_like(k), None, 1)
         if known is None:
             return plain
@@ -214,7 +214,7 @@ class AutoWindows:
             tried, worth = seconds, advance * single / len(k)
         expected = max(tried - worth, _LEAST_LOSS * tried)
         trial = pays == self._speculating and self._lost + expected < _TRIALS * self._elapsed
-        self._tried = worth if trial else None
+        self._price = worth / (len(k) if pays else advance) if trial else None
         if pays:
             return plain if trial else best
         return best if trial else stretch
@@ -244,8 +244,8 @@ class AutoWindows:
         spent = {name: part / max(plain, 1) for name, part in committed.seconds.items()}
         self._costs.observe(len(drafts), int(drafts.sum()), int(drafts.max()), sweeps, spent)
         seconds = sum(committed.seconds.values())
-        if self._tried is not None:
-            self._lost += seconds - self._tried
+        if self._price is not None:
+            self._lost += seconds - float(committed.advance.sum()) * self._price
         self._elapsed += seconds
         self._speculating = not plain
         self._plain = self._plain + plain if plain else 0
