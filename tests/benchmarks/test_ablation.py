@@ -105,7 +105,7 @@ def test_an_unknown_variant(load, monkeypatch: pytest.MonkeyPatch, capsys) -> No
     monkeypatch.setattr(sys, "argv", ["ablation.py", "--variants", "paper,soup"])
     with pytest.raises(SystemExit):
         load("ablation").main()
-    assert "--variants must be of paper, " in capsys.readouterr().err
+    assert "--variants must be of untrained, paper, " in capsys.readouterr().err
 
 
 def test_the_curve(load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
