@@ -24,12 +24,14 @@ def relative(got: torch.Tensor, expected: torch.Tensor) -> float:
 @pytest.mark.parametrize("modulation", [False, True])
 def test_only_the_blocks_products_are_lower(precision: str, modulation: bool) -> None:
     teacher, drafter = small_model()
-    for network, block in ((teacher, "blocks.0"), (drafter.network, "block")):
+    blocks = ("blocks.0", "blocks.1")
+    for network in (teacher, drafter.network):
         before = {name: value.clone() for name, value in network.state_dict().items()}
         low = lower(network, precision, modulation)
         layers = ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"]
         layers += ["adaLN_modulation.1"] if modulation else []
-        expected = {f"{block}.{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+        parts = ("weight", "bias")
+        expected = {f"{b}.{layer}.{part}" for b in blocks for layer in layers for part in parts}
         dtypes = {name: value.dtype for name, value in low.state_dict().items()}
         assert {n for n, d in dtypes.items() if d is not torch.float32} == expected
         assert {dtypes[name] for name in expected} == {DTYPES[precision]}
@@ -61,7 +63,7 @@ def test_the_state_between_blocks_stays_float32(precision: str) -> None:
             for norm in (block.norm1, block.norm2):
                 norm.register_forward_hook(lambda _, given, out: seen.extend([*given, out]))
     teacher(torch.randn(2, 2, 4, 4), torch.tensor([3, 700]), torch.tensor([1, 2]))
-    assert [value.dtype for value in seen] == [torch.float32] * 9
+    assert [value.dtype for value in seen] == [torch.float32] * 9 * 2  # blocks
 
 
 @pytest.mark.parametrize("precision", DTYPES)
