@@ -121,7 +121,7 @@ class Recipe:
 #: By name: the paper's, and what our drafters are trained with.
 RECIPES = {
     "paper": Recipe(),
-    "free": Recipe(objective="delta", rollout=2, gate=True),
+    "free": Recipe(objective="delta", gate=True),
 }
 
 
