@@ -114,10 +114,13 @@ def test_the_curve(load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     table = "step,epoch,parallel_efficiency,acceptance\n10,1,1.5,.5\n20,2,2.25,.625\n"
     (tmp_path / "evaluations.csv").write_text(table)
     picture, page = tmp_path / "curve.png", tmp_path / "curve.md"
-    arguments = [str(tmp_path), "--markdown", str(page), "--plot", str(picture)]
+    arguments = [str(tmp_path), "--labels", "ours", "--markdown", str(page), "--plot", str(picture)]
     monkeypatch.setattr(sys, "argv", ["training_curve.py", *arguments])
     load("training_curve").main()
-    assert page.read_text().splitlines()[2:] == ["| 1 | 1.50 | 0.500 |", "| 2 | 2.25 | 0.625 |"]
+    assert page.read_text().splitlines()[2:] == [
+        "| ours | 1 | 1.50 | 0.500 |",
+        "| ours | 2 | 2.25 | 0.625 |",
+    ]
     assert picture.read_bytes().startswith(b"\x89PNG")
     (tmp_path / "log.csv").unlink()
     with pytest.raises(SystemExit):
