@@ -13,6 +13,9 @@ from free.training.log import LossWindow, RunLog, read_log
 from free.training.parallel import Ranks
 from tests.training.runs import losses, run
 
+#: Length of a step's gradients, of no matter here.
+ONE = torch.tensor(1.0)
+
 
 def _values(*numbers: float) -> list[dict[str, torch.Tensor]]:
     return [{"loss": torch.tensor(x), "noise": torch.tensor(2 * x)} for x in numbers]
@@ -20,28 +23,39 @@ def _values(*numbers: float) -> list[dict[str, torch.Tensor]]:
 
 def test_a_line_is_the_mean_of_its_steps_and_passes() -> None:
     window = LossWindow(Ranks())
-    window.add(_values(1.0, 3.0))  # two passes of one step
-    window.add(_values(5.0, 5.0))
+    window.add(_values(1.0, 3.0), ONE)  # two passes of one step
+    window.add(_values(5.0, 5.0), ONE)
     assert window.take(2) == {"loss": 3.5, "noise": 7.0}
-    window.add(_values(1.0))
+    window.add(_values(1.0), ONE)
     assert window.take(3) == {"loss": 1.0, "noise": 2.0}
 
 
 def test_an_open_window_survives_a_checkpoint() -> None:
     window = LossWindow(Ranks())
-    window.add(_values(1.0))
+    window.add(_values(1.0), ONE)
     again = LossWindow(Ranks(), window.state(1))
     for each in (window, again):
-        each.add(_values(4.0))
+        each.add(_values(4.0), ONE)
     assert window.take(2) == again.take(2) == {"loss": 2.5, "noise": 5.0}
 
 
 def test_the_first_bad_step_is_named() -> None:
     window = LossWindow(Ranks())
     for value in (1.0, float("inf"), float("nan")):
-        window.add(_values(value))
+        window.add(_values(value), ONE)
     with pytest.raises(FloatingPointError, match="the loss is inf at batch 8"):
         window.gather(10)  # steps 7, 8 and 9
+
+
+@pytest.mark.parametrize("length", [float("inf"), float("nan")])
+def test_gradients_that_are_not_finite_are_named_before_the_loss_is(length: float) -> None:
+    window = LossWindow(Ranks())
+    window.add(_values(1.0), ONE)
+    window.add(_values(2.0), torch.tensor(length))
+    window.add(_values(float("nan")), ONE)
+    message = rf"the gradients' length is {length} at batch 8, where the loss is 2\.0"
+    with pytest.raises(FloatingPointError, match=message):
+        window.gather(10)
 
 
 def test_lines_behind_the_checkpoint_are_forgotten(tmp_path: Path) -> None:

@@ -123,6 +123,35 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
     assert all(value.isfinite().all() for value in state["weights"]["model"].values())
 
 
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_a_gradient_that_is_not_finite_leaves_the_checkpoint_before(
+    tmp_path: Path, evaluated: bool
+) -> None:
+    """The loss of the last step before a checkpoint is finite, the weights after it are not."""
+
+    def broken(model, x0, labels, random):
+        parts = loss(model, x0, labels, random)
+        if random.step == 9:  # its square root is 0, the root's slope infinite
+            zero = 0.0 * model[0].weight.sum()
+            parts["loss"] = parts["loss"] + (zero * zero).sqrt()
+        return parts
+
+    def evaluate(model, ranks):
+        raise AssertionError("a network of NaN was evaluated")
+
+    settings = TrainConfig(
+        20, 8, 1e-2, ema_decay=0.9, save_every=5, evaluate_every=10 if evaluated else None
+    )
+    with pytest.raises(FloatingPointError, match="the gradients' length is nan at batch 9, where"):
+        train(network(), broken, images(), settings, tmp_path, evaluate=evaluate, progress=False)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state["step"] == 5
+    assert all(value.isfinite().all() for value in state["weights"]["model"].values())
+    resumed, _ = run(tmp_path, 20, save_every=5)
+    whole, _ = run(tmp_path / "whole", 20, save_every=5)
+    _same(resumed, whole)
+
+
 def test_the_folder_says_what_made_it(tmp_path: Path) -> None:
     run(tmp_path, 4, extra={"teacher": "abc"})
     run(tmp_path, 6, extra={"teacher": "abc"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from free.training.parallel import Ranks
 
@@ -40,8 +40,16 @@ class Gradients:
         """Before the first backward pass of a batch; later ones add up."""
         self.flat.zero_()
 
-    def finish(self, ranks: Ranks, limit: float) -> None:
-        """Sum over the ranks, and shorten the whole to ``limit`` where it is longer."""
+    def finish(self, ranks: Ranks, limit: float) -> Tensor:
+        """Sum over the ranks, and shorten the whole to ``limit`` where it is longer.
+
+        Returns
+        -------
+        Tensor, shape []
+            The length before, the same on all ranks. Where it is not finite, the gradients are of
+            no use, and so are the weights after the next step.
+        """
         ranks.sum(self.flat)
         norm = torch.linalg.vector_norm(self.flat)
         self.flat.mul_((limit / (norm + 1e-6)).clamp(max=1.0))  # no waiting for the number
+        return norm

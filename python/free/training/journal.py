@@ -79,9 +79,9 @@ class Journal:
         """Of training, evaluations left out."""
         return time.monotonic() - self._begun
 
-    def step(self, parts: list[dict[str, Tensor]]) -> None:
-        """A step was made, with these losses of its passes."""
-        self._losses.add(parts)
+    def step(self, parts: list[dict[str, Tensor]], length: Tensor) -> None:
+        """A step was made, with these losses of its passes and this length of its gradients."""
+        self._losses.add(parts, length)
         self._bar.update()
 
     def line(self, step: int) -> None:

@@ -39,14 +39,18 @@ class LossWindow:
         self._names: list[str] = list(stored["names"]) if stored else []
         self._known: Tensor = stored["values"] if stored else torch.zeros(0, 0)
         self._pending: list[Tensor] = []
+        self._lengths: list[Tensor] = []
 
-    def add(self, passes: list[dict[str, Tensor]]) -> None:
-        """Note a step's losses, each pass's a mean of equally many rows."""
+    def add(self, passes: list[dict[str, Tensor]], length: Tensor) -> None:
+        """Note a step's losses, each pass's a mean of equally many rows, and the length of its
+        gradients.
+        """
         self._names = list(passes[0])
         values = [one[name] for one in passes for name in self._names]
         flat = torch.stack([value.detach().float().to(self._ranks.device) for value in values])
         share = len(passes) * self._ranks.world
         self._pending.append(flat.view(len(passes), -1).sum(0) / share)
+        self._lengths.append(length)
 
     def gather(self, step: int) -> None:
         """Take what is pending from the device and from the other ranks.
@@ -59,18 +63,23 @@ class LossWindow:
         Raises
         ------
         FloatingPointError
-            If a loss is not finite; names the first such step.
+            If a loss or the length of the gradients is not finite; names the first such step.
         """
         if not self._pending:
             return
         values = self._ranks.sum(torch.stack(self._pending)).cpu()
         first = step - len(self._pending)
         losses = values[:, self._names.index("loss")].tolist()
-        for offset, loss in enumerate(losses):
+        lengths = torch.stack(self._lengths).tolist()
+        for batch, (loss, length) in enumerate(zip(losses, lengths, strict=True), first):
             if not math.isfinite(loss):
-                raise FloatingPointError(f"the loss is {loss} at batch {first + offset}")
+                raise FloatingPointError(f"the loss is {loss} at batch {batch}")
+            if not math.isfinite(length):  # the losses may stay finite until the next step
+                raise FloatingPointError(
+                    f"the gradients' length is {length} at batch {batch}, where the loss is {loss}"
+                )
         self._known = torch.cat([self._known, values]) if self._known.numel() else values
-        self._pending = []
+        self._pending, self._lengths = [], []
 
     def take(self, step: int) -> dict[str, float]:
         """The means; what comes next is of the next line."""
@@ -107,10 +116,10 @@ class RunLog:
         if self._path.is_file():
             lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
             whole = [line for line in lines[1:] if line.endswith("\n")]
-            kept = lines[:1] + [line for line in whole if int(line.split(",", 1)[0]) <= step]
-            write_atomic(
-                self._path, lambda path: path.write_text("".join(kept) * bool(step), "utf-8")
-            )
+            made = [line for line in whole if int(line.split(",", 1)[0]) <= step]
+            # A run that begins anew may have other columns: its first line writes the heading.
+            kept = "".join(lines[:1] + made) if step else ""
+            write_atomic(self._path, lambda path: path.write_text(kept, "utf-8"))
 
     def write(self, step: int, values: dict[str, float], group: str = "train") -> None:
         """Add a line for ``step``; of another group than ``train`` to TensorBoard alone."""

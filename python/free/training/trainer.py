@@ -90,7 +90,7 @@ def train(
         If the checkpoint in ``folder`` is damaged or of another run, or batch, micro-batch and
         ranks do not divide each other.
     FloatingPointError
-        If the loss is not finite.
+        If the loss or a gradient is not finite; nothing is saved of what comes after.
     OSError
         If a checkpoint cannot be written; the one before is still there.
     """
@@ -135,8 +135,7 @@ def train(
                     values = loss(model, x0, labels, random)
                 (values["loss"] / (len(passes) * ranks.world)).backward()
                 parts.append(values)
-            weights.update(config.rate(step))
-            journal.step(parts)
+            journal.step(parts, weights.update(config.rate(step)))
             step += 1
             if due(config.log_every):
                 journal.line(step)

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from free.training.config import TrainConfig
@@ -54,13 +54,20 @@ class Weights:
         """Before the first backward pass of a step."""
         self._gradients.clear()
 
-    def update(self, rate: float) -> None:
-        """After the last backward pass of a step, with its learning rate."""
-        self._gradients.finish(self._ranks, _LONGEST_GRADIENT)
+    def update(self, rate: float) -> Tensor:
+        """After the last backward pass of a step, with its learning rate.
+
+        Returns
+        -------
+        Tensor, shape []
+            Length of the gradients; the weights are finite as long as it is.
+        """
+        length = self._gradients.finish(self._ranks, _LONGEST_GRADIENT)
         self._optimizer.param_groups[0]["lr"] = rate
         self._optimizer.step()
         with torch.no_grad():
             self._update_average(self._averaged, self._own, 0)
+        return length
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
