@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 import torch
 
 from free import DiT, DiTConfig, DrafterNet, FeatureDrafter, Schedule, SpeculativeSampler
-from free.training.best import recover_best, replace_best
+from free.training import trainer
+from free.training.best import publish_best, stage_best
 from free.training.evaluation import DrafterEvaluation
 from free.training.parallel import Ranks
 from free.training.trainer import TrainConfig, train
@@ -44,6 +46,7 @@ def test_it_is_what_the_sampler_reports(networks: tuple[DiT, DrafterNet]) -> Non
         assert (got is None and math.isnan(expected)) or got == pytest.approx(expected)
     assert len(found["delta_by_position"]) == len(found["acceptance_by_position"]) == 3
     assert found["recommended_efficiency"] > 1
+    assert (found["images"], found["window"], found["cfg_scale"]) == (5, 4, 1.5)
 
 
 class _Shared(Ranks):
@@ -87,9 +90,13 @@ def test_few_images_are_spread_over_many_classes() -> None:
         ({"window": 1}, "window must be at least 2, got 1"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"steps": 2}, "steps must be at least 3, got 2"),
+        ({"cfg_scale": math.nan}, "cfg_scale must be finite and >= 0, got nan"),
+        ({"cfg_scale": math.inf}, "cfg_scale must be finite and >= 0, got inf"),
+        ({"cfg_channels": 0}, "cfg_channels must be an integer >= 1 or None, got 0"),
+        ({"cfg_channels": 2}, "cfg_channels must be at most the 1 of a state, got 2"),
     ],
 )
-def test_settings_are_checked(settings: dict[str, int], message: str) -> None:
+def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DrafterEvaluation(DiT(CONFIG), **settings)
 
@@ -152,21 +159,88 @@ def test_evaluations_survive_being_stopped(tmp_path: Path) -> None:
     assert best["training"]["evaluation"]["step"] == 2
 
 
-def test_the_best_is_whole_whenever_it_is_killed(tmp_path: Path) -> None:
-    replace_best(tmp_path, lambda path: (path.mkdir(), (path / "x").write_text("first")))
+def test_only_evaluations_of_the_last_settings_are_compared(tmp_path: Path) -> None:
+    """A wider window is not a better drafter; nor is an older one of settings given up since."""
 
-    def killed(path: Path) -> None:
-        path.mkdir()
-        (path / "half").write_text("")
-        raise KeyboardInterrupt
+    def evaluate(window: int, figure: float):
+        return lambda model, ranks: {"parallel_efficiency": figure, "window": window}
 
+    def best() -> int:
+        return json.loads((tmp_path / "best" / "config.json").read_text())["training"][
+            "evaluation"]["step"]  # fmt: skip
+
+    for step, window, figure in ((1, 16, 5.0), (2, 4, 1.5), (3, 16, 4.0), (4, 16, 3.0)):
+        torch.manual_seed(0)
+        config = TrainConfig(step, 8, 1e-2, ema_decay=0.5, evaluate_every=1)
+        _, record = train(DrafterNet(CONFIG), _drafter_loss, images(), config, tmp_path,
+                          evaluate=evaluate(window, figure), progress=False)  # fmt: skip
+        expected = min(step, 3)
+        assert (record["best"]["step"], best()) == (expected, expected)
+
+
+def test_an_evaluation_that_fails_costs_no_steps(tmp_path: Path) -> None:
+    """There is a checkpoint of the step; the same command evaluates there and then goes on."""
     with pytest.raises(KeyboardInterrupt):
-        replace_best(tmp_path, killed)
-    recover_best(tmp_path)
-    assert (tmp_path / "best" / "x").read_text() == "first"
-    assert [path.name for path in tmp_path.iterdir()] == ["best"]
+        _train(tmp_path, 6, {}, stop=1)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
+    _train(tmp_path, 6, {1: 2.0, 2: 1.0, 3: 1.5})
+    assert [one["step"] for one in list_found(tmp_path)] == [2, 4, 6]
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_the_best_is_one_that_the_checkpoint_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    """Killed between the evaluation and the end of its checkpoint, or just after it; then the run
+    goes on without evaluations.
+    """
+    real, calls = trainer.write_checkpoint, 0
+
+    def killed(folder: Path, state: dict[str, Any]) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 4 and not written:  # before and after each evaluation: this is the second's
+            raise KeyboardInterrupt
+        real(folder, state)
+        if calls == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "write_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        _train(tmp_path, 6, {1: 1.0, 2: 2.0, 3: 1.5})
+    monkeypatch.undo()
+    torch.manual_seed(0)
+    config = TrainConfig(5, 8, 1e-2, ema_decay=0.5)
+    _, record = train(DrafterNet(CONFIG), _drafter_loss, images(), config, tmp_path, progress=False)
+    best = json.loads((tmp_path / "best" / "config.json").read_text())
+    expected = 4 if written else 2
+    assert record["best"]["step"] == best["training"]["evaluation"]["step"] == expected
+    assert [one["step"] for one in list_found(tmp_path)] == [2, 4][: 1 + written]
+    assert not list(tmp_path.glob(".best*"))
+
+
+def test_the_best_is_whole_whenever_it_is_killed(tmp_path: Path) -> None:
+    def write(text: str, then: type[BaseException] | None = None) -> Callable[[Path], None]:
+        def save(path: Path) -> None:
+            path.mkdir()
+            (path / "x").write_text(text)
+            if then is not None:
+                raise then
+
+        return save
+
+    def best() -> str:
+        assert [path.name for path in tmp_path.iterdir()] == ["best"]
+        return (tmp_path / "best" / "x").read_text()
+
+    stage_best(tmp_path, 1, write("first"))
+    publish_best(tmp_path, 1)
+    assert best() == "first"
+    with pytest.raises(KeyboardInterrupt):
+        stage_best(tmp_path, 2, write("half", KeyboardInterrupt))
+    publish_best(tmp_path, 1)
+    assert best() == "first"
+    stage_best(tmp_path, 2, write("second"))
     (tmp_path / "best").rename(tmp_path / ".best-old")  # between the two renames
-    recover_best(tmp_path)
-    assert (tmp_path / "best" / "x").read_text() == "first"
-    replace_best(tmp_path, lambda path: (path.mkdir(), (path / "y").write_text("second")))
-    assert [path.name for path in (tmp_path / "best").iterdir()] == ["y"]
+    publish_best(tmp_path, 2)
+    assert best() == "second"

@@ -1,4 +1,8 @@
-"""The best network of a run so far, in a folder that a reader finds whole."""
+"""The best network of a run so far, in a folder that a reader finds whole.
+
+It is replaced in two steps, with the checkpoint that knows of it between them: a process that is
+killed leaves the best network that its last checkpoint knows, or what makes it so.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +10,50 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["FOLDER", "recover_best", "replace_best"]
+__all__ = ["FOLDER", "publish_best", "stage_best"]
 
 #: Name of it in the folder of a run.
 FOLDER = "best"
-_NEW, _OLD = ".best-new", ".best-old"
+_STAGED, _OLD = ".best-step-", ".best-old"
 
 
-def replace_best(folder: Path, save: Callable[[Path], object]) -> None:
-    """Have ``save`` write a network to a folder, then put that in the place of the best.
+def stage_best(folder: Path, step: int, save: Callable[[Path], object]) -> None:
+    """Have ``save`` write the network of a step; :func:`publish_best` makes it the best.
 
     Parameters
     ----------
     folder : Path
         Of the run.
+    step : int
     save : callable
         Writes the network to the folder it is given.
     """
-    best, new, old = (folder / name for name in (FOLDER, _NEW, _OLD))
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    save(new)
-    if best.exists():
-        best.rename(old)  # a folder cannot be renamed over one that is not empty
-    new.rename(best)
+    _forget_staged(folder)
+    save(folder / f"{_STAGED}{step}")
+
+
+def publish_best(folder: Path, step: int | None) -> None:
+    """Put the staged network in the place of the best, if it is the one of the best step.
+
+    Also whenever a run goes on: what a killed process had begun is finished, or forgotten.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    step : int or None
+        Of the best network that the checkpoint knows.
+    """
+    best, staged, old = folder / FOLDER, folder / f"{_STAGED}{step}", folder / _OLD
+    if staged.exists():
+        if best.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            best.rename(old)  # a folder cannot be renamed over one that is not empty
+        staged.rename(best)
     shutil.rmtree(old, ignore_errors=True)
+    _forget_staged(folder)
 
 
-def recover_best(folder: Path) -> None:
-    """Bring the best back, if a process was killed between the two renames."""
-    if not (folder / FOLDER).exists() and (folder / _OLD).exists():
-        (folder / _OLD).rename(folder / FOLDER)
-    for leftover in (_NEW, _OLD):
-        shutil.rmtree(folder / leftover, ignore_errors=True)
+def _forget_staged(folder: Path) -> None:
+    for leftover in folder.glob(f"{_STAGED}*"):
+        shutil.rmtree(leftover, ignore_errors=True)

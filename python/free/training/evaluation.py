@@ -11,6 +11,7 @@ from torch import Tensor
 from free.drafters.feature import FeatureDrafter
 from free.models.dit import DiT
 from free.models.drafter import DrafterNet
+from free.models.guidance import Guidance
 from free.sampler import SpeculativeSampler
 from free.schedule import Schedule
 from free.training.parallel import Ranks
@@ -64,6 +65,12 @@ class DrafterEvaluation:
         for name, least in (("images", 1), ("window", 2), ("batch_size", 1), ("steps", 3)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        Guidance(self.cfg_scale, self.cfg_channels, self.teacher.null_label)  # checks both
+        channels = self.teacher.sample_shape[0]
+        if self.cfg_channels is not None and self.cfg_channels > channels:
+            raise ValueError(
+                f"cfg_channels must be at most the {channels} of a state, got {self.cfg_channels}"
+            )
 
     def __call__(self, network: DrafterNet, ranks: Ranks) -> dict[str, Any]:
         """Evaluate a drafter.
@@ -75,7 +82,7 @@ class DrafterEvaluation:
             ``acceptance_by_step [N]``, None where no draft was decided on;
             ``delta_by_position`` and ``acceptance_by_position``, both [W - 1]: means of delta and
             of ``2 Phi(-delta / 2)`` over the drafts decided on at each place of the window; and
-            ``images``.
+            the settings ``images``, ``window``, ``cfg_scale`` and, if given, ``cfg_channels``.
         """
         rule = PositionWindow(self.window)
         rounds, examined, accepted = self._draw(network, ranks, {"window": rule})
@@ -89,7 +96,11 @@ class DrafterEvaluation:
             "delta_by_position": _shares(delta, count),
             "acceptance_by_position": _shares(accepts, count),
             "images": self.images,
+            "window": self.window,
+            "cfg_scale": self.cfg_scale,
         }
+        if self.cfg_channels is not None:
+            result["cfg_channels"] = self.cfg_channels
         if self.recommended is not None:
             rounds, _, _ = self._draw(network, ranks, self.recommended)
             result["recommended_efficiency"] = total / float(rounds)

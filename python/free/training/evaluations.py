@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from free.files import write_atomic, write_json
-from free.training.best import replace_best
+from free.training.best import publish_best, stage_best
 from free.training.parallel import Ranks
 
 __all__ = ["Evaluate", "Evaluations", "best_of", "scalars"]
@@ -18,6 +19,8 @@ Evaluate = Callable[[Any, Ranks], dict[str, Any]]
 
 #: The figure that the best network is kept by.
 _FIGURE = "parallel_efficiency"
+#: What an evaluation was made with: figures of others are no measure of it.
+_SETTINGS = ("images", "window", "cfg_scale", "cfg_channels")
 _TABLE, _FULL = "evaluations.csv", "evaluations.json"
 
 
@@ -37,20 +40,26 @@ class Evaluations:
         self.found = list(found)
 
     def add(self, evaluation: dict[str, Any], save: Callable[[Path], object]) -> None:
-        """Write an evaluation down.
+        """Note an evaluation; a checkpoint and then :meth:`publish` must follow.
 
         Parameters
         ----------
         evaluation : dict
-            With ``step`` and ``parallel_efficiency``.
+            With ``step`` and ``parallel_efficiency``, and the settings it was made with.
         save : callable
             Writes the network to the folder that it is given: it is asked to if this is the best.
         """
         self.found.append(evaluation)
         if best_of(self.found) is evaluation:
-            replace_best(self.folder, save)
-        write_json(self.folder / _FULL, self.found)
-        write_atomic(self.folder / _TABLE, self._write_table)
+            stage_best(self.folder, evaluation["step"], save)
+
+    def publish(self) -> None:
+        """Bring the folder to what the checkpoint knows: tables, and the best network."""
+        best = best_of(self.found)
+        publish_best(self.folder, None if best is None else best["step"])
+        if self.found:
+            write_json(self.folder / _FULL, self.found)
+            write_atomic(self.folder / _TABLE, self._write_table)
 
     def _write_table(self, path: Path) -> None:
         rows = [scalars(one) for one in self.found]
@@ -62,8 +71,16 @@ class Evaluations:
 
 
 def best_of(found: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The first of those with the highest parallel efficiency; None of none."""
-    return max(found, key=lambda one: one[_FIGURE], default=None)
+    """The first of those with the highest parallel efficiency; None of none.
+
+    Only the last ones that were made with the same settings are compared.
+    """
+
+    def settings(one: dict[str, Any]) -> list[Any]:
+        return [one.get(name) for name in _SETTINGS]
+
+    last = itertools.takewhile(lambda one: settings(one) == settings(found[-1]), reversed(found))
+    return max(reversed(list(last)), key=lambda one: one[_FIGURE], default=None)
 
 
 def scalars(evaluation: dict[str, Any]) -> dict[str, float]:

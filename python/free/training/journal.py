@@ -63,6 +63,7 @@ class Journal:
         self._log = None
         if ranks.first:
             self._log = self._closing.enter_context(RunLog(folder, step, tensorboard))
+            self._evaluations.publish()  # what a killed process had begun
         self._bar = self._closing.enter_context(
             tqdm(
                 total=config.steps,
@@ -109,6 +110,8 @@ class Journal:
     ) -> None:
         """Evaluate a network, and keep it if it is the best; all ranks must ask.
 
+        A checkpoint and then :meth:`publish` must follow.
+
         Parameters
         ----------
         step : int
@@ -136,6 +139,15 @@ class Journal:
             f"step {step}: parallel efficiency {found['parallel_efficiency']:.2f}, {spent:.0f} s",
             file=sys.stderr,
         )
+
+    def evaluated(self, step: int) -> bool:
+        """Whether an evaluation of this step is known."""
+        return any(found["step"] == step for found in self._evaluations.found)
+
+    def publish(self) -> None:
+        """Show what the checkpoint knows of the evaluations."""
+        if self._log is not None:
+            self._evaluations.publish()
 
     def state(self, step: int) -> dict[str, Any]:
         """For a checkpoint; all ranks must ask."""

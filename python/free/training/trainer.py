@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from free.training.best import recover_best
 from free.training.checkpoint import read_checkpoint, sweep_leftovers, write_checkpoint
 from free.training.config import TrainConfig
 from free.training.data import TrainingImages
@@ -67,8 +66,10 @@ def train(
         This process among those of the run; alone on the CPU by default.
     evaluate : callable, optional
         ``evaluate(model, ranks) -> dict``, called on all ranks with the averaged weights, every
-        ``config.evaluate_every`` steps and at the end; the best is kept by its
-        ``parallel_efficiency``. The model must then have ``save_pretrained(folder, training=)``.
+        ``config.evaluate_every`` steps and at the end, in float32; the best is kept by its
+        ``parallel_efficiency``, of those whose ``images``, ``window``, ``cfg_scale`` and
+        ``cfg_channels`` are the last one's. The model must then have
+        ``save_pretrained(folder, training=)``.
     extra : dict, optional
         What else the result depends on (settings of the loss, what was started from), as JSON
         values; kept in the record and compared when a run is continued.
@@ -111,6 +112,20 @@ def train(
     def due(every: int | None) -> bool:
         return every is not None and (step % every == 0 or step == config.steps)
 
+    def save() -> None:
+        skipped, kept = ranks.collect(data.skipped), journal.state(step)
+        if ranks.first:
+            write_skipped(folder, skipped)
+            state = {"settings": settings, "step": step, "journal": kept}
+            write_checkpoint(folder, {**state, "weights": weights.state()})
+
+    def evaluate_if_due() -> None:
+        if evaluate is None or not due(config.evaluate_every) or journal.evaluated(step):
+            return
+        journal.evaluation(step, evaluate, weights.average, described)
+        save()
+        journal.publish()
+
     with (
         _precision(config.precision, ranks.device) as autocast,
         recomputed(model, config.gradient_checkpointing),
@@ -123,8 +138,9 @@ def train(
         if ranks.first:
             folder.mkdir(parents=True, exist_ok=True)
             sweep_leftovers(folder)
-            recover_best(folder)
             write_record(folder, described, step, ranks)
+        if step:
+            evaluate_if_due()  # of a run that was killed while it evaluated
         while step < config.steps:
             weights.clear()
             parts = []
@@ -139,16 +155,10 @@ def train(
             step += 1
             if due(config.log_every):
                 journal.line(step)
-            evaluating = evaluate is not None and due(config.evaluate_every)
-            if evaluate is not None and evaluating:
-                with autocast():
-                    journal.evaluation(step, evaluate, weights.average, described)
-            if evaluating or due(config.save_every):
-                skipped, kept = ranks.collect(data.skipped), journal.state(step)
-                if ranks.first:
-                    write_skipped(folder, skipped)
-                    state = {"settings": settings, "step": step, "journal": kept}
-                    write_checkpoint(folder, {**state, "weights": weights.state()})
+            # An evaluation takes minutes, and may be what fails: the steps before it are safe.
+            if due(config.save_every) or (evaluate is not None and due(config.evaluate_every)):
+                save()
+            evaluate_if_due()
         record = {**described, **journal.summary()}
         if ranks.first:
             finish_record(folder, record)
