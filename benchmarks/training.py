@@ -135,8 +135,6 @@ def measure(name: str, teacher: DiT, images: TrainingImages, options: Any) -> di
     recipe = recipe_named(options.recipe)
     drafter = DrafterNet(teacher.config, recipe.depth)
     drafter.initialize_from(teacher)
-    if options.precision == "bf16":
-        teacher.to(torch.bfloat16)
     teacher.to(device)
     watch, process = Stopwatch(device), ForwardProcess()
     teacher.forward = watch.timing("teacher", teacher.forward)  # type: ignore[method-assign]

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from free import DiT, DiTConfig, DrafterNet, load_pretrained
 from free.cli import app
 from free.cli.training import parse_duration
+from free.training import losses
 from free.training.log import read_log
+from free.training.losses import drafter_loss
 from tests.networks import randomized
 
 CONFIG = DiTConfig(8, 4, 3, 16, 1, 2, num_classes=2, learn_sigma=False)
@@ -102,6 +105,9 @@ def test_a_checkpoint_of_another_teacher_or_recipe(work: Path) -> None:
         (["--evaluate-every", 0], "--evaluate-every must look like 2000 (batches) or 30epochs"),
         (["--device", "nowhere"], "device must be one that this machine has, got nowhere"),
         (["--precision", "fp8"], "precision must be 'fp32', 'tf32' or 'bf16', got 'fp8'"),
+        (["--batch-size", 0, "--steps", "1epochs"], "--batch-size must be at least 1, got 0"),
+        (["--learning-rate", "nan"], "learning_rate must be positive and finite, got nan"),
+        (["--evaluate-every", 1, "--evaluate-cfg", "nan"], "cfg_scale must be finite and >= 0"),
         (["--precision", "tf32"], "precision 'tf32' needs a GPU"),
         (["--image-size", 16], "image_size and vae must give the teacher's samples"),
         (["--model", "nothing-there"], "got 'nothing-there', which does not exist"),
@@ -116,8 +122,6 @@ def test_bad_input_is_one_line(work: Path, more: list[object], message: str) -> 
 
 
 def test_a_full_disk_is_one_line(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
     def full(state, file) -> None:
         raise OSError(28, "No space left on device")
 
@@ -126,6 +130,20 @@ def test_a_full_disk_is_one_line(work: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert code == 1
     assert "error: the checkpoint of step 2 could not be written" in text
     assert "No space left on device" in text
+
+
+def test_the_teacher_keeps_its_weights(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With bfloat16 products the targets are as near to float32's as autocast leaves them."""
+    seen = []
+
+    def spy(network, teacher, *arguments):
+        seen.extend({weight.dtype for weight in teacher.parameters()})
+        return drafter_loss(network, teacher, *arguments)
+
+    monkeypatch.setattr(losses, "drafter_loss", spy)
+    code, text = _train(work, "--steps", 2, "--precision", "bf16", "--no-tensorboard")
+    assert code == 0, text
+    assert seen == [torch.float32] * 2
 
 
 def test_durations() -> None:

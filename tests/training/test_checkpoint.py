@@ -118,6 +118,12 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     ):
         run(tmp_path, 2, seed=1, extra={"teacher": "abd", "objective": "mse"})  # fmt: skip
     assert misfit({"a": 1, "b": 2}, {"b": 2, "c": 3}) == "a 'unset' (now 1), c 3 (now 'unset')"
+    stored = {"data": {"source": "folder", "digest": "ab", "names": ["x" * 99]}, "init": {}}
+    now = {"data": {"source": "folder", "digest": "cd", "names": []}, "init": None}
+    assert misfit(now, stored) == (
+        f"data.digest 'ab' (now 'cd'), data.names ['{'x' * 55}... (now []), init {{}} (now None)"
+    )
+    assert misfit(stored, stored) == ""
 
 
 def test_another_model_is_refused(tmp_path: Path) -> None:

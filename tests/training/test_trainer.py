@@ -29,7 +29,17 @@ def test_it_learns_and_returns_the_average(tmp_path: Path) -> None:
     first, last = (float(lines[i].split(",")[3]) for i in (1, 4))
     assert last < first / 5
     assert record["loss"] == pytest.approx(last)
-    assert record["epoch"] == 64
+
+
+def test_the_record_has_the_settings_and_not_what_became_of_them(tmp_path: Path) -> None:
+    """The rate of the last batch, a hundredth with cosine decay, is not the run's."""
+    for _ in range(2):  # a finished run says the same
+        _, record = run(tmp_path, 20, decay="cosine", log_every=5)
+        assert record["learning_rate"] == 1e-2
+        assert record.keys() >= {"loss", "noise", "feature", "seconds"}
+        assert not record.keys() & {"step", "epoch", "images_per_second"}
+        stored = json.loads((tmp_path / "config.json").read_text())
+        assert stored["result"]["learning_rate"] == stored["learning_rate"] == 1e-2
 
 
 def test_it_is_adamw_with_an_average_from_the_first_weights(tmp_path: Path) -> None:
@@ -86,6 +96,14 @@ def test_bfloat16_is_of_the_forward_pass_alone(tmp_path: Path) -> None:
     average, _ = train(network(), spy, images(), settings, tmp_path, progress=False)
     assert seen == {torch.bfloat16}
     assert {weight.dtype for weight in average.parameters()} == {torch.float32}
+
+    def evaluate(model, ranks):
+        seen.add(torch.is_autocast_enabled("cpu"))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "evaluated", 3, precision="bf16", evaluate_every=3, evaluate=evaluate)
+    assert seen == {torch.bfloat16, False}
     with pytest.raises(ValueError, match="precision 'tf32' needs a GPU, got device cpu"):
         run(tmp_path / "tf32", 3, precision="tf32")
 
@@ -184,6 +202,16 @@ def test_unreadable_images_are_listed_once(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "config.json").read_text())["skipped"] == 3
 
 
+def test_the_progress_of_a_file_is_not_written_with_every_line_of_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(network(), loss, images(), TrainConfig(60, 8, log_every=1), tmp_path)
+    shown = capsys.readouterr().err
+    assert "60/60" in shown
+    assert "images/s" in shown
+    assert shown.count("batch/s") + shown.count("s/batch") < 5
+
+
 def test_batches_that_do_not_divide(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="micro_batch must divide batch_size, 8, got 3"):
         run(tmp_path, 2, micro_batch=3)
@@ -212,7 +240,10 @@ def test_rates() -> None:
     [
         ({"steps": 0}, "steps must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
-        ({"learning_rate": 0.0}, "learning_rate must be positive"),
+        ({"learning_rate": 0.0}, "learning_rate must be positive and finite, got 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be positive and finite, got nan"),
+        ({"learning_rate": float("inf")}, "learning_rate must be positive and finite, got inf"),
+        ({"steps": 10, "warmup": 10, "decay": "cosine"}, "warmup must be less than the 10 steps"),
         ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\)"),
         ({"decay": "linear"}, "decay must be 'constant' or 'cosine'"),
         ({"precision": "fp8"}, "precision must be 'fp32', 'tf32' or 'bf16', got 'fp8'"),

@@ -253,27 +253,27 @@ def train_drafter(
             device=ranks.device,
         )
         config = TrainConfig(
-            parse_duration(steps, batch_size, len(images), "--steps"),
-            batch_size,
-            learning_rate,
-            warmup,
-            decay,
-            ema_decay,
-            precision,
-            seed,
-            micro_batch,
-            gradient_checkpointing,
-            save_every,
-            log_every,
-            None
+            steps=parse_duration(steps, batch_size, len(images), "--steps"),
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            warmup=warmup,
+            decay=decay,
+            ema_decay=ema_decay,
+            precision=precision,
+            seed=seed,
+            micro_batch=micro_batch,
+            gradient_checkpointing=gradient_checkpointing,
+            save_every=save_every,
+            log_every=log_every,
+            evaluate_every=None
             if evaluate_every is None
             else parse_duration(evaluate_every, batch_size, len(images), "--evaluate-every"),
         )
         torch.manual_seed(seed)
         drafter = DrafterNet(teacher.config, chosen.depth, chosen.gate)
         drafter.initialize_from(teacher)
-        if precision == "bf16":  # frozen: nothing is lost that the products would keep
-            teacher.to(torch.bfloat16)
+        # Its weights stay float32 whatever the precision: in bfloat16 its residual stream would be
+        # too, and what the drafter learns from would be further off than autocast makes it.
         if compile_teacher:
             teacher.compile()
         process = ForwardProcess()

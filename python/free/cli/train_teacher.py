@@ -67,9 +67,9 @@ def train_teacher(
             teacher.load_state_dict(start.state_dict())
             extra["init"] = digest(inspect(init).path)
         config = TrainConfig(
-            steps,
-            batch_size,
-            learning_rate,
+            steps=steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
             warmup=min(200, steps // 10),
             decay="cosine",
             ema_decay=ema_decay,

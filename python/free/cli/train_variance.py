@@ -61,9 +61,9 @@ def train_variance(
         torch.manual_seed(seed)
         network = SigmaNet(teacher.sample_shape[0], width)
         config = TrainConfig(
-            steps,
-            batch_size,
-            learning_rate,
+            steps=steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
             warmup=min(100, steps // 10),
             decay="cosine",
             ema_decay=ema_decay,

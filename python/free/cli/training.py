@@ -124,8 +124,10 @@ def parse_duration(text: str, batch_size: int, images: int, option: str) -> int:
     Raises
     ------
     ValueError
-        If it is none of these, or nothing.
+        If it is none of these, or nothing, or there are no batches of that size.
     """
+    if batch_size < 1:
+        raise ValueError(f"--batch-size must be at least 1, got {batch_size}")
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(e|epochs?|)", text.strip())
     if match is None or not (amount := float(match[1])) or (not match[2] and amount % 1):
         raise ValueError(f"{option} must look like 2000 (batches) or 30epochs, got {text!r}")

@@ -18,6 +18,9 @@ __all__ = ["FILE", "misfit", "read_checkpoint", "sweep_leftovers", "write_checkp
 #: Name of the checkpoint in the folder of a run.
 FILE = "state.pt"
 
+#: Characters of a value in a message.
+_LONGEST = 60
+
 _PARTS = {"settings", "step", "weights", "journal"}
 
 
@@ -100,13 +103,30 @@ def read_checkpoint(
 
 
 def misfit(settings: Mapping[str, Any], stored: Mapping[str, Any]) -> str:
-    """How stored settings differ, such as ``"seed 1 (now 0)"``; "" if they do not."""
+    """How stored settings differ, such as ``"seed 1 (now 0)"``; "" if they do not.
+
+    Settings that are dicts, such as ``data``, are compared name by name.
+    """
+    settings, stored = _flat(settings), _flat(stored)
     names = [name for name in {**settings, **stored} if name not in settings
              or name not in stored or settings[name] != stored[name]]  # fmt: skip
     return ", ".join(
-        f"{name} {stored.get(name, 'unset')!r} (now {settings.get(name, 'unset')!r})"
+        f"{name} {_shown(stored.get(name, 'unset'))} (now {_shown(settings.get(name, 'unset'))})"
         for name in names
     )
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        parts = value if isinstance(value, dict) else None
+        flat |= {f"{name}.{part}": one for part, one in parts.items()} if parts else {name: value}
+    return flat
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def _other_weights(model: nn.Module, stored: Mapping[str, Any]) -> str:

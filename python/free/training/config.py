@@ -80,12 +80,17 @@ class TrainConfig:
             raise ValueError(f"evaluate_every must be at least 1, got {self.evaluate_every}")
         if self.warmup < 0:
             raise ValueError(f"warmup must be at least 0, got {self.warmup}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
         if self.decay not in ("constant", "cosine"):
             raise ValueError(f"decay must be 'constant' or 'cosine', got {self.decay!r}")
+        if self.decay == "cosine" and self.warmup >= self.steps:
+            raise ValueError(
+                f"warmup must be less than the {self.steps} steps of a run whose rate decays, "
+                f"got {self.warmup}"
+            )
         if self.precision not in ("fp32", "tf32", "bf16"):
             raise ValueError(f"precision must be 'fp32', 'tf32' or 'bf16', got {self.precision!r}")
 
@@ -95,7 +100,7 @@ class TrainConfig:
             return self.learning_rate * (step + 1) / self.warmup
         if self.decay == "constant":
             return self.learning_rate
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        done = (step - self.warmup) / (self.steps - self.warmup)
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * done)))
 
     def decisive(self) -> dict[str, Any]:

@@ -103,7 +103,7 @@ class Journal:
         shown = [f"{name} {value:.4g}" for name, value in means.items()]
         memory = peak(self._ranks.device)
         shown += [f"{speed:,.0f} images/s", *([f"{memory / 2**20:,.0f} MiB"] if memory else [])]
-        self._bar.set_postfix_str(", ".join(shown))
+        self._bar.set_postfix_str(", ".join(shown), refresh=False)  # at the bar's next turn
 
     def evaluation(
         self, step: int, evaluate: Evaluate, network: Any, settings: dict[str, Any]
@@ -158,11 +158,13 @@ class Journal:
         }
 
     def summary(self) -> dict[str, Any]:
-        """Seconds, the log's last line and the best evaluation, on the first rank."""
+        """Seconds, losses of the log's last line and the best evaluation, on the first rank."""
         lines = read_log(self._folder) if self._log is not None else []
+        # The line has the rate of its step too, which is no setting of the run.
+        last = {name: lines[-1][name] for name in self._losses.names} if lines else {}
         best = best_of(self._evaluations.found)
         return {
-            **(lines[-1] if lines else {}),
+            **last,
             "seconds": round(self.seconds, 1),
             **({} if best is None else {"best": scalars(best)}),
         }

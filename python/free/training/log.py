@@ -88,6 +88,11 @@ class LossWindow:
         self._known = torch.zeros(0, 0)
         return dict(zip(self._names, means, strict=True))
 
+    @property
+    def names(self) -> list[str]:
+        """Of the losses of the last step."""
+        return self._names
+
     def state(self, step: int) -> dict[str, Any]:
         """For a checkpoint, the same on all ranks."""
         self.gather(step)

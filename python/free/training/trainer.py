@@ -83,7 +83,7 @@ def train(
     model : nn.Module
         The averaged weights, in evaluation mode.
     record : dict
-        The settings, seconds of training, the last line of the log and the best evaluation.
+        The settings, seconds of training, losses of the log's last line and the best evaluation.
 
     Raises
     ------
