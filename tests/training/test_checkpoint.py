@@ -135,6 +135,22 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
         train(DrafterNet(config), loss, images(), settings, tmp_path, progress=False)
 
 
+def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    def loss_that_starts_another(*arguments):
+        with pytest.raises(
+            ValueError, match=r"folder must not be in use by another run, got .*run, which is lock"
+        ):
+            run(tmp_path / "run", 2)
+        return loss(*arguments)
+
+    settings = TrainConfig(1, 8, 1e-2, ema_decay=0.9)
+    train(network(), loss_that_starts_another, images(), settings, tmp_path / "run", progress=False)
+    run(tmp_path / "run", 2)  # it is free again
+    with pytest.raises(ValueError, match="seed"):
+        run(tmp_path / "run", 2, seed=1)
+    run(tmp_path / "run", 2)  # after an error too
+
+
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
 def test_a_damaged_checkpoint(tmp_path: Path, content: bytes | None) -> None:
     run(tmp_path, 2)

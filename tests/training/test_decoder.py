@@ -1,5 +1,6 @@
 """Background decoding: replacements that depend on the files alone, and bounded memory."""
 
+import errno
 import re
 import threading
 import time
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from free.training import decoder as decoding
 from free.training.decoder import Decoder, Pixels
 from free.training.order import images_at
 
@@ -151,6 +153,52 @@ def test_files_that_vanish_end_the_run_when_none_is_left() -> None:
     files.damaged = set(range(10))
     with pytest.raises(ValueError, match="got f with none left: 0: 0 is truncated"):
         decoder.pixels(4, 0, range(4), 4)
+
+
+class Unsteady(Files):
+    """Each read of the eighth file fails a number of times before it succeeds."""
+
+    def __init__(self, error: BaseException, times: int) -> None:
+        super().__init__(set())
+        self.error, self.times = error, times
+
+    def __call__(self, path: Path) -> Pixels:
+        if path.name == "7" and self.times:
+            self.times -= 1
+            raise self.error
+        return super().__call__(path)
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "_PAUSES", (0.0, 0.0))
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_read_that_fails_for_a_moment_is_tried_again() -> None:
+    """The image must not be another one because of it."""
+    decoder = Unsteady(OSError(errno.EIO, "Input/output error"), 2).decoder()
+    assert set(decoder.pixels(4, 0, range(10), 10)[1].tolist()) == set(range(10))
+    assert decoder.skipped == []
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_read_that_goes_on_failing_ends_the_run_and_names_the_file() -> None:
+    with pytest.raises(OSError, match=r"Stale file handle, 3 times: 'f/7'") as raised:
+        Unsteady(OSError(errno.ESTALE, "Stale file handle"), 99).decoder()
+    assert raised.value.errno == errno.ESTALE
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.EISDIR, errno.EINVAL])
+def test_what_the_file_itself_is_to_blame_for_is_skipped_at_once(number: int) -> None:
+    files = Unsteady(OSError(number, "no use"), 99)
+    assert [one["file"] for one in files.decoder().skipped] == ["7"]
+    assert files.times == 98
+
+
+def test_no_memory_is_not_a_damaged_file() -> None:
+    with pytest.raises(MemoryError):
+        Unsteady(MemoryError(), 1).decoder()
 
 
 @pytest.mark.parametrize(

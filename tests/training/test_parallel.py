@@ -1,5 +1,6 @@
 """Several processes train as one does."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,24 @@ def test_rows_are_shared_out() -> None:
     with pytest.raises(ValueError, match="micro_batch must divide batch_size / 2 processes, 4, "
                        "got 3"):  # fmt: skip
         Ranks(0, 2).rows(8, 3)
+
+
+def test_values_are_collected_as_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks with texts of different lengths; a byte of a text is one on the way."""
+    other = [{"file": "é.png"}, {"file": "a longer name"}]
+    text = torch.tensor(list(json.dumps(other).encode()), dtype=torch.uint8)
+
+    def all_reduce(sizes: Tensor) -> None:
+        sizes[1] = len(text)
+
+    def all_gather(texts: list[Tensor], own: Tensor) -> None:
+        assert own.dtype == torch.uint8
+        texts[0].copy_(own)
+        texts[1].copy_(text)
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    monkeypatch.setattr(torch.distributed, "all_gather", all_gather)
+    assert Ranks(0, 2).collect([{"file": "x"}]) == [{"file": "x"}, *other]
 
 
 def test_a_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:

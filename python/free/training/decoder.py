@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +28,12 @@ _Decoding = Future[tuple[Pixels, int]]
 #: Images that are looked at before a run starts.
 _PROBED = 32
 
+#: What of the system's errors says that a file is of no use, now and later; decoders' own have no
+#: number. Any other, as of a network's file system, may be gone at the next attempt.
+_LASTING = {None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EINVAL}
+#: Seconds before another attempt.
+_PAUSES = (0.2, 2.0)
+
 
 class Decoder:
     """Reads the images of training steps.
@@ -34,7 +42,9 @@ class Decoder:
     most ``prefetch`` steps are held, in bytes.
 
     An image that cannot be read is replaced by the next of the list that can: which one a row gets
-    depends on the files alone, not on who met the damage before.
+    depends on the files alone, not on who met the damage before. So a read that fails for another
+    reason than the file (``EIO``, ``ESTALE``, too many open files) is tried again, and then ends
+    the run.
 
     Parameters
     ----------
@@ -52,6 +62,8 @@ class Decoder:
     ------
     ValueError
         If a number is out of its range, or more than half of a probe of the files is of no use.
+    OSError
+        If the probe cannot read a file for another reason than the file; so can :meth:`pixels`.
     """
 
     def __init__(
@@ -137,12 +149,21 @@ class Decoder:
         if index in self._unusable:
             return None
         path = self._folder / self._files[index]
-        try:
-            return self._read(path)
-        except Exception as error:  # Pillow's decoders raise anything on damaged files
-            text = str(error).replace(str(path), self._files[index])
-            self._unusable[index] = text or type(error).__name__
-            return None
+        for pause in (*_PAUSES, None):
+            try:
+                return self._read(path)
+            except MemoryError:  # says nothing of the file
+                raise
+            except Exception as error:  # Pillow's decoders raise anything on damaged files
+                if not isinstance(error, OSError) or error.errno in _LASTING:
+                    text = str(error).replace(str(path), self._files[index])
+                    self._unusable[index] = text or type(error).__name__
+                    return None
+                if pause is None:
+                    reason = f"{error.strerror}, {len(_PAUSES) + 1} times"
+                    raise OSError(error.errno, reason, str(path)) from error
+            time.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")
 
     def _probe(self) -> None:
         """Refuse a folder most of which is of no use, before hours are spent on the rest."""

@@ -89,7 +89,8 @@ class Ranks:
         """The JSON values of all ranks, in the order of the ranks."""
         if self.world == 1:
             return values
-        text = torch.tensor(list(json.dumps(values).encode()), device=self.device)
+        text = torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)
+        text = text.to(self.device)
         sizes = torch.zeros(self.world, dtype=torch.int64, device=self.device)
         sizes[self.rank] = len(text)
         lengths = self.sum(sizes).tolist()
@@ -98,7 +99,7 @@ class Ranks:
         texts = [torch.empty_like(padded) for _ in lengths]
         dist.all_gather(texts, padded)
         parts = [
-            json.loads(bytes(one[:length].tolist()))
+            json.loads(one[:length].cpu().numpy().tobytes())
             for one, length in zip(texts, lengths, strict=True)
         ]
         return [value for part in parts for value in part]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from free.training.config import TrainConfig
 from free.training.data import TrainingImages
 from free.training.evaluations import Evaluate
 from free.training.journal import Journal
+from free.training.lock import locked
 from free.training.parallel import Ranks
 from free.training.randomness import RowRandom
 from free.training.recompute import recomputed
@@ -88,8 +89,8 @@ def train(
     Raises
     ------
     ValueError
-        If the checkpoint in ``folder`` is damaged or of another run, or batch, micro-batch and
-        ranks do not divide each other.
+        If ``folder`` is in use, its checkpoint is damaged or of another run, or batch, micro-batch
+        and ranks do not divide each other.
     FloatingPointError
         If the loss or a gradient is not finite; nothing is saved of what comes after.
     OSError
@@ -99,44 +100,50 @@ def train(
     passes = ranks.rows(config.batch_size, config.micro_batch)
     given = {**(extra or {}), "data": data.record}
     settings, described = {**config.decisive(), **given}, {**dataclasses.asdict(config), **given}
-    weights = Weights(model, config, ranks)
-    state = read_checkpoint(folder, settings, model)
-    step = 0 if state is None else state["step"]
-    if not ranks.equal(step):
-        raise ValueError(f"folder must be seen by all processes, got {folder} at different steps")
-    if step > config.steps:
-        raise ValueError(f"steps must be at least the {step} made in {folder}, got {config.steps}")
-    if state is not None:
-        weights.load(state["weights"])
-
-    def due(every: int | None) -> bool:
-        return every is not None and (step % every == 0 or step == config.steps)
-
-    def save() -> None:
-        skipped, kept = ranks.collect(data.skipped), journal.state(step)
+    with ExitStack() as closing:
         if ranks.first:
-            write_skipped(folder, skipped)
-            state = {"settings": settings, "step": step, "journal": kept}
-            write_checkpoint(folder, {**state, "weights": weights.state()})
+            closing.enter_context(locked(folder))
+        weights = Weights(model, config, ranks)
+        state = read_checkpoint(folder, settings, model)
+        step = 0 if state is None else state["step"]
+        if not ranks.equal(step):
+            raise ValueError(
+                f"folder must be seen by all processes, got {folder} at different steps"
+            )
+        if step > config.steps:
+            raise ValueError(
+                f"steps must be at least the {step} made in {folder}, got {config.steps}"
+            )
+        if state is not None:
+            weights.load(state["weights"])
 
-    def evaluate_if_due() -> None:
-        if evaluate is None or not due(config.evaluate_every) or journal.evaluated(step):
-            return
-        journal.evaluation(step, evaluate, weights.average, described)
-        save()
-        journal.publish()
+        def due(every: int | None) -> bool:
+            return every is not None and (step % every == 0 or step == config.steps)
 
-    with (
-        _precision(config.precision, ranks.device) as autocast,
-        recomputed(model, config.gradient_checkpointing),
-        Journal(
-            folder, config, ranks, len(data), step, state and state["journal"],
-            tensorboard=tensorboard, progress=progress,
-        ) as journal,
-    ):  # fmt: skip
+        def save() -> None:
+            skipped, kept = ranks.collect(data.skipped), journal.state(step)
+            if ranks.first:
+                write_skipped(folder, skipped)
+                state = {"settings": settings, "step": step, "journal": kept}
+                write_checkpoint(folder, {**state, "weights": weights.state()})
+
+        def evaluate_if_due() -> None:
+            if evaluate is None or not due(config.evaluate_every) or journal.evaluated(step):
+                return
+            journal.evaluation(step, evaluate, weights.average, described)
+            save()
+            journal.publish()
+
+        autocast = closing.enter_context(_precision(config.precision, ranks.device))
+        closing.enter_context(recomputed(model, config.gradient_checkpointing))
+        journal = closing.enter_context(
+            Journal(
+                folder, config, ranks, len(data), step, state and state["journal"],
+                tensorboard=tensorboard, progress=progress,
+            )
+        )  # fmt: skip
         del state
         if ranks.first:
-            folder.mkdir(parents=True, exist_ok=True)
             sweep_leftovers(folder)
             write_record(folder, described, step, ranks)
         if step:
