@@ -1,8 +1,12 @@
 """``free train-drafter``: from a folder of images to a drafter that drafts."""
 
+import csv
 import json
+import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +17,12 @@ from typer.testing import CliRunner
 
 from free import DiT, DiTConfig, DrafterNet, load_pretrained
 from free.cli import app
-from free.cli.training import parse_duration
+from free.cli.training import parse_duration, tell_of_first_weights
 from free.training import losses
+from free.training.config import TrainConfig
 from free.training.log import read_log
 from free.training.losses import drafter_loss
+from free.training.parallel import Ranks
 from tests.networks import randomized
 
 CONFIG = DiTConfig(8, 4, 3, 16, 1, 2, num_classes=2, learn_sigma=False)
@@ -71,6 +77,9 @@ def test_a_drafter_of_one_s_own(work: Path) -> None:
     assert record["best"]["step"] == best["step"]
     _, drafter = load_pretrained(work / "teacher", work / "out" / "drafter")
     assert drafter.network.config == CONFIG
+    assert drafter.sampling == {"window": 16, "sweeps": 1, "recycle": "response"}
+    tune = f"free tune --model {work / 'teacher'} --drafter {work / 'out' / 'drafter'} --save"
+    assert text.endswith(f"next: {tune}")
 
     first = (work / "out" / "drafter" / "model.safetensors").read_bytes()
     code, text = _train(work, *more, "--resume", "--keep", "last")  # nothing is left to be done
@@ -146,6 +155,37 @@ def test_the_teacher_keeps_its_weights(work: Path, monkeypatch: pytest.MonkeyPat
     assert seen == [torch.float32] * 2
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ((), "the averaged weights, which are the result, are still 100 % the first weights: "
+             "--ema-decay 0 leaves less"),
+        (("--ema-decay", 0.5), "are still 12 % the first weights"),
+        (("--ema-decay", 0.36), None),
+    ],
+)  # fmt: skip
+def test_an_average_of_the_first_weights_is_told(
+    work: Path, more: tuple[object, ...], said: str | None
+) -> None:
+    code, text = _train(work, "--steps", 3, "--no-tensorboard", *more)
+    assert code == 0, text
+    assert (said in text) if said else ("first weights" not in text)
+
+
+def test_the_decay_that_is_advised(capsys: pytest.CaptureFixture[str]) -> None:
+    for steps, advised in ((2000, "0.9975"), (20_000, "0.99975"), (29_000, "0.99983")):
+        tell_of_first_weights(TrainConfig(steps), Ranks())
+        assert f"--ema-decay {advised} leaves" in capsys.readouterr().err
+        assert float(advised) ** steps < 0.01
+    for config, ranks in (
+        (TrainConfig(30_000), Ranks()),
+        (TrainConfig(3000, ema_decay=0.999), Ranks()),
+        (TrainConfig(3), Ranks(1, 2)),
+    ):
+        tell_of_first_weights(config, ranks)
+        assert capsys.readouterr().err == ""
+
+
 def test_durations() -> None:
     for text, steps in (("2000", 2000), ("30epochs", 300), ("0.25 epoch", 3), ("1e", 10)):
         assert parse_duration(text, 10, 100, "--steps") == steps
@@ -175,3 +215,63 @@ def test_torchrun_is_one_process(work: Path) -> None:
     one = DrafterNet.from_pretrained(work / "alone" / "training" / "drafter" / "best")
     for name, value in one.state_dict().items():
         assert (two.state_dict()[name] - value).abs().max() < 1e-4, name
+
+
+@pytest.mark.slow
+def test_kill_9_of_the_command(work: Path) -> None:
+    """A folder of images, mirrored, with evaluations: the same command again gives, bit for bit,
+    the run that was not killed.
+    """
+    more = ("--steps", 150, "--flip", "--evaluate-every", 10, "--evaluate-images", 2,
+            "--evaluate-window", 3, "--save-every", 7, "--ema-decay", 0.9, "--threads", 1,
+            "--no-tensorboard")  # fmt: skip
+
+    def command(out: str) -> list[str]:
+        return [sys.executable, "-m", "free", *_arguments(work, *more, "--out", work / out)]
+
+    def folder(out: str) -> Path:
+        return work / out / "training" / "drafter"
+
+    subprocess.run(command("whole"), cwd=ROOT, check=True, capture_output=True)
+    state = folder("killed") / "state.pt"
+    stops = []
+    for _ in range(2):
+        process = subprocess.Popen(
+            command("killed"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if state.exists() and state.stat().st_mtime_ns > before:
+                break
+            time.sleep(0.005)
+        time.sleep(random.Random().uniform(0, 0.3))  # whatever it is doing then
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        stops.append(torch.load(state, weights_only=True)["step"])
+    assert 7 <= stops[0] <= stops[1] < 150  # the same, if the evaluation there was cut off
+    subprocess.run([*command("killed"), "--resume"], cwd=ROOT, check=True, capture_output=True)
+    one, two = (torch.load(folder(x) / "state.pt", weights_only=True) for x in ("killed", "whole"))
+    assert one["step"] == two["step"] == 150
+    for part in ("model", "average"):
+        for name, value in two["weights"][part].items():
+            assert torch.equal(one["weights"][part][name], value), name
+    for index, moments in two["weights"]["optimizer"]["state"].items():
+        for name, value in moments.items():
+            assert torch.equal(one["weights"]["optimizer"]["state"][index][name], value)
+    for name in ("log.csv", "evaluations.csv"):
+        killed, whole = (_without_clock(folder(x) / name) for x in ("killed", "whole"))
+        assert killed == whole
+    assert len(whole) == 15
+    for path in ("training/drafter/best", "drafter"):
+        name = f"{path}/model.safetensors"
+        assert (work / "killed" / name).read_bytes() == (work / "whole" / name).read_bytes()
+
+
+def _without_clock(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        {name: value for name, value in row.items() if name not in ("seconds", "images_per_second")}
+        for row in rows
+    ]

@@ -10,15 +10,16 @@ import torch
 import typer
 
 from free.cli import training
-from free.cli.training import parse_duration, training_run
+from free.cli.training import parse_duration, tell_of_first_weights, training_run
 
 __all__ = ["train_drafter"]
 
 _DATA, _RECIPE, _EVALUATION, _MACHINE = "Data", "Recipe", "Evaluation", "Machine"
 _FOLDER = "Run folder"
 
-#: What a drafter drafts with besides the paper's way, with --evaluate-recycling.
-_RECYCLING = {"window": 16, "sweeps": 1, "recycle": True}
+#: What a drafter is saved to draft with, and evaluated by besides the paper's way with
+#: --evaluate-recycling.
+_RECOMMENDED = {"window": 16, "sweeps": 1, "recycle": "response"}
 
 
 def train_drafter(
@@ -188,17 +189,20 @@ def train_drafter(
         typer.Option("--json", help="File for the final record.", rich_help_panel=_FOLDER),
     ] = None,
 ) -> None:
-    """Train a drafter for a frozen DiT, by our recipe or exactly by the paper's.
+    """Train a drafter for a frozen DiT, by our recipe or the paper's as far as we know it.
 
+    The supplement does not tell all of it; docs/recipes.md lists where `--recipe paper` differs.
     The run lives in `OUT/training/drafter`: checkpoint, settings, `log.csv`, `loss.png`,
     evaluations. A run that was stopped, or killed, goes on from its last checkpoint when the same
     command is given again; on more or fewer processes too.
 
     Examples
     --------
-    `free train-drafter --model mnist --out runs/mnist --steps 2000 --evaluate-every 500`
+    `free train-drafter --model mnist --out runs/mnist --steps 3000 --learning-rate 1e-3
+    --decay cosine --ema-decay .999 --evaluate-every 500`
 
-    `free train-drafter --model mnist --out runs/own --recipe paper --objective delta --rollout 3`
+    `free train-drafter --model mnist --out runs/own --recipe paper --objective delta --rollout 3
+    --steps 3000 --learning-rate 1e-3 --decay cosine --ema-decay .999`
 
     `torchrun --nproc-per-node 4 -m free train-drafter --recipe paper --model DiT-XL-2-256x256.pt
     --vae sd-vae --data imagenet/train --out runs/xl --steps 120epochs --batch-size 256
@@ -269,6 +273,7 @@ def train_drafter(
             if evaluate_every is None
             else parse_duration(evaluate_every, batch_size, len(images), "--evaluate-every"),
         )
+        tell_of_first_weights(config, ranks)
         torch.manual_seed(seed)
         drafter = DrafterNet(teacher.config, chosen.depth, chosen.gate)
         drafter.initialize_from(teacher)
@@ -289,7 +294,7 @@ def train_drafter(
             evaluate_images,
             evaluate_window,
             evaluate_cfg,
-            recommended=_RECYCLING if evaluate_recycling else None,
+            recommended=_RECOMMENDED if evaluate_recycling else None,
         )
         network, record = train(
             drafter,
@@ -313,8 +318,11 @@ def train_drafter(
                 f", the best of the run: step {best['step']:.0f}, "
                 f"parallel efficiency {best['parallel_efficiency']:.2f}"
             )
-        network.save_pretrained(out / "drafter", dtype=torch.float16, training=record)
+        network.save_pretrained(
+            out / "drafter", dtype=torch.float16, training=record, sampling=_RECOMMENDED
+        )
         if json_path is not None:
             write_json(json_path, record)
     seconds = record["seconds"]
     typer.echo(f"drafter saved to {out / 'drafter'} after {seconds:.0f} s of training{which}")
+    typer.echo(f"next: free tune --model {source} --drafter {out / 'drafter'} --save")

@@ -9,7 +9,7 @@ import torch
 import typer
 
 from free.cli import options, training
-from free.cli.training import training_run
+from free.cli.training import tell_of_first_weights, training_run
 
 __all__ = ["train_variance"]
 
@@ -70,6 +70,8 @@ def train_variance(
             seed=seed,
             micro_batch=micro_batch,
         )
+
+        tell_of_first_weights(config, ranks)
 
         def loss(
             model: torch.nn.Module, x0: torch.Tensor, labels: torch.Tensor, random: RowRandom

@@ -12,6 +12,7 @@ import torch
 import typer
 
 from free.cli.options import bad_input_to_usage_error
+from free.training.config import TrainConfig
 from free.training.parallel import Ranks, ranks_of_environment
 
 __all__ = [
@@ -30,10 +31,14 @@ __all__ = [
     "TrainDevice",
     "Warmup",
     "parse_duration",
+    "tell_of_first_weights",
     "training_run",
 ]
 
 _OPTIMISER, _MACHINE, _FOLDER = "Optimiser", "Machine", "Run folder"
+
+#: Share of the first weights in the result that is worth a word.
+_MOST_OF_FIRST = 0.05
 
 BatchSize = Annotated[
     int, typer.Option(help="Images a batch, of all processes.", rich_help_panel=_OPTIMISER)
@@ -96,6 +101,18 @@ TensorBoard = Annotated[
         rich_help_panel=_FOLDER,
     ),
 ]
+
+
+def tell_of_first_weights(config: TrainConfig, ranks: Ranks) -> None:
+    """One line, if the averaged weights will still be the first ones to more than a twentieth."""
+    left = config.ema_decay**config.steps
+    if ranks.first and left > _MOST_OF_FIRST:
+        shorter = max(0.0, round(1.0 - 5.0 / config.steps, len(str(config.steps))))
+        typer.echo(
+            f"after {config.steps} batches the averaged weights, which are the result, are still "
+            f"{100 * left:.0f} % the first weights: --ema-decay {shorter:g} leaves less than 1 %",
+            err=True,
+        )
 
 
 @contextmanager
