@@ -26,8 +26,9 @@ __all__ = ["AutoWindow", "AutoWindows", "Basis"]
 
 #: A speculative round must be expected to be worth that much more than the plain sampler's.
 _MARGIN = 1.05
-#: Transitions, at most, that the plain sampler makes before anything is chosen again.
-_STRETCH = 8
+#: Transitions, at most, that the plain sampler makes before anything is chosen again; and after
+#: eight such stretches.
+_STRETCH, _LONG_STRETCH = 8, 24
 #: Share of the time that may be lost by trying, of a plain and the best speculative round, the one
 #: that seems slower: prices and drafters change, and what was measured may be wrong.
 _TRIALS = 0.0075
@@ -203,7 +204,8 @@ class AutoWindows:
             if drafts.any() and promised * seconds > advance * taken:
                 best, advance, seconds = Choice(1 + drafts, sweeps), promised, taken
         # Each stretch is as long as all before: what plain transitions take is soon known.
-        stretch = plain._replace(plain=max(min(_STRETCH, self._plain, int(left.min())), 1))
+        longest = _STRETCH if self._plain < 8 * _STRETCH else _LONG_STRETCH
+        stretch = plain._replace(plain=max(min(longest, self._plain, int(left.min())), 1))
         if best is plain:
             return stretch
         single = self._costs.plain_round(len(k))
