@@ -279,7 +279,7 @@ def plot(path: Path, rows: list[dict[str, Any]]) -> None:
     from matplotlib.figure import Figure
 
     height = 1.0 + 0.32 * len(rows)
-    figure = Figure(figsize=(12, max(4.0, height)), layout="constrained")
+    figure = Figure(figsize=(15, max(4.0, height)), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
     at = range(len(rows))
     for offset, (way, label) in enumerate(
@@ -295,7 +295,7 @@ def plot(path: Path, rows: list[dict[str, Any]]) -> None:
     left.set_yticks([place + 0.2 for place in at], [row["label"] for row in rows])
     left.invert_yaxis()
     left.set_xlabel("steps a round")
-    left.legend(fontsize="small")
+    figure.legend(*left.get_legend_handles_labels(), fontsize="small", loc="outside upper left")
     for index, row in enumerate(rows):
         shares = row["acceptance_by_position"]
         style = ("-", "--", ":")[index // 10]
@@ -304,7 +304,7 @@ def plot(path: Path, rows: list[dict[str, Any]]) -> None:
             color=f"C{index % 10}",
         )  # fmt: skip
     right.set(xlabel="place in the window", ylabel="probability that the draft stands")
-    right.legend(fontsize="x-small")
+    right.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1.0))
     for axes in (left, right):
         axes.grid(alpha=0.3)
     write_atomic(path, lambda file: figure.savefig(file, dpi=130, format="png"))
