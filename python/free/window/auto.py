@@ -24,8 +24,9 @@ from free.window.rule import Choice, Committed, Integers, Run, Windows
 
 __all__ = ["AutoWindow", "AutoWindows", "Basis"]
 
-#: A speculative round must be expected to be worth that much more than the plain sampler's.
-_MARGIN = 1.05
+#: A speculative round must be expected to be worth that much more than the plain sampler's: after
+#: another, and after a plain one, when what is expected has not been seen for a while.
+_MARGIN, _SWITCH = 1.05, 1.15
 #: Transitions, at most, that the plain sampler makes before anything is chosen again; and after
 #: eight such stretches.
 _STRETCH, _LONG_STRETCH = 8, 24
@@ -209,7 +210,8 @@ class AutoWindows:
         if best is plain:
             return stretch
         single = self._costs.plain_round(len(k))
-        pays = advance * single > _MARGIN * seconds * len(k)
+        margin = _MARGIN if self._speculating else _SWITCH
+        pays = advance * single > margin * seconds * len(k)
         if pays:
             tried, worth = single, len(k) * seconds / advance
         else:
