@@ -115,7 +115,9 @@ def test_a_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ranks.equal(3)
         assert ranks.collect([{"a": 1}]) == [{"a": 1}]
     with (
-        pytest.raises(ValueError, match="device must be one that this machine has, got nowhere"),
+        pytest.raises(
+            ValueError, match="device must be one that this machine has, got 'nowhere': "
+        ),
         ranks_of_environment("nowhere"),
     ):
         pass

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from free.devices import find_device
 from free.labels import class_ids
 from free.models.sigma import SigmaNet
 from free.relaxation import Relaxation
@@ -352,22 +353,8 @@ def parse_dtype(text: str) -> torch.dtype:
 
 
 def parse_device(text: str) -> torch.device:
-    """A device that this machine has.
-
-    Raises
-    ------
-    ValueError
-        If torch cannot put a tensor there; says why.
-    """
-    try:
-        device = torch.device(text)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"--device must be one that this machine has, got {text!r}: {reason}"
-        ) from error
-    return device
+    """The device that ``--device`` names; errors are those of :func:`free.devices.find_device`."""
+    return find_device(text, "--device")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from free.schedule import Table
 __all__ = ["ChangeDrafter", "FeatureDrafter", "evaluate"]
 
 
-class ChangeDrafter:
+class ChangeDrafter(ABC):
     """Drafts by the change of x0 that a network sees coming; who runs the network is :meth:`step`.
 
     Parameters
@@ -37,6 +38,7 @@ class ChangeDrafter:
         self.acceptance: dict[str, Any] = self.sampling.pop("acceptance", {})
         self._batch: DraftingBatch | None = None
 
+    @abstractmethod
     def step(
         self,
         x: Tensor,
@@ -65,7 +67,6 @@ class ChangeDrafter:
             Of x0, guided.
         feature : Tensor, like ``feature``
         """
-        raise NotImplementedError
 
     def begin(self, batch: DraftingBatch) -> None:
         """Remember the schedule and the guidance of the run.

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from free.devices import find_device
+
 __all__ = ["Ranks", "ranks_of_environment"]
 
 
@@ -134,14 +136,7 @@ def ranks_of_environment(device: str = "auto") -> Iterator[Ranks]:
     )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device("cuda", local) if device == "cuda" else torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"device must be one that this machine has, got {device}: {reason}"
-        ) from error
+    chosen = find_device(f"cuda:{local}" if device == "cuda" else device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if world == 1:
