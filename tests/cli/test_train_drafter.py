@@ -112,7 +112,7 @@ def test_a_checkpoint_of_another_teacher_or_recipe(work: Path) -> None:
         (["--micro-batch", 3], "micro_batch must divide batch_size, 4, got 3"),
         (["--steps", "soon"], "--steps must look like 2000 (batches) or 30epochs, got 'soon'"),
         (["--evaluate-every", 0], "--evaluate-every must look like 2000 (batches) or 30epochs"),
-        (["--device", "nowhere"], "device must be one that this machine has, got nowhere"),
+        (["--device", "nowhere"], "device must be one that this machine has, got 'nowhere'"),
         (["--precision", "fp8"], "precision must be 'fp32', 'tf32' or 'bf16', got 'fp8'"),
         (["--batch-size", 0, "--steps", "1epochs"], "--batch-size must be at least 1, got 0"),
         (["--learning-rate", "nan"], "learning_rate must be positive and finite, got nan"),
