@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--batches", default="1,4,16,64")
     parser.add_argument("--scenes", default="batches,useless,paced", help="which of these")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=12, help="at batch 1; fewer at larger ones")
+    parser.add_argument("--repeats", type=int, default=12, help="half of it from batch 64")
     parser.add_argument("--json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -145,8 +145,8 @@ def main() -> None:
     rows = []
 
     def add(name: str, *models: Any, batch: int = 1, widths: list[int]) -> None:
-        repeats = max(options.repeats // batch**0.5, 6)
-        rows.append(scene(name, *models, batch, widths, int(repeats), options.steps, **ways))
+        repeats = options.repeats if batch < 64 else options.repeats // 2
+        rows.append(scene(name, *models, batch, widths, repeats, options.steps, **ways))
         if options.json:
             settings = {k: v for k, v in vars(options).items() if k != "json"}
             write_json(options.json, {"machine": machine(), "settings": settings, "rows": rows})
