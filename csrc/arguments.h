@@ -84,9 +84,10 @@ struct TargetMeans {
 };
 
 struct RecycledRows {
-  std::int64_t batch;  // B
-  std::int64_t width;  // W of the next window
-  bool discarded;      // whether rows behind a rejection are kept
+  std::int64_t batch;   // B
+  std::int64_t width;   // W of the next window
+  bool discarded;       // whether rows behind a rejection are kept
+  std::int64_t stride;  // from a sample's first row to the next one's; 0: its length
 
   const std::int32_t* length;   // [B], 1..
   const std::int32_t* advance;  // [B], 1..length

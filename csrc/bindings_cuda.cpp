@@ -140,8 +140,8 @@ void philox(py::handle seeds, py::handle transition, py::handle round, std::uint
   Fill(draws, queue_of(device, stream));
 }
 
-void recycled_rows(bool discarded, py::handle length, py::handle advance, py::handle row,
-                   py::handle known, std::uintptr_t stream) {
+void recycled_rows(bool discarded, std::int64_t stride, py::handle length, py::handle advance,
+                   py::handle row, py::handle known, std::uintptr_t stream) {
   const DLDevice device = gpu_of("row", row);
   const Array rows("row", row, device);
   if (rows.shape().size() != 2) {
@@ -152,6 +152,7 @@ void recycled_rows(bool discarded, py::handle length, py::handle advance, py::ha
       rows.shape()[0],
       rows.shape()[1],
       discarded,
+      stride,
       Array("length", length, device).require_shape(samples).int32(),
       Array("advance", advance, device).require_shape(samples).int32(),
       rows.int64(),
@@ -191,8 +192,9 @@ void bind_cuda(py::module_& m) {
   m.def("cuda_philox_uniform", &philox<cuda::philox_uniform>, py::arg("seeds"),
         py::arg("transition"), py::arg("round"), py::arg("purpose"), py::arg("out"), py::kw_only(),
         py::arg("stream"), "philox_uniform of CUDA tensors.");
-  m.def("cuda_recycled_rows", &recycled_rows, py::arg("discarded"), py::arg("length"),
-        py::arg("advance"), py::arg("row"), py::arg("known"), py::kw_only(), py::arg("stream"),
+  m.def("cuda_recycled_rows", &recycled_rows, py::arg("discarded"), py::arg("stride"),
+        py::arg("length"), py::arg("advance"), py::arg("row"), py::arg("known"), py::kw_only(),
+        py::arg("stream"),
         "Write which rows of a teacher call each sample recycles, and how many are its own.");
 }
 

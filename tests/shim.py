@@ -90,6 +90,7 @@ class _RecycledRows(Structure):
         ("batch", c_int64),
         ("width", c_int64),
         ("discarded", c_bool),
+        ("stride", c_int64),
         *((name, pointer) for name in ("length", "advance", "row", "known")),
     )
 
@@ -274,13 +275,18 @@ class Kernels:
         return TargetMeans(*(tensor.tensor for tensor in guarded[-2:]))
 
     def recycled_rows(
-        self, length: Tensor, advance: Tensor, width: int, discarded: bool
+        self,
+        length: Tensor,
+        advance: Tensor,
+        width: int,
+        discarded: bool,
+        stride: int | None = None,
     ) -> RecycledRows:
         row = torch.empty(len(length), width, dtype=torch.int64)
         known = torch.empty(len(length), dtype=torch.int64)
         guarded = self._guard(length, advance, _nonsense(row), _nonsense(known))
         pointers = (tensor.pointer for tensor in guarded)
-        rows = _RecycledRows(len(length), width, discarded, *pointers)
+        rows = _RecycledRows(len(length), width, discarded, stride or 0, *pointers)
         self._call("shim_rows", rows, tensors=guarded)
         return RecycledRows(*(tensor.tensor for tensor in guarded[-2:]))
 

@@ -83,7 +83,7 @@ DOORS: dict[str, tuple[dict[str, Tensor], str, dict[str, Any]]] = {
     "target_means": (MEANS, "x", GUIDED),
     "philox_normal": (COLUMNS | {"out": torch.empty(3, 5)}, "out", {"purpose": 1}),
     "philox_uniform": (COLUMNS | {"out": torch.empty(3, 5)}, "out", {"purpose": 1}),
-    "recycled_rows": (ROWS, "row", {"discarded": True}),
+    "recycled_rows": (ROWS, "row", {"discarded": True, "stride": 0}),
 }
 EVERY = pytest.mark.parametrize("door", DOORS)
 NO_CUDA = ops.build_info()["cuda"] is None
@@ -225,7 +225,7 @@ IMPLEMENTATIONS: dict[str, tuple[ModuleType, Callable[..., Any], tuple[Any, ...]
         partial(philox._philox_cuda, _C.cuda_philox_normal),
         (*COLUMNS.values(), 1, 5),
     ),
-    "recycled_rows": (recycle, recycle._cuda, (ROWS["length"], ROWS["advance"], 4, True)),
+    "recycled_rows": (recycle, recycle._cuda, (ROWS["length"], ROWS["advance"], 4, True, None)),
 }
 
 

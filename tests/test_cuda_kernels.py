@@ -271,8 +271,9 @@ def test_recycled_rows_agree_with_twin(
 ) -> None:
     length = torch.randint(1, width + 1, (batch,), dtype=torch.int32)
     advance = (1 + torch.rand(batch) * length).int().clamp(max=length)
-    arguments = (length, advance, width, discarded)
-    same(kernels.recycled_rows(*arguments), reference.recycled_rows(*arguments))
+    for stride in (None, width, width + 3):
+        arguments = (length, advance, width, discarded, stride)
+        same(kernels.recycled_rows(*arguments), reference.recycled_rows(*arguments))
 
 
 # --- planted bugs --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 
 diffusers = pytest.importorskip("diffusers")
 
-import free.sampler  # noqa: E402
+import free.rounds  # noqa: E402
 from free import (  # noqa: E402
     DiT,
     DiTConfig,
@@ -114,7 +114,7 @@ def test_its_images_are_the_plain_samplers_up_to_reflections(
     speculative = latents(pipe, num_inference_steps=60)
     assert 0 < speculative.report.accepted < speculative.report.proposed
     assert max(speculative.report.rounds_by_sample) < 60
-    monkeypatch.setattr(free.sampler, "verify_window", _without_verifier)
+    monkeypatch.setattr(free.rounds, "verify_window", _without_verifier)
     unverified = latents(pipe, num_inference_steps=60)
     pipe.sampling = {"window": 1}
     plain = latents(pipe, num_inference_steps=60)
@@ -159,7 +159,7 @@ def test_an_image_at_the_shape_of_dit_xl_2(tmp_path: Path, monkeypatch: pytest.M
     assert latent.shape == (1, 4, 32, 32)
     assert 0 < report.accepted < report.proposed
     assert report.rounds < 5
-    monkeypatch.setattr(free.sampler, "verify_window", _without_verifier)
+    monkeypatch.setattr(free.rounds, "verify_window", _without_verifier)
     _, _, unverified = draw(4)
     _, _, plain = draw(1)
     distance, far = (float((x - plain).norm() / plain.norm()) for x in (latent, unverified))

@@ -8,7 +8,7 @@ from free import FrozenDrafter, Schedule, SpeculativeSampler
 from free.drafting import Draft
 from free.prediction import Prediction
 from free.schedule import Table
-from free.sources import SOURCES, Evidence, SourceRecord, evidence
+from free.sources import SOURCES, Evidence, SourceChoice, evidence
 from tests.networks import CallableDrafter, MixtureTeacher
 
 PREDICTION = Prediction.of(Table.of(Schedule.ddpm(20), "cpu"))
@@ -64,25 +64,29 @@ def test_what_lies_behind_a_rejection_is_not_looked_at() -> None:
         torch.testing.assert_close(after, before, rtol=0, atol=0)
 
 
-def test_record_prefers_what_was_rejected_least_lately() -> None:
-    record = SourceRecord(2, True, torch.device("cpu"))
-    assert record.source().tolist() == [0, 0]
-    assert record.response().tolist() == [0.0, 0.0]
+def test_the_choice_is_what_was_rejected_least_lately() -> None:
+    choice, sums = SourceChoice(True), Evidence.none(2, torch.device("cpu"))
+    assert choice.of(sums).tolist() == [0, 0]
+    assert sums.response().tolist() == [0.0, 0.0]
     none = torch.zeros(2)
     early = torch.tensor([[1.0, 0.0, 1.0, 1.0], [1.0, 1.0, 1.0, 0.0]])
-    record.update(Evidence(early, torch.tensor([1.0, -2.0]), torch.tensor([2.0, 4.0])))
-    assert record.source().tolist() == [1, 3]
-    assert record.response().tolist() == [0.5, -0.5]
+    sums = sums.and_new(Evidence(early, torch.tensor([1.0, -2.0]), torch.tensor([2.0, 4.0])))
+    assert choice.of(sums).tolist() == [1, 3]
+    assert sums.response().tolist() == [0.5, -0.5]
     late = torch.tensor([[0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
     for _ in range(8):
-        record.update(Evidence(late, none, none))
-    assert record.source().tolist() == [0, 3]
-    record.keep(torch.tensor([False, True]))
-    assert record.source().tolist() == [3]
-    torch.testing.assert_close(record.response(), torch.tensor([-0.5]))
-    fixed = SourceRecord(2, "reuse", torch.device("cpu"))
-    assert fixed.source().tolist() == [2, 2]
+        sums = sums.and_new(Evidence(late, none, none))
+    assert choice.of(sums).tolist() == [0, 3]
+    sums = sums.keep(torch.tensor([False, True]))
+    assert choice.of(sums).tolist() == [3]
+    torch.testing.assert_close(sums.response(), torch.tensor([-0.5]))
+
+
+def test_a_fixed_source() -> None:
+    fixed = SourceChoice("reuse")
+    assert fixed.of(Evidence.none(2, torch.device("cpu"))).tolist() == [2, 2]
     assert not fixed.compares
+    assert not fixed.corrects
 
 
 def test_a_response_is_found() -> None:

@@ -18,13 +18,15 @@ __global__ void __launch_bounds__(kThreads) index_rows(RecycledRows r) {
   if (b >= r.batch) {
     return;
   }
-  // The rows of the samples before. A batch is small: adding them up anew for each sample is
-  // quicker than telling the others.
-  std::int64_t start = 0;
-  for (std::int64_t i = lane; i < b; i += kLanes) {
-    start += r.length[i];
+  std::int64_t start = b * r.stride;
+  if (r.stride == 0) {
+    // The rows of the samples before. A batch is small: adding them up anew for each sample is
+    // quicker than telling the others.
+    for (std::int64_t i = lane; i < b; i += kLanes) {
+      start += r.length[i];
+    }
+    start = warp_sum(start);
   }
-  start = warp_sum(start);
   const std::int64_t made = r.advance[b] - 1;
   const std::int64_t last = r.discarded ? r.length[b] - 1 : made;
   for (std::int64_t i = lane; i < r.width; i += kLanes) {

@@ -115,5 +115,12 @@ def cuda_philox_uniform(
     seeds: Any, transition: Any, round: Any, purpose: int, out: Any, *, stream: int
 ) -> None: ...
 def cuda_recycled_rows(
-    discarded: bool, length: Any, advance: Any, row: Any, known: Any, *, stream: int
+    discarded: bool,
+    stride: int,
+    length: Any,
+    advance: Any,
+    row: Any,
+    known: Any,
+    *,
+    stream: int,
 ) -> None: ...

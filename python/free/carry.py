@@ -1,4 +1,4 @@
-"""Rows of a drafter's carry: a tensor, a tuple or dict of carries, or None."""
+"""Tensors kept together: a tensor, a tuple or dict of such, or None, as a drafter's carry is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["put", "take"]
+__all__ = ["map_tensors", "put", "take"]
 
 
 def take(carry: Any, rows: Tensor) -> Any:
@@ -19,7 +19,7 @@ def take(carry: Any, rows: Tensor) -> Any:
     TypeError
         If the carry is something else.
     """
-    return _map(lambda part: part[rows], carry)
+    return map_tensors(lambda part: part[rows], carry)
 
 
 def put(carry: Any, rows: Tensor, values: Any) -> Any:
@@ -38,10 +38,17 @@ def put(carry: Any, rows: Tensor, values: Any) -> Any:
         own[rows] = value.to(dtype)
         return own
 
-    return _map(written, carry, values)
+    return map_tensors(written, carry, values)
 
 
-def _map(function: Callable[..., Tensor], carry: Any, *others: Any) -> Any:
+def map_tensors(function: Callable[..., Tensor], carry: Any, *others: Any) -> Any:
+    """``function`` of each tensor, and of those in its place in ``others``, built the same way.
+
+    Raises
+    ------
+    TypeError
+        If they are not built alike, or hold something else.
+    """
     if any(type(other) is not type(carry) for other in others):
         got = " and ".join(type(part).__name__ for part in (carry, *others))
         raise TypeError(f"carries of carry_from and predict must be built alike, got {got}")
@@ -50,11 +57,11 @@ def _map(function: Callable[..., Tensor], carry: Any, *others: Any) -> Any:
     if carry is None:
         return None
     if isinstance(carry, tuple):
-        parts = [_map(function, *group) for group in zip(carry, *others, strict=True)]
+        parts = [map_tensors(function, *group) for group in zip(carry, *others, strict=True)]
         return type(carry)(*parts) if hasattr(carry, "_fields") else tuple(parts)
     if isinstance(carry, dict):
         return {
-            name: _map(function, part, *(other[name] for other in others))
+            name: map_tensors(function, part, *(other[name] for other in others))
             for name, part in carry.items()
         }
     raise TypeError(

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from free.carry import put, take
 from free.drafters.protocol import Anchored, Drafter, WindowDrafter, WindowPlan
-from free.models.output import require_eps, require_finite
+from free.models.output import require_eps
 from free.ops import roll_window
 from free.prediction import Prediction
 from free.recycling import Recycled
+from free.rows import Rows, WantedRows
 from free.sources import CONTROL_VARIATE, DRAFTER, RESPONSE
 
 __all__ = ["Draft", "draft_window"]
@@ -59,7 +60,9 @@ def draft_window(
     source: Tensor,
     response: Tensor,
     compare: bool,
+    corrects: bool = True,
     samples: Tensor | None = None,
+    rows: Rows | None = None,
 ) -> Draft:
     """Draft up to ``W - 1`` transitions: guess, roll the states forward, guess again.
 
@@ -103,8 +106,13 @@ def draft_window(
         By how much the teacher's prediction follows its state.
     compare : bool
         Whether to return what every source would have guessed.
+    corrects : bool
+        Whether ``source`` may be the control variate, which asks the drafter at discarded states
+        too.
     samples : Tensor, shape [B], int64, optional
         What errors call the samples; default ``0 .. B - 1``.
+    rows : Rows, optional
+        Which rows the drafter is asked about; default :class:`free.rows.WantedRows`.
 
     Returns
     -------
@@ -125,43 +133,49 @@ def draft_window(
     recycled = step < past.known[:, None] - 1
     from_source = recycled & (source != DRAFTER)[:, None]
     samples = torch.arange(len(x), device=x.device) if samples is None else samples
-    window = _Window(drafter, prediction, x, k, y, past, noise)
+    rows = WantedRows() if rows is None else rows
+    window = _Window(drafter, prediction, x, k, y, past, noise, rows)
     x_old, said = past.rows.x[past.row[:, 1 : P + 1]], window.guess[:, 1:].clone()
-    corrects = source == CONTROL_VARIATE
+    corrected = (source == CONTROL_VARIATE)[:, None]
     follows = response[:, None].clamp(min=0.0).minimum(prediction.largest_response(window.k))
     window.slope = torch.where(from_source & (source == RESPONSE)[:, None], follows, 0.0)
     settled = said - _like(window.slope, said) * x_old  # less the control variate's correction
     window.intercept = settled.clone()
     # Response and reuse do without the drafter.
     drafted = step < length[:, None] - 1
-    asked = drafted & (~from_source | corrects[:, None] | compare)
-    simple = not (compare or corrects.any()) and bool(asked.any())
-    simple = simple and prediction.table.mixture is None  # a plan has one sigma a transition
-    if simple and isinstance(drafter, WindowDrafter) and drafter.drafts(P + 1, sweeps):
-        states, means = drafter.draft(window.plan(from_source, asked))
-        b, i = drafted.nonzero(as_tuple=True)
-        require_finite(means[b, i], "drafter", window.k[b, i], samples[b])
+    asked = drafted & (~from_source | corrected | compare)
+    # A plan has one sigma a transition, and nothing is asked at discarded states.
+    simple = prediction.table.mixture is None and not (compare or corrects)
+    whole = drafter if simple and isinstance(drafter, WindowDrafter) else None
+    if whole is not None and whole.drafts(P + 1, sweeps) and rows.any(asked):
+        states, means = whole.draft(window.plan(from_source, asked))
+        b, i = rows.of(drafted, 0, P)
+        rows.require_finite(means[b, i], "drafter", window.k[b, i], samples[b], drafted[b, i])
         calls = P if sweeps is None else min(sweeps, P)
         return Draft(states, means, recycled, x_old, said, None, calls)
 
     window.start()
     window.roll(0, P)
-    unmeasured = recycled & (compare | corrects[:, None])
+    discarded = recycled & (corrected | compare)
     change, change_old = torch.zeros_like(said), torch.zeros_like(said)
     calls = 0
     in_turn = [(j, j + 1) for j in range(P)]
-    for first, end in in_turn if sweeps is None else [(0, P)] * min(sweeps, P):
+    spans = in_turn if sweeps is None else [(0, P)] * min(sweeps, P)
+    for turn, (first, end) in enumerate(spans):
         here = (step >= first) & (step < end)
         wanted = here & asked
-        if not wanted.any():
+        if not rows.any(wanted):
             continue
         calls += 1
-        # The drafter at the new states and, once, at the discarded ones, for its error there.
-        new, old = wanted.nonzero(), (wanted & unmeasured).nonzero()
-        unmeasured = unmeasured & ~wanted
-        changes = window.ask(new, old, samples)
-        change[new[:, 0], new[:, 1]], change_old[old[:, 0], old[:, 1]] = changes
-        window.write(here & corrects[:, None] & from_source, settled + change - change_old)
+        new = rows.of(wanted, first, end)
+        # The drafter at the discarded states, once, for its error there.
+        measures = (compare or corrects) and (sweeps is None or turn == 0)
+        old = rows.of(wanted & discarded, first, end) if measures else None
+        last = turn + 1 == len(spans)
+        change[new], at_old = window.ask(new, old, wanted, samples, not last)
+        if old is not None:
+            change_old[old] = at_old
+        window.write(here & corrected & from_source, settled + change - change_old)
         window.write(here & ~from_source, window.accumulated(change, from_source, first, end))
         window.roll(first, end)
     candidates = None
@@ -178,7 +192,7 @@ class _Window:
 
     Entry ``i`` of ``guess`` and ``mean`` is transition ``k - 1 + i``: the one just made, then
     those of the window. A guess is affine in its own state, ``intercept + slope x``. Row
-    ``b P + i`` of the carry goes with transition ``k + i``.
+    ``b P + i`` of the carry goes with transition ``k + i``; the last row is for what is not kept.
     """
 
     slope: Tensor  # [B, P]
@@ -195,11 +209,12 @@ class _Window:
         y: Tensor,
         past: Recycled,
         noise: Tensor,
+        rows: Rows,
     ) -> None:
         P = noise.shape[1]
         steps = torch.arange(P, device=x.device)
         self.drafter, self.prediction, self.past = drafter, prediction, past
-        self.y, self.noise = y, noise
+        self.y, self.noise, self.rows = y, noise, rows
         self.k = (k[:, None] + steps).clamp(max=len(prediction.sigma) - 1)
         self.guess = past.guess[past.row[:, : P + 1]]
         self.mean, self.states = torch.empty_like(self.guess), torch.empty_like(self.guess)
@@ -210,7 +225,7 @@ class _Window:
     def start(self) -> None:
         """Take the drafter's carry from the teacher's last call."""
         rows = self.past.row[:, : self.noise.shape[1]].flatten()
-        self.carry = self.drafter.carry_from(self.past.rows, rows)
+        self.carry = self.drafter.carry_from(self.past.rows, torch.cat([rows, rows[:1]]))
         self.anchored = isinstance(self.carry, Anchored)
         if self.anchored and self.prediction.signal is None:
             raise ValueError(
@@ -260,32 +275,46 @@ class _Window:
         self.states[:, onward], self.mean[:, onward] = rolled.states[:, 1:], rolled.means
         self.guess[:, onward] = intercept + _like(slope, intercept) * rolled.states[:, :-1]
 
-    def ask(self, new: Tensor, old: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+    def ask(
+        self,
+        new: tuple[Tensor, Tensor],
+        old: tuple[Tensor, Tensor] | None,
+        wanted: Tensor,
+        samples: Tensor,
+        again: bool,
+    ) -> tuple[Tensor, Tensor]:
         """The drafter's predictions, less their anchors, at new states and at discarded ones.
 
-        ``new`` and ``old`` are samples and transitions, [R, 2]. The carry moves on with the new.
+        ``new`` and ``old`` are samples and transitions. The carry moves on with the new, if the
+        drafter is to be asked ``again``.
         """
         P = self.noise.shape[1]
-        b, i = torch.cat([new, old]).unbind(1)
-        x_old = self.past.rows.x[self.past.row[old[:, 0], old[:, 1] + 1]]
-        x = torch.cat([self.states[new[:, 0], new[:, 1]], x_old])
-        carry = take(self.carry, b * P + i)
+        b, i = new
+        x, k, y, at = self.states[new], self.k[new], self.y[b], b * P + i
+        guess, mean = self.guess[new], self.mean[new]
+        if old is not None:
+            x_old = self.past.rows.x[self.past.row[old[0], old[1] + 1]]
+            x, k, y = torch.cat([x, x_old]), torch.cat([k, self.k[old]]), self.y[_both(b, old[0])]
+            at = torch.cat([at, old[0] * P + old[1]])
+            guess = torch.cat([guess, self.guess[old]])
+            mean = torch.cat([mean, self._mean_before_discarded(x_old, *old)])
+        carry = take(self.carry, at)
         if self.anchored:
-            mean_old = self._mean_before_discarded(x_old, *old.unbind(1))
-            mean = torch.cat([self.mean[new[:, 0], new[:, 1]], mean_old])
-            carry = carry._replace(image=self.guess[b, i], mean=mean)
-        eps_hat, after = self.drafter.predict(x, self.k[b, i], self.y[b], carry)
+            carry = carry._replace(image=guess, mean=mean)
+        eps_hat, after = self.drafter.predict(x, k, y, carry)
         require_eps(eps_hat, x, "drafter")
-        require_finite(eps_hat, "drafter", self.k[b, i], samples[b])
-        predicted = self.prediction.from_eps(self.k[b, i], x, eps_hat)
+        used = _both(wanted[new], None if old is None else wanted[old])
+        of = samples[_both(b, None if old is None else old[0])]
+        self.rows.require_finite(eps_hat, "drafter", k, of, used)
+        predicted = self.prediction.from_eps(k, x, eps_hat)
         if self.anchored:
             predicted = predicted - carry.image
-        # The next transition's carry is what the drafter says, unless the teacher has said it.
-        b, i = new.unbind(1)
-        onward = ((i + 1 < P) & (i + 1 >= self.past.known[b])).nonzero().squeeze(1)
-        if len(onward):
-            self.carry = put(self.carry, (b * P + i + 1)[onward], take(after, onward))
-        at_new, at_old = predicted.split([len(new), len(old)])
+        if again:
+            # The next transition's carry is what the drafter says, unless the teacher has said it.
+            onward = (i + 1 < P) & (i + 1 >= self.past.known[b])
+            to = torch.where(onward, b * P + i + 1, len(self.y) * P)
+            self.carry = put(self.carry, to, take(after, torch.arange(len(b), device=b.device)))
+        at_new, at_old = predicted.split([len(b), len(predicted) - len(b)])
         return at_new, at_old
 
     def _mean_before_discarded(self, x_old: Tensor, b: Tensor, i: Tensor) -> Tensor:
@@ -313,6 +342,11 @@ class _Window:
     def write(self, where: Tensor, intercept: Tensor) -> None:
         """Replace intercepts ``where [B, P]``."""
         self.intercept = torch.where(_like(where, intercept), intercept, self.intercept)
+
+
+def _both(first: Tensor, second: Tensor | None) -> Tensor:
+    """One after the other."""
+    return first if second is None else torch.cat([first, second])
 
 
 def _like(column: Tensor, states: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ class Recycled(NamedTuple):
         return sum(part.numel() * part.element_size() for part in kept if part is not None)
 
     def keep(self, samples: Tensor) -> Recycled:
-        """Of these samples only; ``samples [B]`` is a mask."""
+        """Of these samples only: a mask [B], or places."""
         return self._replace(row=self.row[samples], known=self.known[samples])
 
 
@@ -61,6 +61,7 @@ def recycle(
     advance: Tensor,
     width: int,
     discarded: bool,
+    stride: int | None = None,
 ) -> Recycled:
     """Shift a teacher call by what each sample advanced.
 
@@ -75,5 +76,7 @@ def recycle(
         W of the next window.
     discarded : bool
         Whether rows behind a rejection are kept; otherwise only that of the transition made.
+    stride : int or None
+        Rows from a sample's first to the next one's; None where that is ``length``.
     """
-    return Recycled(rows, guess, *recycled_rows(length, advance, width, discarded))
+    return Recycled(rows, guess, *recycled_rows(length, advance, width, discarded, stride))

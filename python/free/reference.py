@@ -182,7 +182,7 @@ def target_means(
 
 
 def recycled_rows(
-    length: Tensor, advance: Tensor, width: int, discarded: bool
+    length: Tensor, advance: Tensor, width: int, discarded: bool, stride: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Shift the rows of a teacher call by what each sample advanced.
 
@@ -191,7 +191,10 @@ def recycled_rows(
     length, advance = length.long(), advance.long()
     made = advance - 1
     last = length - 1 if discarded else made
-    start = length.cumsum(0) - length
+    if stride is None:
+        start = length.cumsum(0) - length
+    else:
+        start = stride * torch.arange(len(length), device=length.device)
     step = torch.arange(width, device=length.device)
     entry = torch.minimum(made[:, None] + step, last[:, None])
     return start[:, None] + entry, last - made + 1

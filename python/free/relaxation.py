@@ -168,6 +168,11 @@ class Spending:
         self.log_likelihood = torch.zeros_like(self.spent)
         self._by_step = relaxation.by_step(schedule, device)
 
+    def clear(self) -> None:
+        """Nothing has been spent yet."""
+        self.spent.zero_()
+        self.log_likelihood.zero_()
+
     def verify(
         self,
         window: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor],

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["PHASE_MARK", "Recorder", "Report"]
+__all__ = ["PHASE_MARK", "Recorder", "Report", "Tally"]
 
 #: What is put around each phase of a run: nothing, unless a profiler is to see them.
 PHASE_MARK: ContextVar[Callable[[str], AbstractContextManager[Any]]] = ContextVar(
@@ -53,7 +53,10 @@ class Report:
     seconds : float
         Wall-clock of the run.
     seconds_by_phase : dict of str to float
-        ``draft``, ``teacher``, ``verify``, ``bookkeeping`` (noise, gathering, counting).
+        ``draft``, ``teacher``, ``verify``, ``bookkeeping`` (noise, gathering, counting); empty
+        where a graph ran all of them. On CUDA, what the host waited for there.
+    execution : str
+        ``"graph"`` if rounds were replayed as CUDA graphs, else ``"eager: "`` and why.
     tv_bound : float
         Bound on the total-variation distance to the teacher's law: the mean over the samples of
         ``tv_bound_by_sample``. 0 without relaxation.
@@ -81,6 +84,7 @@ class Report:
     accepted_by_step: list[int] = dataclasses.field(default_factory=list)
     seconds: float = 0.0
     seconds_by_phase: dict[str, float] = dataclasses.field(default_factory=dict)
+    execution: str = ""
     tv_bound: float = 0.0
     tv_bound_by_sample: list[float] = dataclasses.field(default_factory=list)
     tv_estimate: float = 0.0
@@ -129,6 +133,8 @@ class Report:
                 merged = {phase: sum(value.get(phase, 0.0) for value in values) for phase in phases}
             elif field.name == "kept_bytes":
                 merged = max(values)
+            elif field.name == "execution":
+                merged = "; ".join(dict.fromkeys(values))
             elif field.name in ("tv_bound", "tv_estimate"):
                 sizes = [report.samples for report in reports]
                 weighted = (value * size for value, size in zip(values, sizes, strict=True))
@@ -153,6 +159,55 @@ def _or_none(share: float) -> float | None:
     return None if math.isnan(share) else share
 
 
+class Tally(NamedTuple):
+    """Counts of a run, kept where its states are.
+
+    Attributes
+    ----------
+    rounds : Tensor, shape [B], int64
+    proposed, kept : Tensor, shape [], int64
+        Drafts that the teacher saw, and those that stand.
+    examined, accepted : Tensor, shape [N + 1], int64
+        Where runs of such transitions begin, less where they end: sums from the left count them.
+    """
+
+    rounds: Tensor
+    proposed: Tensor
+    kept: Tensor
+    examined: Tensor
+    accepted: Tensor
+
+    @classmethod
+    def none(cls, samples: int, steps: int, device: torch.device) -> Tally:
+        """Nothing yet, of ``samples`` and ``steps``."""
+        sizes = ((samples,), (), (), (steps + 1,), (steps + 1,))
+        return cls(*(torch.zeros(size, dtype=torch.int64, device=device) for size in sizes))
+
+    def add(self, samples: Tensor, k: Tensor, length: Tensor, accepted: Tensor) -> None:
+        """Count one round; without looking at values.
+
+        Parameters
+        ----------
+        samples : Tensor, shape [R], int64
+            Which samples took part.
+        k : Tensor, shape [R], int64
+            Their transition before the round.
+        length, accepted : Tensor, shape [R], int32
+            Rows evaluated, 0 for a sample that did not take part, and drafts accepted.
+        """
+        part = (length > 0).long()
+        drafts, good = (length.long() - 1).clamp(min=0), accepted.long()
+        self.rounds.index_add_(0, samples, part)
+        self.proposed.add_(drafts.sum())
+        self.kept.add_(good.sum())
+        # Drafts k .. k+accepted-1 were accepted; the next one, if there was one, was not.
+        for counts, count in (
+            (self.examined, torch.minimum(good + 1, drafts)),
+            (self.accepted, good),
+        ):
+            counts.index_add_(0, k, part).index_add_(0, k + count, part, alpha=-1)
+
+
 class Recorder:
     """Fills a report round by round.
 
@@ -160,16 +215,15 @@ class Recorder:
     ----------
     steps : int
     seeds : Tensor, shape [B], int64
+    execution : str
+        See :class:`Report`.
     """
 
-    def __init__(self, steps: int, seeds: Tensor) -> None:
-        self.report = Report(steps, len(seeds), seeds.tolist())
+    def __init__(self, steps: int, seeds: Tensor, execution: str = "") -> None:
+        self.report = Report(steps, len(seeds), seeds.tolist(), execution=execution)
         self.report.tv_bound_by_sample = [0.0] * len(seeds)
         self.report.tv_estimate_by_sample = [0.0] * len(seeds)
-        self._rounds = torch.zeros(len(seeds), dtype=torch.int64)
-        # Where runs of transitions begin, less where they end: their sums count the transitions.
-        self._examined = torch.zeros(steps + 1, dtype=torch.int64)
-        self._accepted = torch.zeros(steps + 1, dtype=torch.int64)
+        self.tally = Tally.none(len(seeds), steps, seeds.device)
         self._started = time.perf_counter()
         self._lap: dict[str, float] = {}
 
@@ -191,32 +245,10 @@ class Recorder:
     def round(
         self, samples: Tensor, k: Tensor, length: Tensor, accepted: Tensor, drafter_calls: int = 0
     ) -> None:
-        """Count one round.
-
-        Parameters
-        ----------
-        samples : Tensor, shape [R], int64
-            Which samples took part.
-        k : Tensor, shape [R], int64
-            Their transition before the round.
-        length, accepted : Tensor, shape [R], int32
-            Rows evaluated and drafts accepted.
-        drafter_calls : int
-        """
+        """Count one round, as :meth:`Tally.add`, with so many calls of the drafter."""
         self.report.drafter_calls += drafter_calls
         self.report.rounds += 1
-        self._rounds[samples.cpu()] += 1
-        self.report.teacher_rows += int(length.sum())
-        self.report.proposed += int(length.sum()) - len(length)
-        self.report.accepted += int(accepted.sum())
-        # Drafts k .. k+accepted-1 were accepted; the next one, if there was one, was not.
-        start, rows, good = (column.long().cpu() for column in (k, length, accepted))
-        one = torch.ones_like(start)
-        for counts, count in (
-            (self._examined, torch.minimum(good + 1, rows - 1)),
-            (self._accepted, good),
-        ):
-            counts.index_add_(0, start, one).index_add_(0, start + count, one, alpha=-1)
+        self.tally.add(samples, k, length, accepted)
 
     def kept(self, size: int) -> None:
         """Note the bytes of teacher rows that are kept for the next round."""
@@ -233,8 +265,11 @@ class Recorder:
         for name in ("tv_bound", "tv_estimate"):
             by_sample = getattr(self.report, f"{name}_by_sample")
             setattr(self.report, name, math.fsum(by_sample) / self.report.samples)
-        self.report.rounds_by_sample = self._rounds.tolist()
-        self.report.examined_by_step = self._examined.cumsum(0)[:-1].tolist()
-        self.report.accepted_by_step = self._accepted.cumsum(0)[:-1].tolist()
+        rounds, proposed, kept, examined, accepted = self.tally
+        self.report.rounds_by_sample = rounds.tolist()
+        self.report.proposed, self.report.accepted = int(proposed), int(kept)
+        self.report.teacher_rows = sum(self.report.rounds_by_sample) + self.report.proposed
+        self.report.examined_by_step = examined.cumsum(0)[:-1].tolist()
+        self.report.accepted_by_step = accepted.cumsum(0)[:-1].tolist()
         self.report.seconds = time.perf_counter() - self._started
         return self.report

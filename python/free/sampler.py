@@ -10,34 +10,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
-from free import random
 from free.drafters.protocol import Drafter, DraftingBatch
-from free.drafting import draft_window
-from free.models.output import Teacher, TeacherRows, require_finite
-from free.ops import verify_window
+from free.graphs import Graphs, Way
+from free.models.output import Teacher
 from free.prediction import Prediction
 from free.progress import Progress, progress_bar
-from free.random import Purpose
-from free.recycling import Recycled, recycle
 from free.relaxation import Relaxation, Spending
 from free.report import Recorder
 from free.request import check_request
+from free.rounds import Rounds, UnderWay
+from free.rows import WantedRows
 from free.schedule import Schedule, Table
-from free.sequential import (
-    Labels,
-    Observer,
-    SamplingResult,
-    Seeds,
-    guidance_of,
-    guided,
-    plain_step,
-)
+from free.sequential import Labels, Observer, SamplingResult, Seeds
 from free.settings import check_settings
-from free.sources import SourceRecord, evidence
-from free.window import Committed, Run, WindowRule
-from free.window.acceptance import committed_deltas
+from free.targets import Target, guidance_of
+from free.window import Committed, FixedWindow, Run, WindowRule
 from free.window.rule import check_choice
 
 __all__ = ["SpeculativeSampler"]
@@ -50,7 +38,7 @@ class SpeculativeSampler:
     state in one call, keeps the longest prefix that the verifier accepts and repairs the next
     transition. It advances each sample by 1 to ``window`` transitions. What each
     part of a round may look at, so that the law stays the teacher's, is said where it is made:
-    ``drafting``, ``recycling``, ``sources``, ``ops.verify_window``.
+    ``rounds``, ``drafting``, ``recycling``, ``sources``, ``ops.verify_window``.
 
     Parameters
     ----------
@@ -84,6 +72,11 @@ class SpeculativeSampler:
     relaxation : Relaxation or None
         Accept more where the teacher is unsure, at a distance from its law that the report bounds
         (``tv_bound``). None is exact.
+    graph : bool or None
+        Whether whole rounds are captured as CUDA graphs and replayed, so that the host launches
+        one thing a round and reads nothing back: None where that can be (docs/cuda.md), True to
+        have an error where it cannot. The first run of a batch size takes longer. Weights must stay
+        where they are.
 
     Raises
     ------
@@ -105,6 +98,7 @@ class SpeculativeSampler:
         sweeps: int | str | None = None,
         recycle: bool | str = False,
         relaxation: Relaxation | None = None,
+        graph: bool | None = None,
     ) -> None:
         drafting = (window, verifier, sweeps, recycle, relaxation)
         settings = check_settings(teacher, drafter, schedule, *drafting)
@@ -118,6 +112,7 @@ class SpeculativeSampler:
         self.recycle = recycle
         self.relaxation = relaxation
         self._windows = settings.rule
+        self._graphs = Graphs(graph)
 
     @torch.no_grad()
     def sample(
@@ -156,36 +151,25 @@ class SpeculativeSampler:
         FloatingPointError
             If a network returns NaN or inf; names the step and the samples.
         """
-        y, seeds, x = check_request(self.teacher, labels, seed, shape)
-        teacher = guided(self.teacher, self.guidance)
+        request = check_request(self.teacher, labels, seed, shape)
+        drawn = self._graphs.draw(self._way(), request, progress, observer is not None)
+        if not isinstance(drawn, str):
+            return SamplingResult(*drawn)
+        y, seeds, x = request
         table, N = Table.of(self.schedule, x.device), len(self.schedule)
-        recorder = Recorder(N, seeds)
-        prediction = Prediction.of(table)
-        record = SourceRecord(len(y), self.recycle, x.device)
+        recorder, prediction = Recorder(N, seeds, f"eager: {drawn}"), Prediction.of(table)
+        target = Target(self.teacher, self.guidance, table)
         spending: Spending | None = None
         if self.relaxation is not None:
             spending = Spending(self.relaxation, self.schedule, len(y), x.device)
         largest = min(self._windows.largest, N)
-        recycles = self.recycle is not False and largest > 1
-        # With recycling a transition keeps its noise; else each round draws anew.
-        redraw = not recycles and largest > 1
         if self.drafter is not None and largest > 1:
             self.drafter.begin(DraftingBatch(table, self.guidance))
-        windows = self._windows.begin(
-            Run(
-                self.teacher,
-                teacher,
-                self.guidance is not None,
-                self.drafter,
-                table,
-                prediction,
-                y,
-                seeds,
-                x,
-                self.sweeps,
-                self.verifier,
-            )
-        )
+        way = (self.verifier, self.recycle, largest, spending, WantedRows(), recorder.phase)
+        rounds = Rounds(target, self.drafter, prediction, *way)
+        guided = self.guidance is not None
+        models = (self.teacher, target, guided, self.drafter, table, prediction)
+        windows = self._windows.begin(Run(*models, y, seeds, x, self.sweeps, self.verifier))
         if windows.learns and len(seeds.unique()) < len(seeds):
             # A sample ahead of another with its noise would tell that one's window about it.
             raise ValueError(
@@ -193,113 +177,50 @@ class SpeculativeSampler:
                 f"got {seeds.tolist()}"
             )
 
+        at = UnderWay.begin(y, seeds, x)  # the unfinished ones
         result = torch.empty_like(x)
-        samples = torch.arange(len(y), device=x.device)  # the unfinished ones
-        k, rounds = torch.zeros_like(samples), torch.zeros_like(samples)
-        past: Recycled | None = None  # nothing is known to draft from
         recorder.lap()
         with progress_bar(progress, N * len(y)) as report_progress:
-            while len(samples):
+            while len(at.samples):
                 with recorder.phase("bookkeeping"):
-                    known = None if past is None else past.known.cpu().numpy()
-                    at = k.cpu().numpy()
-                    choice = windows.choose(at, known)
-                    check_choice(choice, N - at, 1 if known is None else largest)
+                    known = None if at.past is None else at.past.known.cpu().numpy()
+                    k = at.k.cpu().numpy()
+                    choice = windows.choose(k, known)
+                    check_choice(choice, N - k, 1 if known is None else largest)
+                if choice.plain:
+                    for stretch in range(choice.plain):
+                        if stretch and observer is not None:
+                            result[at.samples] = at.x
+                            observer(int(at.k.min()), result)
+                        made = rounds.plain(at)
+                        recorder.round(at.samples, at.k, made.length, made.accepted)
+                        report_progress(len(at.samples))
+                        at = made.now
+                else:
                     length = torch.as_tensor(choice.lengths, dtype=torch.int32, device=x.device)
-                deltas = None
-                for stretch in range(choice.plain):
-                    if stretch:
-                        k, rounds = k + 1, rounds + 1
-                        if observer is not None:
-                            result[samples] = x
-                            observer(int(k.min()), result)
-                    x_rows, k_rows, advance = x, k, length
-                    step = (seeds, rounds * redraw, samples, recorder)
-                    x, out = plain_step(teacher, table, x, k, y, *step)
-                    report_progress(len(y))
-                if not choice.plain:
-                    with recorder.phase("bookkeeping"):
-                        z, u, fresh = _round_noise(seeds, k, rounds * redraw, length, x.shape[1:])
-                    with recorder.phase("draft"):
-                        draft = draft_window(
-                            self.drafter,
-                            prediction,
-                            x,
-                            k,
-                            y,
-                            past,
-                            z,
-                            length,
-                            choice.sweeps,
-                            record.source(),
-                            record.response(),
-                            record.compares,
-                            samples,
-                        )
-                    with recorder.phase("teacher"):
-                        b, j = _real_rows(length)
-                        x_rows, k_rows = draft.states[b, j], k[b] + j
-                        out = teacher(x_rows, table.timesteps[k_rows], y[b])
-                        require_finite(out.eps, "teacher", k_rows, samples[b])
-                    with recorder.phase("verify"):
-                        means = torch.zeros_like(draft.states)
-                        sigma = x.new_ones(means.shape[:2])
-                        means[b, j] = table.mean(k_rows, x_rows, out.eps)
-                        sigma[b, j] = table.sigma_at(k_rows, x_rows)
-                        judged = (draft.states, draft.means, means, sigma, length, u, fresh)
-                        if spending is None:
-                            x, advance, accepted, _ = verify_window(*judged, self.verifier)
-                        else:
-                            x, advance, accepted = spending.verify(
-                                judged, (b, j), k_rows, out.variance, samples
-                            )
-                    with recorder.phase("bookkeeping"):
-                        recorder.round(samples, k, length, accepted, draft.calls)
-                        report_progress(int(advance.sum()))
-                        if windows.learns:
-                            deltas = committed_deltas(draft.means, means, sigma, length, advance)
-                        if record.learns:
-                            seen = torch.zeros_like(means)
-                            seen[b, j] = prediction.from_eps(k_rows, x_rows, out.eps)
-                            record.update(evidence(draft, prediction, k, seen, length, advance))
+                    W = int(choice.lengths.max())
+                    made = rounds.speculative(at, length, W, choice.sweeps, windows.learns)
+                    counted = (made.length, made.accepted, made.drafter_calls)
+                    recorder.round(at.samples, at.k, *counted)
+                    report_progress(int(made.advance.sum()))
                 with recorder.phase("bookkeeping"):
-                    rows = TeacherRows(*out, x_rows, k_rows)
-                    guess = prediction.from_eps(k_rows, x_rows, out.eps)
-                    k, rounds = k + advance, rounds + 1
-                    going = k < N
-                    result[samples] = x
-                    past = recycle(rows, guess, length, advance, largest, recycles)
-                    recorder.kept(past.bytes)
-                    past = past.keep(going)
-                    record.keep(going)
-                    live = (samples, seeds, x, k, rounds, y)
-                    samples, seeds, x, k, rounds, y = (column[going] for column in live)
-                made = advance + max(choice.plain - 1, 0)
-                windows.made(Committed.of(at, made, deltas, recorder.lap(), going))
+                    at = rounds.remember(made)
+                    assert at.past is not None
+                    recorder.kept(at.past.bytes)
+                    result[at.samples] = at.x
+                    going = at.k < N
+                    at = at.keep(going)
+                advance = made.advance + max(choice.plain - 1, 0)
+                windows.made(Committed.of(k, advance, made.deltas, recorder.lap(), going))
                 if observer is not None:
-                    observer(min(k.tolist(), default=N), result)
+                    observer(min(at.k.tolist(), default=N), result)
         if spending is not None:
             recorder.relaxed(spending.spent, spending.log_likelihood)
         return SamplingResult(result, recorder.finish())
 
-
-def _round_noise(
-    seeds: Tensor, k: Tensor, rounds: Tensor, length: Tensor, shape: Sequence[int]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Noises [B, W-1, ...] and uniforms [B, W-1] of the drafts, and the noise [B, ...] of the
-    transition that is sampled from the target if every draft is accepted.
-    """
-    batch, W = len(k), int(length.max())
-    at = (k[:, None] + torch.arange(W, device=k.device)).flatten()
-    of = (seeds.repeat_interleave(W), at, rounds.repeat_interleave(W))
-    z = random.normal(*of, Purpose.TRANSITION, shape).view(batch, W, *shape)
-    u = random.uniform(*of, Purpose.DECISION, ()).view(batch, W)
-    last = z[torch.arange(batch, device=k.device), length.long() - 1]
-    return z[:, :-1].contiguous(), u[:, :-1].contiguous(), last
-
-
-def _real_rows(length: Tensor) -> tuple[Tensor, Tensor]:
-    """Sample and position of every row within its sample's length, sample by sample."""
-    inside = torch.arange(int(length.max()), device=length.device) < length[:, None]
-    b, j = inside.nonzero(as_tuple=True)
-    return b, j
+    def _way(self) -> Way:
+        """The arguments."""
+        window = self._windows.largest if isinstance(self._windows, FixedWindow) else None
+        sweeps = None if isinstance(self.sweeps, str) else self.sweeps
+        drafting = (self.drafter, window, self.verifier, sweeps, self.recycle, self.relaxation)
+        return Way(self.teacher, self.schedule, self.guidance, *drafting)

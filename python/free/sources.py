@@ -31,7 +31,7 @@ __all__ = [
     "REUSE",
     "SOURCES",
     "Evidence",
-    "SourceRecord",
+    "SourceChoice",
     "evidence",
 ]
 
@@ -47,7 +47,7 @@ _TIE = 1e-3
 
 
 class Evidence(NamedTuple):
-    """What a round tells about the sources: sums over committed transitions seen twice.
+    """What rounds tell about the sources: sums over committed transitions seen twice.
 
     Attributes
     ----------
@@ -62,51 +62,54 @@ class Evidence(NamedTuple):
     dot: Tensor
     square: Tensor
 
+    @classmethod
+    def none(cls, samples: int, device: torch.device) -> Evidence:
+        """Of nothing yet."""
+        zero = torch.zeros(samples, device=device)
+        return cls(zero[:, None].repeat(1, len(SOURCES)), zero, zero.clone())
 
-class SourceRecord:
-    """How the sources did lately, for each sample.
+    def and_new(self, new: Evidence) -> Evidence:
+        """With a round's evidence; older evidence fades."""
+        return Evidence(*(_MEMORY * old + add for old, add in zip(self, new, strict=True)))
 
-    Only transitions that are *committed* may be recorded. What the teacher says behind a rejection
-    depends on noises that are still to be used: an average over such rows would tell the draft of
-    an earlier transition about its own noise.
+    def keep(self, samples: Tensor) -> Evidence:
+        """Of these samples only: a mask [B], or places."""
+        return Evidence(*(part[samples] for part in self))
+
+    def response(self) -> Tensor:
+        """By how much the teacher's prediction follows its state, [B]; 0 at first."""
+        return self.dot / self.square.clamp(min=1e-12)
+
+
+class SourceChoice:
+    """Which source drafts what is recycled.
+
+    Only evidence of transitions that are *committed* may be summed up. What the teacher says behind
+    a rejection depends on noises that are still to be used: an average over such rows would tell
+    the draft of an earlier transition about its own noise.
 
     Parameters
     ----------
-    samples : int
     recycle : bool or str
-        One of :data:`SOURCES`, to use it always; True to choose by the record; False if nothing
+        One of :data:`SOURCES`, to use it always; True to choose by the evidence; False if nothing
         is recycled.
-    device : torch.device
     """
 
-    def __init__(self, samples: int, recycle: bool | str, device: torch.device) -> None:
+    def __init__(self, recycle: bool | str) -> None:
         self.compares = recycle is True
         """Whether the sources are to be compared."""
         self.learns = recycle in (True, "response")
         """Whether evidence is used at all."""
+        self.corrects = recycle in (True, "control_variate")
+        """Whether the control variate may be chosen."""
         self._source = SOURCES.index(recycle) if isinstance(recycle, str) else DRAFTER
-        zero = torch.zeros(samples, device=device)
-        self._sums = Evidence(zero[:, None].repeat(1, len(SOURCES)), zero, zero)
 
-    def source(self) -> Tensor:
+    def of(self, sums: Evidence) -> Tensor:
         """The source of each sample's next window, [B] int64; at first the response."""
         if self.compares:
-            order = torch.arange(len(SOURCES), device=self._sums.rejected.device)
-            return (self._sums.rejected + _TIE * order).argmin(1)
-        return torch.full_like(self._sums.dot, self._source, dtype=torch.int64)
-
-    def response(self) -> Tensor:
-        """By how much the teacher's prediction follows its state, [B]; 0 at first."""
-        return self._sums.dot / self._sums.square.clamp(min=1e-12)
-
-    def update(self, new: Evidence) -> None:
-        """Add a round's evidence; older evidence fades."""
-        pairs = zip(self._sums, new, strict=True)
-        self._sums = Evidence(*(_MEMORY * old + add for old, add in pairs))
-
-    def keep(self, samples: Tensor) -> None:
-        """Forget all samples but these; ``samples [B]`` is a mask."""
-        self._sums = Evidence(*(part[samples] for part in self._sums))
+            order = torch.arange(len(SOURCES), device=sums.rejected.device)
+            return (sums.rejected + _TIE * order).argmin(1)
+        return torch.full_like(sums.dot, self._source, dtype=torch.int64)
 
 
 def evidence(
@@ -117,7 +120,7 @@ def evidence(
     length: Tensor,
     advance: Tensor,
 ) -> Evidence:
-    """What a round tells: committed transitions only (see :class:`SourceRecord`).
+    """What a round tells: committed transitions only (see :class:`SourceChoice`).
 
     Parameters
     ----------

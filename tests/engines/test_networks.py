@@ -64,6 +64,7 @@ class Round(NamedTuple):
                 torch.full((B,), options.get("source", DRAFTER)),
                 torch.full((B,), 0.3),
                 options.get("compare", False),
+                options.get("source") == CONTROL_VARIATE,
             )
 
 

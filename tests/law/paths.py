@@ -15,7 +15,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-import free.sampler
+import free.rounds
 from free import Report, SpeculativeSampler
 from free.report import Recorder
 from tests.law.stats import correlation_p, ks_normal, ks_two_sample
@@ -39,10 +39,10 @@ class Run(NamedTuple):
 
 
 def run(sampler: SpeculativeSampler, labels: Tensor, seed: int) -> Run:
-    """``sampler.sample`` under observation; what is monkeypatched in ``free.sampler`` stays so."""
+    """``sampler.sample`` under observation; what is monkeypatched in ``free.rounds`` stays so."""
     dim = sampler.teacher.sample_shape[0]  # type: ignore[attr-defined]
     made = torch.full((2, len(labels), len(sampler.schedule), dim), torch.nan)
-    verify_window, step = free.sampler.verify_window, free.sampler.plain_step
+    verify_window, step = free.rounds.verify_window, free.rounds.plain_step
     count = Recorder.round
     seen: list[Tensor] = []
 
@@ -54,9 +54,9 @@ def run(sampler: SpeculativeSampler, labels: Tensor, seed: int) -> Run:
         seen[:] = [out.advance, (after - means) / sigma[..., None], states]
         return out
 
-    def make_step(teacher: Any, table: Any, x: Tensor, k: Tensor, *rest: Any) -> Any:
+    def make_step(target: Any, table: Any, x: Tensor, k: Tensor, *rest: Any) -> Any:
         seen.clear()  # no draft is judged
-        after, out = step(teacher, table, x, k, *rest)
+        after, out = step(target, table, x, k, *rest)
         innovations = (after - table.mean(k, x, out.eps)) / table.sigma_at(k, x)[:, None]
         made[:, rest[3], k] = torch.stack([innovations, x])
         return after, out
@@ -70,8 +70,8 @@ def run(sampler: SpeculativeSampler, labels: Tensor, seed: int) -> Run:
         return count(self, samples, k, *rest)
 
     with (
-        mock.patch.object(free.sampler, "verify_window", verify),
-        mock.patch.object(free.sampler, "plain_step", make_step),
+        mock.patch.object(free.rounds, "verify_window", verify),
+        mock.patch.object(free.rounds, "plain_step", make_step),
         mock.patch.object(Recorder, "round", count_round),
     ):
         samples, report = sampler.sample(labels, seed)

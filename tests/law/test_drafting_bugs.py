@@ -1,6 +1,6 @@
 """The law tests of :mod:`tests.law.test_drafting` find what is planted in drafting and recycling.
 
-Each bug is planted in ``free.sampler`` and judged by the innovations of one run, as a cell is, with
+Each bug is planted in ``free.rounds`` and judged by the innovations of one run, as a cell is, with
 20,000 chains unless it says otherwise. Not every mistake breaks the law: recycled rows of the
 transition *before*, rows of the neighbour sample and noise drawn anew only make drafts worse, and
 that is what is shown of them. (Rows of the neighbour also make a sample depend on its batch, which
@@ -17,13 +17,13 @@ import pytest
 import torch
 from torch import Tensor
 
-import free.sampler
+import free.rounds
 import free.sources
 from free import FrozenDrafter, Schedule, SpeculativeSampler, TeacherOutput, random
 from free.drafting import Draft, draft_window
 from free.random import Purpose
 from free.recycling import Recycled, recycle
-from free.sampler import _round_noise
+from free.rounds import _round_noise
 from free.sources import Evidence, evidence
 from tests.law.paths import Run, innovations_p, run
 from tests.law.test_drafting import CASES, LABELS, LEVEL, SCHEDULE
@@ -61,12 +61,12 @@ def _sees_own_noise(*arguments: Any) -> Draft:
 
 
 def _reuses_uniforms(
-    seeds: Tensor, k: Tensor, rounds: Tensor, length: Tensor, shape: tuple[int, ...]
+    seeds: Tensor, k: Tensor, rounds: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A round's first decision takes the uniform of the transition before: if that was rejected,
     its decision has used it.
     """
-    z, u, fresh = _round_noise(seeds, k, rounds, length, shape)
+    z, u, fresh = _round_noise(seeds, k, rounds, *rest)
     u[:, :1] = random.uniform(seeds, (k - 1).clamp(min=0), rounds, Purpose.DECISION, (1,))
     return z, u, fresh
 
@@ -110,13 +110,13 @@ def _draws_anew() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
 def test_a_mean_that_sees_its_own_noise(
     recycle: bool | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(free.sampler, "draft_window", _sees_own_noise)
+    monkeypatch.setattr(free.rounds, "draft_window", _sees_own_noise)
     assert _p(_run(recycle)) < LEVEL / 100
 
 
 @pytest.mark.parametrize("recycle", ["reuse", "response", "drafter"])
 def test_a_uniform_used_twice(recycle: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(free.sampler, "_round_noise", _reuses_uniforms)
+    monkeypatch.setattr(free.rounds, "_round_noise", _reuses_uniforms)
     assert _p(_run(recycle)) < LEVEL / 100
 
 
@@ -125,7 +125,7 @@ def test_recycled_rows_of_the_next_transition(
     recycle: bool | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The teacher's row of ``t + 1`` is of a state that the noise of ``t`` led to."""
-    monkeypatch.setattr(free.sampler, "recycle", _shifted(1))
+    monkeypatch.setattr(free.rounds, "recycle", _shifted(1))
     assert _p(_run(recycle)) < LEVEL / 100
 
 
@@ -134,7 +134,7 @@ def test_recycled_rows_of_the_transition_before(
     recycle: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They saw earlier noise only: the law is right. As drafts they need not even be worse."""
-    monkeypatch.setattr(free.sampler, "recycle", _shifted(-1))
+    monkeypatch.setattr(free.rounds, "recycle", _shifted(-1))
     assert _p(_run(recycle)) > LEVEL
 
 
@@ -144,7 +144,7 @@ def test_recycled_rows_of_the_neighbour(
 ) -> None:
     """They saw another sample's noise: the law is right, the drafts are worse."""
     right = _run(recycle).report
-    monkeypatch.setattr(free.sampler, "recycle", _of_the_neighbour)
+    monkeypatch.setattr(free.rounds, "recycle", _of_the_neighbour)
     made = _run(recycle)
     assert _p(made) > LEVEL
     assert made.report.parallel_efficiency < right.parallel_efficiency - 0.05
@@ -154,7 +154,7 @@ def test_recycled_rows_of_the_neighbour(
 def test_noise_drawn_anew_keeps_the_law(
     recycle: bool | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(free.sampler, "_round_noise", _draws_anew())
+    monkeypatch.setattr(free.rounds, "_round_noise", _draws_anew())
     assert _p(_run(recycle)) > LEVEL
 
 
@@ -163,7 +163,7 @@ def test_noise_drawn_anew_loses_efficiency(monkeypatch: pytest.MonkeyPatch) -> N
     teacher, schedule = MixtureTeacher(256, spread=1.0), Schedule.ddpm(100)
     sampler = SpeculativeSampler(teacher, FrozenDrafter(), schedule, 8, sweeps=1, recycle="reuse")
     own = sampler.sample([0, 1] * 25).report.parallel_efficiency
-    monkeypatch.setattr(free.sampler, "_round_noise", _draws_anew())
+    monkeypatch.setattr(free.rounds, "_round_noise", _draws_anew())
     anew = sampler.sample([0, 1] * 25).report.parallel_efficiency
     assert anew < 0.9 * own
 
@@ -211,7 +211,7 @@ def test_a_source_chosen_behind_the_rejection(
     """
     monkeypatch.setattr(free.sources, "_MEMORY", 0.0)
     if planted:
-        monkeypatch.setattr(free.sampler, "evidence", _behind)
+        monkeypatch.setattr(free.rounds, "evidence", _behind)
     sampler = SpeculativeSampler(
         Alternating(), Unchecked(Alternating(True)), ALTERNATING, 12, sweeps=2, recycle=True
     )

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import free.sampler
+import free.rounds
 from free import FrozenDrafter, SpeculativeSampler, random
 from free.drafters import Drafter
 from free.drafting import Draft, draft_window
@@ -70,10 +70,10 @@ def _sampler(
 
 
 def _rounds(sampler: SpeculativeSampler) -> list[Round]:
-    """The rounds of a run, observed; what is monkeypatched in ``free.sampler`` stays so."""
+    """The rounds of a run, observed; what is monkeypatched in ``free.rounds`` stays so."""
     rounds: list[Round] = []
     calls: list[tuple[dict[str, Any], Draft]] = []
-    draft, count = free.sampler.draft_window, Recorder.round
+    draft, count = free.rounds.draft_window, Recorder.round
 
     def draft_and_keep(*arguments: Any) -> Draft:
         given = inspect.signature(draft_window).bind(*arguments).arguments
@@ -88,7 +88,7 @@ def _rounds(sampler: SpeculativeSampler) -> list[Round]:
         count(self, samples, k, length, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(free.sampler, "draft_window", draft_and_keep)
+        patch.setattr(free.rounds, "draft_window", draft_and_keep)
         patch.setattr(Recorder, "round", count_and_keep)
         sampler.sample(LABELS, SEEDS)
     return rounds
@@ -186,7 +186,7 @@ def test_what_is_seen_early_is_found(
     name: str, bug: Any, recycle: bool | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bugs of :mod:`tests.law.test_drafting_bugs`, and evidence from all rows."""
-    monkeypatch.setattr(free.sampler, name, bug)
+    monkeypatch.setattr(free.rounds, name, bug)
     assert _seen_too_early(_sampler(2, recycle, "unchecked", "nonlinear"), monkeypatch) > 1e-2
 
 
@@ -213,7 +213,7 @@ def test_a_sample_does_not_depend_on_its_neighbours(recycle: bool | str, drafter
 
 def test_rows_of_the_neighbour_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The law is right with them; a sample on its own is not the one of the batch."""
-    monkeypatch.setattr(free.sampler, "recycle", _of_the_neighbour)
+    monkeypatch.setattr(free.rounds, "recycle", _of_the_neighbour)
     assert _far_from_alone("reuse", "unchecked") > 0.1
 
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-import free.sampler
+import free.rounds
 from free import Schedule, SequentialSampler, SpeculativeSampler
-from free.drafting import _Window
+from free.drafting import _Window, draft_window
 from free.prediction import Prediction
 from free.schedule import Table
 from free.variance import VarianceFit
@@ -117,21 +117,24 @@ def test_another_sigma_for_drafts_is_found(
 def test_another_table_for_drafts_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drafts of a slightly larger fixed variance: a weight of 0.6 in place of 0.5."""
     planted = Prediction.of(Table.of(Schedule.ddpm(N, variance=0.6), "cpu"))
-    monkeypatch.setattr(Prediction, "of", lambda table: planted)
+
+    def drafted(drafter: Any, prediction: Any, *rest: Any) -> Any:
+        return draft_window(drafter, planted, *rest)
+
+    monkeypatch.setattr(free.rounds, "draft_window", drafted)
     assert _p(run(_sampler("mixture"), LABELS, seed=0), "mixture") < LEVEL / 100
 
 
 def test_drafted_states_have_the_sigma_of_the_state_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exactly: ``x_{j+1} - m_hat_j = sigma(x_j) z_j`` in every window, whatever rolled it."""
     windows = []
-    draft_window = free.sampler.draft_window
 
     def kept(drafter: Any, prediction: Any, x: Any, k: Tensor, *rest: Any) -> Any:
         draft = draft_window(drafter, prediction, x, k, *rest)
         windows.append((draft, prediction.table, k, rest[2], rest[3]))
         return draft
 
-    monkeypatch.setattr(free.sampler, "draft_window", kept)
+    monkeypatch.setattr(free.rounds, "draft_window", kept)
     for settings in ({}, {"sweeps": 1}, {"sweeps": 2, "recycle": True}):
         _sampler("state", **settings).sample(LABELS[:50], 0)
     for draft, table, k, noise, length in windows:

@@ -31,6 +31,9 @@ class EngineTeacher:
         costs are not kept.
     """
 
+    #: Engines launch work that torch does not see.
+    capturable = False
+
     def __init__(
         self, sessions: dict[str, Session], config: DiTConfig, cost_key: Any = None
     ) -> None:
@@ -82,6 +85,8 @@ class EngineDrafter(ChangeDrafter):
     cost_key : optional
         As of :class:`EngineTeacher`.
     """
+
+    capturable = False
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from free.ops.register import check_tensor, register, stream_of
 
 __all__ = ["RecycledRows", "recycled_rows"]
 
-_ROWS = "Tensor length, Tensor advance, SymInt width, bool discarded"
+_ROWS = "Tensor length, Tensor advance, SymInt width, bool discarded, SymInt? stride"
 
 
 class RecycledRows(NamedTuple):
@@ -33,18 +33,22 @@ class RecycledRows(NamedTuple):
     known: Tensor
 
 
-def recycled_rows(length: Tensor, advance: Tensor, width: int, discarded: bool) -> RecycledRows:
+def recycled_rows(
+    length: Tensor, advance: Tensor, width: int, discarded: bool, stride: int | None = None
+) -> RecycledRows:
     """Shift the rows of a teacher call by what each sample advanced.
 
     Parameters
     ----------
     length, advance : Tensor, shape [B], int32
-        Rows of each sample, which follow those of the sample before, and transitions made of
-        them, ``1 .. length``.
+        Rows of each sample, and transitions made of them, ``1 .. length``.
     width : int
         W of the next window, at least 1.
     discarded : bool
         Whether rows behind a rejection are kept; otherwise only that of the transition made.
+    stride : int or None
+        Rows from a sample's first to the next one's, at least 1; None where samples follow each
+        other without a gap.
 
     Returns
     -------
@@ -62,17 +66,23 @@ def recycled_rows(length: Tensor, advance: Tensor, width: int, discarded: bool) 
     check_tensor("advance", advance, torch.int32, length.shape, length.device)
     if width < 1:
         raise ValueError(f"width: expected at least 1, got {width}")
-    return RecycledRows(*torch.ops.free.recycled_rows(length, advance, width, discarded))
+    if stride is not None and stride < 1:
+        raise ValueError(f"stride: expected at least 1, or None, got {stride}")
+    return RecycledRows(*torch.ops.free.recycled_rows(length, advance, width, discarded, stride))
 
 
-def _cuda(length: Tensor, advance: Tensor, width: int, discarded: bool) -> RecycledRows:
-    rows = _fake(length, advance, width, discarded)
+def _cuda(
+    length: Tensor, advance: Tensor, width: int, discarded: bool, stride: int | None
+) -> RecycledRows:
+    rows = _fake(length, advance, width, discarded, stride)
     capsules = map(to_dlpack, (length, advance, *rows))
-    _C.cuda_recycled_rows(discarded, *capsules, stream=stream_of(length))
+    _C.cuda_recycled_rows(discarded, stride or 0, *capsules, stream=stream_of(length))
     return rows
 
 
-def _fake(length: Tensor, advance: Tensor, width: int, discarded: bool) -> RecycledRows:
+def _fake(
+    length: Tensor, advance: Tensor, width: int, discarded: bool, stride: int | None
+) -> RecycledRows:
     row = length.new_empty((length.shape[0], width), dtype=torch.int64)
     return RecycledRows(row, torch.empty_like(length, dtype=torch.int64))
 

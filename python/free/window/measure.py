@@ -139,35 +139,34 @@ class _Stage:
         self.places = max(largest - 1, 1)
         self.middle = max(len(run.table.sigma) // 2 - 1, 0)
         self.one = self._rows(1)
-        self.out = run.teacher(*self._inputs(1))
+        self.out, _ = run.target(*self._inputs(1))
 
     def _rows(self, rows: int) -> Tensor:
         return torch.full((rows,), self.middle, device=self.run.state.device)
 
     def _inputs(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
         each = torch.arange(rows, device=self.run.state.device) % len(self.run.labels)
-        t = self.run.table.timesteps[self._rows(rows)]
-        return self.run.state[each], t, self.run.labels[each]
+        return self.run.state[each], self._rows(rows), self.run.labels[each]
 
     def teacher(self, rows: int) -> Callable[[], Any]:
         inputs = self._inputs(rows)
-        return lambda: self.run.teacher(*inputs)
+        return lambda: self.run.target(*inputs)
 
     def plain(self, samples: int) -> Callable[[], Any]:
-        """Noise, mean and counting of a transition."""
+        """Noise and counting of a transition."""
         table, k = self.run.table, self._rows(samples)
         x = self._inputs(samples)[0]
-        recorder, one = Recorder(len(table.sigma), k), torch.ones_like(k)
+        recorder, one = Recorder(len(table.sigma), k), torch.ones_like(k, dtype=torch.int32)
 
         def work() -> None:
             noise = random.normal(k, k, k, Purpose.TRANSITION, x.shape[1:])
-            table.mean(k, x, x) + table.sigma[k].view([-1] + [1] * (x.dim() - 1)) * noise
-            recorder.round(0 * one[:1], k[:1], one[:1], one[:1])
+            torch.addcmul(x, table.sigma[k].view([-1] + [1] * (x.dim() - 1)), noise)
+            recorder.round(0 * k, k, one, one - 1)
 
         return work
 
     def other(self, rows: int) -> Callable[[], Any]:
-        """Noise, means, verification and counting of windows with so many rows."""
+        """Noise, guesses, verification and counting of windows with so many rows."""
         width = min(rows, self.places + 1)
         samples = -(-rows // width)
         table, prediction, k = self.run.table, self.run.prediction, self._rows(samples * width)
@@ -178,12 +177,12 @@ class _Stage:
 
         def work() -> None:
             random.normal(k, k, k, Purpose.TRANSITION, x.shape[1:])
-            means = table.mean(k, x, x).view(samples, width, *x.shape[1:])
+            means = x.view(samples, width, *x.shape[1:])
             prediction.from_eps(k, x, x)
             sigma = table.sigma[k].view(samples, width)
             drafted = means[:, 1:].contiguous()
             verify_window(means, drafted, means, sigma, length, uniforms, means[:, 0].contiguous())
-            recorder.round(0 * k[:1], 0 * k[:1], length[:1], length[:1] - 1)
+            recorder.round(0 * k[:samples], 0 * k[:samples], length, length - 1)
 
         return work
 
@@ -220,7 +219,7 @@ class _Stage:
             none, source = noise.new_zeros(samples), torch.full_like(k, DRAFTER)
             drafter, prediction = self.run.drafter, self.run.prediction
             window = (drafter, prediction, x, k, y, past, noise, length, sweeps)
-            return lambda: draft_window(*window, source, none, False)
+            return lambda: draft_window(*window, source, none, False, False)
 
         return of
 

@@ -12,6 +12,7 @@ from free.drafters.protocol import Drafter
 from free.models.output import Teacher
 from free.prediction import Prediction
 from free.schedule import Table
+from free.targets import Target
 
 __all__ = [
     "Choice",
@@ -34,8 +35,8 @@ class Run(NamedTuple):
     ----------
     model : callable
         The teacher as the sampler was given it.
-    teacher : callable
-        Guided, if the run is.
+    target : Target
+        The teacher, guided if the run is, as transitions.
     guided : bool
     drafter : Drafter or None
         Which has begun.
@@ -50,7 +51,7 @@ class Run(NamedTuple):
     """
 
     model: Teacher
-    teacher: Teacher
+    target: Target
     guided: bool
     drafter: Drafter | None
     table: Table

@@ -1,0 +1,105 @@
+"""The graphs of a sampler, and why there are none."""
+
+from __future__ import annotations
+
+from threading import Lock
+
+import torch
+from torch import Tensor
+
+from free.graphs.capture import Capture, CaptureError, captured
+from free.graphs.rounds import State
+from free.graphs.stage import Stage, Way
+from free.progress import Progress, progress_bar
+from free.report import Recorder, Report
+from free.request import Request
+from free.rounds import UnderWay
+
+__all__ = ["Graphs"]
+
+#: How many batch sizes keep their graphs.
+_SIZES = 4
+
+
+class Graphs:
+    """Graphs of a sampler's rounds, captured when first needed and kept.
+
+    They hold the addresses of weights: whoever moves or replaces these makes a new sampler.
+
+    Parameters
+    ----------
+    graph : bool or None
+        As of the samplers.
+    capture : callable
+        :func:`free.graphs.captured`, or another that repeats a function.
+    """
+
+    def __init__(self, graph: bool | None = None, capture: Capture = captured) -> None:
+        if graph is not None and not isinstance(graph, bool):
+            raise ValueError(f"graph must be True, False or None, got {graph!r}")
+        self._graph, self._capture = graph, capture
+        self._stages: dict[tuple[object, ...], Stage] = {}
+        self._running = Lock()
+        self._failed = ""
+
+    def draw(
+        self, way: Way, request: Request, progress: Progress, observed: bool
+    ) -> tuple[Tensor, Report] | str:
+        """Samples ``[B, ...]`` and report, or why rounds are not replayed as graphs.
+
+        Raises
+        ------
+        ValueError
+            If they must be and cannot.
+        FloatingPointError
+            If a network returns NaN or inf.
+        """
+        why = self._refusal(way, request.state.device, observed)
+        if not why:
+            try:
+                with self._running:
+                    return self._draw(way, request, progress)
+            except CaptureError as error:
+                why = self._failed = str(error)
+        if self._graph:
+            raise ValueError(f"graph must not be True where rounds cannot be captured: {why}")
+        return why
+
+    def _refusal(self, way: Way, device: torch.device, observed: bool) -> str:
+        if self._graph is False:
+            return "as asked"
+        if self._capture is captured and device.type != "cuda":
+            return f"states are on {device}, not on a CUDA device"
+        if self._failed:
+            return self._failed
+        if observed:
+            return "an observer looks at every round"
+        if way.window is None:
+            return "windows are chosen anew in every round"
+        if way.schedule.mixture is not None:
+            return "a variance of the state is checked in every round"
+        relaxation = way.relaxation
+        if relaxation is not None and relaxation.uncertainty == "learned_variance":
+            return "a learned variance is checked in every round"
+        for name, network in (("teacher", way.teacher), ("drafter", way.drafter)):
+            if not getattr(network, "capturable", True):
+                return f"the {name} runs outside of torch"
+        return ""
+
+    def _draw(self, way: Way, request: Request, progress: Progress) -> tuple[Tensor, Report]:
+        y, seeds, x = request
+        recorder = Recorder(len(way.schedule), seeds, "graph")
+        key = (*x.shape, x.device)
+        stage = self._stages.pop(key, None) or Stage(way, len(y), x.device, self._capture)
+        self._stages[key] = stage  # the latest is the last
+        if len(self._stages) > _SIZES:
+            del self._stages[next(iter(self._stages))]
+        stage.begin()
+        state = State(UnderWay.begin(y, seeds, x), recorder.tally)
+        with progress_bar(progress, len(way.schedule) * len(y)) as report_progress:
+            draw = stage.plain if stage.window == 1 else stage.speculative
+            result = draw(state, recorder, report_progress if progress else None)
+        stage.rows.check()
+        if stage.spending is not None:
+            recorder.relaxed(stage.spending.spent, stage.spending.log_likelihood)
+        return result, recorder.finish()

@@ -1,0 +1,156 @@
+"""A round whose state has fixed places on the device, to be captured once and replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from free.carry import map_tensors, take
+from free.graphs.capture import Capture
+from free.recycling import Recycled
+from free.report import Tally
+from free.rounds import Rounds, UnderWay
+
+__all__ = ["GraphedRound", "State", "first", "kept", "plain", "speculative"]
+
+
+class State(NamedTuple):
+    """All that changes from round to round.
+
+    Attributes
+    ----------
+    at : UnderWay
+        Also those that have finished, with ``k = N``.
+    tally : Tally
+    """
+
+    at: UnderWay
+    tally: Tally
+
+
+Step = Callable[[State], State]
+
+
+class GraphedRound:
+    """A function of a state at a fixed place.
+
+    Parameters
+    ----------
+    step : callable
+        ``step(state) -> state``. Looks at no values. May write to tensors of its own that live
+        as long as this.
+    like : State
+        Whose shapes, types and device the states have that it is given.
+    capture : callable
+        :func:`free.graphs.captured`, or another that repeats a function.
+    repeats : bool
+        Whether what it returns, built like what it is given, is what it is given next.
+
+    Raises
+    ------
+    CaptureError
+        If it cannot be captured.
+
+    Attributes
+    ----------
+    state : State
+        What :meth:`replay` is given.
+    after : State
+        What it returned; its memory is used again by the next one.
+    """
+
+    after: State
+
+    def __init__(self, step: Step, like: State, capture: Capture, repeats: bool = True) -> None:
+        self.state: State = map_tensors(torch.clone, like)
+
+        def work() -> None:
+            self.after = step(self.state)
+            if repeats:
+                _copy(self.state, self.after)
+
+        self._replay = capture(work, like.at.x.device)
+        self._steps = torch.empty_like(like.at.k, device="cpu", pin_memory=like.at.k.is_cuda)
+
+    def load(self, state: State) -> None:
+        """Begin from another state."""
+        _copy(self.state, state)
+
+    def replay(self) -> None:
+        """Make a round."""
+        self._replay()
+
+    def steps(self) -> Tensor:
+        """Transitions behind each sample, [B] int64 on the CPU; waits for the rounds so far."""
+        self._steps.copy_(self.state.at.k, non_blocking=True)
+        if self.state.at.k.is_cuda:
+            torch.cuda.current_stream(self.state.at.k.device).synchronize()
+        return self._steps
+
+
+def _copy(to: Any, source: Any) -> None:
+    map_tensors(lambda place, value: place.copy_(value), to, source)
+
+
+def plain(rounds: Rounds) -> Step:
+    """A transition of every sample."""
+
+    def step(state: State) -> State:
+        made = rounds.plain(state.at)
+        state.tally.add(state.at.samples, state.at.k, made.length, made.accepted)
+        return State(made.now, state.tally)
+
+    return step
+
+
+def first(rounds: Rounds, W: int) -> Step:
+    """The same, with its rows in the places where those of a window of ``W`` rows are."""
+
+    def step(state: State) -> State:
+        made = rounds.plain(state.at)
+        state.tally.add(state.at.samples, state.at.k, made.length, made.accepted)
+        now = rounds.remember(made)
+        assert now.past is not None
+        past = now.past._replace(row=now.past.row * W)
+        every = torch.arange(len(now.k), device=now.k.device).repeat_interleave(W)
+        return State(now._replace(past=_rows(past, every)), state.tally)
+
+    return step
+
+
+def speculative(rounds: Rounds, W: int, sweeps: int | None) -> Step:
+    """A window of every sample that has not finished."""
+    N = len(rounds.prediction.sigma)
+
+    def step(state: State) -> State:
+        at = state.at
+        left = (N - at.k).clamp(max=W)
+        going = left > 0
+        # A finished sample goes through the motions of its last transition.
+        moving = at._replace(k=at.k.clamp(max=N - 1))
+        made = rounds.speculative(moving, left.clamp(min=1).int(), W, sweeps)
+        state.tally.add(at.samples, moving.k, left, torch.where(going, made.accepted, 0))
+        now = rounds.remember(made, stride=W)
+        x = torch.where(going.view([-1] + [1] * (now.x.dim() - 1)), now.x, at.x)
+        k = at.k + torch.where(going, made.advance, 0)
+        return State(now._replace(x=x, k=k), state.tally)
+
+    return step
+
+
+def kept(state: State, samples: Tensor, W: int) -> State:
+    """Of these samples only; ``samples [B']`` are places in a batch between windows of ``W``."""
+    at, device = state.at.keep(samples), samples.device
+    assert at.past is not None
+    moved = torch.arange(len(samples), device=device) - samples
+    of = (samples[:, None] * W + torch.arange(W, device=device)).flatten()
+    past = at.past._replace(row=at.past.row + W * moved[:, None])
+    return State(at._replace(past=_rows(past, of)), state.tally)
+
+
+def _rows(past: Recycled, rows: Tensor) -> Recycled:
+    """With these rows of the teacher's call in place of all."""
+    return past._replace(rows=take(past.rows, rows), guess=past.guess[rows])

@@ -1,0 +1,167 @@
+"""The graphs of batches of one size, and the loops that replay them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from free.carry import map_tensors
+from free.drafters.protocol import Drafter, DraftingBatch
+from free.graphs.capture import Capture
+from free.graphs.rounds import GraphedRound, State, Step, first, kept, plain, speculative
+from free.models.guidance import Guidance
+from free.models.output import Teacher
+from free.prediction import Prediction
+from free.relaxation import Relaxation, Spending
+from free.report import Recorder
+from free.rounds import Rounds
+from free.rows import EveryRow
+from free.schedule import Schedule, Table
+from free.targets import Target
+
+__all__ = ["Stage", "Way"]
+
+#: Plain transitions between two reports of progress.
+_PROGRESS = 16
+
+#: Told how many transitions were made; None if nobody asks.
+Report = Callable[[int], object] | None
+
+
+class Way(NamedTuple):
+    """How a sampler draws; the fields are its arguments.
+
+    Attributes
+    ----------
+    window : int or None
+        None where it is chosen anew in every round.
+    """
+
+    teacher: Teacher
+    schedule: Schedule
+    guidance: Guidance | None
+    drafter: Drafter | None = None
+    window: int | None = 1
+    verifier: str = "reflection"
+    sweeps: int | None = None
+    recycle: bool | str = False
+    relaxation: Relaxation | None = None
+
+
+class Stage:
+    """What the graphs of batches of one size share.
+
+    Parameters
+    ----------
+    way : Way
+        With a ``window``.
+    samples : int
+        B.
+    device : torch.device
+    capture : callable
+
+    Attributes
+    ----------
+    window : int
+        Rows of a window, at most the transitions that there are.
+    rows : EveryRow
+    spending : Spending or None
+    """
+
+    def __init__(self, way: Way, samples: int, device: torch.device, capture: Capture) -> None:
+        assert way.window is not None
+        table = Table.of(way.schedule, device)
+        self.window = W = min(way.window, len(way.schedule))
+        self.rows = EveryRow(samples, len(way.schedule), device)
+        self.spending: Spending | None = None
+        if way.relaxation is not None:
+            self.spending = Spending(way.relaxation, way.schedule, samples, device)
+        target, prediction = Target(way.teacher, way.guidance, table), Prediction.of(table)
+        drawing = (way.verifier, way.recycle, W, self.spending, self.rows)
+        self._rounds = Rounds(target, way.drafter, prediction, *drawing, lambda _: nullcontext())
+        self._way, self._capture = way, capture
+        self._batch = DraftingBatch(table, way.guidance)
+        self._first: GraphedRound | None = None
+        self._graphs: dict[int, GraphedRound] = {}  # by how many samples they are for
+
+    def begin(self) -> None:
+        """Forget the last run."""
+        self.rows.clear()
+        if self.spending is not None:
+            self.spending.clear()
+        if self._way.drafter is not None and self.window > 1:
+            self._way.drafter.begin(self._batch)
+
+    def plain(self, state: State, recorder: Recorder, report: Report) -> Tensor:
+        """Samples [B, ...], transition by transition; nothing is read back meanwhile."""
+        graph = self._loaded(plain(self._rounds), state)
+        for made in range(1, len(self._way.schedule) + 1):
+            graph.replay()
+            recorder.report.rounds += 1
+            if report is not None and made % _PROGRESS == 0:
+                graph.steps()
+                report(_PROGRESS * len(state.at.k))
+        recorder.tally = graph.state.tally
+        return graph.state.at.x.clone()
+
+    def speculative(self, state: State, recorder: Recorder, report: Report) -> Tensor:
+        """Samples [B, ...] in windows.
+
+        The steps are read back only where the slowest sample may be done: not before as many
+        rounds as it needs if every draft stands. So no round is made in vain.
+        """
+        W, N, sweeps = self.window, len(self._way.schedule), self._way.sweeps
+        calls = W - 1 if sweeps is None else min(sweeps, W - 1)
+        if self._first is None:
+            self._first = self._captured(first(self._rounds, W), state, repeats=False)
+        self._first.load(state)
+        self._first.replay()
+        recorder.report.rounds += 1
+        graph = self._loaded(speculative(self._rounds, W, sweeps), self._first.after)
+        result, told = torch.empty_like(state.at.x), 0
+        left = torch.full((len(result),), N - 1)
+        while (longest := int(left.max())) > 0:
+            rounds = -(-longest // W)
+            for _ in range(rounds):
+                graph.replay()
+            recorder.report.rounds += rounds
+            recorder.report.drafter_calls += rounds * calls
+            left = N - graph.steps()
+            if report is not None:
+                made = N * len(result) - int(left.sum())
+                report(made - told)
+                told = made
+            going = int((left > 0).sum())
+            smaller = 1 << max(going - 1, 0).bit_length()
+            if going and 2 * smaller <= len(left):
+                # Those that go on come first; finished ones fill the smaller batch.
+                among = (left == 0).long().argsort(stable=True)[:smaller]
+                result[graph.state.at.samples] = graph.state.at.x
+                state = kept(graph.state, among.to(result.device), W)
+                graph = self._loaded(speculative(self._rounds, W, sweeps), state)
+                left = left[among]
+        recorder.kept(graph.state.at.past.bytes)  # type: ignore[union-attr]
+        recorder.tally = graph.state.tally
+        result[graph.state.at.samples] = graph.state.at.x
+        return result
+
+    def _loaded(self, step: Step, state: State) -> GraphedRound:
+        """The graph for a batch of that size, which begins there."""
+        size = len(state.at.k)
+        if size not in self._graphs:
+            self._graphs[size] = self._captured(step, state)
+        self._graphs[size].load(state)
+        return self._graphs[size]
+
+    def _captured(self, step: Step, state: State, repeats: bool = True) -> GraphedRound:
+        """A graph; capturing makes rounds, which leave no trace."""
+        spent = self.spending and (self.spending.spent, self.spending.log_likelihood)
+        places = (self.rows.failed, spent)
+        before = map_tensors(torch.clone, places)
+        graph = GraphedRound(step, state, self._capture, repeats)
+        map_tensors(Tensor.copy_, places, before)
+        return graph

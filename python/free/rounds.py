@@ -1,0 +1,285 @@
+"""One round: draft, ask the teacher, verify, keep.
+
+A round is a function of tensors. With :class:`free.rows.EveryRow` nothing in it looks at a value,
+so that :mod:`free.graphs` can capture it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from free import random
+from free.drafters.protocol import Drafter
+from free.drafting import draft_window
+from free.models.output import TeacherOutput, TeacherRows
+from free.ops import verify_window
+from free.prediction import Prediction
+from free.random import Purpose
+from free.recycling import Recycled, recycle
+from free.relaxation import Spending
+from free.rows import Rows
+from free.schedule import Table
+from free.sources import Evidence, SourceChoice, evidence
+from free.targets import Target
+from free.window.acceptance import committed_deltas
+
+__all__ = ["Phase", "Round", "Rounds", "UnderWay", "plain_step"]
+
+Phase = Callable[[str], AbstractContextManager[None]]
+
+
+class UnderWay(NamedTuple):
+    """Samples that are being drawn.
+
+    Attributes
+    ----------
+    samples : Tensor, shape [B], int64
+        Their numbers.
+    y, seeds : Tensor, shape [B], int64
+    x : Tensor, shape [B, ...], float32
+    k, rounds : Tensor, shape [B], int64
+        Transitions and rounds behind them.
+    past : Recycled or None
+        The teacher's last call; None before the first.
+    sums : Evidence
+        How the sources of recycled drafts have done.
+    """
+
+    samples: Tensor
+    y: Tensor
+    seeds: Tensor
+    x: Tensor
+    k: Tensor
+    rounds: Tensor
+    past: Recycled | None
+    sums: Evidence
+
+    @classmethod
+    def begin(cls, y: Tensor, seeds: Tensor, x: Tensor) -> UnderWay:
+        """All samples of a run, from their initial noise."""
+        samples = torch.arange(len(y), device=x.device)
+        zero = torch.zeros_like(samples)
+        sums = Evidence.none(len(y), x.device)
+        return cls(samples, y, seeds, x, zero, zero.clone(), None, sums)
+
+    def keep(self, these: Tensor) -> UnderWay:
+        """Some of them: a mask [B], or places."""
+        return UnderWay(
+            self.samples[these],
+            self.y[these],
+            self.seeds[these],
+            self.x[these],
+            self.k[these],
+            self.rounds[these],
+            None if self.past is None else self.past.keep(these),
+            self.sums.keep(these),
+        )
+
+
+class Round(NamedTuple):
+    """What became of a round.
+
+    Attributes
+    ----------
+    now : UnderWay
+        Afterwards; ``past`` and ``sums`` are those before.
+    rows : TeacherRows
+        The teacher's call.
+    length, advance, accepted : Tensor, shape [B], int32
+        Teacher rows of each sample, transitions made, drafts that stand.
+    drafter_calls : int
+    deltas : Tensor or None, shape [B, W - 1]
+        As :func:`free.window.acceptance.committed_deltas`.
+    evidence : Evidence or None
+        About the sources, where it is used.
+    """
+
+    now: UnderWay
+    rows: TeacherRows
+    length: Tensor
+    advance: Tensor
+    accepted: Tensor
+    drafter_calls: int = 0
+    deltas: Tensor | None = None
+    evidence: Evidence | None = None
+
+
+class Rounds:
+    """The rounds of a run.
+
+    Parameters
+    ----------
+    target : Target
+    drafter : Drafter or None
+        Which has begun.
+    prediction : Prediction
+    verifier : str
+    recycle : bool or str
+        As of the sampler.
+    width : int
+        Rows of a window, at most.
+    spending : Spending or None
+        The relaxation.
+    rows : Rows
+        Which rows of a window the networks are asked about.
+    phase : callable
+        ``phase(name)`` is a context around each phase; :meth:`free.report.Recorder.phase`.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        drafter: Drafter | None,
+        prediction: Prediction,
+        verifier: str,
+        recycle: bool | str,
+        width: int,
+        spending: Spending | None,
+        rows: Rows,
+        phase: Phase,
+    ) -> None:
+        self.target, self.drafter, self.prediction = target, drafter, prediction
+        self.verifier, self.width, self.rows = verifier, width, rows
+        self.spending, self.phase = spending, phase
+        self.source = SourceChoice(recycle)
+        self.recycles = recycle is not False and width > 1
+        # With recycling a transition keeps its noise; else each round draws anew.
+        self._redraw = not self.recycles and width > 1
+
+    def plain(self, at: UnderWay) -> Round:
+        """A transition of every sample without drafts."""
+        noises = at.rounds * self._redraw
+        table = self.prediction.table
+        step = (at.k, at.y, at.seeds, noises, at.samples, self.rows, self.phase)
+        x, out = plain_step(self.target, table, at.x, *step)
+        one = torch.ones_like(at.k, dtype=torch.int32)
+        now = at._replace(x=x, k=at.k + 1, rounds=at.rounds + 1)
+        return Round(now, TeacherRows(*out, at.x, at.k), one, one, one - 1)
+
+    def speculative(
+        self, at: UnderWay, length: Tensor, W: int, sweeps: int | None, learns: bool = False
+    ) -> Round:
+        """Windows of ``length [B]`` int32 rows, ``1 .. W``.
+
+        ``learns`` asks for ``deltas``. Needs a ``past``.
+        """
+        phase, table, prediction = self.phase, self.prediction.table, self.prediction
+        x, k, last = at.x, at.k, len(self.prediction.sigma) - 1
+        with phase("bookkeeping"):
+            noises = at.rounds * self._redraw
+            z, u, fresh = _round_noise(at.seeds, k, noises, length, W, x.shape[1:])
+        with phase("draft"):
+            source, response = self.source.of(at.sums), at.sums.response()
+            compared = self.source.compares, self.source.corrects
+            window = (self.drafter, prediction, x, k, at.y, at.past, z, length, sweeps)
+            draft = draft_window(*window, source, response, *compared, at.samples, self.rows)
+        with phase("teacher"):
+            inside = torch.arange(W, device=k.device) < length[:, None]
+            b, j = self.rows.of(inside, 0, W)
+            x_rows, k_rows = draft.states[b, j], (k[b] + j).clamp(max=last)
+            out, row_means = self.target(x_rows, k_rows, at.y[b])
+            self.rows.require_finite(out.eps, "teacher", k_rows, at.samples[b], inside[b, j])
+        with phase("verify"):
+            means = torch.zeros_like(draft.states)
+            sigma = x.new_ones(means.shape[:2])
+            means[b, j], sigma[b, j] = row_means, table.sigma_at(k_rows, x_rows)
+            judged = (draft.states, draft.means, means, sigma, length, u, fresh)
+            if self.spending is None:
+                x, advance, accepted, _ = verify_window(*judged, self.verifier)
+            else:
+                verified = self.spending.verify(judged, (b, j), k_rows, out.variance, at.samples)
+                x, advance, accepted = verified
+        with phase("bookkeeping"):
+            now = at._replace(x=x, k=k + advance, rounds=at.rounds + 1)
+            made = Round(now, TeacherRows(*out, x_rows, k_rows), length, advance, accepted)
+            deltas = told = None
+            if learns:
+                deltas = committed_deltas(draft.means, means, sigma, length, advance)
+            if self.source.learns:
+                seen = torch.zeros_like(means)
+                seen[b, j] = prediction.from_eps(k_rows, x_rows, out.eps)
+                told = evidence(draft, prediction, k, seen, length, advance)
+        return made._replace(drafter_calls=draft.calls, deltas=deltas, evidence=told)
+
+    def remember(self, made: Round, stride: int | None = None) -> UnderWay:
+        """The samples after a round, with what their next windows may know of it.
+
+        ``stride`` is how many rows lie between a sample's first and the next one's; None where
+        there are no others than its ``length``.
+        """
+        guess = self.prediction.from_eps(made.rows.k, made.rows.x, made.rows.eps)
+        sizes = (made.length, made.advance, self.width, self.recycles, stride)
+        now = made.now._replace(past=recycle(made.rows, guess, *sizes))
+        return now if made.evidence is None else now._replace(sums=now.sums.and_new(made.evidence))
+
+
+def plain_step(
+    target: Target,
+    table: Table,
+    x: Tensor,
+    k: Tensor,
+    y: Tensor,
+    seeds: Tensor,
+    noises: Tensor,
+    samples: Tensor,
+    rows: Rows,
+    phase: Phase,
+) -> tuple[Tensor, TeacherOutput]:
+    """One transition of every sample, without drafts.
+
+    Parameters
+    ----------
+    target : Target
+    table : Table
+    x : Tensor, shape [B, ...]
+    k : Tensor, shape [B], int64
+        The transitions.
+    y, seeds : Tensor, shape [B], int64
+    noises : Tensor, shape [B], int64
+        Which of a transition's noises; 0 where it has only one.
+    samples : Tensor, shape [B], int64
+        What errors call the samples.
+    rows : Rows
+        Who looks whether the teacher's output is finite.
+    phase : callable
+        As of :class:`Rounds`.
+
+    Returns
+    -------
+    x : Tensor, shape [B, ...]
+        The next states.
+    out : TeacherOutput
+        At the states before.
+
+    Raises
+    ------
+    FloatingPointError
+        If the teacher returns NaN or inf; names the step and the samples.
+    """
+    with phase("teacher"):
+        out, mean = target(x, k, y)
+        rows.require_finite(out.eps, "teacher", k, samples, torch.ones_like(k, dtype=torch.bool))
+    with phase("bookkeeping"):
+        noise = random.normal(seeds, k, noises, Purpose.TRANSITION, x.shape[1:])
+        sigma = table.sigma_at(k, x).view([-1] + [1] * (x.dim() - 1))
+        return torch.addcmul(mean, sigma, noise), out
+
+
+def _round_noise(
+    seeds: Tensor, k: Tensor, rounds: Tensor, length: Tensor, W: int, shape: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Noises [B, W-1, ...] and uniforms [B, W-1] of the drafts, and the noise [B, ...] of the
+    transition that is sampled from the target if every draft is accepted.
+    """
+    batch = len(k)
+    at = (k[:, None] + torch.arange(W, device=k.device)).flatten()
+    of = (seeds.repeat_interleave(W), at, rounds.repeat_interleave(W))
+    z = random.normal(*of, Purpose.TRANSITION, shape).view(batch, W, *shape)
+    u = random.uniform(*of, Purpose.DECISION, ()).view(batch, W)
+    last = z[torch.arange(batch, device=k.device), length.long() - 1]
+    return z[:, :-1].contiguous(), u[:, :-1].contiguous(), last

@@ -1,0 +1,122 @@
+"""Which rows of a window the networks are asked about: the wanted ones, or all."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from free.models.output import require_finite
+
+__all__ = ["EveryRow", "Rows", "WantedRows"]
+
+
+class Rows(Protocol):
+    """A way to pick rows ``(sample, position)`` of windows ``[B, P]``."""
+
+    def of(self, wanted: Tensor, first: int, end: int) -> tuple[Tensor, Tensor]:
+        """Samples and positions, [R] int64 each, sample by sample: of positions ``first .. end-1``
+        at least those where ``wanted [B, P]``, which is False elsewhere.
+        """
+
+    def any(self, wanted: Tensor) -> bool:
+        """Whether there may be any."""
+
+    def require_finite(
+        self, eps: Tensor, network: str, k: Tensor, samples: Tensor, wanted: Tensor
+    ) -> None:
+        """Refuse a network's output at rows ``wanted [R]`` that has NaN or inf; ``k`` and
+        ``samples``, [R], are what the error names.
+        """
+
+
+class WantedRows:
+    """The wanted ones. Looks at values, so that the host waits for the device."""
+
+    def of(self, wanted: Tensor, first: int, end: int) -> tuple[Tensor, Tensor]:
+        """Exactly those."""
+        b, i = wanted.nonzero(as_tuple=True)
+        return b, i
+
+    def any(self, wanted: Tensor) -> bool:
+        """Whether there are."""
+        return bool(wanted.any())
+
+    def require_finite(
+        self, eps: Tensor, network: str, k: Tensor, samples: Tensor, wanted: Tensor
+    ) -> None:
+        """At once.
+
+        Raises
+        ------
+        FloatingPointError
+            Naming the network, the transitions and the samples.
+        """
+        require_finite(eps, network, k, samples)
+
+
+class EveryRow:
+    """All of them, wanted or not: every round has the same shapes, and nothing is looked at.
+
+    What is computed at unwanted rows is thrown away by whoever wanted the others.
+
+    Parameters
+    ----------
+    samples : int
+        How many of the run there are; ``samples`` of :meth:`require_finite` are below.
+    steps : int
+        N.
+    device : torch.device
+
+    Attributes
+    ----------
+    failed : dict of str to Tensor, shape [samples], int64
+        By network, the first transition at which it was not finite; N where it always was.
+    """
+
+    def __init__(self, samples: int, steps: int, device: torch.device) -> None:
+        self.steps = steps
+        self.failed = {
+            network: torch.full((samples,), steps, device=device)
+            for network in ("teacher", "drafter")
+        }
+
+    def of(self, wanted: Tensor, first: int, end: int) -> tuple[Tensor, Tensor]:
+        """All of the span."""
+        b = torch.arange(len(wanted), device=wanted.device)
+        i = torch.arange(first, end, device=wanted.device)
+        return b.repeat_interleave(end - first), i.repeat(len(wanted))
+
+    def any(self, wanted: Tensor) -> bool:
+        """There may be."""
+        return True
+
+    def require_finite(
+        self, eps: Tensor, network: str, k: Tensor, samples: Tensor, wanted: Tensor
+    ) -> None:
+        """Remembers; :meth:`check` raises."""
+        bad = ~torch.isfinite(eps.flatten(1).sum(1)) & wanted
+        step = torch.where(bad, k, self.steps)
+        self.failed[network].scatter_reduce_(0, samples, step, "amin")
+
+    def check(self) -> None:
+        """Raise if anything was not finite. Waits for the device.
+
+        Raises
+        ------
+        FloatingPointError
+            Naming the network, the first such transition of each sample, and the samples.
+        """
+        for network, first in self.failed.items():
+            bad = (first < self.steps).nonzero().squeeze(1)
+            if len(bad):
+                raise FloatingPointError(
+                    f"{network} returned a non-finite eps at step "
+                    f"{sorted(set(first[bad].tolist()))} for sample {bad.tolist()}"
+                )
+
+    def clear(self) -> None:
+        """Forget, for another run."""
+        for first in self.failed.values():
+            first.fill_(self.steps)

@@ -1,0 +1,85 @@
+"""What the teacher makes of transitions: its output, guided, and the means that follow."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from free.models.guidance import Guidance
+from free.models.output import Teacher, TeacherOutput, checked
+from free.ops import target_means
+from free.schedule import Table
+
+__all__ = ["Target", "guidance_of"]
+
+
+class Target:
+    """A teacher under guidance, as transitions of a schedule.
+
+    Parameters
+    ----------
+    teacher : callable
+        ``teacher(x [R, ...], t [R], y [R]) -> TeacherOutput``. One that has ``guided(guidance)``,
+        as an engine's graph, combines by itself.
+    guidance : Guidance or None
+    table : Table
+    """
+
+    def __init__(self, teacher: Teacher, guidance: Guidance | None, table: Table) -> None:
+        combines = guidance is not None and hasattr(teacher, "guided")
+        self._teacher = checked(teacher.guided(guidance) if combines else teacher)  # type: ignore[attr-defined]
+        self._guidance = None if combines else guidance
+        self._table = table
+
+    def __call__(self, x: Tensor, k: Tensor, y: Tensor) -> tuple[TeacherOutput, Tensor]:
+        """Evaluate it.
+
+        Parameters
+        ----------
+        x : Tensor, shape [R, ...], float32
+        k, y : Tensor, shape [R], int64
+            Transitions and labels.
+
+        Returns
+        -------
+        out : TeacherOutput
+            eps guided and in float32; ``feature`` under guidance has both rows of a state,
+            [R, 2, T, E]; ``variance`` is the conditional.
+        means : Tensor, shape [R, ...], float32
+        """
+        table, guidance = self._table, self._guidance
+        a, b = table.a[k], table.b[k]
+        if guidance is None:
+            out = self._teacher(x, table.timesteps[k], y)
+            eps, means = target_means(x, _plain(out.eps), a, b)
+            return out._replace(eps=eps), means
+        out = self._teacher(*guidance.expand(x, table.timesteps[k], y))
+        scale = guidance.scale, guidance.channels
+        eps, means = target_means(x, _plain(out.eps), a, b, *scale)
+        feature = None if out.feature is None else out.feature.unflatten(0, (-1, 2))
+        variance = None if out.variance is None else out.variance[::2]
+        return TeacherOutput(eps, feature, variance), means
+
+
+def _plain(eps: Tensor) -> Tensor:
+    """As the kernels take it."""
+    return (eps.float() if eps.dtype is torch.float64 else eps).contiguous()
+
+
+def guidance_of(teacher: Teacher, scale: float, channels: int | None) -> Guidance | None:
+    """Guidance as a sampler's arguments ask for it; None for a scale of 1.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range, or the teacher has no null class.
+    """
+    guidance = Guidance(scale, channels, getattr(teacher, "null_label", 0))
+    if scale == 1.0:
+        return None
+    null_label = getattr(teacher, "null_label", None)
+    if null_label is None:
+        raise ValueError(
+            f"teacher must have a null_label to be guided (cfg_scale {scale}), got {teacher!r}"
+        )
+    return guidance

@@ -1,0 +1,92 @@
+"""A round that is to be captured looks at no value: tensors without values go through it."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+
+from free import DiT, DiTConfig, DrafterNet, FeatureDrafter, FrozenDrafter, Relaxation, Schedule
+from free.carry import map_tensors
+from free.drafters import DraftingBatch
+from free.graphs.rounds import State, first, kept, plain, speculative
+from free.models.guidance import Guidance
+from free.prediction import Prediction
+from free.relaxation import Spending
+from free.report import Tally
+from free.rounds import Rounds, UnderWay
+from free.rows import EveryRow, Rows, WantedRows
+from free.schedule import Table
+from free.sources import SOURCES
+from free.targets import Target
+from tests.networks import randomized
+
+B, W, N = 3, 5, 20
+SCHEDULE = Schedule.ddpm(N)
+CPU = torch.device("cpu")
+CONFIG = DiTConfig(8, 4, 4, 32, 1, 2, num_classes=3)
+TEACHER = randomized(DiT(CONFIG))
+DRAFTERS = {
+    "feature": FeatureDrafter(randomized(DrafterNet(CONFIG)), TEACHER),
+    "frozen": FrozenDrafter(),
+}
+
+
+def rounds(rows: Rows, drafter: str = "feature", **options: Any) -> Rounds:
+    table, guidance = Table.of(SCHEDULE, "cpu"), options.get("guidance")
+    DRAFTERS[drafter].begin(DraftingBatch(table, guidance))
+    target, prediction = Target(TEACHER, guidance, table), Prediction.of(table)
+    relaxed = options.get("relaxation")
+    spending = None if relaxed is None else Spending(relaxed, SCHEDULE, B, CPU)
+    way = (options.get("verifier", "reflection"), options.get("recycle", False), W, spending, rows)
+    return Rounds(target, DRAFTERS[drafter], prediction, *way, lambda name: nullcontext())
+
+
+def begun() -> State:
+    y, seeds, x = torch.tensor([0, 1, 2]), torch.tensor([4, 5, 6]), torch.randn(B, 4, 8, 8)
+    return State(UnderWay.begin(y, seeds, x), Tally.none(B, N, CPU))
+
+
+@torch.no_grad()
+def run(made: Rounds, sweeps: int | None) -> None:
+    """Every function that is captured, on tensors without values."""
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        state: State = map_tensors(mode.from_tensor, begun())
+        plain(made)(state)
+        state = first(made, W)(state)
+        for _ in range(2):
+            state = speculative(made, W, sweeps)(state)
+        kept(state, torch.tensor([0, 2]), W)
+    assert state.at.x.shape == (B, 4, 8, 8)
+
+
+@pytest.mark.parametrize("drafter", DRAFTERS)
+@pytest.mark.parametrize("sweeps", [None, 1, 2])
+@pytest.mark.parametrize("recycle", [False, True, *SOURCES])
+def test_no_value_is_looked_at(recycle: bool | str, sweeps: int | None, drafter: str) -> None:
+    run(rounds(EveryRow(B, N, CPU), drafter, recycle=recycle), sweeps)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"guidance": Guidance(1.5, 3, 3)},
+        {"verifier": "block"},
+        {"relaxation": Relaxation("allow", 0.3, tv_budget=0.2)},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_nor_with_other_settings(options: dict[str, Any]) -> None:
+    run(rounds(EveryRow(B, N, CPU), **options), 1)
+
+
+def test_looking_is_found() -> None:
+    with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
+        run(rounds(WantedRows()), 1)
