@@ -13,7 +13,7 @@ from free.models.output import require_eps
 from free.ops import roll_window
 from free.prediction import Prediction
 from free.recycling import Recycled
-from free.rows import Rows, WantedRows
+from free.rows import Picked, Rows, WantedRows
 from free.sources import CONTROL_VARIATE, DRAFTER, RESPONSE
 
 __all__ = ["Draft", "draft_window"]
@@ -149,8 +149,9 @@ def draft_window(
     whole = drafter if simple and isinstance(drafter, WindowDrafter) else None
     if whole is not None and whole.drafts(P + 1, sweeps) and rows.any(asked):
         states, means = whole.draft(window.plan(from_source, asked))
-        b, i = rows.of(drafted, 0, P)
-        rows.require_finite(means[b, i], "drafter", window.k[b, i], samples[b], drafted[b, i])
+        at = rows.of(drafted, 0, P)
+        made = (at.take(means), "drafter", at.take(window.k), samples[at.b], at.take(drafted))
+        rows.require_finite(*made)
         calls = P if sweeps is None else min(sweeps, P)
         return Draft(states, means, recycled, x_old, said, None, calls)
 
@@ -172,9 +173,10 @@ def draft_window(
         measures = (compare or corrects) and (sweeps is None or turn == 0)
         old = rows.of(wanted & discarded, first, end) if measures else None
         last = turn + 1 == len(spans)
-        change[new], at_old = window.ask(new, old, wanted, samples, not last)
+        at_new, at_old = window.ask(new, old, wanted, samples, not last)
+        change = new.put(change, at_new)
         if old is not None:
-            change_old[old] = at_old
+            change_old = old.put(change_old, at_old)
         window.write(here & corrected & from_source, settled + change - change_old)
         window.write(here & ~from_source, window.accumulated(change, from_source, first, end))
         window.roll(first, end)
@@ -216,6 +218,7 @@ class _Window:
         self.drafter, self.prediction, self.past = drafter, prediction, past
         self.y, self.noise, self.rows = y, noise, rows
         self.k = (k[:, None] + steps).clamp(max=len(prediction.sigma) - 1)
+        self.a, self.b, self.sigma = prediction.at(self.k)
         self.guess = past.guess[past.row[:, : P + 1]]
         self.mean, self.states = torch.empty_like(self.guess), torch.empty_like(self.guess)
         made = past.row[:, 0]
@@ -227,6 +230,8 @@ class _Window:
         rows = self.past.row[:, : self.noise.shape[1]].flatten()
         self.carry = self.drafter.carry_from(self.past.rows, torch.cat([rows, rows[:1]]))
         self.anchored = isinstance(self.carry, Anchored)
+        if self.anchored:
+            self.carry = self.carry.feature  # image and mean are this window's own
         if self.anchored and self.prediction.signal is None:
             raise ValueError(
                 "schedule must have signal and noise > 0 for a drafter with an Anchored carry, "
@@ -235,15 +240,14 @@ class _Window:
 
     def plan(self, settled: Tensor, asked: Tensor) -> WindowPlan:
         """The window as it is before the drafter is asked."""
-        a, b, sigma = (column[self.k] for column in self.prediction[:3])
         return WindowPlan(
             self.states[:, 0],
             self.k,
             self.y,
             self.noise,
-            a,
-            b,
-            sigma,
+            self.a,
+            self.b,
+            self.sigma,
             self.slope,
             self.intercept,
             settled,
@@ -258,7 +262,7 @@ class _Window:
     def roll(self, first: int, end: int) -> None:
         """States, means and guesses of transitions ``first .. end - 1`` from their intercepts."""
         if self.prediction.table.mixture is None:
-            self._roll(first, end, self.prediction.sigma[self.k[:, first:end]])
+            self._roll(first, end, self.sigma[:, first:end].contiguous())
             return
         # The target has the sigma of the state where its transition starts; so must the draft.
         for j in range(first, end):
@@ -267,7 +271,7 @@ class _Window:
 
     def _roll(self, first: int, end: int, sigma: Tensor) -> None:
         span, onward = slice(first, end), slice(first + 1, end + 1)
-        a, b = (column[self.k[:, span]] for column in self.prediction[:2])
+        a, b = self.a[:, span].contiguous(), self.b[:, span].contiguous()
         slope, intercept = self.slope[:, span], self.intercept[:, span].contiguous()
         noise = self.noise[:, span].contiguous()
         x = self.states[:, first].contiguous()
@@ -277,45 +281,47 @@ class _Window:
 
     def ask(
         self,
-        new: tuple[Tensor, Tensor],
-        old: tuple[Tensor, Tensor] | None,
+        new: Picked,
+        old: Picked | None,
         wanted: Tensor,
         samples: Tensor,
         again: bool,
     ) -> tuple[Tensor, Tensor]:
         """The drafter's predictions, less their anchors, at new states and at discarded ones.
 
-        ``new`` and ``old`` are samples and transitions. The carry moves on with the new, if the
-        drafter is to be asked ``again``.
+        The carry moves on with the new, if the drafter is to be asked ``again``.
         """
-        P = self.noise.shape[1]
-        b, i = new
-        x, k, y, at = self.states[new], self.k[new], self.y[b], b * P + i
-        guess, mean = self.guess[new], self.mean[new]
+        P, asked = self.noise.shape[1], [new] if old is None else [new, old]
+        b, at = (
+            _joined([rows.b for rows in asked]),
+            _joined([rows.b * P + rows.i for rows in asked]),
+        )
+        k, guess, used = (
+            _joined([rows.take(windows) for rows in asked])
+            for windows in (self.k, self.guess, wanted)
+        )
+        x, mean = new.take(self.states), new.take(self.mean)
         if old is not None:
-            x_old = self.past.rows.x[self.past.row[old[0], old[1] + 1]]
-            x, k, y = torch.cat([x, x_old]), torch.cat([k, self.k[old]]), self.y[_both(b, old[0])]
-            at = torch.cat([at, old[0] * P + old[1]])
-            guess = torch.cat([guess, self.guess[old]])
-            mean = torch.cat([mean, self._mean_before_discarded(x_old, *old)])
+            x_old = self.past.rows.x[self.past.row[old.b, old.i + 1]]
+            before = self._mean_before_discarded(x_old, old.b, old.i)
+            x, mean = torch.cat([x, x_old]), torch.cat([mean, before])
         carry = take(self.carry, at)
         if self.anchored:
-            carry = carry._replace(image=guess, mean=mean)
-        eps_hat, after = self.drafter.predict(x, k, y, carry)
+            carry = Anchored(carry, guess, mean)
+        eps_hat, after = self.drafter.predict(x, k, self.y[b], carry)
         require_eps(eps_hat, x, "drafter")
-        used = _both(wanted[new], None if old is None else wanted[old])
-        of = samples[_both(b, None if old is None else old[0])]
-        self.rows.require_finite(eps_hat, "drafter", k, of, used)
+        self.rows.require_finite(eps_hat, "drafter", k, samples[b], used)
         predicted = self.prediction.from_eps(k, x, eps_hat)
         if self.anchored:
-            predicted = predicted - carry.image
+            predicted, after = predicted - guess, after.feature
+        count = len(new.b)
         if again:
             # The next transition's carry is what the drafter says, unless the teacher has said it.
-            onward = (i + 1 < P) & (i + 1 >= self.past.known[b])
-            to = torch.where(onward, b * P + i + 1, len(self.y) * P)
-            self.carry = put(self.carry, to, take(after, torch.arange(len(b), device=b.device)))
-        at_new, at_old = predicted.split([len(b), len(predicted) - len(b)])
-        return at_new, at_old
+            i = new.i + 1
+            onward = (i < P) & (i >= self.past.known[new.b])
+            to = torch.where(onward, new.b * P + i, len(self.y) * P)
+            self.carry = put(self.carry, to, take(after, torch.arange(count, device=b.device)))
+        return predicted[:count], predicted[count:]
 
     def _mean_before_discarded(self, x_old: Tensor, b: Tensor, i: Tensor) -> Tensor:
         """Mean of the transition that led to a discarded state: the noise was the same, except
@@ -344,9 +350,9 @@ class _Window:
         self.intercept = torch.where(_like(where, intercept), intercept, self.intercept)
 
 
-def _both(first: Tensor, second: Tensor | None) -> Tensor:
+def _joined(parts: list[Tensor]) -> Tensor:
     """One after the other."""
-    return first if second is None else torch.cat([first, second])
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _like(column: Tensor, states: Tensor) -> Tensor:

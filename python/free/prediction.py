@@ -55,6 +55,8 @@ class Prediction(NamedTuple):
         None where the guess is eps.
     table : Table
         As it was.
+    columns : Tensor, shape [3, N], float32
+        ``a``, ``b`` and ``sigma``, which are views of it.
     """
 
     a: Tensor
@@ -62,23 +64,30 @@ class Prediction(NamedTuple):
     sigma: Tensor
     signal: Tensor | None
     table: Table
+    columns: Tensor
 
     @classmethod
     def of(cls, table: Table) -> Prediction:
         """The table's coefficients, rewritten for x0 if it can be."""
         if not table.has_image():
-            return cls(table.a, table.b, table.sigma, None, table)
+            return cls(table.a, table.b, table.sigma, None, table, table.columns[:3])
         # mean = a x + b (x - s x0) / n: b / n and s / n are large at the ends.
         s, n = table.signal.double(), table.noise.double()
         a, b = table.a.double() + table.b.double() / n, -table.b.double() * s / n
-        return cls(a.float(), b.float(), table.sigma, table.signal, table)
+        columns = torch.stack([a.float(), b.float(), table.sigma])
+        return cls(columns[0], columns[1], columns[2], table.signal, table, columns)
+
+    def at(self, k: Tensor) -> tuple[Tensor, ...]:
+        """``a``, ``b`` and ``sigma`` of transitions ``k``, like it; looked up at once."""
+        return self.columns[:, k].unbind()
 
     def from_eps(self, k: Tensor, x: Tensor, eps: Tensor) -> Tensor:
         """What ``eps [R, ...]`` at states ``x [R, ...]`` of transitions ``k [R]`` amounts to."""
         eps = eps.float().contiguous()
         if self.signal is None:
             return eps
-        return image_from_eps(x, eps, self.signal[k], self.table.noise[k])
+        *_, signal, noise = self.table.at(k)
+        return image_from_eps(x, eps, signal, noise)
 
     def largest_response(self, k: Tensor) -> Tensor:
         """By how much a guess can follow its state, at most, like ``k``; the least is 0.
@@ -92,5 +101,6 @@ class Prediction(NamedTuple):
 
     def mean(self, k: Tensor, x: Tensor, guess: Tensor) -> Tensor:
         """Mean of transition ``k [R]`` from ``x [R, ...]`` given ``guess [R, ...]``."""
+        a, b, _ = self.at(k)
         axes = [-1] + [1] * (x.dim() - 1)
-        return torch.addcmul(self.a[k].view(axes) * x, self.b[k].view(axes), guess)
+        return torch.addcmul(a.view(axes) * x, b.view(axes), guess)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from free.models.output import require_finite
 from free.ops import verify_window_relaxed
+from free.rows import Picked
 from free.schedule import Schedule, Table
 from free.verifiers import RULES
 
@@ -176,7 +177,7 @@ class Spending:
     def verify(
         self,
         window: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor],
-        rows: tuple[Tensor, Tensor],
+        rows: Picked,
         k: Tensor,
         variance: Tensor | None,
         samples: Tensor,
@@ -187,8 +188,8 @@ class Spending:
         ----------
         window : tuple of Tensor
             The first seven arguments of that op, for R samples.
-        rows : tuple of Tensor, shape [n], int64
-            Sample, ``0 .. R - 1``, and position of each teacher row.
+        rows : Picked
+            The n teacher rows.
         k : Tensor, shape [n], int64
             Their transitions.
         variance : Tensor or None, shape [n, ...]
@@ -220,7 +221,7 @@ class Spending:
     def _uncertainty(
         self,
         size: torch.Size,
-        rows: tuple[Tensor, Tensor],
+        rows: Picked,
         k: Tensor,
         variance: Tensor | None,
         samples: Tensor,
@@ -239,11 +240,9 @@ class Spending:
                 )
             # As the teacher has it: log-variance runs from the posterior's at -1 to beta's at 1.
             share = (variance.float().flatten(1).mean(1) + 1.0) / 2.0
-            require_finite(share[:, None], "teacher", k, samples[rows[0]], "variance")
+            require_finite(share[:, None], "teacher", k, samples[rows.b], "variance")
             u = u * share
-        window = u.new_zeros(size)
-        window[rows] = u
-        return window[:, :-1].contiguous()
+        return rows.put(u.new_zeros(size), u)[:, :-1].contiguous()
 
 
 def _number(name: str, value: Any) -> float:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["PHASE_MARK", "Recorder", "Report", "Tally"]
+__all__ = ["PHASE_MARK", "Recorder", "Report"]
 
 #: What is put around each phase of a run: nothing, unless a profiler is to see them.
 PHASE_MARK: ContextVar[Callable[[str], AbstractContextManager[Any]]] = ContextVar(
@@ -159,55 +159,6 @@ def _or_none(share: float) -> float | None:
     return None if math.isnan(share) else share
 
 
-class Tally(NamedTuple):
-    """Counts of a run, kept where its states are.
-
-    Attributes
-    ----------
-    rounds : Tensor, shape [B], int64
-    proposed, kept : Tensor, shape [], int64
-        Drafts that the teacher saw, and those that stand.
-    examined, accepted : Tensor, shape [N + 1], int64
-        Where runs of such transitions begin, less where they end: sums from the left count them.
-    """
-
-    rounds: Tensor
-    proposed: Tensor
-    kept: Tensor
-    examined: Tensor
-    accepted: Tensor
-
-    @classmethod
-    def none(cls, samples: int, steps: int, device: torch.device) -> Tally:
-        """Nothing yet, of ``samples`` and ``steps``."""
-        sizes = ((samples,), (), (), (steps + 1,), (steps + 1,))
-        return cls(*(torch.zeros(size, dtype=torch.int64, device=device) for size in sizes))
-
-    def add(self, samples: Tensor, k: Tensor, length: Tensor, accepted: Tensor) -> None:
-        """Count one round; without looking at values.
-
-        Parameters
-        ----------
-        samples : Tensor, shape [R], int64
-            Which samples took part.
-        k : Tensor, shape [R], int64
-            Their transition before the round.
-        length, accepted : Tensor, shape [R], int32
-            Rows evaluated, 0 for a sample that did not take part, and drafts accepted.
-        """
-        part = (length > 0).long()
-        drafts, good = (length.long() - 1).clamp(min=0), accepted.long()
-        self.rounds.index_add_(0, samples, part)
-        self.proposed.add_(drafts.sum())
-        self.kept.add_(good.sum())
-        # Drafts k .. k+accepted-1 were accepted; the next one, if there was one, was not.
-        for counts, count in (
-            (self.examined, torch.minimum(good + 1, drafts)),
-            (self.accepted, good),
-        ):
-            counts.index_add_(0, k, part).index_add_(0, k + count, part, alpha=-1)
-
-
 class Recorder:
     """Fills a report round by round.
 
@@ -223,7 +174,7 @@ class Recorder:
         self.report = Report(steps, len(seeds), seeds.tolist(), execution=execution)
         self.report.tv_bound_by_sample = [0.0] * len(seeds)
         self.report.tv_estimate_by_sample = [0.0] * len(seeds)
-        self.tally = Tally.none(len(seeds), steps, seeds.device)
+        self._rounds: list[tuple[Tensor, ...]] = []
         self._started = time.perf_counter()
         self._lap: dict[str, float] = {}
 
@@ -243,12 +194,29 @@ class Recorder:
         return lap
 
     def round(
-        self, samples: Tensor, k: Tensor, length: Tensor, accepted: Tensor, drafter_calls: int = 0
+        self,
+        samples: Tensor,
+        k: Tensor,
+        length: Tensor,
+        accepted: Tensor,
+        drafter_calls: int = 0,
+        rounds: int = 1,
     ) -> None:
-        """Count one round, as :meth:`Tally.add`, with so many calls of the drafter."""
+        """Count a round, or several. Values are looked at by :meth:`finish` only.
+
+        Parameters
+        ----------
+        samples : Tensor, shape [R], int64
+            Which samples took part.
+        k : Tensor, shape [R], int64
+            Their transition before the round.
+        length, accepted : Tensor, shape [R], int32 or int64
+            Rows evaluated, 0 for a sample that did not take part, and drafts accepted.
+        drafter_calls, rounds : int
+        """
         self.report.drafter_calls += drafter_calls
-        self.report.rounds += 1
-        self.tally.add(samples, k, length, accepted)
+        self.report.rounds += rounds
+        self._rounds.append((samples, k, length, accepted))
 
     def kept(self, size: int) -> None:
         """Note the bytes of teacher rows that are kept for the next round."""
@@ -265,11 +233,24 @@ class Recorder:
         for name in ("tv_bound", "tv_estimate"):
             by_sample = getattr(self.report, f"{name}_by_sample")
             setattr(self.report, name, math.fsum(by_sample) / self.report.samples)
-        rounds, proposed, kept, examined, accepted = self.tally
-        self.report.rounds_by_sample = rounds.tolist()
-        self.report.proposed, self.report.accepted = int(proposed), int(kept)
-        self.report.teacher_rows = sum(self.report.rounds_by_sample) + self.report.proposed
-        self.report.examined_by_step = examined.cumsum(0)[:-1].tolist()
-        self.report.accepted_by_step = accepted.cumsum(0)[:-1].tolist()
+        self._count()
         self.report.seconds = time.perf_counter() - self._started
         return self.report
+
+    def _count(self) -> None:
+        """Add up what the rounds were."""
+        report, N = self.report, self.report.steps
+        columns = zip(*self._rounds, strict=True)
+        samples, k, length, good = (torch.cat(column).long().cpu() for column in columns)
+        took = length > 0
+        samples, k, length, good = samples[took], k[took], length[took], good[took]
+        report.rounds_by_sample = samples.bincount(minlength=report.samples).tolist()
+        report.teacher_rows, report.accepted = int(length.sum()), int(good.sum())
+        report.proposed = report.teacher_rows - len(length)
+        # Drafts k .. k+accepted-1 were accepted; the next one, if there was one, was not.
+        for name, count in (
+            ("examined_by_step", torch.minimum(good + 1, length - 1)),
+            ("accepted_by_step", good),
+        ):
+            begin, end = (at.bincount(minlength=N + 1) for at in (k, k + count))
+            setattr(report, name, (begin - end).cumsum(0)[:N].tolist())

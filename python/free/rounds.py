@@ -180,19 +180,19 @@ class Rounds:
             draft = draft_window(*window, source, response, *compared, at.samples, self.rows)
         with phase("teacher"):
             inside = torch.arange(W, device=k.device) < length[:, None]
-            b, j = self.rows.of(inside, 0, W)
-            x_rows, k_rows = draft.states[b, j], (k[b] + j).clamp(max=last)
-            out, row_means = self.target(x_rows, k_rows, at.y[b])
-            self.rows.require_finite(out.eps, "teacher", k_rows, at.samples[b], inside[b, j])
+            seen = self.rows.of(inside, 0, W)
+            x_rows, k_rows = seen.take(draft.states), (k[seen.b] + seen.i).clamp(max=last)
+            out, row_means = self.target(x_rows, k_rows, at.y[seen.b])
+            named = (out.eps, "teacher", k_rows, at.samples[seen.b], seen.take(inside))
+            self.rows.require_finite(*named)
         with phase("verify"):
-            means = torch.zeros_like(draft.states)
-            sigma = x.new_ones(means.shape[:2])
-            means[b, j], sigma[b, j] = row_means, table.sigma_at(k_rows, x_rows)
+            means = seen.put(torch.zeros_like(draft.states), row_means)
+            sigma = seen.put(x.new_ones(means.shape[:2]), table.sigma_at(k_rows, x_rows))
             judged = (draft.states, draft.means, means, sigma, length, u, fresh)
             if self.spending is None:
                 x, advance, accepted, _ = verify_window(*judged, self.verifier)
             else:
-                verified = self.spending.verify(judged, (b, j), k_rows, out.variance, at.samples)
+                verified = self.spending.verify(judged, seen, k_rows, out.variance, at.samples)
                 x, advance, accepted = verified
         with phase("bookkeeping"):
             now = at._replace(x=x, k=k + advance, rounds=at.rounds + 1)
@@ -201,9 +201,9 @@ class Rounds:
             if learns:
                 deltas = committed_deltas(draft.means, means, sigma, length, advance)
             if self.source.learns:
-                seen = torch.zeros_like(means)
-                seen[b, j] = prediction.from_eps(k_rows, x_rows, out.eps)
-                told = evidence(draft, prediction, k, seen, length, advance)
+                said = prediction.from_eps(k_rows, x_rows, out.eps)
+                said = seen.put(torch.zeros_like(means), said)
+                told = evidence(draft, prediction, k, said, length, advance)
         return made._replace(drafter_calls=draft.calls, deltas=deltas, evidence=told)
 
     def remember(self, made: Round, stride: int | None = None) -> UnderWay:

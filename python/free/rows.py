@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from free.models.output import require_finite
 
-__all__ = ["EveryRow", "Rows", "WantedRows"]
+__all__ = ["EveryRow", "Picked", "Rows", "WantedRows"]
+
+
+class Picked(NamedTuple):
+    """Rows of windows, sample by sample.
+
+    Attributes
+    ----------
+    b, i : Tensor, shape [R], int64
+        Samples and positions.
+    span : tuple of int or None
+        If they are the positions ``span[0] .. span[1] - 1`` of every sample, these two.
+    """
+
+    b: Tensor
+    i: Tensor
+    span: tuple[int, int] | None = None
+
+    def take(self, windows: Tensor) -> Tensor:
+        """The rows [R, ...] of ``windows [B, P, ...]``."""
+        if self.span is None:
+            return windows[self.b, self.i]
+        return windows[:, slice(*self.span)].flatten(0, 1)
+
+    def put(self, windows: Tensor, rows: Tensor) -> Tensor:
+        """``windows`` with ``rows`` in their places; the given ones may be written to."""
+        if self.span is None:
+            windows[self.b, self.i] = rows
+            return windows
+        rows = rows.unflatten(0, (len(windows), -1))
+        if rows.shape == windows.shape:
+            return rows
+        windows[:, slice(*self.span)] = rows
+        return windows
 
 
 class Rows(Protocol):
-    """A way to pick rows ``(sample, position)`` of windows ``[B, P]``."""
+    """A way to pick rows of windows ``[B, P]``."""
 
-    def of(self, wanted: Tensor, first: int, end: int) -> tuple[Tensor, Tensor]:
-        """Samples and positions, [R] int64 each, sample by sample: of positions ``first .. end-1``
-        at least those where ``wanted [B, P]``, which is False elsewhere.
+    def of(self, wanted: Tensor, first: int, end: int) -> Picked:
+        """Of positions ``first .. end - 1`` at least the rows where ``wanted [B, P]``, which is
+        False elsewhere.
         """
 
     def any(self, wanted: Tensor) -> bool:
@@ -34,10 +67,10 @@ class Rows(Protocol):
 class WantedRows:
     """The wanted ones. Looks at values, so that the host waits for the device."""
 
-    def of(self, wanted: Tensor, first: int, end: int) -> tuple[Tensor, Tensor]:
+    def of(self, wanted: Tensor, first: int, end: int) -> Picked:
         """Exactly those."""
         b, i = wanted.nonzero(as_tuple=True)
-        return b, i
+        return Picked(b, i)
 
     def any(self, wanted: Tensor) -> bool:
         """Whether there are."""
@@ -82,11 +115,10 @@ class EveryRow:
             for network in ("teacher", "drafter")
         }
 
-    def of(self, wanted: Tensor, first: int, end: int) -> tuple[Tensor, Tensor]:
+    def of(self, wanted: Tensor, first: int, end: int) -> Picked:
         """All of the span."""
-        b = torch.arange(len(wanted), device=wanted.device)
-        i = torch.arange(first, end, device=wanted.device)
-        return b.repeat_interleave(end - first), i.repeat(len(wanted))
+        rows = torch.arange(len(wanted) * (end - first), device=wanted.device)
+        return Picked(rows // (end - first), first + rows % (end - first), (first, end))
 
     def any(self, wanted: Tensor) -> bool:
         """There may be."""
@@ -96,7 +128,8 @@ class EveryRow:
         self, eps: Tensor, network: str, k: Tensor, samples: Tensor, wanted: Tensor
     ) -> None:
         """Remembers; :meth:`check` raises."""
-        bad = ~torch.isfinite(eps.flatten(1).sum(1)) & wanted
+        total = eps.flatten(1).sum(1)
+        bad = ((total - total) != 0) & wanted  # of what is not finite, that is NaN
         step = torch.where(bad, k, self.steps)
         self.failed[network].scatter_reduce_(0, samples, step, "amin")
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from free.drafters.protocol import Drafter, DraftingBatch
-from free.graphs import Graphs, Way
+from free.graphs import Graphing, Graphs, Way
 from free.models.output import Teacher
 from free.prediction import Prediction
 from free.progress import Progress, progress_bar
@@ -72,11 +72,12 @@ class SpeculativeSampler:
     relaxation : Relaxation or None
         Accept more where the teacher is unsure, at a distance from its law that the report bounds
         (``tv_bound``). None is exact.
-    graph : bool or None
+    graph : bool, "compiled" or None
         Whether whole rounds are captured as CUDA graphs and replayed, so that the host launches
         one thing a round and reads nothing back: None where that can be (docs/cuda.md), True to
-        have an error where it cannot. The first run of a batch size takes longer. Weights must stay
-        where they are.
+        have an error where it cannot, ``"compiled"`` to have torch.compile make fewer kernels of a
+        round first. The first run of a batch size takes seconds longer, compiled a minute. Weights
+        must stay where they are.
 
     Raises
     ------
@@ -98,7 +99,7 @@ class SpeculativeSampler:
         sweeps: int | str | None = None,
         recycle: bool | str = False,
         relaxation: Relaxation | None = None,
-        graph: bool | None = None,
+        graph: Graphing = None,
     ) -> None:
         drafting = (window, verifier, sweeps, recycle, relaxation)
         settings = check_settings(teacher, drafter, schedule, *drafting)

@@ -320,6 +320,8 @@ class Table(NamedTuple):
     spread : Tensor, shape [N], float32
         ``log(upper / sigma)``; 0 where there is no mixture.
     mixture : callable or None
+    columns : Tensor, shape [5, N], float32
+        ``a``, ``b``, ``sigma``, ``signal`` and ``noise``, which are views of it.
     """
 
     timesteps: Tensor
@@ -330,6 +332,7 @@ class Table(NamedTuple):
     noise: Tensor
     spread: Tensor
     mixture: Mixture | None
+    columns: Tensor
 
     @classmethod
     def of(cls, schedule: Schedule, device: torch.device | str) -> Table:
@@ -337,11 +340,18 @@ class Table(NamedTuple):
         s, spread = schedule, np.zeros(len(schedule))
         if s.upper is not None:
             np.log(s.upper / np.where(s.sigma > 0, s.sigma, 1.0), out=spread, where=s.sigma > 0)
-        columns = (s.a, s.b, s.sigma, s.signal, s.noise, spread)
-        tensors = [torch.tensor(column, dtype=torch.float32, device=device) for column in columns]
-        a, b, sigma, signal, noise, log_spread = tensors
+        stacked = np.stack([s.a, s.b, s.sigma, s.signal, s.noise])
+        columns = torch.tensor(stacked, dtype=torch.float32, device=device)
+        log_spread = torch.tensor(spread, dtype=torch.float32, device=device)
         timesteps = torch.tensor(s.timesteps, device=device)
-        return cls(timesteps, a, b, sigma, signal, noise, log_spread, s.mixture)
+        a, b, sigma, signal, noise = columns.unbind()
+        return cls(timesteps, a, b, sigma, signal, noise, log_spread, s.mixture, columns)
+
+    def at(self, k: Tensor) -> tuple[Tensor, ...]:
+        """``a``, ``b``, ``sigma``, ``signal`` and ``noise`` of transitions ``k``, like it; looked
+        up at once.
+        """
+        return self.columns[:, k].unbind()
 
     def has_image(self) -> bool:
         """Whether, at every transition before the last, a prediction tells x0."""
@@ -377,5 +387,6 @@ class Table(NamedTuple):
 
     def mean(self, k: Tensor, x: Tensor, eps: Tensor) -> Tensor:
         """Mean of transition ``k [R]`` from ``x [R, ...]`` given ``eps [R, ...]``."""
+        a, b, *_ = self.at(k)
         axes = [-1] + [1] * (x.dim() - 1)
-        return torch.addcmul(self.a[k].view(axes) * x, self.b[k].view(axes), eps.float())
+        return torch.addcmul(a.view(axes) * x, b.view(axes), eps.float())

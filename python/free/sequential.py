@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from free.graphs import Graphs, Way
+from free.graphs import Graphing, Graphs, Way
 from free.models.output import Teacher
 from free.prediction import Prediction
 from free.progress import Progress, progress_bar
@@ -51,8 +51,9 @@ class SequentialSampler:
         Classifier-free guidance; 1 is none. Otherwise the teacher needs ``null_label``.
     cfg_channels : int or None
         How many leading channels are guided; None for all, 3 for the original DiT's figures.
-    graph : bool or None
-        Whether a transition is captured as a CUDA graph and replayed: None where that can be.
+    graph : bool, "compiled" or None
+        Whether a transition is captured as a CUDA graph and replayed; see
+        :class:`free.SpeculativeSampler`.
 
     Raises
     ------
@@ -66,7 +67,7 @@ class SequentialSampler:
         schedule: Schedule,
         cfg_scale: float = 1.0,
         cfg_channels: int | None = None,
-        graph: bool | None = None,
+        graph: Graphing = None,
     ) -> None:
         self.teacher = teacher
         self.schedule = schedule

@@ -48,7 +48,7 @@ class Target:
         means : Tensor, shape [R, ...], float32
         """
         table, guidance = self._table, self._guidance
-        a, b = table.a[k], table.b[k]
+        a, b, *_ = table.at(k)
         if guidance is None:
             out = self._teacher(x, table.timesteps[k], y)
             eps, means = target_means(x, _plain(out.eps), a, b)

@@ -161,6 +161,25 @@ def test_threads_take_turns() -> None:
     assert len(made) == 6
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own
+def test_compiled_rounds() -> None:
+    """Rounds are traced as a whole, or there would be an error."""
+    config = DiTConfig(4, 4, 4, 16, 1, 2, num_classes=3)
+    teacher = randomized(DiT(config))
+    drafter = FeatureDrafter(randomized(DrafterNet(config), 1), teacher)
+    made = SpeculativeSampler(
+        teacher, drafter, SCHEDULE, 4, 1.5, sweeps=1, recycle="response", graph=False
+    )
+    expected = made.sample([0, 1], 5)
+    made._graphs = Graphs("compiled", repeated)
+    same(made.sample([0, 1], 5), expected)
+    plain = SequentialSampler(teacher, SCHEDULE, 1.5)
+    expected = plain.sample([0, 1], 5)
+    plain._graphs = Graphs("compiled", repeated)
+    same(plain.sample([0, 1], 5), expected)
+
+
 # --- what a round costs the host -----------------------------------------------------------------
 
 
@@ -279,7 +298,7 @@ def test_why_there_is_no_graph(name: str) -> None:
     if name != "asked":
         graphs = Graphs(True) if name == "cpu" else Graphs(True, repeated)
         made._graphs = graphs
-        with pytest.raises(ValueError, match=f"^graph must not be True .* captured: {why}$"):
+        with pytest.raises(ValueError, match=f"^graph must be False or None .* got True: {why}$"):
             made.sample([0, 1], 0)
 
 
@@ -312,5 +331,5 @@ def test_what_cuda_refuses_is_said_and_not_tried_again() -> None:
     "make", [sampler, lambda graph: SequentialSampler(TEACHER, SCHEDULE, graph=graph)]
 )
 def test_graph_is_a_bool_or_none(make: Any, graph: Any) -> None:
-    with pytest.raises(ValueError, match=f"^graph must be True, False or None, got {graph!r}$"):
+    with pytest.raises(ValueError, match=f"^graph must be .* or 'compiled', got {graph!r}$"):
         make(graph=graph)

@@ -16,11 +16,10 @@ from torch._subclasses.fake_tensor import (
 from free import DiT, DiTConfig, DrafterNet, FeatureDrafter, FrozenDrafter, Relaxation, Schedule
 from free.carry import map_tensors
 from free.drafters import DraftingBatch
-from free.graphs.rounds import State, first, kept, plain, speculative
+from free.graphs.rounds import State, begun, first, kept, plain, speculative
 from free.models.guidance import Guidance
 from free.prediction import Prediction
 from free.relaxation import Spending
-from free.report import Tally
 from free.rounds import Rounds, UnderWay
 from free.rows import EveryRow, Rows, WantedRows
 from free.schedule import Table
@@ -49,18 +48,18 @@ def rounds(rows: Rows, drafter: str = "feature", **options: Any) -> Rounds:
     return Rounds(target, DRAFTERS[drafter], prediction, *way, lambda name: nullcontext())
 
 
-def begun() -> State:
+def initial() -> State:
     y, seeds, x = torch.tensor([0, 1, 2]), torch.tensor([4, 5, 6]), torch.randn(B, 4, 8, 8)
-    return State(UnderWay.begin(y, seeds, x), Tally.none(B, N, CPU))
+    return State(UnderWay.begin(y, seeds, x))
 
 
 @torch.no_grad()
 def run(made: Rounds, sweeps: int | None) -> None:
     """Every function that is captured, on tensors without values."""
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        state: State = map_tensors(mode.from_tensor, begun())
+        state: State = map_tensors(mode.from_tensor, initial())
         plain(made)(state)
-        state = first(made, W)(state)
+        state = begun(first(made, W)(state).at, N)
         for _ in range(2):
             state = speculative(made, W, sweeps)(state)
         kept(state, torch.tensor([0, 2]), W)

@@ -90,7 +90,8 @@ class ChangeDrafter(ABC):
         innovation = (x - mean) / sigma
         change, feature = self.step(x, innovation, table.timesteps[k], y, feature, guidance)
         image = image + change
-        eps = eps_from_image(x, image, table.signal[k], table.noise[k])
+        *_, signal, noise = table.at(k)
+        eps = eps_from_image(x, image, signal, noise)
         return eps, Anchored(feature, image, table.mean(k, x, eps))
 
     def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Anchored:
@@ -101,7 +102,8 @@ class ChangeDrafter(ABC):
             )
         table, _ = self.table_and_guidance()
         eps, x, k = teacher_output.eps[rows], teacher_output.x[rows], teacher_output.k[rows]
-        image = image_from_eps(x, eps, table.signal[k], table.noise[k])
+        *_, signal, noise = table.at(k)
+        image = image_from_eps(x, eps, signal, noise)
         return Anchored(teacher_output.feature[rows], image, table.mean(k, x, eps))
 
     def table_and_guidance(self) -> tuple[Table, Guidance | None]:

@@ -38,9 +38,9 @@ def captured(function: Callable[[], object], device: torch.device) -> Callable[[
     CaptureError
         If something in it waits for the device or uses another; with CUDA's own words.
     """
-    # Captured under "thread_local": other threads may go on allocating meanwhile.
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.device(device):
+        # Libraries make their workspaces by stream: the same one for both.
         stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
@@ -48,7 +48,8 @@ def captured(function: Callable[[], object], device: torch.device) -> Callable[[
                 function()
         torch.cuda.current_stream(device).wait_stream(stream)
         try:
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            # "thread_local": other threads may go on allocating meanwhile.
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
                 function()
         except torch.cuda.OutOfMemoryError:
             raise

@@ -15,7 +15,10 @@ from free.report import Recorder, Report
 from free.request import Request
 from free.rounds import UnderWay
 
-__all__ = ["Graphs"]
+__all__ = ["Graphing", "Graphs"]
+
+#: Whether rounds are captured: if they can be, for None, and after torch.compile, for "compiled".
+Graphing = bool | str | None
 
 #: How many batch sizes keep their graphs.
 _SIZES = 4
@@ -28,15 +31,15 @@ class Graphs:
 
     Parameters
     ----------
-    graph : bool or None
+    graph : bool, "compiled" or None
         As of the samplers.
     capture : callable
         :func:`free.graphs.captured`, or another that repeats a function.
     """
 
-    def __init__(self, graph: bool | None = None, capture: Capture = captured) -> None:
-        if graph is not None and not isinstance(graph, bool):
-            raise ValueError(f"graph must be True, False or None, got {graph!r}")
+    def __init__(self, graph: Graphing = None, capture: Capture = captured) -> None:
+        if graph is not None and graph != "compiled" and not isinstance(graph, bool):
+            raise ValueError(f"graph must be True, False, None or 'compiled', got {graph!r}")
         self._graph, self._capture = graph, capture
         self._stages: dict[tuple[object, ...], Stage] = {}
         self._running = Lock()
@@ -62,7 +65,10 @@ class Graphs:
             except CaptureError as error:
                 why = self._failed = str(error)
         if self._graph:
-            raise ValueError(f"graph must not be True where rounds cannot be captured: {why}")
+            raise ValueError(
+                "graph must be False or None where rounds cannot be captured, "
+                f"got {self._graph!r}: {why}"
+            )
         return why
 
     def _refusal(self, way: Way, device: torch.device, observed: bool) -> str:
@@ -90,12 +96,15 @@ class Graphs:
         y, seeds, x = request
         recorder = Recorder(len(way.schedule), seeds, "graph")
         key = (*x.shape, x.device)
-        stage = self._stages.pop(key, None) or Stage(way, len(y), x.device, self._capture)
+        stage = self._stages.pop(key, None)
+        if stage is None:
+            compiled = self._graph == "compiled"
+            stage = Stage(way, len(y), x.device, self._capture, compiled)
         self._stages[key] = stage  # the latest is the last
         if len(self._stages) > _SIZES:
             del self._stages[next(iter(self._stages))]
         stage.begin()
-        state = State(UnderWay.begin(y, seeds, x), recorder.tally)
+        state = State(UnderWay.begin(y, seeds, x))
         with progress_bar(progress, len(way.schedule) * len(y)) as report_progress:
             draw = stage.plain if stage.window == 1 else stage.speculative
             result = draw(state, recorder, report_progress if progress else None)

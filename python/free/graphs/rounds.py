@@ -11,10 +11,9 @@ from torch import Tensor
 from free.carry import map_tensors, take
 from free.graphs.capture import Capture
 from free.recycling import Recycled
-from free.report import Tally
 from free.rounds import Rounds, UnderWay
 
-__all__ = ["GraphedRound", "State", "first", "kept", "plain", "speculative"]
+__all__ = ["GraphedRound", "State", "begun", "first", "kept", "plain", "speculative"]
 
 
 class State(NamedTuple):
@@ -24,11 +23,16 @@ class State(NamedTuple):
     ----------
     at : UnderWay
         Also those that have finished, with ``k = N``.
-    tally : Tally
+    log : Tensor or None, shape [N, 3, B], int64
+        Of each round the transitions before it, the rows evaluated (0 of finished samples) and the
+        drafts accepted; None where there are no drafts.
+    slot : Tensor or None, shape [1], int64
+        Where the next round's entry goes.
     """
 
     at: UnderWay
-    tally: Tally
+    log: Tensor | None = None
+    slot: Tensor | None = None
 
 
 Step = Callable[[State], State]
@@ -95,13 +99,17 @@ def _copy(to: Any, source: Any) -> None:
     map_tensors(lambda place, value: place.copy_(value), to, source)
 
 
+def begun(at: UnderWay, steps: int) -> State:
+    """With an empty log, for a schedule of ``steps``."""
+    log = at.k.new_zeros(steps, 3, len(at.k))
+    return State(at, log, at.k.new_zeros(1))
+
+
 def plain(rounds: Rounds) -> Step:
     """A transition of every sample."""
 
     def step(state: State) -> State:
-        made = rounds.plain(state.at)
-        state.tally.add(state.at.samples, state.at.k, made.length, made.accepted)
-        return State(made.now, state.tally)
+        return state._replace(at=rounds.plain(state.at).now)
 
     return step
 
@@ -110,13 +118,11 @@ def first(rounds: Rounds, W: int) -> Step:
     """The same, with its rows in the places where those of a window of ``W`` rows are."""
 
     def step(state: State) -> State:
-        made = rounds.plain(state.at)
-        state.tally.add(state.at.samples, state.at.k, made.length, made.accepted)
-        now = rounds.remember(made)
+        now = rounds.remember(rounds.plain(state.at))
         assert now.past is not None
         past = now.past._replace(row=now.past.row * W)
         every = torch.arange(len(now.k), device=now.k.device).repeat_interleave(W)
-        return State(now._replace(past=_rows(past, every)), state.tally)
+        return state._replace(at=now._replace(past=_rows(past, every)))
 
     return step
 
@@ -132,11 +138,15 @@ def speculative(rounds: Rounds, W: int, sweeps: int | None) -> Step:
         # A finished sample goes through the motions of its last transition.
         moving = at._replace(k=at.k.clamp(max=N - 1))
         made = rounds.speculative(moving, left.clamp(min=1).int(), W, sweeps)
-        state.tally.add(at.samples, moving.k, left, torch.where(going, made.accepted, 0))
+        assert state.log is not None
+        assert state.slot is not None
+        entry = torch.stack([moving.k, left, made.accepted.long()])  # a finished one accepts none
+        log = state.log.index_copy_(0, state.slot, entry[None])
+        slot = (state.slot + 1) % N
         now = rounds.remember(made, stride=W)
         x = torch.where(going.view([-1] + [1] * (now.x.dim() - 1)), now.x, at.x)
         k = at.k + torch.where(going, made.advance, 0)
-        return State(now._replace(x=x, k=k), state.tally)
+        return State(now._replace(x=x, k=k), log, slot)
 
     return step
 
@@ -145,10 +155,11 @@ def kept(state: State, samples: Tensor, W: int) -> State:
     """Of these samples only; ``samples [B']`` are places in a batch between windows of ``W``."""
     at, device = state.at.keep(samples), samples.device
     assert at.past is not None
+    assert state.log is not None
     moved = torch.arange(len(samples), device=device) - samples
     of = (samples[:, None] * W + torch.arange(W, device=device)).flatten()
     past = at.past._replace(row=at.past.row + W * moved[:, None])
-    return State(at._replace(past=_rows(past, of)), state.tally)
+    return begun(at._replace(past=_rows(past, of)), len(state.log))
 
 
 def _rows(past: Recycled, rows: Tensor) -> Recycled:

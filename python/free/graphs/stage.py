@@ -12,7 +12,7 @@ from torch import Tensor
 from free.carry import map_tensors
 from free.drafters.protocol import Drafter, DraftingBatch
 from free.graphs.capture import Capture
-from free.graphs.rounds import GraphedRound, State, Step, first, kept, plain, speculative
+from free.graphs.rounds import GraphedRound, State, Step, begun, first, kept, plain, speculative
 from free.models.guidance import Guidance
 from free.models.output import Teacher
 from free.prediction import Prediction
@@ -63,6 +63,8 @@ class Stage:
         B.
     device : torch.device
     capture : callable
+    compiled : bool
+        Whether torch.compile makes fewer and larger kernels of a round before it is captured.
 
     Attributes
     ----------
@@ -72,7 +74,14 @@ class Stage:
     spending : Spending or None
     """
 
-    def __init__(self, way: Way, samples: int, device: torch.device, capture: Capture) -> None:
+    def __init__(
+        self,
+        way: Way,
+        samples: int,
+        device: torch.device,
+        capture: Capture,
+        compiled: bool = False,
+    ) -> None:
         assert way.window is not None
         table = Table.of(way.schedule, device)
         self.window = W = min(way.window, len(way.schedule))
@@ -83,7 +92,7 @@ class Stage:
         target, prediction = Target(way.teacher, way.guidance, table), Prediction.of(table)
         drawing = (way.verifier, way.recycle, W, self.spending, self.rows)
         self._rounds = Rounds(target, way.drafter, prediction, *drawing, lambda _: nullcontext())
-        self._way, self._capture = way, capture
+        self._way, self._capture, self._compiled = way, capture, compiled
         self._batch = DraftingBatch(table, way.guidance)
         self._first: GraphedRound | None = None
         self._graphs: dict[int, GraphedRound] = {}  # by how many samples they are for
@@ -99,13 +108,14 @@ class Stage:
     def plain(self, state: State, recorder: Recorder, report: Report) -> Tensor:
         """Samples [B, ...], transition by transition; nothing is read back meanwhile."""
         graph = self._loaded(plain(self._rounds), state)
+        samples = torch.arange(len(state.at.k))
         for made in range(1, len(self._way.schedule) + 1):
             graph.replay()
-            recorder.report.rounds += 1
+            one = torch.ones_like(samples)
+            recorder.round(samples, (made - 1) * one, one, 0 * one)
             if report is not None and made % _PROGRESS == 0:
                 graph.steps()
                 report(_PROGRESS * len(state.at.k))
-        recorder.tally = graph.state.tally
         return graph.state.at.x.clone()
 
     def speculative(self, state: State, recorder: Recorder, report: Report) -> Tensor:
@@ -120,33 +130,36 @@ class Stage:
             self._first = self._captured(first(self._rounds, W), state, repeats=False)
         self._first.load(state)
         self._first.replay()
-        recorder.report.rounds += 1
-        graph = self._loaded(speculative(self._rounds, W, sweeps), self._first.after)
-        result, told = torch.empty_like(state.at.x), 0
-        left = torch.full((len(result),), N - 1)
-        while (longest := int(left.max())) > 0:
-            rounds = -(-longest // W)
-            for _ in range(rounds):
-                graph.replay()
-            recorder.report.rounds += rounds
-            recorder.report.drafter_calls += rounds * calls
-            left = N - graph.steps()
-            if report is not None:
-                made = N * len(result) - int(left.sum())
-                report(made - told)
-                told = made
-            going = int((left > 0).sum())
-            smaller = 1 << max(going - 1, 0).bit_length()
-            if going and 2 * smaller <= len(left):
-                # Those that go on come first; finished ones fill the smaller batch.
-                among = (left == 0).long().argsort(stable=True)[:smaller]
-                result[graph.state.at.samples] = graph.state.at.x
-                state = kept(graph.state, among.to(result.device), W)
-                graph = self._loaded(speculative(self._rounds, W, sweeps), state)
-                left = left[among]
-        recorder.kept(graph.state.at.past.bytes)  # type: ignore[union-attr]
-        recorder.tally = graph.state.tally
-        result[graph.state.at.samples] = graph.state.at.x
+        samples, one = torch.arange(len(state.at.k)), torch.ones_like(state.at.k, device="cpu")
+        recorder.round(samples, 0 * one, one, 0 * one)
+        result, state = torch.empty_like(state.at.x), begun(self._first.after.at, N)
+        left, told = (N - 1) * one, 0
+        while len(left):
+            graph, made, smaller = (
+                self._loaded(speculative(self._rounds, W, sweeps), state),
+                0,
+                None,
+            )
+            while smaller is None:
+                rounds = -(-int(left.max()) // W)
+                for _ in range(rounds):
+                    graph.replay()
+                made += rounds
+                left = N - graph.steps()
+                if report is not None:
+                    total = N * len(result) - int(left.sum())
+                    report(total - told)
+                    told = total
+                smaller = _smaller(left)
+            at, log = graph.state.at, graph.state.log
+            k, length, accepted = log[:made].movedim(1, 0).flatten(1)  # type: ignore[index]
+            columns = (at.samples.repeat(made), k, length, accepted)
+            recorder.round(*columns, made * calls, made)
+            recorder.kept(at.past.bytes)  # type: ignore[union-attr]
+            result[at.samples] = at.x
+            left = left[smaller]
+            if len(left):
+                state = kept(graph.state, smaller.to(result.device), W)
         return result
 
     def _loaded(self, step: Step, state: State) -> GraphedRound:
@@ -162,6 +175,18 @@ class Stage:
         spent = self.spending and (self.spending.spent, self.spending.log_likelihood)
         places = (self.rows.failed, spent)
         before = map_tensors(torch.clone, places)
+        if self._compiled:
+            step = torch.compile(step, fullgraph=True, dynamic=False)
         graph = GraphedRound(step, state, self._capture, repeats)
         map_tensors(Tensor.copy_, places, before)
         return graph
+
+
+def _smaller(left: Tensor) -> Tensor | None:
+    """Which samples go on in a smaller batch, at most half of this one; None if too many do.
+
+    Those that have transitions ``left [B]`` come first, then finished ones up to a power of two.
+    """
+    going = int((left > 0).sum())
+    size = 1 << (going - 1).bit_length() if going else 0
+    return (left == 0).long().argsort(stable=True)[:size] if 2 * size <= len(left) else None
