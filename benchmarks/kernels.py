@@ -37,38 +37,42 @@ SIGMA = 0.1
 SAMPLE_SECONDS = 0.05
 
 
-def window(batch: int, width: int, dim: int, delta: float) -> tuple[Tensor, ...]:
+def window(
+    batch: int, width: int, dim: int, delta: float, device: torch.device | str = "cpu"
+) -> tuple[Tensor, ...]:
     """Arguments of verify_window, with draft means ``delta`` sigma away from the target's."""
-    generator = torch.Generator().manual_seed(0)
-    target_means = torch.randn(batch, width, dim, generator=generator)
-    shift = torch.randn(batch, width - 1, dim, generator=generator) * delta / dim**0.5
+    there: Any = {"device": device, "generator": torch.Generator(device).manual_seed(0)}
+    target_means = torch.randn(batch, width, dim, **there)
+    shift = torch.randn(batch, width - 1, dim, **there) * delta / dim**0.5
     draft_means = target_means[:, :-1] + SIGMA * shift
-    states = torch.empty(batch, width, dim)
-    states[:, 0] = torch.randn(batch, dim, generator=generator)
-    z = torch.randn(batch, width - 1, dim, generator=generator)
+    states = torch.empty(batch, width, dim, device=device)
+    states[:, 0] = torch.randn(batch, dim, **there)
+    z = torch.randn(batch, width - 1, dim, **there)
     states[:, 1:] = draft_means + SIGMA * z
     return (
         states,
         draft_means,
         target_means,
-        torch.full((batch, width), SIGMA),
-        torch.full((batch,), width, dtype=torch.int32),
-        torch.rand(batch, width - 1, generator=generator),
-        torch.randn(batch, dim, generator=generator),
+        torch.full((batch, width), SIGMA, device=device),
+        torch.full((batch,), width, dtype=torch.int32, device=device),
+        torch.rand(batch, width - 1, **there),
+        torch.randn(batch, dim, **there),
     )
 
 
-def roll(batch: int, width: int, dim: int) -> tuple[Tensor, ...]:
+def roll(
+    batch: int, width: int, dim: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, ...]:
     """Arguments of roll_window: the coefficients are those of a late transition."""
-    generator = torch.Generator().manual_seed(0)
+    there: Any = {"device": device, "generator": torch.Generator(device).manual_seed(0)}
     steps = width - 1
     return (
-        torch.randn(batch, dim, generator=generator),
-        torch.randn(batch, steps, dim, generator=generator),
-        torch.randn(batch, steps, dim, generator=generator),
-        torch.full((batch, steps), 1.01),
-        torch.full((batch, steps), -0.05),
-        torch.full((batch, steps), SIGMA),
+        torch.randn(batch, dim, **there),
+        torch.randn(batch, steps, dim, **there),
+        torch.randn(batch, steps, dim, **there),
+        torch.full((batch, steps), 1.01, device=device),
+        torch.full((batch, steps), -0.05, device=device),
+        torch.full((batch, steps), SIGMA, device=device),
     )
 
 

@@ -1,0 +1,225 @@
+"""Each kernel beside its torch twin, eager and compiled, and a copy of as many bytes.
+
+`called`: from the host, one after the other. `graph`: replayed, the device alone. The share of the
+copy's bandwidth is that of the graphs. Bytes are the fewest that the op must move, every input
+read and every result written once; where they fit into the L2 cache (`cached`), op and copy are
+both faster than memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from free import ops, reference
+from free.random import Purpose
+from kernels import roll, window
+from on_gpu.bench import Bench
+from on_gpu.clock import Clock, Time, as_json, first_line
+
+BATCHES, DIMS, WIDTH = (1, 8, 64, 256), (784, 4096, 16_384), 8
+SMALL = ((1, 2), (16, 40), 3)
+#: Drafts that differ from the target's means by so many sigma: acceptance .88 each.
+DELTA = 0.3
+CFG_SCALE, CFG_CHANNELS = 4.0, 3
+
+
+class Case(NamedTuple):
+    """An op with its twin, what both are given, and the bytes that must move."""
+
+    op: Callable[..., Any]
+    twin: Callable[..., Any]
+    given: tuple[Any, ...]
+    bytes: int
+
+
+def _verify(batch: int, width: int, dim: int, device: torch.device) -> Case:
+    given = (*window(batch, width, dim, DELTA, device), "reflection")
+    # Drafts, their means, the target's of these; the noise and the state. The target's last row
+    # only counts where every draft stands.
+    moved = 4 * batch * dim * (3 * (width - 1) + 2)
+    return Case(ops.verify_window, reference.verify_window, given, moved)
+
+
+def _roll(batch: int, width: int, dim: int, device: torch.device) -> Case:
+    moved = 4 * batch * dim * (1 + 2 * (width - 1) + width + (width - 1))
+    return Case(ops.roll_window, reference.roll_window, roll(batch, width, dim, device), moved)
+
+
+def _means(batch: int, width: int, dim: int, device: torch.device) -> Case:
+    """Of a guided teacher in bf16."""
+    rows = batch * width
+    x = torch.randn(rows, 4, dim // 4, device=device)
+    eps = torch.randn(2 * rows, 4, dim // 4, device=device).bfloat16()
+    a, b = torch.rand(2, rows, device=device).unbind(0)
+    given = (x, eps, a, b, CFG_SCALE, CFG_CHANNELS)
+    moved = rows * dim * (4 + 2 * 2 + 4 + 4)
+    return Case(ops.target_means, reference.target_means, given, moved)
+
+
+def _normal(batch: int, width: int, dim: int, device: torch.device) -> Case:
+    rows = batch * width
+    seeds = torch.arange(rows, device=device)
+    given = (seeds, seeds % 250, 0 * seeds, int(Purpose.TRANSITION), dim)
+    return Case(ops.philox_normal, reference.philox_normal, given, rows * (4 * dim + 3 * 8))
+
+
+def _rows(batch: int, width: int, dim: int, device: torch.device) -> Case:
+    length = torch.full((batch,), width, dtype=torch.int32, device=device)
+    advance = (1 + torch.arange(batch, device=device) % width).int()
+    given = (length, advance, width, True)
+    moved = batch * (2 * 4 + 8 * width + 8)
+    return Case(ops.recycled_rows, reference.recycled_rows, given, moved)
+
+
+OPS = {
+    "verify_window": _verify,
+    "roll_window": _roll,
+    "target_means": _means,
+    "philox_normal": _normal,
+    "recycled_rows": _rows,
+}
+
+
+def cases(small: bool) -> list[tuple[str, int, int, int | None]]:
+    """Op, B, W, D; `recycled_rows` has no D."""
+    batches, dims, width = SMALL if small else (BATCHES, DIMS, WIDTH)
+    return [
+        (name, batch, width, dim)
+        for name in OPS
+        for dim in ((None,) if name == "recycled_rows" else dims)
+        for batch in batches
+    ]
+
+
+@torch.no_grad()
+def run(bench: Bench, record: dict[str, Any]) -> None:
+    """Fill ``rows`` and say why twins are not compiled, if they are not."""
+    clock = bench.clock()
+    record["unit"], record["rows"] = "seconds a call", []
+    print(f"{'us a call':<36}{'op':>9}{'called':>9}{'twin':>9}{'called':>9}{'copy':>9}  of copy")
+    for name, batch, width, dim in cases(bench.small):
+        label = labelled(name, batch, width, dim)
+        if not bench.allows(label, reserve=0.35):  # for compiling
+            continue
+        with bench.attempt(label):
+            case = OPS[name](batch, width, dim or 0, bench.device)
+            row = {"op": name, "B": batch, "W": width, "D": dim} | measured(case, clock)
+            record["rows"].append(row)
+            print(_line(label, row), flush=True)
+    _compiled(bench, record, clock)
+
+
+def measured(case: Case, clock: Clock) -> dict[str, Any]:
+    """Times of an op, of its twin and of the copy."""
+    op, twin = (lambda: case.op(*case.given)), (lambda: case.twin(*case.given))
+    source = torch.empty(max(case.bytes // 2, 1), dtype=torch.uint8, device=clock.device)
+    target = torch.empty_like(source)
+    found = {
+        "times": {"graph": clock.replayed(op), "called": clock.called(op)},
+        "twin": {"graph": clock.replayed(twin), "called": clock.called(twin)},
+        "copy": {
+            "graph": clock.replayed(lambda: target.copy_(source)),
+            "called": clock.called(lambda: target.copy_(source)),
+        },
+    }
+    times = {how: {k: as_json(v) for k, v in both.items()} for how, both in found.items()}
+    return {
+        "bytes": case.bytes,
+        "cached": cached(case.bytes, clock.device),
+        "difference": difference(op(), twin()),
+        **times,
+        "of_copy": ratio(found["copy"]["graph"], found["times"]["graph"]),
+        "speedup": {
+            how: ratio(found["twin"][how], found["times"][how]) for how in ("graph", "called")
+        },
+    }
+
+
+def difference(one: Any, other: Any) -> float:
+    """The largest between results; decisions that differ count as what they are, at least 1."""
+    pairs = zip(_several(one), _several(other), strict=True)
+    return max(
+        float((a.double().nan_to_num(9e9) - b.double().nan_to_num(9e9)).abs().max())
+        for a, b in pairs
+    )
+
+
+def _several(result: Any) -> tuple[Tensor, ...]:
+    return (result,) if isinstance(result, Tensor) else tuple(result)
+
+
+def ratio(over: Time | str, under: Time | str) -> float | None:
+    """Of medians; None where one is not known."""
+    if isinstance(over, str) or isinstance(under, str):
+        return None
+    return over.median / under.median
+
+
+def cached(size: int, device: torch.device) -> bool | None:
+    """Whether so many bytes fit into the GPU's L2 cache; None where that is not known."""
+    if device.type != "cuda":
+        return None
+    cache = getattr(torch.cuda.get_device_properties(device), "L2_cache_size", None)
+    return None if cache is None else size <= cache
+
+
+# --- compiled twins ------------------------------------------------------------------------------
+
+
+def compiler_fails(bench: Bench) -> str | None:
+    """Why torch.compile does not work here; None if it does."""
+    if bench.device.type != "cuda":
+        return f"not compared on {bench.device.type}"
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=bench.device))
+    except Exception as error:  # of dynamo, inductor, triton, a compiler ...
+        return f"torch.compile fails: {first_line(error)}"
+    return None
+
+
+def _compiled(bench: Bench, record: dict[str, Any], clock: Clock) -> None:
+    """Compile twins as long as there is time; the shapes of the targets first."""
+    reason = compiler_fails(bench)
+    record["compiled"] = reason or "torch.compile(dynamic=False)"
+    if reason is not None:
+        print(f"compiled twins: {reason}")
+        return
+    first = [(1, 4096), (256, 16_384), (1, None), (256, None)]
+    rows = sorted(record["rows"], key=lambda row: (row["B"], row["D"]) not in first)
+    for row in rows:
+        label = labelled(row["op"], row["B"], row["W"], row["D"])
+        if not bench.allows(f"compiled twin of {label}"):
+            continue
+        with bench.attempt(f"compiled twin of {label}"):
+            torch.compiler.reset()  # or a function is not compiled for more than some shapes
+            case = OPS[row["op"]](row["B"], row["W"], row["D"] or 0, bench.device)
+            function = torch.compile(case.twin, dynamic=False)
+            work = lambda: function(*case.given)  # noqa: B023, E731
+            graph, called = clock.replayed(work), clock.called(work)
+            row["compiled"] = {"graph": as_json(graph), "called": as_json(called)}
+            print(f"compiled twin of {label:<36}{_us(graph)}{_us(called)}", flush=True)
+
+
+# --- the table -----------------------------------------------------------------------------------
+
+
+def labelled(name: str, batch: int, width: int, dim: int | None) -> str:
+    return f"{name} B={batch} W={width}" + ("" if dim is None else f" D={dim}")
+
+
+def _line(label: str, row: dict[str, Any]) -> str:
+    times = [row[of][how] for of in ("times", "twin") for how in ("graph", "called")]
+    share = "" if row["of_copy"] is None else f"{row['of_copy']:8.0%}"
+    note = "" if row["difference"] < 1e-3 else f"  DIFFERS from the twin by {row['difference']:g}"
+    return f"{label:<36}{''.join(map(_us, [*times, row['copy']['graph']]))}{share}{note}"
+
+
+def _us(found: Any) -> str:
+    if isinstance(found, str):
+        return f"{'-':>9}"
+    median = found["median"] if isinstance(found, dict) else found.median
+    return f"{1e6 * median:9.1f}"

@@ -1,0 +1,103 @@
+"""The steady loop: what the host calls in a round, and memory over 10,000 of them.
+
+Calls are counted in a profiler's trace of two runs of different lengths; what a run costs once
+falls out of their difference.
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+from collections import Counter
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from free import DiT, Schedule, load_pretrained
+from free.drafters import FeatureDrafter
+from on_gpu.bench import Bench
+from on_gpu.samplers import Draws, execution, sampler_of
+
+WINDOW, SWEEPS, GUIDANCE = 8, 1, (1.5, None)
+STEPS, ROUNDS = (250, 1000), 10_000
+SMALL_STEPS, SMALL_ROUNDS = (6, 12), 12
+#: Calls that wait for the device. Torch follows a copy to pageable memory by the first.
+WAITING = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
+#: Of CUDA's runtime or driver; some profilers add the version of the call.
+_CALL = re.compile(r"(cu(?:da)?[A-Z][A-Za-z]+)(_v\d+)?$")
+
+
+def run(bench: Bench, record: dict[str, Any]) -> None:
+    """Fill ``calls_a_round`` and ``memory``."""
+    teacher, drafter = load_pretrained("mnist", device=bench.device)
+    assert isinstance(drafter, FeatureDrafter)
+    draws = [
+        _draws(bench, teacher, drafter, steps) for steps in (SMALL_STEPS if bench.small else STEPS)
+    ]
+    record["execution"] = execution(draws[0].reports[-1])
+    with bench.attempt("profiler trace"):
+        counted = [_counted(bench, draw) for draw in draws]
+        record |= {"rounds_counted": [rounds for _, rounds in counted]}
+        record["calls_a_round"] = calls = a_round(*counted)
+        record["waits_a_round"] = sum(calls.get(name, 0.0) for name in WAITING)
+        named = ", ".join(f"{name} {count:.2f}" for name, count in calls.items())
+        print(f"calls of CUDA, a round: {named or 'none'}; {record['waits_a_round']:.2f} wait")
+    with bench.attempt("memory"):
+        record["memory"] = memory = _memory(bench, draws[0])
+        print(f"memory over {memory['rounds']} rounds: {memory}", flush=True)
+
+
+def _draws(bench: Bench, teacher: DiT, drafter: FeatureDrafter, steps: int) -> Draws:
+    """A sampler that has run before."""
+    sampler = sampler_of(teacher, drafter, Schedule.ddpm(steps), GUIDANCE, WINDOW, SWEEPS)
+    draw = Draws(sampler, 1, teacher.num_classes, bench.clock())
+    for _ in range(2):
+        draw()
+    return draw
+
+
+def _counted(bench: Bench, draw: Draws) -> tuple[Counter[str], int]:
+    """Calls of CUDA's runtime in one run, by name, and its rounds."""
+    activities = [ProfilerActivity.CPU]
+    if bench.device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    with profile(activities=activities) as profiler:
+        draw()
+    return calls_of(profiler.events() or []), draw.reports[-1].rounds
+
+
+def calls_of(events: Any) -> Counter[str]:
+    """Calls of CUDA among a profiler's events."""
+    found = (_CALL.match(event.name) for event in events)
+    return Counter(call[1] for call in found if call)
+
+
+def a_round(short: tuple[Counter[str], int], long: tuple[Counter[str], int]) -> dict[str, float]:
+    """Calls a round: what the longer run has more, over the rounds that it has more."""
+    more = long[1] - short[1]
+    return {name: (long[0][name] - short[0][name]) / more for name in sorted(long[0])}
+
+
+def _memory(bench: Bench, draw: Draws) -> dict[str, Any]:
+    """Bytes of tensors, and bytes that torch holds, before and after so many rounds."""
+    wanted, rounds = SMALL_ROUNDS if bench.small else ROUNDS, 0
+    before = _bytes(bench.device)
+    while rounds < wanted and bench.allows(f"rounds {rounds} to {wanted} of memory"):
+        draw()
+        rounds += draw.reports.pop().rounds
+    after = _bytes(bench.device)
+    flat = None
+    if before is not None and after is not None and rounds >= wanted:
+        flat = all(after[what] <= before[what] for what in before)
+    return {"rounds": rounds, "before": before, "after": after, "flat": flat}
+
+
+def _bytes(device: torch.device) -> dict[str, int] | None:
+    if device.type != "cuda":
+        return None
+    gc.collect()
+    return {
+        "allocated": torch.cuda.memory_allocated(device),
+        "reserved": torch.cuda.memory_reserved(device),
+    }

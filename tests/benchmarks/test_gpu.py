@@ -1,0 +1,427 @@
+"""The benchmark of a GPU, tried out without one: tiny shapes on the CPU, and a made-up device."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+#: What a section's rows have.
+KEYS = {
+    "kernels": {"op", "B", "W", "D", "bytes", "times", "difference", "twin", "copy", "of_copy", "speedup"},
+    "rows": {"model", "image", "guided", "W", "teacher", "r"},
+    "embedded": {"batch", "graph", "window", "sweeps", "median", "iqr", "rounds", "steps_a_round",
+                 "execution", "speedup"},
+    "largest": {"model", "W", "round", "seconds", "share", "not_networks", "execution", "how"},
+    "predicted": {"model", "image", "guided", "W", "drafter", "steps_a_round", "speedup"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Iterator[ModuleType]:
+    """The command as a module; benchmarks import each other as scripts do."""
+    before, threads = set(sys.modules), torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        yield importlib.import_module("gpu")
+    torch.set_num_threads(threads)
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] in ("gpu", "kernels", "on_gpu"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def room(gpu: ModuleType) -> Any:
+    """Its parts, by name."""
+    return lambda name: importlib.import_module(f"on_gpu.{name}")
+
+
+def trial(gpu: ModuleType, path: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    code = gpu.main(["--device", "cpu", "--small", "--json", str(path), *arguments])
+    return code, json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def whole(gpu: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A run of every section."""
+    code, document = trial(gpu, tmp_path_factory.mktemp("gpu") / "gpu.json")
+    assert code == 0
+    return document
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def test_every_section_runs_without_a_gpu(gpu: ModuleType, whole: dict[str, Any]) -> None:
+    assert list(whole["sections"]) == list(gpu.SECTIONS)
+    for name, section in whole["sections"].items():
+        assert section["errors"] == []
+        assert section["left_out"] == []
+        assert section["seconds"] > 0
+        for row in section.get("rows", []):
+            assert KEYS[name] <= set(row)
+        assert section.get("rows") or name == "steady"
+    assert {"torch", "commit", "driver", "gpu"} <= set(whole["machine"])
+    assert whole["command"].startswith("python benchmarks/gpu.py --device cpu --small")
+
+
+def test_what_the_sections_find(whole: dict[str, Any]) -> None:
+    found = whole["sections"]
+    assert {row["op"] for row in found["kernels"]["rows"]} == {
+        "verify_window", "roll_window", "target_means", "philox_normal", "recycled_rows"
+    }  # fmt: skip
+    for row in found["kernels"]["rows"]:
+        assert row["difference"] < 1e-4
+        assert row["op"] != "recycled_rows" or row["D"] is None
+    assert [row["r"]["eager"] for row in found["rows"]["rows"] if row["W"] == 1] == [1.0, 1.0]
+    assert {row["graph"] for row in found["embedded"]["rows"]} == {None, False}
+    assert set(found["embedded"]["best"]) == {"1", "2"}
+    for row in (*found["embedded"]["best"].values(), *found["largest"]["rows"]):
+        assert sum(row["seconds"].values()) == pytest.approx(row["round"])
+    assert found["steady"]["memory"]["rounds"] >= 12
+    assert found["predicted"]["predicted"] is True
+
+
+def test_a_trial_meets_no_target(whole: dict[str, Any]) -> None:
+    assert {target["met"] for target in whole["targets"]} == {None}
+    assert {target["why"] for target in whole["targets"]} == {"not a full run on a GPU"}
+
+
+def test_what_there_is_no_time_for_is_named(
+    gpu: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sections = ("--sections", "kernels,rows,embedded,largest")
+    code, document = trial(gpu, tmp_path / "gpu.json", *sections, "--minutes", "1e-9")
+    assert code == 0
+    assert all(section["rows"] == [] for section in document["sections"].values())
+    assert "verify_window B=1 W=3 D=16" in document["sections"]["kernels"]["left_out"]
+    assert "left out: batch 1, eager" in capsys.readouterr().out
+
+
+def test_a_failure_is_recorded_and_the_rest_goes_on(
+    gpu: ModuleType, room: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise RuntimeError("an illegal memory access\nand more")
+
+    monkeypatch.setitem(room("kernels").OPS, "roll_window", fails)
+    code, document = trial(gpu, tmp_path / "gpu.json", "--sections", "kernels")
+    section = document["sections"]["kernels"]
+    assert code == 1
+    assert section["errors"][0] == (
+        "roll_window B=1 W=3 D=16: RuntimeError: an illegal memory access"
+    )
+    assert len(section["errors"]) == 4
+    assert len(section["rows"]) == 14
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sections", "soup"], "--sections must be of kernels, rows, .*, got soup"),
+        (["--sections", "predicted"], "--sections must have rows where it has predicted"),
+        (["--minutes", "0"], "--minutes must be positive, got 0.0"),
+        (["--device", "nowhere"], "--device must be one that this machine has, got 'nowhere'"),
+        (["--steps-a-round", "8"], r"--steps-a-round must be like 4:3.6,8:6.2 \(W:1..W\), got '8'"),
+        (["--steps-a-round", "4:5"], r"--steps-a-round must be like .*, got '4:5'"),
+        (["--json", "/"], "--json must be a file that can be written, got /"),
+    ],
+)
+def test_bad_input(
+    gpu: ModuleType, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        gpu.main(["--device", "cpu", *arguments])
+    assert exit_.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+# --- time ----------------------------------------------------------------------------------------
+
+
+class FakeGpu:
+    """A device on which a call takes 5 us from the host, and 2 us in a graph; nothing runs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, captures: bool = True) -> None:
+        self.seconds = 0.0
+        self.captured: int | None = None
+        self.streams = ["default"]
+        self.seen: list[tuple[str, bool]] = []  # of each call: stream, and whether captured
+        self.captures = captures
+        outer = self
+
+        class Event:
+            def __init__(self, enable_timing: bool) -> None:
+                assert enable_timing
+
+            def record(self) -> None:
+                self.at = outer.seconds
+
+            def synchronize(self) -> None:
+                pass
+
+            def elapsed_time(self, end: Event) -> float:
+                return 1e3 * (end.at - self.at)
+
+        class Graph:
+            calls = 0
+
+            def replay(self) -> None:
+                outer.seconds += 2e-6 * self.calls
+
+        class Capture:
+            def __init__(self, graph: Graph, stream: Any) -> None:
+                self.graph, self.stream = graph, stream
+
+            def __enter__(self) -> None:
+                outer.captured = 0
+                outer.streams.append(self.stream.name)
+
+            def __exit__(self, *_: object) -> None:
+                self.graph.calls, outer.captured = outer.captured or 0, None
+                outer.streams.pop()
+
+        class Entered:
+            def __init__(self, stream: Any) -> None:
+                self.stream = stream
+
+            def __enter__(self) -> None:
+                outer.streams.append(self.stream.name)
+
+            def __exit__(self, *_: object) -> None:
+                outer.streams.pop()
+
+        def stream(name: str) -> Any:
+            return SimpleNamespace(name=name, wait_stream=lambda other: None)
+
+        fakes: dict[str, Any] = {
+            "Event": Event,
+            "CUDAGraph": Graph,
+            "graph": Capture,
+            "Stream": lambda device: stream("side"),
+            "stream": Entered,
+            "current_stream": lambda device: stream(self.streams[-1]),
+            "synchronize": lambda device: None,
+        }
+        for name, fake in fakes.items():
+            monkeypatch.setattr(torch.cuda, name, fake)
+
+    def work(self) -> None:
+        self.seen.append((self.streams[-1], self.captured is not None))
+        if self.captured is None:
+            self.seconds += 5e-6
+        elif self.captures:
+            self.captured += 1
+        else:
+            raise RuntimeError("operation not permitted when stream is capturing\nadvice")
+
+
+def test_times_of_calls_and_of_replays(room: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeGpu(monkeypatch)
+    clock = room("clock").Clock(torch.device("cuda"), samples=4, sample_seconds=1e-4)
+    called = clock.called(fake.work)
+    assert called.median == pytest.approx(5e-6)
+    assert (called.samples, called.calls) == (4, 20)
+    assert {stream for stream, _ in fake.seen} == {"default"}
+    fake.seen.clear()
+    replayed = clock.replayed(fake.work)
+    assert replayed.median == replayed.minimum == pytest.approx(2e-6)
+    assert replayed.calls == 60
+    # Warmed up on the stream that is captured; all that is captured is 20 calls.
+    assert fake.seen[-23:] == [("side", False)] * 3 + [("side", True)] * 20
+
+
+def test_what_cannot_be_captured_says_why(room: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeGpu(monkeypatch, captures=False)
+    clock = room("clock").Clock(torch.device("cuda"))
+    reason = "cannot be captured: operation not permitted when stream is capturing"
+    assert clock.replayed(fake.work) == reason
+    assert clock.called(fake.work).median == pytest.approx(5e-6)
+    on_cpu = room("clock").Clock(torch.device("cpu"), samples=1, sample_seconds=0.0)
+    assert on_cpu.replayed(fake.work) == "no CUDA graphs on cpu"
+
+
+def test_sections_share_the_time_that_is_left(room: Any) -> None:
+    now = [0.0]
+    options = argparse.Namespace(small=True, minutes=1.0)
+    bench = room("bench").Bench(torch.device("cpu"), options, lambda: now[0])
+    first = bench.section("first", 0.25)
+    now[0] = 10.0
+    assert bench.left == 5.0
+    assert bench.allows("this", reserve=0.3)
+    assert not bench.allows("that", reserve=0.4)
+    now[0] = 30.0  # what the first takes too much, the others lack alike
+    assert not bench.allows("more")
+    assert first["left_out"] == ["that", "more"]
+    second = bench.section("second", 0.5)
+    assert bench.left == 15.0
+    assert second["left_out"] == []
+
+
+def test_what_does_not_fit_in_memory(room: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, real = room("rows"), room("rows").network_calls
+
+    def calls(teacher: Any, drafter: Any, guided: bool, width: int) -> Any:
+        if width > 2:
+            raise torch.OutOfMemoryError("Tried to allocate 99 GiB.\nmore")
+        return real(teacher, drafter, guided, width)
+
+    monkeypatch.setattr(rows, "network_calls", calls)
+    options = argparse.Namespace(small=True, minutes=1.0)
+    bench = room("bench").Bench(torch.device("cpu"), options)
+    record = bench.section("rows", 1.0)
+    rows.run(bench, record)
+    assert [row["W"] for row in record["rows"]] == [1, 2, 1, 2]
+    assert record["errors"] == []
+    assert record["left_out"][0] == (
+        "tiny at 256, W = 4: does not fit in memory: Tried to allocate 99 GiB."
+    )
+
+
+# --- what follows from what was measured ---------------------------------------------------------
+
+
+def test_predictions(room: Any) -> None:
+    predicted = room("predicted")
+    of = {"model": "DiT-XL/2", "image": 256, "guided": True}
+    costs = {"r": {"graph": 2.0, "eager": 1.5}, "d": {"graph": 0.5, "eager": None}}
+    rows = [of | {"W": 1, "r": {"graph": 1.0}}, of | {"W": 8} | costs, of | {"W": 12} | costs]
+    steps = {"trained": ({1: 1.0, 8: 5.0}, True), "none": ({8: 4.0}, False)}
+    found = predicted.predictions(rows, steps)
+    assert [(row["W"], row["drafter"]) for row in found] == [(8, "trained"), (8, "none")]
+    assert found[0]["speedup"] == {"graph": 5.0 / 2.5, "eager": None}
+    assert found[1]["speedup"] == {"graph": 4.0 / 2.0, "eager": pytest.approx(4.0 / 1.5)}
+
+
+def test_steps_a_round_of_the_embedded_model(room: Any) -> None:
+    predicted = room("predicted")
+    steps = predicted.embedded_steps(predicted.ROUNDS)
+    for by_window, _ in steps.values():
+        assert {4, 8, 16} <= set(by_window)
+        assert all(1 < made <= window for window, made in by_window.items())
+    assert [called for _, called in steps.values()] == [True, False]
+    assert predicted.parse("4:3.6,8:6.2") == {4: 3.6, 8: 6.2}
+
+
+def test_shares_of_a_round(room: Any) -> None:
+    parts = {"drafter": 2.0, "teacher": 6.0, "coupling": 1.0}
+    found = room("parts").shares(parts, 10.0)
+    assert found["seconds"]["rest"] == 1.0
+    assert found["share"] == {"drafter": 0.2, "teacher": 0.6, "coupling": 0.1, "rest": 0.1}
+    assert found["not_networks"] == pytest.approx(0.2)
+
+
+def test_speedups_are_over_the_plain_sampler_with_graphs(room: Any) -> None:
+    embedded = room("embedded")
+
+    def row(window: int, graph: bool | None, median: float) -> dict[str, Any]:
+        return {"batch": 1, "window": window, "graph": graph, "median": median}
+
+    eager = [row(1, False, 9.0), row(8, False, 1.0)]
+    rows = [row(1, None, 6.0), row(4, None, 3.0), row(8, None, 2.0), *eager]
+    embedded.with_speedups(rows, 1)
+    assert [each["speedup"] for each in rows] == [1.0, 2.0, 3.0, 6 / 9, 6.0]
+    assert embedded.best_of(rows, 1)["window"] == 8
+    embedded.with_speedups(eager, 1)
+    assert [each["speedup"] for each in eager] == [None, None]
+
+
+def test_calls_of_a_round(room: Any) -> None:
+    steady = room("steady")
+    names = ["cudaStreamSynchronize", "cudaGraphLaunch_v10000", "aten::add", "cudaMemcpyAsync"]
+    assert steady.calls_of([SimpleNamespace(name=name) for name in names]) == Counter(
+        ["cudaStreamSynchronize", "cudaGraphLaunch", "cudaMemcpyAsync"]
+    )
+    short = Counter(cudaStreamSynchronize=5, cudaGraphLaunch=10), 10
+    long = Counter(cudaStreamSynchronize=5, cudaGraphLaunch=30), 30
+    assert steady.a_round(short, long) == {"cudaStreamSynchronize": 0, "cudaGraphLaunch": 1}
+    waits = Counter(cudaStreamSynchronize=15, cudaGraphLaunch=30), 30
+    assert steady.a_round(short, waits)["cudaStreamSynchronize"] == 0.5
+
+
+def test_other_decisions_show_as_a_difference(room: Any) -> None:
+    difference, nan = room("kernels").difference, float("nan")
+    one = (torch.tensor([1.0, nan]), torch.tensor([3]))
+    assert difference(one, one) == 0
+    assert difference(one, (one[0], torch.tensor([4]))) == 1
+    assert difference(one, (torch.tensor([1.0, 0.0]), one[1])) > 1e9
+
+
+def test_targets(room: Any) -> None:
+    targets = room("targets")
+    record = _reached()
+    words = {v["target"]: v["met"] for v in targets.judge(record, True)}
+    assert len(words) == len(targets.TARGETS)
+    aimed = "embedded model, batch 1: speed-up aimed for"
+    assert {name for name, met in words.items() if not met} == {aimed}
+    assert all(verdict["met"] is None for verdict in targets.judge(record, False))
+    assert targets.judge({"steady": record["steady"]}, True)[0]["met"] is True
+    lines = [targets.line(verdict) for verdict in targets.judge(record, True)]
+    assert lines[0].endswith(">= 0.8      0.85  yes")
+    assert [line for line in lines if line.endswith("NO")] == [
+        line for line in lines if line.startswith(aimed)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "missed"),
+    [
+        (lambda r: r["kernels"]["rows"][2].update(of_copy=0.79), "share of the copy's bandwidth"),
+        (lambda r: r["kernels"]["rows"][1]["times"]["graph"].update(median=1.1e-5), "us a launch"),
+        (lambda r: r["kernels"]["rows"][0]["speedup"].update(called=9.0), "than the eager twin"),
+        (lambda r: r["kernels"]["rows"][0]["speedup"].update(graph=9.0), "than the twin, both"),
+        (lambda r: r["embedded"]["best"]["1"].update(speedup=2.4), "batch 1: speed-up"),
+        (lambda r: r["largest"]["rows"][1].update(not_networks=0.04), "share that is no network"),
+        (lambda r: r["steady"].update(waits_a_round=0.1), "waits for the device"),
+        (lambda r: r["steady"]["memory"].update(flat=False), "memory stays flat"),
+    ],
+)
+def test_missed_targets(room: Any, change: Any, missed: str) -> None:
+    record = _reached()
+    change(record)
+    words = {v["target"]: v["met"] for v in room("targets").judge(record, True)}
+    assert False in {met for name, met in words.items() if missed in name}
+    assert sum(met is False for met in words.values()) == 2  # and what was aimed for
+
+
+def test_eager_runs_meet_no_target_of_graphs(room: Any) -> None:
+    record = _reached()
+    record["embedded"]["rows"][0]["execution"] = "eager: no room"
+    record["largest"]["rows"][0]["execution"] = "eager: no room"
+    record["steady"]["execution"] = "eager: no room"
+    record["kernels"]["rows"][2]["of_copy"] = None
+    whys = {v["why"] for v in room("targets").judge(record, True) if v["met"] is None}
+    assert whys == {
+        "the plain sampler ran eager: no room",
+        "the round ran eager: no room",
+        "the rounds ran eager: no room",
+        "not measured",
+    }
+
+
+def _reached() -> dict[str, Any]:
+    """A record that reaches all targets but what was aimed for."""
+    kernels = [
+        {"op": "verify_window", "B": B, "W": 8, "D": D, "of_copy": 0.85}
+        | {"times": {"graph": {"median": 9e-6}}, "speedup": {"graph": 20.0, "called": 11.0}}
+        for B, D in ((1, 784), (1, 4096), (256, 16_384))
+    ]
+    plain = {"window": 1, "batch": 1, "graph": None, "execution": "graph"}
+    round_ = {"execution": "graph", "not_networks": 0.02}
+    return {
+        "kernels": {"rows": kernels},
+        "embedded": {"rows": [plain], "best": {"1": {"speedup": 3.0}}},
+        "largest": {"rows": [dict(round_), dict(round_)]},
+        "steady": {"execution": "graph", "waits_a_round": 0.0, "memory": {"flat": True}},
+    }
