@@ -14,6 +14,7 @@ not started before it is up is named. The JSON is written after each.
 from __future__ import annotations
 
 import argparse
+import gc
 import shlex
 import subprocess
 import sys
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        gc.freeze()  # torch collects garbage before each capture; what is imported is none
     bench = Bench(device, options)
     document: dict[str, Any] = {
         "machine": machine() | on_gpu(device),

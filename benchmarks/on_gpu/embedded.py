@@ -59,7 +59,7 @@ def _group(
     seconds: float,
 ) -> list[dict[str, Any]]:
     """The samplers of one batch size, interleaved for about so long."""
-    ways = {"plain": (1, None)}
+    ways: dict[str, tuple[int, int | None]] = {"plain": (1, None)}
     for window, sweeps in SMALL_WAYS if bench.small else WAYS:
         ways[_name(window, sweeps)] = (window, sweeps)
     clock, draws, once = bench.clock(), {}, 0.0

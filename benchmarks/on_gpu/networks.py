@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import torch
 from torch import nn
 
 from free import DiT, DiTConfig, DrafterNet
 from free.drafters import FeatureDrafter
-
-N = TypeVar("N", bound=nn.Module)
 
 #: Of the published sizes: what 3 of 4 channels are guided by.
 CFG_SCALE, CFG_CHANNELS = 4.0, 3
@@ -27,13 +23,14 @@ def teacher_and_drafter(name: str, image: int, device: torch.device) -> tuple[Di
         config = DiTConfig.named(name, LATENT[image])
     torch.manual_seed(0)
     with device:
-        networks = DiT(config), DrafterNet(config)
-    teacher, drafter = (_ready(network).to(torch.bfloat16) for network in networks)
-    return teacher, FeatureDrafter(drafter, teacher)
+        teacher, network = DiT(config), DrafterNet(config)
+    for part in (teacher, network):
+        _ready(part).to(torch.bfloat16)
+    return teacher, FeatureDrafter(network, teacher)
 
 
 @torch.no_grad()
-def _ready(network: N) -> N:
+def _ready(network: nn.Module) -> nn.Module:
     """Without zeros: adaLN-Zero starts with blocks that do nothing."""
     for weight in network.parameters():
         if not weight.any():

@@ -57,11 +57,10 @@ def parts(
     out = call(x, table.timesteps[k], y)
     rows = torch.arange(B * W, device=device).view(B, W)
 
-    in_turn = sweeps is None
-    drafted = (rows[:, :1] if in_turn else rows[:, : W - 1]).flatten()
+    drafted = (rows[:, :1] if sweeps is None else rows[:, : W - 1]).flatten()
     carry = drafter.carry_from(TeacherRows(*out, x, k), drafted)
     asked = (x[drafted], k[drafted], y[drafted], carry)
-    calls = W - 1 if in_turn else sweeps
+    calls = W - 1 if sweeps is None else sweeps
 
     def draft() -> None:
         for _ in range(calls):

@@ -35,7 +35,7 @@ HOW = ("graph", "eager")
 def run(bench: Bench, record: dict[str, Any]) -> None:
     """Fill ``rows``: one for each model, image size, guidance and W."""
     record["unit"], record["rows"] = "seconds a call", []
-    clock = bench.clock(samples=7, sample_seconds=1e-2)
+    clock = bench.clock(samples=5, sample_seconds=5e-3)
     for name, image in [(TINY, 256)] if bench.small else MODELS:
         if not bench.allows(f"{name} at {image}"):
             continue

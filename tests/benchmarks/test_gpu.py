@@ -15,11 +15,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from free import Schedule
+from free.schedule import Table
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 #: What a section's rows have.
 KEYS = {
-    "kernels": {"op", "B", "W", "D", "bytes", "times", "difference", "twin", "copy", "of_copy", "speedup"},
+    "kernels": {"op", "B", "W", "D", "bytes", "difference", "times", "twin", "copy", "of_copy",
+                "speedup"},
     "rows": {"model", "image", "guided", "W", "teacher", "r"},
     "embedded": {"batch", "graph", "window", "sweeps", "median", "iqr", "rounds", "steps_a_round",
                  "execution", "speedup"},
@@ -425,3 +430,50 @@ def _reached() -> dict[str, Any]:
         "largest": {"rows": [dict(round_), dict(round_)]},
         "steady": {"execution": "graph", "waits_a_round": 0.0, "memory": {"flat": True}},
     }
+
+
+# --- what is captured ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
+    """A device whose values nobody can look at, and which cannot be mixed with another."""
+    generator = SimpleNamespace(manual_seed=lambda seed: None)
+    monkeypatch.setattr(torch, "Generator", lambda device: generator)
+    with FakeTensorMode():
+        yield torch.device("meta")
+
+
+def test_twins_can_be_captured(room: Any, elsewhere: torch.device) -> None:
+    for name, batch, width, dim in room("kernels").cases(small=True):
+        case = room("kernels").OPS[name](batch, width, dim or 0, elsewhere)
+        for result in (case.twin(*case.given), case.op(*case.given)):
+            results = (result,) if isinstance(result, torch.Tensor) else result
+            assert {each.device.type for each in results} == {"meta"}
+    with pytest.raises(DataDependentOutputException):  # so that it would be noticed
+        bool(results[0].sum() > 0)
+    with pytest.raises(RuntimeError, match="same device"):
+        results[0] + torch.ones(1)
+
+
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("sweeps", [None, 1, 2])
+def test_calls_and_parts_can_be_captured(
+    room: Any,
+    elsewhere: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
+    guided: bool,
+    sweeps: int | None,
+) -> None:
+    monkeypatch.setattr(Table, "has_image", lambda table: True)  # looked at before the capture
+    networks = room("networks")
+    monkeypatch.setattr(networks, "_ready", lambda network: network.eval())  # likewise
+    monkeypatch.setattr(torch.nn.Module, "to", lambda network, dtype: network)
+    teacher, drafter = networks.teacher_and_drafter(networks.TINY, 256, elsewhere)
+    with torch.no_grad():
+        calls = room("rows").network_calls(teacher, drafter, guided, 3)
+        schedule, guidance = Schedule.ddpm(9), (4.0, 3) if guided else (1.0, None)
+        work = room("parts").parts(teacher, drafter, schedule, guidance, 2, 4, sweeps)
+        assert set(work) == set(room("parts").PARTS)
+        for call in (*calls.values(), *work.values()):
+            call()
