@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import re
-import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from free import Schedule
-from free.schedule import Table
-
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 #: What a section's rows have.
 KEYS = {
     "kernels": {"op", "B", "W", "D", "bytes", "difference", "times", "twin", "copy", "of_copy",
@@ -31,25 +23,6 @@ KEYS = {
     "largest": {"model", "W", "round", "seconds", "share", "not_networks", "execution", "how"},
     "predicted": {"model", "image", "guided", "W", "drafter", "steps_a_round", "speedup"},
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def gpu() -> Iterator[ModuleType]:
-    """The command as a module; benchmarks import each other as scripts do."""
-    before, threads = set(sys.modules), torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCHMARKS)
-        yield importlib.import_module("gpu")
-    torch.set_num_threads(threads)
-    for name in set(sys.modules) - before:
-        if name.partition(".")[0] in ("gpu", "kernels", "on_gpu"):
-            del sys.modules[name]
-
-
-@pytest.fixture
-def room(gpu: ModuleType) -> Any:
-    """Its parts, by name."""
-    return lambda name: importlib.import_module(f"on_gpu.{name}")
 
 
 def trial(gpu: ModuleType, path: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
@@ -152,109 +125,7 @@ def test_bad_input(
     assert re.search(message, capsys.readouterr().err)
 
 
-# --- time ----------------------------------------------------------------------------------------
-
-
-class FakeGpu:
-    """A device on which a call takes 5 us from the host, and 2 us in a graph; nothing runs."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, captures: bool = True) -> None:
-        self.seconds = 0.0
-        self.captured: int | None = None
-        self.streams = ["default"]
-        self.seen: list[tuple[str, bool]] = []  # of each call: stream, and whether captured
-        self.captures = captures
-        outer = self
-
-        class Event:
-            def __init__(self, enable_timing: bool) -> None:
-                assert enable_timing
-
-            def record(self) -> None:
-                self.at = outer.seconds
-
-            def synchronize(self) -> None:
-                pass
-
-            def elapsed_time(self, end: Event) -> float:
-                return 1e3 * (end.at - self.at)
-
-        class Graph:
-            calls = 0
-
-            def replay(self) -> None:
-                outer.seconds += 2e-6 * self.calls
-
-        class Capture:
-            def __init__(self, graph: Graph, stream: Any) -> None:
-                self.graph, self.stream = graph, stream
-
-            def __enter__(self) -> None:
-                outer.captured = 0
-                outer.streams.append(self.stream.name)
-
-            def __exit__(self, *_: object) -> None:
-                self.graph.calls, outer.captured = outer.captured or 0, None
-                outer.streams.pop()
-
-        class Entered:
-            def __init__(self, stream: Any) -> None:
-                self.stream = stream
-
-            def __enter__(self) -> None:
-                outer.streams.append(self.stream.name)
-
-            def __exit__(self, *_: object) -> None:
-                outer.streams.pop()
-
-        def stream(name: str) -> Any:
-            return SimpleNamespace(name=name, wait_stream=lambda other: None)
-
-        fakes: dict[str, Any] = {
-            "Event": Event,
-            "CUDAGraph": Graph,
-            "graph": Capture,
-            "Stream": lambda device: stream("side"),
-            "stream": Entered,
-            "current_stream": lambda device: stream(self.streams[-1]),
-            "synchronize": lambda device: None,
-        }
-        for name, fake in fakes.items():
-            monkeypatch.setattr(torch.cuda, name, fake)
-
-    def work(self) -> None:
-        self.seen.append((self.streams[-1], self.captured is not None))
-        if self.captured is None:
-            self.seconds += 5e-6
-        elif self.captures:
-            self.captured += 1
-        else:
-            raise RuntimeError("operation not permitted when stream is capturing\nadvice")
-
-
-def test_times_of_calls_and_of_replays(room: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeGpu(monkeypatch)
-    clock = room("clock").Clock(torch.device("cuda"), samples=4, sample_seconds=1e-4)
-    called = clock.called(fake.work)
-    assert called.median == pytest.approx(5e-6)
-    assert (called.samples, called.calls) == (4, 20)
-    assert {stream for stream, _ in fake.seen} == {"default"}
-    fake.seen.clear()
-    replayed = clock.replayed(fake.work)
-    assert replayed.median == replayed.minimum == pytest.approx(2e-6)
-    assert replayed.calls == 60
-    # Warmed up on the stream that is captured; all that is captured is 20 calls.
-    assert fake.seen[-23:] == [("side", False)] * 3 + [("side", True)] * 20
-
-
-def test_what_cannot_be_captured_says_why(room: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeGpu(monkeypatch, captures=False)
-    clock = room("clock").Clock(torch.device("cuda"))
-    reason = "cannot be captured: operation not permitted when stream is capturing"
-    assert clock.replayed(fake.work) == reason
-    assert clock.called(fake.work).median == pytest.approx(5e-6)
-    on_cpu = room("clock").Clock(torch.device("cpu"), samples=1, sample_seconds=0.0)
-    assert on_cpu.replayed(fake.work) == "no CUDA graphs on cpu"
+# --- time and memory -----------------------------------------------------------------------------
 
 
 def test_sections_share_the_time_that_is_left(room: Any) -> None:
@@ -430,50 +301,3 @@ def _reached() -> dict[str, Any]:
         "largest": {"rows": [dict(round_), dict(round_)]},
         "steady": {"execution": "graph", "waits_a_round": 0.0, "memory": {"flat": True}},
     }
-
-
-# --- what is captured ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
-    """A device whose values nobody can look at, and which cannot be mixed with another."""
-    generator = SimpleNamespace(manual_seed=lambda seed: None)
-    monkeypatch.setattr(torch, "Generator", lambda device: generator)
-    with FakeTensorMode():
-        yield torch.device("meta")
-
-
-def test_twins_can_be_captured(room: Any, elsewhere: torch.device) -> None:
-    for name, batch, width, dim in room("kernels").cases(small=True):
-        case = room("kernels").OPS[name](batch, width, dim or 0, elsewhere)
-        for result in (case.twin(*case.given), case.op(*case.given)):
-            results = (result,) if isinstance(result, torch.Tensor) else result
-            assert {each.device.type for each in results} == {"meta"}
-    with pytest.raises(DataDependentOutputException):  # so that it would be noticed
-        bool(results[0].sum() > 0)
-    with pytest.raises(RuntimeError, match="same device"):
-        results[0] + torch.ones(1)
-
-
-@pytest.mark.parametrize("guided", [False, True])
-@pytest.mark.parametrize("sweeps", [None, 1, 2])
-def test_calls_and_parts_can_be_captured(
-    room: Any,
-    elsewhere: torch.device,
-    monkeypatch: pytest.MonkeyPatch,
-    guided: bool,
-    sweeps: int | None,
-) -> None:
-    monkeypatch.setattr(Table, "has_image", lambda table: True)  # looked at before the capture
-    networks = room("networks")
-    monkeypatch.setattr(networks, "_ready", lambda network: network.eval())  # likewise
-    monkeypatch.setattr(torch.nn.Module, "to", lambda network, dtype: network)
-    teacher, drafter = networks.teacher_and_drafter(networks.TINY, 256, elsewhere)
-    with torch.no_grad():
-        calls = room("rows").network_calls(teacher, drafter, guided, 3)
-        schedule, guidance = Schedule.ddpm(9), (4.0, 3) if guided else (1.0, None)
-        work = room("parts").parts(teacher, drafter, schedule, guidance, 2, 4, sweeps)
-        assert set(work) == set(room("parts").PARTS)
-        for call in (*calls.values(), *work.values()):
-            call()
