@@ -132,5 +132,7 @@ def _print(title: str, rows: list[dict[str, Any]]) -> None:
         round_ = f"{row['rounds']:8.1f}{1e6 * row['seconds_a_round']:10.1f}"
         note = "" if row["clean"] else "  busy machine"
         speedup = f"{'-':>10}" if row["speedup"] is None else f"{row['speedup']:10.2f}"
-        line = f"{row['name']:<26}{ms}{round_}{speedup}  {row['execution']}{note}"
-        print(line, flush=True)
+        how = row["execution"].partition(":")[0]
+        print(f"{row['name']:<26}{ms}{round_}{speedup}  {how}{note}", flush=True)
+    for reason in dict.fromkeys(row["execution"] for row in rows if row["execution"] != "graph"):
+        print(reason)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
 from free import DiT, DiTConfig, DrafterNet
 from free.drafters import FeatureDrafter
+from free.models.guidance import Guidance, GuidedTeacher
+from free.models.output import TeacherOutput
 
 #: Of the published sizes: what 3 of 4 channels are guided by.
 CFG_SCALE, CFG_CHANNELS = 4.0, 3
@@ -27,6 +31,16 @@ def teacher_and_drafter(name: str, image: int, device: torch.device) -> tuple[Di
     for part in (teacher, network):
         _ready(part).to(torch.bfloat16)
     return teacher, FeatureDrafter(network, teacher)
+
+
+def guided(
+    teacher: DiT, scale: float, channels: int | None
+) -> tuple[Callable[..., TeacherOutput], Guidance | None]:
+    """The teacher, and its guidance; a scale of 1 is none."""
+    if scale == 1.0:
+        return teacher, None
+    guidance = Guidance(scale, channels, teacher.null_label)
+    return GuidedTeacher(teacher, guidance), guidance
 
 
 @torch.no_grad()

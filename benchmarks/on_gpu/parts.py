@@ -17,8 +17,8 @@ from free.drafters import DraftingBatch, FeatureDrafter
 from free.models.output import TeacherRows
 from free.random import Purpose
 from free.schedule import Table
-from free.sequential import guidance_of, guided
 from on_gpu.clock import Clock
+from on_gpu.networks import guided
 
 PARTS = ("drafter", "teacher", "coupling")
 
@@ -47,8 +47,7 @@ def parts(
     """
     B, W, D = batch, window, torch.Size(teacher.sample_shape).numel()
     device = next(teacher.parameters()).device
-    table, guide = Table.of(schedule, device), guidance_of(teacher, *guidance)
-    call = guided(teacher, guide)
+    table, (call, guide) = Table.of(schedule, device), guided(teacher, *guidance)
     drafter.begin(DraftingBatch(table, guide))
     middle = torch.arange(W, device=device) + len(schedule) // 2
     k = middle.clamp(1, len(schedule) - 2).repeat(B)

@@ -13,11 +13,10 @@ import torch
 
 from free.drafters import FeatureDrafter
 from free.models.dit import DiT
-from free.models.guidance import Guidance, GuidedTeacher
 from on_gpu.bench import Bench
 from on_gpu.clock import Clock, as_json, first_line
 from on_gpu.kernels import ratio
-from on_gpu.networks import CFG_CHANNELS, CFG_SCALE, LATENT, TINY, teacher_and_drafter
+from on_gpu.networks import CFG_CHANNELS, CFG_SCALE, LATENT, TINY, guided, teacher_and_drafter
 
 WIDTHS = (1, 2, 4, 6, 8, 12, 16)
 #: The largest first: it is what speculation is for.
@@ -41,8 +40,8 @@ def run(bench: Bench, record: dict[str, Any]) -> None:
             continue
         with bench.attempt(f"{name} at {image}"):
             teacher, drafter = teacher_and_drafter(name, image, bench.device)
-            for guided in (False, True):
-                _ladder(bench, record, clock, teacher, drafter, (name, image, guided))
+            for twice in (False, True):
+                _ladder(bench, record, clock, teacher, drafter, (name, image, twice))
         if bench.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -56,17 +55,17 @@ def _ladder(
     of: tuple[str, int, bool],
 ) -> None:
     """The rows of one model, from one state on."""
-    name, image, guided = of
-    title = f"{name} at {image}" + (", guided" if guided else "")
+    name, image, twice = of
+    title = f"{name} at {image}" + (", guided" if twice else "")
     columns = ("ms, graph", "eager", "r, graph", "eager", "d, graph", "eager")
     print(f"\n{title:<28}{''.join(f'{column:>9}' for column in columns)}")
     one: dict[str, Any] = {}
     for width in WIDTHS[:3] if bench.small else WIDTHS:
         if not bench.allows(f"{title}, W = {width}"):
             continue
-        row: dict[str, Any] = {"model": name, "image": image, "guided": guided, "W": width}
+        row: dict[str, Any] = {"model": name, "image": image, "guided": twice, "W": width}
         try:
-            calls = network_calls(teacher, drafter, guided, width)
+            calls = network_calls(teacher, drafter, CFG_SCALE if twice else 1.0, width)
             found = {
                 network: {"graph": clock.replayed(work), "eager": clock.called(work)}
                 for network, work in calls.items()
@@ -88,12 +87,11 @@ def _ladder(
 
 
 def network_calls(
-    teacher: DiT, drafter: FeatureDrafter, guided: bool, width: int
+    teacher: DiT, drafter: FeatureDrafter, scale: float, width: int
 ) -> dict[str, Callable[[], Any]]:
     """A teacher call on so many states, and the drafter call that guesses all but the first."""
     device = next(teacher.parameters()).device
-    guidance = Guidance(CFG_SCALE, CFG_CHANNELS, teacher.null_label) if guided else None
-    call = teacher if guidance is None else GuidedTeacher(teacher, guidance)
+    call, guidance = guided(teacher, scale, CFG_CHANNELS)
     x = torch.randn(width, *teacher.sample_shape, device=device)
     t = torch.full((width,), 500, device=device)
     y = torch.arange(width, device=device) % teacher.num_classes

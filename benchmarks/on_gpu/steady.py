@@ -20,7 +20,7 @@ from on_gpu.bench import Bench
 from on_gpu.samplers import Draws, execution, sampler_of
 
 WINDOW, SWEEPS, GUIDANCE = 8, 1, (1.5, None)
-STEPS, ROUNDS = (250, 1000), 10_000
+STEPS, ROUNDS = (100, 400), 10_000
 SMALL_STEPS, SMALL_ROUNDS = (6, 12), 12
 #: Calls that wait for the device. Torch follows a copy to pageable memory by the first.
 WAITING = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
@@ -29,28 +29,35 @@ _CALL = re.compile(r"(cu(?:da)?[A-Z][A-Za-z]+)(_v\d+)?$")
 
 
 def run(bench: Bench, record: dict[str, Any]) -> None:
-    """Fill ``calls_a_round`` and ``memory``."""
+    """Fill ``plain`` and ``speculative``, the host's calls, and ``memory``."""
     teacher, drafter = load_pretrained("mnist", device=bench.device)
     assert isinstance(drafter, FeatureDrafter)
-    draws = [
-        _draws(bench, teacher, drafter, steps) for steps in (SMALL_STEPS if bench.small else STEPS)
-    ]
-    record["execution"] = execution(draws[0].reports[-1])
-    with bench.attempt("profiler trace"):
-        counted = [_counted(bench, draw) for draw in draws]
-        record |= {"rounds_counted": [rounds for _, rounds in counted]}
-        record["calls_a_round"] = calls = a_round(*counted)
-        record["waits_a_round"] = sum(calls.get(name, 0.0) for name in WAITING)
-        named = ", ".join(f"{name} {count:.2f}" for name, count in calls.items())
-        print(f"calls of CUDA, a round: {named or 'none'}; {record['waits_a_round']:.2f} wait")
+    for name, window in (("plain", 1), ("speculative", WINDOW)):
+        if not bench.allows(f"calls of the {name} sampler"):
+            continue
+        with bench.attempt(f"calls of the {name} sampler"):
+            short, long = (
+                _draws(bench, teacher, drafter, steps, window)
+                for steps in (SMALL_STEPS if bench.small else STEPS)
+            )
+            found = waits(*(_counted(bench, draw) for draw in (short, long)))
+            record[name] = {"execution": execution(long.reports[-1])} | found
+            calls = ", ".join(f"{call} {n:.2f}" for call, n in found["calls_a_round"].items())
+            print(
+                f"{name} sampler, {record[name]['execution']}: {found['waits_a_round']:.3f} waits "
+                f"a round; calls of CUDA: {calls or 'none'}",
+                flush=True,
+            )
     with bench.attempt("memory"):
-        record["memory"] = memory = _memory(bench, draws[0])
+        steps = (SMALL_STEPS if bench.small else STEPS)[0]
+        draw = _draws(bench, teacher, drafter, steps, WINDOW)
+        record["memory"] = memory = _memory(bench, draw)
         print(f"memory over {memory['rounds']} rounds: {memory}", flush=True)
 
 
-def _draws(bench: Bench, teacher: DiT, drafter: FeatureDrafter, steps: int) -> Draws:
+def _draws(bench: Bench, teacher: DiT, drafter: FeatureDrafter, steps: int, window: int) -> Draws:
     """A sampler that has run before."""
-    sampler = sampler_of(teacher, drafter, Schedule.ddpm(steps), GUIDANCE, WINDOW, SWEEPS)
+    sampler = sampler_of(teacher, drafter, Schedule.ddpm(steps), GUIDANCE, window, SWEEPS)
     draw = Draws(sampler, 1, teacher.num_classes, bench.clock())
     for _ in range(2):
         draw()
@@ -73,10 +80,17 @@ def calls_of(events: Any) -> Counter[str]:
     return Counter(call[1] for call in found if call)
 
 
-def a_round(short: tuple[Counter[str], int], long: tuple[Counter[str], int]) -> dict[str, float]:
-    """Calls a round: what the longer run has more, over the rounds that it has more."""
+def waits(short: tuple[Counter[str], int], long: tuple[Counter[str], int]) -> dict[str, Any]:
+    """Calls a round: what the longer run has more, over the rounds that it has more; and how many
+    of them wait.
+    """
     more = long[1] - short[1]
-    return {name: (long[0][name] - short[0][name]) / more for name in sorted(long[0])}
+    calls = {name: (long[0][name] - short[0][name]) / more for name in sorted(long[0])}
+    return {
+        "rounds": [short[1], long[1]],
+        "calls_a_round": calls,
+        "waits_a_round": sum(calls.get(name, 0.0) for name in WAITING),
+    }
 
 
 def _memory(bench: Bench, draw: Draws) -> dict[str, Any]:

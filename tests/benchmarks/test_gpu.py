@@ -68,7 +68,33 @@ def test_what_the_sections_find(whole: dict[str, Any]) -> None:
     for row in (*found["embedded"]["best"].values(), *found["largest"]["rows"]):
         assert sum(row["seconds"].values()) == pytest.approx(row["round"])
     assert found["steady"]["memory"]["rounds"] >= 12
+    assert {"waits_a_round", "execution"} <= set(found["steady"]["plain"])
     assert found["predicted"]["predicted"] is True
+
+
+def test_with_graphs_every_figure_is_there(
+    gpu: ModuleType, room: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is only reached on a GPU: times of graphs, compiled twins."""
+    clock = room("clock").Clock
+    monkeypatch.setattr(clock, "replayed", clock.called)
+    monkeypatch.setattr(room("kernels"), "compiler_fails", lambda bench: None)
+    monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
+    sections = ("--sections", "kernels,rows,largest,predicted", "--steps-a-round", "2:1.5,4:3")
+    code, document = trial(gpu, tmp_path / "gpu.json", *sections)
+    assert code == 0
+    found = document["sections"]
+    for row in found["kernels"]["rows"]:
+        assert row["of_copy"] == row["copy"]["graph"]["median"] / row["times"]["graph"]["median"]
+        assert row["compiled"]["graph"]["median"] > 0
+    for row in found["largest"]["rows"]:
+        assert set(row["how"].values()) == {"graph"}
+    assert [(row["W"], row["steps_a_round"]) for row in found["predicted"]["rows"]] == [
+        (2, 1.5), (4, 3.0), (2, 1.5), (4, 3.0)
+    ]  # fmt: skip
+    for cost, row in zip(found["rows"]["rows"][1:3], found["predicted"]["rows"], strict=False):
+        whole = cost["r"]["graph"] + cost["d"]["graph"]
+        assert row["speedup"]["graph"] == row["steps_a_round"] / whole
 
 
 def test_a_trial_meets_no_target(whole: dict[str, Any]) -> None:
@@ -79,9 +105,12 @@ def test_a_trial_meets_no_target(whole: dict[str, Any]) -> None:
 def test_what_there_is_no_time_for_is_named(
     gpu: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sections = ("--sections", "kernels,rows,embedded,largest")
+    sections = ("--sections", "kernels,rows,embedded,largest,steady")
     code, document = trial(gpu, tmp_path / "gpu.json", *sections, "--minutes", "1e-9")
     assert code == 0
+    steady = document["sections"].pop("steady")
+    assert steady["memory"]["rounds"] == 0
+    assert steady["left_out"][-1] == "rounds 0 to 12 of memory"
     assert all(section["rows"] == [] for section in document["sections"].values())
     assert "verify_window B=1 W=3 D=16" in document["sections"]["kernels"]["left_out"]
     assert "left out: batch 1, eager" in capsys.readouterr().out
@@ -148,10 +177,10 @@ def test_sections_share_the_time_that_is_left(room: Any) -> None:
 def test_what_does_not_fit_in_memory(room: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     rows, real = room("rows"), room("rows").network_calls
 
-    def calls(teacher: Any, drafter: Any, guided: bool, width: int) -> Any:
+    def calls(teacher: Any, drafter: Any, scale: float, width: int) -> Any:
         if width > 2:
             raise torch.OutOfMemoryError("Tried to allocate 99 GiB.\nmore")
-        return real(teacher, drafter, guided, width)
+        return real(teacher, drafter, scale, width)
 
     monkeypatch.setattr(rows, "network_calls", calls)
     options = argparse.Namespace(small=True, minutes=1.0)
@@ -221,9 +250,11 @@ def test_calls_of_a_round(room: Any) -> None:
     )
     short = Counter(cudaStreamSynchronize=5, cudaGraphLaunch=10), 10
     long = Counter(cudaStreamSynchronize=5, cudaGraphLaunch=30), 30
-    assert steady.a_round(short, long) == {"cudaStreamSynchronize": 0, "cudaGraphLaunch": 1}
-    waits = Counter(cudaStreamSynchronize=15, cudaGraphLaunch=30), 30
-    assert steady.a_round(short, waits)["cudaStreamSynchronize"] == 0.5
+    found = steady.waits(short, long)
+    assert found["calls_a_round"] == {"cudaStreamSynchronize": 0, "cudaGraphLaunch": 1}
+    assert found["waits_a_round"] == 0
+    polling = Counter(cudaStreamSynchronize=15, cudaEventSynchronize=10, cudaGraphLaunch=30), 30
+    assert steady.waits(short, polling)["waits_a_round"] == 1.0
 
 
 def test_other_decisions_show_as_a_difference(room: Any) -> None:
@@ -259,7 +290,8 @@ def test_targets(room: Any) -> None:
         (lambda r: r["kernels"]["rows"][0]["speedup"].update(graph=9.0), "than the twin, both"),
         (lambda r: r["embedded"]["best"]["1"].update(speedup=2.4), "batch 1: speed-up"),
         (lambda r: r["largest"]["rows"][1].update(not_networks=0.04), "share that is no network"),
-        (lambda r: r["steady"].update(waits_a_round=0.1), "waits for the device"),
+        (lambda r: r["steady"]["plain"].update(waits_a_round=0.1), "plain sampler: waits"),
+        (lambda r: r["steady"]["speculative"].update(waits_a_round=0.3), "speculative sampler: w"),
         (lambda r: r["steady"]["memory"].update(flat=False), "memory stays flat"),
     ],
 )
@@ -271,17 +303,21 @@ def test_missed_targets(room: Any, change: Any, missed: str) -> None:
     assert sum(met is False for met in words.values()) == 2  # and what was aimed for
 
 
-def test_eager_runs_meet_no_target_of_graphs(room: Any) -> None:
+def test_what_means_nothing_meets_no_target(room: Any) -> None:
     record = _reached()
     record["embedded"]["rows"][0]["execution"] = "eager: no room"
     record["largest"]["rows"][0]["execution"] = "eager: no room"
-    record["steady"]["execution"] = "eager: no room"
+    record["steady"]["plain"]["execution"] = "eager: no room"
+    record["steady"]["speculative"]["calls_a_round"] = {}
     record["kernels"]["rows"][2]["of_copy"] = None
+    record["kernels"]["rows"][1]["difference"] = 1.0
     whys = {v["why"] for v in room("targets").judge(record, True) if v["met"] is None}
     assert whys == {
         "the plain sampler ran eager: no room",
         "the round ran eager: no room",
         "the rounds ran eager: no room",
+        "the profiler saw no graph being launched",
+        "the op differs from its twin by 1",
         "not measured",
     }
 
@@ -289,15 +325,20 @@ def test_eager_runs_meet_no_target_of_graphs(room: Any) -> None:
 def _reached() -> dict[str, Any]:
     """A record that reaches all targets but what was aimed for."""
     kernels = [
-        {"op": "verify_window", "B": B, "W": 8, "D": D, "of_copy": 0.85}
+        {"op": "verify_window", "B": B, "W": 8, "D": D, "of_copy": 0.85, "difference": 1e-6}
         | {"times": {"graph": {"median": 9e-6}}, "speedup": {"graph": 20.0, "called": 11.0}}
         for B, D in ((1, 784), (1, 4096), (256, 16_384))
     ]
     plain = {"window": 1, "batch": 1, "graph": None, "execution": "graph"}
     round_ = {"execution": "graph", "not_networks": 0.02}
+    graphs = {"execution": "graph", "calls_a_round": {"cudaGraphLaunch": 1.0}}
     return {
         "kernels": {"rows": kernels},
         "embedded": {"rows": [plain], "best": {"1": {"speedup": 3.0}}},
         "largest": {"rows": [dict(round_), dict(round_)]},
-        "steady": {"execution": "graph", "waits_a_round": 0.0, "memory": {"flat": True}},
+        "steady": {
+            "plain": {"waits_a_round": 0.0} | graphs,
+            "speculative": {"waits_a_round": 0.1} | graphs,
+            "memory": {"flat": True},
+        },
     }

@@ -157,8 +157,8 @@ def test_calls_and_parts_can_be_captured(
     monkeypatch.setattr(torch.nn.Module, "to", lambda network, dtype: network)
     teacher, drafter = networks.teacher_and_drafter(networks.TINY, 256, elsewhere)
     with torch.no_grad():
-        calls = room("rows").network_calls(teacher, drafter, guided, 3)
         schedule, guidance = Schedule.ddpm(9), (4.0, 3) if guided else (1.0, None)
+        calls = room("rows").network_calls(teacher, drafter, guidance[0], 3)
         work = room("parts").parts(teacher, drafter, schedule, guidance, 2, 4, sweeps)
         assert set(work) == set(room("parts").PARTS)
         for call in (*calls.values(), *work.values()):
