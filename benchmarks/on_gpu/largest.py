@@ -13,7 +13,7 @@ from free import Schedule
 from on_gpu.bench import Bench
 from on_gpu.networks import CFG_CHANNELS, CFG_SCALE, TINY, teacher_and_drafter
 from on_gpu.parts import PARTS, breakdown, parts
-from on_gpu.samplers import Draws, execution, interleaved, sampler_of
+from on_gpu.samplers import Draws, interleaved, sampler_of
 
 NAME, IMAGE = "DiT-XL/2", 256
 WINDOW, SWEEPS, BATCH = 8, 1, 1
@@ -42,7 +42,7 @@ def run(bench: Bench, record: dict[str, Any]) -> None:
             work = parts(*networks, guidance, BATCH, window, SWEEPS)
             found = breakdown(bench.clock(), work, seconds)
             row = {"model": name, "image": IMAGE, "guided": guidance[0] != 1, "W": window}
-            row |= {"sweeps": SWEEPS, "batch": BATCH, "execution": execution(report)} | found
+            row |= {"sweeps": SWEEPS, "batch": BATCH, "execution": report.execution} | found
             record["rows"].append(row)
             pieces = ", ".join(f"{name} {found['share'][name]:.1%}" for name in (*PARTS, "rest"))
             print(f"{title}: {1e3 * seconds:.3f} ms a round: {pieces}  {row['execution']}")

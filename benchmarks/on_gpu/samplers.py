@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -13,8 +12,6 @@ from free.report import Report
 from on_gpu.clock import Clock
 
 Sampler = SequentialSampler | SpeculativeSampler
-#: Whether the samplers of this version can replay rounds as CUDA graphs.
-GRAPHS = "graph" in inspect.signature(SpeculativeSampler).parameters
 
 
 def sampler_of(
@@ -30,9 +27,8 @@ def sampler_of(
 
     ``graph`` is the sampler's: None takes graphs where they can be had, False does without.
     """
-    graphs: dict[str, Any] = {"graph": graph} if GRAPHS else {}
     if window == 1:
-        return SequentialSampler(teacher, schedule, *guidance, **graphs)
+        return SequentialSampler(teacher, schedule, *guidance, graph=graph)
     return SpeculativeSampler(
         teacher,
         drafter,
@@ -41,13 +37,8 @@ def sampler_of(
         *guidance,
         sweeps=sweeps,
         recycle=False if sweeps is None else "response",
-        **graphs,
+        graph=graph,
     )
-
-
-def execution(report: Report) -> str:
-    """``"graph"``, or ``"eager: "`` and why."""
-    return getattr(report, "execution", "eager: this version has no graphs")
 
 
 class Draws:

@@ -17,11 +17,11 @@ from torch.profiler import ProfilerActivity, profile
 from free import DiT, Schedule, load_pretrained
 from free.drafters import FeatureDrafter
 from on_gpu.bench import Bench
-from on_gpu.samplers import Draws, execution, sampler_of
+from on_gpu.samplers import Draws, sampler_of
 
 WINDOW, SWEEPS, GUIDANCE = 8, 1, (1.5, None)
 STEPS, ROUNDS = (100, 400), 10_000
-SMALL_STEPS, SMALL_ROUNDS = (6, 12), 12
+SMALL_STEPS, SMALL_ROUNDS = (3, 6), 6
 #: Calls that wait for the device. Torch follows a copy to pageable memory by the first.
 WAITING = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy")
 #: Of CUDA's runtime or driver; some profilers add the version of the call.
@@ -41,7 +41,7 @@ def run(bench: Bench, record: dict[str, Any]) -> None:
                 for steps in (SMALL_STEPS if bench.small else STEPS)
             )
             found = waits(*(_counted(bench, draw) for draw in (short, long)))
-            record[name] = {"execution": execution(long.reports[-1])} | found
+            record[name] = {"execution": long.reports[-1].execution} | found
             calls = ", ".join(f"{call} {n:.2f}" for call, n in found["calls_a_round"].items())
             print(
                 f"{name} sampler, {record[name]['execution']}: {found['waits_a_round']:.3f} waits "

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 import torch
 
+from free.graphs import Graphs
+from tests.graphs.test_runs import repeated
+
 #: What a section's rows have.
 KEYS = {
     "kernels": {"op", "B", "W", "D", "bytes", "difference", "times", "twin", "copy", "of_copy",
@@ -64,10 +67,10 @@ def test_what_the_sections_find(whole: dict[str, Any]) -> None:
         assert row["op"] != "recycled_rows" or row["D"] is None
     assert [row["r"]["eager"] for row in found["rows"]["rows"] if row["W"] == 1] == [1.0, 1.0]
     assert {row["graph"] for row in found["embedded"]["rows"]} == {None, False}
-    assert set(found["embedded"]["best"]) == {"1", "2"}
+    assert set(found["embedded"]["best"]) == {"1"}
     for row in (*found["embedded"]["best"].values(), *found["largest"]["rows"]):
         assert sum(row["seconds"].values()) == pytest.approx(row["round"])
-    assert found["steady"]["memory"]["rounds"] >= 12
+    assert found["steady"]["memory"]["rounds"] >= 6
     assert {"waits_a_round", "execution"} <= set(found["steady"]["plain"])
     assert found["predicted"]["predicted"] is True
 
@@ -75,20 +78,24 @@ def test_what_the_sections_find(whole: dict[str, Any]) -> None:
 def test_with_graphs_every_figure_is_there(
     gpu: ModuleType, room: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is only reached on a GPU: times of graphs, compiled twins."""
+    """What is only reached on a GPU: times of graphs, graphed rounds, compiled twins."""
+    monkeypatch.setattr(Graphs.__init__, "__defaults__", (None, repeated))
     clock = room("clock").Clock
     monkeypatch.setattr(clock, "replayed", clock.called)
     monkeypatch.setattr(room("kernels"), "compiler_fails", lambda bench: None)
     monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
-    sections = ("--sections", "kernels,rows,largest,predicted", "--steps-a-round", "2:1.5,4:3")
-    code, document = trial(gpu, tmp_path / "gpu.json", *sections)
+    code, document = trial(gpu, tmp_path / "gpu.json", "--steps-a-round", "2:1.5,4:3")
     assert code == 0
     found = document["sections"]
     for row in found["kernels"]["rows"]:
         assert row["of_copy"] == row["copy"]["graph"]["median"] / row["times"]["graph"]["median"]
         assert row["compiled"]["graph"]["median"] > 0
     for row in found["largest"]["rows"]:
-        assert set(row["how"].values()) == {"graph"}
+        assert set(row["how"].values()) == {row["execution"]} == {"graph"}
+    for row in found["embedded"]["rows"]:
+        assert row["execution"] == ("graph" if row["graph"] is None else "eager: as asked")
+        assert row["rounds"] == pytest.approx(4 / row["steps_a_round"], rel=0.5)
+    assert {found["steady"][name]["execution"] for name in ("plain", "speculative")} == {"graph"}
     assert [(row["W"], row["steps_a_round"]) for row in found["predicted"]["rows"]] == [
         (2, 1.5), (4, 3.0), (2, 1.5), (4, 3.0)
     ]  # fmt: skip
@@ -110,7 +117,7 @@ def test_what_there_is_no_time_for_is_named(
     assert code == 0
     steady = document["sections"].pop("steady")
     assert steady["memory"]["rounds"] == 0
-    assert steady["left_out"][-1] == "rounds 0 to 12 of memory"
+    assert steady["left_out"][-1] == "rounds 0 to 6 of memory"
     assert all(section["rows"] == [] for section in document["sections"].values())
     assert "verify_window B=1 W=3 D=16" in document["sections"]["kernels"]["left_out"]
     assert "left out: batch 1, eager" in capsys.readouterr().out
