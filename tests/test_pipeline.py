@@ -22,6 +22,7 @@ from free import (  # noqa: E402
     random,
 )
 from free.autoencoder import LatentCoder  # noqa: E402
+from free.models.sigma import SigmaNet  # noqa: E402
 from free.random import Purpose  # noqa: E402
 from tests.networks import randomized  # noqa: E402
 from tests.pipelines import (  # noqa: E402
@@ -301,6 +302,15 @@ def test_networks_move_together_and_states_stay_float32(
     assert result.images.dtype is torch.float32
     assert result.images.isfinite().all()
     assert result.report.accepted > 0
+
+
+def test_a_variance_network_moves_too_but_stays_float32() -> None:
+    variance = SigmaNet(4)
+    pipe = pipeline(scheduler=Schedule.ddpm(6, variance=variance))
+    pipe.to(torch.float16)
+    assert variance.out.weight.dtype is torch.float32
+    pipe.to("meta")
+    assert variance.out.weight.is_meta
 
 
 def test_a_fragile_vae_is_not_put_in_float16() -> None:

@@ -1,13 +1,19 @@
 """What a speculative sampler may be asked to do."""
 
 import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from free import (
+    AutoWindow,
     FrozenDrafter,
     Schedule,
     SequentialSampler,
     SpeculativeSampler,
 )
+from free.ops import WIDEST_ON_CUDA
+from free.request import Request
+from free.settings import largest_window
 from free.window import FixedWindow
 from tests.networks import CallableDrafter, MixtureTeacher
 
@@ -81,3 +87,28 @@ def test_a_deterministic_sampler_cannot_be_speculated() -> None:
         SpeculativeSampler(TEACHER, POOR, ddim)
     assert SequentialSampler(TEACHER, ddim).sample([0]).samples.isfinite().all()
     assert SpeculativeSampler(TEACHER, POOR, ddim, window=1).sample([0]).samples.isfinite().all()
+
+
+def test_windows_that_the_cuda_kernels_do_not_verify_are_refused() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda", 0)
+    wide = FixedWindow(WIDEST_ON_CUDA + 1)
+    assert largest_window(wide, 1000, cpu) == 257
+    assert largest_window(wide, 250, cuda) == 250  # a run is no longer
+    assert largest_window(FixedWindow(WIDEST_ON_CUDA), 1000, cuda) == 256
+    assert largest_window(AutoWindow(1000), 1000, cuda) == 256  # it takes what pays, up to that
+    with pytest.raises(ValueError, match="window must be of at most 256 rows on CUDA, got 257 for"):
+        largest_window(wide, 1000, cuda)
+
+
+def test_they_are_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeTensorMode():  # which says that it is on a GPU
+        state = torch.empty(1, 4, device="cuda")
+    request = Request(torch.tensor([0]), torch.tensor([0]), state)
+    monkeypatch.setattr("free.sampler.check_request", lambda *_: request)
+
+    def teacher(*_: torch.Tensor) -> None:
+        raise AssertionError("was asked")
+
+    sampler = SpeculativeSampler(teacher, "frozen", Schedule.ddpm(300), 257)
+    with pytest.raises(ValueError, match="window must be .* on CUDA, got 257 for a run of 300"):
+        sampler.sample([0])

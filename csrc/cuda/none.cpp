@@ -11,7 +11,7 @@ namespace {
 [[noreturn]] void refuse() {
   throw std::runtime_error(
       "this build of free has no CUDA kernels: install it again where nvcc is in PATH, with "
-      "FREE_CUDA=ON pip install --no-build-isolation --force-reinstall --no-deps . in its source");
+      "FREE_CUDA=ON pip install --force-reinstall --no-deps . in its source");
 }
 
 }  // namespace

@@ -158,7 +158,8 @@ class FreePipeline:
     ) -> FreePipeline:
         """Move all networks; ``to(dtype)`` will do too.
 
-        A VAE whose configuration has ``force_upcast`` is not put in float16.
+        A VAE whose configuration has ``force_upcast`` is not put in float16, nor is a schedule's
+        variance network.
         """
         if isinstance(device, torch.dtype):
             if dtype is not None:
@@ -167,6 +168,9 @@ class FreePipeline:
         for network in (self.transformer, getattr(self.drafter, "network", None)):
             if isinstance(network, nn.Module):
                 network.to(device=device, dtype=dtype)
+        variance = getattr(self.scheduler, "mixture", None)
+        if isinstance(variance, nn.Module):
+            variance.to(device=device)  # in float32, as the states that it looks at
         self.coder.to(device, dtype)
         return self
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from free import random
+from free.devices import device_of
 from free.random import Purpose, as_seeds
 
 __all__ = ["Request", "check_request"]
@@ -71,13 +72,7 @@ def check_request(
             f"shape must be the positive sizes of one sample, got {shape}"
             + (" and a teacher without sample_shape" if shape is None else "")
         )
-    if (
-        isinstance(teacher, torch.nn.Module)
-        and (weight := next(teacher.parameters(), None)) is not None
-    ):
-        device = weight.device
-    else:
-        device = getattr(teacher, "device", y.device)
+    device = device_of(teacher) or y.device
     y, seeds = y.to(device), seeds.to(device)
     start = torch.zeros_like(seeds)
     return Request(y, seeds, random.normal(seeds, start, start, Purpose.INITIAL, size))

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 
 import torch
 
+from free.devices import require_device
 from free.drafters.protocol import Drafter, DraftingBatch
 from free.graphs import Graphing, Graphs, Way
 from free.models.output import Teacher
+from free.out_of_memory import explained_sampling
 from free.prediction import Prediction
 from free.progress import Progress, progress_bar
 from free.relaxation import Relaxation, Spending
@@ -23,7 +25,7 @@ from free.rounds import Rounds, UnderWay
 from free.rows import WantedRows
 from free.schedule import Schedule, Table
 from free.sequential import Labels, Observer, SamplingResult, Seeds
-from free.settings import check_settings
+from free.settings import check_settings, largest_window
 from free.targets import Target, guidance_of
 from free.window import Committed, FixedWindow, Run, WindowRule
 from free.window.rule import check_choice
@@ -115,6 +117,7 @@ class SpeculativeSampler:
         self._windows = settings.rule
         self._graphs = Graphs(graph)
 
+    @explained_sampling
     @torch.no_grad()
     def sample(
         self,
@@ -148,11 +151,18 @@ class SpeculativeSampler:
         Raises
         ------
         ValueError
-            If the request is malformed, or a relaxation needs a variance that the teacher lacks.
+            If the request is malformed, a network is on another device than the teacher, the window
+            is wider than the CUDA kernels verify (256 rows), or a relaxation needs a variance that
+            the teacher lacks.
         FloatingPointError
             If a network returns NaN or inf; names the step and the samples.
+        torch.OutOfMemoryError
+            If the GPU's memory is full; names the batch, the window and what would need less.
         """
         request = check_request(self.teacher, labels, seed, shape)
+        device = request.state.device
+        require_device(device, variance=self.schedule.mixture)
+        largest = largest_window(self._windows, len(self.schedule), device)
         drawn = self._graphs.draw(self._way(), request, progress, observer is not None)
         if not isinstance(drawn, str):
             return SamplingResult(*drawn)
@@ -163,7 +173,6 @@ class SpeculativeSampler:
         spending: Spending | None = None
         if self.relaxation is not None:
             spending = Spending(self.relaxation, self.schedule, len(y), x.device)
-        largest = min(self._windows.largest, N)
         if self.drafter is not None and largest > 1:
             self.drafter.begin(DraftingBatch(table, self.guidance))
         way = (self.verifier, self.recycle, largest, spending, WantedRows(), recorder.phase)

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from free.devices import require_device
 from free.graphs import Graphing, Graphs, Way
 from free.models.output import Teacher
+from free.out_of_memory import explained_sampling
 from free.prediction import Prediction
 from free.progress import Progress, progress_bar
 from free.report import Recorder, Report
@@ -74,6 +76,7 @@ class SequentialSampler:
         self.guidance = guidance_of(teacher, cfg_scale, cfg_channels)
         self._graphs = Graphs(graph)
 
+    @explained_sampling
     @torch.no_grad()
     def sample(
         self,
@@ -85,6 +88,7 @@ class SequentialSampler:
     ) -> SamplingResult:
         """Draw one sample per label; the arguments are those of ``SpeculativeSampler.sample``."""
         request = check_request(self.teacher, labels, seed, shape)
+        require_device(request.state.device, variance=self.schedule.mixture)
         way = Way(self.teacher, self.schedule, self.guidance)
         drawn = self._graphs.draw(way, request, progress, observer is not None)
         if not isinstance(drawn, str):

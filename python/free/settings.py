@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import torch
+
 from free.drafters.frozen import FrozenDrafter
 from free.drafters.protocol import Drafter
-from free.ops import check_verifier
+from free.ops import WIDEST_ON_CUDA, check_verifier
 from free.relaxation import check_relaxation
 from free.schedule import Schedule, Table
 from free.sources import SOURCES
 from free.verifiers import LOOKING_AHEAD
 from free.window import AutoWindow, FixedWindow, WindowRule
 
-__all__ = ["Settings", "check_settings"]
+__all__ = ["Settings", "check_settings", "largest_window"]
 
 
 class Settings(NamedTuple):
@@ -85,6 +87,25 @@ def check_settings(
         )
     check_relaxation(relaxation, schedule, verifier)
     return Settings(drafter, rule)
+
+
+def largest_window(rule: WindowRule, steps: int, device: torch.device) -> int:
+    """Rows of a window, at most, in a run of so many transitions on this device.
+
+    Raises
+    ------
+    ValueError
+        If they are more than the CUDA kernels verify; a :class:`free.AutoWindow` keeps to these.
+    """
+    largest = min(rule.largest, steps)
+    if device.type != "cuda" or largest <= WIDEST_ON_CUDA:
+        return largest
+    if isinstance(rule, AutoWindow):
+        return WIDEST_ON_CUDA
+    raise ValueError(
+        f"window must be of at most {WIDEST_ON_CUDA} rows on CUDA, got {rule.largest} for a run "
+        f"of {steps} steps"
+    )
 
 
 def _rule(window: Any) -> WindowRule:

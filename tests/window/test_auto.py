@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from free import (
     AutoWindow,
@@ -234,6 +235,20 @@ def test_seeds_must_be_distinct_where_windows_learn(rule: Any) -> None:
     sampler = SpeculativeSampler(TEACHER, DRAFTER, SCHEDULE, rule, sweeps=1)
     with pytest.raises(ValueError, match=r"seed must not repeat .* window='auto', got \[4, 4\]"):
         sampler.sample([0, 1], seed=[4, 4])
+
+
+def test_on_cuda_no_window_is_wider_than_the_kernels_verify() -> None:
+    with FakeTensorMode():  # which says that it is on a GPU
+        state = torch.empty(2, 1, 8, 8, device="cuda")
+    rule = AutoWindow(1000, costs(0.1))
+    for run, largest in (
+        (_run(TEACHER, Schedule.ddpm(300)), 300),
+        (_run(TEACHER, Schedule.ddpm(300))._replace(state=state), 256),
+        (_run(TEACHER, Schedule.ddpm(30))._replace(state=state), 30),
+    ):
+        rule.begin(run)
+        assert rule.basis is not None
+        assert rule.basis.largest == largest
 
 
 @pytest.mark.parametrize("largest", [0, True, 2.0])

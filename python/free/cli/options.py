@@ -352,16 +352,21 @@ def parse_dtype(text: str) -> torch.dtype:
     return _DTYPES[text]
 
 
-def parse_device(text: str) -> torch.device:
+def parse_device(text: str, kernels: bool = True) -> torch.device:
     """The device that ``--device`` names; errors are those of :func:`free.devices.find_device`."""
-    return find_device(text, "--device")
+    return find_device(text, "--device", kernels)
 
 
 @contextmanager
 def bad_input_to_usage_error() -> Iterator[None]:
-    """Show a ValueError as one line and exit with 2, instead of a traceback."""
+    """Show a ValueError as one line and exit with 2, instead of a traceback; with 1, a GPU whose
+    memory is full.
+    """
     try:
         yield
+    except torch.OutOfMemoryError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        raise typer.Exit(1) from error
     except (ValueError, ImportError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)
         raise typer.Exit(2) from error

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from free.devices import require_device
 from free.drafters.protocol import Anchored, DraftingBatch
 from free.models.checkpoints import read_drafter
 from free.models.dit import DiT
@@ -172,6 +173,18 @@ class FeatureDrafter(ChangeDrafter):
         network, sampling = read_drafter(source, dtype=dtype, device=device)
         return cls(network, teacher, sampling)
 
+    def begin(self, batch: DraftingBatch) -> None:
+        """As :meth:`ChangeDrafter.begin`.
+
+        Raises
+        ------
+        ValueError
+            Also if the networks are not on the device of the states.
+        """
+        super().begin(batch)
+        parts = {"drafter": self.network, "drafter.teacher": self.teacher}
+        require_device(batch.table.sigma.device, **parts)
+
     def step(
         self,
         x: Tensor,
@@ -202,4 +215,4 @@ def evaluate(
     rows, t, y = guidance.expand(x, t, y)
     innovation = innovation.repeat_interleave(2, dim=0)
     change, feature = network(rows, innovation, t, label_embedding(y), feature.flatten(0, 1))
-    return guidance.combine(change), feature.unflatten(0, (-1, 2))
+    return guidance.combine(change.float()), feature.unflatten(0, (-1, 2))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from free.devices import require_device
 from free.drafters.feature import ChangeDrafter
 from free.drafters.frozen import FrozenDrafter
 from free.drafters.protocol import DraftingBatch, WindowPlan
@@ -106,9 +107,10 @@ class EngineDrafter(ChangeDrafter):
         self._scale: Tensor | None = None
 
     def begin(self, batch: DraftingBatch) -> None:
-        """As :meth:`ChangeDrafter.begin`."""
+        """As :meth:`FeatureDrafter.begin`."""
         super().begin(batch)
         guidance, device = batch.guidance, batch.table.sigma.device
+        require_device(device, drafter=next(iter(self.sessions.values()), None))
         self._scale = (
             None if guidance is None else guidance_scale(guidance, self.config.channels, device)
         )

@@ -72,13 +72,17 @@ def checked(teacher: Teacher) -> Teacher:
 
 
 def require_eps(eps: Tensor, x: Tensor, network: str) -> None:
-    """Raise unless ``eps`` is a floating-point tensor of the shape of ``x``."""
+    """Raise unless ``eps`` is a floating-point tensor of the shape of ``x``, and where it is."""
     if not isinstance(eps, Tensor) or not eps.is_floating_point():
         got = str(eps.dtype) if isinstance(eps, Tensor) else type(eps).__name__
         raise TypeError(f"{network} must return a floating-point eps, got {got}")
     if eps.shape != x.shape:
         raise ValueError(
             f"{network} must return an eps of shape {list(x.shape)}, got {list(eps.shape)}"
+        )
+    if eps.device != x.device:
+        raise ValueError(
+            f"{network} must return an eps on the states' device, {x.device}, got {eps.device}"
         )
 
 

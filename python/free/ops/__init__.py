@@ -10,16 +10,23 @@ waits for the device (docs/cuda.md).
 
 from __future__ import annotations
 
-from free.ops.build import build_info, cuda_devices
+from free.ops.build import build_info, cuda_devices, require_kernels
 from free.ops.means import TargetMeans, target_means
 from free.ops.philox import philox_normal, philox_uniform
 from free.ops.recycle import RecycledRows, recycled_rows
 from free.ops.roll import Rolled, roll_window
-from free.ops.verify import VERIFIERS, Verified, check_verifier, verify_window
+from free.ops.verify import (
+    VERIFIERS,
+    WIDEST_ON_CUDA,
+    Verified,
+    check_verifier,
+    verify_window,
+)
 from free.ops.verify_relaxed import VerifiedRelaxed, verify_window_relaxed
 
 __all__ = [
     "VERIFIERS",
+    "WIDEST_ON_CUDA",
     "RecycledRows",
     "Rolled",
     "TargetMeans",
@@ -31,6 +38,7 @@ __all__ = [
     "philox_normal",
     "philox_uniform",
     "recycled_rows",
+    "require_kernels",
     "roll_window",
     "target_means",
     "verify_window",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 # After torch, so that one OpenMP runtime serves both.
-import torch  # noqa: F401
+import torch
 
 from free import _C
+from free.ops.philox import philox_uniform
 
-__all__ = ["build_info", "cuda_devices"]
+__all__ = ["build_info", "cuda_devices", "require_kernels"]
 
 
 def build_info() -> dict[str, Any]:
@@ -26,3 +27,25 @@ def cuda_devices() -> tuple[list[dict[str, Any]], str | None]:
     """
     found = _C.cuda_devices()
     return found["devices"], found["reason"]
+
+
+def require_kernels(device: torch.device) -> None:
+    """Launch a kernel of the compiled core on a CUDA device.
+
+    Raises
+    ------
+    RuntimeError
+        If this build has no CUDA, or nothing for this GPU; says how to get what has.
+    """
+    _C.cuda_verify_workspace(1, 1, 1)  # refuses in a build without CUDA
+    one = torch.zeros(1, dtype=torch.int64, device=device)
+    try:
+        philox_uniform(one, one, one, 0, 1)
+    except RuntimeError as error:
+        if "no kernel image" not in str(error):
+            raise
+        major, minor = torch.cuda.get_device_capability(device)
+        raise RuntimeError(
+            f"{error}: build free for compute capability {major}.{minor}, "
+            f"pip install . -C cmake.define.CMAKE_CUDA_ARCHITECTURES={major}{minor}"
+        ) from error

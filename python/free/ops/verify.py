@@ -13,10 +13,20 @@ from free import _C, reference
 from free.ops.register import check_tensor, register, stream_of
 from free.verifiers import DECISIONS
 
-__all__ = ["VERIFIERS", "Verified", "check_verifier", "check_window", "verify_window", "workspace"]
+__all__ = [
+    "VERIFIERS",
+    "WIDEST_ON_CUDA",
+    "Verified",
+    "check_verifier",
+    "check_window",
+    "verify_window",
+    "workspace",
+]
 
 #: Names of the verifiers.
 VERIFIERS = tuple(DECISIONS)
+#: Rows of a window that the CUDA kernels can verify, at most (``kMaxWidth`` of csrc/cuda).
+WIDEST_ON_CUDA = 256
 
 _WINDOW = (
     "Tensor states, Tensor draft_means, Tensor target_means, Tensor sigma, Tensor length, "

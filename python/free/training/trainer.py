@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from free.out_of_memory import explained, held
 from free.training.checkpoint import read_checkpoint, sweep_leftovers, write_checkpoint
 from free.training.config import TrainConfig
 from free.training.data import TrainingImages
@@ -95,6 +96,8 @@ def train(
         If the loss or a gradient is not finite; nothing is saved of what comes after.
     OSError
         If a checkpoint cannot be written; the one before is still there.
+    torch.OutOfMemoryError
+        If a step does not fit the GPU's memory; says what would need less.
     """
     ranks, folder = ranks or Ranks(), Path(folder)
     passes = ranks.rows(config.batch_size, config.micro_batch)
@@ -149,16 +152,19 @@ def train(
         if step:
             evaluate_if_due()  # of a run that was killed while it evaluated
         while step < config.steps:
-            weights.clear()
-            parts = []
-            for rows in passes:
-                x0, labels = data.batch(config.seed, step, rows, config.batch_size, ranks.device)
-                with autocast():
-                    random = RowRandom(config.seed, step, rows, ranks.device)
-                    values = loss(model, x0, labels, random)
-                (values["loss"] / (len(passes) * ranks.world)).backward()
-                parts.append(values)
-            journal.step(parts, weights.update(config.rate(step)))
+            with explained(partial(_needed, config, ranks, len(passes[0]))):
+                weights.clear()
+                parts = []
+                for rows in passes:
+                    x0, labels = data.batch(
+                        config.seed, step, rows, config.batch_size, ranks.device
+                    )
+                    with autocast():
+                        random = RowRandom(config.seed, step, rows, ranks.device)
+                        values = loss(model, x0, labels, random)
+                    (values["loss"] / (len(passes) * ranks.world)).backward()
+                    parts.append(values)
+                journal.step(parts, weights.update(config.rate(step)))
             step += 1
             if due(config.log_every):
                 journal.line(step)
@@ -171,6 +177,18 @@ def train(
             finish_record(folder, record)
     ranks.wait()  # for the files of the first
     return weights.average, record
+
+
+def _needed(config: TrainConfig, ranks: Ranks, rows: int) -> str:
+    """A step, where the memory did not do."""
+    less = ["a smaller micro_batch"]
+    less += [] if config.gradient_checkpointing else ["gradient_checkpointing"]
+    less += [] if config.precision == "bf16" else ["precision bf16"]
+    return (
+        f"out of memory in a training step of {config.batch_size} images in {ranks.world} "
+        f"process{'es' * (ranks.world > 1)}, {rows} a pass, {held(ranks.device)}. "
+        f"{' or '.join(less).capitalize()} needs less."
+    )
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from free.ops import WIDEST_ON_CUDA
 from free.window.acceptance import (
     AcceptanceEstimate,
     AcceptanceRecord,
@@ -75,7 +76,7 @@ class AutoWindow:
     Parameters
     ----------
     largest : int
-        Rows of a window, at most.
+        Rows of a window, at most; on CUDA no more than 256.
     costs : RoundCosts, optional
         What rounds cost, instead of measuring; corrected as they go.
     records : mapping of (int or None) to AcceptanceRecord, optional
@@ -125,6 +126,8 @@ class AutoWindow:
     def begin(self, run: Run) -> Windows:
         """Measure what rounds cost, if that is not known yet, and take up the record."""
         largest = min(self.largest, len(run.table.sigma))
+        if run.state.device.type == "cuda":
+            largest = min(largest, WIDEST_ON_CUDA)
         largest = min(largest, getattr(run.drafter, "window", largest))
         samples, rows = len(run.labels), getattr(run.model, "largest_batch", None)
         if rows is not None:
