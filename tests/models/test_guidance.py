@@ -41,3 +41,16 @@ def test_channels_are_checked() -> None:
         Guidance(1.5, 1.5, 0)
     with pytest.raises(ValueError, match="cfg_channels must be at most the 3 of a state, got 4"):
         Guidance(1.5, 4, 0).combine(torch.zeros(2, 3, 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_it_is_taken_in_float32(dtype: torch.dtype) -> None:
+    def teacher(x: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> TeacherOutput:
+        return TeacherOutput((x * (1 + 0.01 * y.view(-1, 1, 1))).to(dtype))
+
+    x, t, y = torch.randn(64, 4, 5), torch.zeros(64), torch.zeros(64, dtype=torch.int64)
+    out = GuidedTeacher(teacher, Guidance(4.0, None, 1))(x, t, y)
+    cond, uncond = (teacher(x, t, label).eps.double() for label in (y, y + 1))
+    assert out.eps.dtype is torch.float32
+    expected = uncond + 4.0 * (cond - uncond)  # of what the network said, rounded as it was
+    torch.testing.assert_close(out.eps.double(), expected, rtol=1e-5, atol=1e-5)

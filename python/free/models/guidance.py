@@ -82,10 +82,13 @@ class GuidedTeacher:
         self.guidance = guidance
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
-        """``feature`` has both rows of a state, [R, 2, T, E]; ``variance`` is the conditional."""
+        """``feature`` has both rows of a state, [R, 2, T, E]; ``variance`` is the conditional.
+
+        The combination is taken in float32: it magnifies what lower precision rounds away.
+        """
         out = self.teacher(*self.guidance.expand(x, t, y))
         return TeacherOutput(
-            self.guidance.combine(out.eps),
+            self.guidance.combine(out.eps.float()),
             None if out.feature is None else out.feature.unflatten(0, (-1, 2)),
             None if out.variance is None else out.variance[::2],
         )
