@@ -3,13 +3,15 @@
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from free import Schedule, SequentialSampler, SpeculativeSampler, TeacherOutput
-from free.bench import profiled
+from free.bench import phases, profiled
 from free.report import PHASE_MARK
 
 
@@ -48,3 +50,60 @@ def test_phases_are_marked_only_while_profiled() -> None:
     assert PHASE_MARK.get() is before
     with pytest.raises(ValueError, match="batches must be at least one, got none"):
         profiled(sampler, [])
+
+
+def test_on_a_gpu_each_phase_waits_for_its_own_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[torch.device] = []
+
+    def synchronize(device: torch.device) -> None:
+        waited.append(device)
+        time.sleep(0.01)
+
+    device = torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(phases, "device_of", lambda teacher: device)
+    monkeypatch.setattr(torch.profiler, "profile", lambda activities: _NoProfiler())
+    found = profiled(SequentialSampler(_Slow(), Schedule.ddpm(3)), [[0]])
+    assert waited == [device] * 6  # teacher and bookkeeping of three steps, of the timed batch
+    assert found.phases["bookkeeping"] > 0.01  # the wait is in the phase
+
+
+class _NoProfiler:
+    """Of a GPU, which is not here."""
+
+    def __enter__(self) -> "_NoProfiler":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def events(self) -> list[Any]:
+        return []
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "expected"),
+    [
+        (False, [("teacher", "aten::mm", 3e-6), ("elsewhere", "aten::size", 2e-6)]),
+        (True, [("teacher", "aten::mm", 9e-6)]),
+    ],
+)
+def test_operators_of_a_gpu_are_those_with_kernels(
+    on_gpu: bool, expected: list[tuple[str, str, float]]
+) -> None:
+    cpu, cuda = torch.autograd.DeviceType.CPU, torch.autograd.DeviceType.CUDA
+
+    def event(name: str, host: float, kernels: float, above: Any = None, at: Any = cpu) -> Any:
+        return SimpleNamespace(
+            name=name,
+            device_type=at,
+            self_cpu_time_total=host,
+            self_device_time_total=kernels,
+            cpu_parent=above,
+        )
+
+    phase = event("free::teacher", 50.0, 0.0)
+    events = [phase, event("aten::mm", 3.0, 9.0, phase), event("aten::size", 2.0, 0.0)]
+    events.append(event("gemm", 0.0, 9.0, at=cuda))
+    found = phases._operators(events, 1, on_gpu)
+    assert [(one.phase, one.name, one.seconds) for one in found] == expected

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from free.bench import memory
 from free.bench.rows import ROWS, Row
+from free.devices import device_of
 from free.report import Report
 from free.sampler import SpeculativeSampler
 from free.sequential import SequentialSampler
@@ -34,7 +35,7 @@ class Draws:
     ----------
     reports : list of Report
     labels : list of int
-    samples : list of Tensor, shape [C, H, W]
+    samples : list of Tensor, shape [C, H, W], on the CPU
     peak : int or None
         Bytes, of the batches from the second on: the first may measure or compile.
     """
@@ -56,7 +57,7 @@ class Draws:
         self._classes = classes
         self._batch_size = batch_size
         self._seed = seed + _APART * ROWS.index(row)
-        self._device = torch.device(getattr(sampler.teacher, "device", "cpu"))
+        self._device = device_of(sampler.teacher) or torch.device("cpu")
         self._untimed = 0
 
     def __call__(self) -> None:
@@ -68,7 +69,7 @@ class Draws:
         if self.reports:
             self.peak = max(self.peak or 0, memory.peak(self._device) or 0) or None
         self.reports.append(result.report)
-        self._keep(labels, result.samples)
+        self._keep(labels, result.samples)  # on the CPU: waits for a GPU, and leaves it its memory
 
     def more(self, labels: list[int]) -> None:
         """Draw images that no time is taken of, one for each label."""
@@ -78,7 +79,7 @@ class Draws:
 
     def _keep(self, labels: list[int], samples: Tensor) -> None:
         self.labels += labels
-        self.samples += list(samples)
+        self.samples += list(samples.cpu())
 
     @property
     def report(self) -> Report:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch.profiler import ProfilerActivity, record_function
 
+from free.devices import device_of
 from free.files import write_atomic
 from free.report import PHASE_MARK, Report
 from free.sampler import SpeculativeSampler
@@ -31,7 +33,8 @@ class Operator(NamedTuple):
     calls : float
         Of a round.
     seconds : float
-        Of a round, on the CPU, without operators that it calls.
+        Of a round, without operators that it calls: on the CPU, or, for networks on a GPU, of the
+        kernels there.
     """
 
     phase: str
@@ -48,7 +51,8 @@ class Profile(NamedTuple):
     report : Report
         Of the batches that were timed, nothing looking on.
     phases : dict of str to float
-        Seconds of a round, the longest first, with what is ``elsewhere``.
+        Seconds of a round, the longest first, with what is ``elsewhere``. On a GPU each phase waits
+        for its own work, so that what the host could have done meanwhile comes on top.
     operators : list of Operator
         Of one further batch, the longest first; what the profiler itself takes is in there.
     """
@@ -92,36 +96,51 @@ def profiled(
         tell(1)
         return report
 
+    device = device_of(sampler.teacher) or torch.device("cpu")
+    on_gpu = device.type == "cuda"
     draw(batches[0])
-    report = Report.merge([draw(batch) for batch in batches])
+    with _phases_in(partial(_awaited, device) if on_gpu else nullcontext):
+        report = Report.merge([draw(batch) for batch in batches])
     phases = {name: spent / report.rounds for name, spent in report.seconds_by_phase.items()}
     phases[ELSEWHERE] = max(report.seconds / report.rounds - sum(phases.values()), 0.0)
     activities = [ProfilerActivity.CPU]
-    if torch.cuda.is_available():
+    if on_gpu:
         activities.append(ProfilerActivity.CUDA)
-    with _marked(), torch.profiler.profile(activities=activities) as profiler:
+    with _phases_in(_marked), torch.profiler.profile(activities=activities) as profiler:
         rounds = draw(batches[0]).rounds
     if trace is not None:
         write_atomic(trace, lambda path: profiler.export_chrome_trace(str(path)))
     return Profile(
         report,
         dict(sorted(phases.items(), key=lambda item: -item[1])),
-        _operators(profiler.events() or [], rounds),
+        _operators(profiler.events() or [], rounds, on_gpu),
     )
 
 
+def _marked(phase: str) -> AbstractContextManager[Any]:
+    """Seen by the profiler, under its name."""
+    return record_function(_MARK + phase)
+
+
 @contextmanager
-def _marked() -> Iterator[None]:
-    """Have the phases of all runs seen by the profiler, each under its name."""
-    token = PHASE_MARK.set(lambda phase: record_function(_MARK + phase))
+def _awaited(device: torch.device, phase: str) -> Iterator[None]:
+    """Over when the GPU has done what it was asked for."""
+    yield
+    torch.cuda.synchronize(device)
+
+
+@contextmanager
+def _phases_in(mark: Callable[[str], AbstractContextManager[Any]]) -> Iterator[None]:
+    """Put this around each phase of all runs."""
+    token = PHASE_MARK.set(mark)
     try:
         yield
     finally:
         PHASE_MARK.reset(token)
 
 
-def _operators(events: Sequence[Any], rounds: int) -> list[Operator]:
-    """Summed by phase and name."""
+def _operators(events: Sequence[Any], rounds: int, on_gpu: bool) -> list[Operator]:
+    """Summed by phase and name; on a GPU those that have kernels."""
     sums: dict[tuple[str, str], list[float]] = {}
     for event in events:
         if event.device_type != torch.autograd.DeviceType.CPU or event.name.startswith(_MARK):
@@ -132,9 +151,10 @@ def _operators(events: Sequence[Any], rounds: int) -> list[Operator]:
         phase = ELSEWHERE if above is None else above.name.removeprefix(_MARK)
         total = sums.setdefault((phase, event.name), [0, 0.0])
         total[0] += 1
-        total[1] += event.self_cpu_time_total / 1e6
+        total[1] += (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1e6
     operators = [
         Operator(phase, name, count / rounds, seconds / rounds)
         for (phase, name), (count, seconds) in sums.items()
+        if seconds or not on_gpu
     ]
     return sorted(operators, key=lambda operator: -operator.seconds)

@@ -52,7 +52,8 @@ def timed(
     Parameters
     ----------
     functions : dict of str to callable
-        Called without arguments.
+        Called without arguments. What has a GPU work must wait for it, or its time is that of
+        asking.
     repeats : int
         Clean samples wanted of each function.
     calls : int or mapping of str to int

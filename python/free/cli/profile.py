@@ -53,8 +53,9 @@ def profile(
 ) -> None:
     """Show what of a round is drafter, teacher, verification and bookkeeping.
 
-    The phases are timed with nothing looking on. The operators below are those of one further batch
-    under torch's profiler, which slows small ones and does not see into other engines.
+    The phases are timed with nothing looking on; on a GPU each waits for its work, or it would be
+    the time of asking. The operators below are those of one further batch under torch's profiler,
+    which slows small ones and does not see into other engines; on a GPU by their kernels' time.
 
     Examples
     --------

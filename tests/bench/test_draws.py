@@ -1,0 +1,63 @@
+"""Batches of one sampler: where their memory is measured, and what is kept."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from free import DiT, DiTConfig, Schedule, SequentialSampler
+from free.bench import memory
+from free.bench.draws import Draws
+from free.bench.rows import ROWS
+from tests.networks import randomized
+
+CONFIG = DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3, learn_sigma=False)
+
+
+def _draws(teacher: Any) -> Draws:
+    return Draws(ROWS[0], SequentialSampler(teacher, Schedule.ddpm(2)), 3, 2, 0)
+
+
+def test_memory_is_measured_where_the_networks_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, torch.device]] = []
+    monkeypatch.setattr(memory, "reset_peak", lambda device: asked.append(("reset", device)))
+    monkeypatch.setattr(memory, "peak", lambda device: asked.append(("peak", device)) or 7)
+    draws = _draws(DiT(CONFIG).to("meta"))  # a module: it has no attribute that says where
+    drawn = SimpleNamespace(samples=torch.zeros(2, 1, 8, 8), report=None)
+    draws.sampler = SimpleNamespace(sample=lambda *_: drawn)  # type: ignore[assignment]
+    draws()
+    draws()
+    assert asked == [(what, torch.device("meta")) for what in ("reset", "reset", "peak")]
+    assert draws.peak == 7
+
+
+def test_memory_of_a_gpu_is_that_of_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", asked.append)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda at: asked.append(at) or 5)
+    device = torch.device("cuda", 1)
+    memory.reset_peak(device)
+    assert memory.peak(device) == 5
+    assert asked == [device, device]
+
+
+def test_images_are_kept_on_the_cpu() -> None:
+    """Where they take no memory from what is measured; copying them waits for the GPU."""
+    copied: list[str] = []
+
+    class Samples(torch.Tensor):
+        def cpu(self, *_: Any, **__: Any) -> torch.Tensor:
+            copied.append("cpu")
+            return self.as_subclass(torch.Tensor)
+
+    draws = _draws(randomized(DiT(CONFIG)))
+    drawn = torch.zeros(2, 1, 8, 8).as_subclass(Samples)
+    draws.sampler = SimpleNamespace(  # type: ignore[assignment]
+        sample=lambda *_: SimpleNamespace(samples=drawn, report=None)
+    )
+    draws()
+    assert copied == ["cpu"]
+    assert [type(one) for one in draws.samples] == [torch.Tensor] * 2
