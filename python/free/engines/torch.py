@@ -65,7 +65,8 @@ class TorchSession:
             return dict(zip(names, self._call(**inputs), strict=True))
         key = tuple(sizes.values())
         if key not in self._captured:
-            self._captured[key] = self._capture(inputs)
+            with torch.cuda.device(self.device):  # else its streams are another GPU's
+                self._captured[key] = self._capture(inputs)
         graph, own, outputs = self._captured[key]
         for name, value in inputs.items():
             own[name].copy_(value)
