@@ -54,7 +54,8 @@ class Report:
         Wall-clock of the run.
     seconds_by_phase : dict of str to float
         ``draft``, ``teacher``, ``verify``, ``bookkeeping`` (noise, gathering, counting); empty
-        where a graph ran all of them. On CUDA, what the host waited for there.
+        where a graph ran all of them. On a GPU by the host's clock: work counts where it is waited
+        for (docs/cuda.md).
     execution : str
         ``"graph"`` if rounds were replayed as CUDA graphs, else ``"eager: "`` and why.
     tv_bound : float
