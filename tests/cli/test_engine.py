@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from free import DiT, DiTConfig, DrafterNet
+from free import DiT, DiTConfig, DrafterNet, FeatureDrafter
 from free.cli import app, engine
 from free.cli.engine import choose_engine
 from tests.networks import randomized
@@ -53,6 +54,26 @@ def test_the_engine_draws_what_torch_draws(
     assert rounds[0] == rounds[1]
     assert max(abs(a - b) for a, b in zip(*pictures, strict=True)) <= 1
     assert (tmp_path / "cache" / "onnx").is_dir()
+
+
+def test_networks_on_a_gpu_are_exported_from_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    moves: list[object] = []
+    teacher, network = DiT(CONFIG), DrafterNet(CONFIG)
+    for name, part in (("teacher", teacher), ("drafter", network)):
+        monkeypatch.setattr(part, "cpu", lambda name=name: moves.append((name, "cpu")))
+        monkeypatch.setattr(part, "to", lambda place, name=name: moves.append((name, str(place))))
+    monkeypatch.setattr(engine, "device_of", lambda network: torch.device("cuda", 1))
+
+    def export(*_: object) -> None:
+        moves.append("export")
+        raise ValueError("no further")
+
+    monkeypatch.setattr("free.export.cache.cached_export", export)
+    drafter, settings = FeatureDrafter(network, teacher), {"window": 4, "sweeps": 1}
+    with pytest.raises(ValueError, match="no further"):
+        engine.put_on_engine("onnxruntime", teacher, drafter, settings, False, 1, "cuda", "float32")
+    there = [("teacher", "cpu"), ("drafter", "cpu")]
+    assert moves == [*there, "export", ("teacher", "cuda:1"), ("drafter", "cuda:1")]
 
 
 def test_auto_is_onnx_runtime_for_embedded_models_where_it_is_installed(

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from free import Schedule, SpeculativeSampler
+from free.cli import app
 from free.engines.load import load_engine
 from free.engines.networks import EngineDrafter
 from free.engines.onnx import PROVIDERS, OnnxSession
@@ -91,3 +95,15 @@ def test_a_folder_samples_on_the_gpu(plain_export: Export) -> None:
     assert result.samples.is_cuda
     assert result.samples.isfinite().all()
     assert result.report.accepted > 0
+
+
+@pytest.mark.usefixtures("cuda_provider")
+def test_a_command_exports_what_it_has_loaded_on_the_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FREE_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "x.png"
+    options = ["--steps", "20", "--labels", "1", "--engine", "onnxruntime", "--device", "cuda"]
+    result = CliRunner().invoke(app, ["sample", *options, "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert out.is_file()

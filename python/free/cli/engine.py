@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import typer
+from torch import nn
 
+from free.devices import device_of
 from free.drafters.feature import FeatureDrafter
 from free.drafters.frozen import FrozenDrafter
 from free.engines.load import ENGINES as ON_FOLDERS
@@ -83,16 +85,17 @@ def put_on_engine(
     if sweeps == "auto":
         sweeps = drafter.sampling.get("sweeps", 1)
     trained = drafter if isinstance(drafter, FeatureDrafter) and window > 1 else None
-    folder = cached_export(
-        teacher,
-        trained,
-        window,
-        sweeps if trained is not None else None,
-        max_batch,
-        guided,
-        _PRECISIONS[dtype],
-        lambda graph: typer.echo(f"exporting {graph} for {engine}, once ...", err=True),
-    )
+    with _on_cpu(teacher, *([] if trained is None else [trained.network])):
+        folder = cached_export(
+            teacher,
+            trained,
+            window,
+            sweeps if trained is not None else None,
+            max_batch,
+            guided,
+            _PRECISIONS[dtype],
+            lambda graph: typer.echo(f"exporting {graph} for {engine}, once ...", err=True),
+        )
     with unavailable_to_usage_error():
         if engine in FLAVOURS:
             from free.export.tensorrt import load_or_build
@@ -105,6 +108,19 @@ def put_on_engine(
         return on_engine, drafter
     assert own is not None
     return on_engine, own
+
+
+@contextmanager
+def _on_cpu(*networks: nn.Module) -> Iterator[None]:
+    """Networks are exported from the CPU; afterwards they are where they were."""
+    places = [device_of(network) for network in networks]
+    for network in networks:
+        network.cpu()
+    try:
+        yield
+    finally:
+        for network, place in zip(networks, places, strict=True):
+            network.to(place)
 
 
 @contextmanager
