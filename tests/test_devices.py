@@ -18,6 +18,7 @@ from free import (
     SequentialSampler,
     SpeculativeSampler,
     TeacherOutput,
+    load_pretrained,
     ops,
 )
 from free.devices import device_of, find_device, require_device
@@ -60,6 +61,13 @@ def test_a_torch_without_cuda() -> None:
         find_device("cuda:1")
     with pytest.raises(ValueError, match=r"^(?!.*pytorch.org)"):
         find_device("tpu")
+
+
+@NO_CUDA
+def test_what_is_loaded_to_a_device_that_is_not_there() -> None:
+    for load in (load_pretrained, DiT.from_pretrained, DrafterNet.from_pretrained):
+        with pytest.raises(ValueError, match="^device must be one that .* got 'cuda': "):
+            load("mnist", device=torch.device("cuda"))
 
 
 def test_a_driver_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,13 +11,14 @@ from free.ops import require_kernels
 __all__ = ["device_of", "find_device", "require_device"]
 
 
-def find_device(text: str, argument: str = "device", kernels: bool = True) -> torch.device:
+def find_device(
+    name: torch.device | str, argument: str = "device", kernels: bool = True
+) -> torch.device:
     """A device that can be worked on here.
 
     Parameters
     ----------
-    text : str
-        As ``torch.device`` takes it.
+    name : torch.device or str
     argument : str
         What the error calls it.
     kernels : bool
@@ -30,16 +31,16 @@ def find_device(text: str, argument: str = "device", kernels: bool = True) -> to
         not for this GPU; says why, and what helps.
     """
     try:
-        device = torch.device(text)
+        device = torch.device(name)
         torch.empty(0, device=device)
         if kernels and device.type == "cuda":
             require_kernels(device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises all three
         reason = str(error).splitlines()[0]
-        if text.startswith("cuda") and isinstance(error, AssertionError):  # not built with CUDA
+        if "cuda" in str(name) and isinstance(error, AssertionError):  # not built with it
             reason += ": take cpu, or install a torch that is built with CUDA (pytorch.org)"
         raise ValueError(
-            f"{argument} must be one that this machine has, got {text!r}: {reason}"
+            f"{argument} must be one that this machine has, got {str(name)!r}: {reason}"
         ) from error
     return device
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from free.devices import find_device
 from free.models.checkpoints.configs import with_constants
 from free.models.checkpoints.layout import Origin
 from free.models.checkpoints.positions import fixed_table, is_fixed
@@ -121,6 +122,7 @@ def _read(
     dtype: torch.dtype | None,
     device: torch.device | str,
 ) -> Network:
+    device = find_device(device, kernels=False)
     dtype = torch.float32 if dtype is None else dtype
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating-point torch.dtype or None, got {dtype!r}")
