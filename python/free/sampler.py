@@ -47,7 +47,8 @@ class SpeculativeSampler:
     teacher : callable
         ``teacher(x [R, ...], t [R], y [R]) -> TeacherOutput``; ``x`` float32, ``t`` of the
         schedule's ``timesteps`` and ``y`` int64. Rows must not depend on each other. May have
-        ``sample_shape``, ``num_classes`` and ``null_label``.
+        ``sample_shape``, ``num_classes`` and ``null_label``; and ``capturable``, if it is no
+        ``torch.nn.Module`` but may become part of a CUDA graph all the same.
     drafter : Drafter, "frozen" or None
         ``"frozen"`` needs no training (:class:`free.FrozenDrafter`); None needs ``window=1``.
     schedule : Schedule

@@ -261,14 +261,26 @@ def test_a_network_that_fails_is_named(window: int) -> None:
     assert graphed(made).sample([0, 0], 0).samples.isfinite().all()
 
 
-class Learned(MixtureTeacher):
+class Outside(MixtureTeacher):
     capturable = False
+
+
+class Pure(MixtureTeacher):
+    capturable = True
 
 
 REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
     "cpu": (sampler, "states are on cpu, not on a CUDA device"),
     "asked": (lambda: sampler(graph=False), "as asked"),
     "auto": (lambda: sampler(window="auto"), "windows are chosen anew in every round"),
+    "callable": (
+        lambda: SpeculativeSampler(TEACHER, "frozen", SCHEDULE, 4),
+        "the teacher is no torch.nn.Module; graph=True takes it for a function",
+    ),
+    "drafter": (
+        lambda: SpeculativeSampler(Pure(4), CallableDrafter(TEACHER), SCHEDULE, 4),
+        "the drafter is no torch.nn.Module; graph=True takes it for a function",
+    ),
     "variance": (
         lambda: sampler(
             Uneven(),
@@ -278,7 +290,7 @@ REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
         "a learned variance is checked in every round",
     ),
     "engine": (
-        lambda: SpeculativeSampler(Learned(4), "frozen", SCHEDULE, 4),
+        lambda: SpeculativeSampler(Outside(4), "frozen", SCHEDULE, 4),
         "the teacher runs outside of torch",
     ),
 }
@@ -295,11 +307,18 @@ def test_why_there_is_no_graph(name: str) -> None:
             made.sample([0, 1], 0)
         return
     assert made.sample([0, 1], 0).report.execution == f"eager: {why}"
+    if name in ("callable", "drafter"):
+        return
     if name != "asked":
-        graphs = Graphs(True) if name == "cpu" else Graphs(True, repeated)
-        made._graphs = graphs
+        made._graphs = Graphs(True) if name == "cpu" else Graphs(True, repeated)
         with pytest.raises(ValueError, match=f"^graph must be False or None .* got True: {why}$"):
             made.sample([0, 1], 0)
+
+
+def test_what_is_all_torch_is_captured_unasked() -> None:
+    made = SpeculativeSampler(Pure(4), "frozen", SCHEDULE, 4)
+    made._graphs = Graphs(None, repeated)
+    assert made.sample([0, 1], 0).report.execution == "graph"
 
 
 def test_an_observer_is_served_without_graphs() -> None:
@@ -318,7 +337,7 @@ def test_what_cuda_refuses_is_said_and_not_tried_again() -> None:
         tries.append(function)
         raise free.graphs.CaptureError("CUDA could not capture a round: no")
 
-    made = sampler()
+    made = SpeculativeSampler(Pure(4), "frozen", SCHEDULE, 4)
     made._graphs = Graphs(None, refusing)
     for _ in range(2):
         report = made.sample([0, 1], 0).report

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
     FakeTensorMode,
 )
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from free import DiT, DiTConfig, DrafterNet, FeatureDrafter, FrozenDrafter, Relaxation, Schedule
 from free.carry import map_tensors
@@ -89,3 +90,68 @@ def test_nor_with_other_settings(options: dict[str, Any]) -> None:
 def test_looking_is_found() -> None:
     with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
         run(rounds(WantedRows()), 1)
+
+
+VIEWS = frozenset(
+    [
+        "view",
+        "_unsafe_view",
+        "unsqueeze",
+        "squeeze",
+        "expand",
+        "slice",
+        "select",
+        "transpose",
+        "permute",
+        "t",
+        "detach",
+        "alias",
+        "split",
+        "split_with_sizes",
+        "unbind",
+        "as_strided",
+        "chunk",
+        "empty",
+        "empty_like",
+        "new_empty",
+        "empty_strided",
+    ]
+)
+
+
+class Launches(TorchDispatchMode):
+    """Counts what torch would launch: every op but those that only look at memory differently."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count, self.within_networks = 0, False
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += op.__name__.split(".")[0] not in VIEWS and not self.within_networks
+        return op(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("recycle", "sweeps", "most"), [("response", 1, 245), (False, 1, 215), (False, None, 500)]
+)
+@torch.no_grad()
+def test_a_round_launches_as_little_as_the_docs_say(
+    recycle: bool | str, sweeps: int | None, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launches = Launches()
+    for network in (TEACHER, DRAFTERS["feature"].network):  # type: ignore[attr-defined]
+        forward = network.forward
+
+        def quiet(*arguments: Any, forward: Any = forward) -> Any:
+            launches.within_networks = True
+            out = forward(*arguments)
+            launches.within_networks = False
+            return out
+
+        monkeypatch.setattr(network, "forward", quiet)
+    guidance = Guidance(1.5, None, 3)
+    made = rounds(EveryRow(B, N, CPU), recycle=recycle, guidance=guidance)
+    state = begun(first(made, W)(initial()).at, N)
+    with launches:
+        speculative(made, W, sweeps)(state)
+    assert 0.8 * most < launches.count <= most

@@ -89,6 +89,7 @@ def profile(
             Schedule.ddpm(steps),
             cfg_scale=cfg,
             cfg_channels=cfg_channels,
+            graph=False,  # a graph has no phases
             **settings,
         )
         labels = [

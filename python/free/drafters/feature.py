@@ -138,6 +138,9 @@ class FeatureDrafter(ChangeDrafter):
         If the network was made for another architecture than the teacher's.
     """
 
+    #: All that it does is done by torch.
+    capturable = True
+
     def __init__(
         self, network: DrafterNet, teacher: DiT, sampling: dict[str, Any] | None = None
     ) -> None:

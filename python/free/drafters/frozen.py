@@ -35,6 +35,9 @@ class FrozenDrafter:
         Settings of :class:`free.SpeculativeSampler` that were measured to serve it best.
     """
 
+    #: All that it does is done by torch.
+    capturable = True
+
     def __init__(self, keep: str = "image") -> None:
         if keep not in ("image", "eps"):
             raise ValueError(f"keep must be 'image' or 'eps', got {keep!r}")

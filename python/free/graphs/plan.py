@@ -88,8 +88,13 @@ class Graphs:
         if relaxation is not None and relaxation.uncertainty == "learned_variance":
             return "a learned variance is checked in every round"
         for name, network in (("teacher", way.teacher), ("drafter", way.drafter)):
-            if not getattr(network, "capturable", True):
+            capturable = getattr(network, "capturable", None)
+            if capturable is False:
                 return f"the {name} runs outside of torch"
+            known = capturable or network is None or isinstance(network, torch.nn.Module)
+            if not known and self._graph is None:
+                # What it does in Python, a graph would not do again.
+                return f"the {name} is no torch.nn.Module; graph=True takes it for a function"
         return ""
 
     def _draw(self, way: Way, request: Request, progress: Progress) -> tuple[Tensor, Report]:

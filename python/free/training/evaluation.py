@@ -116,6 +116,7 @@ class DrafterEvaluation:
             Schedule.ddpm(self.steps),
             cfg_scale=self.cfg_scale,
             cfg_channels=self.cfg_channels,
+            graph=False,  # for a few batches, beside a training that holds the memory
             **settings,
         )
         sums = torch.zeros(1 + 2 * self.steps, dtype=torch.int64)

@@ -77,7 +77,7 @@ def fit_variance(
     guidance = Guidance(cfg_scale, cfg_channels, null_label or 0)
     guided: Any = teacher if cfg_scale == 1.0 else GuidedTeacher(teacher, guidance)
     y, seeds, x = check_request(teacher, labels, seed, shape)
-    SequentialSampler(recording, schedule).sample(y, seeds, x.shape[1:], progress)
+    SequentialSampler(recording, schedule, graph=False).sample(y, seeds, x.shape[1:], progress)
     return VarianceFit(schedule.timesteps[:-1], np.array(weights))
 
 
