@@ -1,7 +1,8 @@
 """The embedded model: the plain sampler against speculation, wall-clock, both graph-captured.
 
 All samplers draw the same seeds, one after the other; each was called once before. The speed-up is
-over the plain sampler with graphs, also for samplers without. The best one's round is taken apart.
+over the fastest plain sampler of the batch size, also for samplers without graphs. The best one's
+round is taken apart; and, if time is left, the best and the plain sampler are compiled too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 
 from free import DiT, Schedule, load_pretrained
 from free.drafters import FeatureDrafter
+from free.graphs import Graphing
 from on_gpu.bench import Bench
 from on_gpu.parts import PARTS, breakdown, parts
 from on_gpu.samplers import Draws, interleaved, sampler_of
@@ -24,6 +26,11 @@ WAYS = [*((window, sweeps) for window in (4, 8, 16, 32) for sweeps in (1, 2)), (
 #: For tiny runs.
 SMALL_STEPS, SMALL_WAYS, SMALL_BATCHES = 4, [(3, 1), (3, None)], (1,)
 REPEATS = (3, 20)
+_NAMES: dict[Graphing, str] = {
+    None: "graphs where they can be had",
+    False: "eager",
+    "compiled": "compiled, then graphs",
+}
 
 
 def run(bench: Bench, record: dict[str, Any]) -> None:
@@ -34,16 +41,27 @@ def run(bench: Bench, record: dict[str, Any]) -> None:
     record |= {"unit": "seconds a batch", "steps": len(schedule), "cfg_scale": GUIDANCE[0]}
     record |= {"rows": [], "best": {}}
     batches = SMALL_BATCHES if bench.small else BATCHES
-    groups = [(batch, graph) for graph in (None, False) for batch in batches]
-    for index, (batch, graph) in enumerate(groups):
-        title = f"batch {batch}, " + ("eager" if graph is False else "graphs where they can be had")
+    every = SMALL_WAYS if bench.small else WAYS
+    pairs: list[tuple[int, Graphing]] = [
+        (batch, graph) for graph in (None, False) for batch in batches
+    ]
+    if bench.device.type == "cuda":
+        pairs += [(batch, "compiled") for batch in batches]
+    for index, (batch, graph) in enumerate(pairs):
+        title = f"batch {batch}, {_NAMES[graph]}"
         if not bench.allows(title):
             continue
         with bench.attempt(title):
-            share = bench.left / (len(groups) - index)
-            rows = _group(bench, (teacher, drafter, schedule), batch, graph, share)
+            share = bench.left / (len(pairs) - index)
+            ways = every
+            if graph == "compiled":  # each takes a minute to compile
+                best = best_of(record["rows"], batch)
+                ways = [(best["window"], best["sweeps"])]
+            rows = _group(bench, (teacher, drafter, schedule), batch, graph, share, ways)
             record["rows"] += rows
             with_speedups(record["rows"], batch)
+            if str(batch) in record["best"]:
+                record["best"][str(batch)]["speedup"] = best_speedup(record["rows"], batch)
             _print(title, rows)
         if graph is None:
             with bench.attempt(f"best of {title}"):
@@ -55,12 +73,13 @@ def _group(
     bench: Bench,
     networks: tuple[DiT, FeatureDrafter, Schedule],
     batch: int,
-    graph: bool | None,
+    graph: Graphing,
     seconds: float,
+    speculative: list[tuple[int, int | None]],
 ) -> list[dict[str, Any]]:
     """The samplers of one batch size, interleaved for about so long."""
     ways: dict[str, tuple[int, int | None]] = {"plain": (1, None)}
-    for window, sweeps in SMALL_WAYS if bench.small else WAYS:
+    for window, sweeps in speculative:
         ways[_name(window, sweeps)] = (window, sweeps)
     clock, draws, once = bench.clock(), {}, 0.0
     for name, (window, sweeps) in ways.items():
@@ -99,11 +118,21 @@ def _name(window: int, sweeps: int | None) -> str:
 
 
 def with_speedups(rows: list[dict[str, Any]], batch: int) -> None:
-    """Over the plain sampler of the batch size, with graphs where they can be had; None without."""
+    """Over the fastest plain sampler of the batch size; None without one that may have graphs."""
     same = [row for row in rows if row["batch"] == batch]
-    plain = [row for row in same if row["window"] == 1 and row["graph"] is None]
+    plain = [row["median"] for row in same if row["window"] == 1 and row["graph"] is not False]
     for row in same:
-        row["speedup"] = plain[0]["median"] / row["median"] if plain else None
+        row["speedup"] = min(plain) / row["median"] if plain else None
+
+
+def best_speedup(rows: list[dict[str, Any]], batch: int) -> float:
+    """The fastest speculative sampler's, compiled or not, over the fastest plain sampler's."""
+    same = [row for row in rows if row["batch"] == batch and row["graph"] is not False]
+    plain, speculative = (
+        min(row["median"] for row in same if (row["window"] > 1) == drafts)
+        for drafts in (False, True)
+    )
+    return float(plain / speculative)
 
 
 def best_of(rows: list[dict[str, Any]], batch: int) -> dict[str, Any]:

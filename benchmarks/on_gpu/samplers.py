@@ -8,6 +8,7 @@ from typing import Any
 from free import DiT, Schedule, SequentialSampler, SpeculativeSampler
 from free.bench.timing import Timing, timed
 from free.drafters import FeatureDrafter
+from free.graphs import Graphing
 from free.report import Report
 from on_gpu.clock import Clock
 
@@ -21,11 +22,11 @@ def sampler_of(
     guidance: tuple[float, int | None],
     window: int,
     sweeps: int | None = None,
-    graph: bool | None = None,
+    graph: Graphing = None,
 ) -> Sampler:
     """A window of 1 is the plain sampler; sweeps recycle, autoregression is the paper's.
 
-    ``graph`` is the sampler's: None takes graphs where they can be had, False does without.
+    ``graph`` is the sampler's.
     """
     if window == 1:
         return SequentialSampler(teacher, schedule, *guidance, graph=graph)

@@ -237,7 +237,7 @@ def test_shares_of_a_round(room: Any) -> None:
 def test_speedups_are_over_the_plain_sampler_with_graphs(room: Any) -> None:
     embedded = room("embedded")
 
-    def row(window: int, graph: bool | None, median: float) -> dict[str, Any]:
+    def row(window: int, graph: Any, median: float) -> dict[str, Any]:
         return {"batch": 1, "window": window, "graph": graph, "median": median}
 
     eager = [row(1, False, 9.0), row(8, False, 1.0)]
@@ -245,6 +245,11 @@ def test_speedups_are_over_the_plain_sampler_with_graphs(room: Any) -> None:
     embedded.with_speedups(rows, 1)
     assert [each["speedup"] for each in rows] == [1.0, 2.0, 3.0, 6 / 9, 6.0]
     assert embedded.best_of(rows, 1)["window"] == 8
+    compiled = [row(1, "compiled", 4.0), row(8, "compiled", 1.6)]
+    embedded.with_speedups(rows + compiled, 1)
+    assert [each["speedup"] for each in compiled] == [1.0, 2.5]
+    assert rows[2]["speedup"] == 2.0
+    assert embedded.best_speedup(rows + compiled, 1) == 2.5
     embedded.with_speedups(eager, 1)
     assert [each["speedup"] for each in eager] == [None, None]
 
