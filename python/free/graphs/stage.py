@@ -108,14 +108,16 @@ class Stage:
     def plain(self, state: State, recorder: Recorder, report: Report) -> Tensor:
         """Samples [B, ...], transition by transition; nothing is read back meanwhile."""
         graph = self._loaded(plain(self._rounds), state)
-        samples = torch.arange(len(state.at.k))
-        for made in range(1, len(self._way.schedule) + 1):
+        N, B = len(self._way.schedule), len(state.at.k)
+        for made in range(1, N + 1):
             graph.replay()
-            one = torch.ones_like(samples)
-            recorder.round(samples, (made - 1) * one, one, 0 * one)
             if report is not None and made % _PROGRESS == 0:
                 graph.steps()
-                report(_PROGRESS * len(state.at.k))
+                report(_PROGRESS * B)
+        if report is not None:
+            report(N % _PROGRESS * B)
+        k, samples = torch.arange(N).repeat_interleave(B), torch.arange(B).repeat(N)
+        recorder.round(samples, k, torch.ones_like(k), torch.zeros_like(k), rounds=N)
         return graph.state.at.x.clone()
 
     def speculative(self, state: State, recorder: Recorder, report: Report) -> Tensor:
@@ -135,11 +137,8 @@ class Stage:
         result, state = torch.empty_like(state.at.x), begun(self._first.after.at, N)
         left, told = (N - 1) * one, 0
         while len(left):
-            graph, made, smaller = (
-                self._loaded(speculative(self._rounds, W, sweeps), state),
-                0,
-                None,
-            )
+            graph = self._loaded(speculative(self._rounds, W, sweeps), state)
+            made, smaller = 0, None
             while smaller is None:
                 rounds = -(-int(left.max()) // W)
                 for _ in range(rounds):
@@ -150,7 +149,7 @@ class Stage:
                     total = N * len(result) - int(left.sum())
                     report(total - told)
                     told = total
-                smaller = _smaller(left)
+                smaller = _smaller(left, shrinks=not self._compiled)
             at, log = graph.state.at, graph.state.log
             k, length, accepted = log[:made].movedim(1, 0).flatten(1)  # type: ignore[index]
             columns = (at.samples.repeat(made), k, length, accepted)
@@ -182,11 +181,14 @@ class Stage:
         return graph
 
 
-def _smaller(left: Tensor) -> Tensor | None:
+def _smaller(left: Tensor, shrinks: bool) -> Tensor | None:
     """Which samples go on in a smaller batch, at most half of this one; None if too many do.
 
     Those that have transitions ``left [B]`` come first, then finished ones up to a power of two.
+    None go on if all have finished; where a batch never ``shrinks``, it goes on until then.
     """
     going = int((left > 0).sum())
+    if going and not shrinks:
+        return None
     size = 1 << (going - 1).bit_length() if going else 0
     return (left == 0).long().argsort(stable=True)[:size] if 2 * size <= len(left) else None
