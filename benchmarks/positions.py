@@ -28,7 +28,7 @@ from free.prediction import Prediction
 from free.random import Purpose, normal
 from free.recycling import recycle
 from free.schedule import Table
-from free.sequential import guidance_of, guided
+from free.targets import Target, guidance_of
 
 #: Every which transition a window starts at.
 _EVERY = 3
@@ -46,9 +46,8 @@ def acceptance_by_position(
 ) -> list[float]:
     """Mean of 2 Phi(-delta / 2) at each of the ``window - 1`` places."""
     guidance = guidance_of(network, cfg, None)
-    teacher = guided(network, guidance)
-    schedule = Schedule.ddpm(steps)
-    table = Table.of(schedule, "cpu")
+    table = Table.of(Schedule.ddpm(steps), "cpu")
+    target = Target(network, guidance, table)
     prediction = Prediction.of(table)
     drafter.begin(DraftingBatch(table, guidance))
     seeds = torch.arange(images)
@@ -62,10 +61,10 @@ def acceptance_by_position(
     x = noise(0, Purpose.INITIAL, network.sample_shape)
     for made in range(steps - 2):
         k = torch.full_like(seeds, made)
-        out = teacher(x, table.timesteps[k], y)
+        out, mean = target(x, k, y)
         rows = TeacherRows(*out, x, k)
         z = noise(made, Purpose.TRANSITION, x.shape[1:])
-        x = torch.addcmul(table.mean(k, x, out.eps), table.sigma[made], z)
+        x = torch.addcmul(mean, table.sigma[made], z)
         P_here = min(P, steps - 2 - made)
         if made % _EVERY:
             continue
@@ -79,8 +78,8 @@ def acceptance_by_position(
         )  # fmt: skip
         at = (k[:, None] + 1 + torch.arange(P_here)).flatten()
         states = draft.states[:, :P_here].flatten(0, 1)
-        eps = teacher(states, table.timesteps[at], y.repeat_interleave(P_here)).eps
-        shift = (draft.means.flatten(0, 1) - table.mean(at, states, eps)).flatten(1).norm(dim=1)
+        _, means = target(states, at, y.repeat_interleave(P_here))
+        shift = (draft.means.flatten(0, 1) - means).flatten(1).norm(dim=1)
         accepts = torch.erfc(shift / table.sigma[at] / 8**0.5).view(images, P_here)
         # The part of the run that all places reach.
         counted = at.view(images, P_here)[0] >= P

@@ -220,11 +220,8 @@ def guidance_scale(guidance: Guidance, channels: int, device: torch.device) -> T
     ValueError
         If more channels are to be guided than there are.
     """
-    guided = channels if guidance.channels is None else guidance.channels
-    if guided > channels:
-        raise ValueError(f"cfg_channels must be at most the {channels} of a state, got {guided}")
     scale = torch.ones(channels)
-    scale[:guided] = guidance.scale
+    scale[: guidance.count(channels)] = guidance.scale
     return scale.to(device)
 
 

@@ -49,6 +49,21 @@ class Guidance:
         if channels is not None and not (isinstance(channels, int) and channels >= 1):
             raise ValueError(f"cfg_channels must be an integer >= 1 or None, got {channels!r}")
 
+    def count(self, channels: int) -> int:
+        """How many of so many channels are guided.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than are to be.
+        """
+        guided = channels if self.channels is None else self.channels
+        if guided > channels:
+            raise ValueError(
+                f"cfg_channels must be at most the {channels} of a state, got {guided}"
+            )
+        return guided
+
     def expand(self, x: Tensor, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rows for states [R, ...]: [2R, ...], [2R], [2R]."""
         labels = torch.stack([y, torch.full_like(y, self.null_label)], dim=1).flatten()
@@ -57,14 +72,11 @@ class Guidance:
     def combine(self, eps: Tensor) -> Tensor:
         """[2R, C, ...] interleaved -> guided eps [R, C, ...]."""
         cond, uncond = eps.unflatten(0, (-1, 2)).unbind(1)
+        count = self.count(cond.shape[1])
         guided = torch.lerp(uncond, cond, self.scale)
-        if self.channels is None or self.channels == cond.shape[1]:
+        if count == cond.shape[1]:
             return guided
-        if self.channels > cond.shape[1]:
-            raise ValueError(
-                f"cfg_channels must be at most the {cond.shape[1]} of a state, got {self.channels}"
-            )
-        return torch.cat([guided[:, : self.channels], cond[:, self.channels :]], dim=1)
+        return torch.cat([guided[:, :count], cond[:, count:]], dim=1)
 
 
 class GuidedTeacher:

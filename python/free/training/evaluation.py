@@ -65,12 +65,8 @@ class DrafterEvaluation:
         for name, least in (("images", 1), ("window", 2), ("batch_size", 1), ("steps", 3)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        Guidance(self.cfg_scale, self.cfg_channels, self.teacher.null_label)  # checks both
-        channels = self.teacher.sample_shape[0]
-        if self.cfg_channels is not None and self.cfg_channels > channels:
-            raise ValueError(
-                f"cfg_channels must be at most the {channels} of a state, got {self.cfg_channels}"
-            )
+        guidance = Guidance(self.cfg_scale, self.cfg_channels, self.teacher.null_label)
+        guidance.count(self.teacher.sample_shape[0])  # or an error
 
     def __call__(self, network: DrafterNet, ranks: Ranks) -> dict[str, Any]:
         """Evaluate a drafter.
