@@ -35,6 +35,8 @@ Integers = NDArray[np.int64]
 #: Parts of a run, from noise to image, and distances: each bucket begins at one of these.
 PARTS = 16
 DISTANCES = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24])
+#: Which bucket a distance is in, up to the last one's beginning.
+_BUCKETS = np.searchsorted(DISTANCES, np.arange(DISTANCES[-1] + 1), side="right") - 1
 FRESH, RECYCLED = 0, 1
 
 #: Weight that a run's own evidence keeps from round to round, and that of the record beside it: as
@@ -67,17 +69,17 @@ def reached(delta: Floats, verifier: str = "reflection") -> Floats:
 
     Parameters
     ----------
-    delta : ndarray, shape [B, P]
+    delta : ndarray, shape [..., P]
         Inf where there is no draft.
     verifier : str
     """
-    one_by_one = acceptance(delta).cumprod(1)
+    one_by_one = acceptance(delta).cumprod(-1)
     if verifier != "block":
         return one_by_one
-    jointly = acceptance(np.sqrt(np.square(delta).cumsum(1)))
-    share = 0.63 * np.arange(1, delta.shape[1] + 1) ** -0.385
+    jointly = acceptance(np.sqrt(np.square(delta).cumsum(-1)))
+    share = 0.63 * np.arange(1, delta.shape[-1] + 1) ** -0.385
     share[:1] = 1.0
-    return np.minimum.accumulate(one_by_one**share * jointly ** (1.0 - share), axis=1)
+    return np.minimum.accumulate(one_by_one**share * jointly ** (1.0 - share), axis=-1)
 
 
 class AcceptanceRecord:
@@ -118,8 +120,7 @@ class AcceptanceRecord:
 
     def at(self, kind: Integers, distance: Integers, part: Integers) -> Floats:
         """``ln delta`` to be expected; arguments of one shape."""
-        bucket = np.searchsorted(DISTANCES, distance, side="right") - 1
-        return self.log_delta[kind, bucket, part]
+        return self.log_delta[kind, _BUCKETS[np.minimum(distance, DISTANCES[-1])], part]
 
     @classmethod
     def of(cls, sums: Floats, counts: Floats) -> AcceptanceRecord:
@@ -195,18 +196,21 @@ class AcceptanceEstimate:
         ----------
         record : AcceptanceRecord
             Of the way in which the window would be drafted.
-        k, known : ndarray, shape [B], int64
+        k : ndarray, shape [B], int64
             As of :meth:`free.window.Windows.choose`.
+        known : ndarray, shape [..., B], int64
+            The same, or several to choose among.
         drafts : int
             P; of transitions past the last delta is infinite.
 
         Returns
         -------
-        ndarray, shape [B, P]
+        ndarray, shape [..., B, P]
         """
         kind, distance, part = places(k, known, drafts, self._steps)
         correction = self._sum / (self._weight + record.belief)
-        log_delta = record.at(kind, distance, part) + np.take_along_axis(correction, kind, axis=1)
+        fresh, recycled = correction[:, :1], correction[:, 1:]
+        log_delta = record.at(kind, distance, part) + np.where(kind == FRESH, fresh, recycled)
         last = self._steps - 1
         drafted = k[:, None] + np.arange(drafts) < last
         return np.where(drafted, np.exp(log_delta), np.inf)
@@ -219,14 +223,15 @@ class AcceptanceEstimate:
         log_delta = record.at(kind, distance, part)
         seen = ~np.isnan(deltas)
         error = np.log(np.maximum(np.where(seen, deltas, 1.0), 1e-8)) - log_delta
-        error = np.where(seen, np.clip(error, -_LARGEST_ERROR, _LARGEST_ERROR), 0.0)
+        error = np.minimum(np.maximum(error, -_LARGEST_ERROR), _LARGEST_ERROR)
         self._sum, self._weight = _MEMORY * self._sum, _MEMORY * self._weight
         # What counts is the mean rejection, which goes by the mean of delta. For errors that are
         # normal exp(error / 2) gives just that: ln E[exp(error)], not E[error].
-        weight = np.where(seen, np.exp(error / 2.0).clip(min=0.5), 0.0)
+        weight = np.where(seen, np.maximum(np.exp(error / 2.0), 0.5), 0.0)
         for one in (FRESH, RECYCLED):
-            self._sum[:, one] += np.where(kind == one, weight * error, 0.0).sum(1)
-            self._weight[:, one] += np.where(kind == one, weight, 0.0).sum(1)
+            counted = np.where(kind == one, weight, 0.0)
+            self._sum[:, one] += (counted * error).sum(1)
+            self._weight[:, one] += counted.sum(1)
 
     def keep(self, samples: NDArray[np.bool_]) -> None:
         """Forget all samples but these."""
@@ -236,14 +241,14 @@ class AcceptanceEstimate:
 def places(
     k: Integers, known: Integers, drafts: int, steps: int
 ) -> tuple[Integers, Integers, Integers]:
-    """Kind, distance and part of the run of each draft of windows, all [B, P] int64.
+    """Kind and distance, [..., B, P], and part of the run, [B, P], of each draft of windows; int64.
 
     Parameters are those of :meth:`AcceptanceEstimate.expect`.
     """
-    at = np.arange(drafts)
-    seen_before = at < known[:, None] - 1
+    at, behind = np.arange(drafts), known[..., None]
+    seen_before = at < behind - 1
     kind = np.where(seen_before, RECYCLED, FRESH)
-    distance = np.where(seen_before, at + 1, at + 2 - known[:, None])
+    distance = np.where(seen_before, at + 1, at + 2 - behind)
     part = np.minimum((k[:, None] + at) * PARTS // steps, PARTS - 1)
     return kind, distance, part
 

@@ -230,19 +230,19 @@ class AutoWindows:
         self, record: AcceptanceRecord, k: Integers, known: Integers, widest: int, cost: Cost
     ) -> Floats:
         """What each draft [B, P] brings, in transitions, now and in the next window."""
-
-        def reach(known: Integers) -> Floats:
-            expected = self._estimate.expect(record, k, known, widest - 1)
-            return reached(expected, self._verifier)
-
-        now, one = reach(known), np.ones_like(k)
-        if not self._recycles or widest < 3:
+        one = np.ones_like(k)
+        foresees = self._recycles and widest >= 3
+        # As things are; and in the next window, if it is told of all its transitions, or of none.
+        cases = np.stack([known, one * widest, one]) if foresees else known[None]
+        expected = self._estimate.expect(record, k, cases, widest - 1)
+        now, *later = reached(expected, self._verifier)
+        if not later:
             return now
+        seen, fresh = later
         few, many = cost(np.array([1, widest - 1]) * len(k), np.array([1, widest - 1]))
         row = (many - few) / ((widest - 2) * len(k))
         price = row * len(k) / self._costs.plain_round(len(k))
-        later = later_worth(now, reach(one * widest), reach(one), float(price))
-        return np.minimum.accumulate(now + later, axis=1)
+        return np.minimum.accumulate(now + later_worth(now, seen, fresh, float(price)), axis=1)
 
     def made(self, committed: Committed) -> None:
         """Learn what rounds cost and how drafts fare."""

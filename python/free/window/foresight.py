@@ -33,7 +33,9 @@ def later_worth(reach: Floats, known: Floats, fresh: Floats, price: float) -> Fl
     drafted = (known > 0.0) | (fresh > 0.0)  # the others are past the last transition
     gain = np.maximum((known - price).clip(min=0.0) - (fresh - price).clip(min=0.0), 0.0)
     first_rejected = np.where(drafted, -np.diff(reach, axis=1, prepend=1.0), 0.0)
-    later = np.zeros_like(reach)
-    for i in range(reach.shape[1]):
-        later[:, i:] += first_rejected[:, i, None] * gain[:, : reach.shape[1] - i]
+    # later[n] is the sum over i of first_rejected[i] gain[n - i].
+    places = np.arange(reach.shape[1])
+    padded = np.concatenate([np.zeros_like(gain), gain], axis=1)
+    shifted = padded[:, len(places) + places - places[:, None]]
+    later = np.matmul(first_rejected[:, None], shifted)[:, 0]
     return np.where(drafted, later, 0.0)
