@@ -359,3 +359,24 @@ def test_components() -> None:
     again.set_progress_bar_config(disable=True)
     assert torch.equal(latents(again).images, latents(pipe).images)
     assert randomized(DiT(CONFIG)).config == pipe.transformer.config
+
+
+def test_a_sampler_is_kept_while_it_is_to_do_the_same() -> None:
+    """It has captured graphs, and measured."""
+    pipe = pipeline()
+
+    def after(steps: int = 5, guidance_scale: float = 1.5) -> object:
+        latents(pipe, num_inference_steps=steps, guidance_scale=guidance_scale)
+        assert pipe._latest is not None
+        return pipe._latest[1]
+
+    first = after()
+    assert after() is first
+    assert after(steps=6) is not first
+    assert after(guidance_scale=1.0) is not after()
+    kept = after()
+    pipe.sampling["window"] = 3
+    assert after() is not kept
+    kept = after()
+    pipe.to("cpu")
+    assert after() is not kept

@@ -14,6 +14,7 @@ import torch
 
 from free import DiT, Schedule, ops
 from free.drafters import DraftingBatch, FeatureDrafter
+from free.models.guidance import Guidance
 from free.models.output import TeacherRows
 from free.random import Purpose
 from free.schedule import Table
@@ -54,6 +55,8 @@ def parts(
     x = torch.randn(B * W, *teacher.sample_shape, device=device)
     y = torch.arange(B, device=device).repeat_interleave(W) % teacher.num_classes
     out = call(x, table.timesteps[k], y)
+    said = (x, table.timesteps[k], y) if guide is None else guide.expand(x, table.timesteps[k], y)
+    eps = teacher(*said).eps
     rows = torch.arange(B * W, device=device).view(B, W)
 
     drafted = (rows[:, :1] if sweeps is None else rows[:, : W - 1]).flatten()
@@ -67,8 +70,8 @@ def parts(
 
     return {
         "drafter": draft,
-        "teacher": lambda: call(x, table.timesteps[k], y),
-        "coupling": _coupling(table, B, W, D, sweeps, x, out.eps, k),
+        "teacher": lambda: teacher(*said),
+        "coupling": _coupling(table, B, W, D, sweeps, x, eps, k, guide),
     }
 
 
@@ -81,6 +84,7 @@ def _coupling(
     x: torch.Tensor,
     eps: torch.Tensor,
     k: torch.Tensor,
+    guide: Guidance | None,
 ) -> Callable[[], Any]:
     """The ops of a round, with the arguments that they have there."""
     seeds, rounds = torch.arange(B, device=x.device).repeat_interleave(W), torch.zeros_like(k)
@@ -93,6 +97,7 @@ def _coupling(
     guess = {P: torch.randn(B, P, D, device=x.device) for P in set(spans)}
     states = x.view(B, W, D)
     first = states[:, 0].contiguous()
+    scale = () if guide is None else (guide.scale, guide.count(x.shape[1]))
 
     def couple() -> None:
         z = ops.philox_normal(seeds, k, rounds, int(Purpose.TRANSITION), D).view(B, W, D)
@@ -101,7 +106,7 @@ def _coupling(
         for P in spans:
             rolled = ops.roll_window(first, guess[P], noise[P], *coefficients[P])
         # Where the network has variance channels besides, its eps has gaps.
-        means = ops.target_means(x, eps.contiguous(), a, b).means.view(B, W, D)
+        means = ops.target_means(x, eps.contiguous(), a, b, *scale).means.view(B, W, D)
         drafts = rolled.means if sweeps is not None else guess[W - 1]
         judged = (states, drafts, means, sigma, length, u[:, :-1].contiguous())
         advance = ops.verify_window(*judged, z[:, -1].contiguous()).advance

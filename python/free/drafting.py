@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from free.carry import put, take
+from free.carry import map_tensors, put, take
 from free.drafters.protocol import Anchored, Drafter, WindowDrafter, WindowPlan
 from free.models.output import require_eps
 from free.ops import roll_window
@@ -173,7 +173,7 @@ def draft_window(
         measures = (compare or corrects) and (sweeps is None or turn == 0)
         old = rows.of(wanted & discarded, first, end) if measures else None
         last = turn + 1 == len(spans)
-        at_new, at_old = window.ask(new, old, wanted, samples, not last)
+        at_new, at_old = window.ask(new, old, (wanted, wanted & discarded), samples, not last)
         change = new.put(change, at_new)
         if old is not None:
             change_old = old.put(change_old, at_old)
@@ -283,23 +283,24 @@ class _Window:
         self,
         new: Picked,
         old: Picked | None,
-        wanted: Tensor,
+        wanted: tuple[Tensor, Tensor],
         samples: Tensor,
         again: bool,
     ) -> tuple[Tensor, Tensor]:
         """The drafter's predictions, less their anchors, at new states and at discarded ones.
 
-        The carry moves on with the new, if the drafter is to be asked ``again``.
+        ``wanted`` are those of the new and of the discarded, [B, P]. The carry moves on with the
+        new, if the drafter is to be asked ``again``.
         """
         P, asked = self.noise.shape[1], [new] if old is None else [new, old]
         b, at = (
             _joined([rows.b for rows in asked]),
             _joined([rows.b * P + rows.i for rows in asked]),
         )
-        k, guess, used = (
-            _joined([rows.take(windows) for rows in asked])
-            for windows in (self.k, self.guess, wanted)
+        k, guess = (
+            _joined([rows.take(windows) for rows in asked]) for windows in (self.k, self.guess)
         )
+        used = _joined([rows.take(mask) for rows, mask in zip(asked, wanted, strict=False)])
         x, mean = new.take(self.states), new.take(self.mean)
         if old is not None:
             x_old = self.past.rows.x[self.past.row[old.b, old.i + 1]]
@@ -320,7 +321,7 @@ class _Window:
             i = new.i + 1
             onward = (i < P) & (i >= self.past.known[new.b])
             to = torch.where(onward, new.b * P + i, len(self.y) * P)
-            self.carry = put(self.carry, to, take(after, torch.arange(count, device=b.device)))
+            self.carry = put(self.carry, to, map_tensors(lambda part: part[:count], after))
         return predicted[:count], predicted[count:]
 
     def _mean_before_discarded(self, x_old: Tensor, b: Tensor, i: Tensor) -> Tensor:

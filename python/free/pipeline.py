@@ -108,6 +108,7 @@ class FreePipeline:
         else:
             self.drafter = drafter
         self.sampling: dict[str, Any] = dict(getattr(self.drafter, "sampling", {}))
+        self._latest: tuple[object, SpeculativeSampler] | None = None
         if id2label is None and getattr(transformer, "num_classes", None) == 1000:
             id2label = imagenet_names()
         self.labels = label_table(id2label or {})
@@ -172,7 +173,20 @@ class FreePipeline:
         if isinstance(variance, nn.Module):
             variance.to(device=device)  # in float32, as the states that it looks at
         self.coder.to(device, dtype)
+        self._latest = None
         return self
+
+    def _sampler_of(self, schedule: Schedule, cfg_scale: float) -> SpeculativeSampler:
+        """The last one, if it is to do the same: it keeps what it has captured and measured."""
+        settings = pipeline_request.sampler_settings(self.sampling)
+        asked = {"cfg_scale": cfg_scale, "cfg_channels": self.cfg_channels, **settings}
+        parts = (id(self.transformer), id(self.drafter), id(schedule.mixture), str(asked))
+        columns = (schedule.timesteps, schedule.a, schedule.b, schedule.sigma)
+        key = (*parts, *(column.tobytes() for column in columns))
+        if self._latest is None or self._latest[0] != key:
+            sampler = SpeculativeSampler(self.transformer, self.drafter, schedule, **asked)
+            self._latest = key, sampler
+        return self._latest[1]
 
     def set_progress_bar_config(self, **config: Any) -> None:
         """Options of tqdm for the progress bar, such as ``disable=True``."""
@@ -243,14 +257,7 @@ class FreePipeline:
             self.coder.require_fit(self.transformer.sample_shape)
         labels = pipeline_request.classes(class_labels, self.transformer, self.labels)
         schedule = schedule_of(self.scheduler, num_inference_steps)
-        sampler = SpeculativeSampler(
-            self.transformer,
-            self.drafter,
-            schedule,
-            cfg_scale=pipeline_request.cfg_scale(guidance_scale),
-            cfg_channels=self.cfg_channels,
-            **pipeline_request.sampler_settings(self.sampling),
-        )
+        sampler = self._sampler_of(schedule, pipeline_request.cfg_scale(guidance_scale))
         seeds = pipeline_request.seeds(generator, len(labels))
         observer = None
         if callback_on_step_end is not None:

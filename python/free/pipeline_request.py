@@ -15,7 +15,7 @@ from free.labels import class_ids
 
 __all__ = ["cfg_scale", "classes", "sampler_settings", "seeds"]
 
-_SETTINGS = ("window", "sweeps", "recycle", "verifier")
+_SETTINGS = ("window", "sweeps", "recycle", "verifier", "graph")
 
 
 def classes(class_labels: Any, teacher: Any, names: Mapping[str, int]) -> list[int]:

@@ -53,7 +53,7 @@ class Report:
     seconds : float
         Wall-clock of the run.
     seconds_by_phase : dict of str to float
-        ``draft``, ``teacher``, ``verify``, ``bookkeeping`` (noise, gathering, counting); empty
+        ``draft``, ``teacher``, ``verify``, ``bookkeeping`` (noise, gathering); empty
         where a graph ran all of them. On a GPU by the host's clock: work counts where it is waited
         for (docs/cuda.md).
     execution : str

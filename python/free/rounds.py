@@ -97,6 +97,8 @@ class Round(NamedTuple):
         As :func:`free.window.acceptance.committed_deltas`.
     evidence : Evidence or None
         About the sources, where it is used.
+    guess : Tensor or None, shape [R, ...]
+        What the call says, as a guess, if that was needed.
     """
 
     now: UnderWay
@@ -107,6 +109,7 @@ class Round(NamedTuple):
     drafter_calls: int = 0
     deltas: Tensor | None = None
     evidence: Evidence | None = None
+    guess: Tensor | None = None
 
 
 class Rounds:
@@ -164,14 +167,15 @@ class Rounds:
     def speculative(
         self, at: UnderWay, length: Tensor, W: int, sweeps: int | None, learns: bool = False
     ) -> Round:
-        """Windows of ``length [B]`` int32 rows, ``1 .. W``.
+        """Windows of ``length [B]`` int32 rows, ``1 .. W``; 0 counts as 1, unlooked at.
 
         ``learns`` asks for ``deltas``. Needs a ``past``.
         """
         phase, table, prediction = self.phase, self.prediction.table, self.prediction
         x, k, last = at.x, at.k, len(self.prediction.sigma) - 1
         with phase("bookkeeping"):
-            noises = at.rounds * self._redraw
+            inside = torch.arange(W, device=k.device) < length[:, None]
+            length, noises = length.clamp(min=1), at.rounds * self._redraw
             z, u, fresh = _round_noise(at.seeds, k, noises, length, W, x.shape[1:])
         with phase("draft"):
             source, response = self.source.of(at.sums), at.sums.response()
@@ -179,7 +183,6 @@ class Rounds:
             window = (self.drafter, prediction, x, k, at.y, at.past, z, length, sweeps)
             draft = draft_window(*window, source, response, *compared, at.samples, self.rows)
         with phase("teacher"):
-            inside = torch.arange(W, device=k.device) < length[:, None]
             seen = self.rows.of(inside, 0, W)
             x_rows, k_rows = seen.take(draft.states), (k[seen.b] + seen.i).clamp(max=last)
             out, row_means = self.target(x_rows, k_rows, at.y[seen.b])
@@ -197,14 +200,14 @@ class Rounds:
         with phase("bookkeeping"):
             now = at._replace(x=x, k=k + advance, rounds=at.rounds + 1)
             made = Round(now, TeacherRows(*out, x_rows, k_rows), length, advance, accepted)
-            deltas = told = None
+            deltas = told = guess = None
             if learns:
                 deltas = committed_deltas(draft.means, means, sigma, length, advance)
             if self.source.learns:
-                said = prediction.from_eps(k_rows, x_rows, out.eps)
-                said = seen.put(torch.zeros_like(means), said)
+                guess = prediction.from_eps(k_rows, x_rows, out.eps)
+                said = seen.put(torch.zeros_like(means), guess)
                 told = evidence(draft, prediction, k, said, length, advance)
-        return made._replace(drafter_calls=draft.calls, deltas=deltas, evidence=told)
+        return made._replace(drafter_calls=draft.calls, deltas=deltas, evidence=told, guess=guess)
 
     def remember(self, made: Round, stride: int | None = None) -> UnderWay:
         """The samples after a round, with what their next windows may know of it.
@@ -212,7 +215,9 @@ class Rounds:
         ``stride`` is how many rows lie between a sample's first and the next one's; None where
         there are no others than its ``length``.
         """
-        guess = self.prediction.from_eps(made.rows.k, made.rows.x, made.rows.eps)
+        guess = made.guess
+        if guess is None:
+            guess = self.prediction.from_eps(made.rows.k, made.rows.x, made.rows.eps)
         sizes = (made.length, made.advance, self.width, self.recycles, stride)
         now = made.now._replace(past=recycle(made.rows, guess, *sizes))
         return now if made.evidence is None else now._replace(sums=now.sums.and_new(made.evidence))

@@ -128,7 +128,7 @@ class EveryRow:
         self, eps: Tensor, network: str, k: Tensor, samples: Tensor, wanted: Tensor
     ) -> None:
         """Remembers; :meth:`check` raises."""
-        total = eps.flatten(1).sum(1)
+        total = eps.flatten(1).sum(1, dtype=torch.promote_types(eps.dtype, torch.float32))
         bad = ((total - total) != 0) & wanted  # of what is not finite, that is NaN
         step = torch.where(bad, k, self.steps)
         self.failed[network].scatter_reduce_(0, samples, step, "amin")
@@ -141,13 +141,15 @@ class EveryRow:
         FloatingPointError
             Naming the network, the first such transition of each sample, and the samples.
         """
-        for network, first in self.failed.items():
-            bad = (first < self.steps).nonzero().squeeze(1)
-            if len(bad):
-                raise FloatingPointError(
-                    f"{network} returned a non-finite eps at step "
-                    f"{sorted(set(first[bad].tolist()))} for sample {bad.tolist()}"
-                )
+        # What comes first is the cause; within a round the drafter does.
+        network = min(self.failed, key=lambda name: (int(self.failed[name].min()), name))
+        first = self.failed[network]
+        bad = (first < self.steps).nonzero().squeeze(1)
+        if len(bad):
+            raise FloatingPointError(
+                f"{network} returned a non-finite eps at step "
+                f"{sorted(set(first[bad].tolist()))} for sample {bad.tolist()}"
+            )
 
     def clear(self) -> None:
         """Forget, for another run."""

@@ -100,21 +100,30 @@ def test_the_law_is_the_plain_samplers(recycle: bool | str) -> None:
     assert margins_p(displaced, plain.samples) < 1e-6  # what it can tell
 
 
-def test_replays_read_nothing_back(
+def test_rounds_read_nothing_back(
     models: tuple[DiT, FeatureDrafter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replay = GraphedRound.replay
+    """From the first replay on torch may wait only where the steps are read."""
+    replay, steps = GraphedRound.replay, GraphedRound.steps
+    monkeypatch.setattr(
+        GraphedRound,
+        "replay",
+        lambda self: (replay(self), torch.cuda.set_sync_debug_mode("error")),
+    )
 
-    def watched(self: GraphedRound) -> None:
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            replay(self)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+    def read(self: GraphedRound) -> Tensor:
+        torch.cuda.set_sync_debug_mode("default")
+        return steps(self)
 
-    monkeypatch.setattr(GraphedRound, "replay", watched)
+    monkeypatch.setattr(GraphedRound, "steps", read)
     sampler = SpeculativeSampler(*models, SCHEDULE, 8, 1.5, sweeps=1, graph=True)
-    assert sampler.sample(LABELS, 7).samples.isfinite().all()
+    try:
+        assert sampler.sample([0], 7).samples.isfinite().all()
+        torch.cuda.set_sync_debug_mode("error")
+        with pytest.raises(RuntimeError, match="synchroniz"):  # it does look
+            torch.ones(1, device="cuda").item()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_memory_stays_flat_over_10_000_rounds(models: tuple[DiT, FeatureDrafter]) -> None:

@@ -5,6 +5,7 @@ What CUDA does with the same rounds is tested in ``tests/gpu/test_graphs.py``.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,7 @@ from free import (
 )
 from free.graphs import Graphs
 from free.graphs.rounds import GraphedRound, State
+from free.rows import EveryRow
 from free.sources import SOURCES
 from tests.networks import CallableDrafter, MixtureTeacher, randomized
 
@@ -108,6 +110,14 @@ def test_block_verification() -> None:
     same(graphed(sampler(verifier="block")).sample(LABELS, SEEDS), expected)
 
 
+@pytest.mark.parametrize("window", [1, 2, 5])
+@pytest.mark.parametrize("steps", [2, 3])
+def test_the_shortest_schedules(steps: int, window: int) -> None:
+    made = SpeculativeSampler(TEACHER, Guessing(TEACHER), Schedule.ddpm(steps), window, sweeps=1)
+    expected = made.sample(LABELS, SEEDS)
+    same(graphed(made).sample(LABELS, SEEDS), expected)
+
+
 @pytest.mark.parametrize("cfg_scale", [1.0, 1.5])
 def test_the_plain_sampler(cfg_scale: float) -> None:
     expected = SequentialSampler(TEACHER, SCHEDULE, cfg_scale).sample(LABELS, SEEDS)
@@ -143,6 +153,30 @@ def test_runs_of_one_sampler_follow_each_other() -> None:
     one, other = graphed(sampler(**options)), sampler(**options)
     for labels, seed in (([0, 1], 3), ([1, 1], 4), ([0], 5), ([0, 1], 3)):
         same(one.sample(labels, seed), other.sample(labels, seed))
+
+
+def test_a_sampler_that_is_changed_captures_anew() -> None:
+    made = graphed(sampler(sweeps=1))
+    made.sample([0, 1], 3)
+    made.teacher = MixtureTeacher(4, shift=0.3)
+    made.schedule = Schedule.ddpm(20)
+    expected = SpeculativeSampler(made.teacher, made.drafter, made.schedule, 8, sweeps=1)
+    same(made.sample([0, 1], 3), expected.sample([0, 1], 3))
+
+
+def test_runs_in_and_outside_of_inference_mode() -> None:
+    made, expected = graphed(sampler(sweeps=1)), sampler(sweeps=1).sample([0, 1], 3)
+    with torch.inference_mode():
+        same(made.sample([0, 1], 3), expected)
+    same(made.sample([0, 1], 3), expected)
+
+
+def test_copies_capture_their_own() -> None:
+    made = graphed(sampler(sweeps=1))
+    made.sample([0, 1], 3)
+    copied = copy.deepcopy(made)
+    assert copied._graphs._stages == {}
+    assert copied._graphs._graph is True
 
 
 def test_threads_take_turns() -> None:
@@ -261,6 +295,51 @@ def test_a_network_that_fails_is_named(window: int) -> None:
         with pytest.raises(FloatingPointError, match=message):
             graphed(made).sample([0, 1, 0, 1], 0)
     assert graphed(made).sample([0, 0], 0).samples.isfinite().all()
+
+
+class Late(Guessing):
+    """A drafter that says NaN from transition 10 on."""
+
+    def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Any) -> Any:
+        eps, carry = super().predict(x, k, y, carry)
+        return torch.where((k >= 10)[:, None], torch.nan, eps), carry
+
+
+@pytest.mark.parametrize("sweeps", [None, 1])
+def test_the_drafter_is_named_where_it_is_the_drafters(sweeps: int | None) -> None:
+    with pytest.raises(FloatingPointError, match=r"^drafter .* at step \[10\] for sample \[0\]$"):
+        graphed(sampler(Late(TEACHER), sweeps=sweeps)).sample([0], 0)
+
+
+def test_what_nobody_wanted_is_not_judged() -> None:
+    """Discarded states that are not recycled, rows past the end, samples that have finished."""
+
+    class Odd(Guessing):
+        def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Any) -> Any:
+            asked.append(k)
+            eps, carry = super().predict(x, k, y, carry)
+            return torch.where((k == 29)[:, None], torch.nan, eps), carry
+
+    asked: list[Tensor] = []
+    for recycle in (False, True, "control_variate"):
+        graphed(sampler(Odd(TEACHER), sweeps=1, recycle=recycle)).sample(LABELS, SEEDS)
+    assert max(int(k.max()) for k in asked) == 29
+
+
+def test_large_values_of_half_precision_are_finite() -> None:
+    rows = EveryRow(1, 30, torch.device("cpu"))
+    k, wanted = torch.zeros(1, dtype=torch.int64), torch.ones(1, dtype=torch.bool)
+    for value, failed in ((5.0, 30), (torch.inf, 0)):
+        rows.require_finite(torch.full((1, 16384), value).half(), "teacher", k, k, wanted)
+        assert int(rows.failed["teacher"]) == failed
+
+
+def test_autocast_is_refused() -> None:
+    made = SpeculativeSampler(Pure(4), "frozen", SCHEDULE, 4)
+    made._graphs = Graphs(None, repeated)
+    with torch.autocast("cpu"):
+        report = made.sample([0, 1], 0).report
+    assert report.execution == "eager: torch.autocast keeps weights of its own"
 
 
 class Outside(MixtureTeacher):

@@ -1,7 +1,7 @@
 """Rounds as CUDA graphs: the host launches one and reads nothing in between."""
 
-from free.graphs.capture import CaptureError, captured
+from free.graphs.capture import CaptureError, CudaGraphs
 from free.graphs.plan import Graphing, Graphs
 from free.graphs.stage import Way
 
-__all__ = ["CaptureError", "Graphing", "Graphs", "Way", "captured"]
+__all__ = ["CaptureError", "CudaGraphs", "Graphing", "Graphs", "Way"]

@@ -7,7 +7,7 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from free.graphs.capture import Capture, CaptureError, captured
+from free.graphs.capture import Capture, CaptureError, CudaGraphs
 from free.graphs.rounds import State
 from free.graphs.stage import Stage, Way
 from free.progress import Progress, progress_bar
@@ -33,17 +33,21 @@ class Graphs:
     ----------
     graph : bool, "compiled" or None
         As of the samplers.
-    capture : callable
-        :func:`free.graphs.captured`, or another that repeats a function.
+    capture : callable, optional
+        :class:`free.graphs.CudaGraphs`, or another that repeats a function.
     """
 
-    def __init__(self, graph: Graphing = None, capture: Capture = captured) -> None:
+    def __init__(self, graph: Graphing = None, capture: Capture | None = None) -> None:
         if graph is not None and graph != "compiled" and not isinstance(graph, bool):
             raise ValueError(f"graph must be True, False, None or 'compiled', got {graph!r}")
-        self._graph, self._capture = graph, capture
+        self._graph, self._capture = graph, capture or CudaGraphs()
         self._stages: dict[tuple[object, ...], Stage] = {}
         self._running = Lock()
         self._failed = ""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Copies capture their own."""
+        return Graphs, (self._graph,)
 
     def draw(
         self, way: Way, request: Request, progress: Progress, observed: bool
@@ -60,10 +64,12 @@ class Graphs:
         why = self._refusal(way, request.state.device, observed)
         if not why:
             try:
-                with self._running:
+                # What a graph keeps must serve whatever mode later runs are in.
+                with self._running, torch.inference_mode(False), torch.no_grad():
                     return self._draw(way, request, progress)
             except CaptureError as error:
                 why = self._failed = str(error)
+                self._stages.clear()
         if self._graph:
             raise ValueError(
                 "graph must be False or None where rounds cannot be captured, "
@@ -74,8 +80,10 @@ class Graphs:
     def _refusal(self, way: Way, device: torch.device, observed: bool) -> str:
         if self._graph is False:
             return "as asked"
-        if self._capture is captured and device.type != "cuda":
+        if isinstance(self._capture, CudaGraphs) and device.type != "cuda":
             return f"states are on {device}, not on a CUDA device"
+        if torch.is_autocast_enabled(device.type):
+            return "torch.autocast keeps weights of its own"
         if self._failed:
             return self._failed
         if observed:
@@ -87,7 +95,8 @@ class Graphs:
         relaxation = way.relaxation
         if relaxation is not None and relaxation.uncertainty == "learned_variance":
             return "a learned variance is checked in every round"
-        for name, network in (("teacher", way.teacher), ("drafter", way.drafter)):
+        drafter = None if way.window == 1 else way.drafter
+        for name, network in (("teacher", way.teacher), ("drafter", drafter)):
             capturable = getattr(network, "capturable", None)
             if capturable is False:
                 return f"the {name} runs outside of torch"
@@ -100,7 +109,9 @@ class Graphs:
     def _draw(self, way: Way, request: Request, progress: Progress) -> tuple[Tensor, Report]:
         y, seeds, x = request
         recorder = Recorder(len(way.schedule), seeds, "graph")
-        key = (*x.shape, x.device)
+        parts = (way.teacher, way.schedule, way.guidance, way.drafter, way.relaxation)
+        settings = (way.window, way.verifier, way.sweeps, way.recycle)
+        key = (*map(id, parts), *settings, *x.shape, x.device)  # a stage keeps its parts
         stage = self._stages.pop(key, None)
         if stage is None:
             compiled = self._graph == "compiled"

@@ -49,7 +49,7 @@ class GraphedRound:
     like : State
         Whose shapes, types and device the states have that it is given.
     capture : callable
-        :func:`free.graphs.captured`, or another that repeats a function.
+        :class:`free.graphs.CudaGraphs`, or another that repeats a function.
     repeats : bool
         Whether what it returns, built like what it is given, is what it is given next.
 
@@ -106,10 +106,12 @@ def begun(at: UnderWay, steps: int) -> State:
 
 
 def plain(rounds: Rounds) -> Step:
-    """A transition of every sample."""
+    """A transition of every sample; the last one again at the end, where capturing may get to."""
+    N = len(rounds.prediction.sigma)
 
     def step(state: State) -> State:
-        return state._replace(at=rounds.plain(state.at).now)
+        moving = state.at._replace(k=state.at.k.clamp(max=N - 1))
+        return state._replace(at=rounds.plain(moving).now)
 
     return step
 
@@ -137,7 +139,7 @@ def speculative(rounds: Rounds, W: int, sweeps: int | None) -> Step:
         going = left > 0
         # A finished sample goes through the motions of its last transition.
         moving = at._replace(k=at.k.clamp(max=N - 1))
-        made = rounds.speculative(moving, left.clamp(min=1).int(), W, sweeps)
+        made = rounds.speculative(moving, left.int(), W, sweeps)
         assert state.log is not None
         assert state.slot is not None
         entry = torch.stack([moving.k, left, made.accepted.long()])  # a finished one accepts none

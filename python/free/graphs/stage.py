@@ -151,8 +151,8 @@ class Stage:
                     told = total
                 smaller = _smaller(left, shrinks=not self._compiled)
             at, log = graph.state.at, graph.state.log
-            k, length, accepted = log[:made].movedim(1, 0).flatten(1)  # type: ignore[index]
-            columns = (at.samples.repeat(made), k, length, accepted)
+            k, length, accepted = log[:made].movedim(1, 0).flatten(1).cpu()  # type: ignore[index]
+            columns = (at.samples.cpu().repeat(made), k, length, accepted)
             recorder.round(*columns, made * calls, made)
             recorder.kept(at.past.bytes)  # type: ignore[union-attr]
             result[at.samples] = at.x
@@ -176,7 +176,9 @@ class Stage:
         before = map_tensors(torch.clone, places)
         if self._compiled:
             step = torch.compile(step, fullgraph=True, dynamic=False)
-        graph = GraphedRound(step, state, self._capture, repeats)
+        # Each size is a compilation of its own: dynamo's limit is meant for others.
+        with torch._dynamo.config.patch(recompile_limit=10**6, accumulated_recompile_limit=10**6):
+            graph = GraphedRound(step, state, self._capture, repeats)
         map_tensors(Tensor.copy_, places, before)
         return graph
 

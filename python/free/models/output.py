@@ -97,7 +97,7 @@ def require_finite(
         Naming the network, ``what`` it is, the transitions ``k [R]`` and the ``samples [R]``.
     """
     # The sum is not finite if a term is not, and takes one pass; only then look closer.
-    if torch.isfinite(eps.sum()):
+    if torch.isfinite(eps.sum(dtype=torch.promote_types(eps.dtype, torch.float32))):
         return
     bad = ~torch.isfinite(eps).flatten(1).all(dim=1)
     if bad.any():
