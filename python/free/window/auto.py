@@ -38,7 +38,7 @@ _TRIALS = 0.0075
 _LEAST_LOSS = 0.03
 #: Rows of a run's first window; each later one may be twice as wide, so that a drafter that does
 #: not deserve its record costs little.
-_FIRST = 8
+_FIRST = 16
 #: Sweeps to choose among, of a drafter without records.
 _SWEEPS = (1, 2)
 
