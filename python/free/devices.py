@@ -37,6 +37,8 @@ def find_device(
             require_kernels(device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises all three
         reason = str(error).splitlines()[0]
+        if reason.startswith("Expected one of"):
+            reason = "expected cpu, cuda or cuda:0, say"
         if "cuda" in str(name) and isinstance(error, AssertionError):  # not built with it
             reason += ": take cpu, or install a torch that is built with CUDA (pytorch.org)"
         raise ValueError(

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from free import pipeline_folder, pipeline_request
 from free.autoencoder import LatentCoder, PixelCoder
+from free.devices import find_device
 from free.drafters import Drafter, FeatureDrafter, FrozenDrafter
 from free.labels import class_ids, imagenet_names, label_table
 from free.models.checkpoints import adopt_transformer
@@ -161,11 +162,18 @@ class FreePipeline:
 
         A VAE whose configuration has ``force_upcast`` is not put in float16, nor is a schedule's
         variance network.
+
+        Raises
+        ------
+        ValueError
+            For a device that this machine does not have.
         """
         if isinstance(device, torch.dtype):
             if dtype is not None:
                 raise ValueError(f"device must come before dtype, got {device} and {dtype}")
             device, dtype = None, device
+        if device is not None:
+            device = find_device(device)
         for network in (self.transformer, getattr(self.drafter, "network", None)):
             if isinstance(network, nn.Module):
                 network.to(device=device, dtype=dtype)

@@ -81,8 +81,8 @@ class Report:
     kept_bytes: int = 0
     accepted: int = 0
     proposed: int = 0
-    examined_by_step: list[int] = dataclasses.field(default_factory=list)
-    accepted_by_step: list[int] = dataclasses.field(default_factory=list)
+    examined_by_step: list[int] = dataclasses.field(default_factory=list, repr=False)
+    accepted_by_step: list[int] = dataclasses.field(default_factory=list, repr=False)
     seconds: float = 0.0
     seconds_by_phase: dict[str, float] = dataclasses.field(default_factory=dict)
     execution: str = ""

@@ -37,7 +37,9 @@ class Line(NamedTuple):
     speedup : float
         Plain sampler's median over this one's.
     share : dict of str to float
-        Median share of the time, by phase.
+        Median share of the time, by phase; empty where a graph made the rounds.
+    execution : str
+        As of :class:`free.Report`.
     tv_bound : float
         Mean over the images (:class:`free.Report`).
     peak_bytes : int or None
@@ -58,6 +60,7 @@ class Line(NamedTuple):
     timing: Timing
     speedup: float
     share: dict[str, float]
+    execution: str
     tv_bound: float
     peak_bytes: int | None
     figures: dict[str, Figure]
@@ -151,6 +154,7 @@ def _line(draws: Draws, timing: Timing, plain: float, law: str, figures: dict[st
             phase: statistics.median(_share(single, phase) for single in draws.reports)
             for phase in report.seconds_by_phase
         },
+        execution=report.execution,
         tv_bound=report.tv_bound,
         peak_bytes=draws.peak,
         figures=figures,

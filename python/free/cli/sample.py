@@ -167,6 +167,7 @@ def sample(
         {name: report for name, (_, report) in runs.items()},
         settings["recycle"] is not False or settings["window"] == 1,
         relaxation,
+        on_cuda=parse_device(device).type == "cuda",
     ):
         typer.echo("  " + line)
     typer.echo(f"picture: {out}" + (f"   report: {json_path}" if json_path else ""))
@@ -188,7 +189,7 @@ def _in_words(settings: dict[str, Any]) -> str:
 
 
 def _describe(
-    reports: dict[str, Report], same_noise: bool, relaxation: Relaxation | None
+    reports: dict[str, Report], same_noise: bool, relaxation: Relaxation | None, on_cuda: bool
 ) -> list[str]:
     """The reports in plain words."""
     free = reports["free"]
@@ -199,6 +200,8 @@ def _describe(
         if free.proposed
         else f"FREE           {free.rounds:6d} teacher rounds  {free.seconds:7.2f} s"
     ]
+    if on_cuda:  # where it makes a difference
+        lines += [f"{name}: {report.execution}" for name, report in reports.items()]
     if relaxation is not None:
         lines.append(_in_distance(free, relaxation.tv_budget))
     law = "the same" if relaxation is None else "within that distance"
