@@ -33,18 +33,26 @@ def find_device(
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-        if kernels and device.type == "cuda":
-            require_kernels(device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises all three
         reason = str(error).splitlines()[0]
         if reason.startswith("Expected one of"):
             reason = "expected cpu, cuda or cuda:0, say"
-        if "cuda" in str(name) and isinstance(error, AssertionError):  # not built with it
-            reason += ": take cpu, or install a torch that is built with CUDA (pytorch.org)"
-        raise ValueError(
-            f"{argument} must be one that this machine has, got {str(name)!r}: {reason}"
-        ) from error
+        elif "cuda" in str(name) and torch.version.cuda is None:
+            reason = (
+                "Torch not compiled with CUDA enabled: take cpu, or install a torch that is built "
+                "with CUDA (pytorch.org)"
+            )
+        raise _absent(argument, name, reason) from error
+    if kernels and device.type == "cuda":
+        try:
+            require_kernels(device)
+        except RuntimeError as error:
+            raise _absent(argument, name, str(error).splitlines()[0]) from error
     return device
+
+
+def _absent(argument: str, name: torch.device | str, reason: str) -> ValueError:
+    return ValueError(f"{argument} must be one that this machine has, got {str(name)!r}: {reason}")
 
 
 def device_of(network: Any) -> torch.device | None:

@@ -129,15 +129,16 @@ def test_a_step_does_not_wait_for_those_ahead() -> None:
 
 
 def test_threads_end_with_the_decoder() -> None:
-    before = threading.active_count()
+    others = set(threading.enumerate())
     decoder = Files(set()).decoder()
     decoder.pixels(4, 0, range(4), 4)
-    assert threading.active_count() > before
+    own = set(threading.enumerate()) - others
+    assert own
     deadline = time.monotonic() + 10
     del decoder
-    while threading.active_count() > before and time.monotonic() < deadline:
+    while any(thread.is_alive() for thread in own) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert threading.active_count() == before
+    assert not any(thread.is_alive() for thread in own)
 
 
 def test_a_folder_most_of_which_is_damaged_is_refused() -> None:
