@@ -186,11 +186,10 @@ class FreePipeline:
 
     def _sampler_of(self, schedule: Schedule, cfg_scale: float) -> SpeculativeSampler:
         """The last one, if it is to do the same: it keeps what it has captured and measured."""
-        settings = pipeline_request.sampler_settings(self.sampling)
-        asked = {"cfg_scale": cfg_scale, "cfg_channels": self.cfg_channels, **settings}
-        parts = (id(self.transformer), id(self.drafter), id(schedule.mixture), str(asked))
-        columns = (schedule.timesteps, schedule.a, schedule.b, schedule.sigma)
-        key = (*parts, *(column.tobytes() for column in columns))
+        asked = pipeline_request.sampler_settings(self.sampling)
+        asked |= {"cfg_scale": cfg_scale, "cfg_channels": self.cfg_channels}
+        networks = (self.transformer, self.drafter)
+        key = pipeline_request.sampler_key(networks, schedule, asked)
         if self._latest is None or self._latest[0] != key:
             sampler = SpeculativeSampler(self.transformer, self.drafter, schedule, **asked)
             self._latest = key, sampler

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from free.labels import class_ids
+from free.schedule import Schedule
 
-__all__ = ["cfg_scale", "classes", "sampler_settings", "seeds"]
+__all__ = ["cfg_scale", "classes", "sampler_key", "sampler_settings", "seeds"]
 
 _SETTINGS = ("window", "sweeps", "recycle", "verifier", "graph")
 
@@ -111,3 +112,12 @@ def sampler_settings(sampling: Mapping[str, Any]) -> dict[str, Any]:
     if unknown:
         raise ValueError(f"sampling must have keys among {', '.join(_SETTINGS)}, got {unknown}")
     return dict(sampling)
+
+
+def sampler_key(
+    networks: tuple[object, ...], schedule: Schedule, settings: Mapping[str, Any]
+) -> tuple[object, ...]:
+    """Equal for samplers that do the same, as long as one of them keeps the networks."""
+    columns = (schedule.timesteps, schedule.a, schedule.b, schedule.sigma)
+    values = (column.tobytes() for column in columns)
+    return (*map(id, networks), id(schedule.mixture), str(settings), *values)
