@@ -10,7 +10,6 @@ from torch import Tensor
 from free.carry import map_tensors, put, take
 from free.drafters.protocol import Anchored, Drafter, WindowDrafter, WindowPlan
 from free.models.output import require_eps
-from free.ops import roll_window
 from free.prediction import Prediction
 from free.recycling import Recycled
 from free.rows import Picked, Rows, WantedRows
@@ -187,6 +186,20 @@ def draft_window(
         candidates = torch.stack([followed, said + change - change_old, said, by_drafter])
     means = window.mean[:, 1:].contiguous()
     return Draft(window.states, means, recycled, x_old, said, candidates, calls)
+
+
+class _R(NamedTuple):
+    states: Any
+    means: Any
+
+
+def roll_window(x: Any, guess: Any, noise: Any, a: Any, b: Any, sigma: Any) -> Any:
+    states, means = [x], []
+    for j in range(guess.shape[1]):
+        a_j, b_j, sigma_j = (c[:, j].view(-1, *[1] * (x.dim() - 1)) for c in (a, b, sigma))
+        means.append(a_j * states[j] + b_j * guess[:, j])
+        states.append(means[j] + sigma_j * noise[:, j])
+    return _R(torch.stack(states, 1), torch.stack(means, 1) if means else torch.empty_like(guess))
 
 
 class _Window:

@@ -51,11 +51,11 @@ class Target:
         a, b, *_ = table.at(k)
         if guidance is None:
             out = self._teacher(x, table.timesteps[k], y)
-            eps, means = target_means(x, _plain(out.eps), a, b)
+            eps, means, _ = target_means(x, _plain(out.eps), a, b)
             return out._replace(eps=eps), means
         out = self._teacher(*guidance.expand(x, table.timesteps[k], y))
         scale, count = guidance.scale, guidance.count(x.shape[1])
-        eps, means = target_means(x, _plain(out.eps), a, b, scale, count)
+        eps, means, _ = target_means(x, _plain(out.eps), a, b, scale, count)
         feature = None if out.feature is None else out.feature.unflatten(0, (-1, 2))
         variance = None if out.variance is None else out.variance[::2]
         return TeacherOutput(eps, feature, variance), means

@@ -14,7 +14,10 @@ from free.ops.register import check_tensor, register, stream_of
 
 __all__ = ["TargetMeans", "target_means"]
 
-_MEANS = "Tensor x, Tensor eps, Tensor a, Tensor b, float? cfg_scale, int? cfg_channels"
+_MEANS = (
+    "Tensor x, Tensor eps, Tensor a, Tensor b, float? cfg_scale, int? cfg_channels, "
+    "Tensor? signal, Tensor? noise"
+)
 _TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -26,10 +29,13 @@ class TargetMeans(NamedTuple):
     eps : Tensor, shape [R, C, ...], float32
         Guided.
     means : Tensor, shape [R, C, ...], float32
+    guess : Tensor, shape [R, C, ...], float32
+        The image that eps tells, where it was asked for; else eps.
     """
 
     eps: Tensor
     means: Tensor
+    guess: Tensor
 
 
 def target_means(
@@ -39,8 +45,10 @@ def target_means(
     b: Tensor,
     cfg_scale: float | None = None,
     cfg_channels: int | None = None,
+    signal: Tensor | None = None,
+    noise: Tensor | None = None,
 ) -> TargetMeans:
-    """``mean = a x + b eps``, with eps guided and in float32 first.
+    """``mean = a x + b eps``, with eps guided and in float32 first, and the image it tells.
 
     Guidance is that of :class:`free.models.guidance.Guidance`, taken in float32 whatever the
     type of ``eps``.
@@ -57,6 +65,8 @@ def target_means(
         None: not guided.
     cfg_channels : int or None
         How many leading channels are guided, ``0 .. C``; None for all.
+    signal, noise : Tensor or None, shape [R], float32
+        Of the states, to have the image ``(x - noise eps) / signal``.
 
     Returns
     -------
@@ -83,19 +93,36 @@ def target_means(
     check_tensor("b", b, torch.float32, (rows,), x.device)
     if cfg_channels is not None and not 0 <= cfg_channels <= channels:
         raise ValueError(f"cfg_channels: expected a value in 0..{channels}, got {cfg_channels}")
-    return TargetMeans(*torch.ops.free.target_means(x, eps, a, b, cfg_scale, cfg_channels))
+    if (signal is None) != (noise is None):
+        raise ValueError("signal and noise: expected both or neither, got one of them")
+    if signal is not None and noise is not None:
+        check_tensor("signal", signal, torch.float32, (rows,), x.device)
+        check_tensor("noise", noise, torch.float32, (rows,), x.device)
+    given = (x, eps, a, b, cfg_scale, cfg_channels, signal, noise)
+    combined, means, guess = torch.ops.free.target_means(*given)
+    return TargetMeans(combined, means, combined if signal is None else guess)
 
 
 def _cuda(*arguments: Any) -> TargetMeans:
-    x, eps, a, b, cfg_scale, cfg_channels = arguments
+    x, eps, a, b, cfg_scale, cfg_channels, signal, noise = arguments
     means = _fake(*arguments)
-    capsules = map(to_dlpack, (x, eps, a, b, *means))
+    guess = None if signal is None else means.guess
+    given = (x, eps, a, b, signal, noise, means.eps, means.means, guess)
+    capsules = [None if tensor is None else to_dlpack(tensor) for tensor in given]
     _C.cuda_target_means(cfg_scale, cfg_channels, *capsules, stream=stream_of(x))
     return means
 
 
-def _fake(x: Tensor, *_: Any) -> TargetMeans:
-    return TargetMeans(torch.empty_like(x), torch.empty_like(x))
+def _fake(x: Tensor, *rest: Any) -> TargetMeans:
+    signal = rest[-2]
+    guess = x.new_empty(0) if signal is None else torch.empty_like(x)
+    return TargetMeans(torch.empty_like(x), torch.empty_like(x), guess)
 
 
-register(f"target_means({_MEANS}) -> (Tensor, Tensor)", None, _cuda, reference.target_means, _fake)
+register(
+    f"target_means({_MEANS}) -> (Tensor, Tensor, Tensor)",
+    None,
+    _cuda,
+    reference.target_means,
+    _fake,
+)

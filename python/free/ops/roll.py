@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,109 +12,110 @@ from torch.utils.dlpack import to_dlpack
 from free import _C, reference
 from free.ops.register import check_tensor, register, stream_of
 
-__all__ = ["Rolled", "roll_window"]
+__all__ = ["roll_window_"]
 
-_ROLL = "Tensor x, Tensor guess, Tensor noise, Tensor a, Tensor b, Tensor sigma"
-
-
-class Rolled(NamedTuple):
-    """A window of states, and the means that they were drawn around.
-
-    Attributes
-    ----------
-    states : Tensor, shape [B, P + 1, ...], float32
-        ``x`` and the ``P`` states after it.
-    means : Tensor, shape [B, P, ...], float32
-        The mean of each transition.
-    """
-
-    states: Tensor
-    means: Tensor
+_ROLL = (
+    "Tensor(a!) states, Tensor(b!) means, Tensor(c!) guesses, Tensor noise, Tensor intercept, "
+    "Tensor slope, Tensor? change, Tensor? settled, bool adds, Tensor a, Tensor b, Tensor sigma, "
+    "SymInt first, SymInt end"
+)
 
 
-def roll_window(
-    x: Tensor, guess: Tensor, noise: Tensor, a: Tensor, b: Tensor, sigma: Tensor
-) -> Rolled:
-    """Roll a window of states forward from guesses.
+def roll_window_(
+    states: Tensor,
+    means: Tensor,
+    guesses: Tensor,
+    noise: Tensor,
+    intercept: Tensor,
+    slope: Tensor,
+    change: Tensor | None,
+    settled: Tensor | None,
+    adds: bool,
+    a: Tensor,
+    b: Tensor,
+    sigma: Tensor,
+    first: int,
+    end: int,
+) -> None:
+    """Roll a window of states forward from guesses, in place.
 
-    With ``x_0 = x`` and ``j = 0 .. P-1``,
+    For transitions ``j = first .. end - 1`` of a window of P,
 
-        mean_j  = a_j * x_j + b_j * guess_j
-        x_{j+1} = mean_j + sigma_j * noise_j
+        guess_{j+1} = intercept_j + slope_j x_j          where j < settled, or all without a change
+                      change_j (+ guess_j if it adds)    otherwise
+        mean_{j+1}  = a_j x_j + b_j guess_{j+1}
+        x_{j+1}     = mean_{j+1} + sigma_j noise_j
 
-    ``guess`` stands for whatever the network predicts that a transition's mean is affine in, with
+    A guess stands for whatever the network predicts that a transition's mean is affine in, with
     the coefficients that belong to it: eps, or the predicted image ``x0``.
 
     Parameters
     ----------
-    x : Tensor, shape [B, ...], float32
-        The state that the window starts from.
-    guess : Tensor, shape [B, P, ...], float32
-        For transitions ``0 .. P-1``. At least one axis follows ``P``. Only ``P`` may be 0: then the
-        window is ``x`` alone.
+    states, means, guesses : Tensor, shape [B, P + 1, ...], float32
+        Entry ``j`` is read as of the transition before, entries ``first + 1 .. end`` are written.
+        At least one axis follows P; only P may be 0.
     noise : Tensor, shape [B, P, ...], float32
         N(0, I).
-    a, b, sigma : Tensor, shape [B, P], float32
-        The transitions' coefficients.
-
-    Returns
-    -------
-    Rolled
+    intercept : Tensor, shape [B, P, ...], float32
+    slope : Tensor, shape [B, P], float32
+    change : Tensor or None, shape [B, P, ...], float32
+        What the drafter says.
+    settled : Tensor or None, shape [B], int64
+        With ``change``, how many transitions it says nothing of.
+    adds : bool
+        Whether changes add up along the window.
+    a, b, sigma : Tensor, shape [B, P + 1], float32
+        The transitions' coefficients; the last are not used.
+    first, end : int
+        ``0 <= first <= end <= P``.
 
     Raises
     ------
     TypeError
         For an argument that is no tensor, or a tensor of another dtype.
     ValueError
-        For shapes that do not match or are empty, non-contiguous tensors, different devices.
+        For shapes that do not match or are empty, non-contiguous tensors, different devices, a
+        change without settled, a span that is not in the window.
 
     Notes
     -----
     Values are not looked at: a NaN spreads to the later states of its own element and no further.
     The result for a sample depends neither on its batch nor on threads nor on the instruction set.
     """
-    _check_roll(x, guess, noise, a, b, sigma)
-    return Rolled(*torch.ops.free.roll_window(x, guess, noise, a, b, sigma))
-
-
-def _check_roll(
-    x: Tensor, guess: Tensor, noise: Tensor, a: Tensor, b: Tensor, sigma: Tensor
-) -> None:
-    check_tensor("guess", guess, torch.float32)
-    shape = guess.shape
-    if len(shape) < 3 or shape[0] == 0 or 0 in shape[2:]:
+    check_tensor("states", states, torch.float32)
+    shape = states.shape
+    if len(shape) < 3 or states.numel() == 0:
+        raise ValueError(f"states: expected a non-empty shape [B, P + 1, ...], got {list(shape)}")
+    batch, width, *sample = shape
+    device, drafts = states.device, (batch, width - 1, *sample)
+    check_tensor("means", means, torch.float32, shape, device)
+    check_tensor("guesses", guesses, torch.float32, shape, device)
+    check_tensor("noise", noise, torch.float32, drafts, device)
+    check_tensor("intercept", intercept, torch.float32, drafts, device)
+    check_tensor("slope", slope, torch.float32, (batch, width - 1), device)
+    if (change is None) != (settled is None):
+        raise ValueError("settled: expected with change, and only then, got one of them")
+    if change is not None and settled is not None:
+        check_tensor("change", change, torch.float32, drafts, device)
+        check_tensor("settled", settled, torch.int64, (batch,), device)
+    for name, column in (("a", a), ("b", b), ("sigma", sigma)):
+        check_tensor(name, column, torch.float32, (batch, width), device)
+    if not 0 <= first <= end < width:
         raise ValueError(
-            f"guess: expected shape [B, P, ...] where only P may be 0, got {list(shape)}"
+            f"first and end: expected 0 <= first <= end <= {width - 1}, got {first} and {end}"
         )
-    batch, steps, *sample = shape
-    device = guess.device
-    check_tensor("x", x, torch.float32, (batch, *sample), device)
-    check_tensor("noise", noise, torch.float32, shape, device)
-    for name, coefficient in (("a", a), ("b", b), ("sigma", sigma)):
-        check_tensor(name, coefficient, torch.float32, (batch, steps), device)
+    rows = (states, means, guesses, noise, intercept, slope, change, settled)
+    torch.ops.free.roll_window_(*rows, adds, a, b, sigma, first, end)
 
 
-def _cpu(*inputs: Tensor) -> Rolled:
-    rolled = _fake(*inputs)
-    _C.roll_window(*map(to_dlpack, inputs + rolled))
-    return rolled
+def _cuda(*arguments: Any) -> None:
+    *rows, adds, a, b, sigma, first, end = arguments
+    capsules = [None if tensor is None else to_dlpack(tensor) for tensor in (*rows, a, b, sigma)]
+    _C.cuda_roll_window(adds, first, end, *capsules, stream=stream_of(rows[0]))
 
 
-def _cuda(*inputs: Tensor) -> Rolled:
-    rolled = _fake(*inputs)
-    _C.cuda_roll_window(*map(to_dlpack, inputs + rolled), stream=stream_of(inputs[0]))
-    return rolled
+def _fake(*arguments: Any) -> None:
+    """Nothing is returned."""
 
 
-def _fake(x: Tensor, guess: Tensor, noise: Tensor, a: Tensor, b: Tensor, sigma: Tensor) -> Rolled:
-    batch, steps, *sample = guess.shape
-    return Rolled(guess.new_empty((batch, steps + 1, *sample)), torch.empty_like(guess))
-
-
-register(
-    f"roll_window({_ROLL}) -> (Tensor, Tensor)",
-    _cpu,
-    _cuda,
-    reference.roll_window,
-    _fake,
-)
+register(f"roll_window_({_ROLL}) -> ()", None, _cuda, reference.roll_window_, _fake)

@@ -1,0 +1,27 @@
+"""The compiled kernels in plain torch: same names, same maths, any device.
+
+These twins say what the kernels compute, are what the kernels are tested against, and run where no
+kernel exists. They do not check their arguments; :mod:`free.ops` does.
+"""
+
+from __future__ import annotations
+
+from free.reference.philox import philox4x32, philox_normal, philox_uniform
+from free.reference.rows import note_nonfinite_, recycled_rows, target_means
+from free.reference.verify import verify_window, verify_window_relaxed
+from free.reference.window import first_guesses, response_sums, roll_window_, window_noise
+
+__all__ = [
+    "first_guesses",
+    "note_nonfinite_",
+    "philox4x32",
+    "philox_normal",
+    "philox_uniform",
+    "recycled_rows",
+    "response_sums",
+    "roll_window_",
+    "target_means",
+    "verify_window",
+    "verify_window_relaxed",
+    "window_noise",
+]
