@@ -28,6 +28,7 @@ from free.prediction import Prediction
 from free.random import Purpose, normal
 from free.recycling import recycle
 from free.schedule import Table
+from free.sources import Evidence
 from free.targets import Target, guidance_of
 
 #: Every which transition a window starts at.
@@ -47,8 +48,8 @@ def acceptance_by_position(
     """Mean of 2 Phi(-delta / 2) at each of the ``window - 1`` places."""
     guidance = guidance_of(network, cfg, None)
     table = Table.of(Schedule.ddpm(steps), "cpu")
-    target = Target(network, guidance, table)
     prediction = Prediction.of(table)
+    target = Target(network, guidance, table, prediction)
     drafter.begin(DraftingBatch(table, guidance))
     seeds = torch.arange(images)
     y, one = seeds % network.num_classes, torch.ones(images, dtype=torch.int32)
@@ -61,24 +62,22 @@ def acceptance_by_position(
     x = noise(0, Purpose.INITIAL, network.sample_shape)
     for made in range(steps - 2):
         k = torch.full_like(seeds, made)
-        out, mean = target(x, k, y)
+        out, mean, guess = target(x, k, y)
         rows = TeacherRows(*out, x, k)
         z = noise(made, Purpose.TRANSITION, x.shape[1:])
         x = torch.addcmul(mean, table.sigma[made], z)
         P_here = min(P, steps - 2 - made)
         if made % _EVERY:
             continue
-        past = recycle(
-            rows, prediction.from_eps(k, rows.x, out.eps), one, one, window, discarded=False
-        )
+        past = recycle(rows, guess, one, one, window, discarded=False)
         z = noise(made + 1, Purpose.TRANSITION, (P_here, *x.shape[1:]))
         draft = draft_window(
             drafter, prediction, x, k + 1, y, past, z, (P_here + 1) * one, sweeps,
-            torch.zeros_like(k), torch.zeros(images), False,
+            torch.zeros_like(k), Evidence.none(images, x.device), False,
         )  # fmt: skip
         at = (k[:, None] + 1 + torch.arange(P_here)).flatten()
         states = draft.states[:, :P_here].flatten(0, 1)
-        _, means = target(states, at, y.repeat_interleave(P_here))
+        _, means, _ = target(states, at, y.repeat_interleave(P_here))
         shift = (draft.means.flatten(0, 1) - means).flatten(1).norm(dim=1)
         accepts = torch.erfc(shift / table.sigma[at] / 8**0.5).view(images, P_here)
         # The part of the run that all places reach.

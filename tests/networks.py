@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from free import TeacherOutput
-from free.drafters import Anchored, DraftingBatch
+from free.drafters import DraftingBatch
 from free.models.output import TeacherRows
-from free.prediction import eps_from_image, image_from_eps
+from free.prediction import image_from_eps
 
 
 def randomized(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -102,15 +102,13 @@ class CallableDrafter:
 class AnchoredDrafter(CallableDrafter):
     """The callable's x0 at a state, less the one at the mean that led there, as a change of x0."""
 
-    def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Anchored) -> tuple[Tensor, Anchored]:
-        states, signal = torch.cat([x, carry.mean]), self.table.signal[k]
-        eps, _ = super().predict(states, k.repeat(2), y.repeat(2), Carry(carry.feature.k.repeat(2)))
-        at_state, at_mean = image_from_eps(states, eps, signal.repeat(2)).chunk(2)
-        image = carry.image + at_state - at_mean
-        eps = eps_from_image(x, image, signal)
-        return eps, Anchored(Carry(k), image, self.table.mean(k, x, eps))
+    def change(
+        self, x: Tensor, mean: Tensor, k: Tensor, y: Tensor, carry: Carry
+    ) -> tuple[Tensor, Carry]:
+        states, signal = torch.cat([x, mean]), self.table.signal[k].repeat(2)
+        eps, _ = self.predict(states, k.repeat(2), y.repeat(2), Carry(carry.k.repeat(2)))
+        at_state, at_mean = image_from_eps(states, eps, signal).chunk(2)
+        return at_state - at_mean, Carry(k)
 
-    def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Anchored:
-        eps, x, k = teacher_output.eps[rows], teacher_output.x[rows], teacher_output.k[rows]
-        image = image_from_eps(x, eps, self.table.signal[k])
-        return Anchored(Carry(k), image, self.table.mean(k, x, eps))
+    def carry_of_change(self, teacher_output: TeacherRows, rows: Tensor) -> Carry:
+        return self.carry_from(teacher_output, rows)

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from free import FrozenDrafter, Schedule, TeacherOutput
-from free.drafters import Anchored, Drafter, DraftingBatch
+from free.drafters import Drafter, DraftingBatch
 from free.drafting import Draft, draft_window
 from free.models.output import TeacherRows
 from free.prediction import Prediction
 from free.recycling import Recycled, recycle
 from free.schedule import Table
-from free.sources import DRAFTER, RESPONSE, REUSE, SOURCES
-from tests.networks import CallableDrafter, MixtureTeacher
+from free.sources import DRAFTER, RESPONSE, REUSE, SOURCES, Evidence
+from tests.networks import AnchoredDrafter, CallableDrafter, MixtureTeacher
 
 TABLE = Table.of(Schedule.ddpm(20), "cpu")
 PREDICTION = Prediction.of(TABLE)
@@ -56,8 +56,9 @@ def drafts(
     drafter.begin(DraftingBatch(TABLE, None))
     past, x = past_of(known)
     rows = torch.tensor(length or [noise.shape[1] + 1] * 3, dtype=torch.int32)
-    sources, responses = torch.full((3,), source), torch.full((3,), response)
-    state = (drafter, PREDICTION, x, K, Y, past, noise, rows, sweeps, sources, responses, compare)
+    sums = Evidence.none(3, x.device)._replace(dot=torch.full((3,), response), square=torch.ones(3))
+    sources = torch.full((3,), source)
+    state = (drafter, PREDICTION, x, K, Y, past, noise, rows, sweeps, sources, sums, compare)
     return draft_window(*state)
 
 
@@ -145,20 +146,30 @@ def test_what_each_source_makes_of_a_recycled_row() -> None:
         }
         mean = PREDICTION.mean(K + j, x, expected[name])
         torch.testing.assert_close(draft.means[:, j], mean, rtol=1e-4, atol=1e-4)
-        assert draft.recycled.tolist() == [[True, True, True, False]] * 3
         assert draft.candidates is not None
         for other, candidate in zip(SOURCES, draft.candidates[:, :, j], strict=True):
             torch.testing.assert_close(candidate, expected[other], rtol=1e-4, atol=1e-4)
 
 
-def test_one_row_needs_no_drafter() -> None:
-    x, rows = torch.randn(3, 3), torch.ones(3, dtype=torch.int32)
-    draft = draft_window(
-        None, PREDICTION, x, K, Y, None, x[:, None, :][:, :0], rows, 1, K, K.float(), False
-    )
+@pytest.mark.parametrize("sweeps", [None, 2])
+def test_one_row_needs_no_drafter(sweeps: int | None) -> None:
+    _, x = past_of([1, 2, 3])
+    draft = drafts(torch.zeros(3, 0, 3), [1, 2, 3], sweeps=sweeps)
     torch.testing.assert_close(draft.states, x[:, None])
     assert draft.means.shape == (3, 0, 3)
     assert draft.calls == 0
+
+
+def test_transitions_and_sigmas_end_with_the_schedule() -> None:
+    past, x = past_of([1, 1, 1])
+    given = (torch.zeros(3, 4, 3), torch.ones(3), 1, torch.zeros_like(K))
+    drafter = FrozenDrafter()
+    drafter.begin(DraftingBatch(TABLE, None))
+    draft = draft_window(
+        drafter, PREDICTION, x, K + 6, Y, past, *given, Evidence.none(3, x.device), False
+    )
+    assert draft.at.tolist() == [[7, 8, 9, 10, 11], [10, 11, 12, 13, 14], [18, 19, 19, 19, 19]]
+    assert torch.equal(draft.sigma, TABLE.sigma[draft.at])
 
 
 class Recorded(FrozenDrafter):
@@ -287,17 +298,16 @@ def test_what_needs_no_drafter_asks_none(source: int, sweeps: int | None) -> Non
     assert calls == (1 if sweeps else 2)
 
 
-def test_anchored_carries_need_images() -> None:
+def test_changes_need_images() -> None:
     table = Table.of(Schedule([3, 2, 1, 0], [1.0] * 4, [-0.25] * 4, [0.5, 0.4, 0.3, 0.0]), "cpu")
     past, x = past_of([1, 1, 1])
 
-    class Image(Recorded):
-        def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Any:
-            return Anchored(None, teacher_output.x[rows], teacher_output.x[rows])
-
-    state = (torch.zeros(3, 1, 3), torch.full((3,), 2).int(), 1, K, K.float(), False)
+    none = Evidence.none(3, x.device)
+    state = (torch.zeros(3, 1, 3), torch.full((3,), 2).int(), 1, K, none, False)
     past = past._replace(rows=past.rows._replace(k=past.rows.k.clamp(max=2)))
     with pytest.raises(
-        ValueError, match="must have signal and noise > 0 for a drafter with an Anch"
+        ValueError, match="must have signal and noise > 0 for a drafter that says how x0 changes"
     ):
-        draft_window(Image(), Prediction.of(table), x, K.clamp(max=2), Y, past, *state)
+        draft_window(
+            AnchoredDrafter(TEACHER), Prediction.of(table), x, K.clamp(max=2), Y, past, *state
+        )

@@ -6,36 +6,49 @@ import torch
 
 from free import FrozenDrafter, Schedule, SpeculativeSampler
 from free.drafting import Draft
+from free.models.output import TeacherRows
 from free.prediction import Prediction
+from free.recycling import Recycled
 from free.schedule import Table
-from free.sources import SOURCES, Evidence, SourceChoice, evidence
+from free.sources import SOURCES, Evidence, SourceChoice, with_round
 from tests.networks import CallableDrafter, MixtureTeacher
 
 PREDICTION = Prediction.of(Table.of(Schedule.ddpm(20), "cpu"))
 K = torch.tensor([2, 5])
 LENGTH = torch.tensor([5, 5], dtype=torch.int32)
-RECYCLED = torch.tensor([[True, True, True, False], [True, True, False, False]])
+KNOWN = torch.tensor([4, 3])  # of the transition just made, and of three or two more
 
 
-def _draft() -> tuple[Draft, torch.Tensor]:
+def _draft() -> tuple[Draft, Recycled, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     states, teacher = torch.randn(2, 2, 5, 3, generator=generator)
-    x_old, said = torch.randn(2, 2, 4, 3, generator=generator)
+    x_old, said = torch.randn(2, 10, 3, generator=generator)
     candidates = torch.randn(len(SOURCES), 2, 4, 3, generator=generator)
-    return Draft(states, x_old, RECYCLED, x_old, said, candidates, 1), teacher
+    at = K[:, None] + torch.arange(5)
+    rows = TeacherRows(x_old, None, None, x_old, torch.zeros(10, dtype=torch.int64))
+    past = Recycled(rows, said, torch.arange(10).view(2, 5), KNOWN)
+    return Draft(states, states[:, 1:], at, PREDICTION.sigma[at], candidates, 1), past, teacher
+
+
+def _evidence(
+    draft: Draft, past: Recycled, teacher: torch.Tensor, advance: torch.Tensor
+) -> Evidence:
+    none = Evidence.none(2, teacher.device)
+    return with_round(none, draft, PREDICTION, past, teacher, LENGTH, advance)
 
 
 def test_evidence_is_of_committed_recycled_transitions() -> None:
-    draft, teacher = _draft()
+    draft, past, teacher = _draft()
     advance = torch.tensor([2, 4], dtype=torch.int32)
-    found = evidence(draft, PREDICTION, K, teacher, LENGTH, advance)
+    found = _evidence(draft, past, teacher, advance)
+    x_old, said = past.rows.x[past.row], past.guess[past.row]
     assert draft.candidates is not None
     for b in range(2):
         dot = square = 0.0
         rejected = [0.0] * len(SOURCES)
         for j in range(2):  # committed and recycled, of both
-            moved = draft.states[b, j] - draft.x_old[b, j]
-            dot += float(moved @ (teacher[b, j] - draft.said[b, j]))
+            moved = draft.states[b, j] - x_old[b, j + 1]
+            dot += float(moved @ (teacher[b, j] - said[b, j + 1]))
             square += float(moved @ moved)
             for source in range(len(SOURCES)):
                 error = draft.candidates[source, b, j] - teacher[b, j]
@@ -49,37 +62,42 @@ def test_evidence_is_of_committed_recycled_transitions() -> None:
 
 def test_what_lies_behind_a_rejection_is_not_looked_at() -> None:
     """It depends on noises still to be used (the trap): here it may be anything at all."""
-    draft, teacher = _draft()
+    draft, past, teacher = _draft()
     advance = torch.tensor([2, 1], dtype=torch.int32)
-    found = evidence(draft, PREDICTION, K, teacher, LENGTH, advance)
+    found = _evidence(draft, past, teacher, advance)
     for b, made in enumerate(advance.tolist()):
         teacher[b, made:] = torch.nan
         draft.states[b, made:] = torch.nan
         assert draft.candidates is not None
         draft.candidates[:, b, made:] = torch.nan
-        draft.said[b, made:] = torch.nan
-        draft.x_old[b, made:] = torch.nan
-    changed = evidence(draft, PREDICTION, K, teacher, LENGTH, advance)
+        past.guess[past.row[b, made + 1 :]] = torch.nan
+        past.rows.x[past.row[b, made + 1 :]] = torch.nan
+    changed = _evidence(draft, past, teacher, advance)
     for before, after in zip(found, changed, strict=True):
         torch.testing.assert_close(after, before, rtol=0, atol=0)
 
 
 def test_the_choice_is_what_was_rejected_least_lately() -> None:
+    """Lately: old evidence fades from round to round."""
     choice, sums = SourceChoice(True), Evidence.none(2, torch.device("cpu"))
     assert choice.of(sums).tolist() == [0, 0]
     assert sums.response().tolist() == [0.0, 0.0]
-    none = torch.zeros(2)
     early = torch.tensor([[1.0, 0.0, 1.0, 1.0], [1.0, 1.0, 1.0, 0.0]])
-    sums = sums.and_new(Evidence(early, torch.tensor([1.0, -2.0]), torch.tensor([2.0, 4.0])))
+    sums = Evidence(early, torch.tensor([1.0, -2.0]), torch.tensor([2.0, 4.0]))
     assert choice.of(sums).tolist() == [1, 3]
     assert sums.response().tolist() == [0.5, -0.5]
-    late = torch.tensor([[0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    draft, past, teacher = _draft()
+    assert draft.candidates is not None
+    draft.candidates[:] = teacher[:, :4]  # all are right now, but for two sources of a sample
+    draft.candidates[[1, 3], 0] += 10.0
+    made = torch.tensor([2, 2], dtype=torch.int32)
     for _ in range(8):
-        sums = sums.and_new(Evidence(late, none, none))
+        sums = with_round(sums, draft, PREDICTION, past, teacher, LENGTH, made)
     assert choice.of(sums).tolist() == [0, 3]
+    before = sums.response()
     sums = sums.keep(torch.tensor([False, True]))
     assert choice.of(sums).tolist() == [3]
-    torch.testing.assert_close(sums.response(), torch.tensor([-0.5]))
+    torch.testing.assert_close(sums.response(), before[1:])
 
 
 def test_a_fixed_source() -> None:

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from free.carry import map_tensors, put, take
-from free.drafters.protocol import Anchored, Drafter, WindowDrafter, WindowPlan
+from free.drafters.protocol import ChangeDrafter, Drafter, WindowDrafter, WindowPlan
 from free.models.output import require_eps
+from free.ops import first_guesses, roll_window_
 from free.prediction import Prediction
 from free.recycling import Recycled
 from free.rows import Picked, Rows, WantedRows
-from free.sources import CONTROL_VARIATE, DRAFTER, RESPONSE
+from free.sources import CONTROL_VARIATE, Evidence
 
 __all__ = ["Draft", "draft_window"]
 
@@ -27,37 +28,37 @@ class Draft(NamedTuple):
         The current state and the drafted ones.
     means : Tensor, shape [B, W - 1, ...]
         ``m_hat``: the means they were drawn around.
-    recycled : Tensor, shape [B, W - 1], bool
-        Transitions that the teacher had seen before.
-    x_old, said : Tensor, shape [B, W - 1, ...]
-        Where it had, and what it said there (as a guess); of others, the last it had seen.
+    at : Tensor, shape [B, W], int64
+        The transitions; beyond the schedule, its last.
+    sigma : Tensor, shape [B, W], float32
+        Of the drafts' transitions; the last is the table's.
     candidates : Tensor, shape [4, B, W - 1, ...], or None
-        What each source (:mod:`free.sources`) guessed for those; None unless asked for.
+        What each source (:mod:`free.sources`) guessed for those that the teacher had seen before;
+        None unless asked for.
     calls : int
         Of the drafter.
     """
 
     states: Tensor
     means: Tensor
-    recycled: Tensor
-    x_old: Tensor
-    said: Tensor
+    at: Tensor
+    sigma: Tensor
     candidates: Tensor | None
     calls: int
 
 
 def draft_window(
-    drafter: Drafter | None,
+    drafter: Drafter,
     prediction: Prediction,
     x: Tensor,
     k: Tensor,
     y: Tensor,
-    past: Recycled | None,
+    past: Recycled,
     noise: Tensor,
     length: Tensor,
     sweeps: int | None,
     source: Tensor,
-    response: Tensor,
+    sums: Evidence,
     compare: bool,
     corrects: bool = True,
     samples: Tensor | None = None,
@@ -79,9 +80,9 @@ def draft_window(
 
     Parameters
     ----------
-    drafter : Drafter or None
-        None if nothing is to be drafted (``W = 1``). A :class:`WindowDrafter` is given the whole
-        window, where it can.
+    drafter : Drafter
+        A :class:`WindowDrafter` is given the whole window, where it can; a :class:`ChangeDrafter`
+        is asked for changes, which add up along the window.
     prediction : Prediction
         The schedule, in terms of what is guessed.
     x : Tensor, shape [B, ...], float32
@@ -90,18 +91,18 @@ def draft_window(
         Their transitions.
     y : Tensor, shape [B], int64
         Labels.
-    past : Recycled or None
-        The teacher's last call; None before the first, when nothing can be drafted.
+    past : Recycled
+        The teacher's last call.
     noise : Tensor, shape [B, W - 1, ...], float32
         The drafts' noises z.
-    length : Tensor, shape [B], int32
-        Rows wanted of each sample, ``1 .. W``; ``length - 1`` transitions are drafted. Results at
+    length : Tensor, shape [B], int32 or int64
+        Rows wanted of each sample, ``0 .. W``; ``length - 1`` transitions are drafted. Results at
         and beyond are undefined.
     sweeps : int or None
         Drafter calls, each for the whole window; None for one after the other.
     source : Tensor, shape [B], int64
         Which source drafts recycled transitions (:mod:`free.sources`).
-    response : Tensor, shape [B]
+    sums : Evidence
         By how much the teacher's prediction follows its state.
     compare : bool
         Whether to return what every source would have guessed.
@@ -122,98 +123,65 @@ def draft_window(
     FloatingPointError
         If the drafter's output is not finite.
     TypeError, ValueError
-        If the drafter's output or carry is not what the protocol says.
+        If the drafter's output or carry is not what the protocol says, or a :class:`ChangeDrafter`
+        is given a schedule without x0.
     """
     P = noise.shape[1]
-    if P == 0 or drafter is None or past is None:
-        nothing = torch.zeros(len(x), 0, dtype=torch.bool, device=x.device)
-        return Draft(x[:, None], noise, nothing, noise, noise, None, 0)
-    step = torch.arange(P, device=x.device)
-    recycled = step < past.known[:, None] - 1
-    from_source = recycled & (source != DRAFTER)[:, None]
     samples = torch.arange(len(x), device=x.device) if samples is None else samples
     rows = WantedRows() if rows is None else rows
-    window = _Window(drafter, prediction, x, k, y, past, noise, rows)
-    x_old, said = past.rows.x[past.row[:, 1 : P + 1]], window.guess[:, 1:].clone()
-    corrected = (source == CONTROL_VARIATE)[:, None]
-    follows = response[:, None].clamp(min=0.0).minimum(prediction.largest_response(window.k))
-    window.slope = torch.where(from_source & (source == RESPONSE)[:, None], follows, 0.0)
-    settled = said - _like(window.slope, said) * x_old  # less the control variate's correction
-    window.intercept = settled.clone()
-    # Response and reuse do without the drafter.
-    drafted = step < length[:, None] - 1
-    asked = drafted & (~from_source | corrected | compare)
+    window = _Window(drafter, prediction, x, k, y, past, noise, source, sums, rows)
+    drafted = length.long() - 1
+    # Response and reuse do without the drafter, the control variate does not.
+    settled = window.settled
+    corrected = source == CONTROL_VARIATE if corrects or compare else None
+    asked = settled
+    if corrected is not None:
+        asked = torch.where(corrected | compare, 0, settled)
     # A plan has one sigma a transition, and nothing is asked at discarded states.
-    simple = prediction.table.mixture is None and not (compare or corrects)
+    simple = prediction.table.mixture is None and corrected is None
     whole = drafter if simple and isinstance(drafter, WindowDrafter) else None
-    if whole is not None and whole.drafts(P + 1, sweeps) and rows.any(asked):
-        states, means = whole.draft(window.plan(from_source, asked))
-        at = rows.of(drafted, 0, P)
-        made = (at.take(means), "drafter", at.take(window.k), samples[at.b], at.take(drafted))
+    if whole is not None and whole.drafts(P + 1, sweeps) and rows.any(asked, drafted, 0, P):
+        states, means = whole.draft(window.plan(drafted))
+        at = rows.of(None, drafted, 0, P)
+        made = (at.take(means), "drafter", at.take(window.at), at, samples, None, drafted)
         rows.require_finite(*made)
         calls = P if sweeps is None else min(sweeps, P)
-        return Draft(states, means, recycled, x_old, said, None, calls)
+        return Draft(states, means, window.at, window.sigma, None, calls)
 
-    window.start()
     window.roll(0, P)
-    discarded = recycled & (corrected | compare)
-    change, change_old = torch.zeros_like(said), torch.zeros_like(said)
     calls = 0
     in_turn = [(j, j + 1) for j in range(P)]
     spans = in_turn if sweeps is None else [(0, P)] * min(sweeps, P)
     for turn, (first, end) in enumerate(spans):
-        here = (step >= first) & (step < end)
-        wanted = here & asked
-        if not rows.any(wanted):
+        if not rows.any(asked, drafted, first, end):
             continue
         calls += 1
-        new = rows.of(wanted, first, end)
+        again = turn + 1 < len(spans)
+        old = None
         # The drafter at the discarded states, once, for its error there.
-        measures = (compare or corrects) and (sweeps is None or turn == 0)
-        old = rows.of(wanted & discarded, first, end) if measures else None
-        last = turn + 1 == len(spans)
-        at_new, at_old = window.ask(new, old, (wanted, wanted & discarded), samples, not last)
-        change = new.put(change, at_new)
-        if old is not None:
-            change_old = old.put(change_old, at_old)
-        window.write(here & corrected & from_source, settled + change - change_old)
-        window.write(here & ~from_source, window.accumulated(change, from_source, first, end))
-        window.roll(first, end)
-    candidates = None
-    if compare:
-        followed = said + _like(follows, said) * (window.states[:, :P] - x_old)
-        by_drafter = change + (window.guess[:, :-1] if window.anchored else 0.0)
-        candidates = torch.stack([followed, said + change - change_old, said, by_drafter])
-    means = window.mean[:, 1:].contiguous()
-    return Draft(window.states, means, recycled, x_old, said, candidates, calls)
-
-
-class _R(NamedTuple):
-    states: Any
-    means: Any
-
-
-def roll_window(x: Any, guess: Any, noise: Any, a: Any, b: Any, sigma: Any) -> Any:
-    states, means = [x], []
-    for j in range(guess.shape[1]):
-        a_j, b_j, sigma_j = (c[:, j].view(-1, *[1] * (x.dim() - 1)) for c in (a, b, sigma))
-        means.append(a_j * states[j] + b_j * guess[:, j])
-        states.append(means[j] + sigma_j * noise[:, j])
-    return _R(torch.stack(states, 1), torch.stack(means, 1) if means else torch.empty_like(guess))
+        if corrected is not None and (sweeps is None or turn == 0):
+            seen = torch.where(corrected | compare, past.known - 1, 0)
+            old = rows.of(None, torch.minimum(seen, drafted), first, end)
+        window.ask(rows.of(asked, drafted, first, end), old, samples, asked, drafted, again)
+        if corrected is not None:
+            window.correct(corrected, first, end)
+        window.roll(first, end, drafted=True)
+    candidates = window.candidates(sums) if compare else None
+    means = window.means[:, 1:].contiguous()
+    return Draft(window.states, means, window.at, window.sigma, candidates, calls)
 
 
 class _Window:
     """A window while it is drafted.
 
-    Entry ``i`` of ``guess`` and ``mean`` is transition ``k - 1 + i``: the one just made, then
-    those of the window. A guess is affine in its own state, ``intercept + slope x``. Row
-    ``b P + i`` of the carry goes with transition ``k + i``; the last row is for what is not kept.
+    Entry ``i`` of ``states``, ``means`` and ``guesses`` is the state before transition ``k + i``,
+    and mean and guess of the transition that led there. Row ``b P + i`` of the carry goes with
+    transition ``k + i``; the last row is for what is not kept.
     """
 
-    slope: Tensor  # [B, P]
-    intercept: Tensor  # [B, P, ...]
-    carry: Any
-    anchored: bool
+    carry: Any = None
+    change: Tensor | None = None  # [B, P, ...], what the drafter says
+    change_old: Tensor | None = None  # the same at discarded states
 
     def __init__(
         self,
@@ -224,144 +192,189 @@ class _Window:
         y: Tensor,
         past: Recycled,
         noise: Tensor,
+        source: Tensor,
+        sums: Evidence,
         rows: Rows,
     ) -> None:
-        P = noise.shape[1]
-        steps = torch.arange(P, device=x.device)
         self.drafter, self.prediction, self.past = drafter, prediction, past
         self.y, self.noise, self.rows = y, noise, rows
-        self.k = (k[:, None] + steps).clamp(max=len(prediction.sigma) - 1)
-        self.a, self.b, self.sigma = prediction.at(self.k)
-        self.guess = past.guess[past.row[:, : P + 1]]
-        self.mean, self.states = torch.empty_like(self.guess), torch.empty_like(self.guess)
-        made = past.row[:, 0]
-        self.mean[:, 0] = prediction.mean(past.rows.k[made], past.rows.x[made], past.guess[made])
-        self.states[:, 0] = x
-
-    def start(self) -> None:
-        """Take the drafter's carry from the teacher's last call."""
-        rows = self.past.row[:, : self.noise.shape[1]].flatten()
-        self.carry = self.drafter.carry_from(self.past.rows, torch.cat([rows, rows[:1]]))
-        self.anchored = isinstance(self.carry, Anchored)
-        if self.anchored:
-            self.carry = self.carry.feature  # image and mean are this window's own
-        if self.anchored and self.prediction.signal is None:
+        self.adds = isinstance(drafter, ChangeDrafter)
+        if self.adds and prediction.signal is None:
             raise ValueError(
-                "schedule must have signal and noise > 0 for a drafter with an Anchored carry, "
+                "schedule must have signal and noise > 0 for a drafter that says how x0 changes, "
                 "got one without x0"
             )
+        seen = (past.rows.x, past.guess, past.row, past.known, source, sums.dot, sums.square)
+        first = first_guesses(x, k, *seen, prediction.columns, noise.shape[1])
+        self.states, self.means, self.guesses = first.states, first.means, first.guesses
+        self.intercept, self.slope, self.settled = first.intercept, first.slope, first.settled
+        self.at = first.at
+        self.a, self.b, self.sigma = first.coefficients.unbind()
 
-    def plan(self, settled: Tensor, asked: Tensor) -> WindowPlan:
+    def plan(self, drafted: Tensor) -> WindowPlan:
         """The window as it is before the drafter is asked."""
+        P = self.noise.shape[1]
+        step = torch.arange(P, device=self.at.device)
+        settled = step < self.settled[:, None]
         return WindowPlan(
             self.states[:, 0],
-            self.k,
+            self.at[:, :P],
             self.y,
             self.noise,
-            self.a,
-            self.b,
-            self.sigma,
+            self.a[:, :P],
+            self.b[:, :P],
+            self.sigma[:, :P],
             self.slope,
             self.intercept,
             settled,
-            asked,
-            self.guess[:, 0],
-            self.mean[:, 0],
+            (step < drafted[:, None]) & ~settled,
+            self.guesses[:, 0],
+            self.means[:, 0],
             self.past.rows,
-            self.past.row[:, : self.noise.shape[1]],
+            self.past.row[:, :P],
             self.past.known,
         )
 
-    def roll(self, first: int, end: int) -> None:
-        """States, means and guesses of transitions ``first .. end - 1`` from their intercepts."""
+    def roll(self, first: int, end: int, drafted: bool = False) -> None:
+        """States, means and guesses of transitions ``first .. end - 1``, from what the drafter says
+        where it is ``drafted``.
+        """
         if self.prediction.table.mixture is None:
-            self._roll(first, end, self.sigma[:, first:end].contiguous())
+            self._roll(first, end, drafted)
             return
         # The target has the sigma of the state where its transition starts; so must the draft.
         for j in range(first, end):
-            sigma = self.prediction.table.sigma_at(self.k[:, j], self.states[:, j])
-            self._roll(j, j + 1, sigma[:, None])
+            self.sigma[:, j] = self.prediction.table.sigma_at(self.at[:, j], self.states[:, j])
+            self._roll(j, j + 1, drafted)
 
-    def _roll(self, first: int, end: int, sigma: Tensor) -> None:
-        span, onward = slice(first, end), slice(first + 1, end + 1)
-        a, b = self.a[:, span].contiguous(), self.b[:, span].contiguous()
-        slope, intercept = self.slope[:, span], self.intercept[:, span].contiguous()
-        noise = self.noise[:, span].contiguous()
-        x = self.states[:, first].contiguous()
-        rolled = roll_window(x, intercept, noise, a + b * slope, b, sigma)
-        self.states[:, onward], self.mean[:, onward] = rolled.states[:, 1:], rolled.means
-        self.guess[:, onward] = intercept + _like(slope, intercept) * rolled.states[:, :-1]
+    def _roll(self, first: int, end: int, drafted: bool) -> None:
+        roll_window_(
+            self.states,
+            self.means,
+            self.guesses,
+            self.noise,
+            self.intercept,
+            self.slope,
+            self.change if drafted else None,
+            self.settled if drafted else None,
+            self.adds,
+            self.a,
+            self.b,
+            self.sigma,
+            first,
+            end,
+        )
 
     def ask(
         self,
         new: Picked,
         old: Picked | None,
-        wanted: tuple[Tensor, Tensor],
         samples: Tensor,
+        asked: Tensor,
+        drafted: Tensor,
         again: bool,
-    ) -> tuple[Tensor, Tensor]:
-        """The drafter's predictions, less their anchors, at new states and at discarded ones.
+    ) -> None:
+        """Ask the drafter at new states, and at discarded ones.
 
-        ``wanted`` are those of the new and of the discarded, [B, P]. The carry moves on with the
-        new, if the drafter is to be asked ``again``.
+        ``asked`` and ``drafted`` are where the new are wanted. The carry moves on with the new, if
+        the drafter is to be asked ``again``.
         """
-        P, asked = self.noise.shape[1], [new] if old is None else [new, old]
-        b, at = (
-            _joined([rows.b for rows in asked]),
-            _joined([rows.b * P + rows.i for rows in asked]),
+        (B, P), each = self.noise.shape[:2], [new] if old is None else [new, old]
+        k, nearest = (
+            _joined([rows.take(windows) for rows in each])
+            for windows in (self.at[:, :P], self.past.row[:, :P])
         )
-        k, guess = (
-            _joined([rows.take(windows) for rows in asked]) for windows in (self.k, self.guess)
-        )
-        used = _joined([rows.take(mask) for rows, mask in zip(asked, wanted, strict=False)])
-        x, mean = new.take(self.states), new.take(self.mean)
+        y = _joined([rows.each(self.y) for rows in each])
+        x, mean = new.take(self.states[:, :P]), new.take(self.means[:, :P])
         if old is not None:
-            x_old = self.past.rows.x[self.past.row[old.b, old.i + 1]]
-            before = self._mean_before_discarded(x_old, old.b, old.i)
-            x, mean = torch.cat([x, x_old]), torch.cat([mean, before])
-        carry = take(self.carry, at)
-        if self.anchored:
-            carry = Anchored(carry, guess, mean)
-        eps_hat, after = self.drafter.predict(x, k, self.y[b], carry)
-        require_eps(eps_hat, x, "drafter")
-        self.rows.require_finite(eps_hat, "drafter", k, samples[b], used)
-        predicted = self.prediction.from_eps(k, x, eps_hat)
-        if self.anchored:
-            predicted, after = predicted - guess, after.feature
-        count = len(new.b)
+            b, i = old.b, old.i
+            x_old = self.past.rows.x[self.past.row[b, i + 1]]
+            x, mean = (
+                torch.cat([x, x_old]),
+                torch.cat([mean, self._mean_before_discarded(x_old, b, i)]),
+            )
+        if self.carry is not None:
+            carry = take(self.carry, _joined([rows.b * P + rows.i for rows in each]))
+        elif again:
+            every = self.past.row[:, :P].flatten()
+            self.carry = self._carry_from(torch.cat([every, every[:1]]))
+            carry = take(self.carry, _joined([rows.b * P + rows.i for rows in each]))
+        else:
+            carry = self._carry_from(nearest)
+        if isinstance(self.drafter, ChangeDrafter):
+            said, after = self.drafter.change(x, mean, k, y, carry)
+            require_eps(said, x, "drafter")
+        else:
+            eps, after = self.drafter.predict(x, k, y, carry)
+            require_eps(eps, x, "drafter")
+            said = self.prediction.from_eps(k, x, eps)
+        count = len(new.each(self.y))
+        at_new, at_old = said[:count], said[count:]
+        self.rows.require_finite(at_new, "drafter", k[:count], new, samples, asked, drafted)
+        self.change = self._windows(new, at_new, self.change)
+        if old is not None:
+            self.rows.require_finite(at_old, "drafter", k[count:], old, samples, None, drafted)
+            self.change_old = self._windows(old, at_old, self.change_old)
         if again:
             # The next transition's carry is what the drafter says, unless the teacher has said it.
             i = new.i + 1
-            onward = (i < P) & (i >= self.past.known[new.b])
-            to = torch.where(onward, new.b * P + i, len(self.y) * P)
+            onward = (i < P) & (i >= new.each(self.past.known))
+            to = torch.where(onward, new.b * P + i, B * P)
             self.carry = put(self.carry, to, map_tensors(lambda part: part[:count], after))
-        return predicted[:count], predicted[count:]
+
+    def _carry_from(self, rows: Tensor) -> Any:
+        """The drafter's carry from these rows of the teacher's last call."""
+        if isinstance(self.drafter, ChangeDrafter):
+            carry = self.drafter.carry_of_change(self.past.rows, rows)
+        else:
+            carry = self.drafter.carry_from(self.past.rows, rows)
+        return map_tensors(lambda part: part, carry)  # or an error that says what it may be
+
+    def _windows(self, rows: Picked, said: Tensor, before: Tensor | None) -> Tensor:
+        """What was said at these rows, in windows [B, P, ...], elsewhere as it was ``before``."""
+        said = said.float()
+        if before is None:
+            return rows.windows(said, *self.noise.shape[:2]).contiguous()
+        return rows.put(said, before).contiguous()
 
     def _mean_before_discarded(self, x_old: Tensor, b: Tensor, i: Tensor) -> Tensor:
         """Mean of the transition that led to a discarded state: the noise was the same, except
         at the window's start, where the rejected draft is measured by the repaired one's mean.
         """
         before = (i - 1).clamp(min=0)
-        sigma = _like(self.prediction.sigma[self.k[b, before]], x_old)
+        sigma = _like(self.prediction.sigma[self.at[b, before]], x_old)
         rolled = torch.addcmul(x_old, sigma, self.noise[b, before], value=-1)
-        return torch.where(_like(i > 0, x_old), rolled, self.mean[b, 0])
+        return torch.where(_like(i > 0, x_old), rolled, self.means[b, 0])
 
-    def accumulated(self, change: Tensor, settled: Tensor, first: int, end: int) -> Tensor:
-        """Guesses [B, P, ...] of transitions ``first .. end - 1`` by the drafter: the last
-        settled guess before, and the changes since. ``settled [B, P]`` is a prefix.
+    def correct(self, corrected: Tensor, first: int, end: int) -> None:
+        """The control variate: of samples ``corrected [B]``, what the teacher said of transitions
+        ``first .. end - 1`` and how the drafter's answer differs between the two states.
         """
-        if not self.anchored:
-            return change
-        last = settled.sum(1).clamp(first, end)
-        base = self.guess[torch.arange(len(last), device=last.device), last]
-        steps = torch.where(_like(settled, change), 0.0, change)[:, first:end]
-        guesses = torch.zeros_like(change)
-        guesses[:, first:end] = base[:, None] + steps.cumsum(1)
-        return guesses
+        assert self.change is not None
+        step = torch.arange(self.noise.shape[1], device=self.at.device)
+        here = (step >= first) & (step < end) & (step < self.settled[:, None])
+        guess = self._said() + self.change
+        if self.change_old is not None:
+            guess = guess - self.change_old
+        here = _like(here & corrected[:, None], guess)
+        self.intercept = torch.where(here, guess, self.intercept)
 
-    def write(self, where: Tensor, intercept: Tensor) -> None:
-        """Replace intercepts ``where [B, P]``."""
-        self.intercept = torch.where(_like(where, intercept), intercept, self.intercept)
+    def candidates(self, sums: Evidence) -> Tensor:
+        """What each source guesses of the window, [4, B, P, ...]."""
+        P, said = self.noise.shape[1], self._said()
+        none = torch.zeros_like(said)
+        change = none if self.change is None else self.change
+        change_old = none if self.change_old is None else self.change_old
+        largest = self.prediction.columns[3, self.at[:, :P]]
+        follows = sums.response()[:, None].clamp(min=0.0).minimum(largest)
+        x_old = self.past.rows.x[self.past.row[:, 1 : P + 1]]
+        followed = said + _like(follows, said) * (self.states[:, :P] - x_old)
+        by_drafter = change + self.guesses[:, :P] if self.adds else change
+        return torch.stack([followed, said + change - change_old, said, by_drafter])
+
+    def _said(self) -> Tensor:
+        """What the teacher said of the window's transitions in its last call, [B, P, ...]."""
+        return self.past.guess[self.past.row[:, 1 : self.noise.shape[1] + 1]]
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

@@ -55,8 +55,11 @@ class Prediction(NamedTuple):
         None where the guess is eps.
     table : Table
         As it was.
-    columns : Tensor, shape [3, N], float32
-        ``a``, ``b`` and ``sigma``, which are views of it.
+    columns : Tensor, shape [4, N], float32
+        ``a``, ``b`` and ``sigma``, which are views of it, and by how much a guess can follow its
+        state, at most; the least is 0. Between an x0 that stays and an eps that stays lies every
+        denoiser of Gaussian data. A larger response, as a few noisy transitions may suggest, would
+        blow up along a window.
     """
 
     a: Tensor
@@ -70,16 +73,17 @@ class Prediction(NamedTuple):
     def of(cls, table: Table) -> Prediction:
         """The table's coefficients, rewritten for x0 if it can be."""
         if not table.has_image():
-            return cls(table.a, table.b, table.sigma, None, table, table.columns[:3])
+            own = (table.a, table.b, table.sigma)
+            return cls(*own, None, table, torch.stack([*own, table.a / table.b.abs()]))
         # mean = a x + b (x - s x0) / n: b / n and s / n are large at the ends.
         s, n = table.signal.double(), table.noise.double()
         a, b = table.a.double() + table.b.double() / n, -table.b.double() * s / n
-        columns = torch.stack([a.float(), b.float(), table.sigma])
+        columns = torch.stack([a.float(), b.float(), table.sigma, 1.0 / table.signal])
         return cls(columns[0], columns[1], columns[2], table.signal, table, columns)
 
     def at(self, k: Tensor) -> tuple[Tensor, ...]:
         """``a``, ``b`` and ``sigma`` of transitions ``k``, like it; looked up at once."""
-        return self.columns[:, k].unbind()
+        return self.columns[:3, k].unbind()
 
     def from_eps(self, k: Tensor, x: Tensor, eps: Tensor) -> Tensor:
         """What ``eps [R, ...]`` at states ``x [R, ...]`` of transitions ``k [R]`` amounts to."""
@@ -88,16 +92,6 @@ class Prediction(NamedTuple):
             return eps
         *_, signal, noise = self.table.at(k)
         return image_from_eps(x, eps, signal, noise)
-
-    def largest_response(self, k: Tensor) -> Tensor:
-        """By how much a guess can follow its state, at most, like ``k``; the least is 0.
-
-        Between an x0 that stays and an eps that stays lies every denoiser of Gaussian data. A
-        larger response, as a few noisy transitions may suggest, would blow up along a window.
-        """
-        if self.signal is not None:
-            return 1.0 / self.signal[k]
-        return self.a[k] / self.b[k].abs()
 
     def mean(self, k: Tensor, x: Tensor, guess: Tensor) -> Tensor:
         """Mean of transition ``k [R]`` from ``x [R, ...]`` given ``guess [R, ...]``."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from free import ops
 
-__all__ = ["Purpose", "as_seeds", "normal", "uniform"]
+__all__ = ["Purpose", "as_seeds", "normal", "uniform", "window"]
 
 #: One value for all rows, or one a row.
 Integers = int | Sequence[int] | Tensor
@@ -93,6 +93,44 @@ def uniform(
     Tensor, shape [R, *shape], float32
     """
     return _draw(ops.philox_uniform, seeds, transition, round, purpose, shape)
+
+
+def window(
+    seeds: Tensor,
+    k: Tensor,
+    rounds: Tensor | None,
+    length: Tensor,
+    width: int,
+    shape: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What a window of each sample draws: the numbers of its transitions.
+
+    Parameters
+    ----------
+    seeds, k : Tensor, shape [B], int64
+        Keys, and the transitions where the windows begin.
+    rounds : Tensor or None, shape [B], int64
+        Which of a transition's numbers; None where it has only one of each kind.
+    length : Tensor, shape [B], int32
+        Rows of each window, ``1 .. width``.
+    width : int
+        W.
+    shape : sequence of int
+        Axes of a state.
+
+    Returns
+    -------
+    noise : Tensor, shape [B, W - 1, *shape], float32
+        Of the drafts.
+    uniforms : Tensor, shape [B, W - 1], float32
+        Of the decisions about them.
+    last : Tensor, shape [B, *shape], float32
+        Noise of the transition that is sampled from the target if every draft is accepted.
+    """
+    purposes = (int(Purpose.TRANSITION), int(Purpose.DECISION))
+    drawn = ops.window_noise(seeds, k, rounds, length, width, _elements(shape), *purposes)
+    noise, uniforms, last = drawn
+    return noise.view(*noise.shape[:2], *shape), uniforms, last.view(-1, *shape)
 
 
 def as_seeds(

@@ -240,9 +240,9 @@ class Spending:
                 )
             # As the teacher has it: log-variance runs from the posterior's at -1 to beta's at 1.
             share = (variance.float().flatten(1).mean(1) + 1.0) / 2.0
-            require_finite(share[:, None], "teacher", k, samples[rows.b], "variance")
+            require_finite(share[:, None], "teacher", k, rows.each(samples), "variance")
             u = u * share
-        return rows.put(u.new_zeros(size), u)[:, :-1].contiguous()
+        return rows.windows(u, *size)[:, :-1].contiguous()
 
 
 def _number(name: str, value: Any) -> float:

@@ -6,7 +6,7 @@ so that :mod:`free.graphs` can capture it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -22,9 +22,9 @@ from free.prediction import Prediction
 from free.random import Purpose
 from free.recycling import Recycled, recycle
 from free.relaxation import Spending
-from free.rows import Rows
+from free.rows import Rows, Span
 from free.schedule import Table
-from free.sources import Evidence, SourceChoice, evidence
+from free.sources import Evidence, SourceChoice, with_round
 from free.targets import Target
 from free.window.acceptance import committed_deltas
 
@@ -87,29 +87,26 @@ class Round(NamedTuple):
     Attributes
     ----------
     now : UnderWay
-        Afterwards; ``past`` and ``sums`` are those before.
+        Afterwards; ``past`` is that before.
     rows : TeacherRows
         The teacher's call.
+    guess : Tensor, shape [R, ...]
+        What it says, as drafts guess it.
     length, advance, accepted : Tensor, shape [B], int32
         Teacher rows of each sample, transitions made, drafts that stand.
     drafter_calls : int
     deltas : Tensor or None, shape [B, W - 1]
         As :func:`free.window.acceptance.committed_deltas`.
-    evidence : Evidence or None
-        About the sources, where it is used.
-    guess : Tensor or None, shape [R, ...]
-        What the call says, as a guess, if that was needed.
     """
 
     now: UnderWay
     rows: TeacherRows
+    guess: Tensor
     length: Tensor
     advance: Tensor
     accepted: Tensor
     drafter_calls: int = 0
     deltas: Tensor | None = None
-    evidence: Evidence | None = None
-    guess: Tensor | None = None
 
 
 class Rounds:
@@ -156,41 +153,43 @@ class Rounds:
 
     def plain(self, at: UnderWay) -> Round:
         """A transition of every sample without drafts."""
-        noises = at.rounds * self._redraw
+        noises = at.rounds if self._redraw else torch.zeros_like(at.k)
         table = self.prediction.table
         step = (at.k, at.y, at.seeds, noises, at.samples, self.rows, self.phase)
-        x, out = plain_step(self.target, table, at.x, *step)
+        x, out, guess = plain_step(self.target, table, at.x, *step)
         one = torch.ones_like(at.k, dtype=torch.int32)
         now = at._replace(x=x, k=at.k + 1, rounds=at.rounds + 1)
-        return Round(now, TeacherRows(*out, at.x, at.k), one, one, one - 1)
+        return Round(now, TeacherRows(*out, at.x, at.k), guess, one, one, one - 1)
 
     def speculative(
         self, at: UnderWay, length: Tensor, W: int, sweeps: int | None, learns: bool = False
     ) -> Round:
-        """Windows of ``length [B]`` int32 rows, ``1 .. W``; 0 counts as 1, unlooked at.
+        """Windows of ``length [B]`` int64 rows, ``1 .. W``; 0 counts as 1, unlooked at.
 
-        ``learns`` asks for ``deltas``. Needs a ``past``.
+        ``learns`` asks for ``deltas``. Needs a drafter and a ``past``.
         """
         phase, table, prediction = self.phase, self.prediction.table, self.prediction
-        x, k, last = at.x, at.k, len(self.prediction.sigma) - 1
+        x, k, past = at.x, at.k, at.past
+        assert past is not None
+        assert self.drafter is not None
         with phase("bookkeeping"):
-            inside = torch.arange(W, device=k.device) < length[:, None]
-            length, noises = length.clamp(min=1), at.rounds * self._redraw
-            z, u, fresh = _round_noise(at.seeds, k, noises, length, W, x.shape[1:])
+            wanted, length = length, length.clamp(min=1).int()
+            noises = at.rounds if self._redraw else None
+            z, u, fresh = random.window(at.seeds, k, noises, length, W, x.shape[1:])
         with phase("draft"):
-            source, response = self.source.of(at.sums), at.sums.response()
-            compared = self.source.compares, self.source.corrects
-            window = (self.drafter, prediction, x, k, at.y, at.past, z, length, sweeps)
-            draft = draft_window(*window, source, response, *compared, at.samples, self.rows)
+            source, compared = self.source.of(at.sums), (self.source.compares, self.source.corrects)
+            window = (self.drafter, prediction, x, k, at.y, past, z, wanted, sweeps)
+            draft = draft_window(*window, source, at.sums, *compared, at.samples, self.rows)
         with phase("teacher"):
-            seen = self.rows.of(inside, 0, W)
-            x_rows, k_rows = seen.take(draft.states), (k[seen.b] + seen.i).clamp(max=last)
-            out, row_means = self.target(x_rows, k_rows, at.y[seen.b])
-            named = (out.eps, "teacher", k_rows, at.samples[seen.b], seen.take(inside))
+            seen = self.rows.of(None, wanted, 0, W)
+            x_rows, k_rows = seen.take(draft.states), seen.take(draft.at)
+            out, row_means, guess = self.target(x_rows, k_rows, seen.each(at.y))
+            named = (out.eps, "teacher", k_rows, seen, at.samples, None, wanted)
             self.rows.require_finite(*named)
         with phase("verify"):
-            means = seen.put(torch.zeros_like(draft.states), row_means)
-            sigma = seen.put(x.new_ones(means.shape[:2]), table.sigma_at(k_rows, x_rows))
+            means = seen.windows(row_means, len(k), W)
+            # The target's own, whatever the drafts took; where no row is real, any will do.
+            sigma = seen.put(table.sigma_at(k_rows, x_rows), draft.sigma)
             judged = (draft.states, draft.means, means, sigma, length, u, fresh)
             if self.spending is None:
                 x, advance, accepted, _ = verify_window(*judged, self.verifier)
@@ -199,15 +198,15 @@ class Rounds:
                 x, advance, accepted = verified
         with phase("bookkeeping"):
             now = at._replace(x=x, k=k + advance, rounds=at.rounds + 1)
-            made = Round(now, TeacherRows(*out, x_rows, k_rows), length, advance, accepted)
-            deltas = told = guess = None
+            deltas = None
             if learns:
                 deltas = committed_deltas(draft.means, means, sigma, length, advance)
             if self.source.learns:
-                guess = prediction.from_eps(k_rows, x_rows, out.eps)
-                said = seen.put(torch.zeros_like(means), guess)
-                told = evidence(draft, prediction, k, said, length, advance)
-        return made._replace(drafter_calls=draft.calls, deltas=deltas, evidence=told, guess=guess)
+                said = seen.windows(guess, len(k), W)
+                told = (at.sums, draft, prediction, past, said, length, advance)
+                now = now._replace(sums=with_round(*told))
+        rows = TeacherRows(*out, x_rows, k_rows)
+        return Round(now, rows, guess, length, advance, accepted, draft.calls, deltas)
 
     def remember(self, made: Round, stride: int | None = None) -> UnderWay:
         """The samples after a round, with what their next windows may know of it.
@@ -215,12 +214,8 @@ class Rounds:
         ``stride`` is how many rows lie between a sample's first and the next one's; None where
         there are no others than its ``length``.
         """
-        guess = made.guess
-        if guess is None:
-            guess = self.prediction.from_eps(made.rows.k, made.rows.x, made.rows.eps)
         sizes = (made.length, made.advance, self.width, self.recycles, stride)
-        now = made.now._replace(past=recycle(made.rows, guess, *sizes))
-        return now if made.evidence is None else now._replace(sums=now.sums.and_new(made.evidence))
+        return made.now._replace(past=recycle(made.rows, made.guess, *sizes))
 
 
 def plain_step(
@@ -234,7 +229,7 @@ def plain_step(
     samples: Tensor,
     rows: Rows,
     phase: Phase,
-) -> tuple[Tensor, TeacherOutput]:
+) -> tuple[Tensor, TeacherOutput, Tensor]:
     """One transition of every sample, without drafts.
 
     Parameters
@@ -260,6 +255,8 @@ def plain_step(
         The next states.
     out : TeacherOutput
         At the states before.
+    guess : Tensor, shape [B, ...]
+        What it says, as drafts guess it.
 
     Raises
     ------
@@ -267,24 +264,9 @@ def plain_step(
         If the teacher returns NaN or inf; names the step and the samples.
     """
     with phase("teacher"):
-        out, mean = target(x, k, y)
-        rows.require_finite(out.eps, "teacher", k, samples, torch.ones_like(k, dtype=torch.bool))
+        out, mean, guess = target(x, k, y)
+        rows.require_finite(out.eps, "teacher", k, Span(len(k), 0, 1, k.device), samples)
     with phase("bookkeeping"):
         noise = random.normal(seeds, k, noises, Purpose.TRANSITION, x.shape[1:])
         sigma = table.sigma_at(k, x).view([-1] + [1] * (x.dim() - 1))
-        return torch.addcmul(mean, sigma, noise), out
-
-
-def _round_noise(
-    seeds: Tensor, k: Tensor, rounds: Tensor, length: Tensor, W: int, shape: Sequence[int]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Noises [B, W-1, ...] and uniforms [B, W-1] of the drafts, and the noise [B, ...] of the
-    transition that is sampled from the target if every draft is accepted.
-    """
-    batch = len(k)
-    at = (k[:, None] + torch.arange(W, device=k.device)).flatten()
-    of = (seeds.repeat_interleave(W), at, rounds.repeat_interleave(W))
-    z = random.normal(*of, Purpose.TRANSITION, shape).view(batch, W, *shape)
-    u = random.uniform(*of, Purpose.DECISION, ()).view(batch, W)
-    last = z[torch.arange(batch, device=k.device), length.long() - 1]
-    return z[:, :-1].contiguous(), u[:, :-1].contiguous(), last
+        return torch.addcmul(mean, sigma, noise), out, guess

@@ -1,4 +1,7 @@
-"""Which rows of a window the networks are asked about: the wanted ones, or all."""
+"""Which rows of a window the networks are asked about: the wanted ones, or all.
+
+Wanted of each sample are positions in a row, from ``low [B]`` up to ``high [B]``.
+"""
 
 from __future__ import annotations
 
@@ -8,76 +11,142 @@ import torch
 from torch import Tensor
 
 from free.models.output import require_finite
+from free.ops import note_nonfinite_
 
-__all__ = ["EveryRow", "Picked", "Rows", "WantedRows"]
+__all__ = ["EveryRow", "Listed", "Picked", "Rows", "Span", "WantedRows"]
 
 
-class Picked(NamedTuple):
-    """Rows of windows, sample by sample.
+class Listed(NamedTuple):
+    """Some rows of windows, sample by sample.
 
     Attributes
     ----------
     b, i : Tensor, shape [R], int64
         Samples and positions.
-    span : tuple of int or None
-        If they are the positions ``span[0] .. span[1] - 1`` of every sample, these two.
     """
 
     b: Tensor
     i: Tensor
-    span: tuple[int, int] | None = None
 
     def take(self, windows: Tensor) -> Tensor:
         """The rows [R, ...] of ``windows [B, P, ...]``."""
-        if self.span is None:
-            return windows[self.b, self.i]
-        return windows[:, slice(*self.span)].flatten(0, 1)
+        return windows[self.b, self.i]
 
-    def put(self, windows: Tensor, rows: Tensor) -> Tensor:
-        """``windows`` with ``rows`` in their places; the given ones may be written to."""
-        if self.span is None:
-            windows[self.b, self.i] = rows
-            return windows
-        rows = rows.unflatten(0, (len(windows), -1))
+    def each(self, column: Tensor) -> Tensor:
+        """Of every row its sample's entry of ``column [B, ...]``."""
+        return column[self.b]
+
+    def put(self, rows: Tensor, windows: Tensor) -> Tensor:
+        """``windows [B, P, ...]`` with ``rows`` in their places; the given ones are written to."""
+        windows[self.b, self.i] = rows
+        return windows
+
+    def windows(self, rows: Tensor, batch: int, width: int) -> Tensor:
+        """Windows [B, P, ...] of these rows, 0 elsewhere."""
+        return self.put(rows, rows.new_zeros(batch, width, *rows.shape[1:]))
+
+
+class Span(NamedTuple):
+    """Positions ``first .. end - 1`` of every sample's window.
+
+    Attributes
+    ----------
+    batch : int
+        B.
+    first, end : int
+    device : torch.device
+    """
+
+    batch: int
+    first: int
+    end: int
+    device: torch.device
+
+    @property
+    def b(self) -> Tensor:
+        """As of :class:`Listed`."""
+        return self.each(torch.arange(self.batch, device=self.device))
+
+    @property
+    def i(self) -> Tensor:
+        """As of :class:`Listed`."""
+        return torch.arange(self.first, self.end, device=self.device).repeat(self.batch)
+
+    def take(self, windows: Tensor) -> Tensor:
+        """As of :class:`Listed`."""
+        return windows[:, self.first : self.end].flatten(0, 1)
+
+    def each(self, column: Tensor) -> Tensor:
+        """As of :class:`Listed`."""
+        shape = (self.batch, self.end - self.first, *column.shape[1:])
+        return column.unsqueeze(1).expand(shape).flatten(0, 1)
+
+    def put(self, rows: Tensor, windows: Tensor) -> Tensor:
+        """As of :class:`Listed`; the rows themselves where they are all there are."""
+        rows = rows.unflatten(0, (self.batch, -1))
         if rows.shape == windows.shape:
             return rows
-        windows[:, slice(*self.span)] = rows
+        windows[:, self.first : self.end] = rows
         return windows
+
+    def windows(self, rows: Tensor, batch: int, width: int) -> Tensor:
+        """As of :class:`Listed`; a view where they are all there are."""
+        if self.end - self.first == width:
+            return rows.unflatten(0, (batch, width))
+        return self.put(rows, rows.new_zeros(batch, width, *rows.shape[1:]))
+
+
+Picked = Listed | Span
 
 
 class Rows(Protocol):
-    """A way to pick rows of windows ``[B, P]``."""
+    """A way to pick rows of windows."""
 
-    def of(self, wanted: Tensor, first: int, end: int) -> Picked:
-        """Of positions ``first .. end - 1`` at least the rows where ``wanted [B, P]``, which is
-        False elsewhere.
+    def of(self, low: Tensor | None, high: Tensor, first: int, end: int) -> Picked:
+        """Of positions ``first .. end - 1`` at least those from ``low [B]``, or 0, to ``high [B]``,
+        exclusive.
         """
 
-    def any(self, wanted: Tensor) -> bool:
-        """Whether there may be any."""
+    def any(self, low: Tensor | None, high: Tensor, first: int, end: int) -> bool:
+        """Whether there may be such."""
 
     def require_finite(
-        self, eps: Tensor, network: str, k: Tensor, samples: Tensor, wanted: Tensor
+        self,
+        eps: Tensor,
+        network: str,
+        k: Tensor,
+        rows: Picked,
+        samples: Tensor,
+        low: Tensor | None = None,
+        high: Tensor | None = None,
     ) -> None:
-        """Refuse a network's output at rows ``wanted [R]`` that has NaN or inf; ``k`` and
-        ``samples``, [R], are what the error names.
+        """Refuse a network's output ``eps [R, ...]`` at these ``rows`` of transitions ``k [R]`` if
+        it has NaN or inf where it is wanted: from ``low [B]`` to ``high [B]``, or everywhere.
+        ``samples [B]`` are what the error names.
         """
 
 
 class WantedRows:
     """The wanted ones. Looks at values, so that the host waits for the device."""
 
-    def of(self, wanted: Tensor, first: int, end: int) -> Picked:
+    def of(self, low: Tensor | None, high: Tensor, first: int, end: int) -> Listed:
         """Exactly those."""
-        b, i = wanted.nonzero(as_tuple=True)
-        return Picked(b, i)
+        b, i = _within(low, high, first, end).nonzero(as_tuple=True)
+        return Listed(b, i + first if first else i)
 
-    def any(self, wanted: Tensor) -> bool:
+    def any(self, low: Tensor | None, high: Tensor, first: int, end: int) -> bool:
         """Whether there are."""
-        return bool(wanted.any())
+        return bool(_within(low, high, first, end).any())
 
     def require_finite(
-        self, eps: Tensor, network: str, k: Tensor, samples: Tensor, wanted: Tensor
+        self,
+        eps: Tensor,
+        network: str,
+        k: Tensor,
+        rows: Picked,
+        samples: Tensor,
+        low: Tensor | None = None,
+        high: Tensor | None = None,
     ) -> None:
         """At once.
 
@@ -86,7 +155,14 @@ class WantedRows:
         FloatingPointError
             Naming the network, the transitions and the samples.
         """
-        require_finite(eps, network, k, samples)
+        require_finite(eps, network, k, rows.each(samples))
+
+
+def _within(low: Tensor | None, high: Tensor, first: int, end: int) -> Tensor:
+    """[B, end - first] bool."""
+    step = torch.arange(first, end, device=high.device)
+    below = step < high[:, None]
+    return below if low is None else below & (step >= low[:, None])
 
 
 class EveryRow:
@@ -114,24 +190,32 @@ class EveryRow:
             network: torch.full((samples,), steps, device=device)
             for network in ("teacher", "drafter")
         }
+        self._everywhere = torch.full((samples,), steps, device=device)
 
-    def of(self, wanted: Tensor, first: int, end: int) -> Picked:
+    def of(self, low: Tensor | None, high: Tensor, first: int, end: int) -> Span:
         """All of the span."""
-        rows = torch.arange(len(wanted) * (end - first), device=wanted.device)
-        return Picked(rows // (end - first), first + rows % (end - first), (first, end))
+        return Span(len(high), first, end, high.device)
 
-    def any(self, wanted: Tensor) -> bool:
+    def any(self, low: Tensor | None, high: Tensor, first: int, end: int) -> bool:
         """There may be."""
         return True
 
     def require_finite(
-        self, eps: Tensor, network: str, k: Tensor, samples: Tensor, wanted: Tensor
+        self,
+        eps: Tensor,
+        network: str,
+        k: Tensor,
+        rows: Picked,
+        samples: Tensor,
+        low: Tensor | None = None,
+        high: Tensor | None = None,
     ) -> None:
         """Remembers; :meth:`check` raises."""
-        total = eps.flatten(1).sum(1, dtype=torch.promote_types(eps.dtype, torch.float32))
-        bad = ((total - total) != 0) & wanted  # of what is not finite, that is NaN
-        step = torch.where(bad, k, self.steps)
-        self.failed[network].scatter_reduce_(0, samples, step, "amin")
+        assert isinstance(rows, Span)
+        high = self._everywhere[: rows.batch] if high is None else high
+        eps = eps.float() if eps.dtype is torch.float64 else eps
+        note = (self.failed[network], eps.contiguous(), k.contiguous(), samples)
+        note_nonfinite_(*note, rows.first, low, high)
 
     def check(self) -> None:
         """Raise if anything was not finite. Waits for the device.

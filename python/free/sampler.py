@@ -170,7 +170,7 @@ class SpeculativeSampler:
         y, seeds, x = request
         table, N = Table.of(self.schedule, x.device), len(self.schedule)
         recorder, prediction = Recorder(N, seeds, f"eager: {drawn}"), Prediction.of(table)
-        target = Target(self.teacher, self.guidance, table)
+        target = Target(self.teacher, self.guidance, table, prediction)
         spending: Spending | None = None
         if self.relaxation is not None:
             spending = Spending(self.relaxation, self.schedule, len(y), x.device)
@@ -208,7 +208,7 @@ class SpeculativeSampler:
                         report_progress(len(at.samples))
                         at = made.now
                 else:
-                    length = torch.as_tensor(choice.lengths, dtype=torch.int32, device=x.device)
+                    length = torch.as_tensor(choice.lengths, dtype=torch.int64, device=x.device)
                     W = int(choice.lengths.max())
                     made = rounds.speculative(at, length, W, choice.sweeps, windows.learns)
                     counted = (made.length, made.accepted, made.drafter_calls)

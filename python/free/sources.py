@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from free.ops import response_sums
 from free.prediction import Prediction
+from free.recycling import Recycled
 
 if TYPE_CHECKING:
     from free.drafting import Draft
@@ -32,7 +34,7 @@ __all__ = [
     "SOURCES",
     "Evidence",
     "SourceChoice",
-    "evidence",
+    "with_round",
 ]
 
 SOURCES = ("response", "control_variate", "reuse", "drafter")
@@ -67,10 +69,6 @@ class Evidence(NamedTuple):
         """Of nothing yet."""
         zero = torch.zeros(samples, device=device)
         return cls(zero[:, None].repeat(1, len(SOURCES)), zero, zero.clone())
-
-    def and_new(self, new: Evidence) -> Evidence:
-        """With a round's evidence; older evidence fades."""
-        return Evidence(*(_MEMORY * old + add for old, add in zip(self, new, strict=True)))
 
     def keep(self, samples: Tensor) -> Evidence:
         """Of these samples only: a mask [B], or places."""
@@ -112,45 +110,38 @@ class SourceChoice:
         return torch.full_like(sums.dot, self._source, dtype=torch.int64)
 
 
-def evidence(
+def with_round(
+    sums: Evidence,
     draft: Draft,
     prediction: Prediction,
-    k: Tensor,
+    past: Recycled,
     teacher: Tensor,
     length: Tensor,
     advance: Tensor,
 ) -> Evidence:
-    """What a round tells: committed transitions only (see :class:`SourceChoice`).
+    """The sums with what a round tells: committed transitions only (see :class:`SourceChoice`).
+    Older evidence fades.
 
     Parameters
     ----------
+    sums : Evidence
     draft : Draft
     prediction : Prediction
-    k : Tensor, shape [B], int64
-        Transitions before the round.
+    past : Recycled
+        What the round was drafted from.
     teacher : Tensor, shape [B, W, ...]
         What the teacher predicted, as a guess.
     length, advance : Tensor, shape [B], int32
     """
-    P = draft.means.shape[1]
-    step = torch.arange(P, device=k.device)
-    made = step < torch.minimum(advance, length - 1)[:, None]
-    counted = made & draft.recycled
-
-    def total(terms: Tensor) -> Tensor:
-        return torch.where(counted, terms, 0.0).sum(-1)
-
-    moved = (draft.states[:, :P] - draft.x_old).flatten(2)
-    followed = (teacher[:, :P] - draft.said).flatten(2)
-    rejected = moved.new_zeros(len(k), len(SOURCES))
-    if draft.candidates is not None:
-        at = (k[:, None] + step).clamp(max=len(prediction.sigma) - 1)
-        error = (draft.candidates - teacher[:, :P]).flatten(3).norm(dim=3)
-        delta = error * (prediction.b[at].abs() / prediction.sigma[at])
-        # 1 - 2 Phi(-delta / 2)
-        rejected = total(torch.erf(delta / math.sqrt(8.0))).T
-    return Evidence(
-        rejected,
-        total((moved * followed).sum(2)),
-        total(moved.square().sum(2)),
-    )
+    seen = (past.rows.x, past.guess, past.row, past.known, length, advance)
+    response = response_sums(draft.states, teacher, *seen, sums.dot, sums.square, _MEMORY)
+    if draft.candidates is None:
+        return Evidence(sums.rejected, *response)
+    at, drafts = draft.at[:, :-1], draft.means.shape[1]
+    seen_twice = torch.minimum(torch.minimum(advance, length - 1), past.known - 1)
+    counted = torch.arange(drafts, device=at.device) < seen_twice[:, None]
+    error = (draft.candidates - teacher[:, :drafts]).flatten(3).norm(dim=3)
+    delta = error * (prediction.b[at].abs() / prediction.sigma[at])
+    # 1 - 2 Phi(-delta / 2)
+    rejected = torch.where(counted, torch.erf(delta / math.sqrt(8.0)), 0.0).sum(-1).T
+    return Evidence(_MEMORY * sums.rejected + rejected, *response)

@@ -1,4 +1,4 @@
-"""What the teacher makes of transitions: its output, guided, and the means that follow."""
+"""What the teacher makes of transitions: its output, guided, and what follows from it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor
 from free.models.guidance import Guidance
 from free.models.output import Teacher, TeacherOutput, checked
 from free.ops import target_means
+from free.prediction import Prediction
 from free.schedule import Table
 
 __all__ = ["Target", "guidance_of"]
@@ -23,15 +24,24 @@ class Target:
         as an engine's graph, combines by itself.
     guidance : Guidance or None
     table : Table
+    prediction : Prediction, optional
+        The table in terms of what drafts guess, if anything is to be drafted from the answers.
     """
 
-    def __init__(self, teacher: Teacher, guidance: Guidance | None, table: Table) -> None:
+    def __init__(
+        self,
+        teacher: Teacher,
+        guidance: Guidance | None,
+        table: Table,
+        prediction: Prediction | None = None,
+    ) -> None:
         combines = guidance is not None and hasattr(teacher, "guided")
         self._teacher = checked(teacher.guided(guidance) if combines else teacher)  # type: ignore[attr-defined]
         self._guidance = None if combines else guidance
         self._table = table
+        self._images = prediction is not None and prediction.signal is not None
 
-    def __call__(self, x: Tensor, k: Tensor, y: Tensor) -> tuple[TeacherOutput, Tensor]:
+    def __call__(self, x: Tensor, k: Tensor, y: Tensor) -> tuple[TeacherOutput, Tensor, Tensor]:
         """Evaluate it.
 
         Parameters
@@ -46,19 +56,22 @@ class Target:
             eps guided and in float32; ``feature`` under guidance has both rows of a state,
             [R, 2, T, E]; ``variance`` is the conditional.
         means : Tensor, shape [R, ...], float32
+        guess : Tensor, shape [R, ...], float32
+            What eps says, as drafts guess it; eps itself where nothing is to be drafted.
         """
         table, guidance = self._table, self._guidance
-        a, b, *_ = table.at(k)
+        a, b, _, signal, noise = table.at(k)
+        relation = (signal, noise) if self._images else (None, None)
         if guidance is None:
             out = self._teacher(x, table.timesteps[k], y)
-            eps, means, _ = target_means(x, _plain(out.eps), a, b)
-            return out._replace(eps=eps), means
+            eps, means, guess = target_means(x, _plain(out.eps), a, b, None, None, *relation)
+            return out._replace(eps=eps), means, guess
         out = self._teacher(*guidance.expand(x, table.timesteps[k], y))
         scale, count = guidance.scale, guidance.count(x.shape[1])
-        eps, means, _ = target_means(x, _plain(out.eps), a, b, scale, count)
+        eps, means, guess = target_means(x, _plain(out.eps), a, b, scale, count, *relation)
         feature = None if out.feature is None else out.feature.unflatten(0, (-1, 2))
         variance = None if out.variance is None else out.variance[::2]
-        return TeacherOutput(eps, feature, variance), means
+        return TeacherOutput(eps, feature, variance), means, guess
 
 
 def _plain(eps: Tensor) -> Tensor:

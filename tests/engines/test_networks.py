@@ -20,7 +20,7 @@ from free.models.output import TeacherRows
 from free.prediction import Prediction
 from free.recycling import Recycled, recycle
 from free.schedule import Table
-from free.sources import CONTROL_VARIATE, DRAFTER, RESPONSE, REUSE
+from free.sources import CONTROL_VARIATE, DRAFTER, RESPONSE, REUSE, Evidence
 from tests.exports import close, small_model
 
 TABLE = Table.of(Schedule.ddpm(20), "cpu")
@@ -62,7 +62,9 @@ class Round(NamedTuple):
                 torch.tensor(length, dtype=torch.int32),
                 sweeps,
                 torch.full((B,), options.get("source", DRAFTER)),
-                torch.full((B,), 0.3),
+                Evidence.none(B, self.x.device)._replace(
+                    dot=torch.full((B,), 0.3), square=torch.ones(B)
+                ),
                 options.get("compare", False),
                 options.get("source") == CONTROL_VARIATE,
             )
@@ -127,8 +129,8 @@ def compare(drafter: EngineDrafter, at: Round, drafts: int = W - 1, **options: A
     for b, rows in enumerate(options.get("length") or [drafts + 1] * B):
         close(got.states[b, :rows], expected.states[b, :rows])
         close(got.means[b, : rows - 1], expected.means[b, : rows - 1])
-    assert torch.equal(got.recycled, expected.recycled)
-    torch.testing.assert_close(got.said, expected.said, rtol=0, atol=0)
+    assert torch.equal(got.at, expected.at)
+    assert torch.equal(got.sigma, expected.sigma)
     return got
 
 

@@ -18,7 +18,7 @@ from free import (
     TeacherOutput,
 )
 from free.graphs import Graphs
-from free.rows import EveryRow
+from free.rows import EveryRow, Span
 from tests.graphs.captures import (
     LABELS,
     SCHEDULE,
@@ -82,9 +82,9 @@ def test_what_nobody_wanted_is_not_judged() -> None:
 
 def test_large_values_of_half_precision_are_finite() -> None:
     rows = EveryRow(1, 30, torch.device("cpu"))
-    k, wanted = torch.zeros(1, dtype=torch.int64), torch.ones(1, dtype=torch.bool)
+    k, one = torch.zeros(1, dtype=torch.int64), Span(1, 0, 1, torch.device("cpu"))
     for value, failed in ((5.0, 30), (torch.inf, 0)):
-        rows.require_finite(torch.full((1, 16384), value).half(), "teacher", k, k, wanted)
+        rows.require_finite(torch.full((1, 16384), value).half(), "teacher", k, one, k)
         assert int(rows.failed["teacher"]) == failed
 
 

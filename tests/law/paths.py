@@ -56,10 +56,10 @@ def run(sampler: SpeculativeSampler, labels: Tensor, seed: int) -> Run:
 
     def make_step(target: Any, table: Any, x: Tensor, k: Tensor, *rest: Any) -> Any:
         seen.clear()  # no draft is judged
-        after, out = step(target, table, x, k, *rest)
+        after, out, guess = step(target, table, x, k, *rest)
         innovations = (after - table.mean(k, x, out.eps)) / table.sigma_at(k, x)[:, None]
         made[:, rest[3], k] = torch.stack([innovations, x])
-        return after, out
+        return after, out, guess
 
     def count_round(self: Recorder, samples: Tensor, k: Tensor, *rest: Any) -> None:
         if not seen:

@@ -23,8 +23,7 @@ from free import FrozenDrafter, Schedule, SpeculativeSampler, TeacherOutput, ran
 from free.drafting import Draft, draft_window
 from free.random import Purpose
 from free.recycling import Recycled, recycle
-from free.rounds import _round_noise
-from free.sources import Evidence, evidence
+from free.sources import Evidence, with_round
 from tests.law.paths import Run, innovations_p, run
 from tests.law.test_drafting import CASES, LABELS, LEVEL, SCHEDULE
 from tests.networks import CallableDrafter, Carry, MixtureTeacher
@@ -60,14 +59,17 @@ def _sees_own_noise(*arguments: Any) -> Draft:
     return draft._replace(means=draft.means + part, states=states)
 
 
+_window = random.window
+
+
 def _reuses_uniforms(
-    seeds: Tensor, k: Tensor, rounds: Tensor, *rest: Any
+    seeds: Tensor, k: Tensor, rounds: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A round's first decision takes the uniform of the transition before: if that was rejected,
     its decision has used it.
     """
-    z, u, fresh = _round_noise(seeds, k, rounds, *rest)
-    u[:, :1] = random.uniform(seeds, (k - 1).clamp(min=0), rounds, Purpose.DECISION, (1,))
+    z, u, fresh = _window(seeds, k, rounds, *rest)
+    u[:, :1] = random.uniform(seeds, (k - 1).clamp(min=0), 0, Purpose.DECISION, (1,))
     return z, u, fresh
 
 
@@ -98,10 +100,10 @@ def _draws_anew() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
     """Every round has its own noise, though the rows were made with that of the round before."""
     calls = 0
 
-    def draw(seeds: Tensor, k: Tensor, rounds: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def draw(seeds: Tensor, k: Tensor, rounds: Any, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
         nonlocal calls
         calls += 1
-        return _round_noise(seeds, k, torch.full_like(rounds, calls), *rest)
+        return _window(seeds, k, torch.full_like(k, calls), *rest)
 
     return draw
 
@@ -116,7 +118,7 @@ def test_a_mean_that_sees_its_own_noise(
 
 @pytest.mark.parametrize("recycle", ["reuse", "response", "drafter"])
 def test_a_uniform_used_twice(recycle: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(free.rounds, "_round_noise", _reuses_uniforms)
+    monkeypatch.setattr(random, "window", _reuses_uniforms)
     assert _p(_run(recycle)) < LEVEL / 100
 
 
@@ -154,7 +156,7 @@ def test_recycled_rows_of_the_neighbour(
 def test_noise_drawn_anew_keeps_the_law(
     recycle: bool | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(free.rounds, "_round_noise", _draws_anew())
+    monkeypatch.setattr(random, "window", _draws_anew())
     assert _p(_run(recycle)) > LEVEL
 
 
@@ -163,7 +165,7 @@ def test_noise_drawn_anew_loses_efficiency(monkeypatch: pytest.MonkeyPatch) -> N
     teacher, schedule = MixtureTeacher(256, spread=1.0), Schedule.ddpm(100)
     sampler = SpeculativeSampler(teacher, FrozenDrafter(), schedule, 8, sweeps=1, recycle="reuse")
     own = sampler.sample([0, 1] * 25).report.parallel_efficiency
-    monkeypatch.setattr(free.rounds, "_round_noise", _draws_anew())
+    monkeypatch.setattr(random, "window", _draws_anew())
     anew = sampler.sample([0, 1] * 25).report.parallel_efficiency
     assert anew < 0.9 * own
 
@@ -197,9 +199,10 @@ ALTERNATING = Schedule(
 
 def _behind(*arguments: Any) -> Evidence:
     """What is behind the rejection, in place of what is committed."""
-    *given, length, _ = arguments
-    everything, committed = evidence(*given, length, length), evidence(*arguments)
-    return Evidence(*(a - b for a, b in zip(everything, committed, strict=True)))
+    sums, *given, length, _ = arguments
+    everything, committed = with_round(sums, *given, length, length), with_round(*arguments)
+    faded = [free.sources._MEMORY * part for part in sums]
+    return Evidence(*(f + a - b for f, a, b in zip(faded, everything, committed, strict=True)))
 
 
 @pytest.mark.parametrize("planted", [False, True])
@@ -211,7 +214,7 @@ def test_a_source_chosen_behind_the_rejection(
     """
     monkeypatch.setattr(free.sources, "_MEMORY", 0.0)
     if planted:
-        monkeypatch.setattr(free.rounds, "evidence", _behind)
+        monkeypatch.setattr(free.rounds, "with_round", _behind)
     sampler = SpeculativeSampler(
         Alternating(), Unchecked(Alternating(True)), ALTERNATING, 12, sweeps=2, recycle=True
     )

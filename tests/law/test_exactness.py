@@ -20,7 +20,7 @@ from free import FrozenDrafter, SpeculativeSampler, random
 from free.drafters import Drafter
 from free.drafting import Draft, draft_window
 from free.report import Recorder
-from free.sources import SOURCES, evidence
+from free.sources import SOURCES, with_round
 from tests.law.test_drafting import CASES, SCHEDULE
 from tests.law.test_drafting_bugs import (
     Unchecked,
@@ -132,6 +132,7 @@ def _seen_too_early(sampler: SpeculativeSampler, patch: pytest.MonkeyPatch) -> f
         for draw in ("normal", "uniform"):
             with patch.context() as changed:
                 changed.setattr(random, draw, _with_other_numbers(getattr(random, draw), T))
+                changed.setattr(random, "window", _with_other_windows(random.window, draw, T))
                 after = _rounds(sampler)
             for one, other in zip(before, after, strict=False):
                 # Samples that are at or before T still; in both runs in the same order.
@@ -159,6 +160,25 @@ def _with_other_numbers(draw: Callable[..., Tensor], T: int) -> Callable[..., Te
     return other
 
 
+def _with_other_windows(window: Callable[..., Any], draw: str, T: int) -> Callable[..., Any]:
+    """The same for a window's normals or uniforms."""
+
+    def other(seeds: Tensor, k: Tensor, rounds: Any, length: Tensor, W: int, shape: Any) -> Any:
+        noise, uniforms, last = window(seeds, k, rounds, length, W, shape)
+        others = window(seeds + 10**6, k, rounds, length, W, shape)
+        here = k[:, None] + torch.arange(W - 1) == T
+        if draw == "uniform":
+            return noise, torch.where(here, others[1], uniforms), last
+        ends = (k + length - 1 == T)[:, None]
+        return (
+            torch.where(here[..., None], others[0], noise),
+            uniforms,
+            torch.where(ends, others[2], last),
+        )
+
+    return other
+
+
 @every_way
 def test_a_run_sees_no_noise_early(
     sweeps: int | None, recycle: bool | str, drafter: str, monkeypatch: pytest.MonkeyPatch
@@ -177,9 +197,9 @@ def test_a_run_sees_no_noise_early(
         ("draft_window", _sees_own_noise, "reuse"),
         ("recycle", _shifted(1), "reuse"),
         ("recycle", _shifted(1), "control_variate"),
-        ("evidence", lambda *given: evidence(*given[:-1], given[-2]), "response"),
-        ("evidence", _behind, "response"),
-        ("evidence", _behind, True),
+        ("with_round", lambda *given: with_round(*given[:-1], given[-2]), "response"),
+        ("with_round", _behind, "response"),
+        ("with_round", _behind, True),
     ],
 )
 def test_what_is_seen_early_is_found(

@@ -93,16 +93,16 @@ def test_law_with_a_variance_of_the_state(settings: dict[str, Any]) -> None:
     assert _p(result, "state") > LEVEL
 
 
-def _one_sigma(self: _Window, first: int, end: int) -> None:
+def _one_sigma(self: _Window, first: int, end: int, drafted: bool = False) -> None:
     """The draft takes the least sigma, the target its own."""
-    self._roll(first, end, self.prediction.sigma[self.k[:, first:end]])
+    self._roll(first, end, drafted)
 
 
-def _stale_sigma(self: _Window, first: int, end: int) -> None:
+def _stale_sigma(self: _Window, first: int, end: int, drafted: bool = False) -> None:
     """The draft takes every sigma at the state where the window starts."""
     for j in range(first, end):
-        sigma = self.prediction.table.sigma_at(self.k[:, j], self.states[:, 0])
-        self._roll(j, j + 1, sigma[:, None])
+        self.sigma[:, j] = self.prediction.table.sigma_at(self.at[:, j], self.states[:, 0])
+        self._roll(j, j + 1, drafted)
 
 
 @pytest.mark.parametrize("bug", [_one_sigma, _stale_sigma])

@@ -15,6 +15,7 @@ from free.drafting import Draft, draft_window
 from free.models.guidance import Guidance, GuidedTeacher
 from free.models.output import TeacherRows
 from free.recycling import recycle
+from free.sources import Evidence
 from free.training import rollout as module
 from free.training.rollout import (
     Drafts,
@@ -62,7 +63,7 @@ def _draft_window(guidance: Guidance | None, sweeps: int | None) -> Draft:
     past = recycle(TeacherRows(*out, x, K), guess, one, one, P + 1, discarded=False)
     return draft_window(
         drafter, prediction, following, K + 1, Y, past, noise[:, 1:].contiguous(), (P + 1) * one,
-        sweeps, torch.zeros(R, dtype=torch.int64), torch.zeros(R), False,
+        sweeps, torch.zeros(R, dtype=torch.int64), Evidence.none(R, x.device), False,
     )  # fmt: skip
 
 

@@ -1,7 +1,14 @@
 """Drafters: cheap guesses of the teacher's eps."""
 
-from free.drafters.feature import FeatureDrafter
+from free.drafters.feature import Anchored, FeatureDrafter
 from free.drafters.frozen import FrozenDrafter
-from free.drafters.protocol import Anchored, Drafter, DraftingBatch
+from free.drafters.protocol import ChangeDrafter, Drafter, DraftingBatch
 
-__all__ = ["Anchored", "Drafter", "DraftingBatch", "FeatureDrafter", "FrozenDrafter"]
+__all__ = [
+    "Anchored",
+    "ChangeDrafter",
+    "Drafter",
+    "DraftingBatch",
+    "FeatureDrafter",
+    "FrozenDrafter",
+]

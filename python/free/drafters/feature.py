@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from free.devices import require_device
-from free.drafters.protocol import Anchored, DraftingBatch
+from free.drafters.protocol import DraftingBatch
 from free.models.checkpoints import read_drafter
 from free.models.dit import DiT
 from free.models.drafter import DrafterNet
@@ -20,10 +20,27 @@ from free.models.output import TeacherRows
 from free.prediction import eps_from_image, image_from_eps
 from free.schedule import Table
 
-__all__ = ["ChangeDrafter", "FeatureDrafter", "evaluate"]
+__all__ = ["Anchored", "FeatureDrafter", "NetworkDrafter", "evaluate"]
 
 
-class ChangeDrafter(ABC):
+class Anchored(NamedTuple):
+    """The carry of a drafter that knows the change of x0: what the change is from.
+
+    Attributes
+    ----------
+    feature : Tensor, shape [R, T, E], under guidance [R, 2, T, E]
+    image : Tensor, shape [R, ...]
+        Predicted x0 at the previous transition.
+    mean : Tensor, shape [R, ...]
+        Mean of the previous transition, which led to the current state.
+    """
+
+    feature: Tensor
+    image: Tensor
+    mean: Tensor
+
+
+class NetworkDrafter(ABC):
     """Drafts by the change of x0 that a network sees coming; who runs the network is :meth:`step`.
 
     Parameters
@@ -80,32 +97,40 @@ class ChangeDrafter(ABC):
         batch.table.require_image()
         self._batch = batch
 
-    def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Anchored) -> tuple[Tensor, Anchored]:
-        """Guess eps at ``x``; see :class:`free.drafters.Drafter`.
-
-        The carry's feature is the top block's, [R, T, E], under guidance [R, 2, T, E].
+    def change(
+        self, x: Tensor, mean: Tensor, k: Tensor, y: Tensor, carry: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Of x0; see :class:`free.drafters.ChangeDrafter`. The carry is the top block's feature,
+        [R, T, E], under guidance [R, 2, T, E].
         """
         table, guidance = self.table_and_guidance()
-        feature, image, mean = carry
         sigma = table.sigma[k - 1].view([-1] + [1] * (x.dim() - 1))
-        innovation = (x - mean) / sigma
-        change, feature = self.step(x, innovation, table.timesteps[k], y, feature, guidance)
-        image = image + change
+        return self.step(x, (x - mean) / sigma, table.timesteps[k], y, carry, guidance)
+
+    def carry_of_change(self, teacher_output: TeacherRows, rows: Tensor) -> Tensor:
+        """The teacher's features at ``rows``."""
+        if teacher_output.feature is None:
+            raise ValueError(
+                "teacher must return a feature for this drafter, got TeacherOutput.feature = None"
+            )
+        return teacher_output.feature[rows]
+
+    def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Anchored) -> tuple[Tensor, Anchored]:
+        """Guess eps at ``x``; see :class:`free.drafters.Drafter`."""
+        table, _ = self.table_and_guidance()
+        change, feature = self.change(x, carry.mean, k, y, carry.feature)
+        image = carry.image + change
         *_, signal, noise = table.at(k)
         eps = eps_from_image(x, image, signal, noise)
         return eps, Anchored(feature, image, table.mean(k, x, eps))
 
     def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Anchored:
         """What the teacher found at ``rows``: features, predicted images, transition means."""
-        if teacher_output.feature is None:
-            raise ValueError(
-                "teacher must return a feature for this drafter, got TeacherOutput.feature = None"
-            )
-        table, _ = self.table_and_guidance()
+        feature, (table, _) = self.carry_of_change(teacher_output, rows), self.table_and_guidance()
         eps, x, k = teacher_output.eps[rows], teacher_output.x[rows], teacher_output.k[rows]
         *_, signal, noise = table.at(k)
         image = image_from_eps(x, eps, signal, noise)
-        return Anchored(teacher_output.feature[rows], image, table.mean(k, x, eps))
+        return Anchored(feature, image, table.mean(k, x, eps))
 
     def table_and_guidance(self) -> tuple[Table, Guidance | None]:
         """Of the run.
@@ -120,7 +145,7 @@ class ChangeDrafter(ABC):
         return self._batch.table, self._batch.guidance
 
 
-class FeatureDrafter(ChangeDrafter):
+class FeatureDrafter(NetworkDrafter):
     """Runs a :class:`DrafterNet` from one step to the next.
 
     Parameters
@@ -177,7 +202,7 @@ class FeatureDrafter(ChangeDrafter):
         return cls(network, teacher, sampling)
 
     def begin(self, batch: DraftingBatch) -> None:
-        """As :meth:`ChangeDrafter.begin`.
+        """As :meth:`NetworkDrafter.begin`.
 
         Raises
         ------
@@ -197,7 +222,7 @@ class FeatureDrafter(ChangeDrafter):
         feature: Tensor,
         guidance: Guidance | None,
     ) -> tuple[Tensor, Tensor]:
-        """Run the network here; see :meth:`ChangeDrafter.step`."""
+        """Run the network here; see :meth:`NetworkDrafter.step`."""
         labels = self.teacher.label_embedding
         return evaluate(self.network, labels, x, innovation, t, y, feature, guidance)
 
@@ -212,7 +237,7 @@ def evaluate(
     feature: Tensor,
     guidance: Guidance | None,
 ) -> tuple[Tensor, Tensor]:
-    """Run a :class:`DrafterNet`, guided or not; as :meth:`ChangeDrafter.step`, and in training."""
+    """Run a :class:`DrafterNet`, guided or not; as :meth:`NetworkDrafter.step`, and in training."""
     if guidance is None:
         return network(x, innovation, t, label_embedding(y), feature)
     rows, t, y = guidance.expand(x, t, y)

@@ -11,7 +11,7 @@ from free.models.guidance import Guidance
 from free.models.output import TeacherRows
 from free.schedule import Table
 
-__all__ = ["Anchored", "Drafter", "DraftingBatch", "WindowDrafter", "WindowPlan"]
+__all__ = ["ChangeDrafter", "Drafter", "DraftingBatch", "WindowDrafter", "WindowPlan"]
 
 
 @dataclass(frozen=True)
@@ -28,28 +28,6 @@ class DraftingBatch:
 
     table: Table
     guidance: Guidance | None
-
-
-class Anchored(NamedTuple):
-    """The carry of a drafter that predicts how x0 *changes* from one step to the next.
-
-    Returning it tells the sampler that ``eps_hat`` is relative to ``image``: while a window is
-    drafted, the sampler puts its own image and mean of the previous transition here, so that
-    guesses of several steps add up although all of them are made in one call.
-
-    Attributes
-    ----------
-    feature : Any
-        Whatever else the drafter threads; as a carry by itself.
-    image : Tensor, shape [R, ...]
-        Predicted x0 at the previous transition.
-    mean : Tensor, shape [R, ...]
-        Mean of the previous transition, which led to the current state.
-    """
-
-    feature: Any
-    image: Tensor
-    mean: Tensor
 
 
 @runtime_checkable
@@ -79,8 +57,7 @@ class Drafter(Protocol):
         carry : Any
             What the previous step of the same rows returned, or :meth:`carry_from`; where a
             whole window is drafted in one call, that of the nearest earlier step there is. A
-            tensor whose first axis is R, a tuple or dict of such, or None. See also
-            :class:`Anchored`.
+            tensor whose first axis is R, a tuple or dict of such, or None.
 
         Returns
         -------
@@ -96,6 +73,38 @@ class Drafter(Protocol):
         repeats. So a row of the carry may depend on its own teacher row only, and nothing may be
         averaged over rows or remembered from call to call; else the law is lost.
         """
+
+
+@runtime_checkable
+class ChangeDrafter(Drafter, Protocol):
+    """A drafter that says how x0 *changes* from one transition to the next.
+
+    The sampler adds changes up along a window, from its own guess of the transition before, so
+    that those of several transitions may all be asked for in one call.
+    """
+
+    def change(
+        self, x: Tensor, mean: Tensor, k: Tensor, y: Tensor, carry: Any
+    ) -> tuple[Tensor, Any]:
+        """Guess by how much the (guided) x0 of transition ``k`` differs from that of ``k - 1``.
+
+        Parameters
+        ----------
+        x, k, y
+            As of :meth:`Drafter.predict`.
+        mean : Tensor, shape [R, ...], float32
+            Of the transition that led to ``x``.
+        carry : Any
+            As there; what :meth:`carry_of_change` makes, not :meth:`Drafter.carry_from`.
+
+        Returns
+        -------
+        change : Tensor, shape [R, ...]
+        carry : Any
+        """
+
+    def carry_of_change(self, teacher_output: TeacherRows, rows: Tensor) -> Any:
+        """As :meth:`Drafter.carry_from`."""
 
 
 class WindowPlan(NamedTuple):

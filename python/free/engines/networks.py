@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from free.devices import require_device
-from free.drafters.feature import ChangeDrafter
+from free.drafters.feature import NetworkDrafter
 from free.drafters.frozen import FrozenDrafter
 from free.drafters.protocol import DraftingBatch, WindowPlan
 from free.engines.session import Session
@@ -69,7 +69,7 @@ class EngineTeacher:
         return TeacherOutput(out["eps"], out["feature"], out.get("variance"))
 
 
-class EngineDrafter(ChangeDrafter):
+class EngineDrafter(NetworkDrafter):
     """The trained drafter on an engine: a step at a time, or a whole window in one call.
 
     Parameters
@@ -82,7 +82,7 @@ class EngineDrafter(ChangeDrafter):
     sweeps : int or None
         What the window's graph was made for.
     sampling : dict, optional
-        As of :class:`ChangeDrafter`.
+        As of :class:`NetworkDrafter`.
     cost_key : optional
         As of :class:`EngineTeacher`.
     """
@@ -124,7 +124,7 @@ class EngineDrafter(ChangeDrafter):
         feature: Tensor,
         guidance: Guidance | None,
     ) -> tuple[Tensor, Tensor]:
-        """One drafter call; see :meth:`ChangeDrafter.step`."""
+        """One drafter call; see :meth:`NetworkDrafter.step`."""
         feature = feature.float()  # a teacher on torch may run in lower precision
         inputs = {"x": x, "innovation": innovation, "t": t, "y": y, "feature": feature}
         out = self._run("drafter", inputs)

@@ -96,7 +96,17 @@ class GraphedRound:
 
 
 def _copy(to: Any, source: Any) -> None:
-    map_tensors(lambda place, value: place.copy_(value), to, source)
+    """All at once, a type at a time."""
+    places: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}
+
+    def pair(place: Tensor, value: Tensor) -> Tensor:
+        if place is not value:
+            places.setdefault(place.dtype, []).append((place, value))
+        return place
+
+    map_tensors(pair, to, source)
+    for pairs in places.values():
+        torch._foreach_copy_([place for place, _ in pairs], [value for _, value in pairs])
 
 
 def begun(at: UnderWay, steps: int) -> State:
@@ -139,7 +149,7 @@ def speculative(rounds: Rounds, W: int, sweeps: int | None) -> Step:
         going = left > 0
         # A finished sample goes through the motions of its last transition.
         moving = at._replace(k=at.k.clamp(max=N - 1))
-        made = rounds.speculative(moving, left.int(), W, sweeps)
+        made = rounds.speculative(moving, left, W, sweeps)
         assert state.log is not None
         assert state.slot is not None
         entry = torch.stack([moving.k, left, made.accepted.long()])  # a finished one accepts none

@@ -89,7 +89,9 @@ class Stage:
         self.spending: Spending | None = None
         if way.relaxation is not None:
             self.spending = Spending(way.relaxation, way.schedule, samples, device)
-        target, prediction = Target(way.teacher, way.guidance, table), Prediction.of(table)
+        prediction = Prediction.of(table)
+        drafts = prediction if W > 1 else None
+        target = Target(way.teacher, way.guidance, table, drafts)
         drawing = (way.verifier, way.recycle, W, self.spending, self.rows)
         self._rounds = Rounds(target, way.drafter, prediction, *drawing, lambda _: nullcontext())
         self._way, self._capture, self._compiled = way, capture, compiled

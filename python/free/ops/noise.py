@@ -64,7 +64,7 @@ def window_noise(
     width, size : int
         W and D, at least 1.
     purpose, decision : int
-        Last words of the counters, of the normals and of the uniforms: :class:`free.random.Purpose`.
+        Last words of the normals' and of the uniforms' counters (:class:`free.random.Purpose`).
 
     Returns
     -------

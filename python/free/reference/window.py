@@ -137,9 +137,11 @@ def response_sums(
     counted = torch.arange(drafts, device=row.device) < count[:, None]
     moved = (states[:, :drafts] - past_x[row]).flatten(2).double()
     followed = (guess[:, :drafts] - past_guess[row]).flatten(2).double()
-    sums = (torch.linalg.vecdot(moved, other) for other in (followed, moved))
-    new = (torch.where(counted, terms, 0.0).sum(1) for terms in sums)
-    return tuple((memory * old + add).float() for old, add in zip((dot, square), new, strict=True))
+    new_dot, new_square = (
+        torch.where(counted, torch.linalg.vecdot(moved, other), 0.0).sum(1)
+        for other in (followed, moved)
+    )
+    return (memory * dot + new_dot).float(), (memory * square + new_square).float()
 
 
 def _like(column: Tensor, states: Tensor) -> Tensor:

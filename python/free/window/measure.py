@@ -25,7 +25,7 @@ from free.ops import verify_window
 from free.random import Purpose
 from free.recycling import Recycled
 from free.report import Recorder
-from free.sources import DRAFTER
+from free.sources import DRAFTER, Evidence
 from free.version import __version__
 from free.window.costs import RoundCosts
 from free.window.curve import CostCurve
@@ -139,7 +139,7 @@ class _Stage:
         self.places = max(largest - 1, 1)
         self.middle = max(len(run.table.sigma) // 2 - 1, 0)
         self.one = self._rows(1)
-        self.out, _ = run.target(*self._inputs(1))
+        self.out, *_ = run.target(*self._inputs(1))
 
     def _rows(self, rows: int) -> Tensor:
         return torch.full((rows,), self.middle, device=self.run.state.device)
@@ -169,7 +169,7 @@ class _Stage:
         """Noise, guesses, verification and counting of windows with so many rows."""
         width = min(rows, self.places + 1)
         samples = -(-rows // width)
-        table, prediction, k = self.run.table, self.run.prediction, self._rows(samples * width)
+        table, k = self.run.table, self._rows(samples * width)
         x = self._inputs(samples * width)[0]
         recorder = Recorder(len(table.sigma), k)
         length = torch.full((samples,), width, dtype=torch.int32, device=x.device)
@@ -178,7 +178,6 @@ class _Stage:
         def work() -> None:
             random.normal(k, k, k, Purpose.TRANSITION, x.shape[1:])
             means = x.view(samples, width, *x.shape[1:])
-            prediction.from_eps(k, x, x)
             sigma = table.sigma[k].view(samples, width)
             drafted = means[:, 1:].contiguous()
             verify_window(means, drafted, means, sigma, length, uniforms, means[:, 0].contiguous())
@@ -216,9 +215,9 @@ class _Stage:
             past = Recycled(rows, guess, nearest, torch.ones_like(k))
             noise = torch.zeros(samples, places, *x.shape[1:], device=x.device)
             length = torch.full((samples,), places + 1, dtype=torch.int32, device=x.device)
-            none, source = noise.new_zeros(samples), torch.full_like(k, DRAFTER)
-            drafter, prediction = self.run.drafter, self.run.prediction
-            window = (drafter, prediction, x, k, y, past, noise, length, sweeps)
+            none, source = Evidence.none(samples, x.device), torch.full_like(k, DRAFTER)
+            assert self.run.drafter is not None
+            window = (self.run.drafter, self.run.prediction, x, k, y, past, noise, length, sweeps)
             return lambda: draft_window(*window, source, none, False, False)
 
         return of
