@@ -37,20 +37,56 @@ struct Lenience {
   double* log_likelihood;  // [B], of this window
 };
 
+/// A window of P transitions, of which first .. end - 1 are made.
 struct Roll {
   std::int64_t batch;  // B
-  std::int64_t steps;  // P, transitions; may be 0
+  std::int64_t width;  // P+1, states of a window
   std::int64_t size;   // D, elements of one state
+  std::int64_t first;
+  std::int64_t end;
+  bool adds;  // whether a change is one of the guess before
 
-  const float* x;      // [B, D]
-  const float* guess;  // [B, P, D]
-  const float* noise;  // [B, P, D]
-  const float* a;      // [B, P]
-  const float* b;      // [B, P]
-  const float* sigma;  // [B, P]
+  float* states;   // [B, P+1, D], entries first+1 .. end are written, as of the next two
+  float* means;    // [B, P+1, D]
+  float* guesses;  // [B, P+1, D]
 
-  float* states;  // [B, P+1, D]
-  float* means;   // [B, P, D]
+  const float* noise;           // [B, P, D]
+  const float* intercept;       // [B, P, D]
+  const float* slope;           // [B, P]
+  const float* change;          // [B, P, D]; null: all is settled
+  const std::int64_t* settled;  // [B]; null without a change
+  const float* a;               // [B, P+1], the last unused, as of the next two
+  const float* b;               // [B, P+1]
+  const float* sigma;           // [B, P+1]
+};
+
+struct FirstGuesses {
+  std::int64_t batch;   // B
+  std::int64_t width;   // W = P+1
+  std::int64_t size;    // D, elements of one state
+  std::int64_t rows;    // R of the teacher's last call
+  std::int64_t stride;  // V, from a sample's entries of `row` to the next one's; at least W
+  std::int64_t steps;   // N of the schedule
+
+  const float* x;              // [B, D]
+  const std::int64_t* k;       // [B]
+  const float* past_x;         // [R, D]
+  const float* past_guess;     // [R, D]
+  const std::int64_t* row;     // [B, V], 0..R-1
+  const std::int64_t* known;   // [B]
+  const std::int64_t* source;  // [B], a Source
+  const float* dot;            // [B]
+  const float* square;         // [B]
+  const float* columns;        // [4, N]: a, b, sigma and the largest response
+
+  float* states;          // [B, W, D], only entry 0 is written, as of the next two
+  float* means;           // [B, W, D]
+  float* guesses;         // [B, W, D]
+  float* intercept;       // [B, P, D]
+  float* slope;           // [B, P]
+  std::int64_t* settled;  // [B]
+  std::int64_t* at;       // [B, W]
+  float* coefficients;    // [3, B, W]
 };
 
 struct Draws {
@@ -62,6 +98,23 @@ struct Draws {
   const std::int64_t* round;       // [R], 0 .. 2^32 - 1
   std::uint32_t purpose;
   float* out;  // [R, D]
+};
+
+struct WindowNoise {
+  std::int64_t batch;      // B
+  std::int64_t width;      // W
+  std::int64_t size;       // D, elements of one state
+  std::uint32_t purpose;   // of the normals
+  std::uint32_t decision;  // of the uniforms
+
+  const std::int64_t* seeds;   // [B], read as unsigned 64-bit keys
+  const std::int64_t* k;       // [B], 0 .. 2^32 - W
+  const std::int64_t* rounds;  // [B], 0 .. 2^32 - 1; null: 0
+  const std::int32_t* length;  // [B]
+
+  float* noise;     // [B, W-1, D]
+  float* uniforms;  // [B, W-1]
+  float* last;      // [B, D], of transition length - 1
 };
 
 enum class Float { kFloat32, kFloat16, kBfloat16 };

@@ -93,11 +93,40 @@ void verify_window_relaxed(const std::string& rule, double strength, double budg
   cpu::verify_window_relaxed(window, lenience);
 }
 
-void roll_window(py::handle x, py::handle guess, py::handle noise, py::handle a, py::handle b,
-                 py::handle sigma, py::handle states, py::handle means) {
-  const Roll roll = roll_of(kCPU, x, guess, noise, a, b, sigma, states, means);
+void roll_window(bool adds, std::int64_t first, std::int64_t end, py::handle states,
+                 py::handle means, py::handle guesses, py::handle noise, py::handle intercept,
+                 py::handle slope, py::handle change, py::handle settled, py::handle a,
+                 py::handle b, py::handle sigma) {
+  const Roll roll = roll_of(kCPU, adds, first, end, states, means, guesses, noise, intercept, slope,
+                            change, settled, a, b, sigma);
   const py::gil_scoped_release unlocked;
   cpu::roll_window(roll);
+}
+
+void check_rows(const FirstGuesses& g) {
+  for (std::int64_t b = 0; b < g.batch; ++b) {
+    for (std::int64_t i = 0; i < g.width; ++i) {
+      const std::int64_t row = g.row[b * g.stride + i];
+      if (row < 0 || row >= g.rows) {
+        throw py::value_error("row: expected values in 0.." + std::to_string(g.rows - 1) +
+                              ", got " + std::to_string(row) + " for sample " + std::to_string(b) +
+                              ", entry " + std::to_string(i));
+      }
+    }
+  }
+}
+
+void first_guesses(py::handle x, py::handle k, py::handle past_x, py::handle past_guess,
+                   py::handle row, py::handle known, py::handle source, py::handle dot,
+                   py::handle square, py::handle columns, py::handle states, py::handle means,
+                   py::handle guesses, py::handle intercept, py::handle slope, py::handle settled,
+                   py::handle at, py::handle coefficients) {
+  const FirstGuesses arguments =
+      first_guesses_of(kCPU, x, k, past_x, past_guess, row, known, source, dot, square, columns,
+                       states, means, guesses, intercept, slope, settled, at, coefficients);
+  check_rows(arguments);
+  const py::gil_scoped_release unlocked;
+  cpu::first_guesses(arguments);
 }
 
 void check_counters(const char* name, const std::int64_t* values, std::int64_t count) {
@@ -170,9 +199,17 @@ PYBIND11_MODULE(_C, m) {
         py::arg("uncertainty"), py::arg("spent"), py::arg("state"), py::arg("advance"),
         py::arg("accepted"), py::arg("log_ratio"), py::arg("bound"), py::arg("log_likelihood"),
         "Write what verify_window writes, with a relaxed decision, bound and log_likelihood.");
-  m.def("roll_window", &roll_window, py::arg("x"), py::arg("guess"), py::arg("noise"), py::arg("a"),
-        py::arg("b"), py::arg("sigma"), py::arg("states"), py::arg("means"),
-        "Write states and means of a window that is rolled forward from guesses.");
+  m.def("roll_window", &roll_window, py::arg("adds"), py::arg("first"), py::arg("end"),
+        py::arg("states"), py::arg("means"), py::arg("guesses"), py::arg("noise"),
+        py::arg("intercept"), py::arg("slope"), py::arg("change"), py::arg("settled"), py::arg("a"),
+        py::arg("b"), py::arg("sigma"),
+        "Write states, means and guesses of transitions first .. end - 1 of a window.");
+  m.def("first_guesses", &first_guesses, py::arg("x"), py::arg("k"), py::arg("past_x"),
+        py::arg("past_guess"), py::arg("row"), py::arg("known"), py::arg("source"), py::arg("dot"),
+        py::arg("square"), py::arg("columns"), py::arg("states"), py::arg("means"),
+        py::arg("guesses"), py::arg("intercept"), py::arg("slope"), py::arg("settled"),
+        py::arg("at"), py::arg("coefficients"),
+        "Write a window as the teacher's last call has it.");
   m.def("philox_normal", &philox<cpu::philox_normal>, py::arg("seeds"), py::arg("transition"),
         py::arg("round"), py::arg("purpose"), py::arg("out"),
         "Fill out [R, D] with standard normals.");

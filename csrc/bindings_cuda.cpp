@@ -83,10 +83,55 @@ void verify_window_relaxed(const std::string& rule, double strength, double budg
   cuda::verify_window_relaxed(window, lenience, space, queue_of(device, stream));
 }
 
-void roll_window(py::handle x, py::handle guess, py::handle noise, py::handle a, py::handle b,
-                 py::handle sigma, py::handle states, py::handle means, std::uintptr_t stream) {
-  const DLDevice device = gpu_of("guess", guess);
-  const Roll roll = roll_of(device, x, guess, noise, a, b, sigma, states, means);
+void window_noise(std::uint32_t purpose, std::uint32_t decision, py::handle seeds, py::handle k,
+                  py::handle rounds, py::handle length, py::handle noise, py::handle uniforms,
+                  py::handle last, std::uintptr_t stream) {
+  const DLDevice device = gpu_of("noise", noise);
+  const Array normals("noise", noise, device);
+  const Shape& shape = normals.shape();
+  if (shape.size() != 3) {
+    throw py::value_error("noise: expected shape [B, P, D], got " + to_string(shape));
+  }
+  const Shape samples{shape[0]};
+  const WindowNoise arguments{
+      shape[0],
+      shape[1] + 1,
+      shape[2],
+      purpose,
+      decision,
+      Array("seeds", seeds, device).require_shape(samples).int64(),
+      Array("k", k, device).require_shape(samples).int64(),
+      rounds.is_none() ? nullptr : Array("rounds", rounds, device).require_shape(samples).int64(),
+      Array("length", length, device).require_shape(samples).int32(),
+      normals.float32(),
+      Array("uniforms", uniforms, device).require_shape({shape[0], shape[1]}).float32(),
+      Array("last", last, device).require_shape({shape[0], shape[2]}).float32(),
+  };
+  require_blocks("noise", arguments.size);
+  const py::gil_scoped_release unlocked;
+  cuda::window_noise(arguments, queue_of(device, stream));
+}
+
+void first_guesses(py::handle x, py::handle k, py::handle past_x, py::handle past_guess,
+                   py::handle row, py::handle known, py::handle source, py::handle dot,
+                   py::handle square, py::handle columns, py::handle states, py::handle means,
+                   py::handle guesses, py::handle intercept, py::handle slope, py::handle settled,
+                   py::handle at, py::handle coefficients, std::uintptr_t stream) {
+  const DLDevice device = gpu_of("x", x);
+  const FirstGuesses arguments =
+      first_guesses_of(device, x, k, past_x, past_guess, row, known, source, dot, square, columns,
+                       states, means, guesses, intercept, slope, settled, at, coefficients);
+  const py::gil_scoped_release unlocked;
+  cuda::first_guesses(arguments, queue_of(device, stream));
+}
+
+void roll_window(bool adds, std::int64_t first, std::int64_t end, py::handle states,
+                 py::handle means, py::handle guesses, py::handle noise, py::handle intercept,
+                 py::handle slope, py::handle change, py::handle settled, py::handle a,
+                 py::handle b, py::handle sigma, std::uintptr_t stream) {
+  const DLDevice device = gpu_of("states", states);
+  const Roll roll = roll_of(device, adds, first, end, states, means, guesses, noise, intercept,
+                            slope, change, settled, a, b, sigma);
   const py::gil_scoped_release unlocked;
   cuda::roll_window(roll, queue_of(device, stream));
 }
@@ -179,9 +224,21 @@ void bind_cuda(py::module_& m) {
         py::arg("accepted"), py::arg("log_ratio"), py::arg("bound"), py::arg("log_likelihood"),
         py::arg("workspace"), py::kw_only(), py::arg("stream"),
         "verify_window_relaxed of CUDA tensors.");
-  m.def("cuda_roll_window", &roll_window, py::arg("x"), py::arg("guess"), py::arg("noise"),
-        py::arg("a"), py::arg("b"), py::arg("sigma"), py::arg("states"), py::arg("means"),
-        py::kw_only(), py::arg("stream"), "roll_window of CUDA tensors.");
+  m.def("cuda_window_noise", &window_noise, py::arg("purpose"), py::arg("decision"),
+        py::arg("seeds"), py::arg("k"), py::arg("rounds"), py::arg("length"), py::arg("noise"),
+        py::arg("uniforms"), py::arg("last"), py::kw_only(), py::arg("stream"),
+        "Fill noise, uniforms and last of a window.");
+  m.def("cuda_first_guesses", &first_guesses, py::arg("x"), py::arg("k"), py::arg("past_x"),
+        py::arg("past_guess"), py::arg("row"), py::arg("known"), py::arg("source"), py::arg("dot"),
+        py::arg("square"), py::arg("columns"), py::arg("states"), py::arg("means"),
+        py::arg("guesses"), py::arg("intercept"), py::arg("slope"), py::arg("settled"),
+        py::arg("at"), py::arg("coefficients"), py::kw_only(), py::arg("stream"),
+        "first_guesses of CUDA tensors.");
+  m.def("cuda_roll_window", &roll_window, py::arg("adds"), py::arg("first"), py::arg("end"),
+        py::arg("states"), py::arg("means"), py::arg("guesses"), py::arg("noise"),
+        py::arg("intercept"), py::arg("slope"), py::arg("change"), py::arg("settled"), py::arg("a"),
+        py::arg("b"), py::arg("sigma"), py::kw_only(), py::arg("stream"),
+        "roll_window of CUDA tensors.");
   m.def("cuda_target_means", &target_means, py::arg("cfg_scale"), py::arg("cfg_channels"),
         py::arg("x"), py::arg("eps"), py::arg("a"), py::arg("b"), py::arg("combined"),
         py::arg("means"), py::kw_only(), py::arg("stream"),

@@ -7,6 +7,17 @@
 namespace py = pybind11;
 
 namespace free_dit {
+namespace {
+
+std::int64_t count_of(const Shape& shape) {
+  std::int64_t count = 1;
+  for (const std::int64_t extent : shape) {
+    count *= extent;
+  }
+  return count;
+}
+
+}  // namespace
 
 Window window_of(const DLDevice& device, py::handle states, py::handle draft_means,
                  py::handle target_means, py::handle sigma, py::handle length, py::handle uniforms,
@@ -72,40 +83,118 @@ Lenience lenience_of(const DLDevice& device, const Window& window, const std::st
   return lenience;
 }
 
-Roll roll_of(const DLDevice& device, py::handle x, py::handle guess, py::handle noise, py::handle a,
-             py::handle b, py::handle sigma, py::handle states, py::handle means) {
-  const Array guesses("guess", guess, device);
-  const Shape& window = guesses.shape();
-  if (window.size() < 3) {
-    throw py::value_error("guess: expected shape [B, P, ...], got " + to_string(window));
-  }
-  const std::int64_t batch = window[0];
-  const std::int64_t steps = window[1];
-  std::int64_t size = 1;
-  Shape sample{batch};
-  Shape rows{batch, steps + 1};
-  for (std::size_t axis = 2; axis < window.size(); ++axis) {
-    size *= window[axis];
-    sample.push_back(window[axis]);
-    rows.push_back(window[axis]);
-  }
-  if (batch == 0 || size == 0) {
-    throw py::value_error("guess: expected shape [B, P, ...] where only P may be 0, got " +
+Roll roll_of(const DLDevice& device, bool adds, std::int64_t first, std::int64_t end,
+             py::handle states, py::handle means, py::handle guesses, py::handle noise,
+             py::handle intercept, py::handle slope, py::handle change, py::handle settled,
+             py::handle a, py::handle b, py::handle sigma) {
+  const Array rows("states", states, device);
+  const Shape& window = rows.shape();
+  if (window.size() < 3 || count_of(window) == 0) {
+    throw py::value_error("states: expected a non-empty shape [B, P + 1, ...], got " +
                           to_string(window));
   }
-  const Shape coefficients{batch, steps};
+  const std::int64_t batch = window[0];
+  const std::int64_t width = window[1];
+  if (!(0 <= first && first <= end && end < width)) {
+    throw py::value_error(
+        "first and end: expected 0 <= first <= end <= " + std::to_string(width - 1) + ", got " +
+        std::to_string(first) + " and " + std::to_string(end));
+  }
+  if (change.is_none() != settled.is_none()) {
+    throw py::value_error("settled: expected with change, and only then, got one of them");
+  }
+  const bool changed = !change.is_none();
+  Shape drafts = window;
+  drafts[1] = width - 1;
+  const Shape coefficients{batch, width};
   return {
       batch,
-      steps,
-      size,
-      Array("x", x, device).require_shape(sample).float32(),
-      guesses.float32(),
-      Array("noise", noise, device).require_shape(window).float32(),
+      width,
+      count_of(window) / (batch * width),
+      first,
+      end,
+      adds,
+      rows.float32(),
+      Array("means", means, device).require_shape(window).float32(),
+      Array("guesses", guesses, device).require_shape(window).float32(),
+      Array("noise", noise, device).require_shape(drafts).float32(),
+      Array("intercept", intercept, device).require_shape(drafts).float32(),
+      Array("slope", slope, device).require_shape({batch, width - 1}).float32(),
+      changed ? Array("change", change, device).require_shape(drafts).float32() : nullptr,
+      changed ? Array("settled", settled, device).require_shape({batch}).int64() : nullptr,
       Array("a", a, device).require_shape(coefficients).float32(),
       Array("b", b, device).require_shape(coefficients).float32(),
       Array("sigma", sigma, device).require_shape(coefficients).float32(),
-      Array("states", states, device).require_shape(rows).float32(),
+  };
+}
+
+FirstGuesses first_guesses_of(const DLDevice& device, py::handle x, py::handle k, py::handle past_x,
+                              py::handle past_guess, py::handle row, py::handle known,
+                              py::handle source, py::handle dot, py::handle square,
+                              py::handle columns, py::handle states, py::handle means,
+                              py::handle guesses, py::handle intercept, py::handle slope,
+                              py::handle settled, py::handle at, py::handle coefficients) {
+  const Array current("x", x, device);
+  const Shape& sample = current.shape();
+  if (sample.size() < 2 || count_of(sample) == 0) {
+    throw py::value_error("x: expected a non-empty shape [B, ...], got " + to_string(sample));
+  }
+  const std::int64_t batch = sample[0];
+  const Shape samples{batch};
+
+  const Array where("at", at, device);
+  if (where.shape().size() != 2 || where.shape()[0] != batch || where.shape()[1] == 0) {
+    throw py::value_error("at: expected shape [" + std::to_string(batch) + ", W], got " +
+                          to_string(where.shape()));
+  }
+  const std::int64_t width = where.shape()[1];
+  Shape window = sample;
+  window.insert(window.begin() + 1, width);
+  Shape drafts = window;
+  drafts[1] = width - 1;
+
+  const Array past("past_x", past_x, device);
+  Shape call = sample;
+  call[0] = past.shape().empty() ? 0 : past.shape()[0];
+  if (call[0] == 0 || past.shape() != call) {
+    throw py::value_error("past_x: expected a non-empty shape [R, ...] with rows as of x, got " +
+                          to_string(past.shape()));
+  }
+  const Array rows("row", row, device);
+  if (rows.shape().size() != 2 || rows.shape()[0] != batch || rows.shape()[1] < width) {
+    throw py::value_error("row: expected shape [" + std::to_string(batch) + ", at least " +
+                          std::to_string(width) + "], got " + to_string(rows.shape()));
+  }
+  const Array schedule("columns", columns, device);
+  const Shape& table = schedule.shape();
+  if (table.size() != 2 || table[0] != 4 || table[1] == 0) {
+    throw py::value_error("columns: expected shape [4, N], got " + to_string(table));
+  }
+  return {
+      batch,
+      width,
+      count_of(sample) / batch,
+      call[0],
+      rows.shape()[1],
+      table[1],
+      current.float32(),
+      Array("k", k, device).require_shape(samples).int64(),
+      past.float32(),
+      Array("past_guess", past_guess, device).require_shape(call).float32(),
+      rows.int64(),
+      Array("known", known, device).require_shape(samples).int64(),
+      Array("source", source, device).require_shape(samples).int64(),
+      Array("dot", dot, device).require_shape(samples).float32(),
+      Array("square", square, device).require_shape(samples).float32(),
+      schedule.float32(),
+      Array("states", states, device).require_shape(window).float32(),
       Array("means", means, device).require_shape(window).float32(),
+      Array("guesses", guesses, device).require_shape(window).float32(),
+      Array("intercept", intercept, device).require_shape(drafts).float32(),
+      Array("slope", slope, device).require_shape({batch, width - 1}).float32(),
+      Array("settled", settled, device).require_shape(samples).int64(),
+      where.int64(),
+      Array("coefficients", coefficients, device).require_shape({3, batch, width}).float32(),
   };
 }
 
@@ -125,12 +214,16 @@ Draws draws_of(const DLDevice& device, py::handle seeds, py::handle transition, 
       purpose,
       result.float32(),
   };
-  // Four elements a block, 2^32 blocks a row.
-  if (draws.size > std::int64_t{4} << 32) {
-    throw py::value_error("out: expected at most 2^34 elements a row, got " +
-                          std::to_string(draws.size));
-  }
+  require_blocks("out", draws.size);
   return draws;
+}
+
+void require_blocks(const char* name, std::int64_t size) {
+  // Four elements a block, 2^32 blocks a row.
+  if (size > std::int64_t{4} << 32) {
+    throw py::value_error(std::string(name) + ": expected at most 2^34 elements a row, got " +
+                          std::to_string(size));
+  }
 }
 
 }  // namespace free_dit

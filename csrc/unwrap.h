@@ -41,11 +41,26 @@ Lenience lenience_of(const DLDevice& device, const Window& window, const std::st
                      pybind11::handle spent, pybind11::handle bound,
                      pybind11::handle log_likelihood);
 
-Roll roll_of(const DLDevice& device, pybind11::handle x, pybind11::handle guess,
-             pybind11::handle noise, pybind11::handle a, pybind11::handle b, pybind11::handle sigma,
-             pybind11::handle states, pybind11::handle means);
+Roll roll_of(const DLDevice& device, bool adds, std::int64_t first, std::int64_t end,
+             pybind11::handle states, pybind11::handle means, pybind11::handle guesses,
+             pybind11::handle noise, pybind11::handle intercept, pybind11::handle slope,
+             pybind11::handle change, pybind11::handle settled, pybind11::handle a,
+             pybind11::handle b, pybind11::handle sigma);
+
+FirstGuesses first_guesses_of(const DLDevice& device, pybind11::handle x, pybind11::handle k,
+                              pybind11::handle past_x, pybind11::handle past_guess,
+                              pybind11::handle row, pybind11::handle known, pybind11::handle source,
+                              pybind11::handle dot, pybind11::handle square,
+                              pybind11::handle columns, pybind11::handle states,
+                              pybind11::handle means, pybind11::handle guesses,
+                              pybind11::handle intercept, pybind11::handle slope,
+                              pybind11::handle settled, pybind11::handle at,
+                              pybind11::handle coefficients);
 
 Draws draws_of(const DLDevice& device, pybind11::handle seeds, pybind11::handle transition,
                pybind11::handle round, std::uint32_t purpose, pybind11::handle out);
+
+/// Throws for rows that are longer than their counters count.
+void require_blocks(const char* name, std::int64_t size);
 
 }  // namespace free_dit

@@ -18,6 +18,7 @@ namespace free_dit::cpu {
 void verify_window(const Window& window, Verifier verifier);
 void verify_window_relaxed(const Window& window, const Lenience& lenience);
 void roll_window(const Roll& roll);
+void first_guesses(const FirstGuesses& guesses);
 void philox_normal(const Draws& draws);
 void philox_uniform(const Draws& draws);
 

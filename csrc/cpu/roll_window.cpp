@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// roll_window on the CPU: tile by tile, transition after transition.
+// roll_window_ on the CPU: tile by tile, transition after transition.
 #include <algorithm>
 
 #include "cpu/kernels.h"
@@ -11,11 +11,27 @@ namespace {
 // Elements of the batch below which starting threads costs more than it saves.
 constexpr std::int64_t kParallelElements = std::int64_t{1} << 20;
 
-// Elements of a state that are rolled through the whole window before the next ones are. The five
+// Elements of a state that are rolled through the whole window before the next ones are. The seven
 // rows of a transition stay in the first-level cache, so a state is read back from there and not
 // from memory. Kept in registers, a few vectors at a time, it would make every row of the window a
 // stream of its own, more than a prefetcher follows: half the speed beyond the second-level cache.
 constexpr std::int64_t kTile = 1024;
+
+FREE_SIMD_CLONES void follow_row(const float* intercept, float slope, const float* state,
+                                 std::int64_t count, float* guess) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < count; ++i) {
+    guess[i] = guess_of(Said::kIntercept, intercept[i], slope, state[i], 0.0f);
+  }
+}
+
+FREE_SIMD_CLONES void change_row(const float* change, const float* last, std::int64_t count,
+                                 float* guess) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < count; ++i) {
+    guess[i] = guess_of(Said::kChange, change[i], 0.0f, 0.0f, last[i]);
+  }
+}
 
 FREE_SIMD_CLONES void roll_row(Coefficients c, const float* state, const float* guess,
                                const float* noise, std::int64_t count, float* mean, float* next) {
@@ -27,17 +43,31 @@ FREE_SIMD_CLONES void roll_row(Coefficients c, const float* state, const float* 
   }
 }
 
-void roll_tile(const Roll& r, std::int64_t b, std::int64_t first) {
-  const std::int64_t count = std::min(kTile, r.size - first);
-  float* state = r.states + b * (r.steps + 1) * r.size + first;
-  std::copy_n(r.x + b * r.size + first, count, state);
-  for (std::int64_t j = 0; j < r.steps; ++j) {
-    const std::int64_t step = b * r.steps + j;
-    const std::int64_t at = step * r.size + first;
-    float* next = state + r.size;
-    roll_row({r.a[step], r.b[step], r.sigma[step]}, state, r.guess + at, r.noise + at, count,
-             r.means + at, next);
-    state = next;
+void roll_tile(const Roll& r, std::int64_t b, std::int64_t tile) {
+  const std::int64_t count = std::min(kTile, r.size - tile);
+  const std::int64_t drafts = r.width - 1;
+  const std::int64_t settled = r.change == nullptr ? drafts : r.settled[b];
+  for (std::int64_t j = r.first; j < r.end; ++j) {
+    const std::int64_t entry = b * r.width + j;
+    const std::int64_t step = b * drafts + j;
+    const std::int64_t here = entry * r.size + tile;
+    const std::int64_t next = here + r.size;
+    const std::int64_t given = step * r.size + tile;
+    const float* state = r.states + here;
+    float* guess = r.guesses + next;
+    switch (said_of(j, settled, r.adds)) {
+      case Said::kIntercept:
+        follow_row(r.intercept + given, r.slope[step], state, count, guess);
+        break;
+      case Said::kChange:
+        change_row(r.change + given, r.guesses + here, count, guess);
+        break;
+      case Said::kGuess:
+        std::copy_n(r.change + given, count, guess);
+        break;
+    }
+    roll_row({r.a[entry], r.b[entry], r.sigma[entry]}, state, guess, r.noise + given, count,
+             r.means + next, r.states + next);
   }
 }
 
@@ -45,7 +75,7 @@ void roll_tile(const Roll& r, std::int64_t b, std::int64_t first) {
 
 void roll_window(const Roll& r) {
   const std::int64_t tiles = (r.size + kTile - 1) / kTile;
-#pragma omp parallel for collapse(2) if (r.batch * (r.steps + 1) * r.size >= kParallelElements)
+#pragma omp parallel for collapse(2) if (r.batch * (r.end - r.first) * r.size >= kParallelElements)
   for (std::int64_t b = 0; b < r.batch; ++b) {
     for (std::int64_t tile = 0; tile < tiles; ++tile) {
       roll_tile(r, b, tile * kTile);

@@ -25,6 +25,8 @@ std::int64_t verify_workspace(std::int64_t batch, std::int64_t width, std::int64
 void verify_window(const Window& window, Verifier verifier, void* workspace, const Queue& queue);
 void verify_window_relaxed(const Window& window, const Lenience& lenience, void* workspace,
                            const Queue& queue);
+void window_noise(const WindowNoise& draws, const Queue& queue);
+void first_guesses(const FirstGuesses& guesses, const Queue& queue);
 void roll_window(const Roll& roll, const Queue& queue);
 void target_means(const TargetMeans& means, const Queue& queue);
 void philox_normal(const Draws& draws, const Queue& queue);

@@ -23,6 +23,8 @@ Devices devices() { return {{}, "this build has no CUDA"}; }
 std::int64_t verify_workspace(std::int64_t, std::int64_t, std::int64_t) { refuse(); }
 void verify_window(const Window&, Verifier, void*, const Queue&) { refuse(); }
 void verify_window_relaxed(const Window&, const Lenience&, void*, const Queue&) { refuse(); }
+void window_noise(const WindowNoise&, const Queue&) { refuse(); }
+void first_guesses(const FirstGuesses&, const Queue&) { refuse(); }
 void roll_window(const Roll&, const Queue&) { refuse(); }
 void target_means(const TargetMeans&, const Queue&) { refuse(); }
 void philox_normal(const Draws&, const Queue&) { refuse(); }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows of counter-based normals and uniforms on a GPU: a thread a counter block.
+// Rows of counter-based normals and uniforms on a GPU, and those of a window: a thread a counter
+// block.
 #include "free/philox.h"
 
 #include <cuda_runtime.h>
@@ -42,6 +43,37 @@ __global__ void __launch_bounds__(kThreads) draw_quads(Draws d, std::int64_t qua
   store<kWide>(d.out + r * d.size, place.at, d.size, Law{}(word));
 }
 
+template <bool kWide>
+__global__ void __launch_bounds__(kThreads) draw_window(WindowNoise d, std::int64_t quads) {
+  Place place;
+  if (!find_place(d.batch * d.width, quads, &place)) {
+    return;
+  }
+  const std::int64_t b = place.row / d.width;
+  const std::int64_t j = place.row - b * d.width;
+  const std::int64_t length = d.length[b];
+  const bool drafted = j < d.width - 1;
+  const bool last = j == (length < 1 ? 1 : length > d.width ? d.width : length) - 1;
+  if (!drafted && !last) {
+    return;
+  }
+  const std::uint64_t key = static_cast<std::uint64_t>(d.seeds[b]);
+  const std::uint32_t transition = static_cast<std::uint32_t>(d.k[b] + j);
+  const std::uint32_t round = d.rounds == nullptr ? 0u : static_cast<std::uint32_t>(d.rounds[b]);
+  const std::uint32_t block = static_cast<std::uint32_t>(place.at / kQuad);
+  const Quad<float> noise = Normals{}(philox4x32({block, transition, round, d.purpose}, key));
+  if (drafted) {
+    const std::int64_t draft = b * (d.width - 1) + j;
+    store<kWide>(d.noise + draft * d.size, place.at, d.size, noise);
+    if (block == 0) {
+      d.uniforms[draft] = unit_uniform(philox4x32({0, transition, round, d.decision}, key).x);
+    }
+  }
+  if (last) {
+    store<kWide>(d.last + b * d.size, place.at, d.size, noise);
+  }
+}
+
 template <class Law>
 void draw(const char* name, const Draws& d, const Queue& queue) {
   const OnDevice here(queue);
@@ -59,6 +91,14 @@ void philox_normal(const Draws& draws, const Queue& queue) {
 
 void philox_uniform(const Draws& draws, const Queue& queue) {
   draw<Uniforms>("philox_uniform", draws, queue);
+}
+
+void window_noise(const WindowNoise& d, const Queue& queue) {
+  const OnDevice here(queue);
+  const std::int64_t quads = ceil_div(d.size, kQuad);
+  const bool wide = whole_quads(d.size, d.noise, d.last);
+  launch("window_noise", wide ? draw_window<true> : draw_window<false>,
+         ceil_div(d.batch * d.width * quads, kThreads), kThreads, queue, d, quads);
 }
 
 }  // namespace free_dit::cuda

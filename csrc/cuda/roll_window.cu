@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// roll_window on a GPU: a thread takes four elements of a sample through the whole window, the
-// state in registers; the next transition's rows are under way while this one's are computed.
+// roll_window_ on a GPU: a thread takes four elements of a sample through the span, the state and
+// the last guess in registers; the next transition's rows are under way while this one's are
+// computed.
 #include "free/roll.h"
 
 #include <cuda_runtime.h>
@@ -14,44 +15,62 @@ namespace {
 
 constexpr int kThreads = 64;  // small blocks: one sample's elements reach many processors
 
+/// What a transition needs of memory.
+struct Step {
+  Said what;
+  float slope;
+  Coefficients c;
+  Quad<float> said;
+  Quad<float> noise;
+};
+
+template <bool kWide>
+__device__ __forceinline__ Step load_step(const Roll& r, std::int64_t b, std::int64_t j,
+                                          std::int64_t settled, std::int64_t at) {
+  const std::int64_t step = b * (r.width - 1) + j;
+  const std::int64_t entry = b * r.width + j;
+  const Said what = said_of(j, settled, r.adds);
+  const float* said = what == Said::kIntercept ? r.intercept : r.change;
+  return {what,
+          r.slope[step],
+          {r.a[entry], r.b[entry], r.sigma[entry]},
+          load<kWide>(said + step * r.size, at, r.size),
+          load<kWide>(r.noise + step * r.size, at, r.size)};
+}
+
 template <bool kWide>
 __global__ void __launch_bounds__(kThreads) roll_quads(Roll r, std::int64_t quads) {
   Place place;
   if (!find_place(r.batch, quads, &place)) {
     return;
   }
+  const std::int64_t b = place.row;
   const std::int64_t at = place.at;
-  const std::int64_t first_step = place.row * r.steps;
-  const float* guesses = r.guess + first_step * r.size;
-  const float* noises = r.noise + first_step * r.size;
-  float* means = r.means + first_step * r.size;
-  float* states = r.states + place.row * (r.steps + 1) * r.size;
-
-  Quad<float> state = load<kWide>(r.x + place.row * r.size, at, r.size);
-  Quad<float> guess{}, noise{};
-  if (r.steps > 0) {
-    guess = load<kWide>(guesses, at, r.size);
-    noise = load<kWide>(noises, at, r.size);
+  const std::int64_t settled = r.change == nullptr ? r.width - 1 : r.settled[b];
+  std::int64_t row = (b * r.width + r.first) * r.size;
+  Quad<float> state = load<kWide>(r.states + row, at, r.size);
+  Quad<float> guess{};
+  if (said_of(r.first, settled, r.adds) == Said::kChange) {
+    guess = load<kWide>(r.guesses + row, at, r.size);
   }
-  store<kWide>(states, at, r.size, state);
-  for (std::int64_t j = 0; j < r.steps; ++j) {
-    const Coefficients c{r.a[first_step + j], r.b[first_step + j], r.sigma[first_step + j]};
-    Quad<float> next_guess{}, next_noise{};
-    if (j + 1 < r.steps) {
-      next_guess = load<kWide>(guesses + (j + 1) * r.size, at, r.size);
-      next_noise = load<kWide>(noises + (j + 1) * r.size, at, r.size);
+  Step next = load_step<kWide>(r, b, r.first, settled, at);
+  for (std::int64_t j = r.first; j < r.end; ++j) {
+    const Step step = next;
+    if (j + 1 < r.end) {
+      next = load_step<kWide>(r, b, j + 1, settled, at);
     }
     Quad<float> mean;
 #pragma unroll
     for (int i = 0; i < kQuad; ++i) {
-      const Rolled rolled = roll(c, state.v[i], guess.v[i], noise.v[i]);
+      guess.v[i] = guess_of(step.what, step.said.v[i], step.slope, state.v[i], guess.v[i]);
+      const Rolled rolled = roll(step.c, state.v[i], guess.v[i], step.noise.v[i]);
       mean.v[i] = rolled.mean;
       state.v[i] = rolled.state;
     }
-    store<kWide>(means + j * r.size, at, r.size, mean);
-    store<kWide>(states + (j + 1) * r.size, at, r.size, state);
-    guess = next_guess;
-    noise = next_noise;
+    row += r.size;
+    store<kWide>(r.states + row, at, r.size, state);
+    store<kWide>(r.means + row, at, r.size, mean);
+    store<kWide>(r.guesses + row, at, r.size, guess);
   }
 }
 
@@ -59,9 +78,10 @@ __global__ void __launch_bounds__(kThreads) roll_quads(Roll r, std::int64_t quad
 
 void roll_window(const Roll& r, const Queue& queue) {
   const OnDevice here(queue);
-  const std::int64_t quads = ceil_div(r.size, kQuad);
-  const bool wide = whole_quads(r.size, r.x, r.guess, r.noise, r.states, r.means);
-  launch("roll_window", wide ? roll_quads<true> : roll_quads<false>,
+  const std::int64_t quads = r.first < r.end ? ceil_div(r.size, kQuad) : 0;
+  const bool wide =
+      whole_quads(r.size, r.states, r.means, r.guesses, r.noise, r.intercept, r.change);
+  launch("roll_window_", wide ? roll_quads<true> : roll_quads<false>,
          ceil_div(r.batch * quads, kThreads), kThreads, queue, r, quads);
 }
 

@@ -2,7 +2,7 @@
 
 On the CPU and on CUDA the compiled core runs; tensors on other devices take the torch twins of
 :mod:`free.reference`. The ops are ``torch.ops.free.verify_window``, ``verify_window_relaxed``,
-``roll_window_``, ``philox_normal`` and ``philox_uniform``, and ``window_noise``, ``first_guesses``,
+``first_guesses``, ``roll_window_``, ``philox_normal`` and ``philox_uniform``, and ``window_noise``,
 ``target_means``, ``recycled_rows``, ``response_sums`` and ``note_nonfinite_``, which have no kernel
 of their own on the CPU. They carry fake implementations, so that graphs which contain them can be
 traced, and no gradients. On CUDA nothing looks at values or waits for the device (docs/cuda.md).

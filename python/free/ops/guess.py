@@ -78,7 +78,7 @@ def first_guesses(
     past_x, past_guess : Tensor, shape [R, ...], float32
         States of the call, and what was said of them, as guesses.
     row : Tensor, shape [B, V], int64, V >= W
-        As :class:`free.ops.RecycledRows` has it.
+        As :class:`free.ops.RecycledRows` has it. The first W are used.
     known : Tensor, shape [B], int64
         Likewise.
     source : Tensor, shape [B], int64
@@ -97,8 +97,9 @@ def first_guesses(
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, what was expected and what came. Values are not looked at; on CUDA
-        rows that are not there are not read.
+        Naming the argument, what was expected and what came; on the CPU also for a ``row`` that is
+        not in ``0 .. R - 1``. On CUDA the nearest that is stands for it. Other values are not
+        looked at.
     """
     check_tensor("x", x, torch.float32)
     if x.dim() < 2 or x.numel() == 0:
@@ -124,6 +125,13 @@ def first_guesses(
         raise ValueError(f"columns: expected shape [4, N], got {list(columns.shape)}")
     given = (x, k, past_x, past_guess, row, known, source, dot, square, columns, drafts)
     return FirstGuesses(*torch.ops.free.first_guesses(*given))
+
+
+def _cpu(*arguments: Any) -> FirstGuesses:
+    *inputs, _ = arguments
+    guesses = _fake(*arguments)
+    _C.first_guesses(*map(to_dlpack, (*inputs, *guesses)))
+    return guesses
 
 
 def _cuda(*arguments: Any) -> FirstGuesses:
@@ -152,7 +160,7 @@ def _fake(x: Tensor, k: Tensor, *rest: Any) -> FirstGuesses:
 register(
     f"first_guesses({_GUESSES}) -> "
     "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    None,
+    _cpu,
     _cuda,
     reference.first_guesses,
     _fake,

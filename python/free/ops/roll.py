@@ -108,14 +108,23 @@ def roll_window_(
     torch.ops.free.roll_window_(*rows, adds, a, b, sigma, first, end)
 
 
+def _cpu(*arguments: Any) -> None:
+    _C.roll_window(*_capsules(*arguments))
+
+
 def _cuda(*arguments: Any) -> None:
+    _C.cuda_roll_window(*_capsules(*arguments), stream=stream_of(arguments[0]))
+
+
+def _capsules(*arguments: Any) -> tuple[Any, ...]:
+    """As the compiled core takes them."""
     *rows, adds, a, b, sigma, first, end = arguments
-    capsules = [None if tensor is None else to_dlpack(tensor) for tensor in (*rows, a, b, sigma)]
-    _C.cuda_roll_window(adds, first, end, *capsules, stream=stream_of(rows[0]))
+    given = [None if tensor is None else to_dlpack(tensor) for tensor in (*rows, a, b, sigma)]
+    return (adds, first, end, *given)
 
 
 def _fake(*arguments: Any) -> None:
     """Nothing is returned."""
 
 
-register(f"roll_window_({_ROLL}) -> ()", None, _cuda, reference.roll_window_, _fake)
+register(f"roll_window_({_ROLL}) -> ()", _cpu, _cuda, reference.roll_window_, _fake)
