@@ -21,11 +21,12 @@ from torch import Tensor
 
 from free.ops import (
     VERIFIERS,
+    FirstGuesses,
     RecycledRows,
-    Rolled,
     TargetMeans,
     Verified,
     VerifiedRelaxed,
+    WindowNoise,
 )
 from free.verifiers import RULES
 
@@ -56,11 +57,30 @@ class _Lenience(Structure):
     )
 
 
+class _WindowNoise(Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("batch", "width", "size")),
+        *((name, c_uint32) for name in ("purpose", "decision")),
+        *((name, pointer) for name in ("seeds", "k", "rounds", "length")),
+        *((name, pointer) for name in ("noise", "uniforms", "last")),
+    )
+
+
+class _FirstGuesses(Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("batch", "width", "size", "rows", "stride", "steps")),
+        *((name, pointer) for name in ("x", "k", "past_x", "past_guess", "row", "known")),
+        *((name, pointer) for name in ("source", "dot", "square", "columns")),
+        *((name, pointer) for name in FirstGuesses._fields),
+    )
+
+
 class _Roll(Structure):
     _fields_ = (
-        *((name, c_int64) for name in ("batch", "steps", "size")),
-        *((name, pointer) for name in ("x", "guess", "noise", "a", "b", "sigma")),
-        *((name, pointer) for name in ("states", "means")),
+        *((name, c_int64) for name in ("batch", "width", "size", "first", "end")),
+        ("adds", c_bool),
+        *((name, pointer) for name in ("states", "means", "guesses", "noise", "intercept")),
+        *((name, pointer) for name in ("slope", "change", "settled", "a", "b", "sigma")),
     )
 
 
@@ -98,6 +118,8 @@ class _RecycledRows(Structure):
 DOORS = {
     "shim_verify": (POINTER(_Window), c_int, pointer),
     "shim_verify_relaxed": (POINTER(_Window), POINTER(_Lenience), pointer),
+    "shim_window_noise": (POINTER(_WindowNoise),),
+    "shim_first_guesses": (POINTER(_FirstGuesses),),
     "shim_roll": (POINTER(_Roll),),
     "shim_means": (POINTER(_TargetMeans),),
     "shim_philox": (POINTER(_Draws), c_int),
@@ -136,12 +158,19 @@ def build(folder: Path) -> Kernels:
     return _link({source.name: _compile(source, folder) for source in sources()}, folder)
 
 
-def build_with_bug(clean: Kernels, kernel: str, old: str, new: str, folder: Path) -> Kernels:
-    """The same with ``new`` for ``old`` in one kernel's text, which must have it once."""
-    text = (ROOT / "csrc/cuda" / kernel).read_text(encoding="utf-8")
-    assert text.count(old) == 1, f"{kernel}: the bug fits {text.count(old)} places"
-    source = folder / kernel
-    source.write_text(text.replace(old, new), encoding="utf-8")
+def build_with_bug(
+    clean: Kernels, kernel: str, old: str, new: str, folder: Path, header: str | None = None
+) -> Kernels:
+    """The same with ``new`` for ``old`` in one kernel's text, or in a header of it in
+    ``csrc/include``; the text must have it once.
+    """
+    origin = ROOT / "csrc/include" / header if header else ROOT / "csrc/cuda" / kernel
+    text = origin.read_text(encoding="utf-8")
+    assert text.count(old) == 1, f"{origin.name}: the bug fits {text.count(old)} places"
+    copy = folder / (header or kernel)
+    copy.parent.mkdir(exist_ok=True)
+    copy.write_text(text.replace(old, new), encoding="utf-8")
+    source = ROOT / "csrc/cuda" / kernel if header else copy
     return _link(clean.objects | {kernel: _compile(source, folder)}, folder)
 
 
@@ -230,14 +259,55 @@ class Kernels:
         self._call("shim_verify_relaxed", structure, lenience, space.data_ptr(), tensors=tensors)
         return VerifiedRelaxed(*(tensor.tensor for tensor in (*guarded[7:], *more[1:])))
 
-    def roll_window(self, *arguments: Tensor) -> Rolled:
-        x, guess = arguments[:2]
-        batch, steps = guess.shape[:2]
-        states = torch.empty(batch, steps + 1, *x.shape[1:])
-        guarded = self._guard(*arguments, _nonsense(states), _nonsense(guess))
-        pointers = (tensor.pointer for tensor in guarded)
-        self._call("shim_roll", _Roll(batch, steps, x[0].numel(), *pointers), tensors=guarded)
-        return Rolled(*(tensor.tensor for tensor in guarded[-2:]))
+    def window_noise(
+        self,
+        seeds: Tensor,
+        k: Tensor,
+        rounds: Tensor | None,
+        length: Tensor,
+        width: int,
+        size: int,
+        purpose: int,
+        decision: int,
+    ) -> WindowNoise:
+        batch = len(seeds)
+        shapes = ((batch, width - 1, size), (batch, width - 1), (batch, size))
+        given = [None if t is None else _Guarded(t, self.shift) for t in (seeds, k, rounds, length)]
+        drawn = self._guard(*(torch.full(shape, -77.0) for shape in shapes))
+        pointers = (None if t is None else t.pointer for t in (*given, *drawn))
+        draws = _WindowNoise(batch, width, size, purpose, decision, *pointers)
+        tensors = [t for t in (*given, *drawn) if t is not None]
+        self._call("shim_window_noise", draws, tensors=tensors)
+        return WindowNoise(*(t.tensor for t in drawn))
+
+    def first_guesses(self, *arguments: Any) -> FirstGuesses:
+        *inputs, drafts = arguments
+        x, k, past_x, _, row, *_, columns = inputs
+        batch, width, size = len(x), drafts + 1, x[0].numel()
+        sample = x.shape[1:]
+        results = (
+            *(torch.empty(batch, width, *sample) for _ in range(3)),
+            torch.empty(batch, drafts, *sample),
+            torch.empty(batch, drafts),
+            k,
+            torch.empty(batch, width, dtype=torch.int64),
+            torch.empty(3, batch, width),
+        )
+        guarded = self._guard(*inputs, *map(_nonsense, results))
+        shape = (batch, width, size, len(past_x), row.shape[1], columns.shape[1])
+        guesses = _FirstGuesses(*shape, *(tensor.pointer for tensor in guarded))
+        self._call("shim_first_guesses", guesses, tensors=guarded)
+        return FirstGuesses(*(tensor.tensor for tensor in guarded[len(inputs) :]))
+
+    def roll_window_(self, *arguments: Any) -> None:
+        *rows, adds, a, b, sigma, first, end = arguments
+        given = [None if t is None else _Guarded(t, self.shift) for t in (*rows, a, b, sigma)]
+        batch, width, *sample = rows[0].shape
+        shape = (batch, width, torch.Size(sample).numel(), first, end, adds)
+        roll = _Roll(*shape, *(None if t is None else t.pointer for t in given))
+        self._call("shim_roll", roll, tensors=[t for t in given if t is not None])
+        for tensor, written in zip(rows[:3], given, strict=False):
+            tensor.copy_(written.tensor)
 
     def philox(self, law: str, *arguments: Any) -> Tensor:
         *columns, purpose, size = arguments

@@ -46,6 +46,14 @@ const char* shim_verify_relaxed(const Window* window, const Lenience* lenience, 
   return attempt([&] { cuda::verify_window_relaxed(*window, *lenience, workspace, kQueue); });
 }
 
+const char* shim_window_noise(const WindowNoise* draws) {
+  return attempt([&] { cuda::window_noise(*draws, kQueue); });
+}
+
+const char* shim_first_guesses(const FirstGuesses* guesses) {
+  return attempt([&] { cuda::first_guesses(*guesses, kQueue); });
+}
+
 const char* shim_roll(const Roll* roll) {
   return attempt([&] { cuda::roll_window(*roll, kQueue); });
 }

@@ -1,0 +1,136 @@
+"""Windows to draft: arguments of window_noise, first_guesses and roll_window_, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Roll(NamedTuple):
+    """Of roll_window_."""
+
+    states: Tensor
+    means: Tensor
+    guesses: Tensor
+    noise: Tensor
+    intercept: Tensor
+    slope: Tensor
+    change: Tensor | None
+    settled: Tensor | None
+    adds: bool
+    a: Tensor
+    b: Tensor
+    sigma: Tensor
+    first: int
+    end: int
+
+    def copy(self) -> Roll:
+        return Roll(*(t.clone() if isinstance(t, Tensor) else t for t in self))
+
+    def rows(self, index: Tensor) -> Roll:
+        return Roll(*(t[index].contiguous() if isinstance(t, Tensor) else t for t in self))
+
+    def by(self, op: Callable[..., None]) -> tuple[Tensor, ...]:
+        """States, means and guesses as the op leaves them; this window stays as it is."""
+        window = self.copy()
+        assert op(*window) is None
+        return window[:3]
+
+
+#: What the drafter says: nothing, guesses, or by how much guesses change.
+CHANGES = (None, "replaces", "adds")
+
+
+def random_roll(
+    batch: int,
+    drafts: int,
+    shape: tuple[int, ...],
+    changes: str | None = None,
+    span: tuple[int, int] | None = None,
+) -> Roll:
+    """What is not read before it is written, and not written, is NaN."""
+    first, end = (0, drafts) if span is None else span
+    rows = torch.randn(3, batch, drafts + 1, *shape)
+    rows[:, :, first + 1 :] = torch.nan
+    settled = torch.randint(-1, drafts + 2, (batch,))
+    return Roll(
+        *rows.unbind(0),
+        torch.randn(batch, drafts, *shape),
+        torch.randn(batch, drafts, *shape),
+        torch.rand(batch, drafts) - 0.5,
+        None if changes is None else torch.randn(batch, drafts, *shape),
+        None if changes is None else settled,
+        changes == "adds",
+        1 + 0.1 * torch.rand(batch, drafts + 1),
+        -0.2 * torch.rand(batch, drafts + 1),
+        torch.rand(batch, drafts + 1),
+        first,
+        end,
+    )
+
+
+class Guesses(NamedTuple):
+    """Of first_guesses."""
+
+    x: Tensor
+    k: Tensor
+    past_x: Tensor
+    past_guess: Tensor
+    row: Tensor
+    known: Tensor
+    source: Tensor
+    dot: Tensor
+    square: Tensor
+    columns: Tensor
+    drafts: int
+
+    def of(self, index: Tensor) -> Guesses:
+        """Of these samples."""
+        shared = ("past_x", "past_guess", "columns", "drafts")
+        return Guesses(*(t if name in shared else t[index] for name, t in self._asdict().items()))
+
+
+def random_guesses(
+    batch: int, drafts: int, shape: tuple[int, ...], steps: int = 9, rows: int = 11
+) -> Guesses:
+    """All sources, responses below 0 and above the largest, no evidence, a schedule's ends."""
+    evidence = torch.randn(2, batch)
+    evidence[1] = evidence[1].square() * (torch.arange(batch) % 3 > 0)
+    return Guesses(
+        torch.randn(batch, *shape),
+        torch.randint(-1, steps + 2, (batch,)),
+        torch.randn(rows, *shape),
+        torch.randn(rows, *shape),
+        torch.randint(0, rows, (batch, drafts + 3)),
+        torch.randint(1, drafts + 3, (batch,)),
+        torch.arange(batch) % 4 * (torch.rand(batch) < 0.6),
+        evidence[0].contiguous(),
+        evidence[1].contiguous(),
+        torch.rand(4, steps),
+        drafts,
+    )
+
+
+def without_what_is_to_be_rolled(made: Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """Of what first_guesses returns: only entry 0 of states, means and guesses is written."""
+    states, means, guesses, *rest = made
+    return (states[:, 0], means[:, 0], guesses[:, 0], *rest)
+
+
+def random_draws(batch: int, width: int, size: int, rounds: bool = True) -> tuple[Any, ...]:
+    """Of window_noise, across the whole range of seeds and counters."""
+    k = torch.randint(0, 2**32 - width, (batch,))
+    k[-1] = 2**32 - width
+    return (
+        torch.randint(-(2**63), 2**63 - 1, (batch,)),
+        k,
+        torch.randint(0, 2**32, (batch,)) if rounds else None,
+        torch.randint(0, width + 2, (batch,), dtype=torch.int32),
+        width,
+        size,
+        3,
+        2**32 - 1,
+    )
