@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from tests.exports import Export
+    from tests.shim import Kernels
 
 torch.set_num_threads(1)
 
@@ -16,6 +19,18 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _fixed_seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    """The CUDA kernels, for the CPU: compiled once, for all of pytest's processes."""
+    from tests.shim import build
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with FileLock(folder / "kernels.lock"):
+        return build(folder / "kernels")
 
 
 def _exported(factory: pytest.TempPathFactory, guided: bool) -> Export:

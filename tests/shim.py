@@ -138,9 +138,13 @@ def sources() -> list[Path]:
     return [path for path in (*sorted(kernels), *sorted(own)) if path.name != "device.cu"]
 
 
+def _object(source: Path, folder: Path) -> Path:
+    return folder / (source.name + ".o")
+
+
 def _compile(source: Path, folder: Path) -> Path:
     """Its object file; headers in ``folder`` come before others."""
-    made = folder / (source.name + ".o")
+    made = _object(source, folder)
     include = [f"-I{path}" for path in (folder, *(ROOT / path for path in INCLUDE))]
     command = ["g++", *FLAGS, *include, "-x", "c++", "-c", str(source), "-o", str(made)]
     subprocess.run(command, check=True)
@@ -154,7 +158,11 @@ def _link(objects: dict[str, Path], folder: Path) -> Kernels:
 
 
 def build(folder: Path) -> Kernels:
-    """Compile the kernels as they are; some seven seconds."""
+    """Compile the kernels as they are, unless that has been done there; some seven seconds."""
+    library = folder / "kernels.so"
+    if library.exists():
+        return Kernels(library, {source.name: _object(source, folder) for source in sources()})
+    folder.mkdir(exist_ok=True)
     return _link({source.name: _compile(source, folder) for source in sources()}, folder)
 
 

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.dlpack import to_dlpack
 
 from free import _C, ops
-from free.ops import means, philox, recycle, roll, verify, verify_relaxed
+from free.ops import guess, means, noise, philox, recycle, roll, verify, verify_relaxed
+from tests.drafts import random_guesses, random_roll
 from tests.windows import random_window
 
 CPU, CUDA = 1, 2
@@ -51,14 +52,20 @@ RESULTS = {
 }
 SPENT = {name: torch.zeros(2).double() for name in ("spent", "bound", "log_likelihood")}
 COLUMNS = {name: torch.arange(3) for name in ("seeds", "transition", "round")}
-ROLL = {
-    "x": torch.zeros(2, 5),
-    "guess": torch.zeros(2, 3, 5),
-    "noise": torch.zeros(2, 3, 5),
-    **{name: torch.zeros(2, 3) for name in ("a", "b", "sigma")},
-    "states": torch.zeros(2, 4, 5),
-    "means": torch.zeros(2, 3, 5),
+NOISE = {
+    "seeds": torch.arange(2),
+    "k": torch.arange(2),
+    "rounds": torch.arange(2),
+    "length": torch.ones(2, dtype=torch.int32),
+    "noise": torch.empty(2, 3, 5),
+    "uniforms": torch.empty(2, 3),
+    "last": torch.empty(2, 5),
 }
+GIVEN = random_guesses(2, 3, (5,))
+GUESSES = {k: v for k, v in GIVEN._asdict().items() if k != "drafts"}
+GUESSES |= ops.first_guesses(*GIVEN)._asdict()
+SPAN = random_roll(2, 3, (5,), "adds")
+ROLL = {k: v for k, v in SPAN._asdict().items() if isinstance(v, Tensor)}
 MEANS = {
     "x": torch.zeros(3, 4, 5),
     "eps": torch.zeros(6, 4, 5).half(),
@@ -79,7 +86,9 @@ RELAXED = {"rule": "allow", "strength": 0.3, "budget": 1.0, "uncertainty": None}
 DOORS: dict[str, tuple[dict[str, Tensor], str, dict[str, Any]]] = {
     "verify_window": (WINDOW._asdict() | RESULTS, "states", {"verifier": "block"}),
     "verify_window_relaxed": (WINDOW._asdict() | RESULTS | SPENT, "states", RELAXED),
-    "roll_window": (ROLL, "guess", {}),
+    "window_noise": (NOISE, "noise", {"purpose": 1, "decision": 2}),
+    "first_guesses": (GUESSES, "x", {}),
+    "roll_window": (ROLL, "states", {"adds": True, "first": 0, "end": 3}),
     "target_means": (MEANS, "x", GUIDED),
     "philox_normal": (COLUMNS | {"out": torch.empty(3, 5)}, "out", {"purpose": 1}),
     "philox_uniform": (COLUMNS | {"out": torch.empty(3, 5)}, "out", {"purpose": 1}),
@@ -136,8 +145,8 @@ def test_two_devices(door: str, name: str) -> None:
 
 
 def test_cpu_kernels_refuse_what_is_on_a_gpu() -> None:
-    tensors, _, _ = DOORS["roll_window"]
-    given = {name: to_dlpack(tensor) for name, tensor in tensors.items()}
+    tensors, _, others = DOORS["roll_window"]
+    given = {name: to_dlpack(tensor) for name, tensor in tensors.items()} | others
     with pytest.raises(
         ValueError, match="^noise: expected a tensor on the CPU, got one on CUDA device 3$"
     ):
@@ -184,6 +193,16 @@ def test_a_workspace_too_small() -> None:
         ("verify_window_relaxed", {"rule": "no"}, "^rule: expected one of 'temper', 'allow', got"),
         ("verify_window_relaxed", {"strength": -1.0}, "^strength: expected a finite value >= 0"),
         ("verify_window_relaxed", {"budget": -1.0}, "^budget: expected a value >= 0, got -1"),
+        (
+            "roll_window",
+            {"end": 4},
+            "^first and end: expected 0 <= first <= end <= 3, got 0 and 4$",
+        ),
+        (
+            "roll_window",
+            {"settled": None},
+            "^settled: expected with change, and only then, got one",
+        ),
         ("target_means", {"cfg_channels": 5}, r"^cfg_channels: expected a value in 0\.\.4, got 5$"),
         (
             "target_means",
@@ -218,7 +237,15 @@ IMPLEMENTATIONS: dict[str, tuple[ModuleType, Callable[..., Any], tuple[Any, ...]
         verify_relaxed._cuda,
         (*WINDOW, torch.zeros(2, 3), SPENT["spent"], "allow", 0.3, 1.0),
     ),
-    "roll_window": (roll, roll._cuda, tuple(ROLL.values())[:6]),
+    "window_noise": (noise, noise._cuda, (*tuple(NOISE.values())[:4], 4, 5, 1, 2)),
+    "the first round": (
+        noise,
+        noise._cuda,
+        (NOISE["seeds"], NOISE["k"], None, NOISE["length"], 1, 5, 1, 2),
+    ),
+    "first_guesses": (guess, guess._cuda, tuple(GIVEN)),
+    "roll_window_": (roll, roll._cuda, tuple(SPAN)),
+    "no change": (roll, roll._cuda, tuple(random_roll(2, 3, (5,)))),
     "target_means": (means, means._cuda, (*tuple(MEANS.values())[:4], 1.5, 3)),
     "philox_normal": (
         philox,
@@ -255,7 +282,7 @@ def test_a_build_without_cuda_says_how_to_get_one(door: str) -> None:
 # --- registration --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", DOORS)
+@pytest.mark.parametrize("name", [{"roll_window": "roll_window_"}.get(d, d) for d in DOORS])
 def test_cuda_tensors_have_a_kernel_of_their_own(name: str) -> None:
     """And the twin serves where there is neither a CPU nor a GPU."""
     has = torch._C._dispatch_has_kernel_for_dispatch_key
@@ -274,7 +301,12 @@ def test_fake_tensors_of_a_gpu_pass_through() -> None:
         drawn = ops.philox_normal(*fakes(*COLUMNS.values()), 1, 5)
         x, eps, a, b = fakes(*list(MEANS.values())[:4])
         means = ops.target_means(x, eps, a, b, **GUIDED)
+        window = ops.window_noise(*fakes(*list(NOISE.values())[:4]), 4, 5, 1, 2)
+        guesses = ops.first_guesses(*fakes(*GIVEN[:-1]), GIVEN.drafts)
     assert verified.state.shape == (2, 3, 5)
     assert drawn.shape == (3, 5)
     assert means.eps.shape == (3, 4, 5)
-    assert {t.device.type for t in (*verified, drawn, *means)} == {"cuda"}
+    assert window.noise.shape == (2, 3, 5)
+    assert guesses.intercept.shape == (2, 3, 5)
+    every = (*verified, drawn, *means, *window, *guesses)
+    assert {t.device.type for t in every} == {"cuda"}

@@ -1,4 +1,6 @@
-"""The CUDA kernels' text, executed on the CPU, against the torch twins and the CPU's kernels."""
+"""The CUDA kernels' text, executed on the CPU, against the torch twins and the CPU's kernels; those
+that make a window are in test_cuda_windows.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +23,6 @@ pytestmark = pytest.mark.skipif(shim.compiler() is None, reason="needs g++")
 EVERY = pytest.mark.parametrize("verifier", ops.VERIFIERS)
 #: Processors: with few of them a block verifies its sample alone, with many all blocks share it.
 ALONE, SHARED = 1, 10_000
-
-
-@pytest.fixture(scope="module")
-def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
-    return shim.build(tmp_path_factory.mktemp("kernels"))
 
 
 def same(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...], tolerance: float = 0.0) -> None:
@@ -191,28 +188,6 @@ def test_relaxed_verifying_agrees_with_twin_and_cpu(
             assert bool((verified.bound > spent).any())
 
 
-# --- roll_window ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shift", [0, 1])
-@pytest.mark.parametrize("size", [1, 3, 16, 255, 256, 1028])
-@pytest.mark.parametrize("steps", [0, 1, 2, 7])
-@pytest.mark.parametrize("batch", [1, 2, 5])
-def test_rolling_agrees_with_twin_and_cpu(
-    kernels: Kernels, batch: int, steps: int, size: int, shift: int
-) -> None:
-    window = (
-        torch.randn(batch, size),
-        torch.randn(batch, steps, size),
-        torch.randn(batch, steps, size),
-        *torch.rand(3, batch, steps),
-    )
-    with kernels.on(shift=shift):
-        rolled = kernels.roll_window(*window)
-    same(rolled, reference.roll_window(*window))
-    same(rolled, ops.roll_window(*window))
-
-
 # --- target_means --------------------------------------------------------------------------------
 
 
@@ -295,10 +270,6 @@ def bears_extremes(kernels: Kernels) -> None:
     test_extreme_magnitudes_decide_as_on_the_cpu(kernels, "reflection", 1e25)
 
 
-def rolls(kernels: Kernels) -> None:
-    test_rolling_agrees_with_twin_and_cpu(kernels, 2, 7, 16, 0)
-
-
 def guides(kernels: Kernels) -> None:
     test_target_means_agree_with_twin(kernels, (4, 3, 3), torch.float16, 4.0, 3)
 
@@ -373,7 +344,6 @@ BUGS: dict[str, tuple[str, str, str, Callable[[Kernels], None]]] = {
         "w.batch * plan.parts - (plan.parts > 1), kThreads",
         keeps_its_bits,
     ),
-    "one noise for the whole window": ("roll_window.cu", "    noise = next_noise;\n", "", rolls),
     "guides every channel": ("target_means.cu", "at + i < m.guided", "true", guides),
     "forgets the round": ("philox.cu", "static_cast<std::uint32_t>(d.round[r])", "0u", draws),
     "counts its own rows": ("recycled_rows.cu", "i < b;", "i <= b;", recycles),

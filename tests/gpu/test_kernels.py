@@ -1,5 +1,6 @@
 """The CUDA kernels on a GPU, against the twins and the CPU's kernels; `make sanitize` runs these
-under compute-sanitizer. What the kernels compute is tested without a GPU in test_cuda_kernels.
+under compute-sanitizer. What the kernels compute is tested without a GPU in test_cuda_kernels and
+test_cuda_windows.
 """
 
 from __future__ import annotations
@@ -14,6 +15,14 @@ import torch
 from torch import Tensor
 
 from free import ops, reference
+from tests.drafts import (
+    CHANGES,
+    Roll,
+    random_draws,
+    random_guesses,
+    random_roll,
+    without_what_is_to_be_rolled,
+)
 from tests.windows import random_window, spoil_beyond_length
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -41,9 +50,14 @@ def verifying(batch: int, width: int, size: int, seed: int = 0) -> Arguments:
     return tuple(spoil_beyond_length(window, math.nan))
 
 
-def rolling(batch: int, steps: int, size: int) -> Arguments:
-    rows = (torch.randn(batch, steps, size), torch.randn(batch, steps, size))
-    return (torch.randn(batch, size), *rows, *torch.rand(3, batch, steps))
+def rolled(*arguments: Any) -> tuple[Tensor, ...]:
+    """States, means and guesses, as roll_window_ leaves them in copies."""
+    return Roll(*arguments).by(ops.roll_window_)
+
+
+def guessed(*arguments: Any) -> tuple[Tensor, ...]:
+    """What first_guesses writes."""
+    return without_what_is_to_be_rolled(ops.first_guesses(*arguments))
 
 
 def drawing(rows: int, size: int) -> Arguments:
@@ -76,7 +90,12 @@ CALLS: dict[str, tuple[Callable[..., Any], Arguments]] = {
     "block": (ops.verify_window, (*verifying(3, 8, 785), "block")),
     "block, wide": (ops.verify_window, (*verifying(2, 9, 8191), "block")),
     "relaxed": (ops.verify_window_relaxed, relaxing(4, 5, 300)),
-    "roll": (ops.roll_window, rolling(2, 7, 1001)),
+    "window": (ops.window_noise, random_draws(3, 8, 1001)),
+    "window, first round": (ops.window_noise, random_draws(2, 8, 784, rounds=False)),
+    "guesses": (guessed, random_guesses(5, 7, (1001,))),
+    "guesses, whole quads": (guessed, random_guesses(2, 7, (784,))),
+    "roll": (rolled, random_roll(2, 7, (1001,))),
+    "roll, changes": (rolled, random_roll(9, 7, (784,), "adds", (1, 6))),
     "normal": (ops.philox_normal, drawing(5, 1001)),
     "uniform": (ops.philox_uniform, drawing(7, 1)),
     "means": (ops.target_means, guiding(6, 77, torch.bfloat16)),
@@ -100,11 +119,31 @@ def test_verifying_agrees_with_cpu_and_twin(
     same(verified, reference.verify_window(*given), 1e-5)
 
 
+@pytest.mark.parametrize("changes", CHANGES)
 @pytest.mark.parametrize("size", [1, 16, 1027])
-@pytest.mark.parametrize("steps", [0, 1, 7])
-def test_rolling_agrees_with_cpu(steps: int, size: int) -> None:
-    arguments = rolling(3, steps, size)
-    same(ops.roll_window(*on_gpu(arguments)), ops.roll_window(*arguments), 1e-5)
+@pytest.mark.parametrize("drafts", [0, 1, 7])
+def test_rolling_agrees_with_cpu(drafts: int, size: int, changes: str | None) -> None:
+    window = random_roll(3, drafts, (size,), changes)
+    same(rolled(*on_gpu(window)), rolled(*window), 1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 16, 1027])
+@pytest.mark.parametrize("drafts", [0, 1, 7])
+def test_first_guesses_agree_with_cpu_and_read_no_other_rows(drafts: int, size: int) -> None:
+    given = random_guesses(9, drafts, (size,))
+    same(guessed(*on_gpu(given)), guessed(*given), 1e-5)
+    nearest = given.row.clone()
+    given.row[0], nearest[0] = 2**62, len(given.past_x) - 1
+    same(guessed(*on_gpu(given)), guessed(*given._replace(row=nearest)), 1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 4, 785])
+@pytest.mark.parametrize("width", [1, 2, 8])
+def test_noise_of_windows_agrees_with_cpu(width: int, size: int) -> None:
+    given = random_draws(9, width, size)
+    drawn, expected = ops.window_noise(*on_gpu(given)), ops.window_noise(*given)
+    assert torch.equal(drawn.uniforms.cpu(), expected.uniforms)
+    same(drawn, expected, 2e-6)
 
 
 @pytest.mark.parametrize("size", [1, 4, 785, 4096])
@@ -156,7 +195,8 @@ def test_every_op_can_be_captured(call: str) -> None:
 def test_every_op_is_well_formed(call: str) -> None:
     op, arguments = CALLS[call]
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    entry = getattr(torch.ops.free, op.__name__)
+    name = {"rolled": "roll_window_", "guessed": "first_guesses"}.get(op.__name__, op.__name__)
+    entry = getattr(torch.ops.free, name)
     torch.library.opcheck(entry, on_gpu(arguments), test_utils=checks)
 
 
