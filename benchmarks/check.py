@@ -156,10 +156,23 @@ def _window() -> tuple[torch.Tensor, ...]:
     return states, drafts, target, sigma, length, torch.rand(1, WIDTH - 1), torch.randn(1, SIZE)
 
 
-def _roll() -> tuple[torch.Tensor, ...]:
+def _guesses() -> tuple[Any, ...]:
+    """Arguments of first_guesses: the teacher has seen every transition, and is followed."""
     generator = torch.Generator().manual_seed(0)
-    x, *rest = (torch.randn(1, n, SIZE, generator=generator) for n in (1, WIDTH - 1, WIDTH - 1))
-    return (x[:, 0], *rest, *(torch.full((1, WIDTH - 1), v) for v in (1.01, -0.05, 0.1)))
+    x, past_x, past_guess = (torch.randn(n, SIZE, generator=generator) for n in (1, WIDTH, WIDTH))
+    known, zero = torch.tensor([WIDTH]), torch.zeros(1, dtype=torch.int64)
+    sums, columns = torch.rand(2, 1).unbind(0), torch.rand(4, 50, generator=generator)
+    rows = torch.arange(WIDTH)[None]
+    return x, zero + 20, past_x, past_guess, rows, known, zero, *sums, columns, WIDTH - 1
+
+
+def _roll() -> tuple[Any, ...]:
+    generator = torch.Generator().manual_seed(0)
+    window = (torch.randn(1, WIDTH, SIZE, generator=generator) for _ in range(3))
+    drafts = (torch.randn(1, WIDTH - 1, SIZE, generator=generator) for _ in range(2))
+    coefficients = (torch.full((1, WIDTH), value) for value in (1.01, -0.05, 0.1))
+    slope = torch.full((1, WIDTH - 1), 0.1)
+    return (*window, *drafts, slope, None, None, False, *coefficients, 0, WIDTH - 1)
 
 
 def ratios() -> dict[str, Figure]:
@@ -167,7 +180,7 @@ def ratios() -> dict[str, Figure]:
 
     Of shortest times: what others do on the machine only adds to them.
     """
-    window, roll = _window(), _roll()
+    window, guesses, roll = _window(), _guesses(), _roll()
     seeds, k = torch.arange(8), torch.full((8,), 3)
     pairs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
         f"verify_window, {verifier}": (
@@ -176,7 +189,14 @@ def ratios() -> dict[str, Figure]:
         )
         for verifier in ("reflection", "block")
     }
-    pairs["roll_window"] = lambda: ops.roll_window(*roll), lambda: reference.roll_window(*roll)
+    pairs["first_guesses"] = (
+        lambda: ops.first_guesses(*guesses),
+        lambda: reference.first_guesses(*guesses),
+    )
+    pairs["roll_window"] = (
+        lambda: ops.roll_window_(*roll),
+        lambda: reference.roll_window_(*roll),
+    )
     pairs["normal"] = (
         lambda: random.normal(seeds, k, k, Purpose.TRANSITION, (SIZE,)),
         lambda: reference.philox_normal(seeds, k, k, Purpose.TRANSITION, SIZE),
@@ -217,7 +237,7 @@ def overhead() -> dict[str, Figure]:
 
 # --- instructions -----------------------------------------------------------------------------
 
-KERNELS = ("reflection", "block", "relaxed", "roll", "normal")
+KERNELS = ("reflection", "block", "relaxed", "guess", "roll", "normal")
 #: Calls that are counted, and those before: the difference is without start-up.
 CALLS = (10, 30)
 

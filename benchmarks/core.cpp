@@ -2,7 +2,7 @@
 // Calls one kernel of the C++ core again and again, for counting its instructions
 // (benchmarks/check.py):
 //
-//   core reflection|block|relaxed|roll|normal CALLS
+//   core reflection|block|relaxed|guess|roll|normal CALLS
 //
 // One sample, a window of 8, 784 elements a state; every draft is close to the target's mean.
 #include <cmath>
@@ -40,8 +40,17 @@ struct Data {
   std::vector<float> noise = numbers(kSize, 1.0f);
   std::vector<float> state = std::vector<float>(kSize);
   std::vector<float> log_ratio = std::vector<float>(kWidth - 1);
+  std::vector<float> slope = std::vector<float>(kWidth - 1, 0.1f);
   std::vector<float> rolled = std::vector<float>(kWidth * kSize);
-  std::vector<float> means = std::vector<float>((kWidth - 1) * kSize);
+  std::vector<float> means = std::vector<float>(kWidth * kSize);
+  std::vector<float> guesses = std::vector<float>(kWidth * kSize);
+  std::vector<float> intercept = std::vector<float>((kWidth - 1) * kSize);
+  std::vector<float> columns = std::vector<float>(4 * kWidth, kSigma);
+  std::vector<float> coefficients = std::vector<float>(3 * kWidth);
+  std::vector<std::int64_t> row = std::vector<std::int64_t>(kWidth);
+  std::vector<std::int64_t> at = std::vector<std::int64_t>(kWidth);
+  std::int64_t known = kWidth;
+  std::int64_t settled = 0;
   std::int32_t length = kWidth;
   std::int32_t advance = 0;
   std::int32_t accepted = 0;
@@ -70,13 +79,62 @@ struct Data {
             &accepted,
             log_ratio.data()};
   }
+
+  free_dit::FirstGuesses first_guesses() {
+    static const std::int64_t kNone = 0;
+    static const float kOne = 1.0f;
+    return {1,
+            kWidth,
+            kSize,
+            kWidth,
+            kWidth,
+            kWidth,
+            noise.data(),
+            &kNone,
+            states.data(),
+            target_means.data(),
+            row.data(),
+            &known,
+            &kNone,
+            &kOne,
+            &kOne,
+            columns.data(),
+            rolled.data(),
+            means.data(),
+            guesses.data(),
+            intercept.data(),
+            slope.data(),
+            &settled,
+            at.data(),
+            coefficients.data()};
+  }
+
+  free_dit::Roll roll() {
+    return {1,
+            kWidth,
+            kSize,
+            0,
+            kWidth - 1,
+            false,
+            rolled.data(),
+            means.data(),
+            guesses.data(),
+            draft_means.data(),
+            target_means.data(),
+            slope.data(),
+            nullptr,
+            nullptr,
+            sigma.data(),
+            sigma.data(),
+            sigma.data()};
+  }
 };
 
 }  // namespace
 
 int main(int argc, char** argv) {
   if (argc != 3) {
-    std::fprintf(stderr, "usage: core reflection|block|relaxed|roll|normal CALLS\n");
+    std::fprintf(stderr, "usage: core reflection|block|relaxed|guess|roll|normal CALLS\n");
     return 2;
   }
   const char* kernel = argv[1];
@@ -92,17 +150,8 @@ int main(int argc, char** argv) {
       &spent,
       &bound,
       &log_likelihood};
-  const free_dit::Roll roll{1,
-                            kWidth - 1,
-                            kSize,
-                            data.noise.data(),
-                            data.draft_means.data(),
-                            data.states.data(),
-                            data.sigma.data(),
-                            data.sigma.data(),
-                            data.sigma.data(),
-                            data.rolled.data(),
-                            data.means.data()};
+  const free_dit::FirstGuesses guesses = data.first_guesses();
+  const free_dit::Roll roll = data.roll();
   const std::int64_t seed = 1;
   const std::int64_t none = 0;
   const free_dit::Draws draws{1, kSize, &seed, &none, &none, 0, data.state.data()};
@@ -113,6 +162,8 @@ int main(int argc, char** argv) {
       free_dit::cpu::verify_window(window, free_dit::Verifier::kBlock);
     } else if (std::strcmp(kernel, "relaxed") == 0) {
       free_dit::cpu::verify_window_relaxed(window, lenience);
+    } else if (std::strcmp(kernel, "guess") == 0) {
+      free_dit::cpu::first_guesses(guesses);
     } else if (std::strcmp(kernel, "roll") == 0) {
       free_dit::cpu::roll_window(roll);
     } else if (std::strcmp(kernel, "normal") == 0) {

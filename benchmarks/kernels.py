@@ -60,20 +60,56 @@ def window(
     )
 
 
-def roll(
+def draws(batch: int, width: int, dim: int, device: torch.device | str = "cpu") -> tuple[Any, ...]:
+    """Arguments of window_noise."""
+    seeds = torch.arange(batch, device=device)
+    length = torch.full((batch,), width, dtype=torch.int32, device=device)
+    words = (int(Purpose.TRANSITION), int(Purpose.DECISION))
+    return (seeds, seeds % 250, None, length, width, dim, *words)
+
+
+def guesses(
     batch: int, width: int, dim: int, device: torch.device | str = "cpu"
-) -> tuple[Tensor, ...]:
-    """Arguments of roll_window: the coefficients are those of a late transition."""
+) -> tuple[Any, ...]:
+    """Arguments of first_guesses: the teacher has seen every transition, and is followed."""
     there: Any = {"device": device, "generator": torch.Generator(device).manual_seed(0)}
-    steps = width - 1
+    rows, whole = batch * width, torch.full((batch,), width, device=device)
     return (
         torch.randn(batch, dim, **there),
-        torch.randn(batch, steps, dim, **there),
-        torch.randn(batch, steps, dim, **there),
-        torch.full((batch, steps), 1.01, device=device),
-        torch.full((batch, steps), -0.05, device=device),
-        torch.full((batch, steps), SIGMA, device=device),
+        torch.arange(batch, device=device) % 250,
+        torch.randn(rows, dim, **there),
+        torch.randn(rows, dim, **there),
+        torch.arange(rows, device=device).view(batch, width),
+        whole,
+        torch.zeros_like(whole),
+        torch.rand(batch, **there),
+        torch.ones(batch, device=device),
+        torch.rand(4, 250, **there),
+        width - 1,
     )
+
+
+def roll(batch: int, width: int, dim: int, device: torch.device | str = "cpu") -> tuple[Any, ...]:
+    """Arguments of roll_window_: a window of guesses that follow their states, with the
+    coefficients of a late transition.
+    """
+    there: Any = {"device": device, "generator": torch.Generator(device).manual_seed(0)}
+    drafts = width - 1
+    return (
+        *(torch.randn(batch, width, dim, **there) for _ in range(3)),
+        *(torch.randn(batch, drafts, dim, **there) for _ in range(2)),
+        torch.full((batch, drafts), 0.1, device=device),
+        None,
+        None,
+        False,
+        *(torch.full((batch, width), value, device=device) for value in (1.01, -0.05, SIGMA)),
+        0,
+        drafts,
+    )
+
+
+#: Ops of a window besides verify_window, and what they are given.
+OF_WINDOWS = {"window_noise": draws, "first_guesses": guesses, "roll_window_": roll}
 
 
 def calls_for(function: Callable[[], Any]) -> int:
@@ -129,15 +165,17 @@ def main() -> None:
             results.append(case | result)
             print(row(f"{verifier} B={batch} W={width} D={dim} {course}", result), flush=True)
 
-    for batch, width, dim in CASES:
-        given = roll(batch, width, dim)
-        result = compare(
-            lambda given=given: ops.roll_window(*given),
-            lambda given=given: reference.roll_window(*given),
-            arguments.repeats,
-        )
-        results.append({"op": "roll_window", "B": batch, "W": width, "D": dim} | result)
-        print(row(f"roll_window B={batch} W={width} D={dim}", result), flush=True)
+    for name, arguments_of in OF_WINDOWS.items():
+        op, twin = getattr(ops, name), getattr(reference, name)
+        for batch, width, dim in CASES:
+            given = arguments_of(batch, width, dim)
+            result = compare(
+                lambda op=op, given=given: op(*given),
+                lambda twin=twin, given=given: twin(*given),
+                arguments.repeats,
+            )
+            results.append({"op": name, "B": batch, "W": width, "D": dim} | result)
+            print(row(f"{name} B={batch} W={width} D={dim}", result), flush=True)
 
     seeds, k = torch.arange(8), torch.full((8,), 3)
     for name, shape, purpose in (

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from free import ops, reference
 from free.random import Purpose
-from kernels import roll, window
+from kernels import draws, guesses, roll, window
 from on_gpu.bench import Bench
 from on_gpu.clock import Clock, Time, as_json, first_line
 
@@ -29,13 +29,20 @@ CFG_SCALE, CFG_CHANNELS = 4.0, 3
 ALIKE = 1e-3
 
 
+def _several(result: Any) -> tuple[Tensor, ...]:
+    return (result,) if isinstance(result, Tensor) else tuple(result)
+
+
 class Case(NamedTuple):
-    """An op with its twin, what both are given, and the bytes that must move."""
+    """An op with its twin, what both are given, the bytes that must move, and what is compared of
+    a result.
+    """
 
     op: Callable[..., Any]
     twin: Callable[..., Any]
     given: tuple[Any, ...]
     bytes: int
+    compared: Callable[[Any], tuple[Tensor, ...]] = _several
 
 
 def _verify(batch: int, width: int, dim: int, device: torch.device) -> Case:
@@ -46,9 +53,38 @@ def _verify(batch: int, width: int, dim: int, device: torch.device) -> Case:
     return Case(ops.verify_window, reference.verify_window, given, moved)
 
 
+def _noise(batch: int, width: int, dim: int, device: torch.device) -> Case:
+    moved = 4 * batch * (width * dim + width - 1)
+    return Case(ops.window_noise, reference.window_noise, draws(batch, width, dim, device), moved)
+
+
+def _guesses(batch: int, width: int, dim: int, device: torch.device) -> Case:
+    """Of what states, means and guesses hold, only entry 0 is written."""
+    given = guesses(batch, width, dim, device)
+    moved = 4 * batch * dim * (1 + 2 * width + 3 + (width - 1))
+
+    def compared(made: Any) -> tuple[Tensor, ...]:
+        return (*(rows[:, 0] for rows in made[:3]), *made[3:])
+
+    return Case(ops.first_guesses, reference.first_guesses, given, moved, compared)
+
+
 def _roll(batch: int, width: int, dim: int, device: torch.device) -> Case:
-    moved = 4 * batch * dim * (1 + 2 * (width - 1) + width + (width - 1))
-    return Case(ops.roll_window, reference.roll_window, roll(batch, width, dim, device), moved)
+    """Each into rows of its own."""
+    given = roll(batch, width, dim, device)
+    moved = 4 * batch * dim * (1 + 5 * (width - 1))
+
+    def into_its_own(op: Callable[..., None]) -> Callable[..., tuple[Tensor, ...]]:
+        window = tuple(part.clone() for part in given[:3])
+
+        def rolled(*rest: Any) -> tuple[Tensor, ...]:
+            op(*window, *rest)
+            return window
+
+        return rolled
+
+    op, twin = map(into_its_own, (ops.roll_window_, reference.roll_window_))
+    return Case(op, twin, given[3:], moved)
 
 
 def _means(batch: int, width: int, dim: int, device: torch.device) -> Case:
@@ -80,7 +116,9 @@ def _rows(batch: int, width: int, dim: int, device: torch.device) -> Case:
 
 OPS = {
     "verify_window": _verify,
-    "roll_window": _roll,
+    "window_noise": _noise,
+    "first_guesses": _guesses,
+    "roll_window_": _roll,
     "target_means": _means,
     "philox_normal": _normal,
     "recycled_rows": _rows,
@@ -133,7 +171,7 @@ def measured(case: Case, clock: Clock) -> dict[str, Any]:
     return {
         "bytes": case.bytes,
         "cached": cached(case.bytes, clock.device),
-        "difference": difference(op(), twin()),
+        "difference": difference(case.compared(op()), case.compared(twin())),
         **times,
         "of_copy": ratio(found["copy"]["graph"], found["times"]["graph"]),
         "speedup": {
@@ -142,17 +180,13 @@ def measured(case: Case, clock: Clock) -> dict[str, Any]:
     }
 
 
-def difference(one: Any, other: Any) -> float:
+def difference(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> float:
     """The largest between results; decisions that differ count as what they are, at least 1."""
-    pairs = zip(_several(one), _several(other), strict=True)
+    pairs = zip(one, other, strict=True)
     return max(
         float((a.double().nan_to_num(9e9) - b.double().nan_to_num(9e9)).abs().max())
         for a, b in pairs
     )
-
-
-def _several(result: Any) -> tuple[Tensor, ...]:
-    return (result,) if isinstance(result, Tensor) else tuple(result)
 
 
 def ratio(over: Time | str, under: Time | str) -> float | None:

@@ -87,29 +87,33 @@ def _coupling(
     guide: Guidance | None,
 ) -> Callable[[], Any]:
     """The ops of a round, with the arguments that they have there."""
-    seeds, rounds = torch.arange(B, device=x.device).repeat_interleave(W), torch.zeros_like(k)
-    a, b, sigma = table.a[k], table.b[k], table.sigma[k].view(B, W)
-    length = torch.full((B,), W, dtype=torch.int32, device=x.device)
-    # Rolled from the teacher's guesses, then from the drafter's.
-    spans = [W - 1, *([1] * (W - 1) if sweeps is None else [W - 1] * sweeps)]
-    by_row = (a.view(B, W), b.view(B, W), sigma)
-    coefficients = {P: [c[:, :P].contiguous() for c in by_row] for P in set(spans)}
-    guess = {P: torch.randn(B, P, D, device=x.device) for P in set(spans)}
-    states = x.view(B, W, D)
-    first = states[:, 0].contiguous()
+    known = torch.full((B,), W, device=x.device)
+    response, length = torch.zeros_like(known), known.int()
+    # No evidence yet; responses of at most 1.
+    dot, square = torch.zeros(2, B, device=x.device).unbind(0)
+    columns = torch.stack([table.a, table.b, table.sigma, torch.ones_like(table.a)])
+    states, said = x.view(B * W, D), torch.randn(B * W, D, device=x.device)
+    past = (states, said, torch.arange(B * W, device=x.device).view(B, W), known)
+    first, start = states.view(B, W, D)[:, 0].contiguous(), k.view(B, W)[:, 0].contiguous()
+    seeds, words = torch.arange(B, device=x.device), (Purpose.TRANSITION, Purpose.DECISION)
+    # Rolled from the teacher's guesses, then from the drafter's, which has a say in all.
+    change = torch.randn(B, W - 1, D, device=x.device)
+    spans = [(j, j + 1) for j in range(W - 1)] if sweeps is None else [(0, W - 1)] * sweeps
     scale = () if guide is None else (guide.scale, guide.count(x.shape[1]))
 
     def couple() -> None:
-        z = ops.philox_normal(seeds, k, rounds, int(Purpose.TRANSITION), D).view(B, W, D)
-        u = ops.philox_uniform(seeds, k, rounds, int(Purpose.DECISION), 1).view(B, W)
-        noise = {P: z[:, :P].contiguous() for P in set(spans)}
-        for P in spans:
-            rolled = ops.roll_window(first, guess[P], noise[P], *coefficients[P])
+        z = ops.window_noise(seeds, start, None, length, W, D, *map(int, words))
+        made = ops.first_guesses(first, start, *past, response, dot, square, columns, W - 1)
+        a, b, sigma = made.coefficients.unbind(0)
+        window = (made.states, made.means, made.guesses, z.noise, made.intercept, made.slope)
+        ops.roll_window_(*window, None, None, False, a, b, sigma, 0, W - 1)
+        for span in spans:
+            ops.roll_window_(*window, change, response, True, a, b, sigma, *span)
         # Where the network has variance channels besides, its eps has gaps.
-        means = ops.target_means(x, eps.contiguous(), a, b, *scale).means.view(B, W, D)
-        drafts = rolled.means if sweeps is not None else guess[W - 1]
-        judged = (states, drafts, means, sigma, length, u[:, :-1].contiguous())
-        advance = ops.verify_window(*judged, z[:, -1].contiguous()).advance
+        target = ops.target_means(x, eps.contiguous(), a.flatten(), b.flatten(), *scale).means
+        drafts = made.means[:, 1:].contiguous()
+        judged = (made.states, drafts, target.view(B, W, D), sigma, length, z.uniforms, z.last)
+        advance = ops.verify_window(*judged).advance
         ops.recycled_rows(length, advance, W, True)
 
     return couple
