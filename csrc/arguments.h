@@ -132,8 +132,52 @@ struct TargetMeans {
   const float* a;   // [R]
   const float* b;   // [R]
 
+  const float* signal;  // [R], of the states; null where no image is asked for
+  const float* noise;   // [R], likewise
+
   float* combined;  // [R, D]
   float* means;     // [R, D]
+  float* guess;     // [R, D], the image; null where it is not asked for
+};
+
+struct NoteNonfinite {
+  std::int64_t batch;    // B
+  std::int64_t entries;  // n, rows of a sample
+  std::int64_t size;     // D, elements of one row
+  std::int64_t known;    // S, samples that are kept account of
+  std::int64_t first;    // position of a sample's first row
+
+  const void* values;           // [B n, D]
+  Float type;                   // of values
+  const std::int64_t* k;        // [B n]
+  const std::int64_t* samples;  // [B], 0..S-1
+  const std::int64_t* low;      // [B]; null for none
+  const std::int64_t* high;     // [B]
+
+  std::int64_t* failed;  // [S]
+};
+
+struct ResponseSums {
+  std::int64_t batch;    // B
+  std::int64_t width;    // W
+  std::int64_t size;     // D, elements of one state
+  std::int64_t past;     // R, rows of the call before
+  std::int64_t entries;  // V >= W
+  double memory;
+
+  const float* states;          // [B, W, D]
+  const float* guess;           // [B, W, D]
+  const float* past_x;          // [R, D]
+  const float* past_guess;      // [R, D]
+  const std::int64_t* row;      // [B, V], 0..R-1
+  const std::int64_t* known;    // [B]
+  const std::int32_t* length;   // [B], 1..W
+  const std::int32_t* advance;  // [B]
+  const float* dot;             // [B]
+  const float* square;          // [B]
+
+  float* dot_after;     // [B]
+  float* square_after;  // [B]
 };
 
 struct RecycledRows {

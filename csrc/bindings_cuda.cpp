@@ -137,8 +137,9 @@ void roll_window(bool adds, std::int64_t first, std::int64_t end, py::handle sta
 }
 
 void target_means(std::optional<float> cfg_scale, std::optional<std::int64_t> cfg_channels,
-                  py::handle x, py::handle eps, py::handle a, py::handle b, py::handle combined,
-                  py::handle means, std::uintptr_t stream) {
+                  py::handle x, py::handle eps, py::handle a, py::handle b, py::handle signal,
+                  py::handle noise, py::handle combined, py::handle means, py::handle guess,
+                  std::uintptr_t stream) {
   const DLDevice device = gpu_of("x", x);
   const Array states("x", x, device);
   const Shape& shape = states.shape();
@@ -158,6 +159,14 @@ void target_means(std::optional<float> cfg_scale, std::optional<std::int64_t> cf
   Shape answers = shape;
   answers[0] *= cfg_scale ? 2 : 1;
   const Array said("eps", eps, device);
+  // What an image needs, which is all there or none of it.
+  const auto of_image = [&](const char* name, py::handle capsule, const Shape& expected) -> float* {
+    if (capsule.is_none() != guess.is_none()) {
+      throw py::value_error("signal, noise and guess: expected all or none of them");
+    }
+    return capsule.is_none() ? nullptr
+                             : Array(name, capsule, device).require_shape(expected).float32();
+  };
   const TargetMeans arguments{
       shape[0],
       size,
@@ -169,11 +178,40 @@ void target_means(std::optional<float> cfg_scale, std::optional<std::int64_t> cf
       cfg_scale.has_value(),
       Array("a", a, device).require_shape(rows).float32(),
       Array("b", b, device).require_shape(rows).float32(),
+      of_image("signal", signal, rows),
+      of_image("noise", noise, rows),
       Array("combined", combined, device).require_shape(shape).float32(),
       Array("means", means, device).require_shape(shape).float32(),
+      of_image("guess", guess, shape),
   };
   const py::gil_scoped_release unlocked;
   cuda::target_means(arguments, queue_of(device, stream));
+}
+
+void note_nonfinite(std::int64_t first, py::handle failed, py::handle values, py::handle k,
+                    py::handle samples, py::handle low, py::handle high, std::uintptr_t stream) {
+  const DLDevice device = gpu_of("failed", failed);
+  const NoteNonfinite rows = note_of(device, first, failed, values, k, samples, low, high);
+  const py::gil_scoped_release unlocked;
+  cuda::note_nonfinite(rows, queue_of(device, stream));
+}
+
+std::int64_t response_workspace(std::int64_t batch, std::int64_t width, std::int64_t size) {
+  return cuda::response_workspace(batch, width, size) / static_cast<std::int64_t>(sizeof(double));
+}
+
+void response_sums(double memory, py::handle states, py::handle guess, py::handle past_x,
+                   py::handle past_guess, py::handle row, py::handle known, py::handle length,
+                   py::handle advance, py::handle dot, py::handle square, py::handle dot_after,
+                   py::handle square_after, py::handle workspace, std::uintptr_t stream) {
+  const DLDevice device = gpu_of("states", states);
+  const ResponseSums sums =
+      response_of(device, memory, states, guess, past_x, past_guess, row, known, length, advance,
+                  dot, square, dot_after, square_after);
+  const std::int64_t count = response_workspace(sums.batch, sums.width, sums.size);
+  void* space = Array("workspace", workspace, device).require_shape({count}).float64();
+  const py::gil_scoped_release unlocked;
+  cuda::response_sums(sums, space, queue_of(device, stream));
 }
 
 template <void (*Fill)(const Draws&, const cuda::Queue&)>
@@ -240,9 +278,20 @@ void bind_cuda(py::module_& m) {
         py::arg("b"), py::arg("sigma"), py::kw_only(), py::arg("stream"),
         "roll_window of CUDA tensors.");
   m.def("cuda_target_means", &target_means, py::arg("cfg_scale"), py::arg("cfg_channels"),
-        py::arg("x"), py::arg("eps"), py::arg("a"), py::arg("b"), py::arg("combined"),
-        py::arg("means"), py::kw_only(), py::arg("stream"),
-        "Write the guided eps and the means of transitions.");
+        py::arg("x"), py::arg("eps"), py::arg("a"), py::arg("b"), py::arg("signal"),
+        py::arg("noise"), py::arg("combined"), py::arg("means"), py::arg("guess"), py::kw_only(),
+        py::arg("stream"), "Write the guided eps, the means of transitions and the image.");
+  m.def("cuda_note_nonfinite", &note_nonfinite, py::arg("first"), py::arg("failed"),
+        py::arg("values"), py::arg("k"), py::arg("samples"), py::arg("low"), py::arg("high"),
+        py::kw_only(), py::arg("stream"),
+        "Remember the first transition of each sample whose row is not finite.");
+  m.def("cuda_response_workspace", &response_workspace, py::arg("batch"), py::arg("width"),
+        py::arg("size"), "How many float64 of workspace response_sums needs.");
+  m.def("cuda_response_sums", &response_sums, py::arg("memory"), py::arg("states"),
+        py::arg("guess"), py::arg("past_x"), py::arg("past_guess"), py::arg("row"),
+        py::arg("known"), py::arg("length"), py::arg("advance"), py::arg("dot"), py::arg("square"),
+        py::arg("dot_after"), py::arg("square_after"), py::arg("workspace"), py::kw_only(),
+        py::arg("stream"), "Write how the teacher's predictions follow its states.");
   m.def("cuda_philox_normal", &philox<cuda::philox_normal>, py::arg("seeds"), py::arg("transition"),
         py::arg("round"), py::arg("purpose"), py::arg("out"), py::kw_only(), py::arg("stream"),
         "philox_normal of CUDA tensors.");

@@ -198,6 +198,96 @@ FirstGuesses first_guesses_of(const DLDevice& device, py::handle x, py::handle k
   };
 }
 
+NoteNonfinite note_of(const DLDevice& device, std::int64_t first, py::handle failed,
+                      py::handle values, py::handle k, py::handle samples, py::handle low,
+                      py::handle high) {
+  const Array account("failed", failed, device);
+  if (account.shape().size() != 1) {
+    throw py::value_error("failed: expected shape [S], got " + to_string(account.shape()));
+  }
+  const Array rows("values", values, device);
+  const Shape& shape = rows.shape();
+  std::int64_t size = 1;
+  for (std::size_t axis = 1; axis < shape.size(); ++axis) {
+    size *= shape[axis];
+  }
+  if (shape.size() < 2 || shape[0] == 0 || size == 0) {
+    throw py::value_error("values: expected a non-empty shape [B n, ...], got " + to_string(shape));
+  }
+  const Array asked("samples", samples, device);
+  const Shape& batch = asked.shape();
+  if (batch.size() != 1 || batch[0] == 0 || shape[0] % batch[0] != 0) {
+    throw py::value_error("samples: expected shape [B], B a divisor of " +
+                          std::to_string(shape[0]) + " rows, got " + to_string(batch));
+  }
+  return {
+      batch[0],
+      shape[0] / batch[0],
+      size,
+      account.shape()[0],
+      first,
+      rows.elements(),
+      rows.floating(),
+      Array("k", k, device).require_shape({shape[0]}).int64(),
+      asked.int64(),
+      low.is_none() ? nullptr : Array("low", low, device).require_shape(batch).int64(),
+      Array("high", high, device).require_shape(batch).int64(),
+      account.int64(),
+  };
+}
+
+ResponseSums response_of(const DLDevice& device, double memory, py::handle states, py::handle guess,
+                         py::handle past_x, py::handle past_guess, py::handle row, py::handle known,
+                         py::handle length, py::handle advance, py::handle dot, py::handle square,
+                         py::handle dot_after, py::handle square_after) {
+  const Array window("states", states, device);
+  const Shape& shape = window.shape();
+  Shape past{0};
+  std::int64_t size = 1;
+  for (std::size_t axis = 2; axis < shape.size(); ++axis) {
+    size *= shape[axis];
+    past.push_back(shape[axis]);
+  }
+  if (shape.size() < 3 || shape[0] == 0 || shape[1] == 0 || size == 0) {
+    throw py::value_error("states: expected a non-empty shape [B, W, ...], got " +
+                          to_string(shape));
+  }
+  const Array seen("past_x", past_x, device);
+  past[0] = seen.shape().empty() ? 0 : seen.shape()[0];
+  if (seen.shape() != past || past[0] == 0) {
+    throw py::value_error("past_x: expected shape [R, " +
+                          to_string(Shape(past.begin() + 1, past.end())) + "], got " +
+                          to_string(seen.shape()));
+  }
+  const Array entries("row", row, device);
+  const Shape& rows = entries.shape();
+  if (rows.size() != 2 || rows[0] != shape[0] || rows[1] < shape[1]) {
+    throw py::value_error("row: expected shape [" + std::to_string(shape[0]) + ", at least " +
+                          std::to_string(shape[1]) + "], got " + to_string(rows));
+  }
+  const Shape samples{shape[0]};
+  return {
+      shape[0],
+      shape[1],
+      size,
+      past[0],
+      rows[1],
+      memory,
+      window.float32(),
+      Array("guess", guess, device).require_shape(shape).float32(),
+      seen.float32(),
+      Array("past_guess", past_guess, device).require_shape(past).float32(),
+      entries.int64(),
+      Array("known", known, device).require_shape(samples).int64(),
+      Array("length", length, device).require_shape(samples).int32(),
+      Array("advance", advance, device).require_shape(samples).int32(),
+      Array("dot", dot, device).require_shape(samples).float32(),
+      Array("square", square, device).require_shape(samples).float32(),
+      Array("dot_after", dot_after, device).require_shape(samples).float32(),
+      Array("square_after", square_after, device).require_shape(samples).float32(),
+  };
+}
+
 Draws draws_of(const DLDevice& device, py::handle seeds, py::handle transition, py::handle round,
                std::uint32_t purpose, py::handle out) {
   const Array result("out", out, device);

@@ -57,6 +57,17 @@ FirstGuesses first_guesses_of(const DLDevice& device, pybind11::handle x, pybind
                               pybind11::handle settled, pybind11::handle at,
                               pybind11::handle coefficients);
 
+NoteNonfinite note_of(const DLDevice& device, std::int64_t first, pybind11::handle failed,
+                      pybind11::handle values, pybind11::handle k, pybind11::handle samples,
+                      pybind11::handle low, pybind11::handle high);
+
+ResponseSums response_of(const DLDevice& device, double memory, pybind11::handle states,
+                         pybind11::handle guess, pybind11::handle past_x,
+                         pybind11::handle past_guess, pybind11::handle row, pybind11::handle known,
+                         pybind11::handle length, pybind11::handle advance, pybind11::handle dot,
+                         pybind11::handle square, pybind11::handle dot_after,
+                         pybind11::handle square_after);
+
 Draws draws_of(const DLDevice& device, pybind11::handle seeds, pybind11::handle transition,
                pybind11::handle round, std::uint32_t purpose, pybind11::handle out);
 

@@ -101,7 +101,8 @@ class _TargetMeans(Structure):
         ("eps", pointer),
         ("type", c_int),
         ("paired", c_bool),
-        *((name, pointer) for name in ("a", "b", "combined", "means")),
+        *((name, pointer) for name in ("a", "b", "signal", "noise")),
+        *((name, pointer) for name in ("combined", "means", "guess")),
     )
 
 
@@ -210,12 +211,16 @@ class Kernels:
     def __init__(self, library: Path, objects: dict[str, Path]) -> None:
         self.objects = objects
         self._doors = ctypes.CDLL(str(library))
-        self._doors.shim_workspace.restype = c_int64
-        self._doors.shim_workspace.argtypes = [c_int64] * 3
+        self.door("shim_workspace", c_int64, *[c_int64] * 3)
         for name, types in DOORS.items():
-            door = getattr(self._doors, name)
-            door.argtypes, door.restype = types, c_char_p
+            self.door(name, c_char_p, *types)
         self.shift = 0
+
+    def door(self, name: str, result: Any, *types: Any) -> Any:
+        """A function of the library."""
+        door = getattr(self._doors, name)
+        door.argtypes, door.restype = types, result
+        return door
 
     @contextmanager
     def on(self, processors: int = 1, descending: bool = False, shift: int = 0) -> Iterator[None]:
@@ -334,9 +339,15 @@ class Kernels:
         b: Tensor,
         cfg_scale: float | None,
         cfg_channels: int | None,
+        signal: Tensor | None = None,
+        noise: Tensor | None = None,
     ) -> TargetMeans:
-        guarded = self._guard(x, eps, a, b, _nonsense(x), _nonsense(x))
+        asked = signal is not None
+        given = (x, eps, a, b, *((signal, noise) if asked else ()))
+        guarded = self._guard(*given, *[_nonsense(x)] * (3 if asked else 2))
         p_x, p_eps, *others = (tensor.pointer for tensor in guarded)
+        if not asked:
+            others = [*others[:2], None, None, *others[2:], None]
         guided = x.shape[1] if cfg_channels is None else cfg_channels
         means = _TargetMeans(
             len(x),
@@ -350,7 +361,8 @@ class Kernels:
             *others,
         )
         self._call("shim_means", means, tensors=guarded)
-        return TargetMeans(*(tensor.tensor for tensor in guarded[-2:]))
+        results = [tensor.tensor for tensor in guarded[len(given) :]]
+        return TargetMeans(*results) if asked else TargetMeans(*results, x.new_empty(0))
 
     def recycled_rows(
         self,
@@ -367,6 +379,13 @@ class Kernels:
         rows = _RecycledRows(len(length), width, discarded, stride or 0, *pointers)
         self._call("shim_rows", rows, tensors=guarded)
         return RecycledRows(*(tensor.tensor for tensor in guarded[-2:]))
+
+
+def same(actual: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float = 0.0) -> None:
+    """Raise unless results agree, numbers within the tolerance."""
+    for value, other in zip(actual, expected, strict=True):
+        limits = {"rtol": tolerance, "atol": tolerance} if value.is_floating_point() else {}
+        torch.testing.assert_close(value, other, equal_nan=True, **limits)
 
 
 def _nonsense(like: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ looked at.
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
@@ -18,8 +19,20 @@ from torch import Tensor
 from torch.utils.dlpack import to_dlpack
 
 from free import _C, ops
-from free.ops import guess, means, noise, philox, recycle, roll, verify, verify_relaxed
+from free.ops import (
+    evidence,
+    finite,
+    guess,
+    means,
+    noise,
+    philox,
+    recycle,
+    roll,
+    verify,
+    verify_relaxed,
+)
 from tests.drafts import random_guesses, random_roll
+from tests.rows import random_note, random_response
 from tests.windows import random_window
 
 CPU, CUDA = 1, 2
@@ -71,9 +84,18 @@ MEANS = {
     "eps": torch.zeros(6, 4, 5).half(),
     "a": torch.zeros(3),
     "b": torch.zeros(3),
+    "signal": torch.ones(3),
+    "noise": torch.zeros(3),
     "combined": torch.zeros(3, 4, 5),
     "means": torch.zeros(3, 4, 5),
+    "guess": torch.zeros(3, 4, 5),
 }
+NOTE = random_note(2, 3, (3, 5))
+NOTED = NOTE._asdict()
+FIRST = {"first": NOTED.pop("first")}
+RESPONSE = random_response(2, 4, (3, 5))
+SUMS = RESPONSE._asdict() | {name: torch.zeros(2) for name in ("dot_after", "square_after")}
+MEMORY = {"memory": SUMS.pop("memory")}
 ROWS = {
     "length": torch.ones(2, dtype=torch.int32),
     "advance": torch.ones(2, dtype=torch.int32),
@@ -90,6 +112,8 @@ DOORS: dict[str, tuple[dict[str, Tensor], str, dict[str, Any]]] = {
     "first_guesses": (GUESSES, "x", {}),
     "roll_window": (ROLL, "states", {"adds": True, "first": 0, "end": 3}),
     "target_means": (MEANS, "x", GUIDED),
+    "note_nonfinite": (NOTED, "failed", FIRST),
+    "response_sums": (SUMS, "states", MEMORY),
     "philox_normal": (COLUMNS | {"out": torch.empty(3, 5)}, "out", {"purpose": 1}),
     "philox_uniform": (COLUMNS | {"out": torch.empty(3, 5)}, "out", {"purpose": 1}),
     "recycled_rows": (ROWS, "row", {"discarded": True, "stride": 0}),
@@ -99,15 +123,23 @@ NO_CUDA = ops.build_info()["cuda"] is None
 NEEDS_CUDA = pytest.mark.skipif(NO_CUDA, reason="this build has no CUDA")
 
 
-def workspace() -> Tensor:
-    count = 1 if NO_CUDA else _C.cuda_verify_workspace(2, 4, 15)
+#: What asks how much workspace a door needs.
+ROOM = {
+    "verify_window": "verify",
+    "verify_window_relaxed": "verify",
+    "response_sums": "response",
+}
+
+
+def workspace(door: str) -> Tensor:
+    count = 1 if NO_CUDA else getattr(_C, f"cuda_{ROOM[door]}_workspace")(2, 4, 15)
     return torch.empty(count, dtype=torch.float64)
 
 
 def call(door: str, **changes: Any) -> None:
     tensors, _, others = DOORS[door]
-    if door.startswith("verify"):
-        tensors = tensors | {"workspace": workspace()}
+    if door in ROOM:
+        tensors = tensors | {"workspace": workspace(door)}
     given = {name: on_gpu(tensor) for name, tensor in tensors.items()}
     getattr(_C, f"cuda_{door}")(**(given | others | changes), stream=0)
 
@@ -160,8 +192,10 @@ def test_no_capsule_wrong_dtype_and_wrong_shape(door: str, name: str) -> None:
         call(door, **{name: 1})
     with pytest.raises(TypeError, match=f"^{name}: expected (float|int)[0-9].*, got complex64$"):
         call(door, **{name: on_gpu(tensor.to(torch.complex64))})
-    with pytest.raises(ValueError, match=rf"^{name}: expected .*shape .*, got \[7\]$"):
-        call(door, **{name: on_gpu(torch.zeros(7, dtype=tensor.dtype))})
+    shape = [7, 7] if name == "failed" else [7]  # of any length, that one
+    expected = rf"^{name}: expected .*shape .*, got {re.escape(str(shape))}$"
+    with pytest.raises(ValueError, match=expected):
+        call(door, **{name: on_gpu(torch.zeros(shape, dtype=tensor.dtype))})
 
 
 @NEEDS_CUDA
@@ -184,6 +218,8 @@ def test_a_window_wider_than_compiled_for() -> None:
 def test_a_workspace_too_small() -> None:
     with pytest.raises(ValueError, match=r"^workspace: expected shape \[18\], got \[17\]$"):
         call("verify_window", workspace=on_gpu(torch.empty(17, dtype=torch.float64)))
+    with pytest.raises(ValueError, match=r"^workspace: expected shape \[12\], got \[17\]$"):
+        call("response_sums", workspace=on_gpu(torch.empty(17, dtype=torch.float64)))
 
 
 @pytest.mark.parametrize(
@@ -208,6 +244,29 @@ def test_a_workspace_too_small() -> None:
             "target_means",
             {"cfg_scale": None},
             r"^eps: expected shape \[3, 4, 5\], got \[6, 4, 5\]$",
+        ),
+        *(
+            (
+                "target_means",
+                {name: None},
+                "^signal, noise and guess: expected all or none of them$",
+            )
+            for name in ("signal", "noise", "guess")
+        ),
+        (
+            "note_nonfinite",
+            {"samples": on_gpu(torch.zeros(4, dtype=torch.int64))},
+            r"^samples: expected shape \[B\], B a divisor of 6 rows, got \[4\]$",
+        ),
+        (
+            "response_sums",
+            {"past_x": on_gpu(torch.zeros(7, 15))},
+            r"^past_x: expected shape \[R, \[3, 5\]\], got \[7, 15\]$",
+        ),
+        (
+            "response_sums",
+            {"row": on_gpu(torch.zeros(2, 3, dtype=torch.int64))},
+            r"^row: expected shape \[2, at least 4\], got \[2, 3\]$",
         ),
     ],
 )
@@ -246,7 +305,19 @@ IMPLEMENTATIONS: dict[str, tuple[ModuleType, Callable[..., Any], tuple[Any, ...]
     "first_guesses": (guess, guess._cuda, tuple(GIVEN)),
     "roll_window_": (roll, roll._cuda, tuple(SPAN)),
     "no change": (roll, roll._cuda, tuple(random_roll(2, 3, (5,)))),
-    "target_means": (means, means._cuda, (*tuple(MEANS.values())[:4], 1.5, 3)),
+    "target_means": (
+        means,
+        means._cuda,
+        (*tuple(MEANS.values())[:4], 1.5, 3, MEANS["signal"], MEANS["noise"]),
+    ),
+    "target_means, no image": (
+        means,
+        means._cuda,
+        (*tuple(MEANS.values())[:4], 1.5, 3, None, None),
+    ),
+    "note_nonfinite": (finite, finite._cuda, tuple(NOTE)),
+    "note_nonfinite, no low": (finite, finite._cuda, tuple(NOTE._replace(low=None))),
+    "response_sums": (evidence, evidence._cuda, tuple(RESPONSE)),
     "philox_normal": (
         philox,
         partial(philox._philox_cuda, _C.cuda_philox_normal),
@@ -282,7 +353,11 @@ def test_a_build_without_cuda_says_how_to_get_one(door: str) -> None:
 # --- registration --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [{"roll_window": "roll_window_"}.get(d, d) for d in DOORS])
+#: Where a door is not called what its op is.
+OP_OF = {"note_nonfinite": "note_nonfinite_", "roll_window": "roll_window_"}
+
+
+@pytest.mark.parametrize("name", [OP_OF.get(door, door) for door in DOORS])
 def test_cuda_tensors_have_a_kernel_of_their_own(name: str) -> None:
     """And the twin serves where there is neither a CPU nor a GPU."""
     has = torch._C._dispatch_has_kernel_for_dispatch_key

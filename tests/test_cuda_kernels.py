@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from free import ops, reference
 from tests import shim
-from tests.shim import Kernels
+from tests.shim import Kernels, same
 from tests.windows import random_window, spoil_beyond_length
 
 pytestmark = pytest.mark.skipif(shim.compiler() is None, reason="needs g++")
@@ -23,12 +22,6 @@ pytestmark = pytest.mark.skipif(shim.compiler() is None, reason="needs g++")
 EVERY = pytest.mark.parametrize("verifier", ops.VERIFIERS)
 #: Processors: with few of them a block verifies its sample alone, with many all blocks share it.
 ALONE, SHARED = 1, 10_000
-
-
-def same(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...], tolerance: float = 0.0) -> None:
-    for value, other in zip(actual, expected, strict=True):
-        limits = {"rtol": tolerance, "atol": tolerance} if value.is_floating_point() else {}
-        torch.testing.assert_close(value, other, equal_nan=True, **limits)
 
 
 # --- verify_window -------------------------------------------------------------------------------
@@ -188,37 +181,6 @@ def test_relaxed_verifying_agrees_with_twin_and_cpu(
             assert bool((verified.bound > spent).any())
 
 
-# --- target_means --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("scale", "channels"), [(None, None), (1.5, None), (4.0, 3), (0.3, 1)])
-@pytest.mark.parametrize("dtype", shim.DTYPES)
-@pytest.mark.parametrize("shape", [(4, 1, 1), (4, 3, 3), (4, 2, 2), (5, 7), (4, 8, 8)])
-def test_target_means_agree_with_twin(
-    kernels: Kernels,
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    scale: float | None,
-    channels: int | None,
-) -> None:
-    rows = 3
-    eps = torch.randn(rows if scale is None else 2 * rows, *shape).to(dtype)
-    arguments = (torch.randn(rows, *shape), eps, torch.rand(rows), torch.randn(rows))
-    arguments = (*arguments, scale, channels)
-    means = kernels.target_means(*arguments)
-    same(means, reference.target_means(*arguments), 1e-6)
-    with kernels.on(shift=1):
-        same(kernels.target_means(*arguments), means)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_every_16_bit_number_is_widened_exactly(kernels: Kernels, dtype: torch.dtype) -> None:
-    eps = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype).view(1, 2**16)
-    one, zero = torch.ones(1), torch.zeros(1)
-    means = kernels.target_means(torch.zeros(1, 2**16), eps, zero, one, None, None)
-    same(means, (eps.float(), eps.float()))
-
-
 # --- philox --------------------------------------------------------------------------------------
 
 
@@ -233,22 +195,6 @@ def test_noise_agrees_with_twin_and_cpu(kernels: Kernels, rows: int, size: int) 
     normals = kernels.philox("normal", *arguments)
     same((normals,), (ops.philox_normal(*arguments),), 1e-6)
     same((normals,), (reference.philox_normal(*arguments),), 3e-6)
-
-
-# --- recycled_rows -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("discarded", [False, True])
-@pytest.mark.parametrize("width", [1, 2, 9, 40])
-@pytest.mark.parametrize("batch", [1, 2, 5, 33, 100])
-def test_recycled_rows_agree_with_twin(
-    kernels: Kernels, batch: int, width: int, discarded: bool
-) -> None:
-    length = torch.randint(1, width + 1, (batch,), dtype=torch.int32)
-    advance = (1 + torch.rand(batch) * length).int().clamp(max=length)
-    for stride in (None, width, width + 3):
-        arguments = (length, advance, width, discarded, stride)
-        same(kernels.recycled_rows(*arguments), reference.recycled_rows(*arguments))
 
 
 # --- planted bugs --------------------------------------------------------------------------------
@@ -270,16 +216,8 @@ def bears_extremes(kernels: Kernels) -> None:
     test_extreme_magnitudes_decide_as_on_the_cpu(kernels, "reflection", 1e25)
 
 
-def guides(kernels: Kernels) -> None:
-    test_target_means_agree_with_twin(kernels, (4, 3, 3), torch.float16, 4.0, 3)
-
-
 def draws(kernels: Kernels) -> None:
     test_noise_agrees_with_twin_and_cpu(kernels, 130, 5)
-
-
-def recycles(kernels: Kernels) -> None:
-    test_recycled_rows_agree_with_twin(kernels, 33, 9, True)
 
 
 #: What is wrong, in which kernel, its text, what stands there instead, and the test that sees it.
@@ -344,9 +282,7 @@ BUGS: dict[str, tuple[str, str, str, Callable[[Kernels], None]]] = {
         "w.batch * plan.parts - (plan.parts > 1), kThreads",
         keeps_its_bits,
     ),
-    "guides every channel": ("target_means.cu", "at + i < m.guided", "true", guides),
     "forgets the round": ("philox.cu", "static_cast<std::uint32_t>(d.round[r])", "0u", draws),
-    "counts its own rows": ("recycled_rows.cu", "i < b;", "i <= b;", recycles),
 }
 
 

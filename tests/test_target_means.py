@@ -10,6 +10,7 @@ import torch
 from free import Schedule
 from free.models.guidance import Guidance
 from free.ops import target_means
+from free.prediction import image_from_eps
 from free.schedule import Table
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -38,6 +39,21 @@ def test_without_guidance(dtype: torch.dtype) -> None:
     torch.testing.assert_close(result.means, a[:, None] * x + b[:, None] * eps.float())
 
 
+@DTYPES
+@pytest.mark.parametrize("guidance", [(None, None), (0.4, None), (4.0, 3)])
+def test_the_image_is_that_of_the_guided_eps(guidance: tuple[Any, Any], dtype: torch.dtype) -> None:
+    table, k = Table.of(Schedule.ddpm(20), "cpu"), torch.tensor([0, 7, 19])
+    x, eps = torch.randn(3, 4, 5, 2), torch.randn(3 if guidance[0] is None else 6, 4, 5, 2)
+    arguments = (x, eps.to(dtype), table.a[k], table.b[k], *guidance)
+    plain = target_means(*arguments)
+    result = target_means(*arguments, table.signal[k], table.noise[k])
+    image = image_from_eps(x, result.eps, table.signal[k], table.noise[k])
+    assert torch.equal(result.guess, image)
+    assert plain.guess is plain.eps
+    assert torch.equal(result.eps, plain.eps)
+    assert torch.equal(result.means, plain.means)
+
+
 def test_the_networks_answer_stays_as_it_is() -> None:
     eps = torch.randn(4, 3, 2)
     before = eps.clone()
@@ -45,12 +61,14 @@ def test_the_networks_answer_stays_as_it_is() -> None:
     assert torch.equal(eps, before)
 
 
+@pytest.mark.parametrize("blend", [(None, None), (torch.rand(3) + 0.5, torch.rand(3))])
 @pytest.mark.parametrize("guidance", [(None, None), (1.5, None), (4.0, 2)])
-def test_is_a_well_formed_custom_op(guidance: tuple[Any, Any]) -> None:
+def test_is_a_well_formed_custom_op(guidance: tuple[Any, Any], blend: tuple[Any, Any]) -> None:
     rows = 3 if guidance[0] is None else 6
     arguments = (torch.randn(3, 4, 5), torch.randn(rows, 4, 5), torch.rand(3), torch.rand(3))
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(torch.ops.free.target_means, (*arguments, *guidance), test_utils=checks)
+    given = (*arguments, *guidance, *blend)
+    torch.library.opcheck(torch.ops.free.target_means, given, test_utils=checks)
 
 
 GOOD = {
@@ -60,6 +78,8 @@ GOOD = {
     "b": torch.zeros(3),
     "cfg_scale": 1.5,
     "cfg_channels": 3,
+    "signal": torch.ones(3),
+    "noise": torch.zeros(3),
 }
 
 
@@ -82,6 +102,21 @@ GOOD = {
         ("cfg_scale", None, ValueError, r"^eps: expected shape \[3, 4, 5\], got \[6, 4, 5\]$"),
         ("cfg_channels", 5, ValueError, r"^cfg_channels: expected a value in 0\.\.4, got 5$"),
         ("cfg_channels", -1, ValueError, r"^cfg_channels: expected a value in 0\.\.4, got -1$"),
+        (
+            "signal",
+            None,
+            ValueError,
+            "^signal and noise: expected both or neither, got one of them",
+        ),
+        (
+            "noise",
+            None,
+            ValueError,
+            "^signal and noise: expected both or neither, got one of them$",
+        ),
+        ("signal", torch.ones(4), ValueError, r"^signal: expected shape \[3\], got \[4\]$"),
+        ("signal", torch.ones(3, 1), ValueError, r"^signal: expected shape \[3\], got \[3, 1\]$"),
+        ("noise", torch.ones(3).double(), TypeError, "^noise: expected float32, got float64$"),
     ],
 )
 def test_bad_input(name: str, value: Any, error: type[Exception], message: str) -> None:

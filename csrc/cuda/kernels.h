@@ -29,6 +29,10 @@ void window_noise(const WindowNoise& draws, const Queue& queue);
 void first_guesses(const FirstGuesses& guesses, const Queue& queue);
 void roll_window(const Roll& roll, const Queue& queue);
 void target_means(const TargetMeans& means, const Queue& queue);
+void note_nonfinite(const NoteNonfinite& rows, const Queue& queue);
+/// Bytes of device memory that response_sums needs beside its arguments, aligned to 8.
+std::int64_t response_workspace(std::int64_t batch, std::int64_t width, std::int64_t size);
+void response_sums(const ResponseSums& sums, void* workspace, const Queue& queue);
 void philox_normal(const Draws& draws, const Queue& queue);
 void philox_uniform(const Draws& draws, const Queue& queue);
 void recycled_rows(const RecycledRows& rows, const Queue& queue);

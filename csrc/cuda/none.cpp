@@ -27,6 +27,9 @@ void window_noise(const WindowNoise&, const Queue&) { refuse(); }
 void first_guesses(const FirstGuesses&, const Queue&) { refuse(); }
 void roll_window(const Roll&, const Queue&) { refuse(); }
 void target_means(const TargetMeans&, const Queue&) { refuse(); }
+void note_nonfinite(const NoteNonfinite&, const Queue&) { refuse(); }
+std::int64_t response_workspace(std::int64_t, std::int64_t, std::int64_t) { refuse(); }
+void response_sums(const ResponseSums&, void*, const Queue&) { refuse(); }
 void philox_normal(const Draws&, const Queue&) { refuse(); }
 void philox_uniform(const Draws&, const Queue&) { refuse(); }
 void recycled_rows(const RecycledRows&, const Queue&) { refuse(); }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// target_means on a GPU: what a teacher said, guided and widened to float, and the means that
-// follow from it, in one pass.
+// target_means on a GPU: what a teacher said, guided and widened to float, the means that follow
+// from it and the image that it tells, in one pass.
 #include <cuda_runtime.h>
 
 #include "cuda/kernels.h"
 #include "cuda/launch.h"
 #include "cuda/quad.h"
 #include "free/guidance.h"
+#include "free/image.h"
 #include "free/roll.h"
 
 namespace free_dit::cuda {
@@ -42,12 +43,23 @@ __global__ void __launch_bounds__(kThreads) mean_quads(TargetMeans m, std::int64
   }
   store<kWide>(m.combined + row, at, m.size, eps);
   store<kWide>(m.means + row, at, m.size, mean);
+  if (m.guess != nullptr) {
+    const float signal = m.signal[place.row];
+    const float noise = m.noise[place.row];
+    Quad<float> image;
+#pragma unroll
+    for (int i = 0; i < kQuad; ++i) {
+      image.v[i] = image_of(x.v[i], eps.v[i], signal, noise);
+    }
+    store<kWide>(m.guess + row, at, m.size, image);
+  }
 }
 
 template <class T>
 void launch_means(const TargetMeans& m, const Queue& queue) {
   const std::int64_t quads = ceil_div(m.size, kQuad);
-  const bool wide = whole_quads(m.size, m.x, static_cast<const T*>(m.eps), m.combined, m.means);
+  const bool wide =
+      whole_quads(m.size, m.x, static_cast<const T*>(m.eps), m.combined, m.means, m.guess);
   launch("target_means", wide ? mean_quads<T, true> : mean_quads<T, false>,
          ceil_div(m.rows * quads, kThreads), kThreads, queue, m, quads);
 }

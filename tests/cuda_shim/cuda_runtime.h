@@ -51,6 +51,13 @@ std::uint64_t exchange(std::uint64_t value, int distance);
 
 void __syncthreads();
 
+// Threads run one after the other.
+inline long long atomicMin(long long* at, long long value) {
+  const long long before = *at;
+  *at = value < before ? value : before;
+  return before;
+}
+
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int distance) {
   static_assert(sizeof(T) <= sizeof(std::uint64_t), "a shuffle moves at most 8 bytes");

@@ -62,6 +62,18 @@ const char* shim_means(const TargetMeans* means) {
   return attempt([&] { cuda::target_means(*means, kQueue); });
 }
 
+const char* shim_note(const NoteNonfinite* rows) {
+  return attempt([&] { cuda::note_nonfinite(*rows, kQueue); });
+}
+
+std::int64_t shim_response_workspace(std::int64_t batch, std::int64_t width, std::int64_t size) {
+  return cuda::response_workspace(batch, width, size);
+}
+
+const char* shim_response(const ResponseSums* sums, void* workspace) {
+  return attempt([&] { cuda::response_sums(*sums, workspace, kQueue); });
+}
+
 const char* shim_philox(const Draws* draws, int normal) {
   return attempt(
       [&] { normal ? cuda::philox_normal(*draws, kQueue) : cuda::philox_uniform(*draws, kQueue); });

@@ -1,0 +1,118 @@
+"""Arguments of the ops on rows of a teacher call: random ones, with nonsense where nobody looks."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Note(NamedTuple):
+    """The arguments of note_nonfinite_, in its order."""
+
+    failed: Tensor
+    values: Tensor
+    k: Tensor
+    samples: Tensor
+    first: int
+    low: Tensor | None
+    high: Tensor
+
+
+def random_note(
+    batch: int,
+    entries: int,
+    shape: tuple[int, ...],
+    *,
+    dtype: torch.dtype = torch.float32,
+    low: bool = True,
+    bad: float = 0.5,
+    seed: int = 0,
+) -> Note:
+    """Half of the rows have something that is not finite, at a random place."""
+    g = torch.Generator().manual_seed(seed)
+    first, rows = 1, batch * entries
+    values = torch.randn(rows, *shape, generator=g).to(dtype)
+    flat = values.view(rows, -1)
+    where = torch.randint(flat.shape[1], (rows,), generator=g)
+    what = torch.tensor([math.nan, math.inf, -math.inf], dtype=dtype)
+    spoiled = torch.rand(rows, generator=g) < bad
+    spoil = what[torch.randint(3, (rows,), generator=g)]
+    row = torch.arange(rows)
+    flat[row, where] = torch.where(spoiled, spoil, flat[row, where])
+    k = torch.randint(100, (rows,), generator=g)
+    samples = torch.randperm(2 * batch, generator=g)[:batch]
+    # Some samples have failed before, early or late.
+    failed = torch.full((2 * batch,), torch.iinfo(torch.int64).max)
+    failed[::3] = torch.randint(100, (len(failed[::3]),), generator=g)
+    high = first + torch.randint(entries + 2, (batch,), generator=g)
+    lowest = torch.randint(first + 2, (batch,), generator=g) if low else None
+    return Note(failed, values, k, samples, first, lowest, high)
+
+
+class Response(NamedTuple):
+    """The arguments of response_sums, in its order."""
+
+    states: Tensor
+    guess: Tensor
+    past_x: Tensor
+    past_guess: Tensor
+    row: Tensor
+    known: Tensor
+    length: Tensor
+    advance: Tensor
+    dot: Tensor
+    square: Tensor
+    memory: float
+
+    def of(self, index: Tensor) -> Response:
+        """Of some samples; the call before stays."""
+        return self._replace(
+            **{
+                name: getattr(self, name)[index].contiguous()
+                for name in self._fields
+                if name not in ("past_x", "past_guess", "memory")
+            }
+        )
+
+    def counts(self) -> list[int]:
+        """How many transitions of each sample are summed up."""
+        columns = (self.advance.tolist(), self.length.tolist(), self.known.tolist())
+        return [
+            min(advance, length - 1, known - 1)
+            for advance, length, known in zip(*columns, strict=True)
+        ]
+
+
+def random_response(
+    batch: int, width: int, shape: tuple[int, ...], *, memory: float = 0.7, seed: int = 0
+) -> Response:
+    """The last sample has all of its window counted; of others, what does not count is NaN."""
+    g = torch.Generator().manual_seed(seed)
+    draw = lambda *size: torch.randn(*size, generator=g)  # noqa: E731
+    past = batch * width + 3
+    length = torch.randint(1, width + 1, (batch,), generator=g).int()
+    advance = (1 + torch.rand(batch, generator=g) * length).int().clamp(max=length)
+    known = torch.randint(1, width + 2, (batch,), generator=g)
+    length[-1] = advance[-1] = known[-1] = width
+    response = Response(
+        draw(batch, width, *shape),
+        draw(batch, width, *shape),
+        draw(past, *shape),
+        draw(past, *shape),
+        torch.stack([torch.randperm(past, generator=g)[: width + 2] for _ in range(batch)]),
+        known,
+        length,
+        advance,
+        draw(batch),
+        draw(batch).abs(),
+        memory,
+    )
+    read = torch.zeros(past, dtype=torch.bool)
+    for b, count in enumerate(response.counts()):
+        read[response.row[b, 1 : count + 1]] = True
+        response.states[b, count:] = response.guess[b, count:] = math.nan
+    response.past_x[~read] = response.past_guess[~read] = math.nan
+    return response

@@ -1,0 +1,166 @@
+"""response_sums against a loop over transitions, and with bad input."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from free.ops import response_sums
+from tests.rows import Response, random_response
+
+
+def summed(response: Response) -> list[tuple[float, float]]:
+    """The sums of each sample, transition by transition."""
+    states, guess, past_x, past_guess = (
+        tensor.double().numpy().reshape(*tensor.shape[:axes], -1)
+        for tensor, axes in zip(response[:4], (2, 2, 1, 1), strict=True)
+    )
+    found = []
+    for b in range(len(states)):
+        dot, square = (response.memory * float(old[b]) for old in response[8:10])
+        made = int(response.advance[b])
+        for j in range(made):
+            drafted, seen = j < int(response.length[b]) - 1, j < int(response.known[b]) - 1
+            if drafted and seen:
+                row = int(response.row[b, j + 1])
+                moved = states[b, j] - past_x[row]
+                dot += float(np.dot(moved, guess[b, j] - past_guess[row]))
+                square += float(np.dot(moved, moved))
+        found.append((dot, square))
+    return found
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.7, 1.0])
+@pytest.mark.parametrize("shape", [(1,), (3, 2), (50,)])
+@pytest.mark.parametrize(("batch", "width"), [(1, 1), (1, 2), (20, 2), (9, 6)])
+def test_agrees_with_a_loop(batch: int, width: int, shape: tuple[int, ...], memory: float) -> None:
+    response = random_response(batch, width, shape, memory=memory, seed=width)
+    sums = response_sums(*response)
+    expected = torch.tensor(summed(response)).unbind(1)
+    assert sums.dot.dtype == sums.square.dtype == torch.float32
+    torch.testing.assert_close(sums.dot, expected[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sums.square, expected[1], rtol=1e-5, atol=1e-5)
+    if batch * width > 8:
+        assert {0, 1} <= set(response.counts())
+
+
+def unit(advance: int, length: int, known: int, memory: float = 0.0) -> Response:
+    """One sample, four rows a window: transition j moves by 10^j, and is followed twice as far."""
+    steps = torch.tensor([[[1.0], [10.0], [100.0], [1000.0]]])
+    return Response(
+        steps,
+        2.0 * steps,
+        torch.zeros(5, 1),
+        torch.zeros(5, 1),
+        torch.tensor([[4, 1, 0, 3, 2]]),
+        torch.tensor([known]),
+        torch.tensor([length], dtype=torch.int32),
+        torch.tensor([advance], dtype=torch.int32),
+        torch.tensor([8.0]),
+        torch.tensor([4.0]),
+        memory,
+    )
+
+
+@pytest.mark.parametrize(
+    ("advance", "length", "known", "expected"),
+    [
+        (1, 4, 4, 1.0),
+        (2, 4, 4, 101.0),
+        (3, 4, 4, 10101.0),
+        (4, 4, 4, 10101.0),  # the last transition was not drafted
+        (3, 3, 5, 101.0),
+        (2, 2, 5, 1.0),
+        (1, 1, 5, 0.0),
+        (4, 4, 3, 101.0),  # nor was more of it seen before
+        (4, 4, 2, 1.0),
+        (4, 4, 1, 0.0),
+        (4, 4, 0, 0.0),
+    ],
+)
+def test_what_counts(advance: int, length: int, known: int, expected: float) -> None:
+    dot, square = response_sums(*unit(advance, length, known))
+    assert (dot.item(), square.item()) == (2 * expected, expected)
+
+
+def test_memory_fades() -> None:
+    dot, square = response_sums(*unit(2, 4, 4, memory=0.5))
+    assert (dot.item(), square.item()) == (4.0 + 202.0, 2.0 + 101.0)
+    dot, square = response_sums(*unit(1, 1, 1, memory=0.25))
+    assert (dot.item(), square.item()) == (2.0, 1.0)
+
+
+def test_each_transition_meets_its_own_past() -> None:
+    response = unit(4, 4, 5)
+    response.past_x[:, 0] = torch.tensor([3.0, 0.5, math.nan, 40.0, math.nan])
+    response.past_guess[:, 0] = torch.tensor([20.0, 1.0, math.nan, 190.0, math.nan])
+    dot, square = response_sums(*response)
+    assert square.item() == 0.5**2 + 7.0**2 + 60.0**2
+    assert dot.item() == 0.5 * 1.0 + 7.0 * 0.0 + 60.0 * 10.0
+
+
+def test_sums_of_what_has_no_square_in_float32() -> None:
+    response = unit(1, 4, 4)
+    response.states[:] = 1e-25
+    response.guess[:] = 1e25
+    dot, square = response_sums(*response)
+    assert dot.item() == pytest.approx(1.0)
+    assert square.item() == 0.0
+
+
+def test_is_a_well_formed_custom_op() -> None:
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    for width in (1, 4):
+        arguments = tuple(random_response(3, width, (2, 3)))
+        torch.library.opcheck(torch.ops.free.response_sums, arguments, test_utils=checks)
+
+
+GOOD = random_response(2, 3, (4, 5))._asdict()
+ROW = r"^row: expected shape \[2, at least 3\], got "
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        ("states", 1.0, TypeError, "^states: expected a tensor, got float$"),
+        ("states", GOOD["states"].double(), TypeError, "^states: expected float32, got float64$"),
+        (
+            "states",
+            torch.zeros(2, 3),
+            ValueError,
+            r"^states: expected a non-empty shape \[B, W, \.\.\.\], got \[2, 3\]$",
+        ),
+        ("states", torch.zeros(2, 0, 4, 5), ValueError, r"^states: .*, got \[2, 0, 4, 5\]$"),
+        ("guess", torch.zeros(2, 3, 5, 4), ValueError, r"^guess: expected shape \[2, 3, 4, 5\], g"),
+        ("guess", torch.zeros(2, 3, 5, 4).mT, ValueError, "^guess: expected a contiguous tensor"),
+        ("past_x", torch.zeros(7, 4), ValueError, r"^past_x: expected shape \[R, \[4, 5\]\], got"),
+        ("past_x", torch.zeros(0, 4, 5), ValueError, r"^past_x: .*, got \[0, 4, 5\]$"),
+        ("past_x", torch.zeros(7, 4, 5).half(), TypeError, "^past_x: expected float32, got float1"),
+        ("past_guess", torch.zeros(8, 4, 5), ValueError, r"^past_guess: expected shape \[9, 4, 5"),
+        ("row", torch.zeros(2, 2).long(), ValueError, ROW + r"\[2, 2\]$"),
+        ("row", torch.zeros(3, 3).long(), ValueError, ROW + r"\[3, 3\]$"),
+        ("row", torch.zeros(6).long(), ValueError, ROW + r"\[6\]$"),
+        ("row", torch.zeros(2, 3).int(), TypeError, "^row: expected int64, got int32$"),
+        ("known", torch.ones(2).int(), TypeError, "^known: expected int64, got int32$"),
+        ("length", torch.ones(2).long(), TypeError, "^length: expected int32, got int64$"),
+        ("advance", torch.ones(3).int(), ValueError, r"^advance: expected shape \[2\], got \[3\]$"),
+        ("dot", torch.ones(3), ValueError, r"^dot: expected shape \[2\], got \[3\]$"),
+        ("square", torch.ones(2).double(), TypeError, "^square: expected float32, got float64$"),
+        (
+            "square",
+            torch.ones(2, device="meta"),
+            ValueError,
+            "^square: expected a tensor on cpu, got one on meta$",
+        ),
+        ("memory", 1.5, ValueError, r"^memory: expected a value in \[0, 1\], got 1\.5$"),
+        ("memory", -0.1, ValueError, r"^memory: expected a value in \[0, 1\], got -0\.1$"),
+        ("memory", math.nan, ValueError, r"^memory: expected a value in \[0, 1\], got nan$"),
+    ],
+)
+def test_bad_input(name: str, value: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        response_sums(**(GOOD | {name: value}))
