@@ -266,8 +266,8 @@ BUGS: dict[str, tuple[str, str, str, Callable[[Kernels], None]]] = {
     ),
     "notes the largest transition": (
         "note_nonfinite.cu",
-        "static_cast<long long>(n.k[row])",
-        "-static_cast<long long>(-n.k[row] < -n.failed[sample] ? n.k[row] : 0)",
+        "atomicMin(reinterpret_cast<long long*>(n.failed + sample), ",
+        "n.failed[sample] = std::max<long long>(n.failed[sample], ",
         notes,
     ),
     "the last one to come is noted": (

@@ -88,15 +88,51 @@ def _roll(batch: int, width: int, dim: int, device: torch.device) -> Case:
 
 
 def _means(batch: int, width: int, dim: int, device: torch.device) -> Case:
-    """Of a guided teacher in bf16."""
+    """Of a guided teacher in bf16, and the image that it tells."""
     rows = batch * width
     x = torch.randn(rows, 4, dim // 4, device=device)
     eps = torch.randn(2 * rows, 4, dim // 4, device=device).bfloat16()
-    a, b = torch.rand(2, rows, device=device).unbind(0)
-    given = (x, eps, a, b, CFG_SCALE, CFG_CHANNELS)
+    a, b, signal, noise = (0.5 + torch.rand(4, rows, device=device)).unbind(0)
+    given = (x, eps, a, b, CFG_SCALE, CFG_CHANNELS, signal, noise)
     # Of unguided channels the rows without label are not needed.
-    moved = rows * dim // 4 * (4 * (4 + 2 + 4 + 4) + 2 * CFG_CHANNELS)
+    moved = rows * (dim // 4 * (4 * (4 + 2 + 4 + 4 + 4) + 2 * CFG_CHANNELS) + 4 * 4)
     return Case(ops.target_means, reference.target_means, given, moved)
+
+
+def _note(batch: int, width: int, dim: int, device: torch.device) -> Case:
+    """Of a teacher in bf16 that is asked about all rows, and wrong in one."""
+    rows = batch * width
+    values = torch.randn(rows, dim, device=device).bfloat16()
+    values[-1, -1] = torch.nan
+    k, samples = (torch.arange(count, device=device) for count in (rows, batch))
+    none = torch.zeros_like(samples)
+    # k and what failed are read only where something is wrong.
+    moved = rows * 2 * dim + batch * 3 * 8
+
+    def noting(op: Callable[..., None]) -> Callable[..., Tensor]:
+        failed = torch.full_like(samples, torch.iinfo(torch.int64).max)
+
+        def note(*given: Any) -> Tensor:
+            op(failed, *given)
+            return failed
+
+        return note
+
+    given = (values, k, samples, 0, none, none + width)
+    return Case(noting(ops.note_nonfinite_), noting(reference.note_nonfinite_), given, moved)
+
+
+def _sums(batch: int, width: int, dim: int, device: torch.device) -> Case:
+    """Of windows that were seen before and made as a whole."""
+    rows = torch.randn(4, batch * width, dim, device=device) / dim**0.5  # sums of about W
+    states, guess = rows[:2].unflatten(1, (batch, width)).unbind(0)
+    past_x, past_guess = rows[2:].unbind(0)
+    row = torch.arange(batch * width, device=device).view(batch, width)
+    known, steps = row.new_full((batch,), width), torch.full((batch,), width, device=device).int()
+    dot, square = torch.rand(2, batch, device=device).unbind(0)
+    given = (states, guess, past_x, past_guess, row, known, steps, steps, dot, square, 0.9)
+    moved = batch * ((width - 1) * (4 * 4 * dim + 8) + 8 + 2 * 4 + 4 * 4)
+    return Case(ops.response_sums, reference.response_sums, given, moved)
 
 
 def _normal(batch: int, width: int, dim: int, device: torch.device) -> Case:
@@ -120,6 +156,8 @@ OPS = {
     "first_guesses": _guesses,
     "roll_window_": _roll,
     "target_means": _means,
+    "note_nonfinite_": _note,
+    "response_sums": _sums,
     "philox_normal": _normal,
     "recycled_rows": _rows,
 }

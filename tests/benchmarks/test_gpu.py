@@ -61,6 +61,7 @@ def test_what_the_sections_find(whole: dict[str, Any]) -> None:
     found = whole["sections"]
     assert {row["op"] for row in found["kernels"]["rows"]} == {
         "verify_window", "window_noise", "first_guesses", "roll_window_", "target_means",
+        "note_nonfinite_", "response_sums",
         "philox_normal", "recycled_rows",
     }  # fmt: skip
     for row in found["kernels"]["rows"]:

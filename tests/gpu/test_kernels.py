@@ -1,6 +1,6 @@
 """The CUDA kernels on a GPU, against the twins and the CPU's kernels; `make sanitize` runs these
-under compute-sanitizer. What the kernels compute is tested without a GPU in test_cuda_kernels and
-test_cuda_windows.
+under compute-sanitizer. What the kernels compute is tested without a GPU in test_cuda_kernels,
+test_cuda_windows, test_cuda_rows.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from tests.drafts import (
     random_roll,
     without_what_is_to_be_rolled,
 )
+from tests.rows import random_note, random_response
 from tests.windows import random_window, spoil_beyond_length
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -70,7 +72,16 @@ def counters(rows: int) -> Tensor:
 
 def guiding(rows: int, size: int, dtype: torch.dtype) -> Arguments:
     eps = torch.randn(2 * rows, 4, size).to(dtype)
-    return (torch.randn(rows, 4, size), eps, torch.rand(rows), torch.randn(rows), 4.0, 3)
+    given = (torch.randn(rows, 4, size), eps, torch.rand(rows), torch.randn(rows), 4.0, 3)
+    return (*given, 0.5 + torch.rand(rows), torch.rand(rows))
+
+
+@wraps(ops.note_nonfinite_)
+def noted(failed: Tensor, *rest: Any) -> Tensor:
+    """What is in ``failed`` afterwards; it stays as it is."""
+    failed = failed.clone()
+    ops.note_nonfinite_(failed, *rest)
+    return failed
 
 
 def recycling(batch: int, width: int) -> Arguments:
@@ -98,7 +109,13 @@ CALLS: dict[str, tuple[Callable[..., Any], Arguments]] = {
     "roll, changes": (rolled, random_roll(9, 7, (784,), "adds", (1, 6))),
     "normal": (ops.philox_normal, drawing(5, 1001)),
     "uniform": (ops.philox_uniform, drawing(7, 1)),
-    "means": (ops.target_means, guiding(6, 77, torch.bfloat16)),
+    "means": (ops.target_means, (*guiding(6, 77, torch.float16)[:6], None, None)),
+    "means and image": (ops.target_means, guiding(6, 77, torch.bfloat16)),
+    "note": (noted, random_note(40, 3, (785,), dtype=torch.bfloat16)),
+    "note, wide": (noted, random_note(1, 8, (65_536,), low=False, bad=0.3)),
+    "response": (ops.response_sums, random_response(40, 5, (785,))),
+    "response, wide": (ops.response_sums, random_response(2, 9, (16_384,))),
+    "response, no drafts": (ops.response_sums, random_response(3, 1, (16,))),
     "rows": (ops.recycled_rows, recycling(40, 9)),
 }
 EACH = pytest.mark.parametrize("call", CALLS)
@@ -158,6 +175,24 @@ def test_noise_agrees_with_cpu(size: int) -> None:
 def test_target_means_agree_with_twin(size: int, dtype: torch.dtype) -> None:
     arguments = guiding(9, size, dtype)
     same(ops.target_means(*on_gpu(arguments)), reference.target_means(*arguments), 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("size", [1, 7, 513, 784, 65_536])
+@pytest.mark.parametrize(("batch", "entries"), [(1, 1), (1, 8), (200, 9)])
+def test_noting_agrees_with_twin(batch: int, entries: int, size: int, dtype: torch.dtype) -> None:
+    note = random_note(batch, entries, (size,), dtype=dtype, bad=0.2, seed=size)
+    given = on_gpu(note)
+    reference.note_nonfinite_(*note)
+    ops.note_nonfinite_(*given)
+    same(given[0], note.failed)
+
+
+@pytest.mark.parametrize("size", [1, 7, 257, 784, 16_385])
+@pytest.mark.parametrize(("batch", "width"), [(1, 1), (1, 8), (300, 3)])
+def test_response_sums_agree_with_twin(batch: int, width: int, size: int) -> None:
+    response = random_response(batch, width, (size,), seed=size)
+    same(ops.response_sums(*on_gpu(response)), reference.response_sums(*response), 1e-5)
 
 
 @EACH
