@@ -164,7 +164,8 @@ class Rounds:
     def speculative(
         self, at: UnderWay, length: Tensor, W: int, sweeps: int | None, learns: bool = False
     ) -> Round:
-        """Windows of ``length [B]`` int64 rows, ``1 .. W``; 0 counts as 1, unlooked at.
+        """Windows of ``length [B]`` int64 rows, ``1 .. W``. Of a sample with 0 rows ``k`` stays,
+        and ``x`` is not to be used: it goes through the motions of one row, unlooked at.
 
         ``learns`` asks for ``deltas``. Needs a drafter and a ``past``.
         """
@@ -197,7 +198,7 @@ class Rounds:
                 verified = self.spending.verify(judged, seen, k_rows, out.variance, at.samples)
                 x, advance, accepted = verified
         with phase("bookkeeping"):
-            now = at._replace(x=x, k=k + advance, rounds=at.rounds + 1)
+            now = at._replace(x=x, k=k + advance.minimum(wanted), rounds=at.rounds + 1)
             deltas = None
             if learns:
                 deltas = committed_deltas(draft.means, means, sigma, length, advance)

@@ -24,15 +24,12 @@ class State(NamedTuple):
     at : UnderWay
         Also those that have finished, with ``k = N``.
     log : Tensor or None, shape [N, 3, B], int64
-        Of each round the transitions before it, the rows evaluated (0 of finished samples) and the
-        drafts accepted; None where there are no drafts.
-    slot : Tensor or None, shape [1], int64
-        Where the next round's entry goes.
+        Of each round, counted from the first of all, the transitions before it, the rows evaluated
+        (0 of finished samples) and the drafts accepted; None where there are no drafts.
     """
 
     at: UnderWay
     log: Tensor | None = None
-    slot: Tensor | None = None
 
 
 Step = Callable[[State], State]
@@ -111,8 +108,7 @@ def _copy(to: Any, source: Any) -> None:
 
 def begun(at: UnderWay, steps: int) -> State:
     """With an empty log, for a schedule of ``steps``."""
-    log = at.k.new_zeros(steps, 3, len(at.k))
-    return State(at, log, at.k.new_zeros(1))
+    return State(at, at.k.new_zeros(steps, 3, len(at.k)))
 
 
 def plain(rounds: Rounds) -> Step:
@@ -146,19 +142,14 @@ def speculative(rounds: Rounds, W: int, sweeps: int | None) -> Step:
     def step(state: State) -> State:
         at = state.at
         left = (N - at.k).clamp(max=W)
-        going = left > 0
-        # A finished sample goes through the motions of its last transition.
-        moving = at._replace(k=at.k.clamp(max=N - 1))
-        made = rounds.speculative(moving, left, W, sweeps)
+        made = rounds.speculative(at, left, W, sweeps)
         assert state.log is not None
-        assert state.slot is not None
-        entry = torch.stack([moving.k, left, made.accepted.long()])  # a finished one accepts none
-        log = state.log.index_copy_(0, state.slot, entry[None])
-        slot = (state.slot + 1) % N
+        entry = torch.stack([at.k, left, made.accepted.long()])
+        # There are no more rounds than transitions; capturing may make some that do not count.
+        log = state.log.index_copy_(0, at.rounds[:1] % N, entry[None])
         now = rounds.remember(made, stride=W)
-        x = torch.where(going.view([-1] + [1] * (now.x.dim() - 1)), now.x, at.x)
-        k = at.k + torch.where(going, made.advance, 0)
-        return State(now._replace(x=x, k=k), log, slot)
+        going = (left > 0).view([-1] + [1] * (now.x.dim() - 1))
+        return State(now._replace(x=torch.where(going, now.x, at.x)), log)
 
     return step
 

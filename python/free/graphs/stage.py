@@ -137,7 +137,7 @@ class Stage:
         samples, one = torch.arange(len(state.at.k)), torch.ones_like(state.at.k, device="cpu")
         recorder.round(samples, 0 * one, one, 0 * one)
         result, state = torch.empty_like(state.at.x), begun(self._first.after.at, N)
-        left, told = (N - 1) * one, 0
+        left, told, start = (N - 1) * one, 0, 1
         while len(left):
             graph = self._loaded(speculative(self._rounds, W, sweeps), state)
             made, smaller = 0, None
@@ -153,7 +153,9 @@ class Stage:
                     told = total
                 smaller = _smaller(left, shrinks=not self._compiled)
             at, log = graph.state.at, graph.state.log
-            k, length, accepted = log[:made].movedim(1, 0).flatten(1).cpu()  # type: ignore[index]
+            assert log is not None
+            k, length, accepted = log[start : start + made].movedim(1, 0).flatten(1).cpu()
+            start += made
             columns = (at.samples.cpu().repeat(made), k, length, accepted)
             recorder.round(*columns, made * calls, made)
             recorder.kept(at.past.bytes)  # type: ignore[union-attr]
