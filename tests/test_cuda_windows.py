@@ -4,12 +4,11 @@ kernels: window_noise, first_guesses and roll_window_.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from free import ops, reference
 from tests import shim
@@ -20,7 +19,7 @@ from tests.drafts import (
     random_roll,
     without_what_is_to_be_rolled,
 )
-from tests.shim import Kernels
+from tests.shim import Kernels, same
 
 pytestmark = pytest.mark.skipif(shim.compiler() is None, reason="needs g++")
 
@@ -28,12 +27,6 @@ pytestmark = pytest.mark.skipif(shim.compiler() is None, reason="needs g++")
 SIZES = [1, 3, 16, 255, 1028]
 #: Other orders of threads, other alignments.
 SETTINGS = ({"descending": True}, {"shift": 1}, {"shift": 2, "descending": True})
-
-
-def same(actual: Iterable[Tensor], expected: Iterable[Tensor], tolerance: float = 0.0) -> None:
-    for value, other in zip(actual, expected, strict=True):
-        limits = {"rtol": tolerance, "atol": tolerance} if value.is_floating_point() else {}
-        torch.testing.assert_close(value, other, equal_nan=True, **limits)
 
 
 # --- window_noise --------------------------------------------------------------------------------
