@@ -180,6 +180,8 @@ class _Window:
     """
 
     carry: Any = None
+    place: Tensor  # [B, P], rows of the carry
+    onward: Tensor  # [B, P], which row goes on with what the drafter says at this one
     change: Tensor | None = None  # [B, P, ...], what the drafter says
     change_old: Tensor | None = None  # the same at discarded states
 
@@ -279,7 +281,7 @@ class _Window:
         ``asked`` and ``drafted`` are where the new are wanted. The carry moves on with the new, if
         the drafter is to be asked ``again``.
         """
-        (B, P), each = self.noise.shape[:2], [new] if old is None else [new, old]
+        P, each = self.noise.shape[1], [new] if old is None else [new, old]
         k, nearest = (
             _joined([rows.take(windows) for rows in each])
             for windows in (self.at[:, :P], self.past.row[:, :P])
@@ -293,14 +295,12 @@ class _Window:
                 torch.cat([x, x_old]),
                 torch.cat([mean, self._mean_before_discarded(x_old, b, i)]),
             )
-        if self.carry is not None:
-            carry = take(self.carry, _joined([rows.b * P + rows.i for rows in each]))
-        elif again:
-            every = self.past.row[:, :P].flatten()
-            self.carry = self._carry_from(torch.cat([every, every[:1]]))
-            carry = take(self.carry, _joined([rows.b * P + rows.i for rows in each]))
-        else:
+        if again and self.carry is None:
+            self._keep_carry()
+        if self.carry is None:
             carry = self._carry_from(nearest)
+        else:
+            carry = take(self.carry, _joined([rows.take(self.place) for rows in each]))
         if isinstance(self.drafter, ChangeDrafter):
             said, after = self.drafter.change(x, mean, k, y, carry)
             require_eps(said, x, "drafter")
@@ -316,11 +316,19 @@ class _Window:
             self.rows.require_finite(at_old, "drafter", k[count:], old, samples, None, drafted)
             self.change_old = self._windows(old, at_old, self.change_old)
         if again:
-            # The next transition's carry is what the drafter says, unless the teacher has said it.
-            i = new.i + 1
-            onward = (i < P) & (i >= new.each(self.past.known))
-            to = torch.where(onward, new.b * P + i, B * P)
-            self.carry = put(self.carry, to, map_tensors(lambda part: part[:count], after))
+            of_new = map_tensors(lambda part: part[:count], after)
+            self.carry = put(self.carry, new.take(self.onward), of_new)
+
+    def _keep_carry(self) -> None:
+        """The carry of every transition, for more than one call."""
+        B, P = self.noise.shape[:2]
+        every = self.past.row[:, :P].flatten()
+        self.carry = self._carry_from(torch.cat([every, every[:1]]))
+        self.place = torch.arange(B * P, device=every.device).view(B, P)
+        # The next transition's carry is what the drafter says, unless the teacher has said it.
+        i = torch.arange(1, P + 1, device=every.device)
+        own = (i < P) & (i >= self.past.known[:, None])
+        self.onward = torch.where(own, self.place + 1, B * P)
 
     def _carry_from(self, rows: Tensor) -> Any:
         """The drafter's carry from these rows of the teacher's last call."""
