@@ -198,8 +198,9 @@ class SpeculativeSampler:
                     k = at.k.cpu().numpy()
                     choice = windows.choose(k, known)
                     check_choice(choice, N - k, 1 if known is None else largest)
-                if choice.plain:
-                    for stretch in range(choice.plain):
+                    plain = choice.plain or int(at.past is None)  # there is nothing to draft from
+                if plain:
+                    for stretch in range(plain):
                         if stretch and observer is not None:
                             result[at.samples] = at.x
                             observer(int(at.k.min()), result)
@@ -221,7 +222,7 @@ class SpeculativeSampler:
                     result[at.samples] = at.x
                     going = at.k < N
                     at = at.keep(going)
-                advance = made.advance + max(choice.plain - 1, 0)
+                advance = made.advance + max(plain - 1, 0)
                 windows.made(Committed.of(k, advance, made.deltas, recorder.lap(), going))
                 if observer is not None:
                     observer(min(at.k.tolist(), default=N), result)

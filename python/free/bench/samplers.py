@@ -28,7 +28,7 @@ class StepByStep:
 
     Parameters
     ----------
-    drafter : Drafter
+    drafter : ChangeDrafter
     """
 
     def __init__(self, drafter: Any) -> None:
@@ -47,6 +47,16 @@ class StepByStep:
     def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Any:
         """As the drafter's."""
         return self._drafter.carry_from(teacher_output, rows)
+
+    def change(
+        self, x: Tensor, mean: Tensor, k: Tensor, y: Tensor, carry: Any
+    ) -> tuple[Tensor, Any]:
+        """As the drafter's."""
+        return self._drafter.change(x, mean, k, y, carry)
+
+    def carry_of_change(self, teacher_output: TeacherRows, rows: Tensor) -> Any:
+        """As the drafter's."""
+        return self._drafter.carry_of_change(teacher_output, rows)
 
 
 class Networks(NamedTuple):

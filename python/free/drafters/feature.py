@@ -118,8 +118,9 @@ class NetworkDrafter(ABC):
     def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Anchored) -> tuple[Tensor, Anchored]:
         """Guess eps at ``x``; see :class:`free.drafters.Drafter`."""
         table, _ = self.table_and_guidance()
-        change, feature = self.change(x, carry.mean, k, y, carry.feature)
-        image = carry.image + change
+        feature, image, mean = carry
+        change, feature = self.change(x, mean, k, y, feature)
+        image = image + change
         *_, signal, noise = table.at(k)
         eps = eps_from_image(x, image, signal, noise)
         return eps, Anchored(feature, image, table.mean(k, x, eps))
