@@ -59,14 +59,19 @@ def parts(
     eps = teacher(*said).eps
     rows = torch.arange(B * W, device=device).view(B, W)
 
+    # The network alone, as of the teacher: what it is given is made ready in the rest.
     drafted = (rows[:, :1] if sweeps is None else rows[:, : W - 1]).flatten()
-    carry = drafter.carry_from(TeacherRows(*out, x, k), drafted)
-    asked = (x[drafted], k[drafted], y[drafted], carry)
+    feature = drafter.carry_of_change(TeacherRows(*out, x, k), drafted)
+    seen, t, labels = x[drafted], table.timesteps[k[drafted]], y[drafted]
+    if guide is not None:
+        seen, t, labels = guide.expand(seen, t, labels)
+        feature = feature.flatten(0, 1)
+    asked = (seen, torch.randn_like(seen), t, drafter.teacher.label_embedding(labels), feature)
     calls = W - 1 if sweeps is None else sweeps
 
     def draft() -> None:
         for _ in range(calls):
-            drafter.predict(*asked)
+            drafter.network(*asked)
 
     return {
         "drafter": draft,
@@ -88,7 +93,7 @@ def _coupling(
 ) -> Callable[[], Any]:
     """The ops of a round, with the arguments that they have there."""
     known = torch.full((B,), W, device=x.device)
-    response, length = torch.zeros_like(known), known.int()
+    none, length = torch.zeros_like(known), known.int()
     # No evidence yet; responses of at most 1.
     dot, square = torch.zeros(2, B, device=x.device).unbind(0)
     columns = torch.stack([table.a, table.b, table.sigma, torch.ones_like(table.a)])
@@ -99,18 +104,20 @@ def _coupling(
     # Rolled from the teacher's guesses, then from the drafter's, which has a say in all.
     change = torch.randn(B, W - 1, D, device=x.device)
     spans = [(j, j + 1) for j in range(W - 1)] if sweeps is None else [(0, W - 1)] * sweeps
-    scale = () if guide is None else (guide.scale, guide.count(x.shape[1]))
+    scale = (None, None) if guide is None else (guide.scale, guide.count(x.shape[1]))
+    relation = (table.signal[k], table.noise[k])
 
     def couple() -> None:
         z = ops.window_noise(seeds, start, None, length, W, D, *map(int, words))
-        made = ops.first_guesses(first, start, *past, response, dot, square, columns, W - 1)
+        made = ops.first_guesses(first, start, *past, none, dot, square, columns, W - 1)
         a, b, sigma = made.coefficients.unbind(0)
         window = (made.states, made.means, made.guesses, z.noise, made.intercept, made.slope)
         ops.roll_window_(*window, None, None, False, a, b, sigma, 0, W - 1)
         for span in spans:
-            ops.roll_window_(*window, change, response, True, a, b, sigma, *span)
+            ops.roll_window_(*window, change, none, True, a, b, sigma, *span)
         # Where the network has variance channels besides, its eps has gaps.
-        target = ops.target_means(x, eps.contiguous(), a.flatten(), b.flatten(), *scale).means
+        told = (x, eps.contiguous(), a.flatten(), b.flatten(), *scale, *relation)
+        target = ops.target_means(*told).means
         drafts = made.means[:, 1:].contiguous()
         judged = (made.states, drafts, target.view(B, W, D), sigma, length, z.uniforms, z.last)
         advance = ops.verify_window(*judged).advance
