@@ -22,6 +22,7 @@ import torch
 
 from free import FrozenDrafter, Schedule, SequentialSampler, SpeculativeSampler, load_pretrained
 from free.bench.machine import machine
+from free.bench.samplers import StepByStep
 from free.bench.timing import Timing, timed
 from free.drafters.protocol import Drafter
 from free.engines.load import load_engine
@@ -82,14 +83,6 @@ def call_costs(
             functions[f"{name}/{count}"] = partial(_synchronized, session, inputs)
     timings = timed(functions, repeats, calls=10)
     return {name: {count: timings[f"{name}/{count}"] for count in rows} for name in engines}
-
-
-class StepByStep:
-    """A drafter on an engine that is not let near its window's graph."""
-
-    def __init__(self, drafter: EngineDrafter) -> None:
-        self.begin, self.predict = drafter.begin, drafter.predict
-        self.carry_from = drafter.carry_from
 
 
 def window_costs(

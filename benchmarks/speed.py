@@ -61,8 +61,9 @@ def costs(
     for rows in sorted({1, *(window - 1 for window in windows)}):
         r = slice(rows)
         out = TeacherRows(*guided(x[r], table.timesteps[k[r]], y[r]), x[r], k[r])
-        carry = drafter.carry_from(out, torch.arange(rows))
-        functions[f"drafter {rows}"] = partial(drafter.predict, x[r], k[r], y[r], carry)
+        carry = drafter.carry_of_change(out, torch.arange(rows))
+        given = (x[r], torch.zeros_like(x[r]), k[r], y[r], carry)
+        functions[f"drafter {rows}"] = partial(drafter.change, *given)
     timings = timed(functions, repeats=30, calls=20)
     return {name: 1e3 * timing.median for name, timing in timings.items()}
 
