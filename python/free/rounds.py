@@ -151,15 +151,21 @@ class Rounds:
         # With recycling a transition keeps its noise; else each round draws anew.
         self._redraw = not self.recycles and width > 1
 
-    def plain(self, at: UnderWay) -> Round:
-        """A transition of every sample without drafts."""
+    def transition(self, at: UnderWay) -> tuple[UnderWay, TeacherRows, Tensor]:
+        """A transition of every sample without drafts: the samples afterwards, with the ``past``
+        before, the teacher's call, and what that says as a guess.
+        """
         noises = at.rounds if self._redraw else torch.zeros_like(at.k)
         table = self.prediction.table
         step = (at.k, at.y, at.seeds, noises, at.samples, self.rows, self.phase)
         x, out, guess = plain_step(self.target, table, at.x, *step)
-        one = torch.ones_like(at.k, dtype=torch.int32)
         now = at._replace(x=x, k=at.k + 1, rounds=at.rounds + 1)
-        return Round(now, TeacherRows(*out, at.x, at.k), guess, one, one, one - 1)
+        return now, TeacherRows(*out, at.x, at.k), guess
+
+    def plain(self, at: UnderWay) -> Round:
+        """The same as a round."""
+        one = torch.ones_like(at.k, dtype=torch.int32)
+        return Round(*self.transition(at), one, one, one - 1)
 
     def speculative(
         self, at: UnderWay, length: Tensor, W: int, sweeps: int | None, learns: bool = False

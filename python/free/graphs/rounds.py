@@ -117,7 +117,7 @@ def plain(rounds: Rounds) -> Step:
 
     def step(state: State) -> State:
         moving = state.at._replace(k=state.at.k.clamp(max=N - 1))
-        return state._replace(at=rounds.plain(moving).now)
+        return state._replace(at=rounds.transition(moving)[0])
 
     return step
 
