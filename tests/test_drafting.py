@@ -218,6 +218,13 @@ def test_bad_drafters_are_refused() -> None:
     with pytest.raises(TypeError, match="carry must be a tensor, a tuple or dict of tensors"):
         drafts(noise, [1, 1, 1], drafter=Recorded(carry=[K]))
 
+    class ShortChange(AnchoredDrafter):
+        def change(self, x: Tensor, *rest: Any) -> tuple[Tensor, Any]:
+            return x[:1], rest[-1]
+
+    with pytest.raises(ValueError, match=r"drafter must return a change of shape \[3, 3\]"):
+        drafts(noise, [1, 1, 1], drafter=ShortChange(TEACHER))
+
 
 def test_schedules_without_x0_draft_eps() -> None:
     flow = Schedule([3, 2, 1, 0], [1.0] * 4, [-0.25] * 4, [0.5, 0.4, 0.3, 0.0])

@@ -134,9 +134,11 @@ def draft_window(
     # Response and reuse do without the drafter, the control variate does not.
     settled = window.settled
     corrected = source == CONTROL_VARIATE if corrects or compare else None
-    asked = settled
+    asked, discarded = settled, None
     if corrected is not None:
         asked = torch.where(corrected | compare, 0, settled)
+        # Of what is asked about, the transitions that the teacher has seen at discarded states.
+        discarded = torch.where(corrected | compare, past.known - 1, 0).minimum(drafted)
     # A plan has one sigma a transition, and nothing is asked at discarded states.
     simple = prediction.table.mixture is None and corrected is None
     whole = drafter if simple and isinstance(drafter, WindowDrafter) else None
@@ -157,12 +159,9 @@ def draft_window(
             continue
         calls += 1
         again = turn + 1 < len(spans)
-        old = None
         # The drafter at the discarded states, once, for its error there.
-        if corrected is not None and (sweeps is None or turn == 0):
-            seen = torch.where(corrected | compare, past.known - 1, 0)
-            old = rows.of(None, torch.minimum(seen, drafted), first, end)
-        window.ask(rows.of(asked, drafted, first, end), old, samples, asked, drafted, again)
+        seen = discarded if sweeps is None or turn == 0 else None
+        window.ask(first, end, samples, asked, drafted, seen, again)
         if corrected is not None:
             window.correct(corrected, first, end)
         window.roll(first, end, drafted=True)
@@ -200,8 +199,9 @@ class _Window:
     ) -> None:
         self.drafter, self.prediction, self.past = drafter, prediction, past
         self.y, self.noise, self.rows = y, noise, rows
-        self.adds = isinstance(drafter, ChangeDrafter)
-        if self.adds and prediction.signal is None:
+        # Looked at once: it takes as long as a launch.
+        self.changing = drafter if isinstance(drafter, ChangeDrafter) else None
+        if self.changing is not None and prediction.signal is None:
             raise ValueError(
                 "schedule must have signal and noise > 0 for a drafter that says how x0 changes, "
                 "got one without x0"
@@ -259,7 +259,7 @@ class _Window:
             self.slope,
             self.change if drafted else None,
             self.settled if drafted else None,
-            self.adds,
+            self.changing is not None,
             self.a,
             self.b,
             self.sigma,
@@ -269,25 +269,29 @@ class _Window:
 
     def ask(
         self,
-        new: Picked,
-        old: Picked | None,
+        first: int,
+        end: int,
         samples: Tensor,
         asked: Tensor,
         drafted: Tensor,
+        discarded: Tensor | None,
         again: bool,
     ) -> None:
-        """Ask the drafter at new states, and at discarded ones.
+        """Ask the drafter at new states of transitions ``first .. end - 1``, and at discarded ones.
 
-        ``asked`` and ``drafted`` are where the new are wanted. The carry moves on with the new, if
-        the drafter is to be asked ``again``.
+        The new are wanted from ``asked [B]`` to ``drafted [B]``, the discarded, if any, up to
+        ``discarded [B]``. The carry moves on with the new, if the drafter is to be asked ``again``.
         """
-        P, each = self.noise.shape[1], [new] if old is None else [new, old]
-        k, nearest = (
-            _joined([rows.take(windows) for rows in each])
-            for windows in (self.at[:, :P], self.past.row[:, :P])
+        P = self.noise.shape[1]
+        new = self.rows.of(asked, drafted, first, end)
+        old = None if discarded is None else self.rows.of(None, discarded, first, end)
+        each = [new] if old is None else [new, old]
+        k, y = (
+            _joined([rows.take(self.at[:, :P]) for rows in each]),
+            _joined([rows.each(self.y) for rows in each]),
         )
-        y = _joined([rows.each(self.y) for rows in each])
         x, mean = new.take(self.states[:, :P]), new.take(self.means[:, :P])
+        count = len(x)
         if old is not None:
             b, i = old.b, old.i
             x_old = self.past.rows.x[self.past.row[b, i + 1]]
@@ -298,22 +302,22 @@ class _Window:
         if again and self.carry is None:
             self._keep_carry()
         if self.carry is None:
+            nearest = _joined([rows.take(self.past.row[:, :P]) for rows in each])
             carry = self._carry_from(nearest)
         else:
             carry = take(self.carry, _joined([rows.take(self.place) for rows in each]))
-        if isinstance(self.drafter, ChangeDrafter):
-            said, after = self.drafter.change(x, mean, k, y, carry)
-            require_eps(said, x, "drafter")
+        if self.changing is not None:
+            said, after = self.changing.change(x, mean, k, y, carry)
+            require_eps(said, x, "drafter", "change")
         else:
             eps, after = self.drafter.predict(x, k, y, carry)
             require_eps(eps, x, "drafter")
             said = self.prediction.from_eps(k, x, eps)
-        count = len(new.each(self.y))
         at_new, at_old = said[:count], said[count:]
         self.rows.require_finite(at_new, "drafter", k[:count], new, samples, asked, drafted)
         self.change = self._windows(new, at_new, self.change)
         if old is not None:
-            self.rows.require_finite(at_old, "drafter", k[count:], old, samples, None, drafted)
+            self.rows.require_finite(at_old, "drafter", k[count:], old, samples, None, discarded)
             self.change_old = self._windows(old, at_old, self.change_old)
         if again:
             of_new = map_tensors(lambda part: part[:count], after)
@@ -332,8 +336,8 @@ class _Window:
 
     def _carry_from(self, rows: Tensor) -> Any:
         """The drafter's carry from these rows of the teacher's last call."""
-        if isinstance(self.drafter, ChangeDrafter):
-            carry = self.drafter.carry_of_change(self.past.rows, rows)
+        if self.changing is not None:
+            carry = self.changing.carry_of_change(self.past.rows, rows)
         else:
             carry = self.drafter.carry_from(self.past.rows, rows)
         return map_tensors(lambda part: part, carry)  # or an error that says what it may be
@@ -377,7 +381,7 @@ class _Window:
         follows = sums.response()[:, None].clamp(min=0.0).minimum(largest)
         x_old = self.past.rows.x[self.past.row[:, 1 : P + 1]]
         followed = said + _like(follows, said) * (self.states[:, :P] - x_old)
-        by_drafter = change + self.guesses[:, :P] if self.adds else change
+        by_drafter = change if self.changing is None else change + self.guesses[:, :P]
         return torch.stack([followed, said + change - change_old, said, by_drafter])
 
     def _said(self) -> Tensor:

@@ -143,6 +143,8 @@ class Rounds:
         rows: Rows,
         phase: Phase,
     ) -> None:
+        # Else drafts would take its eps for images: right, and hardly ever accepted.
+        assert width == 1 or target.images == (prediction.signal is not None)
         self.target, self.drafter, self.prediction = target, drafter, prediction
         self.verifier, self.width, self.rows = verifier, width, rows
         self.spending, self.phase = spending, phase

@@ -170,7 +170,8 @@ class SpeculativeSampler:
         y, seeds, x = request
         table, N = Table.of(self.schedule, x.device), len(self.schedule)
         recorder, prediction = Recorder(N, seeds, f"eager: {drawn}"), Prediction.of(table)
-        target = Target(self.teacher, self.guidance, table, prediction)
+        drafts = prediction if largest > 1 else None
+        target = Target(self.teacher, self.guidance, table, drafts)
         spending: Spending | None = None
         if self.relaxation is not None:
             spending = Spending(self.relaxation, self.schedule, len(y), x.device)

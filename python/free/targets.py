@@ -26,6 +26,11 @@ class Target:
     table : Table
     prediction : Prediction, optional
         The table in terms of what drafts guess, if anything is to be drafted from the answers.
+
+    Attributes
+    ----------
+    images : bool
+        Whether guesses are images.
     """
 
     def __init__(
@@ -39,7 +44,7 @@ class Target:
         self._teacher = checked(teacher.guided(guidance) if combines else teacher)  # type: ignore[attr-defined]
         self._guidance = None if combines else guidance
         self._table = table
-        self._images = prediction is not None and prediction.signal is not None
+        self.images = prediction is not None and prediction.signal is not None
 
     def __call__(self, x: Tensor, k: Tensor, y: Tensor) -> tuple[TeacherOutput, Tensor, Tensor]:
         """Evaluate it.
@@ -61,7 +66,7 @@ class Target:
         """
         table, guidance = self._table, self._guidance
         a, b, _, signal, noise = table.at(k)
-        relation = (signal, noise) if self._images else (None, None)
+        relation = (signal, noise) if self.images else (None, None)
         if guidance is None:
             out = self._teacher(x, table.timesteps[k], y)
             eps, means, guess = target_means(x, _plain(out.eps), a, b, None, None, *relation)

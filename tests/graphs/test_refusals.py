@@ -16,6 +16,7 @@ from free import (
     SequentialSampler,
     SpeculativeSampler,
     TeacherOutput,
+    random,
 )
 from free.graphs import Graphs
 from free.rows import EveryRow, Span
@@ -78,6 +79,27 @@ def test_what_nobody_wanted_is_not_judged() -> None:
     for recycle in (False, True, "control_variate"):
         graphed(sampler(Odd(TEACHER), sweeps=1, recycle=recycle)).sample(LABELS, SEEDS)
     assert max(int(k.max()) for k in asked) == 29
+
+
+@pytest.mark.parametrize("sweeps", [None, 1])
+@pytest.mark.parametrize("recycle", [True, "control_variate"])
+def test_nor_is_what_was_discarded_before_a_transition(
+    recycle: bool | str, sweeps: int | None
+) -> None:
+    """Nobody wants the drafter at a state that the teacher has seen at another transition."""
+    start = random.normal(SEEDS, 0, 0, random.Purpose.INITIAL, (4,))
+
+    class Odd(Guessing):
+        def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Any) -> Any:
+            nonlocal asked
+            started = (x[:, None] == start).all(2).any(1)
+            asked = asked or bool(started.any())
+            eps, carry = super().predict(x, k, y, carry)
+            return torch.where(started[:, None], torch.nan, eps), carry
+
+    asked = False
+    graphed(sampler(Odd(TEACHER), sweeps=sweeps, recycle=recycle)).sample(LABELS, SEEDS)
+    assert asked
 
 
 def test_large_values_of_half_precision_are_finite() -> None:

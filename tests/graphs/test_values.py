@@ -43,7 +43,8 @@ DRAFTERS = {
 def rounds(rows: Rows, drafter: str = "feature", **options: Any) -> Rounds:
     table, guidance = Table.of(SCHEDULE, "cpu"), options.get("guidance")
     DRAFTERS[drafter].begin(DraftingBatch(table, guidance))
-    target, prediction = Target(TEACHER, guidance, table), Prediction.of(table)
+    prediction = Prediction.of(table)
+    target = Target(TEACHER, guidance, table, prediction)
     relaxed = options.get("relaxation")
     spending = None if relaxed is None else Spending(relaxed, SCHEDULE, B, CPU)
     way = (options.get("verifier", "reflection"), options.get("recycle", False), W, spending, rows)
@@ -66,6 +67,15 @@ def run(made: Rounds, sweeps: int | None) -> None:
             state = speculative(made, W, sweeps)(state)
         kept(state, torch.tensor([0, 2]), W)
     assert state.at.x.shape == (B, 4, 8, 8)
+
+
+def test_a_target_that_tells_no_images_is_none_to_draft_images_from() -> None:
+    table = Table.of(SCHEDULE, "cpu")
+    way = ("reflection", False, W, None, WantedRows())
+    with pytest.raises(AssertionError):
+        Rounds(
+            Target(TEACHER, None, table), None, Prediction.of(table), *way, lambda _: nullcontext()
+        )
 
 
 @pytest.mark.parametrize("drafter", DRAFTERS)
@@ -134,7 +144,7 @@ class Launches(TorchDispatchMode):
 
 @pytest.mark.parametrize(
     ("recycle", "sweeps", "most"),
-    [("response", 1, 56), (False, 1, 55), (False, None, 123), (True, 2, 186)],
+    [("response", 1, 60), (False, 1, 55), (False, None, 125), (True, 2, 185)],
 )
 @torch.no_grad()
 def test_a_round_launches_as_little_as_the_docs_say(

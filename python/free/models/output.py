@@ -71,18 +71,21 @@ def checked(teacher: Teacher) -> Teacher:
     return call
 
 
-def require_eps(eps: Tensor, x: Tensor, network: str) -> None:
-    """Raise unless ``eps`` is a floating-point tensor of the shape of ``x``, and where it is."""
+def require_eps(eps: Tensor, x: Tensor, network: str, what: str = "eps") -> None:
+    """Raise unless ``eps``, or ``what`` else it is, is a floating-point tensor of the shape of
+    ``x``, and where that is.
+    """
     if not isinstance(eps, Tensor) or not eps.is_floating_point():
         got = str(eps.dtype) if isinstance(eps, Tensor) else type(eps).__name__
-        raise TypeError(f"{network} must return a floating-point eps, got {got}")
+        raise TypeError(f"{network} must return a floating-point {what}, got {got}")
+    one = "an eps" if what == "eps" else f"a {what}"
     if eps.shape != x.shape:
         raise ValueError(
-            f"{network} must return an eps of shape {list(x.shape)}, got {list(eps.shape)}"
+            f"{network} must return {one} of shape {list(x.shape)}, got {list(eps.shape)}"
         )
     if eps.device != x.device:
         raise ValueError(
-            f"{network} must return an eps on the states' device, {x.device}, got {eps.device}"
+            f"{network} must return {one} on the states' device, {x.device}, got {eps.device}"
         )
 
 
