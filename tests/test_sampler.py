@@ -86,6 +86,11 @@ def test_the_drafter_of_the_docs() -> None:
     own = _sampler(4, scope["KeepImage"](), sweeps=1, recycle=True).sample([0, 1])
     frozen = _sampler(4, FrozenDrafter(), sweeps=1, recycle=True).sample([0, 1])
     torch.testing.assert_close(own.samples, frozen.samples)
+    scope["torch"] = torch
+    exec(text[text.index("class KeepChange") :].split("```")[0], scope)
+    own = _sampler(4, scope["KeepChange"](), sweeps=1).sample([0, 1])
+    frozen = _sampler(4, FrozenDrafter(), sweeps=1).sample([0, 1])
+    torch.testing.assert_close(own.samples, frozen.samples, rtol=1e-4, atol=1e-4)
 
 
 def test_frozen_by_name() -> None:

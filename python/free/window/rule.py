@@ -74,7 +74,7 @@ class Choice(NamedTuple):
     sweeps : int or None
     plain : int
         If not 0, so many transitions are made by the plain sampler instead, before anything is
-        chosen again; no sample may have fewer left.
+        chosen again; no sample may have fewer left. Before the first round 0 counts as 1.
     """
 
     lengths: Integers
@@ -92,8 +92,8 @@ class Committed(NamedTuple):
     advance : ndarray, shape [B], int64
         How many were made of each sample.
     deltas : ndarray, shape [B, W - 1], or None
-        ``|m_hat - m| / sigma`` of those that were drafted; NaN of all others. None unless the
-        rule learns from them.
+        ``|m_hat - m| / sigma`` of those that were drafted; NaN of all others. None after plain
+        transitions, and unless the rule learns from them.
     seconds : dict of str to float
         Of the round, by phase.
     going : ndarray, shape [B], bool
