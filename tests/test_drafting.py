@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
+import free.drafting
 from free import FrozenDrafter, Schedule, TeacherOutput
 from free.drafters import Drafter, DraftingBatch
 from free.drafting import Draft, draft_window
 from free.models.output import TeacherRows
 from free.prediction import Prediction
 from free.recycling import Recycled, recycle
+from free.rows import EveryRow, WantedRows
 from free.schedule import Table
 from free.sources import DRAFTER, RESPONSE, REUSE, SOURCES, Evidence
 from tests.networks import AnchoredDrafter, CallableDrafter, MixtureTeacher
@@ -318,3 +320,65 @@ def test_changes_need_images() -> None:
         draft_window(
             AnchoredDrafter(TEACHER), Prediction.of(table), x, K.clamp(max=2), Y, past, *state
         )
+
+
+@pytest.mark.parametrize("sweeps", [None, 1, 3])
+@pytest.mark.parametrize("adds", [False, True])
+def test_what_nobody_wants_reaches_no_draft(
+    adds: bool, sweeps: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The drafter's answers at rows of others, at settled ones and behind a window, what its buffers
+    held before, and noise behind a window: all of it may be NaN. A window may have no row at all.
+    """
+    made = AnchoredDrafter if adds else CallableDrafter
+    noise, known, length = torch.randn(3, 4, 3), [1, 3, 2], [5, 0, 4]
+    wanted, settled = torch.tensor(length) - 1, torch.tensor([0, 2, 1])
+
+    class Loose(made):  # type: ignore[valid-type, misc]
+        def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Any) -> Any:
+            return self.guess(x, self.table.timesteps[k], y).eps, carry
+
+    class Spoiled(Loose):  # type: ignore[valid-type, misc]
+        """Where nobody wants it."""
+
+        def spoil(self, said: Tensor, k: Tensor, y: Tensor, carry: Any) -> tuple[Tensor, Any]:
+            step = k - K[y]  # each sample has a label of its own
+            bad = (step >= wanted[y]) | (step < settled[y])
+            return torch.where(bad[:, None], torch.nan, said), carry
+
+        def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Any) -> Any:
+            said, carry = super().predict(x, k, y, carry)
+            return (said, carry) if adds else self.spoil(said, k, y, carry)
+
+        def change(self, x: Tensor, mean: Tensor, k: Tensor, y: Tensor, carry: Any) -> Any:
+            said, carry = super().change(x, mean, k, y, carry)
+            return self.spoil(said, k, y, carry)
+
+    def with_old_values(*arguments: Any) -> Any:
+        first = first_guesses(*arguments)
+        for rows in first[:3]:
+            rows[:, 1:] = torch.nan
+        return first
+
+    past, x = past_of(known)
+    sums = Evidence.none(3, x.device)._replace(dot=torch.full((3,), 0.3), square=torch.ones(3))
+    source = torch.full((3,), RESPONSE)
+
+    def draft(drafter: Any, rows: Any, noise: Tensor) -> Draft:
+        drafter.begin(DraftingBatch(TABLE, None))
+        lengths = torch.tensor(length)
+        given = (drafter, PREDICTION, x, K, Y, past, noise, lengths, sweeps, source, sums)
+        return draft_window(*given, False, False, None, rows)
+
+    first_guesses = free.drafting.first_guesses
+    clean = draft(Loose(TEACHER), WantedRows(), noise)
+    monkeypatch.setattr(free.drafting, "first_guesses", with_old_values)
+    rows = EveryRow(3, 20, x.device)
+    for b in range(3):
+        noise[b, max(length[b] - 1, 0) :] = torch.nan
+    spoiled = draft(Spoiled(TEACHER), rows, noise)
+    for b in range(3):
+        upto = max(length[b] - 1, 0)
+        torch.testing.assert_close(spoiled.means[b, :upto], clean.means[b, :upto])
+        torch.testing.assert_close(spoiled.states[b, : upto + 1], clean.states[b, : upto + 1])
+    rows.check()
