@@ -327,8 +327,8 @@ def test_changes_need_images() -> None:
 def test_what_nobody_wants_reaches_no_draft(
     adds: bool, sweeps: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The drafter's answers at rows of others, at settled ones and behind a window, what its buffers
-    held before, and noise behind a window: all of it may be NaN. A window may have no row at all.
+    """The drafter's answers where a source has its say and behind a window, what buffers held
+    before, noise behind a window: all of it may be NaN. A window may have no row at all.
     """
     made = AnchoredDrafter if adds else CallableDrafter
     noise, known, length = torch.randn(3, 4, 3), [1, 3, 2], [5, 0, 4]
