@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import free.drafting
+import free.drafted_window
 from free import FrozenDrafter, Schedule, TeacherOutput
 from free.drafters import Drafter, DraftingBatch
 from free.drafting import Draft, draft_window
@@ -370,9 +370,9 @@ def test_what_nobody_wants_reaches_no_draft(
         given = (drafter, PREDICTION, x, K, Y, past, noise, lengths, sweeps, source, sums)
         return draft_window(*given, False, False, None, rows)
 
-    first_guesses = free.drafting.first_guesses
+    first_guesses = free.drafted_window.first_guesses
     clean = draft(Loose(TEACHER), WantedRows(), noise)
-    monkeypatch.setattr(free.drafting, "first_guesses", with_old_values)
+    monkeypatch.setattr(free.drafted_window, "first_guesses", with_old_values)
     rows = EveryRow(3, 20, x.device)
     for b in range(3):
         noise[b, max(length[b] - 1, 0) :] = torch.nan

@@ -16,7 +16,8 @@ from torch import Tensor
 
 import free.rounds
 from free import Schedule, SequentialSampler, SpeculativeSampler
-from free.drafting import _Window, draft_window
+from free.drafted_window import DraftedWindow
+from free.drafting import draft_window
 from free.prediction import Prediction
 from free.schedule import Table
 from free.variance import VarianceFit
@@ -93,12 +94,12 @@ def test_law_with_a_variance_of_the_state(settings: dict[str, Any]) -> None:
     assert _p(result, "state") > LEVEL
 
 
-def _one_sigma(self: _Window, first: int, end: int, drafted: bool = False) -> None:
+def _one_sigma(self: DraftedWindow, first: int, end: int, drafted: bool = False) -> None:
     """The draft takes the least sigma, the target its own."""
     self._roll(first, end, drafted)
 
 
-def _stale_sigma(self: _Window, first: int, end: int, drafted: bool = False) -> None:
+def _stale_sigma(self: DraftedWindow, first: int, end: int, drafted: bool = False) -> None:
     """The draft takes every sigma at the state where the window starts."""
     for j in range(first, end):
         self.sigma[:, j] = self.prediction.table.sigma_at(self.at[:, j], self.states[:, 0])
@@ -110,7 +111,7 @@ def _stale_sigma(self: _Window, first: int, end: int, drafted: bool = False) -> 
 def test_another_sigma_for_drafts_is_found(
     bug: Any, sweeps: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_Window, "roll", bug)
+    monkeypatch.setattr(DraftedWindow, "roll", bug)
     assert _p(run(_sampler("state", sweeps=sweeps), LABELS, seed=0), "state") < LEVEL / 100
 
 
