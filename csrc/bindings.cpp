@@ -13,6 +13,7 @@
 #include "bindings_cuda.h"
 #include "cpu/kernels.h"
 #include "cuda/device.h"
+#include "free/evidence.h"
 #include "unwrap.h"
 
 namespace py = pybind11;
@@ -103,15 +104,18 @@ void roll_window(bool adds, std::int64_t first, std::int64_t end, py::handle sta
   cpu::roll_window(roll);
 }
 
+void check_row(std::int64_t row, std::int64_t rows, std::int64_t sample, std::int64_t entry) {
+  if (row < 0 || row >= rows) {
+    throw py::value_error("row: expected values in 0.." + std::to_string(rows - 1) + ", got " +
+                          std::to_string(row) + " for sample " + std::to_string(sample) +
+                          ", entry " + std::to_string(entry));
+  }
+}
+
 void check_rows(const FirstGuesses& g) {
   for (std::int64_t b = 0; b < g.batch; ++b) {
     for (std::int64_t i = 0; i < g.width; ++i) {
-      const std::int64_t row = g.row[b * g.stride + i];
-      if (row < 0 || row >= g.rows) {
-        throw py::value_error("row: expected values in 0.." + std::to_string(g.rows - 1) +
-                              ", got " + std::to_string(row) + " for sample " + std::to_string(b) +
-                              ", entry " + std::to_string(i));
-      }
+      check_row(g.row[b * g.stride + i], g.rows, b, i);
     }
   }
 }
@@ -127,6 +131,27 @@ void first_guesses(py::handle x, py::handle k, py::handle past_x, py::handle pas
   check_rows(arguments);
   const py::gil_scoped_release unlocked;
   cpu::first_guesses(arguments);
+}
+
+// Of the transitions that count; others are not looked at.
+void check_rows(const ResponseSums& r) {
+  for (std::int64_t b = 0; b < r.batch; ++b) {
+    const std::int64_t count = counted(r.advance[b], r.length[b], r.known[b], r.width - 1);
+    for (std::int64_t i = 1; i <= count; ++i) {
+      check_row(r.row[b * r.entries + i], r.past, b, i);
+    }
+  }
+}
+
+void response_sums(double memory, py::handle states, py::handle guess, py::handle past_x,
+                   py::handle past_guess, py::handle row, py::handle known, py::handle length,
+                   py::handle advance, py::handle dot, py::handle square, py::handle dot_after,
+                   py::handle square_after) {
+  const ResponseSums sums = response_of(kCPU, memory, states, guess, past_x, past_guess, row, known,
+                                        length, advance, dot, square, dot_after, square_after);
+  check_rows(sums);
+  const py::gil_scoped_release unlocked;
+  cpu::response_sums(sums);
 }
 
 void check_counters(const char* name, const std::int64_t* values, std::int64_t count) {
@@ -210,6 +235,11 @@ PYBIND11_MODULE(_C, m) {
         py::arg("guesses"), py::arg("intercept"), py::arg("slope"), py::arg("settled"),
         py::arg("at"), py::arg("coefficients"),
         "Write a window as the teacher's last call has it.");
+  m.def("response_sums", &response_sums, py::arg("memory"), py::arg("states"), py::arg("guess"),
+        py::arg("past_x"), py::arg("past_guess"), py::arg("row"), py::arg("known"),
+        py::arg("length"), py::arg("advance"), py::arg("dot"), py::arg("square"),
+        py::arg("dot_after"), py::arg("square_after"),
+        "Write how the teacher's predictions follow its states.");
   m.def("philox_normal", &philox<cpu::philox_normal>, py::arg("seeds"), py::arg("transition"),
         py::arg("round"), py::arg("purpose"), py::arg("out"),
         "Fill out [R, D] with standard normals.");

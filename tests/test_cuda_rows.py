@@ -231,119 +231,137 @@ def recycles(kernels: Kernels) -> None:
     test_recycled_rows_agree_with_twin(kernels, 33, 9, True)
 
 
-#: What is wrong, in which kernel, its text, what stands there instead, and the test that sees it.
-BUGS: dict[str, tuple[str, str, str, Callable[[Kernels], None]]] = {
-    "guides every channel": ("target_means.cu", "at + i < m.guided", "true", guides),
+#: What is wrong, in which kernel or header of it, the text, what stands there instead, and the test
+#: that sees it.
+BUGS: dict[str, tuple[str, str | None, str, str, Callable[[Kernels], None]]] = {
+    "guides every channel": ("target_means.cu", None, "at + i < m.guided", "true", guides),
     "the image of what was not guided": (
         "target_means.cu",
+        None,
         "image_of(x.v[i], eps.v[i], signal, noise)",
         "image_of(x.v[i], load<kWide>(said, at, m.size).v[i], signal, noise)",
         guides,
     ),
     "the image of another row": (
         "target_means.cu",
+        None,
         "m.signal[place.row]",
         "m.signal[place.row == 0 ? 0 : place.row - 1]",
         guides,
     ),
     "notes rows before the first that is wanted": (
         "note_nonfinite.cu",
+        None,
         "(n.low == nullptr || position >= n.low[b])",
         "true",
         notes,
     ),
     "notes the row behind the last that is wanted": (
         "note_nonfinite.cu",
+        None,
         "position < n.high[b]",
         "position <= n.high[b]",
         notes,
     ),
     "counts positions from 0": (
         "note_nonfinite.cu",
+        None,
         "n.first + row % n.entries",
         "row % n.entries",
         notes,
     ),
     "notes the largest transition": (
         "note_nonfinite.cu",
+        None,
         "atomicMin(reinterpret_cast<long long*>(n.failed + sample), ",
         "n.failed[sample] = std::max<long long>(n.failed[sample], ",
         notes,
     ),
     "the last one to come is noted": (
         "note_nonfinite.cu",
+        None,
         "atomicMin(reinterpret_cast<long long*>(n.failed + sample), ",
         "n.failed[sample] = (",
         keeps_the_smallest,
     ),
     "a row's last chunk is not looked at": (
         "note_nonfinite.cu",
+        None,
         "chunks = ceil_div(n.size, kChunk)",
         "chunks = n.size < kChunk ? 1 : n.size / kChunk",
         looks_everywhere,
     ),
     "infinity passes": (
         "note_nonfinite.cu",
+        None,
         "!std::isfinite(values[q].v[i])",
         "std::isnan(values[q].v[i])",
         looks_everywhere,
     ),
     "notes samples that are not there": (
         "note_nonfinite.cu",
+        None,
         "sample >= n.known",
         "sample > n.known",
         keeps_to_its_samples,
     ),
     "counts one transition too many": (
         "response_sums.cu",
+        "free/evidence.h",
         "known < 1 ? 0 : known - 1",
         "known < 1 ? 0 : known",
         sums,
     ),
     "takes the last transition for a draft": (
         "response_sums.cu",
-        "std::int64_t{r.length[b]} - 1",
-        "std::int64_t{r.length[b]}",
+        "free/evidence.h",
+        "count = length - 1;",
+        "count = length;",
         sums,
     ),
     "the past of the transition before": (
         "response_sums.cu",
+        None,
         "r.row[b * r.entries + j + 1]",
         "r.row[b * r.entries + j]",
         sums,
     ),
     "a chunk is left out": (
         "response_sums.cu",
+        None,
         "ceil_div(r.batch * (r.width - 1) * chunks, kWarps)",
         "ceil_div(r.batch * (r.width - 1) * chunks, kWarps) - 1",
         sums,
     ),
     "adds chunks that do not count": (
         "response_sums.cu",
+        None,
         "counted(r, b) * chunks",
         "(r.width - 1) * chunks",
         sums,
     ),
     "forgets nothing": (
         "response_sums.cu",
+        None,
         "r.memory * r.dot[b]",
         "r.dot[b]",
         sums,
     ),
     "reads rows that are not there": (
         "response_sums.cu",
-        "row < r.past ? row : r.past - 1",
-        "row",
+        None,
+        "nearest(r.row[b * r.entries + j + 1], 0, r.past)",
+        "r.row[b * r.entries + j + 1]",
         keeps_to_its_rows,
     ),
-    "counts its own rows": ("recycled_rows.cu", "i < b;", "i <= b;", recycles),
+    "counts its own rows": ("recycled_rows.cu", None, "i < b;", "i <= b;", recycles),
 }
 
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_planted_bugs_are_caught(kernels: Kernels, bug: str, tmp_path: Path) -> None:
-    kernel, old, new, check = BUGS[bug]
+    kernel, header, old, new, check = BUGS[bug]
     check(kernels)
-    broken = shim.build_with_bug(kernels, kernel, old, new, tmp_path)
+    broken = shim.build_with_bug(kernels, kernel, old, new, tmp_path, header)
     with pytest.raises((AssertionError, RuntimeError)):
         check(broken)

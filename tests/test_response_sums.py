@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from free import reference
 from free.ops import response_sums
 from tests.rows import Response, random_response
 
@@ -164,3 +165,29 @@ ROW = r"^row: expected shape \[2, at least 3\], got "
 def test_bad_input(name: str, value: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         response_sums(**(GOOD | {name: value}))
+
+
+@pytest.mark.parametrize("row", [-1, 5])
+def test_a_row_that_counts_must_be_there(row: int) -> None:
+    response = unit(3, 4, 4)
+    response.row[0, 3] = row
+    expected = rf"^row: expected values in 0\.\.4, got {row} for sample 0, entry 3$"
+    with pytest.raises(ValueError, match=expected):
+        response_sums(*response)
+    response.row[0, 4] = response.row[0, 0] = row  # these are not looked at
+    response.row[0, 3] = 3
+    assert float(response_sums(*response).dot) == 20202.0
+
+
+def test_agrees_with_the_twin_whatever_the_threads() -> None:
+    response = random_response(40, 9, (3001,), seed=3)  # above the size where threads start
+    single = response_sums(*response)
+    twin = reference.response_sums(*response)
+    torch.set_num_threads(2)
+    try:
+        several = response_sums(*response)
+    finally:
+        torch.set_num_threads(1)
+    for one, other, slow in zip(single, several, twin, strict=True):
+        assert torch.equal(one, other)
+        torch.testing.assert_close(one, slow, rtol=1e-6, atol=1e-6)

@@ -19,6 +19,7 @@ void verify_window(const Window& window, Verifier verifier);
 void verify_window_relaxed(const Window& window, const Lenience& lenience);
 void roll_window(const Roll& roll);
 void first_guesses(const FirstGuesses& guesses);
+void response_sums(const ResponseSums& sums);
 void philox_normal(const Draws& draws);
 void philox_uniform(const Draws& draws);
 

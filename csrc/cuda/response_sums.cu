@@ -8,6 +8,8 @@
 #include "cuda/launch.h"
 #include "cuda/quad.h"
 #include "cuda/warp.h"
+#include "free/evidence.h"
+#include "free/guess.h"
 
 namespace free_dit::cuda {
 namespace {
@@ -26,26 +28,16 @@ __device__ __forceinline__ Sums sum_of_lanes(const Sums& sums) {
   return {warp_sum(sums.dot), warp_sum(sums.square)};
 }
 
-// How many transitions of a sample count: made, from a draft, and seen before.
 __device__ std::int64_t counted(const ResponseSums& r, std::int64_t b) {
-  const std::int64_t made = r.advance[b];
-  const std::int64_t drafts = std::int64_t{r.length[b]} - 1;
-  const std::int64_t known = r.known[b];
-  std::int64_t count = r.width - 1;  // what is out of range must not lead out of the arrays
-  count = made < count ? made : count;
-  count = drafts < count ? drafts : count;
-  if (known <= count) {
-    count = known < 1 ? 0 : known - 1;
-  }
-  return count > 0 ? count : 0;
+  return free_dit::counted(r.advance[b], r.length[b], r.known[b], r.width - 1);
 }
 
 // By one warp; in every lane.
 template <bool kWide>
 __device__ Sums chunk_sums(const ResponseSums& r, std::int64_t b, std::int64_t j,
                            std::int64_t chunk) {
-  const std::int64_t row = r.row[b * r.entries + j + 1];
-  const std::int64_t past = row < 0 ? 0 : (row < r.past ? row : r.past - 1);
+  // A row that is not there is not read.
+  const std::int64_t past = nearest(r.row[b * r.entries + j + 1], 0, r.past);
   const float* state = r.states + (b * r.width + j) * r.size;
   const float* guess = r.guess + (b * r.width + j) * r.size;
   const float* past_x = r.past_x + past * r.size;

@@ -72,6 +72,21 @@ def first_guesses(
     at: Any,
     coefficients: Any,
 ) -> None: ...
+def response_sums(
+    memory: float,
+    states: Any,
+    guess: Any,
+    past_x: Any,
+    past_guess: Any,
+    row: Any,
+    known: Any,
+    length: Any,
+    advance: Any,
+    dot: Any,
+    square: Any,
+    dot_after: Any,
+    square_after: Any,
+) -> None: ...
 def philox_normal(seeds: Any, transition: Any, round: Any, purpose: int, out: Any) -> None: ...
 def philox_uniform(seeds: Any, transition: Any, round: Any, purpose: int, out: Any) -> None: ...
 def build_info() -> dict[str, Any]: ...

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from free.carry import map_tensors, put, take
-from free.drafters.protocol import ChangeDrafter, Drafter, WindowPlan
+from free.drafters.protocol import Drafter, WindowPlan, says_changes
 from free.models.output import require_eps
 from free.ops import first_guesses, roll_window_
 from free.prediction import Prediction
@@ -49,7 +49,7 @@ class DraftedWindow:
         self.drafter, self.prediction, self.past = drafter, prediction, past
         self.y, self.noise, self.rows = y, noise, rows
         # Looked at once: it takes as long as a launch.
-        self.changing = drafter if isinstance(drafter, ChangeDrafter) else None
+        self.changing = drafter if says_changes(drafter) else None
         if self.changing is not None and prediction.signal is None:
             raise ValueError(
                 "schedule must have signal and noise > 0 for a drafter that says how x0 changes, "

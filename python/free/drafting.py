@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from free.drafted_window import DraftedWindow
-from free.drafters.protocol import Drafter, WindowDrafter
+from free.drafters.protocol import Drafter, drafts_windows
 from free.prediction import Prediction
 from free.recycling import Recycled
 from free.rows import Rows, WantedRows
@@ -139,7 +139,7 @@ def draft_window(
         discarded = torch.where(corrected | compare, past.known - 1, 0).minimum(drafted)
     # A plan has one sigma a transition, and nothing is asked at discarded states.
     simple = prediction.table.mixture is None and corrected is None
-    whole = drafter if simple and isinstance(drafter, WindowDrafter) else None
+    whole = drafter if simple and drafts_windows(drafter) else None
     if whole is not None and whole.drafts(P + 1, sweeps) and rows.any(asked, drafted, 0, P):
         states, means = whole.draft(window.plan(drafted))
         at = rows.of(None, drafted, 0, P)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from free import Schedule
 from free.drafters import Drafter, DraftingBatch
-from free.drafters.protocol import WindowDrafter
+from free.drafters.protocol import drafts_windows
 from free.drafting import Draft, draft_window
 from free.engines.networks import EngineDrafter, EngineTeacher, guidance_scale
 from free.export.package import torch_engine
@@ -246,7 +246,7 @@ def test_what_needs_single_steps_gets_them(source: int, comparing: bool) -> None
 def test_other_windows_are_drafted_step_by_step() -> None:
     """Wider ones, and other ways to draft than the graph's, as far as the step's graph goes."""
     drafter = engine(2)[1]
-    assert isinstance(drafter, WindowDrafter)
+    assert drafts_windows(drafter)
     assert [drafter.drafts(width, 2) for width in (2, W, W + 1)] == [True, True, False]
     assert not drafter.drafts(W, None)
     assert not drafter.drafts(W, 1)

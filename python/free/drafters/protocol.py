@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 from torch import Tensor
 
@@ -11,7 +11,15 @@ from free.models.guidance import Guidance
 from free.models.output import TeacherRows
 from free.schedule import Table
 
-__all__ = ["ChangeDrafter", "Drafter", "DraftingBatch", "WindowDrafter", "WindowPlan"]
+__all__ = [
+    "ChangeDrafter",
+    "Drafter",
+    "DraftingBatch",
+    "WindowDrafter",
+    "WindowPlan",
+    "drafts_windows",
+    "says_changes",
+]
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,6 @@ class Drafter(Protocol):
         """
 
 
-@runtime_checkable
 class ChangeDrafter(Drafter, Protocol):
     """A drafter that says how x0 *changes* from one transition to the next.
 
@@ -157,7 +164,6 @@ class WindowPlan(NamedTuple):
     known: Tensor
 
 
-@runtime_checkable
 class WindowDrafter(Drafter, Protocol):
     """A drafter that can also draft a whole window at once, as exported ones do."""
 
@@ -168,3 +174,15 @@ class WindowDrafter(Drafter, Protocol):
         """States [B, P + 1, ...] and means [B, P, ...], as :func:`free.drafting.draft_window`
         makes them by calling ``predict``. Its exactness rule holds here too.
         """
+
+
+def says_changes(drafter: Drafter) -> TypeGuard[ChangeDrafter]:
+    """Whether it is a :class:`ChangeDrafter`. Asked in every round: ``isinstance`` of a protocol
+    takes as long as all the rest of the looking.
+    """
+    return hasattr(drafter, "change") and hasattr(drafter, "carry_of_change")
+
+
+def drafts_windows(drafter: Drafter) -> TypeGuard[WindowDrafter]:
+    """Whether it is a :class:`WindowDrafter`."""
+    return hasattr(drafter, "draft") and hasattr(drafter, "drafts")

@@ -2,10 +2,11 @@
 
 On the CPU and on CUDA the compiled core runs; tensors on other devices take the torch twins of
 :mod:`free.reference`. The ops are ``torch.ops.free.verify_window``, ``verify_window_relaxed``,
-``first_guesses``, ``roll_window_``, ``philox_normal`` and ``philox_uniform``, and ``window_noise``,
-``target_means``, ``recycled_rows``, ``response_sums`` and ``note_nonfinite_``, which have no kernel
-of their own on the CPU. They carry fake implementations, so that graphs which contain them can be
-traced, and no gradients. On CUDA nothing looks at values or waits for the device (docs/cuda.md).
+``first_guesses``, ``roll_window_``, ``response_sums``, ``philox_normal`` and ``philox_uniform``,
+and ``window_noise``, ``target_means``, ``recycled_rows`` and ``note_nonfinite_``, which have no
+kernel of their own on the CPU. They carry fake implementations, so that graphs which contain them
+can be traced, and no gradients. On CUDA nothing looks at values or waits for the device
+(docs/cuda.md).
 """
 
 from __future__ import annotations

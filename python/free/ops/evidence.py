@@ -71,8 +71,8 @@ def response_sums(
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, what was expected and what came. Values are not looked at; on CUDA
-        rows that are not there are not read.
+        Naming the argument, what was expected and what came; on the CPU also for a row that counts
+        and is not there. On CUDA values are not looked at, and the nearest row stands in.
 
     Notes
     -----
@@ -103,6 +103,13 @@ def response_sums(
     return ResponseSums(*torch.ops.free.response_sums(*rows, memory))
 
 
+def _cpu(*arguments: Any) -> ResponseSums:
+    *inputs, memory = arguments
+    sums = _fake(*arguments)
+    _C.response_sums(memory, *map(to_dlpack, (*inputs, *sums)))
+    return sums
+
+
 def _cuda(*arguments: Any) -> ResponseSums:
     *inputs, memory = arguments
     states = inputs[0]
@@ -122,7 +129,7 @@ def _fake(*arguments: Any) -> ResponseSums:
 
 register(
     f"response_sums({_SUMS}) -> (Tensor, Tensor)",
-    None,
+    _cpu,
     _cuda,
     reference.response_sums,
     _fake,

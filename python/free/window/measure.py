@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from free import random
-from free.drafters.protocol import WindowDrafter
+from free.drafters.protocol import drafts_windows
 from free.drafting import draft_window
 from free.files import cache_folder, write_json
 from free.models.output import TeacherRows
@@ -188,7 +188,11 @@ class _Stage:
     def drafting(self, sweeps: int | None) -> str:
         """What the time of drafting goes by (:data:`free.window.costs.DRAFTING`)."""
         drafter = self.run.drafter
-        whole = isinstance(drafter, WindowDrafter) and drafter.drafts(self.places + 1, sweeps)
+        whole = (
+            drafter is not None
+            and drafts_windows(drafter)
+            and drafter.drafts(self.places + 1, sweeps)
+        )
         if whole and self.run.table.mixture is None:
             return "windows"
         return "calls" if sweeps is None else "rows"
