@@ -100,7 +100,7 @@ def plot(path: Path, lines: Sequence[Line], title: str, network: str) -> None:
     axes.set_ylabel(better[name].format(network))
     axes.set_title(title, fontsize="medium")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="x-small")
+    figure.legend(loc="outside lower center", ncols=5, fontsize="x-small")
     write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=150))
 
 
