@@ -42,10 +42,11 @@ class DraftingBatch:
 class Drafter(Protocol):
     """Guesses eps at states the teacher has not seen.
 
-    Rows must be independent of each other: exactness depends on it. A drafter keeps what
-    :meth:`begin` gave it, so one object serves one run of ``sample`` at a time. One whose
-    attribute ``capturable`` is true does all its work in torch, without looking at values or
-    keeping anything from call to call, and may become part of a CUDA graph.
+    Rows must be independent of each other, and no tensor that it is given may be written to:
+    exactness depends on both. A drafter keeps what :meth:`begin` gave it, so one object serves one
+    run of ``sample`` at a time. One whose attribute ``capturable`` is true does all its work in
+    torch, without looking at values or keeping anything from call to call, and may become part of
+    a CUDA graph.
     """
 
     def begin(self, batch: DraftingBatch) -> None:
