@@ -219,6 +219,16 @@ def test_bad_drafters_are_refused() -> None:
         drafts(noise, [1, 1, 1], drafter=Short())
     with pytest.raises(TypeError, match="carry must be a tensor, a tuple or dict of tensors"):
         drafts(noise, [1, 1, 1], drafter=Recorded(carry=[K]))
+    for carry in (torch.zeros(1, 3), torch.tensor(1.0)):
+        with pytest.raises(ValueError, match=r"carry must have \d+ rows, got shape \["):
+            drafts(noise, [1, 1, 1], drafter=Recorded(carry=(carry,)))
+
+    class Alone(Recorded):
+        def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Any) -> Any:
+            return x
+
+    with pytest.raises(TypeError, match="drafter must return an eps and a carry, got Tensor"):
+        drafts(noise, [1, 1, 1], drafter=Alone())
 
     class ShortChange(AnchoredDrafter):
         def change(self, x: Tensor, *rest: Any) -> tuple[Tensor, Any]:
@@ -226,6 +236,13 @@ def test_bad_drafters_are_refused() -> None:
 
     with pytest.raises(ValueError, match=r"drafter must return a change of shape \[3, 3\]"):
         drafts(noise, [1, 1, 1], drafter=ShortChange(TEACHER))
+
+    class Three(AnchoredDrafter):
+        def change(self, x: Tensor, *rest: Any) -> Any:
+            return x, rest[-1], rest[-1]
+
+    with pytest.raises(TypeError, match="must return a change and a carry, got 3 values"):
+        drafts(noise, [1, 1, 1], drafter=Three(TEACHER))
 
 
 def test_schedules_without_x0_draft_eps() -> None:

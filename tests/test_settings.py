@@ -36,6 +36,12 @@ def test_what_is_no_teacher_schedule_or_drafter_is_refused() -> None:
     with pytest.raises(TypeError, match="drafter must have .* got 'frosen'"):
         SpeculativeSampler(TEACHER, "frosen", SCHEDULE, window=1)
 
+    class Half(CallableDrafter):
+        def change(self) -> None: ...
+
+    with pytest.raises(TypeError, match="carry_of_change where it has change, got change alone"):
+        SpeculativeSampler(TEACHER, Half(TEACHER), SCHEDULE, window=4)
+
 
 @pytest.mark.parametrize(
     ("options", "message"),

@@ -156,10 +156,10 @@ class DraftedWindow:
         else:
             carry = take(self.carry, _joined([rows.take(self.place) for rows in each]))
         if self.changing is not None:
-            said, after = self.changing.change(x, mean, k, y, carry)
+            said, after = _pair(self.changing.change(x, mean, k, y, carry), "a change")
             require_eps(said, x, "drafter", "change")
         else:
-            eps, after = self.drafter.predict(x, k, y, carry)
+            eps, after = _pair(self.drafter.predict(x, k, y, carry), "an eps")
             require_eps(eps, x, "drafter")
             said = self.prediction.from_eps(k, x, eps)
         at_new, at_old = said[:count], said[count:]
@@ -189,7 +189,14 @@ class DraftedWindow:
             carry = self.changing.carry_of_change(self.past.rows, rows)
         else:
             carry = self.drafter.carry_from(self.past.rows, rows)
-        return map_tensors(lambda part: part, carry)  # or an error that says what it may be
+
+        def checked(part: Tensor) -> Tensor:
+            # One of another length would broadcast into the rows, or fail far from here.
+            if part.shape[:1] != rows.shape:
+                raise ValueError(f"carry must have {len(rows)} rows, got shape {list(part.shape)}")
+            return part
+
+        return map_tensors(checked, carry)  # or an error that says what it may be
 
     def _windows(self, rows: Picked, said: Tensor, before: Tensor | None) -> Tensor:
         """What was said at these rows, in windows [B, P, ...], elsewhere as it was ``before``."""
@@ -236,6 +243,14 @@ class DraftedWindow:
     def _said(self) -> Tensor:
         """What the teacher said of the window's transitions in its last call, [B, P, ...]."""
         return self.past.guess[self.past.row[:, 1 : self.noise.shape[1] + 1]]
+
+
+def _pair(said: Any, what: str) -> Any:
+    """What a drafter returned, if it is a pair: a tensor of two rows would unpack as one."""
+    if not isinstance(said, tuple | list) or len(said) != 2:
+        got = f"{len(said)} values" if isinstance(said, tuple | list) else type(said).__name__
+        raise TypeError(f"drafter must return {what} and a carry, got {got}")
+    return said
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

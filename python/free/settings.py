@@ -64,6 +64,8 @@ def check_settings(
             "drafter must have begin, predict and carry_from for window > 1, or be 'frozen', "
             f"got {drafter!r}"
         )
+    if hasattr(drafter, "change") and not hasattr(drafter, "carry_of_change"):
+        raise TypeError("drafter must have carry_of_change where it has change, got change alone")
     if speculates and (schedule.sigma[:-1] == 0).any():
         raise ValueError(
             "schedule must have sigma > 0 before its last transition to be speculated, "
