@@ -231,7 +231,7 @@ GOOD = random_guesses(2, 3, (4, 5))
 TENSORS = Guesses._fields[:-1]
 MESSAGES = {
     "x": r"^x: expected a non-empty shape \[B, \.\.\.\], got \[7\]$",
-    "past_x": r"^past_x: expected shape \[R, \[4, 5\]\], got \[7\]$",
+    "past_x": r"^past_x: expected shape \[R, 4, 5\], got \[7\]$",
     "row": r"^row: expected shape \[2, at least 4\], got \[7\]$",
     "columns": r"^columns: expected shape \[4, N\], got \[7\]$",
 }

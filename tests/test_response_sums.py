@@ -138,7 +138,7 @@ ROW = r"^row: expected shape \[2, at least 3\], got "
         ("states", torch.zeros(2, 0, 4, 5), ValueError, r"^states: .*, got \[2, 0, 4, 5\]$"),
         ("guess", torch.zeros(2, 3, 5, 4), ValueError, r"^guess: expected shape \[2, 3, 4, 5\], g"),
         ("guess", torch.zeros(2, 3, 5, 4).mT, ValueError, "^guess: expected a contiguous tensor"),
-        ("past_x", torch.zeros(7, 4), ValueError, r"^past_x: expected shape \[R, \[4, 5\]\], got"),
+        ("past_x", torch.zeros(7, 4), ValueError, r"^past_x: expected shape \[R, 4, 5\], got"),
         ("past_x", torch.zeros(0, 4, 5), ValueError, r"^past_x: .*, got \[0, 4, 5\]$"),
         ("past_x", torch.zeros(7, 4, 5).half(), TypeError, "^past_x: expected float32, got float1"),
         ("past_guess", torch.zeros(8, 4, 5), ValueError, r"^past_guess: expected shape \[9, 4, 5"),

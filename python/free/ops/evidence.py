@@ -87,7 +87,8 @@ def response_sums(
     check_tensor("guess", guess, torch.float32, states.shape, device)
     check_tensor("past_x", past_x, torch.float32, device=device)
     if list(past_x.shape[1:]) != sample or len(past_x) == 0:
-        raise ValueError(f"past_x: expected shape [R, {sample}], got {list(past_x.shape)}")
+        expected = ", ".join(map(str, ("R", *sample)))
+        raise ValueError(f"past_x: expected shape [{expected}], got {list(past_x.shape)}")
     check_tensor("past_guess", past_guess, torch.float32, past_x.shape, device)
     check_tensor("row", row, torch.int64, device=device)
     if row.dim() != 2 or len(row) != batch or row.shape[1] < width:

@@ -52,6 +52,8 @@ def note_nonfinite_(
     ------
     TypeError, ValueError
         Naming the argument, what was expected and what came. Values are not looked at.
+    RuntimeError
+        On the CPU, where torch finds a sample that is not there. On CUDA that is passed over.
     """
     check_tensor("failed", failed, torch.int64)
     if failed.dim() != 1:

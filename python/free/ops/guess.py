@@ -78,7 +78,7 @@ def first_guesses(
     past_x, past_guess : Tensor, shape [R, ...], float32
         States of the call, and what was said of them, as guesses.
     row : Tensor, shape [B, V], int64, V >= W
-        As :class:`free.ops.RecycledRows` has it. The first W are used.
+        As :class:`free.ops.RecycledRows` has it. The first W = P + 1 are used.
     known : Tensor, shape [B], int64
         Likewise.
     source : Tensor, shape [B], int64
@@ -109,7 +109,8 @@ def first_guesses(
         raise ValueError(f"drafts: expected at least 0, got {drafts}")
     check_tensor("past_x", past_x, torch.float32, device=device)
     if list(past_x.shape[1:]) != sample or len(past_x) == 0:
-        raise ValueError(f"past_x: expected shape [R, {sample}], got {list(past_x.shape)}")
+        expected = ", ".join(map(str, ("R", *sample)))
+        raise ValueError(f"past_x: expected shape [{expected}], got {list(past_x.shape)}")
     check_tensor("past_guess", past_guess, torch.float32, past_x.shape, device)
     check_tensor("row", row, torch.int64, device=device)
     if row.dim() != 2 or len(row) != batch or row.shape[1] <= drafts:

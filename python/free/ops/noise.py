@@ -73,7 +73,9 @@ def window_noise(
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, what was expected and what came. Values are not looked at.
+        Naming the argument, what was expected and what came; on the CPU also for a ``k``, as
+        ``transition``, or ``rounds``, as ``round``, out of range. On CUDA values are not looked
+        at.
     """
     check_tensor("seeds", seeds, torch.int64)
     if seeds.dim() != 1:
