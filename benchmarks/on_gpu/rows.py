@@ -58,7 +58,7 @@ def _ladder(
     name, image, twice = of
     title = f"{name} at {image}" + (", guided" if twice else "")
     columns = ("ms, graph", "eager", "r, graph", "eager", "d, graph", "eager")
-    print(f"\n{title:<28}{''.join(f'{column:>9}' for column in columns)}")
+    print(f"\n{title:<28}{''.join(f'{column:>10}' for column in columns)}")
     one: dict[str, Any] = {}
     for width in WIDTHS[:3] if bench.small else WIDTHS:
         if not bench.allows(f"{title}, W = {width}"):
@@ -112,4 +112,4 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _cell(value: float | None, digits: int) -> str:
-    return f"{'-':>9}" if value is None else f"{value:9.{digits}f}"
+    return f"{'-':>10}" if value is None else f"{value:10.{digits}f}"

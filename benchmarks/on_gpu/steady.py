@@ -52,7 +52,13 @@ def run(bench: Bench, record: dict[str, Any]) -> None:
         steps = (SMALL_STEPS if bench.small else STEPS)[0]
         draw = _draws(bench, teacher, drafter, steps, WINDOW)
         record["memory"] = memory = _memory(bench, draw)
-        print(f"memory over {memory['rounds']} rounds: {memory}", flush=True)
+        found = "not measured"
+        if memory["before"] is not None:
+            found = ", ".join(
+                f"{n / 2**20:.1f} MiB {what} before, {memory['after'][what] / 2**20:.1f} after"
+                for what, n in memory["before"].items()
+            )
+        print(f"memory over {memory['rounds']} rounds: {found}", flush=True)
 
 
 def _draws(bench: Bench, teacher: DiT, drafter: FeatureDrafter, steps: int, window: int) -> Draws:
