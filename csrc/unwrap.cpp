@@ -255,8 +255,8 @@ ResponseSums response_of(const DLDevice& device, double memory, py::handle state
   const Array seen("past_x", past_x, device);
   past[0] = seen.shape().empty() ? 0 : seen.shape()[0];
   if (seen.shape() != past || past[0] == 0) {
-    throw py::value_error("past_x: expected shape [R, " +
-                          to_string(Shape(past.begin() + 1, past.end())) + "], got " +
+    const std::string sample = to_string(Shape(past.begin() + 1, past.end()));
+    throw py::value_error("past_x: expected shape [R, " + sample.substr(1) + ", got " +
                           to_string(seen.shape()));
   }
   const Array entries("row", row, device);

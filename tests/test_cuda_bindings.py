@@ -261,7 +261,7 @@ def test_a_workspace_too_small() -> None:
         (
             "response_sums",
             {"past_x": on_gpu(torch.zeros(7, 15))},
-            r"^past_x: expected shape \[R, \[3, 5\]\], got \[7, 15\]$",
+            r"^past_x: expected shape \[R, 3, 5\], got \[7, 15\]$",
         ),
         (
             "response_sums",

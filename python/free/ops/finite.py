@@ -10,7 +10,7 @@ from torch.utils.dlpack import to_dlpack
 
 # After torch, so that one OpenMP runtime serves both.
 from free import _C, reference
-from free.ops.register import check_tensor, register, stream_of
+from free.ops.register import check_integer, check_tensor, register, stream_of
 
 __all__ = ["note_nonfinite_"]
 
@@ -55,6 +55,7 @@ def note_nonfinite_(
     RuntimeError
         On the CPU, where torch finds a sample that is not there. On CUDA that is passed over.
     """
+    check_integer("first", first, 0)
     check_tensor("failed", failed, torch.int64)
     if failed.dim() != 1:
         raise ValueError(f"failed: expected shape [S], got {list(failed.shape)}")

@@ -10,7 +10,7 @@ from torch.utils.dlpack import to_dlpack
 
 # After torch, so that one OpenMP runtime serves both.
 from free import _C, reference
-from free.ops.register import check_tensor, register, stream_of
+from free.ops.register import check_integer, check_tensor, register, stream_of
 
 __all__ = ["FirstGuesses", "first_guesses"]
 
@@ -105,8 +105,7 @@ def first_guesses(
     if x.dim() < 2 or x.numel() == 0:
         raise ValueError(f"x: expected a non-empty shape [B, ...], got {list(x.shape)}")
     (batch, *sample), device = x.shape, x.device
-    if drafts < 0:
-        raise ValueError(f"drafts: expected at least 0, got {drafts}")
+    check_integer("drafts", drafts, 0)
     check_tensor("past_x", past_x, torch.float32, device=device)
     if list(past_x.shape[1:]) != sample or len(past_x) == 0:
         expected = ", ".join(map(str, ("R", *sample)))

@@ -10,7 +10,7 @@ from torch.utils.dlpack import to_dlpack
 
 # After torch, so that one OpenMP runtime serves both.
 from free import _C, reference
-from free.ops.register import check_tensor, register, stream_of
+from free.ops.register import check_integer, check_tensor, register, stream_of
 
 __all__ = ["TargetMeans", "target_means"]
 
@@ -91,8 +91,8 @@ def target_means(
     )
     check_tensor("a", a, torch.float32, (rows,), x.device)
     check_tensor("b", b, torch.float32, (rows,), x.device)
-    if cfg_channels is not None and not 0 <= cfg_channels <= channels:
-        raise ValueError(f"cfg_channels: expected a value in 0..{channels}, got {cfg_channels}")
+    if cfg_channels is not None:
+        check_integer("cfg_channels", cfg_channels, 0, channels)
     if (signal is None) != (noise is None):
         raise ValueError("signal and noise: expected both or neither, got one of them")
     if signal is not None and noise is not None:

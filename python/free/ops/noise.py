@@ -10,7 +10,7 @@ from torch.utils.dlpack import to_dlpack
 
 # After torch, so that one OpenMP runtime serves both.
 from free import _C, reference
-from free.ops.register import check_tensor, register, stream_of
+from free.ops.register import check_integer, check_tensor, register, stream_of
 
 __all__ = ["WindowNoise", "window_noise"]
 
@@ -85,11 +85,9 @@ def window_noise(
         check_tensor("rounds", rounds, torch.int64, seeds.shape, seeds.device)
     check_tensor("length", length, torch.int32, seeds.shape, seeds.device)
     for name, value in (("width", width), ("size", size)):
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, got {value}")
+        check_integer(name, value, 1)
     for name, value in (("purpose", purpose), ("decision", decision)):
-        if not 0 <= value < 2**32:
-            raise ValueError(f"{name}: expected a value in 0..4294967295, got {value}")
+        check_integer(name, value, 0, 2**32 - 1)
     drawn = torch.ops.free.window_noise(seeds, k, rounds, length, width, size, purpose, decision)
     return WindowNoise(*drawn)
 

@@ -12,7 +12,7 @@ from torch.utils.dlpack import to_dlpack
 
 # After torch, so that one OpenMP runtime serves both.
 from free import _C, reference
-from free.ops.register import check_tensor, register, stream_of
+from free.ops.register import check_integer, check_tensor, register, stream_of
 
 __all__ = ["philox_normal", "philox_uniform"]
 
@@ -49,10 +49,8 @@ def _check_draws(seeds: Tensor, transition: Tensor, round: Tensor, purpose: int,
         raise ValueError(f"seeds: expected shape [R], got {list(seeds.shape)}")
     check_tensor("transition", transition, torch.int64, seeds.shape, seeds.device)
     check_tensor("round", round, torch.int64, seeds.shape, seeds.device)
-    if not 0 <= purpose < 2**32:
-        raise ValueError(f"purpose: expected a value in 0..4294967295, got {purpose}")
-    if size < 1:
-        raise ValueError(f"size: expected at least 1, got {size}")
+    check_integer("purpose", purpose, 0, 2**32 - 1)
+    check_integer("size", size, 1)
 
 
 def _philox_cpu(fill: Callable[..., None], *arguments: Any) -> Tensor:

@@ -10,7 +10,7 @@ from torch.utils.dlpack import to_dlpack
 
 # After torch, so that one OpenMP runtime serves both.
 from free import _C, reference
-from free.ops.register import check_tensor, register, stream_of
+from free.ops.register import check_integer, check_tensor, register, stream_of
 
 __all__ = ["RecycledRows", "recycled_rows"]
 
@@ -64,10 +64,9 @@ def recycled_rows(
     if length.dim() != 1:
         raise ValueError(f"length: expected shape [B], got {list(length.shape)}")
     check_tensor("advance", advance, torch.int32, length.shape, length.device)
-    if width < 1:
-        raise ValueError(f"width: expected at least 1, got {width}")
-    if stride is not None and stride < 1:
-        raise ValueError(f"stride: expected at least 1, or None, got {stride}")
+    check_integer("width", width, 1)
+    if stride is not None:
+        check_integer("stride", stride, 1)
     return RecycledRows(*torch.ops.free.recycled_rows(length, advance, width, discarded, stride))
 
 

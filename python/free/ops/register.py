@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["check_tensor", "register", "stream_of"]
+__all__ = ["check_integer", "check_tensor", "register", "stream_of"]
 
 _library = torch.library.Library("free", "DEF")
 
@@ -41,6 +41,24 @@ def check_tensor(
         raise ValueError(
             f"{name}: expected a contiguous tensor, got strides {list(tensor.stride())}"
         )
+
+
+def check_integer(name: str, value: int, least: int, most: int = 2**63 - 1) -> None:
+    """Raise unless ``value`` is an integer from ``least`` to ``most``.
+
+    Raises
+    ------
+    TypeError
+        For what is no integer.
+    ValueError
+        For one out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
+    if value < least or value > most:
+        expected = f"at least {least}" if value < least and most >= 2**63 - 1 else None
+        expected = expected or f"a value in {least}..{most}"
+        raise ValueError(f"{name}: expected {expected}, got {value}")
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -10,7 +10,7 @@ from torch.utils.dlpack import to_dlpack
 
 # After torch, so that one OpenMP runtime serves both.
 from free import _C, reference
-from free.ops.register import check_tensor, register, stream_of
+from free.ops.register import check_integer, check_tensor, register, stream_of
 
 __all__ = ["roll_window_"]
 
@@ -100,6 +100,8 @@ def roll_window_(
         check_tensor("settled", settled, torch.int64, (batch,), device)
     for name, column in (("a", a), ("b", b), ("sigma", sigma)):
         check_tensor(name, column, torch.float32, (batch, width), device)
+    for name, value in (("first", first), ("end", end)):
+        check_integer(name, value, -(2**63))
     if not 0 <= first <= end < width:
         raise ValueError(
             f"first and end: expected 0 <= first <= end <= {width - 1}, got {first} and {end}"
