@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import free.drafted_window
-from free import FrozenDrafter, Schedule, TeacherOutput
+from free import FrozenDrafter, Schedule
 from free.drafters import Drafter, DraftingBatch
 from free.drafting import Draft, draft_window
 from free.models.output import TeacherRows
@@ -271,19 +271,6 @@ def test_teacher_output_of_a_discarded_row_is_that_transitions() -> None:
     for b, known in enumerate([1, 3, 5]):
         wanted = K[b] - 1 + torch.arange(5).clamp(max=known - 1)
         assert k[b].tolist() == wanted.tolist()
-
-
-def test_without_recycling_only_the_row_of_the_transition_made_is_kept() -> None:
-    rows = TeacherRows(*TeacherOutput(torch.zeros(7, 2)), torch.zeros(7, 2), torch.arange(7))
-    length, advance = torch.tensor([4, 3]).int(), torch.tensor([2, 3]).int()
-    past = recycle(rows, rows.eps, length, advance, 4, discarded=False)
-    assert past.row.tolist() == [[1] * 4, [6] * 4]
-    assert past.known.tolist() == [1, 1]
-    kept = recycle(rows, rows.eps, length, advance, 4, discarded=True)
-    assert kept.row.tolist() == [[1, 2, 3, 3], [6] * 4]
-    assert kept.known.tolist() == [3, 1]
-    assert kept.bytes == 7 * (2 * 4 + 2 * 4 + 2 * 4 + 8)
-    assert kept.keep(torch.tensor([False, True])).row.tolist() == [[6] * 4]
 
 
 def test_a_carry_is_never_written_to() -> None:

@@ -48,7 +48,6 @@ class DraftedWindow:
     ) -> None:
         self.drafter, self.prediction, self.past = drafter, prediction, past
         self.y, self.noise, self.rows = y, noise, rows
-        # Looked at once: it takes as long as a launch.
         self.changing = drafter if says_changes(drafter) else None
         if self.changing is not None and prediction.signal is None:
             raise ValueError(

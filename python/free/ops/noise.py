@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -116,24 +117,14 @@ def _fake(
     return WindowNoise(*(seeds.new_empty(shape, dtype=torch.float32) for shape in shapes))
 
 
-def _cpu(
-    seeds: Tensor,
-    k: Tensor,
-    rounds: Tensor | None,
-    length: Tensor,
-    width: int,
-    size: int,
-    purpose: int,
-    decision: int,
-) -> WindowNoise:
+def _cpu(*arguments: Any) -> WindowNoise:
     """By the kernels for rows."""
-    rounds = torch.zeros_like(k) if rounds is None else rounds
-    at = (k[:, None] + torch.arange(width)).flatten()
-    of = (seeds.repeat_interleave(width), at, rounds.repeat_interleave(width))
-    noise = torch.ops.free.philox_normal(*of, purpose, size).view(-1, width, size)
-    uniforms = torch.ops.free.philox_uniform(*of, decision, 1).view(-1, width)
-    last = noise[torch.arange(len(k)), length.long().clamp(1, width) - 1]
-    return WindowNoise(noise[:, :-1].contiguous(), uniforms[:, :-1].contiguous(), last)
+    by_rows = partial(
+        reference.window_noise,
+        normal=torch.ops.free.philox_normal,
+        uniform=torch.ops.free.philox_uniform,
+    )
+    return WindowNoise(*by_rows(*arguments))
 
 
 register(

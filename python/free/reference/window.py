@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from free.reference.philox import philox_normal, philox_uniform
 
 __all__ = ["first_guesses", "response_sums", "roll_window_", "window_noise"]
+
+#: ``draw(seeds [R], transition [R], round [R], purpose, size) -> [R, size]``.
+Draw = Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
 
 #: Places in :data:`free.sources.SOURCES`.
 _RESPONSE, _DRAFTER = 0, 3
@@ -22,16 +27,19 @@ def window_noise(
     size: int,
     purpose: int,
     decision: int,
+    normal: Draw = philox_normal,
+    uniform: Draw = philox_uniform,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Noises and uniforms of a window's drafts, and the noise of its last transition.
 
-    Parameters and results are those of :func:`free.ops.window_noise`.
+    Parameters and results are those of :func:`free.ops.window_noise`; ``normal`` and ``uniform``
+    draw the numbers of rows.
     """
     at = (k[:, None] + torch.arange(width, device=k.device)).flatten()
     rounds = torch.zeros_like(k) if rounds is None else rounds
     of = (seeds.repeat_interleave(width), at, rounds.repeat_interleave(width))
-    noise = philox_normal(*of, purpose, size).view(-1, width, size)
-    uniforms = philox_uniform(*of, decision, 1).view(-1, width)
+    noise = normal(*of, purpose, size).view(-1, width, size)
+    uniforms = uniform(*of, decision, 1).view(-1, width)
     final = length.long().clamp(1, width) - 1
     last = noise[torch.arange(len(k), device=k.device), final]
     return noise[:, :-1].contiguous(), uniforms[:, :-1].contiguous(), last
