@@ -51,7 +51,7 @@ def test_is_a_well_formed_custom_op() -> None:
         (
             (ints(4), ints(1), 4, True, 0),
             ValueError,
-            "^stride: expected at least 1, got",
+            "^stride: expected at least 1, or None",
         ),
     ],
 )

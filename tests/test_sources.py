@@ -100,6 +100,15 @@ def test_the_choice_is_what_was_rejected_least_lately() -> None:
     torch.testing.assert_close(sums.response(), before[1:])
 
 
+def test_old_evidence_fades() -> None:
+    draft, past, teacher = _draft()
+    old = Evidence(torch.rand(2, len(SOURCES)), torch.rand(2), torch.rand(2))
+    nothing = torch.ones(2, dtype=torch.int32)  # a window of one row drafts nothing
+    new = with_round(old, draft, PREDICTION, past, teacher, nothing, nothing)
+    for before, after in zip(old, new, strict=True):
+        torch.testing.assert_close(after, 0.8 * before)
+
+
 def test_a_fixed_source() -> None:
     fixed = SourceChoice("reuse")
     assert fixed.of(Evidence.none(2, torch.device("cpu"))).tolist() == [2, 2]

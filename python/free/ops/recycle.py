@@ -66,7 +66,9 @@ def recycled_rows(
     check_tensor("advance", advance, torch.int32, length.shape, length.device)
     check_integer("width", width, 1)
     if stride is not None:
-        check_integer("stride", stride, 1)
+        check_integer("stride", stride, -(2**63))
+        if stride < 1:
+            raise ValueError(f"stride: expected at least 1, or None, got {stride}")
     return RecycledRows(*torch.ops.free.recycled_rows(length, advance, width, discarded, stride))
 
 

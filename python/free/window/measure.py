@@ -139,7 +139,7 @@ class _Stage:
         self.places = max(largest - 1, 1)
         self.middle = max(len(run.table.sigma) // 2 - 1, 0)
         self.one = self._rows(1)
-        self.out, *_ = run.target(*self._inputs(1))
+        self.out, _, self.guess = run.target(*self._inputs(1))
 
     def _rows(self, rows: int) -> Tensor:
         return torch.full((rows,), self.middle, device=self.run.state.device)
@@ -166,7 +166,7 @@ class _Stage:
         return work
 
     def other(self, rows: int) -> Callable[[], Any]:
-        """Noise, guesses, verification and counting of windows with so many rows."""
+        """Noise, verification and counting of windows with so many rows."""
         width = min(rows, self.places + 1)
         samples = -(-rows // width)
         table, k = self.run.table, self._rows(samples * width)
@@ -176,7 +176,7 @@ class _Stage:
         uniforms = torch.zeros(samples, width - 1, device=x.device)
 
         def work() -> None:
-            random.normal(k, k, k, Purpose.TRANSITION, x.shape[1:])
+            random.window(k[:samples], k[:samples], k[:samples], length, width, x.shape[1:])
             means = x.view(samples, width, *x.shape[1:])
             sigma = table.sigma[k].view(samples, width)
             drafted = means[:, 1:].contiguous()
@@ -214,9 +214,8 @@ class _Stage:
             x, _, y = self._inputs(samples)
             k = self._rows(samples) + 1  # the transition after the one that the teacher has seen
             rows = TeacherRows(*self.out, x[:1], self.one)
-            guess = self.run.prediction.from_eps(self.one, x[:1], self.out.eps)
             nearest = torch.zeros(samples, places + 1, dtype=torch.int64, device=x.device)
-            past = Recycled(rows, guess, nearest, torch.ones_like(k))
+            past = Recycled(rows, self.guess, nearest, torch.ones_like(k))
             noise = torch.zeros(samples, places, *x.shape[1:], device=x.device)
             length = torch.full((samples,), places + 1, dtype=torch.int32, device=x.device)
             none, source = Evidence.none(samples, x.device), torch.full_like(k, DRAFTER)
