@@ -29,9 +29,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from free import DiT, DrafterNet, FeatureDrafter, Schedule, SpeculativeSampler
-from free.bench.machine import machine
 from free.files import write_atomic, write_json
-from free.training.data import load_mnist
+from free.machine import machine
+from free.training.dataset.sets import mnist_set
 from free.training.losses import ForwardProcess, drafter_loss
 from free.training.randomness import RowRandom
 from free.training.recipe import Recipe
@@ -128,7 +128,7 @@ def new_drafter(teacher: DiT, recipe: Recipe, seed: int) -> DrafterNet:
 
 def operations(teacher: DiT, variant: Variant, batch: int) -> int:
     """Floating-point operations of a step: both networks, forward and backward."""
-    data, recipe = load_mnist(), variant.recipe
+    data, recipe = mnist_set(), variant.recipe
     rows = range(round(batch * variant.share))
     drafter = new_drafter(teacher, recipe, 0)
     with FlopCounterMode(display=False) as counter:
@@ -174,7 +174,7 @@ def run(teacher: DiT, name: str, seed: int, options: argparse.Namespace) -> dict
         network, record = train(
             network,
             partial(_loss, teacher, variant.recipe),
-            load_mnist(),
+            mnist_set(),
             config,
             folder,
             extra={"recipe": dataclasses.asdict(variant.recipe)},

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from free import AutoWindow, Schedule, SequentialSampler, SpeculativeSampler, load_pretrained
-from free.bench.machine import machine
 from free.bench.timing import timed
 from free.drafters.feature import FeatureDrafter
 from free.engines.load import load_engine
 from free.export.cache import cached_export
 from free.files import write_json
+from free.machine import machine
 from free.models.guidance import Guidance
 from free.models.output import Teacher, TeacherOutput
 

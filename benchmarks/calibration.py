@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from scipy.special import erfc, ndtri
 from torch import Tensor
 
-import free.sampler
+import free.sampling.speculative
 from free import Schedule, SpeculativeSampler, load_pretrained
-from free.bench.machine import machine
 from free.files import digest, write_json
+from free.machine import machine
 from free.models.sigma import SigmaNet
 
 #: Edges of the bins of delta, and how many of either fate must be expected in one: those with
@@ -55,7 +55,7 @@ def record(
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """``delta [n]`` and whether accepted [n], of all drafts that were decided on."""
     deltas, fates = [], []
-    verify_window = free.sampler.verify_window
+    verify_window = free.sampling.speculative.verify_window
 
     def observed(*arguments: Any) -> Any:
         _, drafts, targets, sigma, length, *_ = arguments
@@ -69,11 +69,11 @@ def record(
         fates.append((step < out.accepted[:, None])[examined].numpy())
         return out
 
-    free.sampler.verify_window = observed
+    free.sampling.speculative.verify_window = observed
     try:
         sampler.sample(labels, seed, progress=True)
     finally:
-        free.sampler.verify_window = verify_window
+        free.sampling.speculative.verify_window = verify_window
     return np.concatenate(deltas), np.concatenate(fates)
 
 

@@ -30,15 +30,15 @@ from free import (
     TeacherOutput,
     load_pretrained,
     ops,
-    random,
     reference,
 )
-from free.bench.machine import machine
 from free.bench.timing import timed
 from free.files import write_json
-from free.random import Purpose
-from free.report import Report
-from free.sequential import SequentialSampler
+from free.machine import machine
+from free.rounds import noise as random
+from free.rounds.noise import Purpose
+from free.rounds.report import Report
+from free.sampling.sequential import SequentialSampler
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMITTED = ROOT / "benchmarks" / "results" / "check.json"

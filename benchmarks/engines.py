@@ -21,7 +21,6 @@ from typing import Any
 import torch
 
 from free import FrozenDrafter, Schedule, SequentialSampler, SpeculativeSampler, load_pretrained
-from free.bench.machine import machine
 from free.bench.samplers import StepByStep
 from free.bench.timing import Timing, timed
 from free.drafters.protocol import Drafter
@@ -30,7 +29,8 @@ from free.engines.networks import EngineDrafter, EngineTeacher
 from free.engines.session import Session
 from free.export.package import export_model, torch_engine
 from free.files import write_json
-from free.report import Report
+from free.machine import machine
+from free.rounds.report import Report
 
 Engine = tuple[EngineTeacher, EngineDrafter]
 ROWS = (1, 2, 4, 8, 16)

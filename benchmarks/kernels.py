@@ -18,11 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from free import ops, random, reference
-from free.bench.machine import machine
+from free import ops, reference
 from free.bench.timing import timed
 from free.files import write_json
-from free.random import Purpose
+from free.machine import machine
+from free.rounds import noise as random
+from free.rounds.noise import Purpose
 
 #: Batch, window, elements of a state (784: MNIST; 4,096 and 16,384: latents of 256^2 and 512^2).
 CASES = [(1, 8, 784), (1, 8, 4096), (1, 8, 16_384), (1, 16, 784), (8, 8, 784), (8, 8, 4096)]

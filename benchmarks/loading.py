@@ -25,9 +25,9 @@ from typing import Any
 import torch
 
 from free import DiT, DiTConfig
-from free.bench.machine import machine
 from free.files import write_json
-from free.models.checkpoints import inspect
+from free.machine import machine
+from free.models.summary import inspect
 
 
 def random_network(config: DiTConfig) -> DiT:

@@ -19,17 +19,15 @@ import torch
 from torch import Tensor
 
 from free import DiT, Drafter, Schedule, load_pretrained
-from free.bench.machine import machine
 from free.drafters import DraftingBatch
-from free.drafting import draft_window
 from free.files import write_json
+from free.machine import machine
 from free.models.output import TeacherRows
-from free.prediction import Prediction
-from free.random import Purpose, normal
-from free.recycling import recycle
-from free.schedule import Table
-from free.sources import Evidence
-from free.targets import Target, guidance_of
+from free.rounds.draft import draft_window
+from free.rounds.noise import Purpose, normal
+from free.rounds.state import Evidence, recycle
+from free.rounds.target import Target, guidance_of
+from free.schedule.table import Prediction, Table
 
 #: Every which transition a window starts at.
 _EVERY = 3

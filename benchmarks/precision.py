@@ -19,11 +19,11 @@ from typing import Any
 import torch
 
 from free import DiT, FeatureDrafter, Schedule, SpeculativeSampler, load_pretrained
-from free.bench.machine import machine
 from free.export.precision import PRECISIONS, lower
 from free.files import write_json
+from free.machine import machine
 from free.models.guidance import Guidance, GuidedTeacher
-from free.schedule import Table
+from free.schedule.table import Table
 
 Model = tuple[DiT, FeatureDrafter]
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from free import Schedule, SequentialSampler, SpeculativeSampler, load_pretrained
-from free.bench.machine import machine
 from free.files import write_json
+from free.machine import machine
 from free.models.classifier import DigitClassifier
 
 

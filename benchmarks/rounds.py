@@ -20,9 +20,9 @@ import torch
 from tqdm import tqdm
 
 from free import Drafter, FrozenDrafter, Schedule, SpeculativeSampler, load_pretrained
-from free.bench.machine import machine
 from free.files import write_json
-from free.report import Report
+from free.machine import machine
+from free.rounds.report import Report
 
 
 class Way(NamedTuple):

@@ -19,14 +19,14 @@ from typing import Any
 import torch
 
 from free import DiT, Schedule, SequentialSampler, SpeculativeSampler, load_pretrained
-from free.bench.machine import machine
 from free.bench.timing import timed
 from free.drafters import DraftingBatch, FeatureDrafter, FrozenDrafter
 from free.files import write_json
+from free.machine import machine
 from free.models.guidance import Guidance, GuidedTeacher
 from free.models.output import TeacherRows
-from free.report import Report
-from free.schedule import Table
+from free.rounds.report import Report
+from free.schedule.table import Table
 from rounds import WAYS
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from free import DiT, FeatureDrafter, load_pretrained
-from free.bench.machine import machine
 from free.bench.timing import timed
 from free.engines.tensorrt import load_tensorrt
 from free.export.package import export_model
 from free.export.tensorrt import build_engine
 from free.files import write_json
+from free.machine import machine
 
 MB = 1e6
 

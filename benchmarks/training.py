@@ -35,10 +35,10 @@ from torch.optim.optimizer import (
 from torch.utils.flop_counter import FlopCounterMode
 
 from free import DiT, DiTConfig, DrafterNet, load_pretrained
-from free.bench.machine import machine
-from free.bench.memory import peak, reset_peak
+from free.devices import peak, reset_peak
 from free.files import write_json
-from free.training.data import ImageSet, TrainingImages
+from free.machine import machine
+from free.training.dataset.sets import ImageSet, TrainingImages
 from free.training.losses import ForwardProcess, drafter_loss
 from free.training.parallel import Ranks
 from free.training.recipe import recipe_named
@@ -205,9 +205,9 @@ def operations(config: DiTConfig, depth: int) -> dict[str, float]:
 def inputs(name: str) -> tuple[DiT, TrainingImages]:
     """Teacher and images of a shape."""
     if name == "mnist":
-        from free.training.data import load_mnist
+        from free.training.dataset.sets import mnist_set
 
-        return load_pretrained("mnist")[0], load_mnist()
+        return load_pretrained("mnist")[0], mnist_set()
     torch.manual_seed(0)
     teacher = DiT(DiTConfig.named(name)).eval().requires_grad_(False)
     images = torch.randn(64, *teacher.sample_shape)

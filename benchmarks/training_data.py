@@ -30,11 +30,11 @@ import torch
 from PIL import Image
 
 from free import DiT, DiTConfig
-from free.autoencoder import LatentCoder
-from free.bench.machine import machine
 from free.bench.timing import timed
 from free.files import write_json
-from free.training.sources import open_images
+from free.images.autoencoder import LatentCoder
+from free.machine import machine
+from free.training.dataset.open import open_images
 
 #: ImageNet-1K's training split, and the supplement's runs: side, epochs, hours.
 IMAGENET = 1_281_167

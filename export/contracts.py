@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from free.engines.contract import Contract, Profile, TensorSpec
-from free.models.dit import DiTConfig
+from free.engines.interface import Contract, Profile, TensorSpec
+from free.models.config import DiTConfig
 
 __all__ = ["draft_contract", "step_contract", "teacher_contract"]
 

@@ -94,7 +94,7 @@ class DrafterStep(nn.Module):
 class _Draft(nn.Module):
     """What both ways of drafting a window of ``P`` transitions share.
 
-    Inputs, in the terms of ``free.drafting``: the current state ``x`` and the window's
+    Inputs, in the terms of ``free.rounds.draft``: the current state ``x`` and the window's
     ``noise``; ``a``, ``b``, ``sigma``: the transitions' coefficients in terms of x0, and
     ``sigma_before``, that of the transition before each; ``t``, ``y``; the first guess of each
     x0, ``intercept + slope x``, which stands where ``settled``; of the transition just made,

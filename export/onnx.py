@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from free.engines.contract import Contract
+from free.engines.interface import Contract
 from free.files import write_atomic
 
 __all__ = ["OPSET", "WeightsFile", "export_graph", "require_onnx"]

@@ -12,7 +12,7 @@ import torch
 
 from free.drafters.feature import FeatureDrafter
 from free.drafters.frozen import FrozenDrafter
-from free.engines.contract import Contract, Profile
+from free.engines.interface import Contract, Profile
 from free.engines.manifest import MANIFEST, Graph, Manifest
 from free.engines.networks import EngineDrafter, EngineTeacher, on_engine
 from free.engines.session import Session

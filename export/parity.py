@@ -20,8 +20,8 @@ from free.export.package import graphs_of
 from free.models.dit import DiT
 from free.models.guidance import Guidance, GuidedTeacher
 from free.models.output import Teacher
-from free.sampler import SpeculativeSampler
-from free.schedule import Schedule
+from free.sampling.speculative import SpeculativeSampler
+from free.schedule.schedule import Schedule
 
 __all__ = ["TOLERANCE", "Agreement", "Corner", "check_graphs", "check_sampling", "parity_record"]
 

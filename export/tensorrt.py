@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from free.engines.built import ANY, BuiltEngine, engine_path, file_digest, this_gpu
-from free.engines.contract import Contract
+from free.engines.interface import Contract
 from free.engines.tensorrt import Log, check_interface, load_tensorrt
+from free.engines.tensorrt_file import ANY, BuiltEngine, engine_path, file_digest, this_gpu
 from free.files import write_atomic
 
 __all__ = ["TARGETS", "build_engine", "load_or_build"]

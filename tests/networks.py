@@ -11,7 +11,7 @@ from torch import Tensor
 from free import TeacherOutput
 from free.drafters import DraftingBatch
 from free.models.output import TeacherRows
-from free.prediction import image_from_eps
+from free.schedule.table import image_from_eps
 
 
 def randomized(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:

@@ -35,7 +35,7 @@ _INDEXING = (aten.index, aten.index_put, aten.index_put_)
 #: What they return depends on values: a device has to be waited for.
 _LOOKS = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 
-#: Calls before a capture, as in ``free.graphs.capture``.
+#: Calls before a capture, as in ``free.sampling.cuda_graphs.capture``.
 _WARM_UP = 3
 
 
@@ -110,7 +110,7 @@ class PretendCuda(TorchDispatchMode):
         self._arriving.clear()
 
     def capture(self, function: Callable[[], object], device: torch.device) -> Callable[[], object]:
-        """As :class:`free.graphs.CudaGraphs` does it: replays run the recorded ops only.
+        """As :class:`free.sampling.cuda_graphs.CudaGraphs` does it: replays run the recorded ops only.
 
         Raises
         ------

@@ -28,7 +28,7 @@ from free.ops import (
     VerifiedRelaxed,
     WindowNoise,
 )
-from free.verifiers import RULES
+from free.reference.decide import RULES
 
 ROOT = Path(__file__).parents[1]
 INCLUDE = ("tests/cuda_shim", "csrc", "csrc/include")

@@ -24,6 +24,7 @@ from free import (
 from free.devices import device_of, find_device, require_device
 from free.engines.networks import EngineDrafter
 from free.models.sigma import SigmaNet
+from free.ops import find_device_with_kernels
 from tests.networks import CallableDrafter, MixtureTeacher, randomized
 
 NO_CUDA = pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA")
@@ -47,7 +48,7 @@ def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError(said)
 
     if ops.build_info()["cuda"] is not None:
-        monkeypatch.setattr("free._C.cuda_verify_workspace", refuse)
+        monkeypatch.setattr("free.ops._C.cuda_verify_workspace", refuse)
 
 
 # --- finding one ---------------------------------------------------------------------------------
@@ -84,10 +85,10 @@ def test_a_driver_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_build_without_cuda_on_a_torch_with_it() -> None:
     with FakeTensorMode():
         with pytest.raises(ValueError, match="got 'cuda': this build of free has no CUDA kernels"):
-            find_device("cuda")
+            find_device_with_kernels("cuda")
         with pytest.raises(ValueError, match=r"FREE_CUDA=ON pip install .*\.( in its source)?$"):
-            find_device("cuda")
-        assert find_device("cuda", kernels=False).type == "cuda"  # torch alone serves there
+            find_device_with_kernels("cuda")
+        assert find_device("cuda").type == "cuda"  # torch alone serves there
     assert find_device("cpu") == torch.device("cpu")
 
 
@@ -98,13 +99,13 @@ def test_a_gpu_that_the_kernels_are_not_built_for(monkeypatch: pytest.MonkeyPatc
         raise RuntimeError(said)
 
     monkeypatch.setattr("free.ops.build.philox_uniform", launch)
-    monkeypatch.setattr("free._C.cuda_verify_workspace", lambda *_: 1)
+    monkeypatch.setattr("free.ops._C.cuda_verify_workspace", lambda *_: 1)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     with FakeTensorMode(), pytest.raises(ValueError, match=rf"{said}.*CUDA_ARCHITECTURES=75$"):
-        find_device("cuda")
+        find_device_with_kernels("cuda")
     said = "philox_uniform: an illegal memory access was encountered"
     with FakeTensorMode(), pytest.raises(ValueError, match=f"{said}$"):
-        find_device("cuda")
+        find_device_with_kernels("cuda")
 
 
 # --- where networks are --------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from free import Schedule, SequentialSampler, SpeculativeSampler, TeacherOutput
 from free.cli import app
-from free.out_of_memory import held
+from free.devices import held
 from tests.networks import CallableDrafter, MixtureTeacher
 from tests.training import runs
 

@@ -14,7 +14,7 @@ import torch
 
 from free import DiT, Schedule, load_pretrained
 from free.drafters import FeatureDrafter
-from free.graphs import Graphing
+from free.sampling.cuda_graphs import Graphing
 from on_gpu.bench import Bench
 from on_gpu.parts import PARTS, breakdown, parts
 from on_gpu.samplers import Draws, interleaved, sampler_of

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from free import ops, reference
-from free.random import Purpose
+from free.rounds.noise import Purpose
 from kernels import draws, guesses, roll, window
 from on_gpu.bench import Bench
 from on_gpu.clock import Clock, Time, as_json, first_line

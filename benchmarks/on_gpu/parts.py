@@ -16,8 +16,8 @@ from free import DiT, Schedule, ops
 from free.drafters import DraftingBatch, FeatureDrafter
 from free.models.guidance import Guidance
 from free.models.output import TeacherRows
-from free.random import Purpose
-from free.schedule import Table
+from free.rounds.noise import Purpose
+from free.schedule.table import Table
 from on_gpu.clock import Clock
 from on_gpu.networks import guided
 

@@ -8,8 +8,8 @@ from typing import Any
 from free import DiT, Schedule, SequentialSampler, SpeculativeSampler
 from free.bench.timing import Timing, timed
 from free.drafters import FeatureDrafter
-from free.graphs import Graphing
-from free.report import Report
+from free.rounds.report import Report
+from free.sampling.cuda_graphs import Graphing
 from on_gpu.clock import Clock
 
 Sampler = SequentialSampler | SpeculativeSampler

@@ -3,20 +3,22 @@
 from typing import TYPE_CHECKING, Any
 
 from free.drafters import Drafter, FeatureDrafter, FrozenDrafter
-from free.models.dit import DiT, DiTConfig
+from free.models.config import DiTConfig
+from free.models.dit import DiT
 from free.models.drafter import DrafterNet
 from free.models.output import TeacherOutput
 from free.pretrained import load_pretrained
-from free.relaxation import Relaxation
-from free.report import Report
-from free.sampler import SpeculativeSampler
-from free.schedule import Schedule
-from free.sequential import SamplingResult, SequentialSampler
+from free.rounds.relaxation import Relaxation
+from free.rounds.report import Report
+from free.sampling.request import SamplingResult
+from free.sampling.sequential import SequentialSampler
+from free.sampling.speculative import SpeculativeSampler
+from free.schedule.schedule import Schedule
 from free.version import __version__
 from free.window import AutoWindow
 
 if TYPE_CHECKING:
-    from free.pipeline import FreePipeline as FreePipeline
+    from free.pipeline.pipeline import FreePipeline as FreePipeline
 
 __all__ = [
     "AutoWindow",
@@ -43,7 +45,7 @@ def __getattr__(name: str) -> Any:
     if name != "FreePipeline":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from free.pipeline import FreePipeline
+        from free.pipeline.pipeline import FreePipeline
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "diffusers":
             raise

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from free.ops import require_kernels
+__all__ = [
+    "absent",
+    "device_of",
+    "explained",
+    "find_device",
+    "held",
+    "peak",
+    "require_device",
+    "reset_peak",
+]
 
-__all__ = ["device_of", "find_device", "require_device"]
 
-
-def find_device(
-    name: torch.device | str, argument: str = "device", kernels: bool = True
-) -> torch.device:
-    """A device that can be worked on here.
+def find_device(name: torch.device | str, argument: str = "device") -> torch.device:
+    """A device that torch can work on here.
 
     Parameters
     ----------
     name : torch.device or str
     argument : str
         What the error calls it.
-    kernels : bool
-        Whether this package's own kernels are needed there, as for all sampling and training.
 
     Raises
     ------
     ValueError
-        If torch cannot put a tensor there, or the kernels are needed and are not in this build or
-        not for this GPU; says why, and what helps.
+        If torch cannot put a tensor there; says why, and what helps.
     """
     try:
         device = torch.device(name)
@@ -42,16 +47,12 @@ def find_device(
                 "Torch not compiled with CUDA enabled: take cpu, or install a torch that is built "
                 "with CUDA (pytorch.org)"
             )
-        raise _absent(argument, name, reason) from error
-    if kernels and device.type == "cuda":
-        try:
-            require_kernels(device)
-        except RuntimeError as error:
-            raise _absent(argument, name, str(error).splitlines()[0]) from error
+        raise absent(argument, name, reason) from error
     return device
 
 
-def _absent(argument: str, name: torch.device | str, reason: str) -> ValueError:
+def absent(argument: str, name: torch.device | str, reason: str) -> ValueError:
+    """The error for a device that cannot be had."""
     return ValueError(f"{argument} must be one that this machine has, got {str(name)!r}: {reason}")
 
 
@@ -93,3 +94,51 @@ def require_device(device: torch.device, **networks: Any) -> None:
 def _same(one: torch.device, other: torch.device) -> bool:
     """Whether they are one; without an index it is the current one, which may be any."""
     return one.type == other.type and (None in (one.index, other.index) or one.index == other.index)
+
+
+def reset_peak(device: torch.device) -> None:
+    """Forget the peak so far."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError):  # then there is none to be read either, or it is the whole run's
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak(device: torch.device) -> int | None:
+    """Bytes since the peak was reset: of tensors on a GPU, else of the process; None if unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    sizes = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return 1024 * int(sizes[0]) if sizes else None
+
+
+@contextmanager
+def explained(describe: Callable[[], str]) -> Iterator[None]:
+    """Say what was being done where CUDA says that its memory is full.
+
+    Parameters
+    ----------
+    describe : callable
+        Returns the work with its sizes, and what to reduce.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        With both; torch's own is its cause, and what callers catch stays the same.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise torch.OutOfMemoryError(f"{describe()} {error}") from error
+
+
+def held(device: torch.device | None) -> str:
+    """What tensors take on a GPU, by default the current one, in words."""
+    on_gpu = device is not None and device.type == "cuda"
+    allocated = torch.cuda.memory_allocated(device if on_gpu else None)
+    return f"{allocated / 2**30:.2f} GiB allocated"

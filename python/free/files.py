@@ -10,7 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["cache_folder", "check_writable", "digest", "write_atomic", "write_json"]
+__all__ = [
+    "cache_folder",
+    "check_writable",
+    "digest",
+    "write_atomic",
+    "write_json",
+]
 
 
 def cache_folder() -> Path:
@@ -83,3 +89,13 @@ def digest(path: str | Path) -> str:
         while block := file.read(1 << 20):
             value.update(block)
     return value.hexdigest()
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is missing or malformed: {error!r}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} is missing or malformed: got {type(record).__name__}")
+    return record

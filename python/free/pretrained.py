@@ -10,6 +10,7 @@ from free.drafters.feature import FeatureDrafter
 from free.drafters.frozen import FrozenDrafter
 from free.models.checkpoints import bundled_drafter, locate, read_drafter, read_teacher
 from free.models.dit import DiT
+from free.models.drafter import DrafterNet
 
 __all__ = ["load_pretrained"]
 
@@ -53,9 +54,11 @@ def load_pretrained(
         If one can only be a hub id and ``huggingface_hub`` is not installed.
     """
     path = locate(model, "model")
-    teacher = read_teacher(path, dtype=dtype, device=device, constants=constants)
+    teacher = read_teacher(DiT, path, dtype=dtype, device=device, constants=constants)
     folder = bundled_drafter(path) if drafter is None else drafter
     if folder is None or folder == "frozen":
         return teacher, FrozenDrafter()
-    network, sampling = read_drafter(folder, dtype=dtype, device=device, argument="drafter")
+    network, sampling = read_drafter(
+        DrafterNet, folder, dtype=dtype, device=device, argument="drafter"
+    )
     return teacher, FeatureDrafter(network, teacher, sampling)

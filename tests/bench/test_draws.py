@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from free import DiT, DiTConfig, Schedule, SequentialSampler
-from free.bench import memory
+from free import devices as memory
 from free.bench.draws import Draws
 from free.bench.rows import ROWS
 from tests.networks import randomized

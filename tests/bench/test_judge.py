@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from free.autoencoder import PixelCoder
 from free.bench.judge import Judge, complete, judge, missing
 from free.evaluation.features import Features
+from free.images.autoencoder import PixelCoder
 
 
 class _Drawn:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from free import Schedule, SequentialSampler, SpeculativeSampler, TeacherOutput
 from free.bench import phases, profiled
-from free.report import PHASE_MARK
+from free.rounds.report import PHASE_MARK
 
 
 class _Slow:

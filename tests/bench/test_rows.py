@@ -5,8 +5,8 @@ import pytest
 from free.bench import ROWS, chosen_rows
 from free.bench.samplers import Networks, StepByStep, sampler_of
 from free.pretrained import load_pretrained
-from free.sampler import SpeculativeSampler
-from free.sequential import SequentialSampler
+from free.sampling.sequential import SequentialSampler
+from free.sampling.speculative import SpeculativeSampler
 
 
 def test_names_are_distinct_and_the_first_is_plain() -> None:

@@ -15,7 +15,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from free import DiT, FrozenDrafter, Schedule, TeacherOutput
-from free.prediction import eps_from_image
+from free.schedule.table import eps_from_image
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 

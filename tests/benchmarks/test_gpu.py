@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from free.graphs import Graphs
-from tests.graphs.test_runs import repeated
+from free.sampling.cuda_graphs import Graphs
+from tests.sampling.cuda_graphs.test_runs import repeated
 
 #: What a section's rows have.
 KEYS = {

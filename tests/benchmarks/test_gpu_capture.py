@@ -11,7 +11,7 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from free import Schedule
-from free.schedule import Table
+from free.schedule.table import Table
 
 # --- time ----------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from free import DiT
 from free.cli import app
-from free.models.checkpoints import inspect
+from free.models.summary import inspect
 from tests.models.checkpoints.files import (
     original_state,
     same_weights,

@@ -56,7 +56,7 @@ def test_no_cuda_in_this_build(command: str, monkeypatch: pytest.MonkeyPatch) ->
         raise RuntimeError("this build of free has no CUDA kernels: FREE_CUDA=ON pip install .")
 
     if ops.build_info()["cuda"] is not None:  # else it says so itself
-        monkeypatch.setattr("free._C.cuda_verify_workspace", refuse)
+        monkeypatch.setattr("free.ops._C.cuda_verify_workspace", refuse)
     with FakeTensorMode():  # whose tensors say that they are on a GPU
         line = _refusal(command, SAMPLING[command])
     assert "this build of free has no CUDA kernels: " in line

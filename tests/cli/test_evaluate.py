@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from free.cli import app
-from free.evaluation.images import open_images
+from free.evaluation.image_stream import open_images
 from tests.evaluation.networks import noise
 
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from free import DiT, DrafterNet
 from free.cli import app
-from tests.evaluation.runs import CONFIG
+from tests.generation.runs import CONFIG
 from tests.networks import randomized
 
 NUM, BATCH = 30, 2
@@ -171,7 +171,7 @@ def test_a_full_disk_is_one_line(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("free.evaluation.chunks.write_npz", full)
+    monkeypatch.setattr("free.generation.chunks.write_npz", full)
     code, text = _generate(bundle, tmp_path / "x.npz")
     assert code == 1
     assert "error: No space left on device: what is drawn is kept in" in text

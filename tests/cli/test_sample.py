@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from free import DiT, DiTConfig, DrafterNet
 from free.cli import app
 from free.cli.options import parse_labels
-from free.labels import imagenet_names, label_table
+from free.images.labels import imagenet_names, label_table
 from tests.networks import randomized
 from tests.pipelines import CONFIG, tiny_dit, tiny_vae
 

@@ -10,13 +10,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-import free.training.data
+import free.training.dataset.sets
 from free import DiT, DiTConfig, Schedule
 from free.cli import app
 from free.cli.options import parse_schedule
 from free.models.sigma import SigmaNet
-from free.training.data import ImageSet
-from free.variance import VarianceFit
+from free.schedule.variance import VarianceFit
+from free.training.dataset.sets import ImageSet
 from tests.networks import randomized
 
 CPU = torch.device("cpu")
@@ -67,7 +67,9 @@ def test_the_embedded_teacher_has_no_learned_variance(tmp_path: Path) -> None:
 
 def test_training_continues_and_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = ImageSet(torch.rand(20, 1, 28, 28) * 2 - 1, torch.arange(20) % 10, 10)
-    monkeypatch.setattr(free.training.data, "load_mnist", lambda: data)  # reading them takes long
+    monkeypatch.setattr(
+        free.training.dataset.sets, "mnist_set", lambda: data
+    )  # reading them takes long
     command = ["train-variance", "--out", tmp_path / "sigma", "--steps", 3, "--batch-size", 4,
                "--sampling-steps", 20, "--width", 4]  # fmt: skip
     code, text = _free(*command)

@@ -6,8 +6,7 @@ import torch
 from free import FrozenDrafter, Schedule, SpeculativeSampler, TeacherOutput
 from free.drafters import DraftingBatch
 from free.models.output import TeacherRows
-from free.prediction import eps_from_image
-from free.schedule import Table
+from free.schedule.table import Table, eps_from_image
 from tests.networks import MixtureTeacher
 
 TABLE = Table.of(Schedule.ddpm(20), "cpu")

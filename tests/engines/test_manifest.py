@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from free import DiTConfig
-from free.engines.contract import Contract, Profile, TensorSpec
+from free.engines.interface import Contract, Profile, TensorSpec
 from free.engines.manifest import MANIFEST, Graph, Manifest
 from free.files import digest
 

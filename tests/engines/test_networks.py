@@ -12,15 +12,14 @@ from torch import Tensor
 from free import Schedule
 from free.drafters import Drafter, DraftingBatch
 from free.drafters.protocol import drafts_windows
-from free.drafting import Draft, draft_window
 from free.engines.networks import EngineDrafter, EngineTeacher, guidance_scale
 from free.export.package import torch_engine
 from free.models.guidance import Guidance, GuidedTeacher
 from free.models.output import TeacherRows
-from free.prediction import Prediction
-from free.recycling import Recycled, recycle
-from free.schedule import Table
-from free.sources import CONTROL_VARIATE, DRAFTER, RESPONSE, REUSE, Evidence
+from free.reference.draft import CONTROL_VARIATE, DRAFTER, RESPONSE, REUSE
+from free.rounds.draft import draft_window
+from free.rounds.state import Draft, Evidence, Recycled, recycle
+from free.schedule.table import Prediction, Table
 from tests.exports import close, small_model
 
 TABLE = Table.of(Schedule.ddpm(20), "cpu")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from free.engines.contract import Contract
+from free.engines.interface import Contract
 from free.engines.onnx import PROVIDERS, OnnxSession, require_onnxruntime
 from tests.exports import Export, close
 

@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from free.engines.built import ANY, BuiltEngine, engine_path
-from free.engines.contract import Contract, Profile, TensorSpec
+from free.engines.interface import Contract, Profile, TensorSpec
 from free.engines.tensorrt import TensorRTSession, find_engine, load_tensorrt
+from free.engines.tensorrt_file import ANY, BuiltEngine, engine_path
 from tests.fake_tensorrt import Context, Stream, fake_tensorrt, see_gpu
 
 CONTRACT = Contract(

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from free.engines.contract import Contract, Profile, TensorSpec
+from free.engines.interface import Contract, Profile, TensorSpec
 from free.engines.torch import TorchSession
 from free.export.package import graphs_of, torch_engine
 from tests.exports import close, small_model

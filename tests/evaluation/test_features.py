@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from free.evaluation.feature_networks import load_network
 from free.evaluation.features import DigitFeatures, load_weights
-from free.evaluation.images import open_images
+from free.evaluation.image_stream import open_images
 from free.evaluation.inception import InceptionFeatures, InceptionV3
-from free.evaluation.networks import load_network
 from free.files import digest
 from free.models.classifier import DigitClassifier
 from free.training.classifier import split_digits

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from free import Schedule, SequentialSampler, load_pretrained
 from free.evaluation import Measured, Quality, load_network, measure, named_as_asked, quality
-from free.evaluation.images import ImageStream, open_images
+from free.evaluation.image_stream import ImageStream, open_images
 from free.evaluation.statistics import frechet_distance, gaussian
-from free.picture import to_uint8
+from free.images.picture import to_uint8
 from tests.evaluation.networks import Pixels, noise
 
 NUM = 200

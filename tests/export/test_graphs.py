@@ -11,7 +11,7 @@ from free.engines.torch import TorchSession
 from free.export.graphs import DrafterStep, Teacher
 from free.export.package import graphs_of
 from free.models.guidance import Guidance, GuidedTeacher
-from free.schedule import Table
+from free.schedule.table import Table
 from tests.exports import close, small_model
 
 SCALE = torch.tensor([3.0, 1.0])  # one channel of two is guided

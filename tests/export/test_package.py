@@ -12,7 +12,7 @@ import torch
 
 from free import FrozenDrafter
 from free.drafters.feature import FeatureDrafter
-from free.engines.contract import Contract
+from free.engines.interface import Contract
 from free.engines.manifest import MANIFEST, Manifest
 from free.engines.networks import EngineDrafter
 from free.export import package

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from free import DiT, DiTConfig, DrafterNet, FeatureDrafter
-from free.engines.built import BuiltEngine, engine_path
-from free.engines.contract import Contract, Profile, TensorSpec
+from free.engines.interface import Contract, Profile, TensorSpec
+from free.engines.tensorrt_file import BuiltEngine, engine_path
 from free.export import tensorrt
 from free.export.package import export_model
 from free.export.tensorrt import build_engine, load_or_build

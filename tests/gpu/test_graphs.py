@@ -18,8 +18,8 @@ from free import (
     SpeculativeSampler,
     load_pretrained,
 )
-from free.graphs.rounds import GraphedRound
-from free.sources import SOURCES
+from free.reference.draft import SOURCES
+from free.sampling.cuda_graphs.graphed_round import GraphedRound
 from tests.law.paths import margins_p
 from tests.networks import CallableDrafter, MixtureTeacher
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from free import Schedule, SequentialSampler, SpeculativeSampler
-from free.engines.built import this_gpu
 from free.engines.networks import EngineDrafter, on_engine
 from free.engines.tensorrt import FLAVOURS, TensorRTSession, load_tensorrt
+from free.engines.tensorrt_file import this_gpu
 from free.export.tensorrt import TARGETS, build_engine
 from tests.exports import Export, close
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from free import DiT, DiTConfig, DrafterNet
-from free.training.data import ImageSet
-from free.training.evaluation import DrafterEvaluation
+from free.training.dataset.sets import ImageSet
+from free.training.drafter_score import DrafterEvaluation
 from free.training.losses import ForwardProcess, drafter_loss
 from free.training.parallel import Ranks
 from free.training.recipe import RECIPES

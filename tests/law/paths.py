@@ -15,9 +15,9 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-import free.rounds
+import free.rounds.round
 from free import Report, SpeculativeSampler
-from free.report import Recorder
+from free.rounds.report import Recorder
 from tests.law.stats import correlation_p, ks_normal, ks_two_sample
 
 DIRECTIONS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [0.8, -0.6]])
@@ -42,7 +42,7 @@ def run(sampler: SpeculativeSampler, labels: Tensor, seed: int) -> Run:
     """``sampler.sample`` under observation; what is monkeypatched in ``free.rounds`` stays so."""
     dim = sampler.teacher.sample_shape[0]  # type: ignore[attr-defined]
     made = torch.full((2, len(labels), len(sampler.schedule), dim), torch.nan)
-    verify_window, step = free.rounds.verify_window, free.rounds.plain_step
+    verify_window, step = free.rounds.round.verify_window, free.rounds.round.plain_step
     count = Recorder.round
     seen: list[Tensor] = []
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from free import FrozenDrafter, Schedule, SequentialSampler, SpeculativeSampler
 from free.drafters import Drafter
-from free.schedule import Table
+from free.schedule.table import Table
 from tests.law.paths import innovations_p, margins_p, run
 from tests.law.stats import energy_test
 from tests.networks import AnchoredDrafter, CallableDrafter, MixtureTeacher

@@ -17,13 +17,14 @@ import pytest
 import torch
 from torch import Tensor
 
-import free.rounds
-import free.sources
-from free import FrozenDrafter, Schedule, SpeculativeSampler, TeacherOutput, random
-from free.drafting import Draft, draft_window
-from free.random import Purpose
-from free.recycling import Recycled, recycle
-from free.sources import Evidence, with_round
+import free.rounds.draft_source
+import free.rounds.round
+from free import FrozenDrafter, Schedule, SpeculativeSampler, TeacherOutput
+from free.rounds import noise as random
+from free.rounds.draft import draft_window
+from free.rounds.draft_source import with_round
+from free.rounds.noise import Purpose
+from free.rounds.state import Draft, Evidence, Recycled, recycle
 from tests.law.paths import Run, innovations_p, run
 from tests.law.test_drafting import CASES, LABELS, LEVEL, SCHEDULE
 from tests.networks import CallableDrafter, Carry, MixtureTeacher
@@ -59,7 +60,7 @@ def _sees_own_noise(*arguments: Any) -> Draft:
     return draft._replace(means=draft.means + part, states=states)
 
 
-_window = random.window
+_window = random.window_numbers
 
 
 def _reuses_uniforms(
@@ -112,13 +113,13 @@ def _draws_anew() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
 def test_a_mean_that_sees_its_own_noise(
     recycle: bool | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(free.rounds, "draft_window", _sees_own_noise)
+    monkeypatch.setattr(free.rounds.round, "draft_window", _sees_own_noise)
     assert _p(_run(recycle)) < LEVEL / 100
 
 
 @pytest.mark.parametrize("recycle", ["reuse", "response", "drafter"])
 def test_a_uniform_used_twice(recycle: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(random, "window", _reuses_uniforms)
+    monkeypatch.setattr(free.rounds.round, "window_numbers", _reuses_uniforms)
     assert _p(_run(recycle)) < LEVEL / 100
 
 
@@ -127,7 +128,7 @@ def test_recycled_rows_of_the_next_transition(
     recycle: bool | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The teacher's row of ``t + 1`` is of a state that the noise of ``t`` led to."""
-    monkeypatch.setattr(free.rounds, "recycle", _shifted(1))
+    monkeypatch.setattr(free.rounds.round, "recycle", _shifted(1))
     assert _p(_run(recycle)) < LEVEL / 100
 
 
@@ -136,7 +137,7 @@ def test_recycled_rows_of_the_transition_before(
     recycle: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They saw earlier noise only: the law is right. As drafts they need not even be worse."""
-    monkeypatch.setattr(free.rounds, "recycle", _shifted(-1))
+    monkeypatch.setattr(free.rounds.round, "recycle", _shifted(-1))
     assert _p(_run(recycle)) > LEVEL
 
 
@@ -146,7 +147,7 @@ def test_recycled_rows_of_the_neighbour(
 ) -> None:
     """They saw another sample's noise: the law is right, the drafts are worse."""
     right = _run(recycle).report
-    monkeypatch.setattr(free.rounds, "recycle", _of_the_neighbour)
+    monkeypatch.setattr(free.rounds.round, "recycle", _of_the_neighbour)
     made = _run(recycle)
     assert _p(made) > LEVEL
     assert made.report.parallel_efficiency < right.parallel_efficiency - 0.05
@@ -156,7 +157,7 @@ def test_recycled_rows_of_the_neighbour(
 def test_noise_drawn_anew_keeps_the_law(
     recycle: bool | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(random, "window", _draws_anew())
+    monkeypatch.setattr(free.rounds.round, "window_numbers", _draws_anew())
     assert _p(_run(recycle)) > LEVEL
 
 
@@ -165,7 +166,7 @@ def test_noise_drawn_anew_loses_efficiency(monkeypatch: pytest.MonkeyPatch) -> N
     teacher, schedule = MixtureTeacher(256, spread=1.0), Schedule.ddpm(100)
     sampler = SpeculativeSampler(teacher, FrozenDrafter(), schedule, 8, sweeps=1, recycle="reuse")
     own = sampler.sample([0, 1] * 25).report.parallel_efficiency
-    monkeypatch.setattr(random, "window", _draws_anew())
+    monkeypatch.setattr(free.rounds.round, "window_numbers", _draws_anew())
     anew = sampler.sample([0, 1] * 25).report.parallel_efficiency
     assert anew < 0.9 * own
 
@@ -201,7 +202,7 @@ def _behind(*arguments: Any) -> Evidence:
     """What is behind the rejection, in place of what is committed."""
     sums, *given, length, _ = arguments
     everything, committed = with_round(sums, *given, length, length), with_round(*arguments)
-    faded = [free.sources._MEMORY * part for part in sums]
+    faded = [free.rounds.draft_source._MEMORY * part for part in sums]
     return Evidence(*(f + a - b for f, a, b in zip(faded, everything, committed, strict=True)))
 
 
@@ -212,9 +213,9 @@ def test_a_source_chosen_behind_the_rejection(
     """The bias is small: it takes a teacher made for it, the last round's evidence alone and
     60,000 chains (660,000 innovations). :mod:`tests.law.test_exactness` finds it in any run.
     """
-    monkeypatch.setattr(free.sources, "_MEMORY", 0.0)
+    monkeypatch.setattr(free.rounds.draft_source, "_MEMORY", 0.0)
     if planted:
-        monkeypatch.setattr(free.rounds, "with_round", _behind)
+        monkeypatch.setattr(free.rounds.round, "with_round", _behind)
     sampler = SpeculativeSampler(
         Alternating(), Unchecked(Alternating(True)), ALTERNATING, 12, sweeps=2, recycle=True
     )

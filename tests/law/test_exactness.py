@@ -1,6 +1,6 @@
 """What a draft may depend on, without statistics: change a noise, and see what changes with it.
 
-The rule is that of :func:`free.drafting.draft_window`. It is tried on single windows as they occur
+The rule is that of :func:`free.rounds.draft.draft_window`. It is tried on single windows as they occur
 in runs, and on whole runs, where a noise could also reach an earlier transition by way of what was
 recycled or of the choice between sources.
 """
@@ -15,12 +15,15 @@ import pytest
 import torch
 from torch import Tensor
 
-import free.rounds
-from free import FrozenDrafter, SpeculativeSampler, random
+import free.rounds.round
+from free import FrozenDrafter, SpeculativeSampler
 from free.drafters import Drafter
-from free.drafting import Draft, draft_window
-from free.report import Recorder
-from free.sources import SOURCES, with_round
+from free.reference.draft import SOURCES
+from free.rounds import noise as random
+from free.rounds.draft import draft_window
+from free.rounds.draft_source import with_round
+from free.rounds.report import Recorder
+from free.rounds.state import Draft
 from tests.law.test_drafting import CASES, SCHEDULE
 from tests.law.test_drafting_bugs import (
     Unchecked,
@@ -73,7 +76,7 @@ def _rounds(sampler: SpeculativeSampler) -> list[Round]:
     """The rounds of a run, observed; what is monkeypatched in ``free.rounds`` stays so."""
     rounds: list[Round] = []
     calls: list[tuple[dict[str, Any], Draft]] = []
-    draft, count = free.rounds.draft_window, Recorder.round
+    draft, count = free.rounds.round.draft_window, Recorder.round
 
     def draft_and_keep(*arguments: Any) -> Draft:
         given = inspect.signature(draft_window).bind(*arguments).arguments
@@ -88,7 +91,7 @@ def _rounds(sampler: SpeculativeSampler) -> list[Round]:
         count(self, samples, k, length, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(free.rounds, "draft_window", draft_and_keep)
+        patch.setattr(free.rounds.round, "draft_window", draft_and_keep)
         patch.setattr(Recorder, "round", count_and_keep)
         sampler.sample(LABELS, SEEDS)
     return rounds
@@ -131,8 +134,14 @@ def _seen_too_early(sampler: SpeculativeSampler, patch: pytest.MonkeyPatch) -> f
     for T in (2, 4, 6, 9):
         for draw in ("normal", "uniform"):
             with patch.context() as changed:
-                changed.setattr(random, draw, _with_other_numbers(getattr(random, draw), T))
-                changed.setattr(random, "window", _with_other_windows(random.window, draw, T))
+                changed.setattr(
+                    free.rounds.round, "normal", _with_other_numbers(random.normal, draw, T)
+                )
+                changed.setattr(
+                    free.rounds.round,
+                    "window_numbers",
+                    _with_other_windows(random.window_numbers, draw, T),
+                )
                 after = _rounds(sampler)
             for one, other in zip(before, after, strict=False):
                 # Samples that are at or before T still; in both runs in the same order.
@@ -149,13 +158,13 @@ def _seen_too_early(sampler: SpeculativeSampler, patch: pytest.MonkeyPatch) -> f
     return max(changes)
 
 
-def _with_other_numbers(draw: Callable[..., Tensor], T: int) -> Callable[..., Tensor]:
+def _with_other_numbers(normal: Callable[..., Tensor], draw: str, T: int) -> Callable[..., Tensor]:
     """Other numbers for transition ``T`` of every sample."""
 
     def other(seeds: Tensor, transition: Any, *rest: Any) -> Tensor:
-        if rest[1] is random.Purpose.INITIAL:
-            return draw(seeds, transition, *rest)
-        return draw(seeds + 10**6 * (transition == T), transition, *rest)
+        if draw != "normal":
+            return normal(seeds, transition, *rest)
+        return normal(seeds + 10**6 * (transition == T), transition, *rest)
 
     return other
 
@@ -206,7 +215,7 @@ def test_what_is_seen_early_is_found(
     name: str, bug: Any, recycle: bool | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bugs of :mod:`tests.law.test_drafting_bugs`, and evidence from all rows."""
-    monkeypatch.setattr(free.rounds, name, bug)
+    monkeypatch.setattr(free.rounds.round, name, bug)
     assert _seen_too_early(_sampler(2, recycle, "unchecked", "nonlinear"), monkeypatch) > 1e-2
 
 
@@ -233,7 +242,7 @@ def test_a_sample_does_not_depend_on_its_neighbours(recycle: bool | str, drafter
 
 def test_rows_of_the_neighbour_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The law is right with them; a sample on its own is not the one of the batch."""
-    monkeypatch.setattr(free.rounds, "recycle", _of_the_neighbour)
+    monkeypatch.setattr(free.rounds.round, "recycle", _of_the_neighbour)
     assert _far_from_alone("reuse", "unchecked") > 0.1
 
 

@@ -14,13 +14,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import free.rounds
+import free.rounds.round
 from free import Schedule, SequentialSampler, SpeculativeSampler
-from free.drafted_window import DraftedWindow
-from free.drafting import draft_window
-from free.prediction import Prediction
-from free.schedule import Table
-from free.variance import VarianceFit
+from free.rounds.draft import draft_window
+from free.rounds.drafted_window import DraftedWindow
+from free.schedule.table import Prediction, Table
+from free.schedule.variance import VarianceFit
 from tests.law.paths import Run, innovations_p, margins_p, run
 from tests.networks import CallableDrafter, FlowTeacher, MixtureTeacher
 
@@ -122,7 +121,7 @@ def test_another_table_for_drafts_is_found(monkeypatch: pytest.MonkeyPatch) -> N
     def drafted(drafter: Any, prediction: Any, *rest: Any) -> Any:
         return draft_window(drafter, planted, *rest)
 
-    monkeypatch.setattr(free.rounds, "draft_window", drafted)
+    monkeypatch.setattr(free.rounds.round, "draft_window", drafted)
     assert _p(run(_sampler("mixture"), LABELS, seed=0), "mixture") < LEVEL / 100
 
 
@@ -135,7 +134,7 @@ def test_drafted_states_have_the_sigma_of_the_state_before(monkeypatch: pytest.M
         windows.append((draft, prediction.table, k, rest[2], rest[3]))
         return draft
 
-    monkeypatch.setattr(free.rounds, "draft_window", kept)
+    monkeypatch.setattr(free.rounds.round, "draft_window", kept)
     for settings in ({}, {"sweeps": 1}, {"sweeps": 2, "recycle": True}):
         _sampler("state", **settings).sample(LABELS[:50], 0)
     for draft, table, k, noise, length in windows:

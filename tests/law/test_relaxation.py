@@ -21,7 +21,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import free.relaxation
+import free.rounds.relaxation
 from free import (
     Relaxation,
     Report,
@@ -31,8 +31,8 @@ from free import (
     TeacherOutput,
 )
 from free.ops import VerifiedRelaxed, verify_window, verify_window_relaxed
-from free.report import Recorder
-from free.verifiers import RULES
+from free.reference.decide import RULES
+from free.rounds.report import Recorder
 from tests.law.relaxed import (
     NoClip,
     NoMirror,
@@ -195,7 +195,7 @@ def run(setting: Setting, samples: int, verify: Verify = verify_window_relaxed) 
         note(self, spent, log_likelihood)
 
     with (
-        mock.patch.object(free.relaxation, "verify_window_relaxed", verify),
+        mock.patch.object(free.rounds.relaxation, "verify_window_relaxed", verify),
         mock.patch.object(Recorder, "relaxed", relaxed),
     ):
         drawn, report = setting.sampler(setting.relaxation).sample(torch.arange(samples) % 3, 0)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import free.rounds
+import free.rounds.round
 from free import (
     DiT,
     DiTConfig,
@@ -225,6 +225,6 @@ def test_planted_bugs_are_found(
         # The first round has one row, nothing drafted, and so nothing to get wrong.
         return bug(window) if window.draft_means.shape[1] else verify_window(*arguments)
 
-    monkeypatch.setattr(free.rounds, "verify_window", planted)
+    monkeypatch.setattr(free.rounds.round, "verify_window", planted)
     samples, _ = _speculative(4)
     assert smallest_p(samples, _sequential(1.0)) < LEVEL / 100

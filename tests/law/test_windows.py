@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from free import AutoWindow, SpeculativeSampler, random
-from free.random import Purpose
+from free import AutoWindow, SpeculativeSampler
+from free.rounds import noise as random
+from free.rounds.noise import Purpose
+from free.rounds.round import committed_deltas
 from free.window import Choice, Committed, Run, Windows
-from free.window.acceptance import committed_deltas
-from free.window.costs import RoundCosts
-from free.window.curve import CostCurve
+from free.window.costs import CostCurve, RoundCosts
 from free.window.rule import Integers
 from tests.law.paths import innovations_p, run
 from tests.law.test_drafting import CASES, LABELS, LEVEL, SCHEDULE

@@ -10,8 +10,7 @@ from free import DiT, DiTConfig, DrafterNet, FeatureDrafter, Schedule
 from free.drafters import DraftingBatch
 from free.models.guidance import Guidance, GuidedTeacher
 from free.models.output import TeacherRows
-from free.prediction import eps_from_image, image_from_eps
-from free.schedule import Table
+from free.schedule.table import Table, eps_from_image, image_from_eps
 from tests.networks import randomized
 
 CONFIG = DiTConfig(8, 4, 2, 16, 2, 2, num_classes=5)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from free.training.data import ImageSet
+from free.training.dataset.sets import ImageSet
 from free.training.parallel import ranks_of_environment
 from free.training.randomness import RowRandom
 from free.training.trainer import TrainConfig, train

@@ -8,12 +8,12 @@ from safetensors.torch import load_file
 
 from free.models.classifier import DigitClassifier
 from free.training.classifier import save_classifier, split_digits, train_classifier
-from free.training.data import ImageSet, load_mnist
+from free.training.dataset.sets import ImageSet, mnist_set
 
 
 def test_it_learns_and_is_the_same_again(tmp_path: Path) -> None:
     """Whatever the random numbers before it were, and without changing those behind it."""
-    digits = load_mnist()
+    digits = mnist_set()
     few = ImageSet(digits.images[::10], digits.labels[::10], 10)
     torch.manual_seed(3)
     network = train_classifier(few, steps=20)

@@ -8,8 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from free.training.curves import draw_losses
-from free.training.log import LossWindow, RunLog, read_log
+from free.training.log import LossWindow, RunLog, draw_losses, read_log
 from free.training.parallel import Ranks
 from tests.training.runs import losses, run
 

@@ -10,8 +10,7 @@ from scipy.stats import chisquare, norm
 from torch import nn
 
 from free import DiT, DiTConfig, DrafterNet, Schedule, TeacherOutput
-from free.prediction import eps_from_image, image_from_eps
-from free.schedule import Table
+from free.schedule.table import Table, eps_from_image, image_from_eps
 from free.training.losses import (
     ForwardProcess,
     drafter_loss,

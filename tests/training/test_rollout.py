@@ -11,11 +11,10 @@ from torch import Tensor
 from free import DiT, DiTConfig, DrafterNet, FeatureDrafter
 from free.drafters import DraftingBatch
 from free.drafters.feature import evaluate
-from free.drafting import Draft, draft_window
 from free.models.guidance import Guidance, GuidedTeacher
 from free.models.output import TeacherRows
-from free.recycling import recycle
-from free.sources import Evidence
+from free.rounds.draft import draft_window
+from free.rounds.state import Draft, Evidence, recycle
 from free.training import rollout as module
 from free.training.rollout import (
     Drafts,

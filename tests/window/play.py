@@ -18,8 +18,7 @@ from free.window.acceptance import (
     places,
 )
 from free.window.auto import AutoWindows, Basis
-from free.window.costs import RoundCosts
-from free.window.curve import CostCurve
+from free.window.costs import CostCurve, RoundCosts
 from free.window.rule import Committed, Windows, fixed_windows
 
 STEPS = 250

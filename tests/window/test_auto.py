@@ -25,14 +25,12 @@ from free import (
     TeacherOutput,
 )
 from free.engines.networks import EngineTeacher
-from free.prediction import Prediction
-from free.schedule import Table
+from free.schedule.table import Prediction, Table
 from free.window import Choice, FixedWindow, Run, Windows
 from free.window.acceptance import DISTANCES, PARTS
-from free.window.costs import RoundCosts
-from free.window.curve import CostCurve
+from free.window.costs import CostCurve, RoundCosts
 from free.window.measure import fingerprint
-from free.window.record import RecordingWindow
+from free.window.recording import RecordingWindow
 from tests.networks import CallableDrafter, MixtureTeacher, randomized
 
 TEACHER = MixtureTeacher(4)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from free.window.costs import RoundCosts
-from free.window.curve import CostCurve
+from free.window.costs import CostCurve, RoundCosts
 
 
 def test_linear_between_knots_and_beyond() -> None:

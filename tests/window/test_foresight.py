@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from free.window.foresight import later_worth
+from free.window.allocation import later_worth
 
 
 def test_a_certain_window_leaves_nothing() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from free.window.positions import PositionWindow
+from free.window.recording import PositionWindow
 from free.window.rule import Committed
 
 

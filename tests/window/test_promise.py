@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from free.window.acceptance import RECYCLED, AcceptanceRecord
 from free.window.auto import AutoWindows, Basis
-from free.window.curve import CostCurve
+from free.window.costs import CostCurve
 from tests.window.play import STEPS, Delta, Machine, automatic, fixed, measured_delta, play, record
 
 WIDTHS = (1, 2, 4, 8, 16, 32)

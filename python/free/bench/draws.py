@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from free.bench import memory
+from free import devices as memory
 from free.bench.rows import ROWS, Row
 from free.devices import device_of
-from free.report import Report
-from free.sampler import SpeculativeSampler
-from free.sequential import SequentialSampler
+from free.rounds.report import Report
+from free.sampling.sequential import SequentialSampler
+from free.sampling.speculative import SpeculativeSampler
 
 __all__ = ["Draws"]
 

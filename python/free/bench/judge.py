@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from free.autoencoder import LatentCoder, PixelCoder
 from free.bench.draws import Draws
 from free.evaluation import Figure, named_as_asked, quality
 from free.evaluation.features import FeatureNetwork
 from free.evaluation.measured import Measured
-from free.picture import to_uint8
+from free.images.autoencoder import LatentCoder, PixelCoder
+from free.images.picture import to_uint8
 
 __all__ = ["Judge", "complete", "judge", "missing"]
 

@@ -13,7 +13,7 @@ from free.bench.judge import Judge, complete, judge, missing
 from free.bench.rows import PLAIN
 from free.bench.timing import Timing, timed
 from free.evaluation import Figure
-from free.report import Report
+from free.rounds.report import Report
 
 __all__ = ["Line", "bench"]
 

@@ -13,9 +13,9 @@ from torch.profiler import ProfilerActivity, record_function
 
 from free.devices import device_of
 from free.files import write_atomic
-from free.report import PHASE_MARK, Report
-from free.sampler import SpeculativeSampler
-from free.sequential import SequentialSampler
+from free.rounds.report import PHASE_MARK, Report
+from free.sampling.sequential import SequentialSampler
+from free.sampling.speculative import SpeculativeSampler
 
 __all__ = ["ELSEWHERE", "Operator", "Profile", "profiled"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-from free.relaxation import Relaxation
+from free.rounds.relaxation import Relaxation
 
 __all__ = ["PAPER_WINDOW", "PLAIN", "ROWS", "WIDEST", "Row", "chosen_rows"]
 

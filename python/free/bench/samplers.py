@@ -10,9 +10,9 @@ from free.bench.rows import Row
 from free.drafters.frozen import FrozenDrafter
 from free.drafters.protocol import Drafter, DraftingBatch
 from free.models.output import Teacher, TeacherRows
-from free.sampler import SpeculativeSampler
-from free.schedule import Schedule
-from free.sequential import SequentialSampler
+from free.sampling.sequential import SequentialSampler
+from free.sampling.speculative import SpeculativeSampler
+from free.schedule.schedule import Schedule
 
 __all__ = ["Networks", "StepByStep", "sampler_of"]
 

@@ -11,7 +11,6 @@ import typer
 from free.bench import bench, chosen_rows
 from free.bench.draws import Draws
 from free.bench.judge import BATCH, Judge
-from free.bench.machine import machine
 from free.bench.plot import plot, require_matplotlib
 from free.bench.rows import PAPER_WINDOW, PLAIN, WIDEST, Row
 from free.bench.samplers import Networks, StepByStep, sampler_of
@@ -24,7 +23,8 @@ from free.drafters.feature import FeatureDrafter
 from free.drafters.frozen import FrozenDrafter
 from free.evaluation import load_network, measure
 from free.files import check_writable, write_atomic, write_json
-from free.picture import check_picture_suffix
+from free.images.picture import check_picture_suffix
+from free.machine import machine
 
 __all__ = ["bench_command"]
 

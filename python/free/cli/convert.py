@@ -9,9 +9,10 @@ import torch
 import typer
 
 from free.cli.options import bad_input_to_usage_error
-from free.models.checkpoints import FORMATS, inspect, is_original_file
+from free.models.checkpoints import FORMATS, is_original_file
 from free.models.checkpoints.layout import PUBLISHED_HEADS
 from free.models.dit import DiT
+from free.models.summary import inspect
 
 __all__ = ["convert"]
 

@@ -13,7 +13,7 @@ from free.cli import options
 from free.cli.options import bad_input_to_usage_error, parse_device
 from free.evaluation import Quality
 from free.evaluation import quality as measure_quality
-from free.evaluation.images import open_images
+from free.evaluation.image_stream import open_images
 
 __all__ = ["evaluate"]
 

@@ -15,7 +15,7 @@ from free.engines.load import load_engine
 from free.engines.manifest import Manifest
 from free.files import write_json
 from free.pretrained import load_pretrained
-from free.schedule import Schedule
+from free.schedule.schedule import Schedule
 
 __all__ = ["export"]
 

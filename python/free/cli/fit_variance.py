@@ -13,7 +13,7 @@ from free.cli.options import bad_input_to_usage_error, parse_device, parse_label
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from free.variance import VarianceFit
+    from free.schedule.variance import VarianceFit
 
 __all__ = ["fit_variance"]
 
@@ -45,7 +45,7 @@ def fit_variance(
     `free sample --model DiT-XL-2-256x256.pt --variance dit.json`
     """
     from free.files import check_writable, write_atomic
-    from free.picture import check_picture_suffix
+    from free.images.picture import check_picture_suffix
     from free.pretrained import load_pretrained
     from free.training.variance import fit_variance as fit
 
@@ -81,7 +81,7 @@ def _figure() -> type[Figure]:
 
 def _draw(table: VarianceFit, steps: int) -> Figure:
     """Left: the weights. Right: the standard deviations that they make."""
-    from free.schedule import Schedule
+    from free.schedule.schedule import Schedule
 
     figure = _figure()(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)

@@ -17,11 +17,11 @@ from free.cli.options import (
     parse_dtype,
     parse_labels,
 )
-from free.evaluation import Generated, Processes
-from free.evaluation import generate as generate_images
-from free.sampler import SpeculativeSampler
-from free.schedule import Schedule
-from free.sequential import SequentialSampler
+from free.generation import Generated, Processes
+from free.generation import generate as generate_images
+from free.sampling.sequential import SequentialSampler
+from free.sampling.speculative import SpeculativeSampler
+from free.schedule.schedule import Schedule
 
 __all__ = ["generate"]
 

@@ -11,8 +11,9 @@ import torch
 import typer
 
 from free.cli.options import bad_input_to_usage_error
-from free.models.checkpoints import EMBEDDED, Summary, drafters_beside, inspect
+from free.models.checkpoints import EMBEDDED
 from free.models.drafter import DrafterNet
+from free.models.summary import Summary, drafters_beside, inspect
 from free.ops import build_info, cuda_devices
 from free.version import __version__
 

@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from free.autoencoder import LatentCoder, PixelCoder, load_autoencoder
 from free.drafters import FeatureDrafter, FrozenDrafter
-from free.labels import imagenet_names, label_table
+from free.images.autoencoder import LatentCoder, PixelCoder, load_autoencoder, own_vae
+from free.images.labels import imagenet_names, label_table
+from free.images.picture import check_drawable
 from free.models.dit import DiT
-from free.picture import check_drawable
-from free.pipeline_folder import own_vae
 from free.pretrained import load_pretrained
 
 __all__ = ["Models", "class_names", "load_models"]

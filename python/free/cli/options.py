@@ -12,13 +12,14 @@ import torch
 import typer
 
 from free.devices import find_device
-from free.labels import class_ids
+from free.images.labels import class_ids
 from free.models.sigma import SigmaNet
-from free.relaxation import Relaxation
-from free.schedule import Schedule
-from free.sources import SOURCES
-from free.variance import VarianceFit
-from free.verifiers import LOOKING_AHEAD
+from free.ops import find_device_with_kernels
+from free.reference.decide import LOOKING_AHEAD
+from free.reference.draft import SOURCES
+from free.rounds.relaxation import Relaxation
+from free.schedule.schedule import Schedule
+from free.schedule.variance import VarianceFit
 
 __all__ = [
     "PAPER",
@@ -354,7 +355,7 @@ def parse_dtype(text: str) -> torch.dtype:
 
 def parse_device(text: str, kernels: bool = True) -> torch.device:
     """The device that ``--device`` names; errors are those of :func:`free.devices.find_device`."""
-    return find_device(text, "--device", kernels)
+    return (find_device_with_kernels if kernels else find_device)(text, "--device")
 
 
 @contextmanager

@@ -11,14 +11,14 @@ import typer
 from tqdm import tqdm
 
 from free.bench import Profile, profiled
-from free.bench.machine import machine
 from free.cli import options
 from free.cli.engine import choose_engine, put_on_engine
 from free.cli.models import load_models
 from free.cli.options import bad_input_to_usage_error, drafting_settings, parse_device, parse_dtype
 from free.files import check_writable, write_json
-from free.sampler import SpeculativeSampler
-from free.schedule import Schedule
+from free.machine import machine
+from free.sampling.speculative import SpeculativeSampler
+from free.schedule.schedule import Schedule
 
 __all__ = ["profile"]
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from free.batches import draw_batches
 from free.cli import options
 from free.cli.engine import choose_engine, put_on_engine
 from free.cli.models import class_names, load_models
@@ -23,12 +22,13 @@ from free.cli.options import (
     parse_schedule,
 )
 from free.files import check_writable, write_atomic, write_json
-from free.picture import check_picture_suffix, image_grid
-from free.relaxation import Relaxation
-from free.report import Report
-from free.request import check_request
-from free.sampler import SpeculativeSampler
-from free.sequential import SequentialSampler
+from free.generation.batches import draw_batches
+from free.images.picture import check_picture_suffix, image_grid
+from free.rounds.relaxation import Relaxation
+from free.rounds.report import Report
+from free.sampling.request import check_request
+from free.sampling.sequential import SequentialSampler
+from free.sampling.speculative import SpeculativeSampler
 
 __all__ = ["sample"]
 

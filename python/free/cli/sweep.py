@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 import typer
 
+from free.bench.grid import Row, Sampler, Setting, grid, read_rows, write_rows
+from free.bench.grid import sweep as draw_rows
+from free.bench.grid_table import describe
 from free.cli import options
 from free.cli.models import Models, class_names, load_models
 from free.cli.options import (
@@ -23,15 +26,12 @@ from free.cli.options import (
     parse_schedule,
 )
 from free.evaluation import Quality, load_network, measure, quality
-from free.evaluation.sweep import Row, Sampler, Setting, grid, read_rows, write_rows
-from free.evaluation.sweep import sweep as draw_rows
-from free.evaluation.sweep_table import describe
 from free.files import check_writable, write_atomic
+from free.images.picture import check_picture_suffix
 from free.models.checkpoints import EMBEDDED
-from free.picture import check_picture_suffix
-from free.request import check_request
-from free.sampler import SpeculativeSampler
-from free.sequential import SequentialSampler
+from free.sampling.request import check_request
+from free.sampling.sequential import SequentialSampler
+from free.sampling.speculative import SpeculativeSampler
 from free.version import __version__
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def sweep(
             check_writable(json_path, "--json")
         figure: Callable[[Sequence[Row]], Figure] | None = None
         if plot is not None:
-            from free.evaluation.sweep_plot import draw
+            from free.bench.grid_plot import draw
 
             figure = draw
             check_picture_suffix(plot, "--plot")

@@ -209,15 +209,15 @@ def train_drafter(
     --precision bf16 --evaluate-every 30epochs`
     """
     from free.files import check_writable, digest, write_json
-    from free.models.checkpoints import inspect
     from free.models.dit import DiT
     from free.models.drafter import DrafterNet
-    from free.training.checkpoint import FILE
-    from free.training.evaluation import DrafterEvaluation
+    from free.models.summary import inspect
+    from free.training.dataset.open import open_images
+    from free.training.drafter_score import DrafterEvaluation
     from free.training.losses import ForwardProcess, drafter_loss
     from free.training.randomness import RowRandom
     from free.training.recipe import recipe_named
-    from free.training.sources import open_images
+    from free.training.run_folder import FILE
     from free.training.trainer import TrainConfig, train
 
     run = out / "training" / "drafter"

@@ -45,15 +45,16 @@ def train_teacher(
     Example: `free train-teacher --out runs/mnist --steps 8000`
     """
     from free.files import digest
-    from free.models.checkpoints import inspect
-    from free.models.dit import DiT, DiTConfig
-    from free.training.data import load_mnist
+    from free.models.config import DiTConfig
+    from free.models.dit import DiT
+    from free.models.summary import inspect
+    from free.training.dataset.sets import mnist_set
     from free.training.losses import ForwardProcess, teacher_loss
     from free.training.randomness import RowRandom
     from free.training.trainer import TrainConfig, train
 
     with training_run(device, threads) as ranks:
-        data, process = load_mnist(), ForwardProcess()
+        data, process = mnist_set(), ForwardProcess()
         torch.manual_seed(seed)
         teacher = DiT(
             DiTConfig(28, patch, 1, hidden, depth, heads, num_classes=10, learn_sigma=False)

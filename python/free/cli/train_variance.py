@@ -42,14 +42,14 @@ def train_variance(
     """
     from free.models.sigma import SigmaNet
     from free.pretrained import load_pretrained
-    from free.schedule import Schedule
-    from free.training.data import load_mnist
+    from free.schedule.schedule import Schedule
+    from free.training.dataset.sets import mnist_set
     from free.training.randomness import RowRandom
     from free.training.trainer import TrainConfig, train
     from free.training.variance import sigma_loss
 
     with training_run(device, threads) as ranks:
-        data = load_mnist()
+        data = mnist_set()
         teacher, _ = load_pretrained(model, "frozen", device=ranks.device)
         if teacher.sample_shape != tuple(data.images.shape[1:]):
             raise ValueError(

@@ -17,14 +17,14 @@ from free.cli.models import load_models
 from free.cli.options import bad_input_to_usage_error, drafting_settings, parse_device, parse_dtype
 from free.files import check_writable, write_json
 from free.models.checkpoints import bundled_drafter, locate
-from free.sampler import SpeculativeSampler
-from free.schedule import Schedule
-from free.sequential import SequentialSampler
+from free.sampling.sequential import SequentialSampler
+from free.sampling.speculative import SpeculativeSampler
+from free.schedule.schedule import Schedule
 from free.window import AutoWindow
 from free.window.acceptance import AcceptanceRecord, write_records
 from free.window.auto import AutoWindows, Basis
 from free.window.predict import Predicted, predict
-from free.window.record import RecordingWindow
+from free.window.recording import RecordingWindow
 from free.window.rule import fixed_windows
 
 __all__ = ["tune"]

@@ -17,8 +17,7 @@ from free.models.dit import DiT
 from free.models.drafter import DrafterNet
 from free.models.guidance import Guidance
 from free.models.output import TeacherRows
-from free.prediction import eps_from_image, image_from_eps
-from free.schedule import Table
+from free.schedule.table import Table, eps_from_image, image_from_eps
 
 __all__ = ["Anchored", "FeatureDrafter", "NetworkDrafter", "evaluate"]
 
@@ -199,7 +198,7 @@ class FeatureDrafter(NetworkDrafter):
         ValueError
             As there, and if the drafter is of another shape than the teacher.
         """
-        network, sampling = read_drafter(source, dtype=dtype, device=device)
+        network, sampling = read_drafter(DrafterNet, source, dtype=dtype, device=device)
         return cls(network, teacher, sampling)
 
     def begin(self, batch: DraftingBatch) -> None:

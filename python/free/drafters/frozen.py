@@ -8,8 +8,7 @@ from torch import Tensor
 
 from free.drafters.protocol import DraftingBatch
 from free.models.output import TeacherRows
-from free.prediction import eps_from_image, image_from_eps
-from free.schedule import Table
+from free.schedule.table import Table, eps_from_image, image_from_eps
 
 __all__ = ["FrozenDrafter"]
 

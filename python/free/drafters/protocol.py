@@ -9,7 +9,7 @@ from torch import Tensor
 
 from free.models.guidance import Guidance
 from free.models.output import TeacherRows
-from free.schedule import Table
+from free.schedule.table import Table
 
 __all__ = [
     "ChangeDrafter",
@@ -172,7 +172,7 @@ class WindowDrafter(Drafter, Protocol):
         """Whether it can for a window of so many rows, drafted in this way."""
 
     def draft(self, plan: WindowPlan) -> tuple[Tensor, Tensor]:
-        """States [B, P + 1, ...] and means [B, P, ...], as :func:`free.drafting.draft_window`
+        """States [B, P + 1, ...] and means [B, P, ...], as :func:`free.rounds.draft.draft_window`
         makes them by calling ``predict``. Its exactness rule holds here too.
         """
 

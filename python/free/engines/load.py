@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from free.drafters.frozen import FrozenDrafter
-from free.engines.contract import Contract
+from free.engines.interface import Contract
 from free.engines.manifest import Manifest
 from free.engines.networks import EngineDrafter, EngineTeacher, on_engine
 from free.engines.onnx import OnnxSession
 from free.engines.session import Session
 from free.engines.tensorrt import FLAVOURS, TensorRTSession, find_engine
-from free.models.dit import DiTConfig
+from free.models.config import DiTConfig
 
 __all__ = ["ENGINES", "load_engine"]
 

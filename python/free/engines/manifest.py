@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from free.engines.contract import Contract
+from free.engines.interface import Contract
 from free.files import digest, write_json
-from free.models.dit import DiTConfig
+from free.models.config import DiTConfig
 
 __all__ = ["MANIFEST", "Graph", "Manifest"]
 

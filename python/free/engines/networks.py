@@ -12,7 +12,7 @@ from free.drafters.feature import NetworkDrafter
 from free.drafters.frozen import FrozenDrafter
 from free.drafters.protocol import DraftingBatch, WindowPlan
 from free.engines.session import Session
-from free.models.dit import DiTConfig
+from free.models.config import DiTConfig
 from free.models.guidance import Guidance
 from free.models.output import Teacher, TeacherOutput
 

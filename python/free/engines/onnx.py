@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from free.engines.contract import Contract
+from free.engines.interface import Contract
 
 __all__ = ["PROVIDERS", "OnnxSession", "require_onnxruntime"]
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from free.engines.contract import Contract
+from free.engines.interface import Contract
 
 __all__ = ["Session"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from free.engines.built import ANY, BuiltEngine, engine_path, this_gpu
-from free.engines.contract import Contract
+from free.engines.interface import Contract
+from free.engines.tensorrt_file import ANY, BuiltEngine, engine_path, this_gpu
 
 __all__ = ["FLAVOURS", "Log", "TensorRTSession", "check_interface", "find_engine", "load_tensorrt"]
 

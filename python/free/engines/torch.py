@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from free.engines.contract import Contract
+from free.engines.interface import Contract
 
 __all__ = ["MODES", "TorchSession"]
 

@@ -15,12 +15,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from free.evaluation.bootstrap import QUANTILE, standard_errors, wilson_interval
+from free.evaluation.feature_networks import load_network
 from free.evaluation.features import FeatureNetwork
-from free.evaluation.images import open_images
+from free.evaluation.image_stream import open_images
+from free.evaluation.measure_pair import Labels, check_labels, measure_pair
 from free.evaluation.measured import Measured, measure
 from free.evaluation.neighbours import coverage, neighbour_radii
-from free.evaluation.networks import load_network
-from free.evaluation.pair import Labels, check_labels, measure_pair
 from free.evaluation.statistics import (
     Gaussian,
     covariance_factor,
@@ -111,11 +111,11 @@ def quality(
     Parameters
     ----------
     samples, reference : str, Path, ndarray, Tensor, ImageStream or Measured
-        See :func:`free.evaluation.images.open_images`; a set that serves several times is measured
+        See :func:`free.evaluation.image_stream.open_images`; a set that serves several times is measured
         once with :func:`free.evaluation.measure`, or read from a file of ``keep_reference``. An
         archive's own statistics of FID are used with Inception, as ADM's evaluator does.
     features : str or FeatureNetwork
-        See :func:`free.evaluation.networks.load_network`.
+        See :func:`free.evaluation.feature_networks.load_network`.
     labels : sequence of int [n], or "archive", optional
         What the samples were asked to show, for ``accuracy``; "archive" takes ``arr_1``.
     neighbours : int

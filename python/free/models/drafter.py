@@ -24,7 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from free.models.dit import DiT, DiTConfig
+from free.models.checkpoints.reading import read_drafter
+from free.models.checkpoints.writing import write_network
+from free.models.config import DiTConfig
+from free.models.dit import DiT
 from free.models.layers import (
     DiTBlock,
     FinalLayer,
@@ -164,9 +167,7 @@ class DrafterNet(nn.Module):
         :meth:`free.FeatureDrafter.from_pretrained` makes it draft, with the settings it was saved
         with. Parameters, result and errors as of :meth:`free.DiT.from_pretrained`.
         """
-        from free.models.checkpoints import read_drafter
-
-        return read_drafter(source, dtype=dtype, device=device)[0]
+        return read_drafter(cls, source, dtype=dtype, device=device)[0]
 
     def save_pretrained(
         self,
@@ -188,6 +189,13 @@ class DrafterNet(nn.Module):
             ``window``, ``sweeps`` and ``recycle`` of :class:`free.SpeculativeSampler` that it
             serves best with, and ``acceptance``, the record that ``free tune`` makes.
         """
-        from free.models.checkpoints import write_network
-
-        write_network(self, folder, dtype=dtype, training=training, sampling=sampling)
+        write_network(
+            self,
+            self.config,
+            folder,
+            kind="drafter",
+            options=self.options,
+            dtype=dtype,
+            training=training,
+            sampling=sampling,
+        )

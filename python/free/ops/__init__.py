@@ -11,23 +11,20 @@ can be traced, and no gradients. On CUDA nothing looks at values or waits for th
 
 from __future__ import annotations
 
-from free.ops.build import build_info, cuda_devices, require_kernels
-from free.ops.evidence import ResponseSums, response_sums
-from free.ops.finite import note_nonfinite_
-from free.ops.guess import FirstGuesses, first_guesses
-from free.ops.means import TargetMeans, target_means
-from free.ops.noise import WindowNoise, window_noise
+from free.ops.build import build_info, cuda_devices, find_device_with_kernels, require_kernels
+from free.ops.draft import FirstGuesses, WindowNoise, first_guesses, roll_window_, window_noise
 from free.ops.philox import philox_normal, philox_uniform
-from free.ops.recycle import RecycledRows, recycled_rows
-from free.ops.roll import roll_window_
+from free.ops.recycle import RecycledRows, ResponseSums, recycled_rows, response_sums
+from free.ops.teacher import TargetMeans, note_nonfinite_, target_means
 from free.ops.verify import (
     VERIFIERS,
     WIDEST_ON_CUDA,
     Verified,
+    VerifiedRelaxed,
     check_verifier,
     verify_window,
+    verify_window_relaxed,
 )
-from free.ops.verify_relaxed import VerifiedRelaxed, verify_window_relaxed
 
 __all__ = [
     "VERIFIERS",
@@ -42,6 +39,7 @@ __all__ = [
     "build_info",
     "check_verifier",
     "cuda_devices",
+    "find_device_with_kernels",
     "first_guesses",
     "note_nonfinite_",
     "philox_normal",

@@ -7,10 +7,11 @@ from typing import Any
 # After torch, so that one OpenMP runtime serves both.
 import torch
 
-from free import _C
+from free.devices import absent, find_device
+from free.ops import _C
 from free.ops.philox import philox_uniform
 
-__all__ = ["build_info", "cuda_devices", "require_kernels"]
+__all__ = ["build_info", "cuda_devices", "find_device_with_kernels", "require_kernels"]
 
 
 def build_info() -> dict[str, Any]:
@@ -49,3 +50,22 @@ def require_kernels(device: torch.device) -> None:
             f"{error}: build free for compute capability {major}.{minor}, "
             f"pip install . -C cmake.define.CMAKE_CUDA_ARCHITECTURES={major}{minor}"
         ) from error
+
+
+def find_device_with_kernels(name: torch.device | str, argument: str = "device") -> torch.device:
+    """A device that can be sampled and trained on here: as :func:`free.devices.find_device`, and
+    on CUDA with this package's kernels.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or the kernels are not in this build or not for this GPU; says why, and
+        what helps.
+    """
+    device = find_device(name, argument)
+    if device.type == "cuda":
+        try:
+            require_kernels(device)
+        except RuntimeError as error:
+            raise absent(argument, name, str(error).splitlines()[0]) from error
+    return device

@@ -1,4 +1,4 @@
-"""Counter-based random rows; :mod:`free.random` is the door to them."""
+"""Counter-based random rows; :mod:`free.rounds.noise` is the door to them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import to_dlpack
 
+from free import reference
+
 # After torch, so that one OpenMP runtime serves both.
-from free import _C, reference
-from free.ops.register import check_integer, check_tensor, register, stream_of
+from free.ops import _C
+from free.ops.operator import check_integer, check_tensor, register, stream_of
 
 __all__ = ["philox_normal", "philox_uniform"]
 
@@ -22,7 +24,7 @@ _DRAWS = "Tensor seeds, Tensor transition, Tensor round, int purpose, SymInt siz
 def philox_normal(
     seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int
 ) -> Tensor:
-    """Counter-based standard normals: float32 ``[R, size]``. See :func:`free.random.normal`.
+    """Counter-based standard normals: float32 ``[R, size]``. See :func:`free.rounds.noise.normal`.
 
     ``seeds``, ``transition`` and ``round`` are int64 ``[R]``, the last two in ``0 .. 2**32 - 1``.
     """
@@ -34,7 +36,7 @@ def philox_normal(
 def philox_uniform(
     seeds: Tensor, transition: Tensor, round: Tensor, purpose: int, size: int
 ) -> Tensor:
-    """Counter-based uniforms in [0, 1): float32 ``[R, size]``. See :func:`free.random.uniform`.
+    """Counter-based uniforms in [0, 1): float32 ``[R, size]``. See :func:`free.rounds.noise.uniform`.
 
     ``seeds``, ``transition`` and ``round`` are int64 ``[R]``, the last two in ``0 .. 2**32 - 1``.
     """

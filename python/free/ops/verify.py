@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.dlpack import to_dlpack
 
+from free import reference
+
 # After torch, so that one OpenMP runtime serves both.
-from free import _C, reference
-from free.ops.register import check_tensor, register, stream_of
-from free.verifiers import DECISIONS
+from free.ops import _C
+from free.ops.operator import check_tensor, register, stream_of
+from free.reference.decide import DECISIONS, RULES
 
 __all__ = [
     "VERIFIERS",
     "WIDEST_ON_CUDA",
     "Verified",
+    "VerifiedRelaxed",
     "check_verifier",
     "check_window",
     "verify_window",
+    "verify_window_relaxed",
     "workspace",
 ]
 
 #: Names of the verifiers.
 VERIFIERS = tuple(DECISIONS)
+
 #: Rows of a window that the CUDA kernels can verify, at most (``kMaxWidth`` of csrc/cuda).
 WIDEST_ON_CUDA = 256
 
@@ -174,16 +180,16 @@ def check_window(
     check_tensor("noise", noise, torch.float32, (batch, *sample), device)
 
 
-def _cpu(*arguments: Any) -> Verified:
+def _verify_cpu(*arguments: Any) -> Verified:
     *inputs, verifier = arguments
-    verified = _fake(*arguments)
+    verified = _verify_fake(*arguments)
     _C.verify_window(verifier, *map(to_dlpack, (*inputs, *verified)))
     return verified
 
 
-def _cuda(*arguments: Any) -> Verified:
+def _verify_cuda(*arguments: Any) -> Verified:
     *inputs, verifier = arguments
-    verified = _fake(*arguments)
+    verified = _verify_fake(*arguments)
     tensors = (*inputs, *verified, workspace(inputs[0]))
     _C.cuda_verify_window(verifier, *map(to_dlpack, tensors), stream=stream_of(inputs[0]))
     return verified
@@ -196,7 +202,7 @@ def workspace(states: Tensor) -> Tensor:
     return states.new_empty(count, dtype=torch.float64)
 
 
-def _fake(
+def _verify_fake(
     states: Tensor,
     draft_means: Tensor,
     target_means: Tensor,
@@ -216,8 +222,161 @@ def _fake(
 
 register(
     f"verify_window({_WINDOW}) -> (Tensor, Tensor, Tensor, Tensor)",
-    _cpu,
-    _cuda,
+    _verify_cpu,
+    _verify_cuda,
     reference.verify_window,
-    _fake,
+    _verify_fake,
+)
+
+_RELAXED = (
+    "Tensor states, Tensor draft_means, Tensor target_means, Tensor sigma, Tensor length, "
+    "Tensor uniforms, Tensor noise, Tensor? uncertainty, Tensor spent, str rule, float strength, "
+    "float budget"
+)
+
+
+class VerifiedRelaxed(NamedTuple):
+    """What became of a window.
+
+    Attributes
+    ----------
+    state, advance, accepted, log_ratio
+        As in :class:`free.ops.Verified`; ``log_ratio`` is the exact one.
+    bound : Tensor, shape [B], float64
+        ``spent`` and the sum of ``a' - a`` over the examined drafts.
+    log_likelihood : Tensor, shape [B], float64
+        Log of the relaxed law's density over the exact one's, of the states of this window.
+    """
+
+    state: Tensor
+    advance: Tensor
+    accepted: Tensor
+    log_ratio: Tensor
+    bound: Tensor
+    log_likelihood: Tensor
+
+
+def verify_window_relaxed(
+    states: Tensor,
+    draft_means: Tensor,
+    target_means: Tensor,
+    sigma: Tensor,
+    length: Tensor,
+    uniforms: Tensor,
+    noise: Tensor,
+    uncertainty: Tensor | None,
+    spent: Tensor,
+    rule: str = "allow",
+    strength: float = 0.3,
+    budget: float = math.inf,
+) -> VerifiedRelaxed:
+    """:func:`free.ops.verify_window` by reflection, lenient where the teacher is unsure.
+
+    A draft with log ratio ``r < 0`` and uncertainty ``u > 0`` is tested by ``r'`` instead of ``r``,
+
+        temper    r' = r / (1 + strength * u)
+        allow     r' = min(0, r + strength * u)
+
+    and so accepted with probability ``a' = exp(r')`` instead of ``a = exp(r)``. All else is as it
+    was, the repair of a rejected draft included. Where ``a' - a`` would take what the sample has
+    ``spent`` past ``budget``, the draft is tested by ``r``.
+
+    Parameters
+    ----------
+    states, draft_means, target_means, sigma, length, uniforms, noise
+        As for :func:`free.ops.verify_window`.
+    uncertainty : Tensor or None, shape [B, W - 1], float32
+        ``u`` of each draft, finite; what is negative counts as 0. It must not depend on the draft's
+        own uniform. None for the discrepancy, ``|m_hat - m| / sigma``.
+    spent : Tensor, shape [B], float64
+        Sums of ``a' - a`` of each sample's run so far, finite and >= 0.
+    rule : {"temper", "allow"}
+    strength : float
+        Finite and >= 0; 0 relaxes nothing.
+    budget : float
+        >= 0; infinite for none.
+
+    Returns
+    -------
+    VerifiedRelaxed
+
+    Raises
+    ------
+    TypeError
+        For an argument that is no tensor, or a tensor of another dtype.
+    ValueError
+        As for :func:`free.ops.verify_window`; for an unknown rule, or ``strength`` or ``budget``
+        out of range; on the CPU also for real entries of ``uncertainty`` and ``spent``.
+
+    Notes
+    -----
+    With ``budget=0`` or ``strength=0`` states and decisions are those of the exact op, bit for bit.
+    What ``bound`` bounds and ``log_likelihood`` tells is derived in docs/relaxation.md.
+    """
+    check_window(states, draft_means, target_means, sigma, length, uniforms, noise)
+    device = states.device
+    if uncertainty is not None:
+        check_tensor("uncertainty", uncertainty, torch.float32, uniforms.shape, device)
+    check_tensor("spent", spent, torch.float64, length.shape, device)
+    if rule not in RULES:
+        expected = ", ".join(map(repr, RULES))
+        raise ValueError(f"rule: expected one of {expected}, got {rule!r}")
+    if not (strength >= 0 and math.isfinite(strength)):
+        raise ValueError(f"strength: expected a finite value >= 0, got {strength}")
+    if not budget >= 0:
+        raise ValueError(f"budget: expected a value >= 0, got {budget}")
+    return VerifiedRelaxed(
+        *torch.ops.free.verify_window_relaxed(
+            states,
+            draft_means,
+            target_means,
+            sigma,
+            length,
+            uniforms,
+            noise,
+            uncertainty,
+            spent,
+            rule,
+            strength,
+            budget,
+        )
+    )
+
+
+def _relaxed_cpu(*arguments: Any) -> VerifiedRelaxed:
+    *window, uncertainty, spent, rule, strength, budget = arguments
+    verified = _relaxed_fake(*arguments)
+    given = (*window, uncertainty, spent, *verified)
+    capsules = [None if tensor is None else to_dlpack(tensor) for tensor in given]
+    _C.verify_window_relaxed(rule, strength, budget, *capsules)
+    return verified
+
+
+def _relaxed_cuda(*arguments: Any) -> VerifiedRelaxed:
+    *window, uncertainty, spent, rule, strength, budget = arguments
+    verified = _relaxed_fake(*arguments)
+    given = (*window, uncertainty, spent, *verified, workspace(window[0]))
+    capsules = [None if tensor is None else to_dlpack(tensor) for tensor in given]
+    _C.cuda_verify_window_relaxed(rule, strength, budget, *capsules, stream=stream_of(window[0]))
+    return verified
+
+
+def _relaxed_fake(*arguments: Any) -> VerifiedRelaxed:
+    *_, length, uniforms, noise, _, spent, _, _, _ = arguments
+    return VerifiedRelaxed(
+        torch.empty_like(noise),
+        torch.empty_like(length),
+        torch.empty_like(length),
+        torch.empty_like(uniforms),
+        torch.empty_like(spent),
+        torch.empty_like(spent),
+    )
+
+
+register(
+    f"verify_window_relaxed({_RELAXED}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _relaxed_cpu,
+    _relaxed_cuda,
+    reference.verify_window_relaxed,
+    _relaxed_fake,
 )

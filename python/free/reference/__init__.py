@@ -6,10 +6,11 @@ kernel exists. They do not check their arguments; :mod:`free.ops` does.
 
 from __future__ import annotations
 
+from free.reference.draft import first_guesses, roll_window_, window_noise
 from free.reference.philox import philox4x32, philox_normal, philox_uniform
-from free.reference.rows import note_nonfinite_, recycled_rows, target_means
+from free.reference.recycle import recycled_rows, response_sums
+from free.reference.teacher import note_nonfinite_, target_means
 from free.reference.verify import verify_window, verify_window_relaxed
-from free.reference.window import first_guesses, response_sums, roll_window_, window_noise
 
 __all__ = [
     "first_guesses",

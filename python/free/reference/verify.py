@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from free.verifiers import DECISIONS, RULES, Outcome, Transitions, decide_relaxed
+from free.reference.decide import DECISIONS, RULES, Outcome, Transitions, decide_relaxed
 
 __all__ = ["verify_window", "verify_window_relaxed"]
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from free.files import write_atomic, write_json
 from free.models.classifier import DigitClassifier
-from free.training.data import ImageSet, load_mnist
+from free.training.dataset.sets import ImageSet, mnist_set
 
 __all__ = ["save_classifier", "split_digits", "train_classifier"]
 
@@ -97,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    network = train_classifier(load_mnist(), progress=True)
+    network = train_classifier(mnist_set(), progress=True)
     save_classifier(network, folder)
     print(f"{100 * network.record['held_out_accuracy']:.1f} % of the held-out digits")
 

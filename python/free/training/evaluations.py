@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import csv
 import itertools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from free.files import write_atomic, write_json
-from free.training.best import publish_best, stage_best
 from free.training.parallel import Ranks
 
-__all__ = ["Evaluate", "Evaluations", "best_of", "scalars"]
+__all__ = [
+    "FOLDER",
+    "Evaluate",
+    "Evaluations",
+    "best_of",
+    "publish_best",
+    "scalars",
+    "stage_best",
+]
 
 #: Called on all ranks with the averaged weights; the same result on all.
 Evaluate = Callable[[Any, Ranks], dict[str, Any]]
 
 #: The figure that the best network is kept by.
 _FIGURE = "parallel_efficiency"
+
 #: What an evaluation was made with: figures of others are no measure of it.
 _SETTINGS = ("images", "window", "cfg_scale", "cfg_channels")
+
 _TABLE, _FULL = "evaluations.csv", "evaluations.json"
 
 
@@ -94,3 +104,51 @@ def scalars(evaluation: dict[str, Any]) -> dict[str, float]:
         elif isinstance(value, (int, float)):
             columns[name] = value
     return columns
+
+
+#: Name of it in the folder of a run.
+FOLDER = "best"
+
+_STAGED, _OLD = ".best-step-", ".best-old"
+
+
+def stage_best(folder: Path, step: int, save: Callable[[Path], object]) -> None:
+    """Have ``save`` write the network of a step; :func:`publish_best` makes it the best.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    step : int
+    save : callable
+        Writes the network to the folder it is given.
+    """
+    _forget_staged(folder)
+    save(folder / f"{_STAGED}{step}")
+
+
+def publish_best(folder: Path, step: int | None) -> None:
+    """Put the staged network in the place of the best, if it is the one of the best step.
+
+    Also whenever a run goes on: what a killed process had begun is finished, or forgotten.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the run.
+    step : int or None
+        Of the best network that the checkpoint knows.
+    """
+    best, staged, old = folder / FOLDER, folder / f"{_STAGED}{step}", folder / _OLD
+    if staged.exists():
+        if best.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            best.rename(old)  # a folder cannot be renamed over one that is not empty
+        staged.rename(best)
+    shutil.rmtree(old, ignore_errors=True)
+    _forget_staged(folder)
+
+
+def _forget_staged(folder: Path) -> None:
+    for leftover in folder.glob(f"{_STAGED}*"):
+        shutil.rmtree(leftover, ignore_errors=True)

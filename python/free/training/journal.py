@@ -13,11 +13,10 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from free.bench.memory import peak
+from free.devices import peak
 from free.training.config import TrainConfig
-from free.training.curves import draw_losses
 from free.training.evaluations import Evaluate, Evaluations, best_of, scalars
-from free.training.log import LossWindow, RunLog, read_log
+from free.training.log import LossWindow, RunLog, draw_losses, read_log
 from free.training.parallel import Ranks
 
 __all__ = ["Journal"]

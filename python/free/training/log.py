@@ -14,7 +14,14 @@ from torch import Tensor
 from free.files import write_atomic
 from free.training.parallel import Ranks
 
-__all__ = ["TABLE", "LossWindow", "RunLog", "read_log"]
+__all__ = [
+    "PICTURE",
+    "TABLE",
+    "LossWindow",
+    "RunLog",
+    "draw_losses",
+    "read_log",
+]
 
 #: Name of the table in the folder of a run.
 TABLE = "log.csv"
@@ -170,3 +177,44 @@ def read_log(folder: Path) -> list[dict[str, float]]:
         return []
     with (folder / TABLE).open(encoding="utf-8", newline="") as file:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+#: Name of the picture in the folder of a run.
+PICTURE = "loss.png"
+
+#: Columns of the log that are not losses.
+_OTHERS = ("step", "epoch", "seconds", "images_per_second", "learning_rate", "acceptance")
+
+
+def draw_losses(folder: Path) -> bool:
+    """Draw the parts of the loss over the steps, from the folder's log.
+
+    A part has an axis of its own: their sizes are orders of magnitude apart.
+
+    Returns
+    -------
+    bool
+        False, and nothing is drawn, if matplotlib is not installed or the log has less than two
+        lines.
+    """
+    lines = read_log(folder)
+    names = [name for name in (lines[0] if lines else {}) if name not in _OTHERS]
+    if len(names) > 1:
+        names.remove("loss")  # their sum
+    if len(lines) < 2:
+        return False
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    figure = Figure(figsize=(3.6 * len(names), 3.0), layout="constrained")
+    steps = [line["step"] for line in lines]
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        values = [line[name] for line in lines]
+        axes.plot(steps, values, linewidth=1.0)
+        axes.set(title=name, xlabel="step")
+        if min(values) > 0:
+            axes.set_yscale("log")
+        axes.grid(which="both", alpha=0.3)
+    write_atomic(folder / PICTURE, lambda path: figure.savefig(path, dpi=120))
+    return True

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from free.models.dit import DiT
 from free.models.guidance import Guidance
-from free.prediction import eps_from_image
-from free.schedule import Table
+from free.schedule.table import Table, eps_from_image
 from free.training.randomness import RowRandom
 from free.training.recipe import REJECTIONS, Recipe
 from free.training.rollout import (

@@ -54,7 +54,7 @@ class Recipe:
     fed : {"teacher", "own", "sweeps"}
         Where those drafts start from. The features are the drafter's own in all cases. The states
         follow the teacher's means, or the drafter's, as they do by autoregression; or the
-        window is drafted in a few ``sweeps``, as :func:`free.drafting.draft_window` does.
+        window is drafted in a few ``sweeps``, as :func:`free.rounds.draft.draft_window` does.
     sweeps : int
         With ``fed="sweeps"``: drafter calls, each for the whole window.
     times : {"uniform", "rejections"}

@@ -18,8 +18,8 @@ from free.drafters.feature import evaluate
 from free.models.dit import DiT
 from free.models.guidance import Guidance, GuidedTeacher
 from free.models.output import TeacherOutput
-from free.prediction import Prediction
-from free.schedule import Schedule, Table
+from free.schedule.schedule import Schedule
+from free.schedule.table import Prediction, Table
 
 __all__ = ["Drafts", "Rollout", "autoregression", "follow_teacher", "prediction_of", "sweep"]
 
@@ -187,7 +187,7 @@ def autoregression(rollout: Rollout) -> Drafts:
 def sweep(rollout: Rollout, sweeps: int) -> Drafts:
     """The whole window at once: guess that x0 stays, roll, ask the drafter everywhere, roll again.
 
-    As :func:`free.drafting.draft_window` drafts where nothing is recycled. The drafts are judged at
+    As :func:`free.rounds.draft.draft_window` drafts where nothing is recycled. The drafts are judged at
     the states that the last guesses lead to.
     """
     stays = rollout.image[:, None].expand_as(rollout.noise)

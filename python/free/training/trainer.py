@@ -12,18 +12,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from free.out_of_memory import explained, held
-from free.training.checkpoint import read_checkpoint, sweep_leftovers, write_checkpoint
+from free.devices import explained, held
 from free.training.config import TrainConfig
-from free.training.data import TrainingImages
+from free.training.dataset.sets import TrainingImages
 from free.training.evaluations import Evaluate
 from free.training.journal import Journal
-from free.training.lock import locked
 from free.training.parallel import Ranks
 from free.training.randomness import RowRandom
-from free.training.recompute import recomputed
-from free.training.record import finish_record, write_record, write_skipped
-from free.training.weights import Weights
+from free.training.run_folder import (
+    finish_record,
+    locked,
+    read_checkpoint,
+    sweep_leftovers,
+    write_checkpoint,
+    write_record,
+    write_skipped,
+)
+from free.training.weights import Weights, recomputed
 
 __all__ = ["Loss", "TrainConfig", "train"]
 

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from free.models.guidance import Guidance, GuidedTeacher
 from free.models.output import Teacher, TeacherOutput
-from free.progress import Progress
-from free.request import check_request
-from free.schedule import Schedule, Table
-from free.sequential import SequentialSampler
+from free.sampling.request import Progress, check_request
+from free.sampling.sequential import SequentialSampler
+from free.schedule.schedule import Schedule
+from free.schedule.table import Table
+from free.schedule.variance import VarianceFit
 from free.training.losses import drop_labels
 from free.training.randomness import RowRandom
-from free.variance import VarianceFit
 
 __all__ = ["fit_variance", "sigma_loss"]
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.utils.checkpoint import checkpoint
 
+from free.models.layers import DiTBlock
 from free.training.config import TrainConfig
-from free.training.gradients import Gradients
 from free.training.parallel import Ranks
 
-__all__ = ["Weights"]
+__all__ = [
+    "Gradients",
+    "Weights",
+    "recomputed",
+]
 
 #: Gradients are shortened to this length, of all weights together.
 _LONGEST_GRADIENT = 1.0
@@ -82,3 +90,63 @@ class Weights:
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
+
+
+class Gradients:
+    """Every trainable parameter's ``grad`` becomes a view into one tensor.
+
+    Parameters
+    ----------
+    model : nn.Module
+
+    Raises
+    ------
+    ValueError
+        If nothing is trainable, or the trainable weights are not all float32 on one device.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        weights = [weight for weight in model.parameters() if weight.requires_grad]
+        kinds = {(str(weight.dtype), str(weight.device)) for weight in weights}
+        if len(kinds) != 1 or weights[0].dtype != torch.float32:
+            raise ValueError(
+                "model must have trainable weights, all float32 on one device, "
+                f"got {sorted(kinds) or 'none'}"
+            )
+        sizes = [weight.numel() for weight in weights]
+        self.flat = torch.zeros(sum(sizes), device=weights[0].device)
+        for weight, part in zip(weights, self.flat.split(sizes), strict=True):
+            weight.grad = part.view(weight.shape)
+
+    def clear(self) -> None:
+        """Before the first backward pass of a batch; later ones add up."""
+        self.flat.zero_()
+
+    def finish(self, ranks: Ranks, limit: float) -> Tensor:
+        """Sum over the ranks, and shorten the whole to ``limit`` where it is longer.
+
+        Returns
+        -------
+        Tensor, shape []
+            The length before, the same on all ranks. Where it is not finite, the gradients are of
+            no use, and so are the weights after the next step.
+        """
+        ranks.sum(self.flat)
+        norm = torch.linalg.vector_norm(self.flat)
+        self.flat.mul_((limit / (norm + 1e-6)).clamp(max=1.0))  # no waiting for the number
+        return norm
+
+
+@contextmanager
+def recomputed(model: nn.Module, enabled: bool = True) -> Iterator[None]:
+    """While this lasts, ``model``'s transformer blocks keep their inputs alone (gradient
+    checkpointing): less memory for one more forward pass of them.
+    """
+    blocks = [block for block in model.modules() if enabled and isinstance(block, DiTBlock)]
+    for block in blocks:
+        vars(block)["forward"] = partial(checkpoint, block.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del vars(block)["forward"]  # the class's own shows again

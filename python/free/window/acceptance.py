@@ -15,13 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 __all__ = [
     "AcceptanceEstimate",
     "AcceptanceRecord",
     "acceptance",
-    "committed_deltas",
     "equivalent",
     "places",
     "reached",
@@ -30,18 +28,23 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float64]
+
 Integers = NDArray[np.int64]
 
 #: Parts of a run, from noise to image, and distances: each bucket begins at one of these.
 PARTS = 16
+
 DISTANCES = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24])
+
 #: Which bucket a distance is in, up to the last one's beginning.
 _BUCKETS = np.searchsorted(DISTANCES, np.arange(DISTANCES[-1] + 1), side="right") - 1
+
 FRESH, RECYCLED = 0, 1
 
 #: Weight that a run's own evidence keeps from round to round, and that of the record beside it: as
 #: many transitions as are made to believe a record, and to believe no record at all.
 _MEMORY, _BELIEF, _DOUBT = 0.8, 3.0, 0.5
+
 #: How wrong a record is thought to be, at most: a factor of 1,000.
 _LARGEST_ERROR = math.log(1e3)
 
@@ -251,28 +254,3 @@ def places(
     distance = np.where(seen_before, at + 1, at + 2 - behind)
     part = np.minimum((k[:, None] + at) * PARTS // steps, PARTS - 1)
     return kind, distance, part
-
-
-def committed_deltas(
-    draft_means: Tensor, target_means: Tensor, sigma: Tensor, length: Tensor, advance: Tensor
-) -> Tensor:
-    """``|m_hat - m| / sigma`` of the drafted transitions that a round has made.
-
-    What is behind a rejection is left out: it depends on noise that is still to be used.
-
-    Parameters
-    ----------
-    draft_means, target_means, sigma, length
-        As of :func:`free.ops.verify_window`.
-    advance : Tensor, shape [B], int32
-        As it returned.
-
-    Returns
-    -------
-    Tensor, shape [B, W - 1]
-        NaN of the others.
-    """
-    drafts = draft_means.shape[1]
-    shift = (draft_means - target_means[:, :drafts]).flatten(2).norm(dim=2)
-    made = torch.arange(drafts, device=sigma.device) < torch.minimum(advance, length - 1)[:, None]
-    return torch.where(made, shift / sigma[:, :drafts], math.nan)

@@ -17,9 +17,8 @@ from free.window.acceptance import (
     reached,
     read_records,
 )
-from free.window.allocation import Cost, allocate
+from free.window.allocation import Cost, allocate, later_worth
 from free.window.costs import RoundCosts
-from free.window.foresight import later_worth
 from free.window.measure import fingerprint, measured_costs
 from free.window.rule import Choice, Committed, Integers, Run, Windows
 

@@ -16,19 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from free import random
 from free.drafters.protocol import drafts_windows
-from free.drafting import draft_window
 from free.files import cache_folder, write_json
 from free.models.output import TeacherRows
 from free.ops import verify_window
-from free.random import Purpose
-from free.recycling import Recycled
-from free.report import Recorder
-from free.sources import DRAFTER, Evidence
+from free.reference.draft import DRAFTER
+from free.rounds.draft import draft_window
+from free.rounds.noise import Purpose, normal, window_numbers
+from free.rounds.report import Recorder
+from free.rounds.state import Evidence, Recycled
 from free.version import __version__
-from free.window.costs import RoundCosts
-from free.window.curve import CostCurve
+from free.window.costs import CostCurve, RoundCosts
 from free.window.rule import Run
 
 __all__ = ["fingerprint", "measured_costs"]
@@ -159,7 +157,7 @@ class _Stage:
         recorder, one = Recorder(len(table.sigma), k), torch.ones_like(k, dtype=torch.int32)
 
         def work() -> None:
-            noise = random.normal(k, k, k, Purpose.TRANSITION, x.shape[1:])
+            noise = normal(k, k, k, Purpose.TRANSITION, x.shape[1:])
             torch.addcmul(x, table.sigma[k].view([-1] + [1] * (x.dim() - 1)), noise)
             recorder.round(0 * k, k, one, one - 1)
 
@@ -176,7 +174,7 @@ class _Stage:
         uniforms = torch.zeros(samples, width - 1, device=x.device)
 
         def work() -> None:
-            random.window(k[:samples], k[:samples], k[:samples], length, width, x.shape[1:])
+            window_numbers(k[:samples], k[:samples], k[:samples], length, width, x.shape[1:])
             means = x.view(samples, width, *x.shape[1:])
             sigma = table.sigma[k].view(samples, width)
             drafted = means[:, 1:].contiguous()

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from free.drafters.protocol import Drafter
 from free.models.output import Teacher
-from free.prediction import Prediction
-from free.schedule import Table
-from free.targets import Target
+from free.rounds.target import Target
+from free.schedule.table import Prediction, Table
 
 __all__ = [
     "Choice",

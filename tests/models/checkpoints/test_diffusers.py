@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from free import DiT, DiTConfig
-from free.models.checkpoints import inspect
+from free.models.summary import inspect
 from tests.models.checkpoints.files import CONFIG, original_state, outputs, save_original
 from tests.networks import randomized
 

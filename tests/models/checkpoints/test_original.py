@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from free import DiT, DiTConfig
-from free.models.checkpoints import inspect
+from free.models.summary import inspect
 from tests.models.checkpoints.files import (
     CONFIG,
     original_state,

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from free import DiT, DrafterNet, FeatureDrafter, FrozenDrafter, load_pretrained
-from free.models.checkpoints import inspect, locate
+from free.models.checkpoints import locate
+from free.models.summary import inspect
 from tests.models.checkpoints.files import CONFIG, original_state, same_weights, save_original
 from tests.networks import randomized
 

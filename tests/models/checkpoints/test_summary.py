@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from free import DiT, DiTConfig, DrafterNet
-from free.models.checkpoints import drafters_beside, inspect
 from free.models.checkpoints.configs import published_name
 from free.models.checkpoints.tensors import StoredTensor
+from free.models.summary import drafters_beside, inspect
 from tests.models.checkpoints.files import CONFIG, original_state, save_original
 
 

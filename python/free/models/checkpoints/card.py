@@ -8,7 +8,7 @@ from typing import Any
 
 from free.files import write_atomic
 from free.models.checkpoints.configs import published_name
-from free.models.dit import DiTConfig
+from free.models.config import DiTConfig
 
 __all__ = ["write_card"]
 

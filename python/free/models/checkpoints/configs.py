@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from free.models.dit import DIT_SIZES, DiTConfig
+from free.models.config import DIT_SIZES, DiTConfig
 
 __all__ = [
     "CONSTANTS",

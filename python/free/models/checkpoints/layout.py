@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from free.models.checkpoints.tensors import StoredTensor
-from free.models.dit import DIT_SIZES, DiTConfig
+from free.models.config import DIT_SIZES, DiTConfig
 
 __all__ = [
     "PUBLISHED_HEADS",

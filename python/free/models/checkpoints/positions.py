@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from free.models.dit import DiTConfig
+from free.models.config import DiTConfig
 from free.models.layers import sincos_position_embedding
 
 __all__ = ["fixed_table", "is_fixed"]

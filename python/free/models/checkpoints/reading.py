@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from free.devices import find_device
 from free.models.checkpoints.configs import with_constants
@@ -16,16 +16,16 @@ from free.models.checkpoints.layout import Origin
 from free.models.checkpoints.positions import fixed_table, is_fixed
 from free.models.checkpoints.source import Source, locate, open_source
 from free.models.checkpoints.tensors import StoredTensor
-from free.models.dit import DiT
-from free.models.drafter import DrafterNet
+from free.models.config import DiTConfig
 
 __all__ = ["check_keys", "origins", "read_drafter", "read_teacher"]
 
-Network = TypeVar("Network", DiT, DrafterNet)
+Network = TypeVar("Network", bound=nn.Module)
 _LISTED = 8  # keys of one kind in a message
 
 
 def read_teacher(
+    network: Callable[[DiTConfig], Network],
     source: str | Path,
     *,
     dtype: torch.dtype | None = None,
@@ -33,27 +33,28 @@ def read_teacher(
     constants: str | None = None,
     heads: int | None = None,
     image_size: int | None = None,
-) -> DiT:
-    """Load a DiT; see :meth:`free.DiT.from_pretrained`."""
+) -> Network:
+    """Load a ``network``, DiT's class; see :meth:`free.DiT.from_pretrained`."""
     opened = open_source(locate(source), "teacher", heads, image_size)
     config = with_constants(opened.config, constants, opened.format)
-    return _read(lambda: DiT(config), dataclasses.replace(opened, config=config), dtype, device)
+    return _read(lambda: network(config), dataclasses.replace(opened, config=config), dtype, device)
 
 
 def read_drafter(
+    network: Callable[..., Network],
     source: str | Path,
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     argument: str = "source",
-) -> tuple[DrafterNet, dict[str, Any]]:
-    """Load a drafter's network and the settings that it recommends.
+) -> tuple[Network, dict[str, Any]]:
+    """Load a ``network``, DrafterNet's class, and the settings that it recommends.
 
     See :meth:`free.DrafterNet.from_pretrained`; ``argument`` is what the caller calls the source.
     """
     opened = open_source(locate(source, argument), "drafter")
-    network = _read(lambda: DrafterNet(opened.config, **opened.options), opened, dtype, device)
-    return network, opened.sampling
+    made = _read(lambda: network(opened.config, **opened.options), opened, dtype, device)
+    return made, opened.sampling
 
 
 def origins(source: Source, own: Mapping[str, Tensor]) -> dict[str, Origin]:
@@ -122,7 +123,7 @@ def _read(
     dtype: torch.dtype | None,
     device: torch.device | str,
 ) -> Network:
-    device = find_device(device, kernels=False)
+    device = find_device(device)
     dtype = torch.float32 if dtype is None else dtype
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating-point torch.dtype or None, got {dtype!r}")
@@ -145,8 +146,9 @@ def _read(
                 source.tensors[part].copy_into(rows)
     network.load_state_dict(state, strict=False, assign=True)
     # Tables that are in no file.
-    network.t_embedder.reset_frequencies(device)
-    if network.pos_embed.is_meta or _was_rounded(source, network.pos_embed):
+    network.t_embedder.reset_frequencies(device)  # type: ignore[operator, union-attr]
+    table = network.pos_embed
+    if table.is_meta or _was_rounded(source, table):  # type: ignore[arg-type]
         network.pos_embed = fixed_table(source.config).to(device=device, dtype=dtype)
     return network.eval().requires_grad_(False)
 

@@ -25,7 +25,7 @@ from free.models.checkpoints.layout import (
     own_layout,
 )
 from free.models.checkpoints.tensors import StoredTensor, open_file, open_index
-from free.models.dit import DiTConfig
+from free.models.config import DiTConfig
 
 __all__ = ["EMBEDDED", "ORIGINAL_FILE", "Source", "bundled_drafter", "locate", "open_source"]
 

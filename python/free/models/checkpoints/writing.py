@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from free.files import write_atomic, write_json
 from free.models.checkpoints.card import write_card
@@ -15,8 +15,7 @@ from free.models.checkpoints.configs import config_to_diffusers, config_to_own
 from free.models.checkpoints.layout import diffusers_layout
 from free.models.checkpoints.positions import is_fixed
 from free.models.checkpoints.source import ORIGINAL_FILE
-from free.models.dit import DiT
-from free.models.drafter import DrafterNet
+from free.models.config import DiTConfig
 
 __all__ = ["FORMATS", "is_original_file", "write_network"]
 
@@ -31,15 +30,22 @@ def is_original_file(path: Path) -> bool:
 
 
 def write_network(
-    network: DiT | DrafterNet,
+    network: nn.Module,
+    config: DiTConfig,
     folder: str | Path,
     *,
+    kind: str,
+    options: dict[str, Any] | None = None,
     form: str = "free",
     dtype: torch.dtype | None = None,
     training: dict[str, Any] | None = None,
     sampling: dict[str, Any] | None = None,
 ) -> None:
-    """Write a network in the format ``form``; see the networks' ``save_pretrained``."""
+    """Write a network in the format ``form``; see the networks' ``save_pretrained``.
+
+    ``kind`` is ``"teacher"`` or ``"drafter"``; ``options`` is what else than ``config`` a drafter
+    is made with.
+    """
     folder = Path(folder)
     if form not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {form!r}")
@@ -60,22 +66,20 @@ def write_network(
         return
     if is_original_file(folder) or folder.is_file():
         raise ValueError(f"folder must be one for format {form!r}, got the file {folder}")
-    kind = "teacher" if isinstance(network, DiT) else "drafter"
-    options = {} if isinstance(network, DiT) else network.options
+    options = options or {}
     if form == "diffusers":
-        config = config_to_diffusers(network.config, training)
-        weights, state = "diffusion_pytorch_model.safetensors", _in_diffusers(network, state)
+        record = config_to_diffusers(config, training)
+        weights, state = "diffusion_pytorch_model.safetensors", _in_diffusers(config, state)
     else:
-        config = config_to_own(kind, network.config, options, training, sampling)
+        record = config_to_own(kind, config, options, training, sampling)
         weights = "model.safetensors"
     write_atomic(folder / weights, lambda path: save_file(state, path, _METADATA))
-    write_json(folder / "config.json", config)
-    write_card(folder, kind, form, network.config, options, training)
+    write_json(folder / "config.json", record)
+    write_card(folder, kind, form, config, options, training)
 
 
-def _in_diffusers(network: DiT | DrafterNet, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _in_diffusers(config: DiTConfig, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A state dict by diffusers' names."""
-    config = network.config
     if not is_fixed(state["pos_embed"], config):
         raise ValueError(
             "format 'diffusers' must have the fixed sine-cosine table, got another pos_embed"

@@ -1,0 +1,142 @@
+"""Two sets to compare: what can be wrong is said before a network runs for hours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from free.evaluation.feature_networks import load_network
+from free.evaluation.features import FeatureNetwork
+from free.evaluation.image_stream import ImageStream, open_images
+from free.evaluation.measured import Measured, measure, read_measured, write_measured
+from free.files import check_writable
+
+__all__ = ["Labels", "check_labels", "measure_pair"]
+
+Labels = Sequence[int] | NDArray[np.int64] | Tensor | str
+
+
+def measure_pair(
+    samples: Any,
+    reference: Any,
+    features: str | FeatureNetwork,
+    labels: Labels | None,
+    neighbours: int,
+    *,
+    batch_size: int,
+    device: torch.device | str,
+    keep_reference: str | Path | None,
+    progress: bool,
+) -> tuple[Measured, Measured, NDArray[np.int64] | None]:
+    """Samples, reference and the labels asked for; see :func:`free.evaluation.quality`."""
+    ours, theirs = _open(samples, "samples", device), _open(reference, "reference", device)
+    if not ours.shape:
+        raise ValueError(f"samples must have arr_0, the images, got {ours.name}")
+    if theirs.shape and theirs.shape != ours.shape:
+        raise ValueError(
+            "samples and reference must be of one size [H, W, C], "
+            f"got {list(ours.shape)} and {list(theirs.shape)}"
+        )
+    if isinstance(ours, Measured) and isinstance(theirs, Measured):
+        if ours.network != theirs.network:
+            raise ValueError(
+                "samples and reference must be measured by one network, "
+                f"got {ours.network} and {theirs.network}"
+            )
+        network, dims, classes = None, ours.pooled.shape[1], ours.classes
+    else:
+        network = load_network(features, ours.shape, device)
+        dims, classes = network.dims, network.classes
+    _check_counts(ours, theirs, dims, neighbours)
+    asked = None if labels is None else check_labels(labels, ours, classes)
+    if keep_reference is not None:
+        if Path(keep_reference).suffix != ".safetensors":
+            raise ValueError(
+                f"keep_reference must end in .safetensors, got {str(keep_reference)!r}"
+            )
+        check_writable(keep_reference, "keep_reference")
+    if network is not None:
+        theirs = measure(theirs, network, "reference", batch_size=batch_size, progress=progress)
+    assert isinstance(theirs, Measured)
+    if keep_reference is not None:
+        write_measured(theirs, keep_reference)
+    if network is not None:
+        ours = measure(ours, network, "samples", batch_size=batch_size, progress=progress)
+    assert isinstance(ours, Measured)
+    return ours, theirs, asked
+
+
+def _open(source: Any, argument: str, device: torch.device | str) -> ImageStream | Measured:
+    if isinstance(source, str | Path) and Path(source).suffix == ".safetensors":
+        return read_measured(source, argument, device)
+    return source if isinstance(source, Measured) else open_images(source, argument)
+
+
+def _count(images: ImageStream | Measured) -> int:
+    return len(images) if isinstance(images, Measured) else images.count
+
+
+def _check_counts(
+    samples: ImageStream | Measured,
+    reference: ImageStream | Measured,
+    dims: int,
+    neighbours: int,
+) -> None:
+    counts = {"samples": _count(samples)}
+    if reference.shape:  # else it is statistics alone
+        counts["reference"] = _count(reference)
+    for argument, count in counts.items():
+        if count <= dims:
+            raise ValueError(
+                f"{argument} must be more than {dims} images for a covariance of {dims} features, "
+                f"got {count}"
+            )
+    most = min(counts.values()) - 1
+    if not 1 <= neighbours <= most:
+        raise ValueError(f"neighbours must be from 1 to {most}, got {neighbours!r}")
+
+
+def check_labels(
+    labels: Labels, samples: ImageStream | Measured, classes: int | None
+) -> NDArray[np.int64]:
+    """The classes asked for, [n].
+
+    Parameters
+    ----------
+    labels : sequence of int [n], or "archive"
+    samples : ImageStream or Measured
+    classes : int or None
+        How many the network names, as in :class:`free.evaluation.features.FeatureNetwork`.
+
+    Raises
+    ------
+    ValueError
+        If the network names none, or the labels are not n of its classes.
+    """
+    if classes is None:
+        raise ValueError(
+            "labels must come with features that name classes in their order: digits or "
+            "efficientnet"
+        )
+    if isinstance(labels, str):
+        if labels != "archive" or samples.labels is None:
+            raise ValueError(
+                "labels must be classes, or 'archive' for samples with arr_1, "
+                f"got {labels!r} for {samples.name}"
+            )
+        labels = samples.labels
+    asked = np.asarray(labels)
+    if asked.shape != (_count(samples),) or asked.dtype.kind not in "iu":
+        raise ValueError(
+            f"labels must be {_count(samples)} integers, one for each of the samples, "
+            f"got {asked.dtype} of shape {list(asked.shape)}"
+        )
+    if asked.min() < 0 or asked.max() >= classes:
+        raise ValueError(f"labels must be in 0..{classes - 1}, got {asked.min()}..{asked.max()}")
+    return asked.astype(np.int64)

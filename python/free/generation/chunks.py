@@ -1,0 +1,161 @@
+"""Finished chunks of a run: files that are there and whole, or not there."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from free.files import write_atomic
+from free.generation.plan import Plan
+from free.generation.run_manifest import MANIFEST
+from free.images.archive import Member, write_npz
+from free.rounds.report import Report
+
+__all__ = ["Chunk", "ChunkFolder", "write_pngs"]
+
+
+class Chunk(NamedTuple):
+    """What one call of the sampler made.
+
+    Attributes
+    ----------
+    images : ndarray, shape [R, H, W, C], uint8
+    report : Report
+    """
+
+    images: NDArray[np.uint8]
+    report: Report
+
+
+class ChunkFolder:
+    """The folder beside the output where chunks wait until all are there.
+
+    Parameters
+    ----------
+    path : Path
+    plan : Plan
+    image_shape : tuple of int
+        (H, W, C).
+    """
+
+    def __init__(self, path: Path, plan: Plan, image_shape: tuple[int, ...]) -> None:
+        self.path = path
+        self.plan = plan
+        self.image_shape = image_shape
+
+    def file(self, chunk: int) -> Path:
+        """Where a chunk is, or will be."""
+        return self.path / f"chunk-{chunk:08d}.npz"
+
+    def write(self, chunk: int, content: Chunk) -> None:
+        """Keep a chunk.
+
+        Raises
+        ------
+        RuntimeError
+            If the folder is gone: then another process has finished the run.
+        OSError
+            If it cannot be written; nothing of it is left.
+        """
+        if not (self.path / MANIFEST).is_file():
+            raise RuntimeError(f"{self.path} is gone: another process has ended this run")
+        labels = self.plan.labels[self.plan.span(chunk)]
+        report = json.dumps(dataclasses.asdict(content.report)).encode()
+        members = [
+            Member("arr_0", content.images.shape, np.uint8, [content.images]),
+            Member("arr_1", labels.shape, np.int64, [labels]),
+            Member("report", (len(report),), np.uint8, [np.frombuffer(report, np.uint8)]),
+        ]
+        write_atomic(self.file(chunk), lambda temporary: write_npz(temporary, members))
+
+    def read(self, chunk: int) -> Chunk:
+        """A chunk, checked: its bytes by their checksum, and that they are what was asked for.
+
+        Raises
+        ------
+        ValueError
+            If it is missing, damaged or another one; says how.
+        """
+        path = self.file(chunk)
+        try:
+            # Opened here: numpy leaves a file open that turns out to be no archive.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                images, labels = archive["arr_0"], archive["arr_1"]
+                report = Report(**json.loads(archive["report"].tobytes()))
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path.name} is missing or damaged: {error}") from error
+        expected = (self.plan.size(chunk), *self.image_shape)
+        if images.dtype != np.uint8 or images.shape != expected:
+            raise ValueError(
+                f"{path.name} must have uint8 of shape {list(expected)}, "
+                f"got {images.dtype} of shape {list(images.shape)}"
+            )
+        if not np.array_equal(
+            labels, self.plan.labels[self.plan.span(chunk)]
+        ) or report.seeds != self.plan.seeds(chunk):
+            raise ValueError(f"{path.name} must have its own labels and seeds, got others")
+        return Chunk(images, report)
+
+    def present(self) -> NDArray[np.bool_]:
+        """Which chunks have a file, [chunks]."""
+        found = np.zeros(len(self.plan), np.bool_)
+        if self.path.is_dir():
+            for path in self.path.iterdir():
+                number = path.name.removeprefix("chunk-").removesuffix(".npz")
+                if number.isdigit() and int(number) < len(found):
+                    found[int(number)] = True
+        return found
+
+    def sweep(self) -> None:
+        """Remove what a process that was killed left half-written."""
+        for path in self.path.glob(".chunk-*"):
+            path.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the folder; the manifest after the chunks, lest they be nobody's."""
+        for path in self.path.glob("chunk-*"):
+            path.unlink()
+        shutil.rmtree(self.path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder, and keep other runs out. The lock goes with the process, however that
+        ends.
+
+        Raises
+        ------
+        ValueError
+            If another process has it.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"out must have room for a folder beside it, got the file {self.path}")
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"out must not be in the making by another process, got {self.path}, which is "
+                    "locked"
+                ) from error
+            yield
+
+
+def write_pngs(folder: Path, start: int, images: NDArray[Any]) -> None:
+    """Write images ``[R, H, W, 1 or 3]`` as ``000000.png`` and so on; those there are left."""
+    for index, image in enumerate(images, start):
+        path = folder / f"{index:06d}.png"
+        if not path.exists():
+            picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+            write_atomic(path, picture.save)

@@ -1,0 +1,1 @@
+"""What people see: names of classes, pixels from latents, pictures, archives, digits."""

@@ -1,0 +1,80 @@
+"""Class names, and the ids they stand for."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+__all__ = ["class_ids", "imagenet_names", "label_table"]
+
+_IMAGENET = Path(__file__).resolve().parents[1] / "assets" / "imagenet_labels.json"
+
+
+def imagenet_names() -> dict[int, str]:
+    """Names of ImageNet's 1000 classes: id to names, comma-separated, the usual one first.
+
+    They are the lemmas of the classes' synsets in WordNet 3.0 (Princeton University), in the order
+    of the ILSVRC 2012 challenge.
+    """
+    return dict(enumerate(json.loads(_IMAGENET.read_text(encoding="utf-8"))))
+
+
+def label_table(names: Mapping[int, str] | Mapping[str, str]) -> dict[str, int]:
+    """Name to id, sorted by name; every name of a class leads to it.
+
+    Parameters
+    ----------
+    names : mapping
+        Id (or its decimal digits, as JSON has it) to comma-separated names: diffusers'
+        ``id2label``. A name of several classes leads to the last of them, as in diffusers.
+
+    Raises
+    ------
+    ValueError
+        If an id is no integer or a name no string.
+    """
+    table = {}
+    for key, value in names.items():
+        try:
+            table.update({name.strip(): int(key) for name in value.split(",")})
+        except (AttributeError, ValueError) as error:
+            raise ValueError(
+                f"id2label must map class ids to names, got {key!r}: {value!r}"
+            ) from error
+    return dict(sorted(table.items()))
+
+
+def class_ids(
+    labels: Sequence[int | str], table: Mapping[str, int], argument: str = "class_labels"
+) -> list[int]:
+    """Ids of classes given by id or by name.
+
+    Parameters
+    ----------
+    labels : sequence of int or str
+        Ids are left as they are.
+    table : mapping of str to int
+        As made by :func:`label_table`.
+    argument : str
+        What the caller calls them.
+
+    Raises
+    ------
+    ValueError
+        If a name is not in the table; suggests the nearest.
+    """
+    unknown = next((name for name in labels if isinstance(name, str) and name not in table), None)
+    if unknown is None:
+        return [table[label] if isinstance(label, str) else label for label in labels]
+    if not table:
+        raise ValueError(
+            f"{argument} must be ids, this model's classes have no names, got {unknown!r}"
+        )
+    folded = {name.casefold(): name for name in table}
+    nearest = difflib.get_close_matches(unknown.casefold(), folded, n=1, cutoff=0.0)
+    raise ValueError(
+        f"{argument} must be ids or names of the model's classes, got {unknown!r}: "
+        f"did you mean {folded[nearest[0]]!r}?"
+    )

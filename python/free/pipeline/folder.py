@@ -1,0 +1,135 @@
+"""Folders of pipelines: diffusers' and our own.
+
+Both have ``model_index.json``, ``vae/`` and ``scheduler/``; the network is in ``transformer/`` in
+the one, in ``teacher/`` beside ``drafter/`` in the other, which is a bundle for all that load one.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from free.drafters import FeatureDrafter, FrozenDrafter
+from free.files import _json, write_json
+from free.images.autoencoder import _INDEX, load_autoencoder, own_vae
+from free.models.checkpoints import locate
+from free.models.dit import DiT
+from free.pipeline.scheduler import as_scheduler
+from free.pretrained import load_pretrained
+
+__all__ = [
+    "read",
+    "write",
+]
+
+#: What diffusers has no word for.
+_OWN = "_free"
+
+_SCHEDULER = Path("scheduler") / "scheduler_config.json"
+
+
+def read(
+    source: str | Path,
+    drafter: Any,
+    vae: Any,
+    scheduler: Any,
+    dtype: torch.dtype | None,
+    constants: str | None,
+) -> dict[str, Any]:
+    """Load the parts of a pipeline; see :meth:`free.FreePipeline.from_pretrained`.
+
+    Returns
+    -------
+    dict
+        The constructor's arguments, and ``sampling``: the settings the pipeline was saved with.
+    """
+    path = locate(source)
+    index = _json(path / _INDEX) if (path / _INDEX).is_file() else {}
+    own = index.get(_OWN, {})
+    config = _json(path / _SCHEDULER) if (path / _SCHEDULER).is_file() else None
+    # Before the weights: nothing is loaded for a sampler that is refused.
+    scheduler = as_scheduler(scheduler, config)
+
+    if own.get("drafter") not in (None, "frozen"):
+        raise ValueError(
+            f"{path / _INDEX} must name no drafter but 'frozen' (others lie in the folder), "
+            f"got {own['drafter']!r}"
+        )
+    given = not (drafter is None or isinstance(drafter, (str, Path)))
+    stored = "frozen" if given else own.get("drafter") if drafter is None else drafter
+    transformer, loaded = load_pretrained(path, stored, dtype=dtype, constants=constants)
+    if vae is None:
+        vae = own_vae(source)
+    if isinstance(vae, (str, Path)):
+        vae = load_autoencoder(vae, dtype=dtype)
+    return {
+        "transformer": transformer,
+        "vae": getattr(vae, "vae", vae),
+        "scheduler": scheduler,
+        "drafter": drafter if given else loaded,
+        "id2label": index.get("id2label"),
+        "cfg_channels": own.get("cfg_channels"),
+        # Those of another drafter would not serve this one.
+        "sampling": own.get("sampling", {}) if drafter is None else {},
+    }
+
+
+def write(
+    folder: str | Path,
+    components: Mapping[str, Any],
+    labels: Mapping[str, int],
+    sampling: Mapping[str, Any],
+    cfg_channels: int | None,
+) -> None:
+    """Save the parts of a pipeline; see :meth:`free.FreePipeline.save_pretrained`."""
+    folder = Path(folder)
+    transformer, drafter = components["transformer"], components["drafter"]
+    if not isinstance(transformer, DiT):
+        raise ValueError(f"transformer must be a DiT to be saved, got {type(transformer).__name__}")
+    frozen = isinstance(drafter, FrozenDrafter) and drafter.keep == "image"
+    if not frozen and not isinstance(drafter, FeatureDrafter):
+        raise ValueError(
+            f"drafter must be a FeatureDrafter or FrozenDrafter() to be saved, got {drafter!r}"
+        )
+    scheduler = components["scheduler"]
+    if not hasattr(scheduler, "config"):
+        raise ValueError(f"scheduler must be a DDPMScheduler to be saved, got {scheduler!r}")
+
+    transformer.save_pretrained(folder / "teacher")
+    if isinstance(drafter, FeatureDrafter):
+        drafter.network.save_pretrained(folder / "drafter", sampling=drafter.sampling)
+    if components["vae"] is not None:
+        _write_vae(components["vae"], folder / "vae")
+    write_json(folder / _SCHEDULER, json.loads(scheduler.to_json_string()))
+    names: dict[int, list[str]] = {}
+    for name, label in labels.items():
+        names.setdefault(label, []).append(name)
+    write_json(
+        folder / _INDEX,
+        {
+            "_class_name": "FreePipeline",
+            "vae": [None, None] if components["vae"] is None else ["diffusers", "AutoencoderKL"],
+            "scheduler": ["diffusers", type(scheduler).__name__],
+            "id2label": {str(label): ", ".join(names[label]) for label in sorted(names)},
+            _OWN: {
+                "drafter": "frozen" if frozen else None,
+                "sampling": dict(sampling),
+                "cfg_channels": cfg_channels,
+            },
+        },
+    )
+
+
+def _write_vae(vae: Any, folder: Path) -> None:
+    """Write a VAE as diffusers does, but each file atomically."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".vae-") as temporary:
+        vae.save_pretrained(temporary)
+        # The configuration last, as it is read first.
+        for path in sorted(Path(temporary).iterdir(), key=lambda path: path.name == "config.json"):
+            path.replace(folder / path.name)

@@ -1,0 +1,102 @@
+"""What a pipeline takes its steps from: schedulers of diffusers, or schedules."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from free.schedule.diffusers import ddpm_config, schedule_from_config
+from free.schedule.schedule import Schedule
+
+__all__ = ["as_scheduler", "schedule_of"]
+
+
+def as_scheduler(scheduler: Any, own: Any = None) -> Any:
+    """What is meant by a pipeline's ``scheduler``, checked.
+
+    Parameters
+    ----------
+    scheduler : optional
+        A diffusers scheduler; the configuration of one; a :class:`free.Schedule`; a function of a
+        number of steps that returns one; ``"ddpm"``, DiT's sampler with the betas of ``own``; or
+        None for ``own``.
+    own : optional
+        The model's own scheduler, or its configuration; by default DiT's.
+
+    Returns
+    -------
+    diffusers.DDPMScheduler, Schedule or callable
+
+    Raises
+    ------
+    ValueError, TypeError
+        If it is none of these, or its law cannot be speculated; says the way out.
+    """
+    if scheduler is None:
+        scheduler = ddpm_config() if own is None else own
+    elif isinstance(scheduler, str):
+        if scheduler != "ddpm":
+            raise ValueError(
+                "scheduler must be 'ddpm', a DDPMScheduler or its config, a Schedule or a function "
+                f"that makes one, got {scheduler!r}"
+            )
+        scheduler = ddpm_config(_config_of(own))
+    if isinstance(scheduler, Schedule):
+        return scheduler
+    config = _config_of(scheduler)
+    if config is not None:
+        schedule_from_config(config, 1)  # refuses what cannot be speculated
+        if not isinstance(scheduler, Mapping):
+            return scheduler
+        from diffusers import DDPMScheduler
+
+        return DDPMScheduler.from_config(dict(config))
+    if callable(scheduler) and not isinstance(scheduler, type):
+        return scheduler
+    raise TypeError(
+        "scheduler must be 'ddpm', a DDPMScheduler or its config, a Schedule or a function that "
+        f"makes one, got {scheduler!r}"
+    )
+
+
+def schedule_of(scheduler: Any, steps: int) -> Schedule:
+    """The schedule of so many steps.
+
+    Parameters
+    ----------
+    scheduler : diffusers.DDPMScheduler, Schedule or callable
+        From :func:`as_scheduler`.
+    steps : int
+        ``num_inference_steps``.
+
+    Raises
+    ------
+    ValueError
+        If the scheduler has no such schedule.
+    """
+    config = _config_of(scheduler)
+    if config is not None:
+        return schedule_from_config(config, steps)
+    schedule = scheduler if isinstance(scheduler, Schedule) else scheduler(steps)
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"scheduler must return a Schedule, got {type(schedule).__name__}")
+    if len(schedule) != steps:
+        raise ValueError(
+            f"num_inference_steps must be the {len(schedule)} steps of the scheduler's Schedule, "
+            f"got {steps!r}"
+        )
+    return schedule
+
+
+def _config_of(scheduler: Any) -> Mapping[str, Any] | None:
+    """A scheduler's configuration, if it is one of diffusers or a configuration itself."""
+    if isinstance(scheduler, Mapping):
+        return scheduler
+    config = getattr(scheduler, "config", None)
+    if not isinstance(config, Mapping):
+        return None
+    # from_config() keeps the words of other schedulers, which this one does not read.
+    read = inspect.signature(type(scheduler).__init__).parameters
+    own = {key: value for key, value in config.items() if key in read}
+    return {**own, "_class_name": type(scheduler).__name__}

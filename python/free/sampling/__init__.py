@@ -1,0 +1,1 @@
+"""The loop: samplers that make rounds until every sample is done."""

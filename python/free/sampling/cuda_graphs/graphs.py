@@ -1,0 +1,130 @@
+"""The graphs of a sampler, and why there are none."""
+
+from __future__ import annotations
+
+from threading import Lock
+
+import torch
+from torch import Tensor
+
+from free.rounds.report import Recorder, Report
+from free.rounds.state import UnderWay
+from free.sampling.assembly import Way
+from free.sampling.cuda_graphs.batch_graphs import Stage
+from free.sampling.cuda_graphs.capture import Capture, CaptureError, CudaGraphs
+from free.sampling.cuda_graphs.graphed_round import State
+from free.sampling.request import Progress, Request, progress_bar
+
+__all__ = ["Graphing", "Graphs"]
+
+#: Whether rounds are captured: if they can be, for None, and after torch.compile, for "compiled".
+Graphing = bool | str | None
+
+#: How many batch sizes keep their graphs.
+_SIZES = 4
+
+
+class Graphs:
+    """Graphs of a sampler's rounds, captured when first needed and kept.
+
+    They hold the addresses of weights: whoever moves or replaces these makes a new sampler.
+
+    Parameters
+    ----------
+    graph : bool, "compiled" or None
+        As of the samplers.
+    capture : callable, optional
+        :class:`free.sampling.cuda_graphs.CudaGraphs`, or another that repeats a function.
+    """
+
+    def __init__(self, graph: Graphing = None, capture: Capture | None = None) -> None:
+        if graph is not None and graph != "compiled" and not isinstance(graph, bool):
+            raise ValueError(f"graph must be True, False, None or 'compiled', got {graph!r}")
+        self._graph, self._capture = graph, capture or CudaGraphs()
+        self._stages: dict[tuple[object, ...], Stage] = {}
+        self._running = Lock()
+        self._failed = ""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Copies capture their own."""
+        return Graphs, (self._graph,)
+
+    def draw(
+        self, way: Way, request: Request, progress: Progress, observed: bool
+    ) -> tuple[Tensor, Report] | str:
+        """Samples ``[B, ...]`` and report, or why rounds are not replayed as graphs.
+
+        Raises
+        ------
+        ValueError
+            If they must be and cannot.
+        FloatingPointError
+            If a network returns NaN or inf.
+        """
+        why = self._refusal(way, request.state.device, observed)
+        if not why:
+            try:
+                # What a graph keeps must serve whatever mode later runs are in.
+                with self._running, torch.inference_mode(False), torch.no_grad():
+                    return self._draw(way, request, progress)
+            except CaptureError as error:
+                why = self._failed = str(error)
+                self._stages.clear()
+        if self._graph:
+            raise ValueError(
+                "graph must be False or None where rounds cannot be captured, "
+                f"got {self._graph!r}: {why}"
+            )
+        return why
+
+    def _refusal(self, way: Way, device: torch.device, observed: bool) -> str:
+        if self._graph is False:
+            return "as asked"
+        if isinstance(self._capture, CudaGraphs) and device.type != "cuda":
+            return f"states are on {device}, not on a CUDA device"
+        if torch.is_autocast_enabled(device.type):
+            return "torch.autocast keeps weights of its own"
+        if self._failed:
+            return self._failed
+        if observed:
+            return "an observer looks at every round"
+        if way.window is None:
+            return "windows are chosen anew in every round"
+        if way.schedule.mixture is not None:
+            return "a variance of the state is checked in every round"
+        relaxation = way.relaxation
+        if relaxation is not None and relaxation.uncertainty == "learned_variance":
+            return "a learned variance is checked in every round"
+        drafter = None if way.window == 1 else way.drafter
+        for name, network in (("teacher", way.teacher), ("drafter", drafter)):
+            capturable = getattr(network, "capturable", None)
+            if capturable is False:
+                return f"the {name} runs outside of torch"
+            known = capturable or network is None or isinstance(network, torch.nn.Module)
+            if not known and self._graph is None:
+                # What it does in Python, a graph would not do again.
+                return f"the {name} is no torch.nn.Module; graph=True takes it for a function"
+        return ""
+
+    def _draw(self, way: Way, request: Request, progress: Progress) -> tuple[Tensor, Report]:
+        y, seeds, x = request
+        recorder = Recorder(len(way.schedule), seeds, "graph")
+        parts = (way.teacher, way.schedule, way.guidance, way.drafter, way.relaxation)
+        settings = (way.window, way.verifier, way.sweeps, way.recycle)
+        key = (*map(id, parts), *settings, *x.shape, x.device)  # a stage keeps its parts
+        stage = self._stages.pop(key, None)
+        if stage is None:
+            compiled = self._graph == "compiled"
+            stage = Stage(way, len(y), x.device, self._capture, compiled)
+        self._stages[key] = stage  # the latest is the last
+        if len(self._stages) > _SIZES:
+            del self._stages[next(iter(self._stages))]
+        stage.begin()
+        state = State(UnderWay.begin(y, seeds, x))
+        with progress_bar(progress, len(way.schedule) * len(y)) as report_progress:
+            draw = stage.plain if stage.window == 1 else stage.speculative
+            result = draw(state, recorder, report_progress if progress else None)
+        stage.rows.check()
+        if stage.spending is not None:
+            recorder.relaxed(stage.spending.spent, stage.spending.log_likelihood)
+        return result, recorder.finish()

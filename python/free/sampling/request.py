@@ -1,0 +1,167 @@
+"""What a caller asks of a sampler, checked before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from numbers import Integral
+from operator import index
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from free.devices import device_of, explained, held
+from free.rounds.noise import Purpose, as_seeds, normal
+from free.rounds.report import Report
+
+__all__ = [
+    "Labels",
+    "Observer",
+    "Progress",
+    "Request",
+    "SamplingResult",
+    "Seeds",
+    "check_request",
+    "explained_sampling",
+    "progress_bar",
+]
+
+Labels = Tensor | Sequence[int]
+
+Seeds = int | Tensor | Sequence[int]
+
+Observer = Callable[[int, Tensor], object]
+
+Sample = TypeVar("Sample", bound=Callable[..., Any])
+
+
+class Request(NamedTuple):
+    """A checked request, on the teacher's device.
+
+    Attributes
+    ----------
+    labels : Tensor, shape [B], int64
+    seeds : Tensor, shape [B], int64
+    state : Tensor, shape [B, ...], float32
+        The initial noise.
+    """
+
+    labels: Tensor
+    seeds: Tensor
+    state: Tensor
+
+
+def check_request(
+    teacher: Any,
+    labels: Tensor | Sequence[int],
+    seed: int | Tensor | Sequence[int],
+    shape: Sequence[int] | None,
+) -> Request:
+    """Check ``labels``, ``seed`` and ``shape``, and draw the initial states.
+
+    A teacher may have the attributes ``num_classes`` (labels are checked against it) and
+    ``sample_shape`` (the default of ``shape``).
+
+    Raises
+    ------
+    ValueError
+        Naming the argument, what was expected and what came.
+    """
+    y = _integers(labels, "labels")
+    classes, null = getattr(teacher, "num_classes", None), getattr(teacher, "null_label", None)
+    if classes is not None:
+        wrong = y[((y < 0) | (y >= classes)) & (y != (-1 if null is None else null))]
+        if len(wrong):
+            allowed = f"0..{classes - 1}" + ("" if null is None else f" or {null} (the null class)")
+            raise ValueError(f"labels must be in {allowed}, got {int(wrong[0])}")
+    if isinstance(seed, Integral):
+        seeds = as_seeds([int(seed)]) + torch.arange(len(y))  # wraps at the end of 64 bits
+    else:
+        seeds = _integers(seed, "seed")
+    if seeds.shape != y.shape:
+        raise ValueError(f"seed must be one integer or one a label ({len(y)}), got {len(seeds)}")
+    size = getattr(teacher, "sample_shape", None) if shape is None else shape
+    try:
+        size = tuple(index(extent) for extent in size)  # type: ignore[union-attr]
+    except TypeError:
+        size = ()
+    if not size or min(size) < 1:
+        raise ValueError(
+            f"shape must be the positive sizes of one sample, got {shape}"
+            + (" and a teacher without sample_shape" if shape is None else "")
+        )
+    device = device_of(teacher) or y.device
+    y, seeds = y.to(device), seeds.to(device)
+    start = torch.zeros_like(seeds)
+    return Request(y, seeds, normal(seeds, start, start, Purpose.INITIAL, size))
+
+
+def _integers(value: Any, name: str) -> Tensor:
+    """A vector of 64-bit integers; Python's may be unsigned, and wrap."""
+    listed = isinstance(value, Sequence) and len(value) > 0
+    if listed and all(isinstance(v, Integral) and not isinstance(v, bool) for v in value):
+        return as_seeds([int(v) for v in value], name=name)
+    try:
+        vector = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} must be a non-empty vector of integers, got {value!r}") from error
+    integers = not (vector.is_floating_point() or vector.is_complex() or vector.dtype is torch.bool)
+    if not integers or vector.dim() != 1 or vector.numel() == 0:
+        raise ValueError(
+            f"{name} must be a non-empty vector of integers, "
+            f"got {str(vector.dtype).removeprefix('torch.')} of shape {list(vector.shape)}"
+        )
+    return vector.long()
+
+
+def explained_sampling(sample: Sample) -> Sample:
+    """The method ``sample`` of a sampler, explained."""
+
+    @wraps(sample)
+    def wrapped(self: Any, labels: Any, *arguments: Any, **options: Any) -> Any:
+        with explained(lambda: _sampling(self, len(labels))):
+            return sample(self, labels, *arguments, **options)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _sampling(sampler: Any, batch: int) -> str:
+    rule = getattr(sampler, "_windows", None)
+    window = 1 if rule is None else min(rule.largest, len(sampler.schedule))
+    pair = 1 if sampler.guidance is None else 2
+    rows = f"{batch} samples x {window} rows" + (" x 2 for guidance" if pair == 2 else "")
+    return (
+        f"out of memory in sampling a batch of {batch} with window {window}: teacher calls of up "
+        f"to {batch * window * pair} rows ({rows}), {held(device_of(sampler.teacher))}. Fewer "
+        "labels a call (batch_size), a smaller window or networks in bfloat16 need less."
+    )
+
+
+class SamplingResult(NamedTuple):
+    """Samples and what it took to draw them.
+
+    Attributes
+    ----------
+    samples : Tensor, shape [B, ...], float32
+    report : Report
+    """
+
+    samples: Tensor
+    report: Report
+
+
+#: False for silence, True for a bar, or a function that is told how many transitions were made.
+Progress = bool | Callable[[int], object]
+
+
+@contextmanager
+def progress_bar(progress: Progress, total: int) -> Iterator[Callable[[int], object]]:
+    """A function to report transitions to; shows a bar of ``total`` if ``progress`` is True."""
+    if callable(progress):
+        yield progress
+        return
+    with tqdm(total=total, disable=not progress, unit="step") as bar:
+        yield bar.update

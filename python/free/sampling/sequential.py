@@ -1,0 +1,103 @@
+"""The plain sampler: one teacher call a transition. The other sampler has its law."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from free.devices import require_device
+from free.models.output import Teacher
+from free.rounds.report import Recorder
+from free.rounds.round import Rounds
+from free.rounds.row_selection import WantedRows
+from free.rounds.state import UnderWay
+from free.rounds.target import Target, guidance_of
+from free.sampling.cuda_graphs import Graphing, Graphs, Way
+from free.sampling.request import (
+    Labels,
+    Observer,
+    Progress,
+    SamplingResult,
+    Seeds,
+    check_request,
+    explained_sampling,
+    progress_bar,
+)
+from free.schedule.schedule import Schedule
+from free.schedule.table import Prediction, Table
+
+__all__ = [
+    "SequentialSampler",
+]
+
+
+class SequentialSampler:
+    """The plain sampler: one teacher call a transition.
+
+    Parameters
+    ----------
+    teacher : callable
+        ``teacher(x [R, ...], t [R], y [R]) -> TeacherOutput``.
+    schedule : Schedule
+    cfg_scale : float
+        Classifier-free guidance; 1 is none. Otherwise the teacher needs ``null_label``.
+    cfg_channels : int or None
+        How many leading channels are guided; None for all, 3 for the original DiT's figures.
+    graph : bool, "compiled" or None
+        Whether a transition is captured as a CUDA graph and replayed; see
+        :class:`free.SpeculativeSampler`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        schedule: Schedule,
+        cfg_scale: float = 1.0,
+        cfg_channels: int | None = None,
+        graph: Graphing = None,
+    ) -> None:
+        self.teacher = teacher
+        self.schedule = schedule
+        self.guidance = guidance_of(teacher, cfg_scale, cfg_channels)
+        self._graphs = Graphs(graph)
+
+    @explained_sampling
+    @torch.no_grad()
+    def sample(
+        self,
+        labels: Labels,
+        seed: Seeds = 0,
+        shape: Sequence[int] | None = None,
+        progress: Progress = False,
+        observer: Observer | None = None,
+    ) -> SamplingResult:
+        """Draw one sample per label; the arguments are those of ``SpeculativeSampler.sample``."""
+        request = check_request(self.teacher, labels, seed, shape)
+        require_device(request.state.device, variance=self.schedule.mixture)
+        way = Way(self.teacher, self.schedule, self.guidance)
+        drawn = self._graphs.draw(way, request, progress, observer is not None)
+        if not isinstance(drawn, str):
+            return SamplingResult(*drawn)
+        y, seeds, x = request
+        table, N = Table.of(self.schedule, x.device), len(self.schedule)
+        recorder = Recorder(N, seeds, f"eager: {drawn}")
+        target = Target(self.teacher, self.guidance, table)
+        prediction = Prediction.of(table)
+        without_drafts = ("reflection", False, 1, None, WantedRows(), recorder.phase)
+        rounds = Rounds(target, None, prediction, *without_drafts)
+        at = UnderWay.begin(y, seeds, x)
+        with progress_bar(progress, N * len(y)) as report_progress:
+            for step in range(N):
+                made = rounds.plain(at)
+                recorder.round(at.samples, at.k, made.length, made.accepted)
+                at = made.now
+                report_progress(len(y))
+                if observer is not None:
+                    observer(step + 1, at.x)
+        return SamplingResult(at.x, recorder.finish())

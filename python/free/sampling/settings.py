@@ -1,0 +1,129 @@
+"""What a speculative sampler is asked to do, checked."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+
+from free.drafters.frozen import FrozenDrafter
+from free.drafters.protocol import Drafter
+from free.ops import WIDEST_ON_CUDA, check_verifier
+from free.reference.decide import LOOKING_AHEAD
+from free.reference.draft import SOURCES
+from free.rounds.relaxation import check_relaxation
+from free.schedule.schedule import Schedule
+from free.schedule.table import Table
+from free.window import AutoWindow, FixedWindow, WindowRule
+
+__all__ = ["Settings", "check_settings", "largest_window"]
+
+
+class Settings(NamedTuple):
+    """What the arguments of :class:`free.SpeculativeSampler` stand for.
+
+    Attributes
+    ----------
+    drafter : Drafter or None
+    rule : WindowRule
+    """
+
+    drafter: Drafter | None
+    rule: WindowRule
+
+
+def check_settings(
+    teacher: Any,
+    drafter: Any,
+    schedule: Any,
+    window: Any,
+    verifier: str,
+    sweeps: Any,
+    recycle: Any,
+    relaxation: Any = None,
+) -> Settings:
+    """Check the arguments of :class:`free.SpeculativeSampler`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, what was expected and what came.
+    """
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"schedule must be a Schedule, got {type(schedule).__name__}")
+    if not callable(teacher):
+        raise TypeError(f"teacher must be callable, got {type(teacher).__name__}")
+    if isinstance(drafter, str) and drafter == "frozen":
+        has_image = Table.of(schedule, "cpu").has_image()
+        drafter = FrozenDrafter("image" if has_image else "eps")
+    rule = _rule(window)
+    speculates = rule.largest > 1
+    if (speculates or drafter is not None) and (
+        isinstance(drafter, type) or not isinstance(drafter, Drafter)
+    ):
+        raise TypeError(
+            "drafter must have begin, predict and carry_from for window > 1, or be 'frozen', "
+            f"got {drafter!r}"
+        )
+    if hasattr(drafter, "change") and not hasattr(drafter, "carry_of_change"):
+        raise TypeError("drafter must have carry_of_change where it has change, got change alone")
+    if speculates and (schedule.sigma[:-1] == 0).any():
+        raise ValueError(
+            "schedule must have sigma > 0 before its last transition to be speculated, "
+            f"got sigma = 0 at step {int((schedule.sigma[:-1] == 0).argmax())}: without noise "
+            "nothing couples draft and target; window=1 and SequentialSampler sample it"
+        )
+    check_verifier(verifier)
+    if sweeps == "auto" and isinstance(rule, FixedWindow):
+        raise ValueError(f"sweeps must be None or an integer with window {window!r}, got 'auto'")
+    if sweeps is not None and sweeps != "auto" and not _counts(sweeps):
+        raise ValueError(f"sweeps must be None, 'auto' or an integer >= 1, got {sweeps!r}")
+    if not isinstance(recycle, bool) and recycle not in SOURCES:
+        raise ValueError(
+            f"recycle must be True, False or one of {', '.join(map(repr, SOURCES))}, "
+            f"got {recycle!r}"
+        )
+    if recycle is not False and verifier in LOOKING_AHEAD:
+        raise ValueError(
+            f"recycle must be False with verifier {verifier!r}, whose decisions look at later "
+            f"drafts, so that their noise must not be used again; got {recycle!r}"
+        )
+    check_relaxation(relaxation, schedule, verifier)
+    return Settings(drafter, rule)
+
+
+def largest_window(rule: WindowRule, steps: int, device: torch.device) -> int:
+    """Rows of a window, at most, in a run of so many transitions on this device.
+
+    Raises
+    ------
+    ValueError
+        If they are more than the CUDA kernels verify; a :class:`free.AutoWindow` keeps to these.
+    """
+    largest = min(rule.largest, steps)
+    if device.type != "cuda" or largest <= WIDEST_ON_CUDA:
+        return largest
+    if isinstance(rule, AutoWindow):
+        return WIDEST_ON_CUDA
+    raise ValueError(
+        f"window must be of at most {WIDEST_ON_CUDA} rows on CUDA, got {rule.largest} for a run "
+        f"of {steps} steps"
+    )
+
+
+def _rule(window: Any) -> WindowRule:
+    if _counts(window):
+        return FixedWindow(window)
+    if isinstance(window, str) and window == "auto":
+        return AutoWindow()
+    if isinstance(window, WindowRule) and not isinstance(window, type):
+        if not _counts(window.largest):
+            raise ValueError(
+                f"window must have an integer >= 1 as largest, got {window.largest!r} in {window!r}"
+            )
+        return window
+    raise ValueError(f"window must be an integer >= 1, 'auto' or a WindowRule, got {window!r}")
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

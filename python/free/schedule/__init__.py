@@ -1,0 +1,6 @@
+"""The sampler as a table: timesteps, and the coefficients of every transition."""
+
+from free.schedule.schedule import Schedule
+from free.schedule.table import Table
+
+__all__ = ["Schedule", "Table"]

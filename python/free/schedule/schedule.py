@@ -1,0 +1,311 @@
+"""The sampler as a table: one row of numbers per transition.
+
+Transition ``k`` (``k = 0`` is the noisiest) maps the state ``x_k`` to
+
+    mean    = a[k] * x_k + b[k] * eps(x_k, timesteps[k])
+    x_{k+1} = mean + sigma[k] * z,        z ~ N(0, I)
+
+so every Gaussian sampler with one isotropic variance per step is a different table and
+nothing else in the package needs to know which one it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from free.schedule import sde
+from free.schedule.variance import Variance, VarianceFit, fixed_variance
+
+__all__ = [
+    "Mixture",
+    "Schedule",
+]
+
+#: ``mixture(x [R, ...], t [R] int64) -> w [R]``: where a variance lies at a state.
+Mixture = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """Coefficients of the ``N`` transitions of a reverse diffusion sampler.
+
+    Parameters
+    ----------
+    timesteps : ndarray of int64, shape [N]
+        What the network is told the time is, falling; for DDPM the original training step.
+    a, b : ndarray of float64, shape [N]
+        ``mean = a * x + b * eps``, where eps is whatever the network predicts: a velocity for a
+        teacher of flow matching.
+    sigma : ndarray of float64, shape [N]
+        Standard deviation of the transition, >= 0; 0 makes it deterministic.
+    signal, noise : ndarray of float64, shape [N], optional
+        What the prediction says about the image: ``x_k = signal[k] x0 + noise[k] eps``. It guides
+        drafts and leaves the law alone. By default derived from ``a`` as it is for the
+        variance-preserving tables that return x0 in the end (:meth:`ddpm`): each transition
+        scales x0 by ``a``, so the signal is what is left to be multiplied, and
+        ``signal^2 + noise^2 = 1``. A noise of 0 says that there is no such relation.
+    upper : ndarray of float64, shape [N], optional
+        With ``mixture``, the largest standard deviation, >= ``sigma``, which is then the least.
+    mixture : callable, optional
+        ``mixture(x [R, ...], t [R]) -> w [R]`` makes the standard deviation depend on the state:
+        ``sigma^(1 - w) upper^w``. A row's ``w`` must depend on that row only; a network must be on
+        the states' device.
+
+    Raises
+    ------
+    ValueError
+        If the arrays are not one-dimensional and of one length, are not finite, ``timesteps`` do
+        not fall, or a ``sigma`` is negative.
+    """
+
+    timesteps: NDArray[np.int64]
+    a: NDArray[np.float64]
+    b: NDArray[np.float64]
+    sigma: NDArray[np.float64]
+    signal: NDArray[np.float64] = None  # type: ignore[assignment]
+    noise: NDArray[np.float64] = None  # type: ignore[assignment]
+    upper: NDArray[np.float64] | None = None
+    mixture: Mixture | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("timesteps", "a", "b", "sigma"):
+            self._set(name, getattr(self, name))
+        if ((self.timesteps != np.round(self.timesteps)) | (self.timesteps < 0)).any():
+            raise ValueError(f"timesteps must be integers >= 0, got {self.timesteps}")
+        self._set("timesteps", self.timesteps, np.int64)
+        if (rises := np.diff(self.timesteps) >= 0).any():
+            k = int(rises.argmax())
+            raise ValueError(
+                "timesteps must fall from step to step, "
+                f"got {self.timesteps[k]} and then {self.timesteps[k + 1]} at step {k + 1}"
+            )
+        if (self.sigma < 0).any():
+            raise ValueError(f"sigma must be >= 0, got {self.sigma.min()}")
+        relation: tuple[ArrayLike | None, ...] = (self.signal, self.noise)
+        if (relation[0] is None) != (relation[1] is None):
+            raise ValueError("signal and noise must be given together, got one of them")
+        if relation[0] is None:
+            left = np.cumprod(self.a[::-1])[::-1]
+            signal = np.divide(1.0, left, out=np.full_like(left, np.inf), where=left != 0)
+            self._set("signal", np.where(np.isfinite(signal), signal, 0.0))
+            self._set("noise", np.sqrt(np.clip(1.0 - np.square(self.signal), 0.0, None)))
+        for name in ("signal", "noise"):
+            self._set(name, getattr(self, name))
+        if (self.noise < 0).any():
+            raise ValueError(f"noise must be >= 0, got {self.noise.min()}")
+        if (self.upper is None) != (self.mixture is None):
+            raise ValueError("upper and mixture must be given together, got one of them")
+        if self.upper is not None:
+            self._set("upper", self.upper)
+            if ((self.upper < self.sigma) | ((self.upper > 0) & (self.sigma == 0))).any():
+                raise ValueError("upper must be >= sigma, and 0 where sigma is, got another")
+
+    def _set(self, name: str, value: ArrayLike, dtype: type = np.float64) -> None:
+        """Keep a column, checked and read-only."""
+        column = np.array(value, dtype=np.float64)
+        if column.ndim != 1 or column.size == 0:
+            raise ValueError(f"{name} must be a non-empty vector, got shape {column.shape}")
+        if column.size != np.size(self.timesteps):
+            raise ValueError(
+                f"{name} must have one entry per transition "
+                f"({np.size(self.timesteps)}), got {column.size}"
+            )
+        if not np.isfinite(column).all():
+            raise ValueError(f"{name} must be finite, got {column[~np.isfinite(column)][0]}")
+        column = column.astype(dtype)
+        column.setflags(write=False)
+        object.__setattr__(self, name, column)
+
+    def __len__(self) -> int:
+        return int(self.timesteps.size)
+
+    @classmethod
+    def ddpm(
+        cls,
+        steps: int = 250,
+        train_steps: int = 1000,
+        beta_start: float = 1e-4,
+        beta_end: float = 2e-2,
+        variance: Variance | Mixture = "posterior",
+        stochasticity: float = 1.0,
+    ) -> Schedule:
+        """DDPM with linear betas, respaced as DiT does (supplement, Eq. 29).
+
+        Parameters
+        ----------
+        steps : int
+            Number of transitions, 2 .. ``train_steps``. The network is called at
+            ``round(linspace(0, train_steps - 1, steps))``, last first.
+        train_steps : int
+            Number of steps the network was trained with.
+        beta_start, beta_end : float
+            Ends of the linear noise schedule, ``0 < beta_start <= beta_end < 1``.
+        variance : str, float, array_like of shape [steps], VarianceFit or callable
+            ``"posterior"`` is beta~, the smallest variance consistent with the forward process
+            (the paper's choice); ``"upper"`` is beta, the largest. A number ``w`` in [0, 1] is
+            the geometric mixture ``posterior^(1-w) upper^w``. An array holds the variances
+            themselves; that of the last transition is not used. A
+            :class:`free.schedule.variance.VarianceFit` is a mixture fitted to a network's own. A function
+            ``w(x [R, ...], t [R]) -> [R]`` in [0, 1], such as :class:`free.models.SigmaNet`, is a
+            mixture that depends on the state.
+        stochasticity : float
+            1 is DDPM. Other values scale the noise and move the mean along DDIM's family
+            (its eta): 0 is the deterministic DDIM, which can be sampled but not
+            speculated. Needs ``variance="posterior"`` when it is not 1.
+
+        Returns
+        -------
+        Schedule
+            ``sigma[N-1] == 0``: the last transition returns the predicted image.
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of its range.
+        """
+        if not isinstance(steps, int) or not 2 <= steps <= train_steps:
+            raise ValueError(f"steps must be in 2..train_steps ({train_steps}), got {steps}")
+        if not 0.0 < beta_start <= beta_end < 1.0:
+            raise ValueError(
+                "beta_start and beta_end must satisfy 0 < beta_start <= beta_end < 1, "
+                f"got {beta_start} and {beta_end}"
+            )
+        betas = np.linspace(beta_start, beta_end, train_steps)
+        timesteps = np.round(np.linspace(0, train_steps - 1, steps))[::-1]
+        return cls.from_betas(betas, timesteps, variance, stochasticity)
+
+    @classmethod
+    def from_betas(
+        cls,
+        betas: ArrayLike,
+        timesteps: ArrayLike,
+        variance: Variance | Mixture = "posterior",
+        stochasticity: float = 1.0,
+    ) -> Schedule:
+        """DDPM with the betas that the network was trained with, on any of its timesteps.
+
+        Parameters
+        ----------
+        betas : array_like of float, shape [T]
+            Noise of each training step, in (0, 1).
+        timesteps : array_like of int, shape [N]
+            Training steps at which the network is called, in sampling order: falling, all in
+            0 .. T - 1. Transition ``k`` goes from the noise level of ``timesteps[k]`` to that of
+            ``timesteps[k + 1]``, the last to none.
+        variance, stochasticity
+            As for :meth:`ddpm`.
+
+        Returns
+        -------
+        Schedule
+            ``sigma[N-1] == 0``: the last transition returns the predicted image.
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of its range.
+        """
+        betas, kept = np.asarray(betas, dtype=np.float64), np.asarray(timesteps)
+        if betas.ndim != 1 or not betas.size:
+            raise ValueError(f"betas must be a non-empty vector, got shape {betas.shape}")
+        if (wrong := betas[~((betas > 0) & (betas < 1))]).size:
+            raise ValueError(f"betas must be in (0, 1), got {wrong[0]}")
+        if (
+            kept.ndim != 1
+            or not kept.size
+            or (kept != np.round(kept)).any()
+            or (np.diff(kept) >= 0).any()
+            or not 0 <= kept[-1] <= kept[0] < betas.size
+        ):
+            raise ValueError(
+                f"timesteps must be falling integers in 0..{betas.size - 1}, got {kept}"
+            )
+        if not stochasticity >= 0 or (
+            stochasticity != 1.0 and not (isinstance(variance, str) and variance == "posterior")
+        ):
+            raise ValueError(
+                "stochasticity must be >= 0, and 1 unless variance is 'posterior', "
+                f"got {stochasticity} with variance {variance!r}"
+            )
+
+        kept = kept.astype(np.int64)
+        abar = np.cumprod(1.0 - betas)[kept]
+        abar_prev = np.append(abar[1:], 1.0)
+        beta = 1.0 - abar / abar_prev
+
+        posterior = beta * (1.0 - abar_prev) / (1.0 - abar)
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+            eta_variance = np.square(np.float64(stochasticity)) * posterior
+        if (eta_variance > 1.0 - abar_prev).any():
+            limit = np.sqrt(((1.0 - abar_prev)[:-1] / posterior[:-1]).min())
+            raise ValueError(
+                f"stochasticity must be at most {limit:.4g} at {kept.size} steps, "
+                f"got {stochasticity}"
+            )
+        # x0 = (x - sqrt(1-abar) eps) / sqrt(abar);
+        # mean = sqrt(abar_prev) x0 + sqrt(1 - abar_prev - eta^2 beta~) eps: DDPM's mean at eta = 1.
+        a = np.sqrt(abar_prev / abar)
+        b = np.sqrt(1.0 - abar_prev - eta_variance) - a * np.sqrt(1.0 - abar)
+        signal = {"signal": np.sqrt(abar), "noise": np.sqrt(1.0 - abar)}
+        if callable(variance) and not isinstance(variance, VarianceFit):
+            least, largest = (np.append(np.sqrt(column[:-1]), 0.0) for column in (posterior, beta))
+            return cls(kept, a, b, least, **signal, upper=largest, mixture=variance)
+        if stochasticity == 1.0:
+            eta_variance = fixed_variance(variance, posterior, beta, kept)
+        return cls(kept, a, b, np.append(np.sqrt(eta_variance[:-1]), 0.0), **signal)
+
+    @classmethod
+    def sde(
+        cls,
+        kind: str = "vp",
+        steps: int = 250,
+        stochasticity: float = 1.0,
+        train_steps: int = 1000,
+        beta_start: float = 1e-4,
+        beta_end: float = 2e-2,
+    ) -> Schedule:
+        """Euler-Maruyama of the reverse-time SDEs with one stochasticity (supplement, Eq. 33-39).
+
+        All of them have the data's marginals as steps grow. The last transition returns the
+        predicted image, without noise, as :meth:`ddpm`'s does.
+
+        Parameters
+        ----------
+        kind : {"vp", "linear"}
+            ``"vp"`` is for networks that predict the noise of a DDPM, at the timesteps of
+            :meth:`ddpm`. ``"linear"`` is for flow matching, ``x = (1 - t) x0 + t n`` with noise
+            ``n``: the network predicts the velocity ``n - x0``, and is called at
+            ``round(linspace(train_steps, 0, steps + 1))`` but the last, with
+            ``t = timestep / train_steps``.
+        steps : int
+            2 .. ``train_steps``.
+        stochasticity : float
+            eps >= 0 of Eq. 37: 0 is the ODE, which can be sampled but not speculated; 1 is the
+            reverse of the forward process. How Eq. 39 is corrected for ``"linear"``, whose g is
+            unbounded at ``t = 1``, says :func:`free.schedule.sde.linear`.
+        train_steps : int
+        beta_start, beta_end : float
+            Of ``"vp"``, as for :meth:`ddpm`.
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of its range.
+        """
+        if not 0.0 <= stochasticity < np.inf:
+            raise ValueError(f"stochasticity must be finite and >= 0, got {stochasticity}")
+        if kind == "vp":
+            ddpm = cls.ddpm(steps, train_steps, beta_start, beta_end)
+            return cls(ddpm.timesteps, *sde.vp(ddpm.signal, stochasticity))
+        if kind != "linear":
+            raise ValueError(f"kind must be 'vp' or 'linear', got {kind!r}")
+        if isinstance(steps, bool) or not isinstance(steps, int) or not 2 <= steps <= train_steps:
+            raise ValueError(f"steps must be in 2..train_steps ({train_steps}), got {steps}")
+        grid = np.round(np.linspace(train_steps, 0, steps + 1))
+        columns = sde.linear(grid / train_steps, stochasticity)
+        return cls(grid[:-1].astype(np.int64), *columns)

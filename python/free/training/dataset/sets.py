@@ -1,0 +1,135 @@
+"""What training needs of a set of images; sets in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from free.images.mnist import load_mnist
+from free.training.randomness import images_at
+
+__all__ = [
+    "ImageSet",
+    "Skipped",
+    "TrainingImages",
+    "mnist_set",
+]
+
+#: A file that is not used, as ``{"file": ..., "reason": ...}``.
+Skipped = dict[str, str]
+
+
+class TrainingImages(Protocol):
+    """Images in the order of training, as the teacher sees them.
+
+    Attributes
+    ----------
+    num_classes : int
+    sample_shape : tuple of int
+        (C, H, W) of what :meth:`batch` returns; latents where there is a VAE.
+    record : dict
+        What was trained on, as JSON values: for the record of the run, and to be compared when
+        one is resumed.
+    skipped : list of dict
+        Files found unusable up to now, in the order of the files, each with ``file`` and
+        ``reason``. A process knows of those that its own rows met.
+    """
+
+    @property
+    def num_classes(self) -> int: ...  # noqa: D102
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]: ...  # noqa: D102
+
+    @property
+    def record(self) -> dict[str, Any]: ...  # noqa: D102
+
+    @property
+    def skipped(self) -> list[Skipped]: ...  # noqa: D102
+
+    def __len__(self) -> int:
+        """Images of an epoch."""
+        ...
+
+    def batch(
+        self,
+        seed: int,
+        step: int,
+        rows: range,
+        of: int,
+        device: torch.device | str | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Images and labels of some rows of a step: a function of the arguments alone.
+
+        Parameters
+        ----------
+        seed : int
+            Of the order and of what is drawn for each row.
+        step : int
+        rows : range
+            Within ``0 .. of - 1``.
+        of : int
+            Rows of the step, all ranks and micro-batches together.
+        device : torch.device or str, optional
+
+        Returns
+        -------
+        x0 : Tensor, shape [R, C, H, W], float32
+        labels : Tensor, shape [R], int64
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images in memory.
+
+    Attributes
+    ----------
+    images : Tensor, shape [n, C, H, W], float32 in [-1, 1]
+    labels : Tensor, shape [n], int64
+    num_classes : int
+    record : dict
+    """
+
+    images: Tensor
+    labels: Tensor
+    num_classes: int
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """None: they have been read."""
+        return []
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    def batch(
+        self,
+        seed: int,
+        step: int,
+        rows: range,
+        of: int,
+        device: torch.device | str | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As :meth:`TrainingImages.batch`."""
+        index = images_at(len(self), seed, step, rows, of)
+        return self.images[index].to(device), self.labels[index].to(device)
+
+
+def mnist_set() -> ImageSet:
+    """The digits of :func:`free.images.mnist.load_mnist`, with what a run records of them."""
+    images, labels = load_mnist()
+    record = {"source": "mnist", "images": len(images)}
+    return ImageSet(images, labels, num_classes=10, record=record)

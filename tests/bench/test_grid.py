@@ -1,0 +1,233 @@
+"""Grids of settings, their rows, and what rows say beside each other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from free import Relaxation, Schedule, SequentialSampler, SpeculativeSampler
+from free.bench.grid import (
+    Setting,
+    compared,
+    difference,
+    grid,
+    read_rows,
+    row_of,
+    sweep,
+    write_rows,
+)
+from free.bench.grid_plot import draw
+from free.bench.grid_table import describe, label, varied
+from free.evaluation.quality import Figure, Quality
+from tests.networks import MixtureTeacher
+
+ONE = {"window": 1, "sweeps": 1, "recycle": "response", "verifier": "reflection"}
+FOUR = ONE | {"window": 4}
+LABELS = [0, 1] * 10
+
+
+class Points:
+    """Samples are what they are."""
+
+    def decode(self, samples: Tensor) -> Tensor:
+        return samples
+
+
+def _sampler(setting: Setting) -> Any:
+    teacher = MixtureTeacher()
+    schedule = Schedule.ddpm(setting.steps, stochasticity=setting.stochasticity)
+    if setting.window == 1:
+        return SequentialSampler(teacher, schedule)
+    relaxation = None
+    if setting.relax != "none":
+        rule, strength = setting.relax.split(":")
+        relaxation = Relaxation(rule, float(strength))
+    return SpeculativeSampler(
+        teacher,
+        "frozen",
+        schedule,
+        setting.window,
+        sweeps=1,
+        recycle=setting.recycle,
+        relaxation=relaxation,
+    )
+
+
+def _quality(samples: Tensor) -> Quality:
+    """The first coordinate's mean, with an interval of its own."""
+    value = float(samples[:, 0].mean())
+    figures = {"frechet": Figure(value, value - 1.0, value + 2.0), "accuracy": Figure(0.9, 0.8, 1)}
+    return Quality(len(samples), 0, "points", False, False, 3, 0, figures)
+
+
+@pytest.fixture(scope="module")
+def settings() -> list[Setting]:
+    return grid([12], ["posterior"], [1.0, 0.5], False, [FOUR, ONE], ["none", "allow:1"])
+
+
+@pytest.fixture(scope="module")
+def rows(settings: list[Setting]) -> list[dict[str, Any]]:
+    samplers = {setting: _sampler(setting) for setting in settings}
+    return sweep(samplers, LABELS, Points(), _quality, seed=3, batch_size=7)  # type: ignore[arg-type]
+
+
+def test_a_grid_has_each_combination_once_and_the_sequential_sampler_first(
+    settings: list[Setting],
+) -> None:
+    assert [(s.stochasticity, s.window, s.relax) for s in settings] == [
+        (1.0, 1, "none"), (1.0, 4, "none"), (1.0, 4, "allow:1"),
+        (0.5, 1, "none"), (0.5, 4, "none"), (0.5, 4, "allow:1"),
+    ]  # fmt: skip
+    assert settings[0] == Setting(steps=12, window=1) == settings[2].plain()
+    assert settings[2].exact() == settings[1]
+    # A source of uncertainty says nothing without relaxation.
+    again = grid([12], ["posterior"], [1.0], False, [FOUR], ["none"], "learned_variance")
+    assert again == [settings[1]]
+
+
+def test_rows_are_what_the_samplers_do(settings: list[Setting], rows: list[dict[str, Any]]) -> None:
+    assert [Setting(**row["setting"]) for row in rows] == settings
+    report = _sampler(settings[2]).sample(LABELS, seed=3).report
+    row = rows[2]
+    assert row["images"] == 20
+    assert row["rounds"]["value"] == pytest.approx(sum(report.rounds_by_sample) / 20)
+    assert row["rounds"]["low"] < row["rounds"]["value"] < row["rounds"]["high"]
+    assert row["steps_a_round"] == pytest.approx(12 / row["rounds"]["value"])
+    assert row["acceptance"] == pytest.approx(report.acceptance)
+    examined, accepted = sum(report.examined_by_step), sum(report.accepted_by_step)
+    assert row["examined_acceptance"] == pytest.approx(accepted / examined)
+    assert row["rejections"] == pytest.approx((examined - accepted) / 20)
+    assert row["tv_bound"]["value"] == pytest.approx(report.tv_bound) != 0
+    assert row["tv_estimate"]["value"] == pytest.approx(report.tv_estimate)
+    plain = rows[0]
+    assert plain["rounds"] == {"value": 12, "low": 12, "high": 12}
+    assert plain["acceptance"] is plain["examined_acceptance"] is None
+    assert plain["tv_bound"]["value"] == 0
+    json.dumps(rows, allow_nan=False)
+
+
+def test_rows_are_compared_with_the_sequential_sampler_of_their_own_law(
+    rows: list[dict[str, Any]],
+) -> None:
+    for plain in (0, 3):
+        assert rows[plain]["against_plain"] is rows[plain]["fewer_rounds"] is None
+        for drafted in (plain + 1, plain + 2):
+            own, theirs = (rows[i]["quality"]["frechet"]["value"] for i in (drafted, plain))
+            found = rows[drafted]["against_plain"]["frechet"]
+            assert found["value"] == pytest.approx(own - theirs)
+            assert found["value"] - found["low"] == pytest.approx(5**0.5)  # of 1 and 2
+            assert found["high"] - found["value"] == pytest.approx(5**0.5)
+    assert rows[2]["fewer_rounds"] == pytest.approx(
+        rows[1]["rounds"]["value"] / rows[2]["rounds"]["value"]
+    )
+    assert rows[1]["fewer_rounds"] is None
+    alone = compared(rows[1:2])
+    assert alone[0]["against_plain"] is alone[0]["fewer_rounds"] is None
+
+
+def test_a_difference_of_shares_has_newcombes_interval() -> None:
+    # His table II, case (a), method 10: 56 of 70 and 48 of 80.
+    ours, theirs = Figure(0.8, 0.6917, 0.8769), Figure(0.6, 0.4904, 0.7002)
+    found = difference(ours, theirs)
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=3e-4)
+    assert difference(Figure(3.0), theirs) == Figure(2.4)
+
+
+def test_what_was_drawn_before_is_kept(
+    settings: list[Setting], rows: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.json"
+    shared = {"model": "points", "labels": LABELS, "cfg": 1.0}
+    write_rows(path, shared, rows[:4])
+    earlier = read_rows(path, shared)
+    assert earlier == rows[:4]
+    kept: list[int] = []
+    drawn = {setting: _sampler(setting) for setting in settings}
+    for setting in settings[:4]:
+        drawn[setting].sample = None  # would fail
+    again = sweep(
+        drawn, LABELS, Points(), _quality, seed=3, batch_size=7, rows=earlier,  # type: ignore[arg-type]
+        keep=lambda rows: kept.append(len(rows)),
+    )  # fmt: skip
+    assert kept == [5, 6]
+    for ours, theirs in zip(again, rows, strict=True):
+        assert ours | {"seconds": 0} == theirs | {"seconds": 0}
+
+
+def test_other_files_are_not_continued(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    write_rows(path, {"model": "mnist", "seed": 0}, [])
+    with pytest.raises(ValueError, match=r"same settings to be continued, got .* with seed 0, not"):
+        read_rows(path, {"model": "mnist", "seed": 1})
+    for text in ("[]", "{", '{"rows": []}'):
+        path.write_text(text)
+        with pytest.raises(ValueError, match="--json must be a file of free sweep to be continued"):
+            read_rows(path, {})
+
+
+def test_one_image_has_no_intervals() -> None:
+    setting = Setting(steps=12, window=1)
+    row = row_of(setting, _sampler(setting).sample([0]).report, None)
+    assert row["rounds"] == {"value": 12, "low": None, "high": None}
+    assert row["quality"] is None
+    assert describe([row])[1].startswith("sequential")
+    draw([row])
+
+
+def test_words(rows: list[dict[str, Any]]) -> None:
+    settings = [row["setting"] for row in rows]
+    assert varied(settings) == ["stochasticity", "relax"]
+    assert label(settings[0], varied(settings)) == "sequential, stochasticity 1.0"
+    assert label(settings[2], varied(settings)) == "stochasticity 1.0, allow:1"
+    lines = describe(rows)
+    assert len(lines) == 7
+    assert lines[0].split() == ["rounds", "steps/round", "accepted", "s/image", "Frechet", "named",
+                                "right", "tv_bound", "tv_estimate"]  # fmt: skip
+    assert "exact" in lines[2]
+    assert "0.900 [0.800, 1.000]" in lines[2]
+    other = settings[1] | {"sde": True, "recycle": False, "sweeps": None, "steps": 5}
+    assert label(other, ["steps", "sde", "sweeps", "recycle"]) == (
+        "5 steps, SDE, autoregression, nothing recycled"
+    )
+
+
+def test_a_frontier_has_a_line_for_each_rule_from_the_exact_sampler_on(
+    rows: list[dict[str, Any]],
+) -> None:
+    panels = draw(rows[:3]).axes
+    assert [axes.get_xlabel() for axes in panels] == [
+        "tv_bound", "tv_estimate", "Frechet distance", "named as asked for"
+    ]  # fmt: skip
+    for axes in panels:
+        (line,) = (box for box in axes.containers if box.get_label() == "allow")
+        assert list(line[0].get_ydata()) == [rows[i]["rounds"]["value"] for i in (1, 2)]
+
+
+def test_other_grids_are_drawn_against_what_varies(rows: list[dict[str, Any]]) -> None:
+    panels = draw([rows[i] for i in (0, 1, 3, 4)]).axes
+    assert {axes.get_xlabel() for axes in panels} == {"stochasticity"}
+    acceptance, rounds, frechet, _ = panels
+    assert [len(axes.containers) for axes in panels] == [1, 1, 2, 2]  # the sequential's quality
+    assert list(acceptance.containers[0][0].get_xdata()) == [0.5, 1.0]
+    assert list(rounds.containers[0][0].get_ydata()) == [rows[i]["rounds"]["value"] for i in (4, 1)]
+    assert list(frechet.containers[0][0].get_ydata()) == [
+        rows[i]["quality"]["frechet"]["value"] for i in (3, 0)
+    ]
+
+
+def test_noise_of_images_is_the_same_whatever_the_batch(settings: list[Setting]) -> None:
+    images: list[Tensor] = []
+
+    def judge(samples: Tensor) -> Quality:
+        images.append(samples)
+        return _quality(samples)
+
+    for batch_size in (3, 20):
+        drawn = {settings[1]: _sampler(settings[1])}
+        sweep(drawn, LABELS, Points(), judge, batch_size=batch_size)  # type: ignore[arg-type]
+    torch.testing.assert_close(*images, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,389 @@
+"""roll_window_ against its twin, by hand, the closed form, and with bad input."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.dlpack import to_dlpack
+
+from free import reference
+from free.ops import _C, roll_window_
+from tests.drafts import CHANGES, Roll, random_roll
+
+WRITTEN = ("states", "means", "guesses")
+
+
+def assert_equal(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
+    for name, value, other in zip(WRITTEN, actual, expected, strict=True):
+        torch.testing.assert_close(
+            value, other, rtol=0, atol=0, equal_nan=True, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+BOTH = pytest.mark.parametrize("roll", [roll_window_, reference.roll_window_])
+
+# --- what is computed --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+@pytest.mark.parametrize(
+    "shape", [(1,), (7,), (16,), (1023,), (1025,), (3, 5, 7), (2, 1, 3, 2, 5), (4, 32, 32)]
+)
+@pytest.mark.parametrize("drafts", [0, 1, 7, 31])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_agrees_with_twin(
+    batch: int, drafts: int, shape: tuple[int, ...], changes: str | None
+) -> None:
+    window = random_roll(batch, drafts, shape, changes)
+    rolled = window.by(roll_window_)
+    # To the bit: neither fuses a product into a sum.
+    assert_equal(rolled, window.by(reference.roll_window_))
+    assert bool(rolled[0].isfinite().all())
+
+
+def by_hand(roll: Any, **changes: Any) -> list[list[float]]:
+    """Two transitions from x = 1 of a sample of one element, the last guess having been 3."""
+    rows = torch.tensor([[[1.0], [math.nan], [math.nan]]])
+    window = Roll(
+        rows,
+        rows.clone(),
+        3 * rows,
+        torch.tensor([[[1.0], [-3.0]]]),
+        torch.tensor([[[10.0], [20.0]]]),
+        torch.tensor([[0.0, 2.0]]),
+        None,
+        None,
+        False,
+        torch.tensor([[2.0, 0.5, math.nan]]),
+        torch.tensor([[0.1, 0.25, math.nan]]),
+        torch.tensor([[4.0, 1.0, math.nan]]),
+        0,
+        2,
+    )
+    return [t[0, 1:, 0].tolist() for t in window._replace(**changes).by(roll)]
+
+
+@BOTH
+def test_two_transitions_by_hand(roll: Any) -> None:
+    states, means, guesses = by_hand(roll)
+    assert guesses == [10.0, 34.0]
+    assert means == [3.0, 12.0]
+    assert states == [7.0, 9.0]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("settled", "adds", "guesses", "states"),
+    [
+        (2, True, [10.0, 34.0], [7.0, 9.0]),
+        (1, True, [10.0, 15.0], [7.0, 4.25]),
+        (1, False, [10.0, 5.0], [7.0, 1.75]),
+        (0, True, [43.0, 48.0], [10.3, 14.15]),  # on the guess of the transition before
+        (0, False, [40.0, 5.0], [10.0, 3.25]),
+    ],
+)
+def test_what_the_drafter_says_by_hand(
+    roll: Any, settled: int, adds: bool, guesses: list[float], states: list[float]
+) -> None:
+    change = torch.tensor([[[40.0], [5.0]]])
+    rolled = by_hand(roll, change=change, settled=torch.tensor([settled]), adds=adds)
+    assert rolled[2] == guesses
+    assert rolled[0] == pytest.approx(states, rel=1e-6)
+
+
+@BOTH
+def test_constant_guess_without_noise_is_a_geometric_series(roll: Any) -> None:
+    a, b, drafts = 0.9, 0.3, 20
+    window = random_roll(3, drafts, (5, 2))
+    guess = window.intercept[:, :1].expand_as(window.intercept).contiguous()
+    states, means, guesses = window._replace(
+        intercept=guess,
+        slope=torch.zeros(3, drafts),
+        noise=torch.zeros_like(guess),
+        a=torch.full_like(window.a, a),
+        b=torch.full_like(window.b, b),
+    ).by(roll)
+    power = a ** torch.arange(drafts + 1).double().view(-1, 1, 1)
+    exact = power * window.states[:, :1] + b * (1 - power) / (1 - a) * guess[:, :1]
+    torch.testing.assert_close(states.double(), exact, rtol=1e-5, atol=1e-5)
+    assert torch.equal(means[:, 1:], states[:, 1:])
+    assert torch.equal(guesses[:, 1:], guess)
+
+
+@BOTH
+def test_no_transition(roll: Any) -> None:
+    for window in (random_roll(2, 0, (3,)), random_roll(2, 4, (3,), "adds", span=(2, 2))):
+        assert_equal(window.by(roll), window[:3])
+
+
+@BOTH
+@pytest.mark.parametrize("changes", CHANGES)
+def test_a_window_may_be_rolled_in_spans(roll: Any, changes: str | None) -> None:
+    window = random_roll(4, 6, (3, 5), changes)
+    whole = window.by(roll)
+    for cuts in ((0, 1, 6), (0, 2, 2, 5, 6)):
+        part = window.copy()
+        for first, end in pairwise(cuts):
+            before = part.copy()
+            roll(*part._replace(first=first, end=end))
+            for rows, old in zip(part[:3], before[:3], strict=True):
+                assert torch.equal(rows[:, : first + 1], old[:, : first + 1])
+                assert bool(rows[:, end + 1 :].isnan().all())
+        assert_equal(part[:3], whole)
+
+
+@BOTH
+@pytest.mark.parametrize("adds", [False, True])
+def test_each_transition_is_told_by_one_alone(roll: Any, adds: bool) -> None:
+    """What the drafter has no say in is not read, and the other way round."""
+    drafts = 5
+    window = random_roll(drafts + 3, drafts, (4,), "adds" if adds else "replaces")
+    settled = torch.arange(-1, drafts + 2)
+    window = window._replace(settled=settled)
+    expected = window.by(roll)
+    ours = torch.arange(drafts) < settled[:, None]
+    spoiled = window.copy()
+    spoiled.intercept[~ours], spoiled.slope[~ours] = math.nan, math.nan
+    assert spoiled.change is not None
+    spoiled.change[ours] = math.nan
+    assert_equal(spoiled.by(roll), expected)
+    # With all of it settled the change makes no difference.
+    plain = window._replace(change=None, settled=None).by(roll)
+    for rows, others in zip(expected, plain, strict=True):
+        assert torch.equal(rows[-2:], others[-2:])
+        assert not bool((rows[:-2, -1] == others[:-2, -1]).any())
+
+
+# --- what it does not depend on ----------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("where", ["intercept", "change", "noise"])
+def test_non_finite_input_stays_in_its_element(roll: Any, where: str, bad: float) -> None:
+    window = random_roll(3, 6, (40,), "adds")
+    window = window._replace(settled=torch.full((3,), 6 if where == "intercept" else 0))
+    clean = window.by(roll)
+    spoiled = window.copy()
+    getattr(spoiled, where)[1, 2, 17] = bad
+    results = spoiled.by(roll)
+    # Neither mean nor guess of a transition sees its noise; a change is of no state.
+    first = {"states": 3, "means": 4 if where == "noise" else 3, "guesses": 3}
+    if where == "noise":
+        first["guesses"] = 7
+    for name, result, other in zip(WRITTEN, results, clean, strict=True):
+        touched = torch.zeros_like(other, dtype=torch.bool)
+        touched[1, first[name] :, 17] = True
+        assert not bool(result[touched].isfinite().any())
+        assert torch.equal(result[~touched], other[~touched])
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+def test_result_does_not_depend_on_the_batch(changes: str | None) -> None:
+    window = random_roll(9, 5, (3, 9, 41), changes)
+    order = torch.randperm(9)
+    together = window.by(roll_window_)
+    assert_equal(window.rows(order).by(roll_window_), tuple(t[order] for t in together))
+    for b in range(9):
+        one = torch.tensor([b])
+        assert_equal(window.rows(one).by(roll_window_), tuple(t[one] for t in together))
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+@pytest.mark.parametrize(("batch", "size"), [(1, 150_001), (40, 3001)])
+def test_result_does_not_depend_on_the_number_of_threads(
+    batch: int, size: int, changes: str | None
+) -> None:
+    window = random_roll(batch, 9, (size,), changes)  # above the size where threads start
+    single = window.by(roll_window_)
+    torch.set_num_threads(2)
+    try:
+        several = window.by(roll_window_)
+    finally:
+        torch.set_num_threads(1)
+    assert_equal(several, single)
+
+
+# --- torch integration -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+@pytest.mark.parametrize("drafts", [0, 3])
+def test_is_a_well_formed_custom_op(drafts: int, changes: str | None) -> None:
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    window = random_roll(2, drafts, (4,), changes)
+    torch.library.opcheck(torch.ops.free.roll_window_, tuple(window), test_utils=checks)
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+def test_compiled_code_sees_what_is_written(changes: str | None) -> None:
+    window = random_roll(2, 3, (4,), changes)
+
+    def rolled(*window: Any) -> Tensor:
+        roll_window_(*window)
+        return window[0].sum(1) + window[2].sum(1)
+
+    compiled = torch.compile(rolled, fullgraph=True, backend="aot_eager")
+    expected, given = window.copy(), window.copy()
+    assert torch.equal(compiled(*given), rolled(*expected))
+    assert_equal(given[:3], expected[:3])
+
+
+def test_fake_tensors_pass_through() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode() as mode:
+        window = random_roll(2, 3, (4, 5), "adds")
+        fakes = (t if not isinstance(t, Tensor) else mode.from_tensor(t) for t in window)
+        assert roll_window_(*fakes) is None
+
+
+def test_other_devices_take_the_twin() -> None:
+    window = random_roll(2, 3, (4, 5))
+    roll_window_(*(t.to("meta") if isinstance(t, Tensor) else t for t in window))
+
+
+def test_inference_mode_and_gradients() -> None:
+    window = random_roll(2, 3, (4,))
+    expected = window.by(roll_window_)
+    with torch.inference_mode():
+        assert_equal(window.by(roll_window_), expected)
+    given = window.copy()
+    given.intercept.requires_grad_(True)
+    roll_window_(*given)
+    assert_equal(given[:3], expected)
+    assert not given.states.requires_grad
+
+
+# --- bad input ---------------------------------------------------------------------------------
+
+GOOD = random_roll(2, 4, (3, 5), "adds")
+TENSORS = [name for name, value in GOOD._asdict().items() if isinstance(value, Tensor)]
+NOT_STATES = TENSORS[1:]
+
+
+def bad(name: str, value: Any) -> dict[str, Any]:
+    return GOOD._asdict() | {name: value}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_no_tensor(name: str) -> None:
+    with pytest.raises(TypeError, match=f"^{name}: expected a tensor, got list$"):
+        roll_window_(**bad(name, [1.0]))
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_wrong_dtype(name: str) -> None:
+    tensor = getattr(GOOD, name)
+    kind = str(tensor.dtype).removeprefix("torch.")
+    with pytest.raises(TypeError, match=f"^{name}: expected {kind}, got float64$"):
+        roll_window_(**bad(name, tensor.double()))
+
+
+@pytest.mark.parametrize("name", NOT_STATES)
+def test_wrong_shape(name: str) -> None:
+    tensor = getattr(GOOD, name)
+    with pytest.raises(ValueError, match=rf"^{name}: expected shape \[.*\], got \[1") as error:
+        roll_window_(**bad(name, tensor[:1]))
+    assert str(list(tensor.shape)) in str(error.value)
+
+
+EMPTY = pytest.mark.parametrize("shape", [(), (2,), (2, 5), (0, 5, 3), (2, 0, 3), (2, 5, 0)])
+
+
+@EMPTY
+def test_states_without_elements_or_axes(shape: tuple[int, ...]) -> None:
+    expected = r"^states: expected a non-empty shape \[B, P \+ 1, \.\.\.\], got \["
+    with pytest.raises(ValueError, match=expected):
+        roll_window_(**bad("states", torch.zeros(shape)))
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_not_contiguous(name: str) -> None:
+    tensor = getattr(GOOD, name)
+    spread = torch.stack((tensor, tensor), -1)[..., 0]
+    with pytest.raises(ValueError, match=f"^{name}: expected a contiguous tensor, got strides"):
+        roll_window_(**bad(name, spread))
+
+
+@pytest.mark.parametrize("name", NOT_STATES)
+def test_wrong_device(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name}: expected a tensor on cpu, got one on meta$"):
+        roll_window_(**bad(name, getattr(GOOD, name).to("meta")))
+
+
+SPANS = [(-1, 2), (3, 2), (0, 5), (5, 5)]
+
+
+@pytest.mark.parametrize(("first", "end"), SPANS)
+def test_span_that_is_not_in_the_window(first: int, end: int) -> None:
+    expected = f"^first and end: expected 0 <= first <= end <= 4, got {first} and {end}$"
+    with pytest.raises(ValueError, match=expected):
+        roll_window_(**GOOD._replace(first=first, end=end)._asdict())
+    with pytest.raises(ValueError, match=expected):
+        roll_directly(first=first, end=end)
+
+
+@pytest.mark.parametrize("name", ["change", "settled"])
+def test_change_or_settled_alone(name: str) -> None:
+    expected = "^settled: expected with change, and only then, got one of them$"
+    with pytest.raises(ValueError, match=expected):
+        roll_window_(**bad(name, None))
+    with pytest.raises(ValueError, match=expected):
+        roll_directly(**{name: None})
+
+
+# --- the extension called directly: it raises and never crashes ----------------------------------
+
+
+def roll_directly(**changes: Any) -> Roll:
+    """What it leaves of a copy."""
+    given = GOOD.copy()._replace(**changes)
+    items = given._asdict().items()
+    _C.roll_window(**{k: to_dlpack(v) if isinstance(v, Tensor) else v for k, v in items})
+    return given
+
+
+def test_good_direct_call_writes_its_results() -> None:
+    assert_equal(roll_directly()[:3], GOOD.by(roll_window_))
+
+
+@pytest.mark.parametrize("value", [1, "states", [1.0]])
+@pytest.mark.parametrize("name", TENSORS)
+def test_no_capsule(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"^{name}: expected an unused DLPack capsule, got"):
+        roll_directly(**{name: value})
+
+
+@pytest.mark.parametrize("name", TENSORS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int32])
+def test_wrong_dtype_of_a_capsule(name: str, dtype: torch.dtype) -> None:
+    kind = str(getattr(GOOD, name).dtype).removeprefix("torch.")
+    with pytest.raises(TypeError, match=f"^{name}: expected {kind}, got [a-z]+[0-9]+$"):
+        roll_directly(**{name: getattr(GOOD, name).to(dtype)})
+
+
+@pytest.mark.parametrize("name", NOT_STATES)
+def test_wrong_shape_of_a_capsule(name: str) -> None:
+    kind = getattr(GOOD, name).dtype
+    with pytest.raises(ValueError, match=rf"^{name}: expected shape \[.*\], got \[7\]$"):
+        roll_directly(**{name: torch.zeros(7, dtype=kind)})
+
+
+@EMPTY
+def test_states_capsule_without_elements_or_axes(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"^states: expected a non-empty shape .*, got \["):
+        roll_directly(states=torch.zeros(shape))
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_capsule_that_is_not_contiguous(name: str) -> None:
+    tensor = getattr(GOOD, name)
+    spread = torch.stack((tensor, tensor), -1)[..., 0]
+    with pytest.raises(ValueError, match=f"^{name}: expected a contiguous tensor, got strides"):
+        roll_directly(**{name: spread})

@@ -1,0 +1,329 @@
+"""The relaxed op: its twin, the formulas by hand, the edges of its domain, and bad input."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+from free import ops, reference
+from free.ops import _C, VerifiedRelaxed, verify_window, verify_window_relaxed
+from free.reference.decide import RULES
+from tests.windows import Window, random_window, spoil_beyond_length
+
+EVERY = pytest.mark.parametrize("rule", RULES)
+BOTH = pytest.mark.parametrize("verify", [verify_window_relaxed, reference.verify_window_relaxed])
+
+
+def extras(window: Window, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Uncertainties, a quarter of them negative, and what samples have spent."""
+    g = torch.Generator().manual_seed(seed)
+    batch, drafts = window.uniforms.shape
+    uncertainty = torch.randn(batch, drafts, generator=g) + 0.67
+    return uncertainty, 0.1 * torch.rand(batch, generator=g, dtype=torch.float64)
+
+
+def assert_same(actual: VerifiedRelaxed, expected: Any) -> None:
+    state, advance, accepted, log_ratio, bound, log_likelihood = expected
+    assert torch.equal(actual.accepted, accepted)
+    assert torch.equal(actual.advance, advance)
+    torch.testing.assert_close(actual.log_ratio, log_ratio, rtol=1e-6, atol=1e-6, equal_nan=True)
+    torch.testing.assert_close(actual.state, state, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(actual.bound, bound, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(actual.log_likelihood, log_likelihood, rtol=1e-9, atol=1e-12)
+
+
+# --- agreement ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("budget", [math.inf, 0.25, 0.0])
+@pytest.mark.parametrize("delta", [0.0, 0.1, 1.0, 5.0])
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 5, 7), (1, 28, 28)])
+@pytest.mark.parametrize(("batch", "width"), [(1, 1), (1, 8), (5, 2), (9, 5)])
+@EVERY
+def test_agrees_with_twin(
+    rule: str, batch: int, width: int, shape: tuple[int, ...], delta: float, budget: float
+) -> None:
+    window = random_window(batch, width, shape, delta=delta, ragged=True, seed=width)
+    uncertainty, spent = extras(window)
+    for u in (uncertainty, None):
+        given = (*window, u, spent, rule, 0.4, budget)
+        verified = verify_window_relaxed(*given)
+        assert_same(verified, reference.verify_window_relaxed(*given))
+        assert verified.bound.dtype == verified.log_likelihood.dtype == torch.float64
+        assert bool((verified.bound >= spent).all())
+        assert bool((verified.bound <= max(budget, float(spent.max()))).all())
+
+
+@pytest.mark.parametrize(("strength", "budget"), [(0.0, math.inf), (0.7, 0.0), (1e6, 0.0)])
+@EVERY
+@BOTH
+def test_nothing_relaxed_is_the_exact_op(
+    verify: Any, rule: str, strength: float, budget: float
+) -> None:
+    window = random_window(300, 6, (3, 4), delta=1.0, ragged=True)
+    uncertainty, _ = extras(window)
+    twin = verify is reference.verify_window_relaxed
+    exact = (reference.verify_window if twin else verify_window)(*window)
+    for u in (uncertainty, None):
+        spent = torch.zeros(300, dtype=torch.float64)
+        out = verify(*window, u, spent, rule, strength, budget)
+        for got, expected in zip(out[:4], exact, strict=True):
+            torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
+        assert not out[4].any()
+        assert not out[5].any()
+
+
+def test_the_result_does_not_depend_on_the_batch() -> None:
+    window = random_window(17, 6, (3, 9), delta=0.7, ragged=True)
+    uncertainty, spent = extras(window)
+    together = verify_window_relaxed(*window, uncertainty, spent, "allow", 0.5, 0.3)
+    for b in range(17):
+        only = torch.tensor([b])
+        alone = verify_window_relaxed(
+            *window.rows(only), uncertainty[only], spent[only], "allow", 0.5, 0.3
+        )
+        for one, all_of_them in zip(alone, together, strict=True):
+            torch.testing.assert_close(one[0], all_of_them[b], rtol=0, atol=0, equal_nan=True)
+
+
+# --- by hand -----------------------------------------------------------------------------------
+
+
+def one_draft(x_hat: float, u: float, sigma: float = 1.0) -> Window:
+    """A draft around 0 of a transition with mean 1: r = x_hat - 1 / 2. Then one with mean 5."""
+    return Window(
+        torch.tensor([[[0.0], [x_hat]]]),
+        torch.zeros(1, 1, 1),
+        torch.tensor([[[1.0], [5.0]]]),
+        torch.tensor([[sigma, 2.0]]),
+        torch.tensor([2], dtype=torch.int32),
+        torch.tensor([[u]]),
+        torch.ones(1, 1),
+    )
+
+
+ZERO = torch.zeros(1, dtype=torch.float64)
+#: r = -1, strength 2 and u = 0.25: a slack of 0.5.
+RELAXED = {"temper": -1 / 1.5, "allow": -0.5}
+
+
+@BOTH
+@EVERY
+def test_decision_bound_and_likelihood(verify: Any, rule: str) -> None:
+    u, gain = torch.tensor([[0.25]]), math.exp(RELAXED[rule]) - math.exp(-1)
+    threshold = 1 - math.exp(RELAXED[rule])
+    for uniform, accepted, log_likelihood in (
+        (threshold + 1e-4, 1, RELAXED[rule] + 1),
+        (threshold - 1e-4, 0, math.log1p(-gain)),
+    ):
+        out = verify(*one_draft(-0.5, uniform), u, ZERO, rule, 2.0)
+        assert out[2].item() == accepted
+        assert out[0].item() == (7.0 if accepted else 1.5)  # mirrored: 1 + 0.5
+        assert out[3].item() == -1.0
+        assert out[4].item() == pytest.approx(gain, rel=1e-12)
+        assert out[5].item() == pytest.approx(log_likelihood, rel=1e-12)
+    # Its mirror image, r = 1, is accepted as ever: less is left there by the mirrored rejections.
+    out = verify(*one_draft(1.5, 0.0), u, ZERO, rule, 2.0)
+    assert (out[2].item(), out[4].item()) == (1, 0.0)
+    assert out[5].item() == pytest.approx(math.log1p(-gain), rel=1e-12)
+
+
+@BOTH
+@EVERY
+def test_discrepancy_is_the_distance_of_the_means(verify: Any, rule: str) -> None:
+    """Means 1 apart and sigma 0.5: u = 2, and r = (x_hat - 1 / 2) / sigma^2 = -4."""
+    window = one_draft(-0.5, 0.3, 0.5)
+    told = verify(*window, torch.tensor([[2.0]]), ZERO, rule, 0.3)
+    found = verify(*window, None, ZERO, rule, 0.3)
+    assert told[4].item() == found[4].item() > 0
+    assert found[3].item() == -4.0
+
+
+@BOTH
+def test_allowance_ends_at_certainty(verify: Any) -> None:
+    out = verify(*one_draft(-0.5, 0.0), torch.ones(1, 1), ZERO, "allow", 3.0)
+    assert out[2].item() == 1
+    assert out[4].item() == pytest.approx(1 - math.exp(-1), rel=1e-12)
+
+
+@BOTH
+@pytest.mark.parametrize("u", [0.0, -0.0, -3.0])
+@EVERY
+def test_no_uncertainty_relaxes_nothing(verify: Any, rule: str, u: float) -> None:
+    out = verify(*one_draft(-0.5, 0.6), torch.tensor([[u]]), ZERO, rule, 5.0)
+    assert (out[2].item(), out[4].item(), out[5].item()) == (0, 0.0, 0.0)
+
+
+@BOTH
+@EVERY
+def test_budget_counts_the_draft_itself(verify: Any, rule: str) -> None:
+    """The draft is relaxed if what it costs fits, to the last bit, and else it costs nothing."""
+    window, u = one_draft(-0.5, 0.55), torch.tensor([[0.25]])
+    spent = torch.tensor([0.125], dtype=torch.float64)
+    needed = verify(*window, u, spent, rule, 2.0)[4].item()
+    enough = verify(*window, u, spent, rule, 2.0, needed)
+    assert (enough[2].item(), enough[4].item()) == (1, needed)
+    short = verify(*window, u, spent, rule, 2.0, math.nextafter(needed, 0))
+    assert (short[2].item(), short[4].item(), short[5].item()) == (0, 0.125, 0.0)
+
+
+@BOTH
+def test_small_reliefs_are_not_lost_in_rounding(verify: Any) -> None:
+    """a' - a of 1e-17, where both round to 1."""
+    x_hat = torch.tensor(0.5) - 2.0**-25  # r = -2^-25
+    out = verify(*one_draft(float(x_hat), 0.5), torch.ones(1, 1), ZERO, "temper", 2.0**-30)
+    assert out[4].item() == pytest.approx(2.0**-55, rel=1e-6)
+
+
+# --- edges -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@EVERY
+def test_entries_beyond_length_are_ignored(rule: str, value: float) -> None:
+    window = random_window(12, 6, (10,), delta=0.7, ragged=True)
+    uncertainty, spent = extras(window)
+    clean = verify_window_relaxed(*window, uncertainty, spent, rule, 0.5)
+    for b, length in enumerate(window.length.tolist()):
+        uncertainty[b, length - 1 :] = value
+    given = (*spoil_beyond_length(window, value), uncertainty, spent, rule, 0.5)
+    assert_same(verify_window_relaxed(*given), clean)
+    assert_same(clean, reference.verify_window_relaxed(*given))
+
+
+@BOTH
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("where", ["states", "draft_means", "target_means"])
+@pytest.mark.parametrize("given", [True, False])
+@EVERY
+def test_non_finite_input_is_never_accepted(
+    rule: str, given: bool, verify: Any, where: str, bad: float
+) -> None:
+    window = random_window(2, 4, (6,), delta=0.0)
+    getattr(window, where)[1, 3 if where == "states" else 2, 4] = bad
+    u = torch.ones(2, 3) if given else None
+    out = verify(*window, u, torch.zeros(2, dtype=torch.float64), rule, 1e300)
+    assert out[2].tolist() == [3, 2]
+    assert out[4].tolist() == out[5].tolist() == [0.0, 0.0]
+
+
+@BOTH
+@pytest.mark.parametrize("given", [True, False])
+@EVERY
+def test_deterministic_drafts_are_not_relaxed(rule: str, given: bool, verify: Any) -> None:
+    window = random_window(20, 3, (6,), delta=1.0)
+    window.sigma[:] = 0
+    window.uniforms[:] = 1 - 2.0**-24
+    u = torch.ones(20, 2) if given else None
+    out = verify(*window, u, torch.zeros(20, dtype=torch.float64), rule, 1e3)
+    assert not out[2].any()
+    assert not out[4].any()
+    assert torch.equal(out[0], window.target_means[:, 0])
+
+
+# --- torch integration -------------------------------------------------------------------------
+
+
+def test_a_well_formed_custom_op() -> None:
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    window = random_window(2, 3, (4,))
+    uncertainty, spent = extras(window)
+    for u in (uncertainty, None):
+        given = (*window, u, spent, "allow", 0.5, 0.1)
+        torch.library.opcheck(torch.ops.free.verify_window_relaxed, given, test_utils=checks)
+
+
+def test_other_devices_take_the_twin() -> None:
+    window = [t.to("meta") for t in random_window(2, 3, (4, 5))]
+    spent = torch.zeros(2, dtype=torch.float64, device="meta")
+    out = verify_window_relaxed(*window, None, spent)
+    assert out.state.shape == (2, 4, 5)
+    assert out.bound.shape == (2,)
+
+
+# --- bad input ---------------------------------------------------------------------------------
+
+GOOD = random_window(2, 4, (3, 5))
+GIVEN = GOOD._asdict() | dict(zip(("uncertainty", "spent"), extras(GOOD), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rule": "soft"}, "rule: expected one of 'temper', 'allow', got 'soft'"),
+        ({"strength": -0.1}, "strength: expected a finite value >= 0, got -0.1"),
+        ({"strength": math.nan}, "strength: expected a finite value >= 0, got nan"),
+        ({"strength": math.inf}, "strength: expected a finite value >= 0, got inf"),
+        ({"budget": -0.1}, "budget: expected a value >= 0, got -0.1"),
+        ({"budget": math.nan}, "budget: expected a value >= 0, got nan"),
+        ({"spent": torch.zeros(3, dtype=torch.float64)}, r"spent: expected shape \[2\], got \[3\]"),
+        ({"uncertainty": torch.zeros(2, 4)}, r"uncertainty: expected shape \[2, 3\], got \[2, 4\]"),
+        ({"noise": torch.zeros(2, 4)}, r"noise: expected shape \[2, 3, 5\], got \[2, 4\]"),
+        (
+            {"uncertainty": torch.tensor([[0.0] * 3, [0.0, math.nan, 0.0]])},
+            "uncertainty: expected finite values, got nan for sample 1, transition 1",
+        ),
+        (
+            {"spent": torch.tensor([0.0, -1.0], dtype=torch.float64)},
+            r"spent: expected finite values >= 0, got -1.0+ for sample 1",
+        ),
+    ],
+)
+def test_bad_values(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        verify_window_relaxed(**(GIVEN | changes))
+
+
+@pytest.mark.parametrize("name", ["uncertainty", "spent"])
+def test_wrong_dtype(name: str) -> None:
+    expected, other = ("float64", "int64") if name == "spent" else ("float32", "float64")
+    wrong = GIVEN[name].to(getattr(torch, other))
+    with pytest.raises(TypeError, match=f"^{name}: expected {expected}, got {other}$"):
+        verify_window_relaxed(**(GIVEN | {name: wrong}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"rule": "soft"}, ValueError, "rule: expected one of 'temper', 'allow', got 'soft'"),
+        ({"strength": math.nan}, ValueError, "strength: expected a finite value >= 0, got"),
+        ({"budget": -1.0}, ValueError, "budget: expected a value >= 0, got"),
+        ({"spent": torch.zeros(2)}, TypeError, "spent: expected float64, got float32"),
+        ({"bound": torch.zeros(2)}, TypeError, "bound: expected float64, got float32"),
+        (
+            {"uncertainty": torch.zeros(3, 2)},
+            ValueError,
+            r"uncertainty: expected shape \[2, 3\], got \[3, 2\]",
+        ),
+        ({"uncertainty": 1.0}, TypeError, "uncertainty: expected an unused DLPack capsule, got"),
+        ({"states": torch.zeros(2, 4)}, ValueError, r"states: expected shape \[B, W, \.\.\.\]"),
+    ],
+)
+def test_the_extension_raises_and_never_crashes(
+    changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    double = torch.float64
+    results = VerifiedRelaxed(
+        torch.empty(2, 3, 5),
+        torch.empty(2, dtype=torch.int32),
+        torch.empty(2, dtype=torch.int32),
+        torch.empty(2, 3),
+        torch.empty(2, dtype=double),
+        torch.empty(2, dtype=double),
+    )
+    settings = {"rule": "allow", "strength": 1.0, "budget": 1.0}
+    given = settings | GIVEN | results._asdict() | changes
+    capsules = {
+        name: torch.utils.dlpack.to_dlpack(value) if isinstance(value, torch.Tensor) else value
+        for name, value in given.items()
+    }
+    with pytest.raises(error, match=f"^{message}"):
+        _C.verify_window_relaxed(**capsules)
+
+
+def test_the_exact_op_has_four_results() -> None:
+    assert ops.Verified._fields == ("state", "advance", "accepted", "log_ratio")
+    assert VerifiedRelaxed._fields[:4] == ops.Verified._fields

@@ -1,0 +1,22 @@
+"""What is kept of a teacher call, as seen from the next windows."""
+
+from __future__ import annotations
+
+import torch
+
+from free import TeacherOutput
+from free.models.output import TeacherRows
+from free.rounds.state import recycle
+
+
+def test_without_recycling_only_the_row_of_the_transition_made_is_kept() -> None:
+    rows = TeacherRows(*TeacherOutput(torch.zeros(7, 2)), torch.zeros(7, 2), torch.arange(7))
+    length, advance = torch.tensor([4, 3]).int(), torch.tensor([2, 3]).int()
+    past = recycle(rows, rows.eps, length, advance, 4, discarded=False)
+    assert past.row.tolist() == [[1] * 4, [6] * 4]
+    assert past.known.tolist() == [1, 1]
+    kept = recycle(rows, rows.eps, length, advance, 4, discarded=True)
+    assert kept.row.tolist() == [[1, 2, 3, 3], [6] * 4]
+    assert kept.known.tolist() == [3, 1]
+    assert kept.bytes == 7 * (2 * 4 + 2 * 4 + 2 * 4 + 8)
+    assert kept.keep(torch.tensor([False, True])).row.tolist() == [[6] * 4]

@@ -1,0 +1,258 @@
+"""The samplers with graphs on a pretend CUDA device: devices, waiting, and what replays leave out.
+
+What it can show is said in ``tests/pretend_cuda.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from free import (
+    DiT,
+    DiTConfig,
+    DrafterNet,
+    FeatureDrafter,
+    Relaxation,
+    SamplingResult,
+    Schedule,
+    SequentialSampler,
+    SpeculativeSampler,
+)
+from free.drafters import DraftingBatch
+from free.models.output import TeacherRows
+from free.rounds.report import Recorder
+from free.rounds.round import Rounds
+from free.sampling.cuda_graphs import Graphs
+from tests.networks import randomized
+from tests.pretend_cuda import (
+    CUDA,
+    DeviceError,
+    OnDevice,
+    PretendCuda,
+    on_device,
+    pretend_cuda,
+    values,
+)
+
+CONFIG = DiTConfig(8, 4, 4, 32, 1, 2, num_classes=3)
+TEACHER, NETWORK = randomized(DiT(CONFIG)), randomized(DrafterNet(CONFIG), 1)
+SCHEDULE = Schedule.ddpm(10)
+LABELS = [0, 1, 2, 0, 0]
+
+
+class Near:
+    """A drafter that is the teacher, but for an error that depends on the label."""
+
+    def __init__(self, teacher: nn.Module, error: Tensor) -> None:
+        self.teacher, self.error = teacher, error
+
+    def begin(self, batch: DraftingBatch) -> None:
+        self.table = batch.table
+
+    def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Tensor) -> tuple[Tensor, Tensor]:
+        eps = self.teacher(x, self.table.timesteps[k], y).eps
+        return eps + self.error[y][:, None, None, None], carry
+
+    def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Tensor:
+        return teacher_output.k[rows]
+
+
+ERROR = torch.tensor([0.002, 0.5, 0.004])
+
+
+def plain(teacher: nn.Module, network: nn.Module, error: Tensor, **options: Any) -> Any:
+    return SequentialSampler(teacher, options.pop("schedule", SCHEDULE), **options)
+
+
+def speculative(teacher: nn.Module, network: nn.Module, error: Tensor, **options: Any) -> Any:
+    drafter: Any = options.pop("drafter", "near")
+    made = {"near": Near(teacher, error), "feature": FeatureDrafter(network, teacher)}
+    schedule, window = options.pop("schedule", SCHEDULE), options.pop("window", 4)
+    return SpeculativeSampler(teacher, made.get(drafter, drafter), schedule, window, **options)
+
+
+Made = tuple[SamplingResult, Any, PretendCuda]
+
+
+def run(make: Callable[..., Any], graph: bool = True, **options: Any) -> Made:
+    with pretend_cuda() as device:
+        sampler = make(on_device(TEACHER), on_device(NETWORK), OnDevice(ERROR), **options)
+        sampler._graphs = Graphs(True, device.capture) if graph else Graphs(False)
+        made = sampler.sample(LABELS, 5)
+    assert made.samples.device == CUDA
+    return made, sampler, device
+
+
+def repeated(function: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    for _ in range(3):
+        function()
+    return function
+
+
+def same(
+    made: SamplingResult, make: Callable[..., Any], graph: bool = True, **options: Any
+) -> None:
+    """As the CPU makes them; exactly, as the same kernels get the same shapes."""
+    sampler = make(TEACHER, NETWORK, ERROR, **options)
+    sampler._graphs = Graphs(True, repeated) if graph else Graphs(False)
+    with sdpa_kernel(SDPBackend.MATH):  # the pretend device's
+        expected = sampler.sample(LABELS, 5)
+    assert torch.equal(values(made.samples), expected.samples)
+    report, right = made.report, expected.report
+    for count in ("rounds", "rounds_by_sample", "teacher_rows", "tv_bound_by_sample"):
+        assert getattr(report, count) == getattr(right, count), count
+    assert report.examined_by_step == right.examined_by_step
+    assert report.accepted_by_step == right.accepted_by_step
+
+
+# --- the samplers --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [2, 10])
+def test_the_plain_sampler(steps: int) -> None:
+    schedule = Schedule.ddpm(steps)
+    made, _, _ = run(plain, schedule=schedule, cfg_scale=1.5)
+    assert made.report.execution == "graph"
+    same(made, plain, schedule=schedule, cfg_scale=1.5)
+
+
+OPTIONS = [
+    *({"recycle": r, "sweeps": s} for r in (False, "response", True) for s in (None, 1, 2)),
+    {"verifier": "block"},
+    {"sweeps": 1, "relaxation": Relaxation("allow", 0.3, tv_budget=0.5)},
+    {"sweeps": 1, "relaxation": Relaxation("allow", 0.3, uncertainty=[0.1] * 10)},
+    {"drafter": "frozen", "sweeps": 1, "recycle": "response"},
+    {"drafter": "feature", "cfg_scale": 1.5, "cfg_channels": 3},
+    {"drafter": "feature", "cfg_scale": 1.5, "sweeps": 2, "recycle": True},
+    {"window": 2, "sweeps": 1, "recycle": "response"},
+    {"window": 2, "schedule": Schedule.ddpm(2)},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_the_speculative_sampler(options: dict[str, Any]) -> None:
+    made, _, _ = run(speculative, **options)
+    assert made.report.execution == "graph"
+    if options.get("drafter", "near") == "near" and "schedule" not in options:
+        assert 0 < made.report.acceptance < 1
+    same(made, speculative, **options)
+
+
+@pytest.mark.parametrize("recycle", [False, "response"])
+def test_a_batch_that_shrinks(recycle: bool | str) -> None:
+    made, sampler, _ = run(speculative, sweeps=1, recycle=recycle)
+    (stage,) = sampler._graphs._stages.values()
+    assert len(stage._graphs) > 1
+    same(made, speculative, sweeps=1, recycle=recycle)
+
+
+def test_the_eager_sampler() -> None:
+    options: dict[str, Any] = {"sweeps": 2, "recycle": True}
+    made, _, _ = run(speculative, graph=False, **options)
+    assert made.report.execution == "eager: as asked"
+    same(made, speculative, graph=False, **options)
+
+
+def test_no_transition_of_the_plain_sampler_is_waited_for() -> None:
+    waits = [run(plain, schedule=Schedule.ddpm(steps))[2].waits for steps in (5, 20)]
+    assert waits[0] == waits[1]
+
+
+# --- bugs that it finds --------------------------------------------------------------------------
+
+
+def planted(monkeypatch: pytest.MonkeyPatch, bug: Callable[[Any], Any]) -> None:
+    """After each window, ``bug(the state)`` in place of the state."""
+    made = Rounds.speculative
+
+    def wrong(self: Rounds, *arguments: Any) -> Any:
+        out = made(self, *arguments)
+        return out._replace(now=out.now._replace(x=bug(out.now.x)))
+
+    monkeypatch.setattr(Rounds, "speculative", wrong)
+
+
+BUGS = {
+    "a look": lambda x: x + 0 * x.sum().item(),
+    "a decision": lambda x: x if (x == x).all() else -x,
+    "a mask": lambda x: x.index_put((torch.ones_like(x[:, 0, 0, 0]) > 0,), x),
+    "a constant": lambda x: x + torch.zeros(4, 1, 1).to(x.device),
+    "a list": lambda x: x + torch.tensor([0.0] * 8, device=x.device),
+    "a copy": lambda x: x.cpu().to(x.device),
+    "indices": lambda x: x[torch.arange(len(x))],
+}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_waiting_in_a_round_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    planted(monkeypatch, BUGS[bug])
+    run(speculative, graph=False, sweeps=1)  # is allowed without graphs
+    with pytest.raises(DeviceError, match="waits for the device, or copies to or from it"):
+        run(speculative, sweeps=1)
+
+
+def test_a_constant_on_the_cpu_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    planted(monkeypatch, lambda x: x + torch.zeros(8))
+    with pytest.raises(DeviceError, match=r"add.Tensor on two devices: of shapes \[\[8\]\]"):
+        run(speculative, graph=False, sweeps=1)
+
+
+def test_a_log_on_two_devices_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of the first round is made on the CPU."""
+    count = Recorder.round
+
+    def wrong(self: Recorder, *columns: Any, **more: Any) -> None:
+        if self._rounds:
+            columns = tuple(torch.as_tensor(column, device=CUDA) for column in columns)
+        count(self, *columns, **more)
+
+    monkeypatch.setattr(Recorder, "round", wrong)
+    with pytest.raises(DeviceError, match="cat.default on two devices"):
+        run(speculative, sweeps=1)
+
+
+def test_a_network_that_was_left_behind_is_found() -> None:
+    with pretend_cuda():
+        sampler = plain(on_device(TEACHER), NETWORK, ERROR)
+        sampler._graphs = Graphs(False)
+        sampler.teacher.final_layer = TEACHER.final_layer
+        with pytest.raises(DeviceError, match="on two devices"):
+            sampler.sample([0], 0)
+
+
+def test_python_in_a_round_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts calls; replays make none."""
+    calls: list[int] = []
+    planted(monkeypatch, lambda x: (calls.append(0), x * (1 + 1e-2 * len(calls)))[1])
+    many, _, _ = run(speculative, graph=False, sweeps=1)
+    calls.clear()
+    made, _, _ = run(speculative, sweeps=1)
+    assert (values(made.samples) - values(many.samples)).abs().max() > 1
+    assert len(calls) % 4 == 0  # three to warm up, and the capture
+
+
+def test_memory_that_graphs_use_again_is_found() -> None:
+    outputs: list[Tensor] = []
+    with pretend_cuda() as device:
+        x = OnDevice(torch.ones(3))
+        first = device.capture(lambda: outputs.append(x + 1), CUDA)
+        second = device.capture(lambda: x * 2, CUDA)
+        first()
+        assert values(outputs[-1]).tolist() == [2, 2, 2]
+        second()
+    assert values(outputs[-1]).isnan().all()
+
+
+def test_reading_before_a_copy_has_arrived_is_found() -> None:
+    place = torch.zeros(3)
+    with pretend_cuda():
+        place.copy_(OnDevice(torch.ones(3)), non_blocking=True)
+        assert place.tolist() == [0, 0, 0]
+        torch.cuda.current_stream(CUDA).synchronize()
+    assert place.tolist() == [1, 1, 1]

@@ -1,0 +1,216 @@
+"""Where rounds are not captured, and what is said; networks that fail in captured rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import free.sampling.cuda_graphs.batch_graphs
+from free import Relaxation, Schedule, SequentialSampler, SpeculativeSampler, TeacherOutput
+from free.rounds import noise as random
+from free.rounds.row_selection import EveryRow, Span
+from free.sampling.cuda_graphs import Graphs
+from tests.networks import CallableDrafter, MixtureTeacher
+from tests.sampling.cuda_graphs.captures import (
+    LABELS,
+    SCHEDULE,
+    SEEDS,
+    TEACHER,
+    Guessing,
+    graphed,
+    repeated,
+    sampler,
+)
+
+
+class Broken(MixtureTeacher):
+    """Says NaN of class 1 from some timestep on."""
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
+        eps = super().__call__(x, t, y).eps
+        return TeacherOutput(torch.where(((t < 500) & (y == 1))[:, None], torch.nan, eps))
+
+
+@pytest.mark.parametrize("window", [1, 6])
+def test_a_network_that_fails_is_named(window: int) -> None:
+    step = int((torch.tensor(SCHEDULE.timesteps) < 500).int().argmax())
+    made = SpeculativeSampler(Broken(4), "frozen", SCHEDULE, window, sweeps=1)
+    message = rf"^teacher returned a non-finite eps at step \[{step}\] for sample \[1, 3\]$"
+    for _ in range(2):
+        with pytest.raises(FloatingPointError, match=message):
+            graphed(made).sample([0, 1, 0, 1], 0)
+    assert graphed(made).sample([0, 0], 0).samples.isfinite().all()
+
+
+class Late(Guessing):
+    """A drafter that says NaN from transition 10 on."""
+
+    def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Any) -> Any:
+        eps, carry = super().predict(x, k, y, carry)
+        return torch.where((k >= 10)[:, None], torch.nan, eps), carry
+
+
+@pytest.mark.parametrize("sweeps", [None, 1])
+def test_the_drafter_is_named_where_it_is_the_drafters(sweeps: int | None) -> None:
+    with pytest.raises(FloatingPointError, match=r"^drafter .* at step \[10\] for sample \[0\]$"):
+        graphed(sampler(Late(TEACHER), sweeps=sweeps)).sample([0], 0)
+
+
+def test_what_nobody_wanted_is_not_judged() -> None:
+    """Discarded states that are not recycled, rows past the end, samples that have finished."""
+
+    class Odd(Guessing):
+        def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Any) -> Any:
+            asked.append(k)
+            eps, carry = super().predict(x, k, y, carry)
+            return torch.where((k == 29)[:, None], torch.nan, eps), carry
+
+    asked: list[Tensor] = []
+    for recycle in (False, True, "control_variate"):
+        graphed(sampler(Odd(TEACHER), sweeps=1, recycle=recycle)).sample(LABELS, SEEDS)
+    assert max(int(k.max()) for k in asked) == 29
+
+
+@pytest.mark.parametrize("sweeps", [None, 1])
+@pytest.mark.parametrize("recycle", [True, "control_variate"])
+def test_nor_is_what_was_discarded_before_a_transition(
+    recycle: bool | str, sweeps: int | None
+) -> None:
+    """Nobody wants the drafter at a state that the teacher has seen at another transition."""
+    start = random.normal(SEEDS, 0, 0, random.Purpose.INITIAL, (4,))
+
+    class Odd(Guessing):
+        def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Any) -> Any:
+            nonlocal asked
+            started = (x[:, None] == start).all(2).any(1)
+            asked = asked or bool(started.any())
+            eps, carry = super().predict(x, k, y, carry)
+            return torch.where(started[:, None], torch.nan, eps), carry
+
+    asked = False
+    graphed(sampler(Odd(TEACHER), sweeps=sweeps, recycle=recycle)).sample(LABELS, SEEDS)
+    assert asked
+
+
+def test_large_values_of_half_precision_are_finite() -> None:
+    rows = EveryRow(1, 30, torch.device("cpu"))
+    k, one = torch.zeros(1, dtype=torch.int64), Span(1, 0, 1, torch.device("cpu"))
+    for value, failed in ((5.0, 30), (torch.inf, 0)):
+        rows.require_finite(torch.full((1, 16384), value).half(), "teacher", k, one, k)
+        assert int(rows.failed["teacher"]) == failed
+
+
+def test_autocast_is_refused() -> None:
+    made = SpeculativeSampler(Pure(4), "frozen", SCHEDULE, 4)
+    made._graphs = Graphs(None, repeated)
+    with torch.autocast("cpu"):
+        report = made.sample([0, 1], 0).report
+    assert report.execution == "eager: torch.autocast keeps weights of its own"
+
+
+class Outside(MixtureTeacher):
+    capturable = False
+
+
+class Pure(MixtureTeacher):
+    capturable = True
+
+
+class Varied(MixtureTeacher):
+    """With variance channels."""
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
+        return super().__call__(x, t, y)._replace(variance=torch.zeros_like(x))
+
+
+REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
+    "cpu": (sampler, "states are on cpu, not on a CUDA device"),
+    "asked": (lambda: sampler(graph=False), "as asked"),
+    "auto": (lambda: sampler(window="auto"), "windows are chosen anew in every round"),
+    "callable": (
+        lambda: SpeculativeSampler(TEACHER, "frozen", SCHEDULE, 4),
+        "the teacher is no torch.nn.Module; graph=True takes it for a function",
+    ),
+    "drafter": (
+        lambda: SpeculativeSampler(Pure(4), CallableDrafter(TEACHER), SCHEDULE, 4),
+        "the drafter is no torch.nn.Module; graph=True takes it for a function",
+    ),
+    "learned variance": (
+        lambda: SpeculativeSampler(
+            Varied(4),
+            "frozen",
+            SCHEDULE,
+            4,
+            relaxation=Relaxation("allow", 0.3, uncertainty="learned_variance"),
+        ),
+        "a learned variance is checked in every round",
+    ),
+    "variance of the state": (
+        lambda: SpeculativeSampler(
+            TEACHER, "frozen", Schedule.ddpm(30, variance=lambda x, t: 0.5 + 0.0 * x[:, 0]), 4
+        ),
+        "a variance of the state is checked in every round",
+    ),
+    "engine": (
+        lambda: SpeculativeSampler(Outside(4), "frozen", SCHEDULE, 4),
+        "the teacher runs outside of torch",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_why_there_is_no_graph(name: str) -> None:
+    make, why = REFUSALS[name]
+    made = make()
+    if name not in ("cpu", "asked"):
+        made._graphs = Graphs(None, repeated)
+    assert made.sample([0, 1], 0).report.execution == f"eager: {why}"
+    if name in ("callable", "drafter"):
+        return
+    if name != "asked":
+        made._graphs = Graphs(True) if name == "cpu" else Graphs(True, repeated)
+        with pytest.raises(ValueError, match=f"^graph must be False or None .* got True: {why}$"):
+            made.sample([0, 1], 0)
+
+
+def test_what_is_all_torch_is_captured_unasked() -> None:
+    made = SpeculativeSampler(Pure(4), "frozen", SCHEDULE, 4)
+    made._graphs = Graphs(None, repeated)
+    assert made.sample([0, 1], 0).report.execution == "graph"
+
+
+def test_an_observer_is_served_without_graphs() -> None:
+    seen: list[int] = []
+    made = sampler()
+    made._graphs = Graphs(None, repeated)
+    report = made.sample([0, 1], 0, observer=lambda step, x: seen.append(step)).report
+    assert report.execution == "eager: an observer looks at every round"
+    assert seen[-1] == 30
+
+
+def test_what_cuda_refuses_is_said_and_not_tried_again() -> None:
+    tries = []
+
+    def refusing(function: Any, device: Any) -> Any:
+        tries.append(function)
+        raise free.sampling.cuda_graphs.CaptureError("CUDA could not capture a round: no")
+
+    made = SpeculativeSampler(Pure(4), "frozen", SCHEDULE, 4)
+    made._graphs = Graphs(None, refusing)
+    for _ in range(2):
+        report = made.sample([0, 1], 0).report
+        assert report.execution == "eager: CUDA could not capture a round: no"
+    assert len(tries) == 1
+
+
+@pytest.mark.parametrize("graph", [1, "yes"])
+@pytest.mark.parametrize(
+    "make", [sampler, lambda graph: SequentialSampler(TEACHER, SCHEDULE, graph=graph)]
+)
+def test_graph_is_a_bool_or_none(make: Any, graph: Any) -> None:
+    with pytest.raises(ValueError, match=f"^graph must be .* or 'compiled', got {graph!r}$"):
+        make(graph=graph)

@@ -1,0 +1,232 @@
+"""Runs of captured rounds, with a capture that calls the function again: all but CUDA's own part.
+
+What CUDA does with the same rounds is tested in ``tests/gpu/test_graphs.py``.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import free.sampling.cuda_graphs.batch_graphs
+from free import (
+    DiT,
+    DiTConfig,
+    DrafterNet,
+    FeatureDrafter,
+    Relaxation,
+    SamplingResult,
+    Schedule,
+    SequentialSampler,
+    SpeculativeSampler,
+)
+from free.reference.draft import SOURCES
+from free.sampling.cuda_graphs import Graphs
+from free.sampling.cuda_graphs.graphed_round import GraphedRound, State
+from tests.networks import MixtureTeacher, randomized
+from tests.sampling.cuda_graphs.captures import (
+    LABELS,
+    SCHEDULE,
+    SEEDS,
+    TEACHER,
+    Guessing,
+    Uneven,
+    graphed,
+    repeated,
+    same,
+    sampler,
+)
+
+# --- the same runs -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sweeps", [None, 1, 2])
+@pytest.mark.parametrize("recycle", [False, True, *SOURCES])
+def test_runs_are_those_without_graphs(recycle: bool | str, sweeps: int | None) -> None:
+    options: dict[str, Any] = {"recycle": recycle, "sweeps": sweeps, "cfg_scale": 1.5}
+    expected = sampler(**options).sample(LABELS, SEEDS)
+    assert 0 < expected.report.acceptance < 1
+    same(graphed(sampler(**options)).sample(LABELS, SEEDS), expected)
+
+
+@pytest.mark.parametrize("window", [2, 29, 30, 64])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_windows_of_any_width(batch: int, window: int) -> None:
+    options: dict[str, Any] = {"window": window, "sweeps": 1, "recycle": "response"}
+    expected = sampler(**options).sample(LABELS[:batch], SEEDS[:batch])
+    same(graphed(sampler(**options)).sample(LABELS[:batch], SEEDS[:batch]), expected)
+
+
+def test_block_verification() -> None:
+    expected = sampler(verifier="block").sample(LABELS, SEEDS)
+    same(graphed(sampler(verifier="block")).sample(LABELS, SEEDS), expected)
+
+
+@pytest.mark.parametrize("window", [1, 2, 5])
+@pytest.mark.parametrize("steps", [2, 3])
+def test_the_shortest_schedules(steps: int, window: int) -> None:
+    made = SpeculativeSampler(TEACHER, Guessing(TEACHER), Schedule.ddpm(steps), window, sweeps=1)
+    expected = made.sample(LABELS, SEEDS)
+    same(graphed(made).sample(LABELS, SEEDS), expected)
+
+
+@pytest.mark.parametrize("cfg_scale", [1.0, 1.5])
+def test_the_plain_sampler(cfg_scale: float) -> None:
+    expected = SequentialSampler(TEACHER, SCHEDULE, cfg_scale).sample(LABELS, SEEDS)
+    plain = graphed(SequentialSampler(TEACHER, SCHEDULE, cfg_scale))
+    same(plain.sample(LABELS, SEEDS), expected)
+    same(graphed(sampler(window=1, cfg_scale=cfg_scale)).sample(LABELS, SEEDS), expected)
+
+
+def test_a_network_with_features() -> None:
+    config = DiTConfig(8, 4, 4, 32, 2, 2, num_classes=3)
+    teacher = randomized(DiT(config))
+    drafter = FeatureDrafter(randomized(DrafterNet(config), 1), teacher)
+    for options in ({"sweeps": 1, "recycle": "response"}, {}, {"sweeps": 2, "recycle": True}):
+        made = SpeculativeSampler(teacher, drafter, SCHEDULE, 6, 1.5, 3, **options)
+        expected = made.sample([0, 1, 2], 5)
+        same(graphed(made).sample([0, 1, 2], 5), expected)
+
+
+def test_the_relaxed_rule_and_its_certificate() -> None:
+    options: dict[str, Any] = {"sweeps": 1, "relaxation": Relaxation("allow", 0.3, tv_budget=0.5)}
+    expected = sampler(Uneven(), **options).sample(LABELS, SEEDS)
+    assert expected.report.tv_bound > 0
+    again = graphed(sampler(Uneven(), **options))
+    for _ in range(2):  # nothing is left of the first run
+        made = again.sample(LABELS, SEEDS)
+        same(made, expected)
+        assert made.report.tv_bound_by_sample == pytest.approx(expected.report.tv_bound_by_sample)
+        assert made.report.tv_estimate == pytest.approx(expected.report.tv_estimate)
+
+
+def test_runs_of_one_sampler_follow_each_other() -> None:
+    options: dict[str, Any] = {"sweeps": 1, "recycle": "response"}
+    one, other = graphed(sampler(**options)), sampler(**options)
+    for labels, seed in (([0, 1], 3), ([1, 1], 4), ([0], 5), ([0, 1], 3)):
+        same(one.sample(labels, seed), other.sample(labels, seed))
+
+
+def test_a_sampler_that_is_changed_captures_anew() -> None:
+    made = graphed(sampler(sweeps=1))
+    made.sample([0, 1], 3)
+    made.teacher = MixtureTeacher(4, shift=0.3)
+    made.schedule = Schedule.ddpm(20)
+    expected = SpeculativeSampler(made.teacher, made.drafter, made.schedule, 8, sweeps=1)
+    same(made.sample([0, 1], 3), expected.sample([0, 1], 3))
+
+
+def test_runs_in_and_outside_of_inference_mode() -> None:
+    made, expected = graphed(sampler(sweeps=1)), sampler(sweeps=1).sample([0, 1], 3)
+    with torch.inference_mode():
+        same(made.sample([0, 1], 3), expected)
+    same(made.sample([0, 1], 3), expected)
+
+
+def test_copies_capture_their_own() -> None:
+    made = graphed(sampler(sweeps=1))
+    made.sample([0, 1], 3)
+    copied = copy.deepcopy(made)
+    assert copied._graphs._stages == {}
+    assert copied._graphs._graph is True
+
+
+def test_threads_take_turns() -> None:
+    one, other = graphed(sampler(sweeps=1)), sampler(sweeps=1)
+    made: dict[int, SamplingResult] = {}
+    threads = [
+        threading.Thread(target=lambda s=seed: made.update({s: one.sample([0, 1], s)}))
+        for seed in range(6)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed, result in made.items():
+        same(result, other.sample([0, 1], seed))
+    assert len(made) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own
+def test_compiled_rounds() -> None:
+    """Rounds are traced as a whole, or there would be an error."""
+    config = DiTConfig(4, 4, 4, 16, 1, 2, num_classes=3)
+    teacher = randomized(DiT(config))
+    drafter = FeatureDrafter(randomized(DrafterNet(config), 1), teacher)
+    made = SpeculativeSampler(
+        teacher, drafter, SCHEDULE, 4, 1.5, sweeps=1, recycle="response", graph=False
+    )
+    expected = made.sample([0, 1], 5)
+    made._graphs = Graphs("compiled", repeated)
+    same(made.sample([0, 1], 5), expected)
+    plain = SequentialSampler(teacher, SCHEDULE, 1.5)
+    expected = plain.sample([0, 1], 5)
+    plain._graphs = Graphs("compiled", repeated)
+    same(plain.sample([0, 1], 5), expected)
+
+
+# --- what a round costs the host -----------------------------------------------------------------
+
+
+def test_no_round_is_made_in_vain_and_few_are_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, steps = [], GraphedRound.steps
+    monkeypatch.setattr(GraphedRound, "steps", lambda self: (reads.append(0), steps(self))[1])
+    report = graphed(sampler(window=4, sweeps=1)).sample(LABELS, SEEDS).report
+    assert report.rounds == max(report.rounds_by_sample)
+    assert len(reads) <= report.rounds // 2
+
+
+def _sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    loaded, load = [], GraphedRound.load
+
+    def kept(self: GraphedRound, state: State) -> None:
+        loaded.append(len(state.at.k))
+        load(self, state)
+
+    monkeypatch.setattr(GraphedRound, "load", kept)
+    return loaded
+
+
+@pytest.mark.parametrize("recycle", [False, "response"])
+def test_a_batch_that_has_shrunk_goes_on_in_a_smaller_graph(
+    recycle: bool | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = [0, 0, 1, 0, 0, 0, 1, 0, 0, 0]
+    expected = sampler(Uneven(), sweeps=1, recycle=recycle).sample(labels, 3)
+    sizes = _sizes(monkeypatch)
+    same(graphed(sampler(Uneven(), sweeps=1, recycle=recycle)).sample(labels, 3), expected)
+    assert sizes[:2] == [10, 10]  # the first transition, then windows
+    assert sizes[2:] == sorted(sizes[2:], reverse=True)
+    assert sizes[-1] <= 2
+
+
+def test_rows_of_others_in_the_smaller_graph_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bug that a shrunk batch invites."""
+
+    def planted(state: State, samples: Tensor, W: int) -> State:
+        right = kept(state, samples, W)
+        assert right.at.past is not None
+        wrong = right.at.past._replace(row=right.at.past.row.roll(1, 0))
+        return right._replace(at=right.at._replace(past=wrong))
+
+    kept = free.sampling.cuda_graphs.batch_graphs.kept
+    monkeypatch.setattr(free.sampling.cuda_graphs.batch_graphs, "kept", planted)
+    labels = [0, 0, 1, 0, 0, 0, 1, 0, 0, 0]
+    expected = sampler(Uneven(), sweeps=1, recycle="response").sample(labels, 3)
+    made = graphed(sampler(Uneven(), sweeps=1, recycle="response")).sample(labels, 3)
+    assert (made.samples - expected.samples).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("window", [1, 8])
+def test_progress_adds_up(window: int) -> None:
+    told: list[int] = []
+    made = graphed(sampler(Uneven(), window, sweeps=1))
+    made.sample([0, 0, 1, 0, 0], 3, progress=told.append)
+    assert sum(told) == 5 * 30
+    assert len(told) > 1

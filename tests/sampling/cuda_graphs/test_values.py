@@ -1,0 +1,182 @@
+"""A round that is to be captured looks at no value: tensors without values go through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from free import DiT, DiTConfig, DrafterNet, FeatureDrafter, FrozenDrafter, Relaxation, Schedule
+from free.drafters import DraftingBatch
+from free.models.guidance import Guidance
+from free.reference.draft import SOURCES
+from free.rounds.relaxation import Spending
+from free.rounds.round import Rounds
+from free.rounds.row_selection import EveryRow, Rows, WantedRows
+from free.rounds.state import UnderWay
+from free.rounds.target import Target
+from free.rounds.tensor_tree import map_tensors
+from free.sampling.cuda_graphs.graphed_round import (
+    GraphedRound,
+    State,
+    begun,
+    first,
+    kept,
+    plain,
+    speculative,
+)
+from free.schedule.table import Prediction, Table
+from tests.networks import randomized
+
+B, W, N = 3, 5, 20
+SCHEDULE = Schedule.ddpm(N)
+CPU = torch.device("cpu")
+CONFIG = DiTConfig(8, 4, 4, 32, 1, 2, num_classes=3)
+TEACHER = randomized(DiT(CONFIG))
+DRAFTERS = {
+    "feature": FeatureDrafter(randomized(DrafterNet(CONFIG)), TEACHER),
+    "frozen": FrozenDrafter(),
+}
+
+
+def rounds(rows: Rows, drafter: str = "feature", **options: Any) -> Rounds:
+    table, guidance = Table.of(SCHEDULE, "cpu"), options.get("guidance")
+    DRAFTERS[drafter].begin(DraftingBatch(table, guidance))
+    prediction = Prediction.of(table)
+    target = Target(TEACHER, guidance, table, prediction)
+    relaxed = options.get("relaxation")
+    spending = None if relaxed is None else Spending(relaxed, SCHEDULE, B, CPU)
+    way = (options.get("verifier", "reflection"), options.get("recycle", False), W, spending, rows)
+    return Rounds(target, DRAFTERS[drafter], prediction, *way, lambda name: nullcontext())
+
+
+def initial() -> State:
+    y, seeds, x = torch.tensor([0, 1, 2]), torch.tensor([4, 5, 6]), torch.randn(B, 4, 8, 8)
+    return State(UnderWay.begin(y, seeds, x))
+
+
+@torch.no_grad()
+def run(made: Rounds, sweeps: int | None) -> None:
+    """Every function that is captured, on tensors without values."""
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        state: State = map_tensors(mode.from_tensor, initial())
+        plain(made)(state)
+        state = begun(first(made, W)(state).at, N)
+        for _ in range(2):
+            state = speculative(made, W, sweeps)(state)
+        kept(state, torch.tensor([0, 2]), W)
+    assert state.at.x.shape == (B, 4, 8, 8)
+
+
+def test_a_target_that_tells_no_images_is_none_to_draft_images_from() -> None:
+    table = Table.of(SCHEDULE, "cpu")
+    way = ("reflection", False, W, None, WantedRows())
+    with pytest.raises(AssertionError):
+        Rounds(
+            Target(TEACHER, None, table), None, Prediction.of(table), *way, lambda _: nullcontext()
+        )
+
+
+@pytest.mark.parametrize("drafter", DRAFTERS)
+@pytest.mark.parametrize("sweeps", [None, 1, 2])
+@pytest.mark.parametrize("recycle", [False, True, *SOURCES])
+def test_no_value_is_looked_at(recycle: bool | str, sweeps: int | None, drafter: str) -> None:
+    run(rounds(EveryRow(B, N, CPU), drafter, recycle=recycle), sweeps)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"guidance": Guidance(1.5, 3, 3)},
+        {"verifier": "block"},
+        {"relaxation": Relaxation("allow", 0.3, tv_budget=0.2)},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_nor_with_other_settings(options: dict[str, Any]) -> None:
+    run(rounds(EveryRow(B, N, CPU), **options), 1)
+
+
+def test_looking_is_found() -> None:
+    with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
+        run(rounds(WantedRows()), 1)
+
+
+VIEWS = frozenset(
+    [
+        "view",
+        "_unsafe_view",
+        "unsqueeze",
+        "squeeze",
+        "expand",
+        "slice",
+        "select",
+        "transpose",
+        "permute",
+        "t",
+        "detach",
+        "alias",
+        "split",
+        "split_with_sizes",
+        "unbind",
+        "as_strided",
+        "chunk",
+        "empty",
+        "empty_like",
+        "new_empty",
+        "empty_strided",
+    ]
+)
+
+
+class Launches(TorchDispatchMode):
+    """Counts what torch would launch: every op but those that only look at memory differently."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count, self.within_networks = 0, False
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += op.__name__.split(".")[0] not in VIEWS and not self.within_networks
+        return op(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("recycle", "sweeps", "most"),
+    [("response", 1, 55), (False, 1, 54), (False, None, 123), (True, 2, 180)],
+)
+@torch.no_grad()
+def test_a_round_launches_as_little_as_the_docs_say(
+    recycle: bool | str, sweeps: int | None, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launches = Launches()
+    for network in (TEACHER, DRAFTERS["feature"].network):  # type: ignore[attr-defined]
+        forward = network.forward
+
+        def quiet(*arguments: Any, forward: Any = forward) -> Any:
+            launches.within_networks = True
+            out = forward(*arguments)
+            launches.within_networks = False
+            return out
+
+        monkeypatch.setattr(network, "forward", quiet)
+    guidance = Guidance(1.5, None, 3)
+    made = rounds(EveryRow(B, N, CPU), recycle=recycle, guidance=guidance)
+    state = begun(first(made, W)(initial()).at, N)
+
+    def capture(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+        with launches:
+            work()
+        return work
+
+    GraphedRound(speculative(made, W, sweeps), state, capture)
+    assert 0.9 * most < launches.count <= most

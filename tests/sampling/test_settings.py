@@ -1,0 +1,120 @@
+"""What a speculative sampler may be asked to do."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from free import (
+    AutoWindow,
+    FrozenDrafter,
+    Schedule,
+    SequentialSampler,
+    SpeculativeSampler,
+)
+from free.ops import WIDEST_ON_CUDA
+from free.sampling.request import Request
+from free.sampling.settings import largest_window
+from free.window import FixedWindow
+from tests.networks import CallableDrafter, MixtureTeacher
+
+TEACHER = MixtureTeacher(4)
+POOR = CallableDrafter(MixtureTeacher(4, shift=0.15))
+SCHEDULE = Schedule.ddpm(30)
+
+
+def _sampler(window: int, drafter: CallableDrafter = POOR, **options) -> SpeculativeSampler:
+    return SpeculativeSampler(TEACHER, drafter, SCHEDULE, window, **options)
+
+
+def test_what_is_no_teacher_schedule_or_drafter_is_refused() -> None:
+    with pytest.raises(TypeError, match="schedule must be a Schedule, got int"):
+        SpeculativeSampler(TEACHER, POOR, 50)
+    with pytest.raises(TypeError, match="teacher must be callable, got NoneType"):
+        SpeculativeSampler(None, POOR, SCHEDULE)
+    with pytest.raises(TypeError, match="drafter must have begin, predict and carry_from"):
+        SpeculativeSampler(TEACHER, FrozenDrafter, SCHEDULE)
+    with pytest.raises(TypeError, match="drafter must have .* got 'frosen'"):
+        SpeculativeSampler(TEACHER, "frosen", SCHEDULE, window=1)
+
+    class Half(CallableDrafter):
+        def change(self) -> None: ...
+
+    with pytest.raises(TypeError, match="carry_of_change where it has change, got change alone"):
+        SpeculativeSampler(TEACHER, Half(TEACHER), SCHEDULE, window=4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sweeps": 2.0}, "sweeps must be None, 'auto' or an integer >= 1, got 2.0"),
+        ({"sweeps": "auto"}, "sweeps must be None or an integer with window 4, got 'auto'"),
+        ({"window": "wide"}, "'auto' or a WindowRule, got 'wide'"),
+        ({"window": object()}, "'auto' or a WindowRule, got <object"),
+        ({"window": FixedWindow(0)}, "window must have an integer >= 1 as largest, got 0 in"),
+        ({"sweeps": 0}, "sweeps must be None, 'auto' or an integer >= 1, got 0"),
+        ({"sweeps": True}, "sweeps must be None, 'auto' or an integer >= 1, got True"),
+        ({"sweeps": 1.5}, "sweeps must be None, 'auto' or an integer >= 1, got 1.5"),
+        ({"recycle": "all"}, "recycle must be True, False or one of 'response'.* got 'all'"),
+        ({"recycle": None}, "recycle must be True, False or one of .* got None"),
+    ],
+)
+def test_bad_drafting_settings(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        _sampler(**{"window": 4, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"window": 0}, "window must be an integer >= 1, 'auto' or a WindowRule, got 0"),
+        ({"cfg_channels": 0}, "cfg_channels must be an integer >= 1 or None, got 0"),
+        ({"cfg_scale": "1.5"}, "cfg_scale must be finite and >= 0, got '1.5'"),
+        ({"window": True}, "window must be an integer >= 1, 'auto' or a WindowRule, got True"),
+        ({"window": 2.5}, "window must be an integer >= 1, 'auto' or a WindowRule, got 2.5"),
+        ({"verifier": "hope"}, "verifier: expected one of"),
+        (
+            {"verifier": "block", "recycle": "reuse"},
+            "recycle must be False with verifier 'block', whose decisions look at later drafts, so "
+            "that their noise must not be used again; got 'reuse'",
+        ),
+        ({"verifier": "block", "recycle": True}, "recycle must be False with verifier 'block'"),
+        ({"cfg_scale": -1.0}, "cfg_scale must be finite and >= 0, got -1.0"),
+        ({"cfg_scale": 2.0, "cfg_channels": 0}, "cfg_channels must be an integer >= 1"),
+    ],
+)
+def test_bad_options_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SpeculativeSampler(TEACHER, POOR, SCHEDULE, **options)
+
+
+def test_a_deterministic_sampler_cannot_be_speculated() -> None:
+    ddim = Schedule.ddpm(10, stochasticity=0.0)
+    with pytest.raises(ValueError, match="sigma > 0 before its last transition"):
+        SpeculativeSampler(TEACHER, POOR, ddim)
+    assert SequentialSampler(TEACHER, ddim).sample([0]).samples.isfinite().all()
+    assert SpeculativeSampler(TEACHER, POOR, ddim, window=1).sample([0]).samples.isfinite().all()
+
+
+def test_windows_that_the_cuda_kernels_do_not_verify_are_refused() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda", 0)
+    wide = FixedWindow(WIDEST_ON_CUDA + 1)
+    assert largest_window(wide, 1000, cpu) == 257
+    assert largest_window(wide, 250, cuda) == 250  # a run is no longer
+    assert largest_window(FixedWindow(WIDEST_ON_CUDA), 1000, cuda) == 256
+    assert largest_window(AutoWindow(1000), 1000, cuda) == 256  # it takes what pays, up to that
+    with pytest.raises(ValueError, match="window must be of at most 256 rows on CUDA, got 257 for"):
+        largest_window(wide, 1000, cuda)
+
+
+def test_they_are_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeTensorMode():  # which says that it is on a GPU
+        state = torch.empty(1, 4, device="cuda")
+    request = Request(torch.tensor([0]), torch.tensor([0]), state)
+    monkeypatch.setattr("free.sampling.speculative.check_request", lambda *_: request)
+
+    def teacher(*_: torch.Tensor) -> None:
+        raise AssertionError("was asked")
+
+    sampler = SpeculativeSampler(teacher, "frozen", Schedule.ddpm(300), 257)
+    with pytest.raises(ValueError, match="window must be .* on CUDA, got 257 for a run of 300"):
+        sampler.sample([0])

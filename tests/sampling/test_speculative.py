@@ -1,0 +1,365 @@
+"""The samplers: counts, invariance, edges and refusals. Their law is in ``law/test_runs.py``."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from free import (
+    DiT,
+    DiTConfig,
+    FrozenDrafter,
+    Schedule,
+    SequentialSampler,
+    SpeculativeSampler,
+    TeacherOutput,
+    load_pretrained,
+)
+from tests.networks import CallableDrafter, MixtureTeacher, randomized
+
+TEACHER = MixtureTeacher(4)
+POOR = CallableDrafter(MixtureTeacher(4, shift=0.15))
+SCHEDULE = Schedule.ddpm(30)
+
+
+def _sampler(window: int, drafter: CallableDrafter = POOR, **options) -> SpeculativeSampler:
+    return SpeculativeSampler(TEACHER, drafter, SCHEDULE, window, **options)
+
+
+@pytest.mark.parametrize("cfg_scale", [1.0, 1.5])
+def test_window_of_one_is_the_sequential_sampler(cfg_scale: float) -> None:
+    labels, seeds = [0, 1, 2], [5, 6, 2**63 - 1]
+    one = _sampler(1, cfg_scale=cfg_scale).sample(labels, seeds)
+    plain = SequentialSampler(TEACHER, SCHEDULE, cfg_scale).sample(labels, seeds)
+    torch.testing.assert_close(one.samples, plain.samples, rtol=1e-6, atol=1e-6)
+    assert one.report.rounds == plain.report.rounds == 30
+    assert one.report.parallel_efficiency == 1.0
+    assert one.report.drafter_calls == one.report.proposed == 0
+    recycled = _sampler(1, cfg_scale=cfg_scale, recycle=True).sample(labels, seeds)
+    torch.testing.assert_close(recycled.samples, one.samples, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("window", [1, 4])
+def test_guidance_asks_with_the_label_and_with_the_null_label(window: int) -> None:
+    asked = []
+
+    class Listening(MixtureTeacher):
+        def __call__(self, x, t, y):
+            asked.append(y)
+            return super().__call__(x, t, y)
+
+    SpeculativeSampler(Listening(4), POOR, SCHEDULE, window, cfg_scale=2.0).sample([1], 0)
+    assert all(torch.equal(y[0::2], torch.ones_like(y[0::2])) for y in asked)
+    assert all(torch.equal(y[1::2], torch.full_like(y[1::2], TEACHER.null_label)) for y in asked)
+
+
+def test_recycling_shares_its_noise_with_the_sequential_sampler() -> None:
+    """A transition has one noise there too: while drafts stand, both samplers go the same way."""
+    perfect = _sampler(8, CallableDrafter(TEACHER), recycle=True).sample([0, 1], 3)
+    assert perfect.report.acceptance == 1.0
+    plain = SequentialSampler(TEACHER, SCHEDULE).sample([0, 1], 3)
+    torch.testing.assert_close(perfect.samples, plain.samples, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("sweeps", [1, 3])
+def test_sweeps_are_drafter_calls(sweeps: int) -> None:
+    report = _sampler(8, sweeps=sweeps).sample([0, 1, 2]).report
+    drafting = sum(report.examined_by_step) > 0
+    assert drafting
+    assert sweeps <= report.drafter_calls <= sweeps * report.rounds
+
+
+def test_kept_bytes_are_those_of_a_teacher_call() -> None:
+    report = _sampler(8, recycle=True).sample([0, 1, 2]).report
+    rows = 3 * 8
+    assert report.kept_bytes == rows * (3 * 4 * 4 + 8)  # eps, state and guess; transition
+
+
+def test_the_drafter_of_the_docs() -> None:
+    """The example of docs/drafting.md drafts as FrozenDrafter does."""
+    text = (Path(__file__).parents[2] / "docs/drafting.md").read_text()
+    scope: dict[str, object] = {}
+    exec(text[text.index("from free.schedule.table import") :].split("```")[0], scope)
+    own = _sampler(4, scope["KeepImage"](), sweeps=1, recycle=True).sample([0, 1])
+    frozen = _sampler(4, FrozenDrafter(), sweeps=1, recycle=True).sample([0, 1])
+    torch.testing.assert_close(own.samples, frozen.samples)
+    scope["torch"] = torch
+    exec(text[text.index("class KeepChange") :].split("```")[0], scope)
+    own = _sampler(4, scope["KeepChange"](), sweeps=1).sample([0, 1])
+    frozen = _sampler(4, FrozenDrafter(), sweeps=1).sample([0, 1])
+    torch.testing.assert_close(own.samples, frozen.samples, rtol=1e-4, atol=1e-4)
+
+
+def test_frozen_by_name() -> None:
+    named = SpeculativeSampler(TEACHER, "frozen", SCHEDULE, 4, recycle=True).sample([0, 1])
+    built = _sampler(4, FrozenDrafter(), recycle=True).sample([0, 1])
+    torch.testing.assert_close(named.samples, built.samples, rtol=0, atol=0)
+
+
+def test_frozen_by_name_serves_schedules_without_x0() -> None:
+    flow = Schedule(range(9, -1, -1), [1.0] * 10, [-0.1] * 10, [0.3] * 9 + [0.0])
+    sampler = SpeculativeSampler(TEACHER, "frozen", flow, 4, sweeps=1, recycle=True)
+    assert sampler.sample([0, 1]).samples.isfinite().all()
+
+
+def test_drafter_errors_name_the_samples_own_number() -> None:
+    """Also when others have left the batch."""
+    seen = []
+
+    class Failing(FrozenDrafter):
+        def predict(self, x, k, y, carry):
+            eps, carry = super().predict(x, k, y, carry)
+            seen.append(len(set(y.tolist())))
+            return (eps * torch.nan if seen[-1] == 1 else eps), carry
+
+    with pytest.raises(FloatingPointError, match=r"for sample \[\d\]") as error:
+        _sampler(4, Failing(), sweeps=1).sample([0, 1, 2], seed=[4, 4, 5])
+    at_one_time = _sampler(4, FrozenDrafter(), sweeps=1).sample([0, 1, 2], seed=[4, 4, 5]).report
+    last = max(range(3), key=at_one_time.rounds_by_sample.__getitem__)
+    assert f"sample [{last}]" in str(error.value)
+
+
+@pytest.mark.parametrize("window", [2, 3, 8, 29, 64])
+def test_perfect_drafter_advances_a_full_window(window: int) -> None:
+    result = _sampler(window, CallableDrafter(TEACHER)).sample([0, 1])
+    report = result.report
+    # One row first, since nothing is verified yet; then full windows over the other 29 steps.
+    assert report.rounds == 1 + math.ceil(29 / window)
+    assert report.accepted == report.proposed
+    assert report.teacher_rows == 2 * 30
+    assert report.acceptance == 1.0
+    assert math.isnan(report.acceptance_by_step[-1])
+
+
+def test_report_adds_up() -> None:
+    labels = [0, 1, 2, 1, 0]
+    report = _sampler(4).sample(labels, seed=3).report
+    assert 0.2 < report.acceptance < 1
+    assert report.rounds == max(report.rounds_by_sample)
+    assert report.rounds > min(report.rounds_by_sample)  # samples move at their own pace
+    assert report.teacher_rows == report.proposed + sum(report.rounds_by_sample)
+    assert report.parallel_efficiency == 30 * 5 / sum(report.rounds_by_sample)
+    assert sum(report.accepted_by_step) == report.accepted
+    # Each rejected draft ends its round.
+    rejected = sum(report.examined_by_step) - report.accepted
+    assert rejected <= sum(report.rounds_by_sample)
+    assert set(report.seconds_by_phase) == {"draft", "teacher", "verify", "bookkeeping"}
+    assert 0 < sum(report.seconds_by_phase.values()) <= report.seconds
+    assert report.tv_bound == 0.0
+    record = json.loads(report.to_json())
+    assert record["acceptance_by_step"][-1] is None
+    assert record["seeds"] == [3, 4, 5, 6, 7]
+
+
+def test_merged_reports_are_the_runs_together() -> None:
+    first, second = (_sampler(4).sample([0, 1], seed=seed).report for seed in (0, 9))
+    both = type(first).merge([first, second])
+    assert both.samples == 4
+    assert both.seeds == [0, 1, 9, 10]
+    assert both.rounds == first.rounds + second.rounds
+    assert both.parallel_efficiency == 30 * 4 / sum(both.rounds_by_sample)
+    assert both.seconds == first.seconds + second.seconds
+    with pytest.raises(ValueError, match="reports must be of one schedule"):
+        type(first).merge([])
+
+
+@pytest.mark.parametrize("cfg_scale", [1.0, 1.5])
+@pytest.mark.parametrize("options", [{}, {"sweeps": 1, "recycle": True}, {"recycle": "response"}])
+def test_a_sample_does_not_depend_on_its_neighbours(
+    cfg_scale: float, options: dict[str, object]
+) -> None:
+    sampler = _sampler(4, cfg_scale=cfg_scale, **options)
+    labels, seeds = torch.tensor([0, 1, 0, 1, 2, 2, 0]), torch.arange(7) * 11
+    batch = sampler.sample(labels, seeds).samples
+    order = torch.tensor([3, 0, 6, 5, 1, 4, 2])
+    torch.testing.assert_close(sampler.sample(labels[order], seeds[order]).samples, batch[order])
+    for i in range(7):
+        alone = sampler.sample(labels[i : i + 1], seeds[i : i + 1]).samples
+        torch.testing.assert_close(alone, batch[i : i + 1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_digit_does_not_depend_on_its_neighbours() -> None:
+    """The same on the embedded model, whose matrix products round differently by batch size."""
+    teacher, drafter = load_pretrained("mnist")
+    sampler = SpeculativeSampler(teacher, drafter, Schedule.ddpm(40), 4, cfg_scale=1.5)
+    labels, seeds = torch.arange(7), torch.arange(7) + 100
+    batch = sampler.sample(labels, seeds).samples
+    order = torch.tensor([3, 0, 6, 5, 1, 4, 2])
+    reordered = sampler.sample(labels[order], seeds[order]).samples
+    alone = torch.cat([sampler.sample([i], [100 + i]).samples for i in range(7)])
+    assert (reordered - batch[order]).abs().amax() < 1e-3
+    assert (alone - batch).abs().amax() < 1e-3
+
+
+def test_seeds_make_the_draws() -> None:
+    sampler = _sampler(4)
+    first = sampler.sample([1, 1], seed=7).samples
+    torch.testing.assert_close(sampler.sample([1, 1], seed=7).samples, first, rtol=0, atol=0)
+    torch.testing.assert_close(sampler.sample([1], seed=8).samples[0], first[1])
+    assert (first[0] - first[1]).abs().max() > 1e-3
+
+
+def test_seeds_are_64_bits_however_they_are_given() -> None:
+    sampler = _sampler(4)
+    first = sampler.sample([1], seed=2**64 - 3).samples
+    for same in (-3, [2**64 - 3], [-3], torch.tensor([-3]), np.array([-3]), np.int64(-3)):
+        torch.testing.assert_close(sampler.sample([1], seed=same).samples, first, rtol=0, atol=0)
+
+
+def test_samples_can_be_changed_and_differentiated_through() -> None:
+    for sampler in (_sampler(4), SequentialSampler(TEACHER, SCHEDULE)):
+        samples = sampler.sample([0]).samples.clamp_(-1, 1).requires_grad_()
+        samples.square().sum().backward()
+
+
+def test_a_window_of_one_needs_no_drafter() -> None:
+    plain = SequentialSampler(TEACHER, SCHEDULE).sample([0, 1]).samples
+    alone = SpeculativeSampler(TEACHER, None, SCHEDULE, window=1).sample([0, 1]).samples
+    torch.testing.assert_close(alone, plain)
+    with pytest.raises(TypeError, match="drafter must have begin, predict and carry_from"):
+        SpeculativeSampler(TEACHER, None, SCHEDULE, window=2)
+
+
+@pytest.mark.parametrize("cfg_scale", [1.0, 1.5])
+@pytest.mark.parametrize("kind", ["speculative", "sequential"])
+def test_wrong_teacher_outputs_are_refused(kind: str, cfg_scale: float) -> None:
+    def sampler(output):
+        def teacher(x, t, y):
+            return output(x)
+
+        teacher.null_label = 0
+        if kind == "sequential":
+            return SequentialSampler(teacher, SCHEDULE, cfg_scale)
+        return SpeculativeSampler(teacher, POOR, SCHEDULE, 2, cfg_scale)
+
+    for output, error, message in (
+        (lambda x: x, TypeError, "teacher must return a TeacherOutput, got Tensor"),
+        (lambda x: TeacherOutput(x.long()), TypeError, "floating-point eps, got torch.int64"),
+        (lambda x: TeacherOutput(x[:, :1]), ValueError, r"eps of shape \[\d, 3\], got \[\d, 1\]"),
+        (lambda x: TeacherOutput(x[:1]), ValueError, r"eps of shape \[\d, 3\], got \[1, 3\]"),
+    ):
+        with pytest.raises(error, match=message):
+            sampler(output).sample([0, 1], shape=(3,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_teachers_of_other_precision_serve(dtype: torch.dtype) -> None:
+    def teacher(x, t, y):
+        return TeacherOutput(TEACHER(x, t, y).eps.to(dtype))
+
+    samples = SpeculativeSampler(teacher, POOR, SCHEDULE, 4).sample([0, 1], shape=(4,)).samples
+    assert samples.dtype == torch.float32
+    assert samples.isfinite().all()
+
+
+def test_progress_counts_every_transition() -> None:
+    made = []
+    _sampler(4).sample([0, 1], progress=made.append)
+    assert sum(made) == 2 * 30
+
+
+@pytest.mark.parametrize("kind", ["speculative", "sequential"])
+def test_observers_see_every_state_after_every_round(kind: str) -> None:
+    sampler = _sampler(4) if kind == "speculative" else SequentialSampler(TEACHER, SCHEDULE)
+    seen = []
+    labels = [0, 1, 0]
+    result = sampler.sample(labels, observer=lambda made, x: seen.append((made, x.clone())))
+    assert len(seen) == result.report.rounds
+    made = [count for count, _ in seen]
+    assert made == sorted(set(made))  # grows with every round
+    assert made[-1] == len(SCHEDULE)
+    assert all(x.shape == (3, 4) for _, x in seen)
+    torch.testing.assert_close(seen[-1][1], result.samples, rtol=0, atol=0)
+    # Each state moves until its sample is done, in the round that the report says, and then stays.
+    for sample, rounds in enumerate(result.report.rounds_by_sample):
+        path = torch.stack([x[sample] for _, x in seen])
+        moves = (path[1:] != path[:-1]).any(1)
+        assert moves[: rounds - 1].all()
+        assert not moves[rounds - 1 :].any()
+    torch.testing.assert_close(sampler.sample(labels).samples, result.samples, rtol=0, atol=0)
+
+
+def test_shape_of_teachers_without_one() -> None:
+    def teacher(x, t, y):
+        return TeacherOutput(torch.tanh(x))
+
+    sampler = SequentialSampler(teacher, Schedule.ddpm(4))
+    assert sampler.sample([3], shape=(2, 5)).samples.shape == (1, 2, 5)
+    with pytest.raises(ValueError, match="a teacher without sample_shape"):
+        sampler.sample([3])
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"labels": [0, 3]}, r"labels must be in 0\.\.1 or 2 \(the null class\), got 3"),
+        ({"labels": [-1]}, r"labels must be in 0\.\.1"),
+        ({"labels": None}, "labels must be a non-empty vector of integers, got None"),
+        ({"labels": "ab"}, "labels must be a non-empty vector of integers, got 'ab'"),
+        ({"labels": [[0], [1, 2]]}, "labels must be a non-empty vector of integers"),
+        ({"labels": [True]}, "labels must be a non-empty vector of integers, got bool"),
+        ({"labels": [2**70]}, r"labels: expected values in -2\*\*63\.\."),
+        ({"labels": [0], "seed": 2**64}, r"seeds: expected values in -2\*\*63\.\.2\*\*64-1"),
+        ({"labels": [0], "shape": 5}, "shape must be the positive sizes of one sample, got 5"),
+        ({"labels": []}, "labels must be a non-empty vector of integers"),
+        ({"labels": [0.5]}, "labels must be a non-empty vector of integers, got float32"),
+        ({"labels": [[0]]}, r"labels must be a non-empty vector of integers, got int64 of shape"),
+        ({"labels": [0, 1], "seed": [1]}, r"seed must be one integer or one a label \(2\), got 1"),
+        ({"labels": [0], "seed": [0.5]}, "seed must be a non-empty vector of integers"),
+        ({"labels": [0], "shape": (0,)}, r"shape must be the positive sizes of one sample"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["speculative", "sequential"])
+def test_bad_requests_are_refused(kind: str, request_: dict, message: str) -> None:
+    sampler = _sampler(2) if kind == "speculative" else SequentialSampler(TEACHER, SCHEDULE)
+    with pytest.raises(ValueError, match=message):
+        sampler.sample(**request_)
+
+
+def test_guidance_needs_a_null_label() -> None:
+    with pytest.raises(ValueError, match="teacher must have a null_label to be guided"):
+        SequentialSampler(lambda x, t, y: TeacherOutput(x), SCHEDULE, cfg_scale=2.0)
+
+
+@pytest.mark.parametrize("kind", ["speculative", "sequential"])
+def test_non_finite_teacher_is_named(kind: str) -> None:
+    def teacher(x, t, y):
+        eps = TEACHER(x, t, y).eps
+        eps[(y == 1) & (t <= SCHEDULE.timesteps[9])] = torch.nan
+        return TeacherOutput(eps)
+
+    sampler = (
+        SpeculativeSampler(teacher, CallableDrafter(TEACHER), SCHEDULE, 3)
+        if kind == "speculative"
+        else SequentialSampler(teacher, SCHEDULE)
+    )
+    message = r"teacher returned a non-finite eps at step \[9.*\] for sample \[1\]"
+    with pytest.raises(FloatingPointError, match=message):
+        sampler.sample([0, 1, 0], shape=(4,))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_response_measured_too_large_does_not_blow_up(seed: int) -> None:
+    # Random weights: from one discarded state to the next, eps changes by any amount.
+    teacher = randomized(DiT(DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3)), seed)
+    sampler = SpeculativeSampler(
+        teacher,
+        "frozen",
+        Schedule.ddpm(24),
+        window=16,
+        cfg_scale=1.5,
+        sweeps=1,
+        recycle="response",
+    )
+    samples, report = sampler.sample([0, 1], seed=seed)
+    assert torch.isfinite(samples).all()
+    assert report.rounds > 1
+
+
+def test_a_window_beyond_the_schedule_costs_no_more_than_the_schedule() -> None:
+    wide = _sampler(10**9).sample([0, 1], 0)
+    whole = _sampler(len(SCHEDULE)).sample([0, 1], 0)
+    torch.testing.assert_close(wide.samples, whole.samples, rtol=0, atol=0)

@@ -1,0 +1,190 @@
+"""The SDE tables against Eq. 37 and 39, and the law that they lead to."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from free import Schedule, SequentialSampler, SpeculativeSampler
+from free.schedule.table import Prediction, Table
+from tests.law.stats import energy_test
+from tests.networks import FlowTeacher, MixtureTeacher
+
+STOCHASTICITIES = [0.0, 0.25, 0.5, 1.0, 1.5, 2.0]
+BETAS = np.linspace(1e-4, 2e-2, 1000)
+
+
+def test_vp_is_euler_maruyama() -> None:
+    """With f = -beta / 2, g^2 = beta and steps of one training step, Eq. 39 term by term."""
+    abar = np.cumprod(1 - BETAS)
+    for eps in STOCHASTICITIES:
+        schedule = Schedule.sde("vp", 1000, eps)
+        beta = -np.log1p(-BETAS)[::-1][:-1]  # the integral over a step
+        noise = np.sqrt(1 - abar)[::-1][:-1]
+        # mean = x + gamma (-f x + (1 + eps^2) / 2 g^2 s), s = -eps_theta / noise
+        np.testing.assert_allclose(schedule.a[:-1], 1 + beta / 2, rtol=1e-9)
+        np.testing.assert_allclose(schedule.b[:-1], -(1 + eps**2) / 2 * beta / noise, rtol=1e-9)
+        np.testing.assert_allclose(schedule.sigma[:-1], eps * np.sqrt(beta), rtol=1e-9)
+        np.testing.assert_array_equal(schedule.timesteps, np.arange(1000)[::-1])
+
+
+def test_linear_is_euler_maruyama() -> None:
+    """Eq. 39 with f = -1 / (1 - t), g^2 = 2 t / (1 - t) and the score of a single image."""
+    image, noise = 0.7, -1.3
+    for eps in STOCHASTICITIES:
+        schedule = Schedule.sde("linear", 500, eps)
+        t = schedule.timesteps / 1000
+        usual = (t > 0.1) & (t < 0.9)
+        t, gamma = t[usual], 0.002
+        x, velocity = (1 - t) * image + t * noise, noise - image
+        f, g2, score = -1 / (1 - t), 2 * t / (1 - t), -noise / t
+        mean = x + gamma * (-f * x + (1 + eps**2) / 2 * g2 * score)
+        own = schedule.a[usual] * x + schedule.b[usual] * velocity
+        np.testing.assert_allclose(own, mean, rtol=1e-6, atol=1e-9)
+        # Eq. 39's up to second order: 2 t q - 2 gamma q - q^2
+        q = eps**2 * gamma / (1 - t)
+        variance = eps**2 * gamma * g2
+        np.testing.assert_allclose(
+            schedule.sigma[usual] ** 2, variance - 2 * gamma * q - q**2, rtol=1e-9
+        )
+
+
+@pytest.mark.parametrize("steps", [3, 10, 300])
+def test_linear_keeps_the_noise_about_an_image(steps: int) -> None:
+    """For one image, whose velocity is known, the marginals are exact whatever the steps."""
+    for eps in STOCHASTICITIES:
+        schedule = Schedule.sde("linear", steps, eps)
+        after = np.append(schedule.timesteps[1:], 0) / 1000
+        t, a, b = schedule.timesteps / 1000, schedule.a, schedule.b
+        np.testing.assert_allclose(a * (1 - t) - b, 1 - after, rtol=1e-12)
+        np.testing.assert_allclose((a * t + b) ** 2 + schedule.sigma**2, after**2, atol=1e-15)
+        assert np.isfinite(schedule.sigma).all()
+
+
+@pytest.mark.parametrize("kind", ["vp", "linear"])
+def test_the_last_transition_returns_the_image(kind: str) -> None:
+    schedule = Schedule.sde(kind, 50, 1.5)
+    x0, eps = 0.3, -0.8
+    x = schedule.signal[-1] * x0 + schedule.noise[-1] * eps
+    assert schedule.a[-1] * x + schedule.b[-1] * eps == pytest.approx(x0, rel=1e-9)
+    assert schedule.sigma[-1] == 0
+
+
+def _final(schedule: Schedule, eps_of: Callable[[int], tuple[float, float]]) -> NDArray[np.float64]:
+    """Mean and variance in the end, if eps is ``slope x + offset``: chains of Gaussians."""
+    mean, variance = 0.0, 1.0
+    for k in range(len(schedule)):
+        slope, offset = eps_of(k)
+        scale = schedule.a[k] + schedule.b[k] * slope
+        mean = scale * mean + schedule.b[k] * offset
+        variance = scale**2 * variance + schedule.sigma[k] ** 2
+    return np.array([mean, variance])
+
+
+def _gaussian_error(kind: str, steps: int, stochasticity: float) -> float:
+    """Error of mean and variance on data of law N(0.6, 0.4^2), with the exact prediction."""
+    schedule = Schedule.sde(kind, steps, stochasticity, train_steps=2000)
+    m, v = 0.6, 0.16
+
+    def eps_of(k: int) -> tuple[float, float]:
+        if kind == "vp":
+            s, n = schedule.signal[k], schedule.noise[k]
+            slope = n / (s**2 * v + n**2)  # E[noise | x] = slope (x - s m)
+            return slope, -slope * s * m
+        t = schedule.timesteps[k] / 2000
+        slope = (t - (1 - t) * v) / ((1 - t) ** 2 * v + t**2)  # E[n - x0 | x]
+        return slope, -slope * (1 - t) * m - m
+
+    return float(np.abs(_final(schedule, eps_of) - [m, v]).max())
+
+
+@pytest.mark.parametrize("kind", ["vp", "linear"])
+@pytest.mark.parametrize("stochasticity", STOCHASTICITIES)
+def test_every_stochasticity_tends_to_the_data(kind: str, stochasticity: float) -> None:
+    """Eq. 38, without sampling: the error is of the order 1 / steps."""
+    for steps in (50, 100, 200, 400, 800, 1600):
+        assert _gaussian_error(kind, steps, stochasticity) < (1.5 + stochasticity**2) / steps
+
+
+def _data(teacher: MixtureTeacher | FlowTeacher, count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(7)
+    noise = torch.randn(count, 2, generator=generator)
+    return teacher.modes[torch.arange(count) % 3] + teacher.spread * noise
+
+
+@pytest.mark.parametrize("kind", ["vp", "linear"])
+@pytest.mark.parametrize("stochasticity", [0.0, 0.5, 1.0, 2.0])
+def test_marginals_are_the_data(kind: str, stochasticity: float) -> None:
+    """In energy distance: not to be told from the data with many steps, easily with few."""
+    teacher = MixtureTeacher(2) if kind == "vp" else FlowTeacher(2)
+    data = _data(teacher, 2500)
+
+    def p(steps: int) -> float:
+        schedule = Schedule.sde(kind, steps, stochasticity)
+        labels = torch.zeros(len(data), dtype=torch.int64)
+        samples = SequentialSampler(teacher, schedule).sample(labels, seed=3).samples
+        return energy_test(samples, data)
+
+    assert p(400) > 1e-3
+    assert p(3) < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["vp", "linear"])
+def test_no_stochasticity_is_sampled_but_not_speculated(kind: str) -> None:
+    teacher = MixtureTeacher(2) if kind == "vp" else FlowTeacher(2)
+    schedule = Schedule.sde(kind, 20, 0.0)
+    with pytest.raises(ValueError, match=r"got sigma = 0 at step 0: without noise nothing couples"):
+        SpeculativeSampler(teacher, "frozen", schedule, window=4)
+    plain = SequentialSampler(teacher, schedule).sample([0, 1], 5).samples
+    alone = SpeculativeSampler(teacher, None, schedule, window=1).sample([0, 1], 5).samples
+    torch.testing.assert_close(plain, alone)
+
+
+def test_a_stochasticity_beyond_all_numbers() -> None:
+    with pytest.raises(ValueError, match="b must be finite, got -inf"):
+        Schedule.sde("vp", 10, 1e200)
+    most, all_of_it = (Schedule.sde("linear", 10, amount) for amount in (1e200, 1e5))
+    np.testing.assert_array_equal(most.sigma, all_of_it.sigma)  # no more noise than there is
+
+
+def test_drafts_guess_the_image_that_the_prediction_implies() -> None:
+    """``a`` of an SDE table does not tell the signal; the table says it. So does a velocity."""
+    x0, n = torch.randn(2, 19, 4)
+    for kind in ("vp", "linear"):
+        schedule = Schedule.sde(kind, 20, 0.7)
+        table = Table.of(schedule, "cpu")
+        prediction, k = Prediction.of(table), torch.arange(19)
+        if kind == "vp":
+            abar = np.cumprod(1 - BETAS)[schedule.timesteps[:-1]]
+            s, said = torch.tensor(np.sqrt(abar)), n
+            x = (s[:, None] * x0 + (1 - s[:, None] ** 2).sqrt() * n).float()
+        else:
+            t = torch.tensor(schedule.timesteps[:-1] / 1000)[:, None]
+            x, said = ((1 - t) * x0 + t * n).float(), n - x0
+        guess = prediction.from_eps(k, x, said)
+        # x0 = (x - n eps) / s: at s = .006 rounding of x is 150 times larger in x0.
+        torch.testing.assert_close(guess, x0, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            prediction.mean(k, x, guess), table.mean(k, x, said), rtol=1e-4, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "cosine"}, "kind must be 'vp' or 'linear', got 'cosine'"),
+        ({"stochasticity": -0.5}, "stochasticity must be finite and >= 0, got -0.5"),
+        ({"stochasticity": np.nan}, "stochasticity must be finite and >= 0, got nan"),
+        ({"stochasticity": np.inf}, "stochasticity must be finite and >= 0, got inf"),
+        ({"steps": 1}, r"steps must be in 2\.\.train_steps \(1000\), got 1"),
+        ({"steps": 1001}, r"steps must be in 2\.\.train_steps \(1000\), got 1001"),
+        ({"steps": 10.0}, "steps must be in"),
+    ],
+)
+def test_sde_refuses(arguments: dict, message: str) -> None:
+    for kind in ("vp", "linear"):
+        with pytest.raises(ValueError, match=message):
+            Schedule.sde(**{"kind": kind, **arguments})
