@@ -1,0 +1,113 @@
+"""The rules of style that a reader would miss first, held on the package's own text."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted([*(ROOT / "python/free").rglob("*.py"), *(ROOT / "export").glob("*.py")])
+TREES = {
+    str(path.relative_to(ROOT)): ast.parse(path.read_text(encoding="utf-8"))
+    for path in FILES
+    if "python/free/export" not in str(path)  # a link to export/
+}
+
+#: Parameters that may be passed by position; more are keywords.
+POSITIONAL = 6
+
+#: A first line that needs another docstring to be understood.
+UNFINISHED = ("As ", "Of ", "The same", "There may")
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def functions(tree: ast.Module) -> Iterator[Function]:
+    return (node for node in ast.walk(tree) if isinstance(node, Function))
+
+
+def splats(tree: ast.Module) -> list[int]:
+    """Lines of calls that splat a tuple which the same function packed from variables."""
+    found = []
+    for function in functions(tree):
+        packed = {
+            target.id
+            for node in ast.walk(function)
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        found += [
+            call.lineno
+            for call in ast.walk(function)
+            if isinstance(call, ast.Call)
+            for argument in call.args
+            if isinstance(argument, ast.Starred)
+            and isinstance(argument.value, ast.Name)
+            and argument.value.id in packed
+        ]
+    return found
+
+
+def crowded(tree: ast.Module) -> list[int]:
+    """Lines of functions with too many positional parameters, ``self`` and ``cls`` not counted."""
+    methods = {
+        member
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for member in node.body
+        if isinstance(member, Function)
+        and not any(getattr(d, "id", "") == "staticmethod" for d in member.decorator_list)
+    }
+    return [
+        function.lineno
+        for function in functions(tree)
+        if len(function.args.posonlyargs + function.args.args) - (function in methods) > POSITIONAL
+    ]
+
+
+def unfinished(tree: ast.Module) -> list[int]:
+    """Lines of what has a docstring whose first line does not stand alone."""
+    documented = (*functions(tree), *(n for n in ast.walk(tree) if isinstance(n, ast.ClassDef)))
+    return [
+        node.lineno
+        for node in documented
+        if (ast.get_docstring(node) or "").startswith(UNFINISHED)
+    ]
+
+
+@pytest.mark.parametrize("rule", [splats, crowded, unfinished])
+def test_the_package_keeps_to_its_rules(rule: object) -> None:
+    assert callable(rule)
+    broken = [f"{path}:{line}" for path, tree in TREES.items() for line in rule(tree)]
+    assert not broken
+
+
+def test_the_rules_see_what_breaks_them() -> None:
+    text = '''
+def f(a, b, c, d, e, g, h):
+    """As there."""
+    told = (a, b)
+    return f(*told, c)
+'''
+    tree = ast.parse(text)
+    assert splats(tree) == [5]
+    assert crowded(tree) == unfinished(tree) == [2]
+
+
+def test_files_are_short_and_few_lie_flat() -> None:
+    long = [path for path in FILES if len(path.read_text(encoding="utf-8").splitlines()) > 400]
+    assert not long
+    flat = {path.stem for path in (ROOT / "python/free").glob("*.py")}
+    assert flat == {
+        "__init__",
+        "__main__",
+        "devices",
+        "files",
+        "machine",
+        "pretrained",
+        "version",
+    }
