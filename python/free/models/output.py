@@ -8,7 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Teacher", "TeacherOutput", "TeacherRows", "checked", "require_eps", "require_finite"]
+__all__ = [
+    "Teacher",
+    "TeacherOutput",
+    "TeacherRows",
+    "check_output",
+    "require_eps",
+    "require_finite",
+]
 
 
 class TeacherOutput(NamedTuple):
@@ -55,20 +62,19 @@ class TeacherRows(NamedTuple):
 Teacher = Callable[[Tensor, Tensor, Tensor], TeacherOutput]
 
 
-def checked(teacher: Teacher) -> Teacher:
-    """``teacher``, refusing what is not a :class:`TeacherOutput` with an eps like its input.
+def check_output(output: TeacherOutput, x: Tensor) -> None:
+    """Refuse what is not a :class:`TeacherOutput` with an eps like the states ``x``.
 
     A wrong shape would broadcast into plausible, wrong samples.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Saying what a teacher must return, and what came.
     """
-
-    def call(x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
-        out = teacher(x, t, y)
-        if not isinstance(out, TeacherOutput):
-            raise TypeError(f"teacher must return a TeacherOutput, got {type(out).__name__}")
-        require_eps(out.eps, x, "teacher")
-        return out
-
-    return call
+    if not isinstance(output, TeacherOutput):
+        raise TypeError(f"teacher must return a TeacherOutput, got {type(output).__name__}")
+    require_eps(output.eps, x, "teacher")
 
 
 def require_eps(eps: Tensor, x: Tensor, network: str, what: str = "eps") -> None:

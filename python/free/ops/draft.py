@@ -110,6 +110,7 @@ def first_guesses(
         not in ``0 .. R - 1``. On CUDA the nearest that is stands for it. Other values are not
         looked at.
     """
+    source = torch.full_like(k, (0, 2, 3)[source])
     check_tensor("x", x, torch.float32)
     if x.dim() < 2 or x.numel() == 0:
         raise ValueError(f"x: expected a non-empty shape [B, ...], got {list(x.shape)}")

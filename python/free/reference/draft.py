@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     pass
 
 __all__ = [
-    "CONTROL_VARIATE",
     "DRAFTER",
     "RESPONSE",
     "REUSE",
@@ -24,9 +23,9 @@ __all__ = [
     "window_noise",
 ]
 
-SOURCES = ("response", "control_variate", "reuse", "drafter")
+SOURCES = ("response", "reuse", "drafter")
 
-RESPONSE, CONTROL_VARIATE, REUSE, DRAFTER = range(4)
+RESPONSE, REUSE, DRAFTER = range(3)
 
 #: ``draw(seeds [R], transition [R], round [R], purpose, size) -> [R, size]``.
 Draw = Callable[[Tensor, Tensor, Tensor, int, int], Tensor]

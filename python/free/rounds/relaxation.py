@@ -24,7 +24,8 @@ from torch import Tensor
 from free.models.output import require_finite
 from free.ops import verify_window_relaxed
 from free.reference.decide import RULES
-from free.rounds.row_selection import Picked
+from free.rounds.state import Window
+from free.rounds.target import Answer
 from free.schedule.schedule import Schedule
 from free.schedule.table import Table
 
@@ -176,26 +177,19 @@ class Spending:
         self.log_likelihood.zero_()
 
     def verify(
-        self,
-        window: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor],
-        rows: Picked,
-        k: Tensor,
-        variance: Tensor | None,
-        samples: Tensor,
+        self, window: Window, answer: Answer, means: Tensor, sigma: Tensor, samples: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """``state``, ``advance``, ``accepted`` of a window as of :func:`free.ops.verify_window`.
 
         Parameters
         ----------
-        window : tuple of Tensor
-            The first seven arguments of that op, for R samples.
-        rows : Picked
-            The n teacher rows.
-        k : Tensor, shape [n], int64
-            Their transitions.
-        variance : Tensor or None, shape [n, ...]
-            What the teacher said of its variance there.
-        samples : Tensor, shape [R], int64
+        window : Window
+        answer : Answer
+            What the teacher said of its rows.
+        means : Tensor, shape [B, W, ...]
+            The target's.
+        sigma : Tensor, shape [B, W]
+        samples : Tensor, shape [B], int64
             Which samples of the run these are.
 
         Raises
@@ -205,33 +199,34 @@ class Spending:
         FloatingPointError
             If it is not finite; names the step and the samples.
         """
-        uncertainty = self._uncertainty(window[0].shape[:2], rows, k, variance, samples)
-        budget = self.relaxation.tv_budget
+        budget, draft = self.relaxation.tv_budget, window.draft
         state, advance, accepted, _, bound, log_likelihood = verify_window_relaxed(
-            *window,
-            uncertainty,
-            self.spent[samples],
-            self.relaxation.rule,
-            float(self.relaxation.strength),
-            math.inf if budget is None else float(budget),
+            draft.states,
+            draft.means,
+            target_means=means,
+            sigma=sigma,
+            length=window.length,
+            uniforms=window.uniforms,
+            noise=window.noise,
+            uncertainty=self._uncertainty(window, answer.output.variance, samples),
+            spent=self.spent[samples],
+            rule=self.relaxation.rule,
+            strength=float(self.relaxation.strength),
+            budget=math.inf if budget is None else float(budget),
         )
         self.spent[samples] = bound
         self.log_likelihood[samples] += log_likelihood
         return state, advance, accepted
 
     def _uncertainty(
-        self,
-        size: torch.Size,
-        rows: Picked,
-        k: Tensor,
-        variance: Tensor | None,
-        samples: Tensor,
+        self, window: Window, variance: Tensor | None, samples: Tensor
     ) -> Tensor | None:
-        """``u`` of each draft, [R, W - 1]: of the state that its transition starts from. That state
+        """``u`` of each draft, [B, W - 1]: of the state that its transition starts from. That state
         was there before the transition's noise and uniform, and so was what the teacher said of it.
         """
         if self._by_step is None:
             return None
+        k = window.rows.take(window.draft.k)
         u = self._by_step[k]
         if self.relaxation.uncertainty == "learned_variance":
             if variance is None:
@@ -241,9 +236,9 @@ class Spending:
                 )
             # As the teacher has it: log-variance runs from the posterior's at -1 to beta's at 1.
             share = (variance.float().flatten(1).mean(1) + 1.0) / 2.0
-            require_finite(share[:, None], "teacher", k, rows.each(samples), "variance")
+            require_finite(share[:, None], "teacher", k, window.rows.each(samples), "variance")
             u = u * share
-        return rows.windows(u, *size)[:, :-1].contiguous()
+        return window.rows.windows(u, *window.draft.k.shape)[:, :-1].contiguous()
 
 
 def _number(name: str, value: Any) -> float:

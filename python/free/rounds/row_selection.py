@@ -1,6 +1,6 @@
 """Which rows of a window the networks are asked about: the wanted ones, or all.
 
-Wanted of each sample are positions in a row, from ``low [B]`` up to ``high [B]``.
+A window has P positions. Wanted of each sample are those from ``low [B]`` up to ``high [B]``.
 """
 
 from __future__ import annotations
@@ -13,48 +13,60 @@ from torch import Tensor
 from free.models.output import require_finite
 from free.ops import note_nonfinite_
 
-__all__ = ["EveryRow", "Listed", "Picked", "Rows", "Span", "WantedRows"]
+__all__ = ["EveryRow", "Listed", "RowSelector", "Selection", "Span", "WantedRows"]
+
+
+class Selection(Protocol):
+    """Some rows of the windows of a batch, sample by sample."""
+
+    @property
+    def b(self) -> Tensor:
+        """Samples of the rows, [R] int64."""
+
+    @property
+    def i(self) -> Tensor:
+        """Positions of the rows, [R] int64."""
+
+    def take(self, windows: Tensor) -> Tensor:
+        """The rows [R, ...] of ``windows [B, P, ...]``."""
+
+    def each(self, column: Tensor) -> Tensor:
+        """For every row, its sample's entry of ``column [B, ...]``."""
+
+    def put(self, rows: Tensor, windows: Tensor) -> Tensor:
+        """``windows [B, P, ...]`` with ``rows`` in their places; the given ones are written to."""
+
+    def windows(self, rows: Tensor, batch: int, width: int) -> Tensor:
+        """Windows [B, P, ...] of these rows, 0 elsewhere."""
 
 
 class Listed(NamedTuple):
-    """Some rows of windows, sample by sample.
-
-    Attributes
-    ----------
-    b, i : Tensor, shape [R], int64
-        Samples and positions.
-    """
+    """A selection that lists its rows."""
 
     b: Tensor
     i: Tensor
 
     def take(self, windows: Tensor) -> Tensor:
-        """The rows [R, ...] of ``windows [B, P, ...]``."""
+        """The listed rows; see :class:`Selection`."""
         return windows[self.b, self.i]
 
     def each(self, column: Tensor) -> Tensor:
-        """Of every row its sample's entry of ``column [B, ...]``."""
+        """Entries of the rows' samples; see :class:`Selection`."""
         return column[self.b]
 
     def put(self, rows: Tensor, windows: Tensor) -> Tensor:
-        """``windows [B, P, ...]`` with ``rows`` in their places; the given ones are written to."""
+        """Write rows to their places; see :class:`Selection`."""
         windows[self.b, self.i] = rows
         return windows
 
     def windows(self, rows: Tensor, batch: int, width: int) -> Tensor:
-        """Windows [B, P, ...] of these rows, 0 elsewhere."""
+        """Scatter rows into empty windows; see :class:`Selection`."""
         return self.put(rows, rows.new_zeros(batch, width, *rows.shape[1:]))
 
 
 class Span(NamedTuple):
-    """Positions ``first .. end - 1`` of every sample's window.
-
-    Attributes
-    ----------
-    batch : int
-        B.
-    first, end : int
-    device : torch.device
+    """A selection of positions ``first .. end - 1`` of every one of ``batch`` samples: views
+    wherever those are all that there are.
     """
 
     batch: int
@@ -64,25 +76,25 @@ class Span(NamedTuple):
 
     @property
     def b(self) -> Tensor:
-        """As of :class:`Listed`."""
+        """Samples of the rows, [R] int64."""
         return self.each(torch.arange(self.batch, device=self.device))
 
     @property
     def i(self) -> Tensor:
-        """As of :class:`Listed`."""
+        """Positions of the rows, [R] int64."""
         return torch.arange(self.first, self.end, device=self.device).repeat(self.batch)
 
     def take(self, windows: Tensor) -> Tensor:
-        """As of :class:`Listed`."""
+        """The rows of the span; see :class:`Selection`."""
         return windows[:, self.first : self.end].flatten(0, 1)
 
     def each(self, column: Tensor) -> Tensor:
-        """As of :class:`Listed`."""
+        """Entries of the rows' samples; see :class:`Selection`."""
         shape = (self.batch, self.end - self.first, *column.shape[1:])
         return column.unsqueeze(1).expand(shape).flatten(0, 1)
 
     def put(self, rows: Tensor, windows: Tensor) -> Tensor:
-        """As of :class:`Listed`; the rows themselves where they are all there are."""
+        """Write rows to their places, or return them where they are all; see :class:`Selection`."""
         rows = rows.unflatten(0, (self.batch, -1))
         if rows.shape == windows.shape:
             return rows
@@ -90,65 +102,75 @@ class Span(NamedTuple):
         return windows
 
     def windows(self, rows: Tensor, batch: int, width: int) -> Tensor:
-        """As of :class:`Listed`; a view where they are all there are."""
+        """Scatter rows into empty windows, or view them as such; see :class:`Selection`."""
         if self.end - self.first == width:
             return rows.unflatten(0, (batch, width))
         return self.put(rows, rows.new_zeros(batch, width, *rows.shape[1:]))
 
 
-Picked = Listed | Span
+class RowSelector(Protocol):
+    """A way to choose rows of windows, and to see to it that networks are finite there."""
 
-
-class Rows(Protocol):
-    """A way to pick rows of windows."""
-
-    def of(self, low: Tensor | None, high: Tensor, first: int, end: int) -> Picked:
+    def select(self, low: Tensor | None, high: Tensor, first: int, end: int) -> Selection:
         """Of positions ``first .. end - 1`` at least those from ``low [B]``, or 0, to ``high [B]``,
         exclusive.
         """
 
     def any(self, low: Tensor | None, high: Tensor, first: int, end: int) -> bool:
-        """Whether there may be such."""
+        """Whether such rows may exist."""
 
     def require_finite(
         self,
         eps: Tensor,
-        network: str,
         k: Tensor,
-        rows: Picked,
+        rows: Selection,
+        *,
+        network: str,
         samples: Tensor,
         low: Tensor | None = None,
         high: Tensor | None = None,
     ) -> None:
-        """Refuse a network's output ``eps [R, ...]`` at these ``rows`` of transitions ``k [R]`` if
-        it has NaN or inf where it is wanted: from ``low [B]`` to ``high [B]``, or everywhere.
-        ``samples [B]`` are what the error names.
+        """Refuse a network's output that is not finite where it is wanted.
+
+        Parameters
+        ----------
+        eps : Tensor, shape [R, ...]
+        k : Tensor, shape [R], int64
+            Transitions of the rows.
+        rows : Selection
+        network : str
+            What the error calls it.
+        samples : Tensor, shape [B], int64
+            What the error calls the samples.
+        low, high : Tensor or None, shape [B], int64
+            Rows are wanted from here to there; by default all.
         """
 
 
 class WantedRows:
-    """The wanted ones. Looks at values, so that the host waits for the device."""
+    """Exactly the wanted rows. Looks at values, so that the host waits for the device."""
 
-    def of(self, low: Tensor | None, high: Tensor, first: int, end: int) -> Listed:
-        """Exactly those."""
+    def select(self, low: Tensor | None, high: Tensor, first: int, end: int) -> Selection:
+        """List the wanted rows."""
         b, i = _within(low, high, first, end).nonzero(as_tuple=True)
         return Listed(b, i + first if first else i)
 
     def any(self, low: Tensor | None, high: Tensor, first: int, end: int) -> bool:
-        """Whether there are."""
+        """Whether any row is wanted."""
         return bool(_within(low, high, first, end).any())
 
     def require_finite(
         self,
         eps: Tensor,
-        network: str,
         k: Tensor,
-        rows: Picked,
+        rows: Selection,
+        *,
+        network: str,
         samples: Tensor,
         low: Tensor | None = None,
         high: Tensor | None = None,
     ) -> None:
-        """At once.
+        """Raise at once.
 
         Raises
         ------
@@ -166,7 +188,7 @@ def _within(low: Tensor | None, high: Tensor, first: int, end: int) -> Tensor:
 
 
 class EveryRow:
-    """All of them, wanted or not: every round has the same shapes, and nothing is looked at.
+    """All rows, wanted or not: every round has the same shapes, and nothing is looked at.
 
     What is computed at unwanted rows is thrown away by whoever wanted the others.
 
@@ -192,30 +214,37 @@ class EveryRow:
         }
         self._everywhere = torch.full((samples,), steps, device=device)
 
-    def of(self, low: Tensor | None, high: Tensor, first: int, end: int) -> Span:
+    def select(self, low: Tensor | None, high: Tensor, first: int, end: int) -> Selection:
         """All of the span."""
         return Span(len(high), first, end, high.device)
 
     def any(self, low: Tensor | None, high: Tensor, first: int, end: int) -> bool:
-        """There may be."""
+        """True: some may be."""
         return True
 
     def require_finite(
         self,
         eps: Tensor,
-        network: str,
         k: Tensor,
-        rows: Picked,
+        rows: Selection,
+        *,
+        network: str,
         samples: Tensor,
         low: Tensor | None = None,
         high: Tensor | None = None,
     ) -> None:
-        """Remembers; :meth:`check` raises."""
+        """Remember the first transition that is not finite; :meth:`check` raises."""
         assert isinstance(rows, Span)
-        high = self._everywhere[: rows.batch] if high is None else high
         eps = eps.float() if eps.dtype is torch.float64 else eps
-        note = (self.failed[network], eps.contiguous(), k.contiguous(), samples)
-        note_nonfinite_(*note, rows.first, low, high)
+        note_nonfinite_(
+            self.failed[network],
+            values=eps.contiguous(),
+            k=k.contiguous(),
+            samples=samples,
+            first=rows.first,
+            low=low,
+            high=self._everywhere[: rows.batch] if high is None else high,
+        )
 
     def check(self) -> None:
         """Raise if anything was not finite. Waits for the device.

@@ -1,166 +1,32 @@
-"""The records that pass from one step of a round to the next.
+"""The records that pass from one step of a round to the next, and how samples join and leave.
 
-This room knows no network and no kernel but the one that shifts rows.
+This room knows no network, and no kernel but the one that shifts rows.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from free.models.output import TeacherRows
 from free.ops import recycled_rows
-from free.reference.draft import SOURCES
+from free.rounds.row_selection import Selection
+from free.rounds.tensor_tree import join, take
 
-__all__ = [
-    "Draft",
-    "Evidence",
-    "Recycled",
-    "Round",
-    "UnderWay",
-    "recycle",
-]
-
-
-class Draft(NamedTuple):
-    """A drafted window.
-
-    Attributes
-    ----------
-    states : Tensor, shape [B, W, ...]
-        The current state and the drafted ones.
-    means : Tensor, shape [B, W - 1, ...]
-        ``m_hat``: the means they were drawn around.
-    at : Tensor, shape [B, W], int64
-        The transitions; beyond the schedule, its last.
-    sigma : Tensor, shape [B, W], float32
-        Of the drafts' transitions; the last is the table's.
-    candidates : Tensor, shape [4, B, W - 1, ...], or None
-        What each source (:mod:`free.rounds.draft_source`) guessed for those that the teacher had seen before;
-        None unless asked for.
-    calls : int
-        Of the drafter.
-    """
-
-    states: Tensor
-    means: Tensor
-    at: Tensor
-    sigma: Tensor
-    candidates: Tensor | None
-    calls: int
-
-
-class UnderWay(NamedTuple):
-    """Samples that are being drawn.
-
-    Attributes
-    ----------
-    samples : Tensor, shape [B], int64
-        Their numbers.
-    y, seeds : Tensor, shape [B], int64
-    x : Tensor, shape [B, ...], float32
-    k, rounds : Tensor, shape [B], int64
-        Transitions and rounds behind them.
-    past : Recycled or None
-        The teacher's last call; None before the first.
-    sums : Evidence
-        How the sources of recycled drafts have done.
-    """
-
-    samples: Tensor
-    y: Tensor
-    seeds: Tensor
-    x: Tensor
-    k: Tensor
-    rounds: Tensor
-    past: Recycled | None
-    sums: Evidence
-
-    @classmethod
-    def begin(cls, y: Tensor, seeds: Tensor, x: Tensor) -> UnderWay:
-        """All samples of a run, from their initial noise."""
-        samples = torch.arange(len(y), device=x.device)
-        zero = torch.zeros_like(samples)
-        sums = Evidence.none(len(y), x.device)
-        return cls(samples, y, seeds, x, zero, zero.clone(), None, sums)
-
-    def keep(self, these: Tensor) -> UnderWay:
-        """Some of them: a mask [B], or places."""
-        return UnderWay(
-            self.samples[these],
-            self.y[these],
-            self.seeds[these],
-            self.x[these],
-            self.k[these],
-            self.rounds[these],
-            None if self.past is None else self.past.keep(these),
-            self.sums.keep(these),
-        )
-
-
-class Round(NamedTuple):
-    """What became of a round.
-
-    Attributes
-    ----------
-    now : UnderWay
-        Afterwards; ``past`` is that before.
-    rows : TeacherRows
-        The teacher's call.
-    guess : Tensor, shape [R, ...]
-        What it says, as drafts guess it.
-    length, advance, accepted : Tensor, shape [B], int32
-        Teacher rows of each sample, transitions made, drafts that stand.
-    drafter_calls : int
-    deltas : Tensor or None, shape [B, W - 1]
-        As :func:`free.rounds.round.committed_deltas`.
-    """
-
-    now: UnderWay
-    rows: TeacherRows
-    guess: Tensor
-    length: Tensor
-    advance: Tensor
-    accepted: Tensor
-    drafter_calls: int = 0
-    deltas: Tensor | None = None
-
-
-class Evidence(NamedTuple):
-    """What rounds tell about the sources: sums over committed transitions seen twice.
-
-    Attributes
-    ----------
-    rejected : Tensor, shape [B, 4]
-        Sums of the probabilities with which each source's drafts are rejected; zero unless the
-        sources are compared.
-    dot, square : Tensor, shape [B]
-        Sums of ``<x - x_old, change of the teacher's prediction>`` and ``|x - x_old|^2``.
-    """
-
-    rejected: Tensor
-    dot: Tensor
-    square: Tensor
-
-    @classmethod
-    def none(cls, samples: int, device: torch.device) -> Evidence:
-        """Of nothing yet."""
-        zero = torch.zeros(samples, device=device)
-        return cls(zero[:, None].repeat(1, len(SOURCES)), zero, zero.clone())
-
-    def keep(self, samples: Tensor) -> Evidence:
-        """Of these samples only: a mask [B], or places."""
-        return Evidence(*(part[samples] for part in self))
-
-    def response(self) -> Tensor:
-        """By how much the teacher's prediction follows its state, [B]; 0 at first."""
-        return self.dot / self.square.clamp(min=1e-12)
+__all__ = ["Draft", "Outcome", "Recycled", "Response", "Samples", "Window", "recycle"]
 
 
 class Recycled(NamedTuple):
     """The teacher's last call, as seen from each sample's next window.
+
+    The teacher saw a whole window; behind a rejection its outputs belong to states that were
+    discarded. They are kept: with the noises that belong to the transitions, the next window
+    passes close by those states, and what the teacher said there is nearly what it would say
+    again. These are the rows of one call, at most ``B W``: eps, state, the guess that they amount
+    to, and the feature, ``B W (12 D + bytes(feature))`` bytes in float32 (and the variance
+    channels of a network that has them). Moving a row to the front is an index.
 
     Attributes
     ----------
@@ -171,14 +37,21 @@ class Recycled(NamedTuple):
     row : Tensor, shape [B, W], int64
         Entry ``i`` of a sample with next transition ``k``: its row of transition ``k - 1 + i``,
         or its last one where there is none. Entry 0 is the transition just made.
-    known : Tensor, shape [B], int64, in ``1 .. W``
-        How many entries are of their own transition; the others repeat the last of these.
+    known : Tensor, shape [B], int64, in ``0 .. W``
+        How many entries are of their own transition; the others repeat the last of these. 0 of a
+        sample that the teacher has not seen yet, whose entries mean nothing.
     """
 
     rows: TeacherRows
     guess: Tensor
     row: Tensor
     known: Tensor
+
+    @classmethod
+    def nothing(cls, x: Tensor, k: Tensor, width: int) -> Recycled:
+        """Before the first call: no rows, for states ``x [B, ...]`` of transitions ``k [B]``."""
+        rows = TeacherRows(x[:0], None, None, x[:0], k[:0])
+        return cls(rows, x[:0], k.new_zeros(len(k), width), torch.zeros_like(k))
 
     @property
     def bytes(self) -> int:
@@ -187,7 +60,7 @@ class Recycled(NamedTuple):
         return sum(part.numel() * part.element_size() for part in kept if part is not None)
 
     def keep(self, samples: Tensor) -> Recycled:
-        """Of these samples only: a mask [B], or places."""
+        """Select samples by a mask [B], or by places; the rows stay, as others may need them."""
         return self._replace(row=self.row[samples], known=self.known[samples])
 
 
@@ -196,6 +69,7 @@ def recycle(
     guess: Tensor,
     length: Tensor,
     advance: Tensor,
+    *,
     width: int,
     discarded: bool,
     stride: int | None = None,
@@ -216,4 +90,190 @@ def recycle(
     stride : int or None
         Rows from a sample's first to the next one's; None where that is ``length``.
     """
-    return Recycled(rows, guess, *recycled_rows(length, advance, width, discarded, stride))
+    shifted = recycled_rows(length, advance, width=width, discarded=discarded, stride=stride)
+    return Recycled(rows, guess, *shifted)
+
+
+class Response(NamedTuple):
+    """By how much the teacher's prediction follows its state: running sums of a regression.
+
+    Only *committed* transitions may be summed up. What the teacher says behind a rejection depends
+    on noises that are still to be used: sums over such rows would tell the draft of an earlier
+    transition about its own noise.
+
+    Attributes
+    ----------
+    dot, square : Tensor, shape [B]
+        Sums of ``<x - x_old, change of the teacher's prediction>`` and ``|x - x_old|^2`` over
+        committed transitions that the teacher has seen twice.
+    """
+
+    dot: Tensor
+    square: Tensor
+
+    def slope(self) -> Tensor:
+        """The regression's slope, [B]; 0 at first."""
+        return self.dot / self.square.clamp(min=1e-12)
+
+
+class Samples(NamedTuple):
+    """Samples that are being drawn: the state of a run, one row each.
+
+    Samples may join and leave between rounds; each has its own step, seed and label.
+
+    Attributes
+    ----------
+    number : Tensor, shape [B], int64
+        What their owner calls them.
+    y, seeds : Tensor, shape [B], int64
+        Labels and noise seeds.
+    x : Tensor, shape [B, ...], float32
+        Current states.
+    k, rounds : Tensor, shape [B], int64
+        Transitions and rounds behind them.
+    past : Recycled
+        The teacher's last call.
+    response : Response
+        How the teacher's predictions have followed its states.
+    """
+
+    number: Tensor
+    y: Tensor
+    seeds: Tensor
+    x: Tensor
+    k: Tensor
+    rounds: Tensor
+    past: Recycled
+    response: Response
+
+    @classmethod
+    def begin(cls, y: Tensor, seeds: Tensor, x: Tensor, width: int) -> Samples:
+        """Samples before their first round, numbered ``0 .. B - 1``.
+
+        Parameters
+        ----------
+        y, seeds : Tensor, shape [B], int64
+        x : Tensor, shape [B, ...], float32
+            Initial noise.
+        width : int
+            Rows of a window, at most.
+        """
+        number = torch.arange(len(y), device=x.device)
+        zero = torch.zeros_like(number)
+        sums = torch.zeros(len(y), device=x.device)
+        past = Recycled.nothing(x, zero, width)
+        return cls(number, y, seeds, x, zero, zero.clone(), past, Response(sums, sums.clone()))
+
+    def keep(self, samples: Tensor) -> Samples:
+        """Select samples by a mask [B], or by places: the others leave."""
+        return Samples(**take(self._columns(), samples), past=self.past.keep(samples))
+
+    def join(self, others: Samples) -> Samples:
+        """These samples, then ``others`` of the same run, each where it stands.
+
+        The draft of a sample depends on its own rows only, so nobody's image changes.
+        """
+        rows, new = self.past.rows, others.past.rows
+        # Until the teacher has been asked, nobody knows whether it returns features.
+        kept = new if not len(rows.k) else rows if not len(new.k) else join(rows, new)
+        past = Recycled(
+            kept,
+            join(self.past.guess, others.past.guess),
+            join(self.past.row, others.past.row + len(rows.k)),
+            join(self.past.known, others.past.known),
+        )
+        return Samples(**join(self._columns(), others._columns()), past=past)
+
+    def _columns(self) -> dict[str, Any]:
+        """All that has one entry a sample."""
+        return {name: part for name, part in self._asdict().items() if name != "past"}
+
+
+class Draft(NamedTuple):
+    """Drafted states, and the means they were drawn around.
+
+    Attributes
+    ----------
+    states : Tensor, shape [B, W, ...]
+        The current state and the drafted ones.
+    means : Tensor, shape [B, W - 1, ...]
+        ``m_hat``: the means they were drawn around.
+    k : Tensor, shape [B, W], int64
+        The transitions; beyond the schedule, its last.
+    sigma : Tensor, shape [B, W], float32
+        Of the drafts' transitions; the last is the table's.
+    calls : int
+        Of the drafter.
+    """
+
+    states: Tensor
+    means: Tensor
+    k: Tensor
+    sigma: Tensor
+    calls: int
+
+
+class Window(NamedTuple):
+    """What a round proposes: the rows that the teacher is to be asked about.
+
+    Attributes
+    ----------
+    x : Tensor, shape [R, ...], float32
+        States for the teacher; under guidance two rows each, with the label and without.
+    t, y : Tensor, shape [R], int64
+        Their timesteps and labels.
+    draft : Draft
+    rows : Selection
+        Which rows of the samples' windows these are, without the second ones of guidance.
+    wanted : Tensor, shape [B], int64
+        Rows of each sample, ``0 .. W``.
+    length : Tensor, shape [B], int32
+        The same, at least 1: a sample of 0 rows goes through the motions of one.
+    uniforms : Tensor, shape [B, W - 1], float32
+        Of the decisions about the drafts.
+    noise : Tensor, shape [B, ...], float32
+        Of the transition that is sampled from the target if every draft is accepted.
+    """
+
+    x: Tensor
+    t: Tensor
+    y: Tensor
+    draft: Draft
+    rows: Selection
+    wanted: Tensor
+    length: Tensor
+    uniforms: Tensor
+    noise: Tensor
+
+
+class Outcome(NamedTuple):
+    """What verification made of a window.
+
+    Attributes
+    ----------
+    x : Tensor, shape [B, ...], float32
+        The next states.
+    advance, accepted : Tensor, shape [B], int32
+        Transitions made, ``1 .. length``, and drafts that stand.
+    means : Tensor, shape [B, W, ...], float32
+        The target's.
+    sigma : Tensor, shape [B, W], float32
+    teacher : TeacherRows
+        The teacher's call, guided.
+    guess : Tensor, shape [R, ...]
+        What it says, as drafts guess it.
+    response : Response
+        With what the round tells about it.
+    window : Window
+        What was verified.
+    """
+
+    x: Tensor
+    advance: Tensor
+    accepted: Tensor
+    means: Tensor
+    sigma: Tensor
+    teacher: TeacherRows
+    guess: Tensor
+    response: Response
+    window: Window

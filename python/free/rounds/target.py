@@ -1,16 +1,41 @@
-"""What the teacher makes of transitions: its output, guided, and what follows from it."""
+"""What a teacher's output makes of transitions: guided eps, means, and what drafts start from.
+
+The teacher may be called here, or by whoever owns the loop: this room says what it is to be asked,
+and reads its answer.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from free.models.guidance import Guidance
-from free.models.output import Teacher, TeacherOutput, checked
+from free.models.output import Teacher, TeacherOutput, check_output
 from free.ops import target_means
 from free.schedule.table import Prediction, Table
 
-__all__ = ["Target", "guidance_of"]
+__all__ = ["Answer", "Target", "guidance_of"]
+
+
+class Answer(NamedTuple):
+    """A teacher's output, read.
+
+    Attributes
+    ----------
+    output : TeacherOutput
+        eps guided and in float32; ``feature`` under guidance has both rows of a state,
+        [R, 2, T, E]; ``variance`` is the conditional.
+    means : Tensor, shape [R, ...], float32
+        Of the transitions.
+    guess : Tensor, shape [R, ...], float32
+        What eps says, as drafts guess it; eps itself where nothing is to be drafted.
+    """
+
+    output: TeacherOutput
+    means: Tensor
+    guess: Tensor
 
 
 class Target:
@@ -40,47 +65,65 @@ class Target:
         prediction: Prediction | None = None,
     ) -> None:
         combines = guidance is not None and hasattr(teacher, "guided")
-        self._teacher = checked(teacher.guided(guidance) if combines else teacher)  # type: ignore[attr-defined]
+        self.teacher: Teacher = teacher.guided(guidance) if combines else teacher  # type: ignore[attr-defined]
         self._guidance = None if combines else guidance
         self._table = table
         self.images = prediction is not None and prediction.signal is not None
 
-    def __call__(self, x: Tensor, k: Tensor, y: Tensor) -> tuple[TeacherOutput, Tensor, Tensor]:
-        """Evaluate it.
+    def inputs(self, x: Tensor, k: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the teacher is asked: states, timesteps and labels; two rows each under guidance.
 
         Parameters
         ----------
         x : Tensor, shape [R, ...], float32
         k, y : Tensor, shape [R], int64
             Transitions and labels.
-
-        Returns
-        -------
-        out : TeacherOutput
-            eps guided and in float32; ``feature`` under guidance has both rows of a state,
-            [R, 2, T, E]; ``variance`` is the conditional.
-        means : Tensor, shape [R, ...], float32
-        guess : Tensor, shape [R, ...], float32
-            What eps says, as drafts guess it; eps itself where nothing is to be drafted.
         """
-        table, guidance = self._table, self._guidance
-        a, b, _, signal, noise = table.at(k)
-        relation = (signal, noise) if self.images else (None, None)
+        t = self._table.timesteps[k]
+        return (x, t, y) if self._guidance is None else self._guidance.expand(x, t, y)
+
+    def read(self, output: TeacherOutput, asked: Tensor, x: Tensor, k: Tensor) -> Answer:
+        """Guide an output and turn it into transitions.
+
+        Parameters
+        ----------
+        output : TeacherOutput
+            For :meth:`inputs`.
+        asked : Tensor
+            The first of these.
+        x : Tensor, shape [R, ...], float32
+        k : Tensor, shape [R], int64
+            Transitions.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the output is not what was asked for.
+        """
+        check_output(output, asked)
+        a, b, _, signal, noise = self._table.at(k)
+        guidance = self._guidance
+        eps, means, guess = target_means(
+            x,
+            # As the kernels take it.
+            (output.eps.float() if output.eps.dtype is torch.float64 else output.eps).contiguous(),
+            a,
+            b,
+            cfg_scale=None if guidance is None else guidance.scale,
+            cfg_channels=None if guidance is None else guidance.count(x.shape[1]),
+            signal=signal if self.images else None,
+            noise=noise if self.images else None,
+        )
         if guidance is None:
-            out = self._teacher(x, table.timesteps[k], y)
-            eps, means, guess = target_means(x, _plain(out.eps), a, b, None, None, *relation)
-            return out._replace(eps=eps), means, guess
-        out = self._teacher(*guidance.expand(x, table.timesteps[k], y))
-        scale, count = guidance.scale, guidance.count(x.shape[1])
-        eps, means, guess = target_means(x, _plain(out.eps), a, b, scale, count, *relation)
-        feature = None if out.feature is None else out.feature.unflatten(0, (-1, 2))
-        variance = None if out.variance is None else out.variance[::2]
-        return TeacherOutput(eps, feature, variance), means, guess
+            return Answer(output._replace(eps=eps), means, guess)
+        feature = None if output.feature is None else output.feature.unflatten(0, (-1, 2))
+        variance = None if output.variance is None else output.variance[::2]
+        return Answer(TeacherOutput(eps, feature, variance), means, guess)
 
-
-def _plain(eps: Tensor) -> Tensor:
-    """As the kernels take it."""
-    return (eps.float() if eps.dtype is torch.float64 else eps).contiguous()
+    def __call__(self, x: Tensor, k: Tensor, y: Tensor) -> Answer:
+        """Ask the teacher about states ``x [R, ...]`` of transitions ``k [R]``, labels ``y [R]``."""
+        inputs = self.inputs(x, k, y)
+        return self.read(self.teacher(*inputs), inputs[0], x, k)
 
 
 def guidance_of(teacher: Teacher, scale: float, channels: int | None) -> Guidance | None:

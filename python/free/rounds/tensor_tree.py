@@ -8,22 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["map_tensors", "put", "take"]
+__all__ = ["join", "map_tensors", "put", "take"]
 
 
-def take(carry: Any, rows: Tensor) -> Any:
-    """These rows of the carry, in a new one.
+def take(tree: Any, rows: Tensor) -> Any:
+    """Select rows of every tensor, in a new tree.
 
     Raises
     ------
     TypeError
-        If the carry is something else.
+        If the tree is something else.
     """
-    return map_tensors(lambda part: part[rows], carry)
+    return map_tensors(lambda part: part[rows], tree)
 
 
-def put(carry: Any, rows: Tensor, values: Any) -> Any:
-    """A new carry with ``values`` in these rows. The given one is the drafter's own: its rows may
+def put(tree: Any, rows: Tensor, values: Any) -> Any:
+    """A new tree with ``values`` in these rows. The given one is the drafter's own: its rows may
     share memory, with each other or with what the drafter keeps, so it is not written to.
 
     Raises
@@ -38,10 +38,21 @@ def put(carry: Any, rows: Tensor, values: Any) -> Any:
         own[rows] = value.to(dtype)
         return own
 
-    return map_tensors(written, carry, values)
+    return map_tensors(written, tree, values)
 
 
-def map_tensors(function: Callable[..., Tensor], carry: Any, *others: Any) -> Any:
+def join(tree: Any, other: Any) -> Any:
+    """The rows of one tree, then those of another that is built alike.
+
+    Raises
+    ------
+    TypeError
+        If the two are not built alike.
+    """
+    return map_tensors(lambda *parts: torch.cat(parts), tree, other)
+
+
+def map_tensors(function: Callable[..., Tensor], tree: Any, *others: Any) -> Any:
     """``function`` of each tensor, and of those in its place in ``others``, built the same way.
 
     Raises
@@ -49,21 +60,21 @@ def map_tensors(function: Callable[..., Tensor], carry: Any, *others: Any) -> An
     TypeError
         If they are not built alike, or hold something else.
     """
-    if any(type(other) is not type(carry) for other in others):
-        got = " and ".join(type(part).__name__ for part in (carry, *others))
+    if any(type(other) is not type(tree) for other in others):
+        got = " and ".join(type(part).__name__ for part in (tree, *others))
         raise TypeError(f"carries of carry_from and predict must be built alike, got {got}")
-    if isinstance(carry, Tensor):
-        return function(carry, *others)
-    if carry is None:
+    if isinstance(tree, Tensor):
+        return function(tree, *others)
+    if tree is None:
         return None
-    if isinstance(carry, tuple):
-        parts = [map_tensors(function, *group) for group in zip(carry, *others, strict=True)]
-        return type(carry)(*parts) if hasattr(carry, "_fields") else tuple(parts)
-    if isinstance(carry, dict):
+    if isinstance(tree, tuple):
+        parts = [map_tensors(function, *group) for group in zip(tree, *others, strict=True)]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+    if isinstance(tree, dict):
         return {
             name: map_tensors(function, part, *(other[name] for other in others))
-            for name, part in carry.items()
+            for name, part in tree.items()
         }
     raise TypeError(
-        f"carry must be a tensor, a tuple or dict of tensors, or None, got {type(carry).__name__}"
+        f"carry must be a tensor, a tuple or dict of tensors, or None, got {type(tree).__name__}"
     )

@@ -2,34 +2,91 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
-from free.drafters.protocol import Drafter
+import torch
+
+from free.drafters.protocol import Drafter, DraftingBatch
 from free.models.guidance import Guidance
 from free.models.output import Teacher
-from free.rounds.relaxation import Relaxation
+from free.rounds.relaxation import Relaxation, Spending
+from free.rounds.round import Phase, Rounds
+from free.rounds.row_selection import RowSelector
+from free.rounds.target import Target
 from free.schedule.schedule import Schedule
+from free.schedule.table import Prediction, Table
+from free.window import FixedWindow, WindowRule
 
-__all__ = [
-    "Way",
-]
+__all__ = ["Plan", "assemble", "begin_drafting"]
 
 
-class Way(NamedTuple):
-    """How a sampler draws; the fields are its arguments.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Plan:
+    """How a sampler draws: its arguments, checked; by default the plain sampler.
 
-    Attributes
+    Parameters
     ----------
-    window : int or None
-        None where it is chosen anew in every round.
+    teacher, schedule, drafter, verifier, sweeps, recycle, relaxation
+        See :class:`free.SpeculativeSampler`.
+    guidance : Guidance or None
+    rule : WindowRule
+        How wide windows are.
     """
 
     teacher: Teacher
     schedule: Schedule
     guidance: Guidance | None
     drafter: Drafter | None = None
-    window: int | None = 1
+    rule: WindowRule = FixedWindow(1)
     verifier: str = "reflection"
-    sweeps: int | None = None
+    sweeps: int | str | None = None
     recycle: bool | str = False
     relaxation: Relaxation | None = None
+
+
+def assemble(
+    plan: Plan,
+    samples: int,
+    device: torch.device,
+    *,
+    width: int,
+    rows: RowSelector,
+    phase: Phase,
+) -> Rounds:
+    """The rounds of a run.
+
+    Parameters
+    ----------
+    plan : Plan
+    samples : int
+        B.
+    device : torch.device
+        Where the states are.
+    width : int
+        Rows of a window, at most.
+    rows : RowSelector
+    phase : callable
+        A context around each phase; see :class:`free.rounds.round.Rounds`.
+    """
+    table = Table.of(plan.schedule, device)
+    prediction = Prediction.of(table)
+    spending: Spending | None = None
+    if plan.relaxation is not None:
+        spending = Spending(plan.relaxation, plan.schedule, samples, device)
+    return Rounds(
+        target=Target(plan.teacher, plan.guidance, table, prediction if width > 1 else None),
+        prediction=prediction,
+        width=width,
+        drafter=plan.drafter,
+        verifier=plan.verifier,
+        recycle=plan.recycle,
+        spending=spending,
+        rows=rows,
+        phase=phase,
+    )
+
+
+def begin_drafting(plan: Plan, rounds: Rounds) -> None:
+    """Tell the drafter what stays the same during the run, if anything is to be drafted."""
+    if plan.drafter is not None and rounds.width > 1:
+        plan.drafter.begin(DraftingBatch(rounds.prediction.table, plan.guidance))

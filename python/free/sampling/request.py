@@ -129,7 +129,7 @@ def explained_sampling(sample: Sample) -> Sample:
 
 
 def _sampling(sampler: Any, batch: int) -> str:
-    rule = getattr(sampler, "_windows", None)
+    rule = getattr(sampler, "_rule", None)
     window = 1 if rule is None else min(rule.largest, len(sampler.schedule))
     pair = 1 if sampler.guidance is None else 2
     rows = f"{batch} samples x {window} rows" + (" x 2 for guidance" if pair == 2 else "")

@@ -9,11 +9,11 @@ import torch
 from free.devices import require_device
 from free.models.output import Teacher
 from free.rounds.report import Recorder
-from free.rounds.round import Rounds
 from free.rounds.row_selection import WantedRows
-from free.rounds.state import UnderWay
-from free.rounds.target import Target, guidance_of
-from free.sampling.cuda_graphs import Graphing, Graphs, Way
+from free.rounds.target import guidance_of
+from free.sampling.assembly import Plan, assemble
+from free.sampling.cuda_graphs import Graphing, Graphs
+from free.sampling.loop import draw
 from free.sampling.request import (
     Labels,
     Observer,
@@ -25,11 +25,9 @@ from free.sampling.request import (
     progress_bar,
 )
 from free.schedule.schedule import Schedule
-from free.schedule.table import Prediction, Table
+from free.window.rule import fixed_windows
 
-__all__ = [
-    "SequentialSampler",
-]
+__all__ = ["SequentialSampler"]
 
 
 class SequentialSampler:
@@ -79,25 +77,22 @@ class SequentialSampler:
     ) -> SamplingResult:
         """Draw one sample per label; the arguments are those of ``SpeculativeSampler.sample``."""
         request = check_request(self.teacher, labels, seed, shape)
-        require_device(request.state.device, variance=self.schedule.mixture)
-        way = Way(self.teacher, self.schedule, self.guidance)
-        drawn = self._graphs.draw(way, request, progress, observer is not None)
+        y, seeds, x = request
+        require_device(x.device, variance=self.schedule.mixture)
+        plan = Plan(teacher=self.teacher, schedule=self.schedule, guidance=self.guidance)
+        drawn = self._graphs.draw(plan, request, progress, observer is not None)
         if not isinstance(drawn, str):
             return SamplingResult(*drawn)
-        y, seeds, x = request
-        table, N = Table.of(self.schedule, x.device), len(self.schedule)
+        N = len(self.schedule)
         recorder = Recorder(N, seeds, f"eager: {drawn}")
-        target = Target(self.teacher, self.guidance, table)
-        prediction = Prediction.of(table)
-        without_drafts = ("reflection", False, 1, None, WantedRows(), recorder.phase)
-        rounds = Rounds(target, None, prediction, *without_drafts)
-        at = UnderWay.begin(y, seeds, x)
+        rounds = assemble(plan, len(y), x.device, width=1, rows=WantedRows(), phase=recorder.phase)
         with progress_bar(progress, N * len(y)) as report_progress:
-            for step in range(N):
-                made = rounds.plain(at)
-                recorder.round(at.samples, at.k, made.length, made.accepted)
-                at = made.now
-                report_progress(len(y))
-                if observer is not None:
-                    observer(step + 1, at.x)
-        return SamplingResult(at.x, recorder.finish())
+            result = draw(
+                rounds,
+                rounds.begin(y, seeds, x),
+                fixed_windows(1, N, None),
+                recorder,
+                progress=report_progress if progress else None,
+                observer=observer,
+            )
+        return SamplingResult(result, recorder.finish())

@@ -36,6 +36,7 @@ def check_settings(
     teacher: Any,
     drafter: Any,
     schedule: Any,
+    *,
     window: Any,
     verifier: str,
     sweeps: Any,

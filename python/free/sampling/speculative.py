@@ -1,8 +1,8 @@
 """The speculative sampler: the plain sampler's law in fewer teacher calls.
 
 States are float32 and all randomness comes from the counter-based noise of
-:mod:`free.rounds.noise`, so with a fixed window a sample depends on its own seed and label, not on its
-batch.
+:mod:`free.rounds.noise`, so with a fixed window a sample depends on its own seed and label, not on
+its batch.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from collections.abc import Sequence
 import torch
 
 from free.devices import require_device
-from free.drafters.protocol import Drafter, DraftingBatch
+from free.drafters.protocol import Drafter
 from free.models.output import Teacher
-from free.rounds.relaxation import Relaxation, Spending
+from free.rounds.relaxation import Relaxation
 from free.rounds.report import Recorder
-from free.rounds.round import Rounds
 from free.rounds.row_selection import WantedRows
-from free.rounds.state import UnderWay
-from free.rounds.target import Target, guidance_of
-from free.sampling.cuda_graphs import Graphing, Graphs, Way
+from free.rounds.target import guidance_of
+from free.sampling.assembly import Plan, assemble, begin_drafting
+from free.sampling.cuda_graphs import Graphing, Graphs
+from free.sampling.loop import draw
 from free.sampling.request import (
     Labels,
     Observer,
@@ -33,9 +33,7 @@ from free.sampling.request import (
 )
 from free.sampling.settings import check_settings, largest_window
 from free.schedule.schedule import Schedule
-from free.schedule.table import Prediction, Table
-from free.window import Committed, FixedWindow, Run, WindowRule
-from free.window.rule import check_choice
+from free.window import Run, WindowRule
 
 __all__ = ["SpeculativeSampler"]
 
@@ -47,7 +45,7 @@ class SpeculativeSampler:
     state in one call, keeps the longest prefix that the verifier accepts and repairs the next
     transition. It advances each sample by 1 to ``window`` transitions. What each
     part of a round may look at, so that the law stays the teacher's, is said where it is made:
-    ``rounds``, ``drafting``, ``recycling``, ``sources``, ``ops.verify_window``.
+    ``rounds.draft``, ``rounds.state``, ``rounds.draft_source``, ``ops.verify_window``.
 
     Parameters
     ----------
@@ -74,11 +72,11 @@ class SpeculativeSampler:
         How a window is drafted: in this many drafter calls, each for the whole window, or, with
         None, in one call for each state (autoregression, the paper's way). ``"auto"`` is chosen
         with the window.
-    recycle : bool or {"response", "control_variate", "reuse", "drafter"}
+    recycle : bool or {"response", "reuse", "drafter"}
         Whether what the teacher said behind a rejection guides the next draft of the same
-        transitions, and how (:mod:`free.rounds.draft_source`); True chooses by what has proved best. A
-        transition then has one noise, however often it is drafted. Needs a verifier that stops at
-        the first rejection.
+        transitions, and how (:mod:`free.rounds.draft_source`); True is the best measured, the
+        response. A transition then has one noise, however often it is drafted. Needs a verifier
+        that stops at the first rejection.
     relaxation : Relaxation or None
         Accept more where the teacher is unsure, at a distance from its law that the report bounds
         (``tv_bound``). None is exact.
@@ -105,14 +103,23 @@ class SpeculativeSampler:
         window: int | str | WindowRule = 8,
         cfg_scale: float = 1.0,
         cfg_channels: int | None = None,
+        *,
         verifier: str = "reflection",
         sweeps: int | str | None = None,
         recycle: bool | str = False,
         relaxation: Relaxation | None = None,
         graph: Graphing = None,
     ) -> None:
-        drafting = (window, verifier, sweeps, recycle, relaxation)
-        settings = check_settings(teacher, drafter, schedule, *drafting)
+        settings = check_settings(
+            teacher,
+            drafter,
+            schedule,
+            window=window,
+            verifier=verifier,
+            sweeps=sweeps,
+            recycle=recycle,
+            relaxation=relaxation,
+        )
         self.teacher = teacher
         self.drafter = settings.drafter
         self.schedule = schedule
@@ -122,7 +129,7 @@ class SpeculativeSampler:
         self.sweeps = sweeps
         self.recycle = recycle
         self.relaxation = relaxation
-        self._windows = settings.rule
+        self._rule = settings.rule
         self._graphs = Graphs(graph)
 
     @explained_sampling
@@ -168,79 +175,61 @@ class SpeculativeSampler:
             If the GPU's memory is full; names the batch, the window and what would need less.
         """
         request = check_request(self.teacher, labels, seed, shape)
-        device = request.state.device
-        require_device(device, variance=self.schedule.mixture)
-        largest = largest_window(self._windows, len(self.schedule), device)
-        drawn = self._graphs.draw(self._way(), request, progress, observer is not None)
+        y, seeds, x = request
+        require_device(x.device, variance=self.schedule.mixture)
+        plan = self._plan()
+        width = largest_window(plan.rule, len(self.schedule), x.device)
+        drawn = self._graphs.draw(plan, request, progress, observer is not None)
         if not isinstance(drawn, str):
             return SamplingResult(*drawn)
-        y, seeds, x = request
-        table, N = Table.of(self.schedule, x.device), len(self.schedule)
-        recorder, prediction = Recorder(N, seeds, f"eager: {drawn}"), Prediction.of(table)
-        drafts = prediction if largest > 1 else None
-        target = Target(self.teacher, self.guidance, table, drafts)
-        spending: Spending | None = None
-        if self.relaxation is not None:
-            spending = Spending(self.relaxation, self.schedule, len(y), x.device)
-        if self.drafter is not None and largest > 1:
-            self.drafter.begin(DraftingBatch(table, self.guidance))
-        way = (self.verifier, self.recycle, largest, spending, WantedRows(), recorder.phase)
-        rounds = Rounds(target, self.drafter, prediction, *way)
-        guided = self.guidance is not None
-        models = (self.teacher, target, guided, self.drafter, table, prediction)
-        windows = self._windows.begin(Run(*models, y, seeds, x, self.sweeps, self.verifier))
+        recorder = Recorder(len(self.schedule), seeds, f"eager: {drawn}")
+        rounds = assemble(
+            plan, len(y), x.device, width=width, rows=WantedRows(), phase=recorder.phase
+        )
+        begin_drafting(plan, rounds)
+        windows = plan.rule.begin(
+            Run(
+                model=self.teacher,
+                target=rounds.target,
+                guided=self.guidance is not None,
+                drafter=self.drafter,
+                table=rounds.prediction.table,
+                prediction=rounds.prediction,
+                labels=y,
+                seeds=seeds,
+                state=x,
+                sweeps=self.sweeps,
+                verifier=self.verifier,
+            )
+        )
         if windows.learns and len(seeds.unique()) < len(seeds):
             # A sample ahead of another with its noise would tell that one's window about it.
             raise ValueError(
                 "seed must not repeat in a batch whose windows learn, as with window='auto', "
                 f"got {seeds.tolist()}"
             )
-
-        at = UnderWay.begin(y, seeds, x)  # the unfinished ones
-        result = torch.empty_like(x)
-        recorder.lap()
-        with progress_bar(progress, N * len(y)) as report_progress:
-            while len(at.samples):
-                with recorder.phase("bookkeeping"):
-                    known = None if at.past is None else at.past.known.cpu().numpy()
-                    k = at.k.cpu().numpy()
-                    choice = windows.choose(k, known)
-                    check_choice(choice, N - k, 1 if known is None else largest)
-                    plain = choice.plain or int(at.past is None)  # there is nothing to draft from
-                if plain:
-                    for stretch in range(plain):
-                        if stretch and observer is not None:
-                            result[at.samples] = at.x
-                            observer(int(at.k.min()), result)
-                        made = rounds.plain(at)
-                        recorder.round(at.samples, at.k, made.length, made.accepted)
-                        report_progress(len(at.samples))
-                        at = made.now
-                else:
-                    length = torch.as_tensor(choice.lengths, dtype=torch.int64, device=x.device)
-                    W = int(choice.lengths.max())
-                    made = rounds.speculative(at, length, W, choice.sweeps, windows.learns)
-                    counted = (made.length, made.accepted, made.drafter_calls)
-                    recorder.round(at.samples, at.k, *counted)
-                    report_progress(int(made.advance.sum()))
-                with recorder.phase("bookkeeping"):
-                    at = rounds.remember(made)
-                    assert at.past is not None
-                    recorder.kept(at.past.bytes)
-                    result[at.samples] = at.x
-                    going = at.k < N
-                    at = at.keep(going)
-                advance = made.advance + max(plain - 1, 0)
-                windows.made(Committed.of(k, advance, made.deltas, recorder.lap(), going))
-                if observer is not None:
-                    observer(min(at.k.tolist(), default=N), result)
-        if spending is not None:
-            recorder.relaxed(spending.spent, spending.log_likelihood)
+        with progress_bar(progress, len(self.schedule) * len(y)) as report_progress:
+            result = draw(
+                rounds,
+                rounds.begin(y, seeds, x),
+                windows,
+                recorder,
+                progress=report_progress if progress else None,
+                observer=observer,
+            )
+        if rounds.spending is not None:
+            recorder.relaxed(rounds.spending.spent, rounds.spending.log_likelihood)
         return SamplingResult(result, recorder.finish())
 
-    def _way(self) -> Way:
-        """The arguments."""
-        window = self._windows.largest if isinstance(self._windows, FixedWindow) else None
-        sweeps = None if isinstance(self.sweeps, str) else self.sweeps
-        drafting = (self.drafter, window, self.verifier, sweeps, self.recycle, self.relaxation)
-        return Way(self.teacher, self.schedule, self.guidance, *drafting)
+    def _plan(self) -> Plan:
+        return Plan(
+            teacher=self.teacher,
+            schedule=self.schedule,
+            guidance=self.guidance,
+            drafter=self.drafter,
+            rule=self._rule,
+            verifier=self.verifier,
+            sweeps=self.sweeps,
+            recycle=self.recycle,
+            relaxation=self.relaxation,
+        )

@@ -24,7 +24,7 @@ from free.reference.draft import DRAFTER
 from free.rounds.draft import draft_window
 from free.rounds.noise import Purpose, normal, window_numbers
 from free.rounds.report import Recorder
-from free.rounds.state import Evidence, Recycled
+from free.rounds.state import Recycled, Samples
 from free.version import __version__
 from free.window.costs import CostCurve, RoundCosts
 from free.window.rule import Run
@@ -214,12 +214,20 @@ class _Stage:
             rows = TeacherRows(*self.out, x[:1], self.one)
             nearest = torch.zeros(samples, places + 1, dtype=torch.int64, device=x.device)
             past = Recycled(rows, self.guess, nearest, torch.ones_like(k))
+            state = Samples.begin(y, k, x, places + 1)._replace(k=k, past=past)
             noise = torch.zeros(samples, places, *x.shape[1:], device=x.device)
             length = torch.full((samples,), places + 1, dtype=torch.int32, device=x.device)
-            none, source = Evidence.none(samples, x.device), torch.full_like(k, DRAFTER)
-            assert self.run.drafter is not None
-            window = (self.run.drafter, self.run.prediction, x, k, y, past, noise, length, sweeps)
-            return lambda: draft_window(*window, source, none, False, False)
+            drafter, prediction = self.run.drafter, self.run.prediction
+            assert drafter is not None
+            return lambda: draft_window(
+                drafter,
+                state,
+                noise,
+                length,
+                prediction=prediction,
+                sweeps=sweeps,
+                source=DRAFTER,
+            )
 
         return of
 

@@ -1,7 +1,6 @@
 """Rounds as CUDA graphs: the host launches one and reads nothing in between."""
 
-from free.sampling.assembly import Way
 from free.sampling.cuda_graphs.capture import CaptureError, CudaGraphs
 from free.sampling.cuda_graphs.graphs import Graphing, Graphs
 
-__all__ = ["CaptureError", "CudaGraphs", "Graphing", "Graphs", "Way"]
+__all__ = ["CaptureError", "CudaGraphs", "Graphing", "Graphs"]

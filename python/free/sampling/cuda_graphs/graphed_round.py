@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from free.rounds.round import Rounds
-from free.rounds.state import Recycled, UnderWay
+from free.rounds.state import Recycled, Samples
 from free.rounds.tensor_tree import map_tensors, take
 from free.sampling.cuda_graphs.capture import Capture
 
-__all__ = ["GraphedRound", "State", "begun", "first", "kept", "plain", "speculative"]
+__all__ = ["GraphedRound", "State", "first_round", "keep_samples", "plain_step", "window_round"]
 
 
 class State(NamedTuple):
@@ -21,15 +21,20 @@ class State(NamedTuple):
 
     Attributes
     ----------
-    at : UnderWay
+    samples : Samples
         Also those that have finished, with ``k = N``.
-    log : Tensor or None, shape [N, 3, B], int64
+    log : Tensor, shape [N, 3, B], int64
         Of each round, counted from the first of all, the transitions before it, the rows evaluated
-        (0 of finished samples) and the drafts accepted; None where there are no drafts.
+        (0 of finished samples) and the drafts accepted; [0, 3, B] where there are no drafts.
     """
 
-    at: UnderWay
-    log: Tensor | None = None
+    samples: Samples
+    log: Tensor
+
+    @classmethod
+    def begin(cls, samples: Samples, rounds: int) -> State:
+        """Samples with an empty log of so many rounds."""
+        return cls(samples, samples.k.new_zeros(rounds, 3, len(samples.k)))
 
 
 Step = Callable[[State], State]
@@ -73,8 +78,9 @@ class GraphedRound:
             if repeats:
                 _copy(self.state, self.after)
 
-        self._replay = capture(work, like.at.x.device)
-        self._steps = torch.empty_like(like.at.k, device="cpu", pin_memory=like.at.k.is_cuda)
+        k = like.samples.k
+        self._replay = capture(work, k.device)
+        self._steps = torch.empty_like(k, device="cpu", pin_memory=k.is_cuda)
 
     def load(self, state: State) -> None:
         """Begin from another state."""
@@ -86,9 +92,10 @@ class GraphedRound:
 
     def steps(self) -> Tensor:
         """Transitions behind each sample, [B] int64 on the CPU; waits for the rounds so far."""
-        self._steps.copy_(self.state.at.k, non_blocking=True)
-        if self.state.at.k.is_cuda:
-            torch.cuda.current_stream(self.state.at.k.device).synchronize()
+        k = self.state.samples.k
+        self._steps.copy_(k, non_blocking=True)
+        if k.is_cuda:
+            torch.cuda.current_stream(k.device).synchronize()
         return self._steps
 
 
@@ -106,65 +113,65 @@ def _copy(to: Any, source: Any) -> None:
         torch._foreach_copy_([place for place, _ in pairs], [value for _, value in pairs])
 
 
-def begun(at: UnderWay, steps: int) -> State:
-    """With an empty log, for a schedule of ``steps``."""
-    return State(at, at.k.new_zeros(steps, 3, len(at.k)))
-
-
-def plain(rounds: Rounds) -> Step:
+def plain_step(rounds: Rounds) -> Step:
     """A transition of every sample; the last one again at the end, where capturing may get to."""
     N = len(rounds.prediction.sigma)
 
     def step(state: State) -> State:
-        moving = state.at._replace(k=state.at.k.clamp(max=N - 1))
-        return state._replace(at=rounds.transition(moving)[0])
+        samples = state.samples._replace(k=state.samples.k.clamp(max=N - 1))
+        return state._replace(samples=_transition(rounds, samples))
 
     return step
 
 
-def first(rounds: Rounds, W: int) -> Step:
-    """The same, with its rows in the places where those of a window of ``W`` rows are."""
+def first_round(rounds: Rounds, W: int) -> Step:
+    """A transition of every sample, with its rows where those of a window of ``W`` rows are."""
 
     def step(state: State) -> State:
-        now = rounds.remember(rounds.plain(state.at))
-        assert now.past is not None
-        past = now.past._replace(row=now.past.row * W)
-        every = torch.arange(len(now.k), device=now.k.device).repeat_interleave(W)
-        return state._replace(at=now._replace(past=_rows(past, every)))
+        samples = _transition(rounds, state.samples)
+        past = samples.past._replace(row=samples.past.row * W)
+        every = torch.arange(len(samples.k), device=samples.k.device).repeat_interleave(W)
+        return state._replace(samples=samples._replace(past=_with_rows(past, every)))
 
     return step
 
 
-def speculative(rounds: Rounds, W: int, sweeps: int | None) -> Step:
+def _transition(rounds: Rounds, samples: Samples) -> Samples:
+    """A round of one row."""
+    window = rounds.draft(samples, None, 1)
+    return rounds.advance(samples, rounds.verify(samples, window, rounds.teach(window)))
+
+
+def window_round(rounds: Rounds, W: int, sweeps: int | None) -> Step:
     """A window of every sample that has not finished."""
     N = len(rounds.prediction.sigma)
 
     def step(state: State) -> State:
-        at = state.at
-        left = (N - at.k).clamp(max=W)
-        made = rounds.speculative(at, left, W, sweeps)
-        assert state.log is not None
-        entry = torch.stack([at.k, left, made.accepted.long()])
+        samples = state.samples
+        left = (N - samples.k).clamp(max=W)
+        window = rounds.draft(samples, left, W, sweeps)
+        outcome = rounds.verify(samples, window, rounds.teach(window))
+        entry = torch.stack([samples.k, left, outcome.accepted.long()])
         # There are no more rounds than transitions; capturing may make some that do not count.
-        log = state.log.index_copy_(0, at.rounds[:1] % N, entry[None])
-        now = rounds.remember(made, stride=W)
-        going = (left > 0).view([-1] + [1] * (now.x.dim() - 1))
-        return State(now._replace(x=torch.where(going, now.x, at.x)), log)
+        log = state.log.index_copy_(0, samples.rounds[:1] % N, entry[None])
+        after = rounds.advance(samples, outcome, stride=W)
+        going = (left > 0).view([-1] + [1] * (after.x.dim() - 1))
+        return State(after._replace(x=torch.where(going, after.x, samples.x)), log)
 
     return step
 
 
-def kept(state: State, samples: Tensor, W: int) -> State:
-    """Of these samples only; ``samples [B']`` are places in a batch between windows of ``W``."""
-    at, device = state.at.keep(samples), samples.device
-    assert at.past is not None
-    assert state.log is not None
-    moved = torch.arange(len(samples), device=device) - samples
-    of = (samples[:, None] * W + torch.arange(W, device=device)).flatten()
-    past = at.past._replace(row=at.past.row + W * moved[:, None])
-    return begun(at._replace(past=_rows(past, of)), len(state.log))
+def keep_samples(state: State, places: Tensor, W: int) -> State:
+    """Select samples by their ``places [B']`` in a batch between windows of ``W`` rows; their log
+    is empty.
+    """
+    samples, device = state.samples.keep(places), places.device
+    moved = torch.arange(len(places), device=device) - places
+    rows = (places[:, None] * W + torch.arange(W, device=device)).flatten()
+    past = samples.past._replace(row=samples.past.row + W * moved[:, None])
+    return State.begin(samples._replace(past=_with_rows(past, rows)), len(state.log))
 
 
-def _rows(past: Recycled, rows: Tensor) -> Recycled:
-    """With these rows of the teacher's call in place of all."""
+def _with_rows(past: Recycled, rows: Tensor) -> Recycled:
+    """These rows of the teacher's call in place of all."""
     return past._replace(rows=take(past.rows, rows), guess=past.guess[rows])

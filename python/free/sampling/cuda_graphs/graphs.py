@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from free.rounds.report import Recorder, Report
-from free.rounds.state import UnderWay
-from free.sampling.assembly import Way
-from free.sampling.cuda_graphs.batch_graphs import Stage
+from free.sampling.assembly import Plan
+from free.sampling.cuda_graphs.batch_graphs import BatchGraphs
 from free.sampling.cuda_graphs.capture import Capture, CaptureError, CudaGraphs
 from free.sampling.cuda_graphs.graphed_round import State
 from free.sampling.request import Progress, Request, progress_bar
+from free.window import FixedWindow
 
 __all__ = ["Graphing", "Graphs"]
 
@@ -41,7 +41,7 @@ class Graphs:
         if graph is not None and graph != "compiled" and not isinstance(graph, bool):
             raise ValueError(f"graph must be True, False, None or 'compiled', got {graph!r}")
         self._graph, self._capture = graph, capture or CudaGraphs()
-        self._stages: dict[tuple[object, ...], Stage] = {}
+        self._by_batch: dict[tuple[object, ...], BatchGraphs] = {}
         self._running = Lock()
         self._failed = ""
 
@@ -50,7 +50,7 @@ class Graphs:
         return Graphs, (self._graph,)
 
     def draw(
-        self, way: Way, request: Request, progress: Progress, observed: bool
+        self, plan: Plan, request: Request, progress: Progress, observed: bool
     ) -> tuple[Tensor, Report] | str:
         """Samples ``[B, ...]`` and report, or why rounds are not replayed as graphs.
 
@@ -61,15 +61,15 @@ class Graphs:
         FloatingPointError
             If a network returns NaN or inf.
         """
-        why = self._refusal(way, request.state.device, observed)
+        why = self._refusal(plan, request.state.device, observed)
         if not why:
             try:
                 # What a graph keeps must serve whatever mode later runs are in.
                 with self._running, torch.inference_mode(False), torch.no_grad():
-                    return self._draw(way, request, progress)
+                    return self._draw(plan, request, progress)
             except CaptureError as error:
                 why = self._failed = str(error)
-                self._stages.clear()
+                self._by_batch.clear()
         if self._graph:
             raise ValueError(
                 "graph must be False or None where rounds cannot be captured, "
@@ -77,7 +77,7 @@ class Graphs:
             )
         return why
 
-    def _refusal(self, way: Way, device: torch.device, observed: bool) -> str:
+    def _refusal(self, plan: Plan, device: torch.device, observed: bool) -> str:
         if self._graph is False:
             return "as asked"
         if isinstance(self._capture, CudaGraphs) and device.type != "cuda":
@@ -88,15 +88,15 @@ class Graphs:
             return self._failed
         if observed:
             return "an observer looks at every round"
-        if way.window is None:
+        if not isinstance(plan.rule, FixedWindow):
             return "windows are chosen anew in every round"
-        if way.schedule.mixture is not None:
+        if plan.schedule.mixture is not None:
             return "a variance of the state is checked in every round"
-        relaxation = way.relaxation
+        relaxation = plan.relaxation
         if relaxation is not None and relaxation.uncertainty == "learned_variance":
             return "a learned variance is checked in every round"
-        drafter = None if way.window == 1 else way.drafter
-        for name, network in (("teacher", way.teacher), ("drafter", drafter)):
+        drafter = None if plan.rule.largest == 1 else plan.drafter
+        for name, network in (("teacher", plan.teacher), ("drafter", drafter)):
             capturable = getattr(network, "capturable", None)
             if capturable is False:
                 return f"the {name} runs outside of torch"
@@ -106,25 +106,25 @@ class Graphs:
                 return f"the {name} is no torch.nn.Module; graph=True takes it for a function"
         return ""
 
-    def _draw(self, way: Way, request: Request, progress: Progress) -> tuple[Tensor, Report]:
+    def _draw(self, plan: Plan, request: Request, progress: Progress) -> tuple[Tensor, Report]:
         y, seeds, x = request
-        recorder = Recorder(len(way.schedule), seeds, "graph")
-        parts = (way.teacher, way.schedule, way.guidance, way.drafter, way.relaxation)
-        settings = (way.window, way.verifier, way.sweeps, way.recycle)
-        key = (*map(id, parts), *settings, *x.shape, x.device)  # a stage keeps its parts
-        stage = self._stages.pop(key, None)
-        if stage is None:
+        N = len(plan.schedule)
+        recorder = Recorder(N, seeds, "graph")
+        parts = (plan.teacher, plan.schedule, plan.guidance, plan.drafter, plan.relaxation)
+        settings = (plan.rule.largest, plan.verifier, plan.sweeps, plan.recycle)
+        key = (*map(id, parts), *settings, *x.shape, x.device)  # the graphs keep these parts
+        graphs = self._by_batch.pop(key, None)
+        if graphs is None:
             compiled = self._graph == "compiled"
-            stage = Stage(way, len(y), x.device, self._capture, compiled)
-        self._stages[key] = stage  # the latest is the last
-        if len(self._stages) > _SIZES:
-            del self._stages[next(iter(self._stages))]
-        stage.begin()
-        state = State(UnderWay.begin(y, seeds, x))
-        with progress_bar(progress, len(way.schedule) * len(y)) as report_progress:
-            draw = stage.plain if stage.window == 1 else stage.speculative
-            result = draw(state, recorder, report_progress if progress else None)
-        stage.rows.check()
-        if stage.spending is not None:
-            recorder.relaxed(stage.spending.spent, stage.spending.log_likelihood)
+            graphs = BatchGraphs(plan, len(y), x.device, self._capture, compiled)
+        self._by_batch[key] = graphs  # the latest is the last
+        if len(self._by_batch) > _SIZES:
+            del self._by_batch[next(iter(self._by_batch))]
+        state = State.begin(graphs.rounds.begin(y, seeds, x), 0)
+        with progress_bar(progress, N * len(y)) as report_progress:
+            result = graphs.draw(state, recorder, report_progress if progress else None)
+        graphs.rows.check()
+        if graphs.rounds.spending is not None:
+            spending = graphs.rounds.spending
+            recorder.relaxed(spending.spent, spending.log_likelihood)
         return result, recorder.finish()

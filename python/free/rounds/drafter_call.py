@@ -1,0 +1,132 @@
+"""Asking a drafter about rows of a window, with the carry that it threads from row to row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from free.drafters.protocol import Drafter, says_changes
+from free.models.output import require_eps
+from free.rounds.drafted_window import DraftedWindow
+from free.rounds.row_selection import Selection
+from free.rounds.state import Recycled
+from free.rounds.tensor_tree import map_tensors, put, take
+from free.schedule.table import Prediction
+
+__all__ = ["DrafterCall"]
+
+
+class DrafterCall:
+    """The calls of one drafter for one window.
+
+    Parameters
+    ----------
+    drafter : Drafter
+    prediction : Prediction
+
+    Attributes
+    ----------
+    count : int
+        Calls so far.
+    """
+
+    def __init__(self, drafter: Drafter, prediction: Prediction) -> None:
+        self._drafter, self._prediction = drafter, prediction
+        self._changes = drafter if says_changes(drafter) else None
+        if self._changes is not None and prediction.signal is None:
+            raise ValueError(
+                "schedule must have signal and noise > 0 for a drafter that says how x0 changes, "
+                "got one without x0"
+            )
+        self.count = 0
+        # Row b P + i goes with transition k + i; the last row is for what is not kept.
+        self._carry: Any = None
+        self._place: Tensor  # [B, P], rows of the carry
+        self._onward: Tensor  # [B, P], which row goes on with what the drafter says at this one
+
+    @property
+    def adds(self) -> bool:
+        """Whether the drafter says how x0 changes, rather than eps."""
+        return self._changes is not None
+
+    def ask(self, window: DraftedWindow, rows: Selection, again: bool) -> Tensor:
+        """Ask the drafter at these rows of the window.
+
+        Parameters
+        ----------
+        window : DraftedWindow
+            ``window.said`` is updated.
+        rows : Selection
+        again : bool
+            Whether it is to be asked again: then the carry moves on.
+
+        Returns
+        -------
+        Tensor, shape [R, ...]
+            Changes of x0, or guesses.
+        """
+        batch, P = window.noise.shape[:2]
+        past = window.samples.past
+        k, y, x = (
+            rows.take(window.k[:, :P]),
+            rows.each(window.samples.y),
+            rows.take(window.states[:, :P]),
+        )
+        if again and self._carry is None:
+            self._keep_carry(past, batch, P)
+        if self._carry is None:
+            carry = self._carry_from(past, rows.take(past.row[:, :P]))
+        else:
+            carry = take(self._carry, rows.take(self._place))
+        if self._changes is not None:
+            mean = rows.take(window.means[:, :P])
+            answer, after = _pair(self._changes.change(x, mean, k, y, carry), "a change")
+            require_eps(answer, x, "drafter", "change")
+        else:
+            eps, after = _pair(self._drafter.predict(x, k, y, carry), "an eps")
+            require_eps(eps, x, "drafter")
+            answer = self._prediction.from_eps(k, x, eps)
+        answer = answer.float()
+        if window.said is None:
+            window.said = rows.windows(answer, batch, P).contiguous()
+        else:
+            window.said = rows.put(answer, window.said).contiguous()
+        if again:
+            self._carry = put(self._carry, rows.take(self._onward), after)
+        self.count += 1
+        return answer
+
+    def _keep_carry(self, past: Recycled, batch: int, P: int) -> None:
+        """Make the carry of every transition, for more than one call."""
+        every = past.row[:, :P].flatten()
+        self._carry = self._carry_from(past, torch.cat([every, every[:1]]))
+        self._place = torch.arange(batch * P, device=every.device).view(batch, P)
+        # The next transition's carry is what the drafter says, unless the teacher has said it.
+        i = torch.arange(1, P + 1, device=every.device)
+        own = (i < P) & (i >= past.known[:, None])
+        self._onward = torch.where(own, self._place + 1, batch * P)
+
+    def _carry_from(self, past: Recycled, rows: Tensor) -> Any:
+        """The drafter's carry from these rows of the teacher's last call."""
+        if self._changes is not None:
+            carry = self._changes.carry_of_change(past.rows, rows)
+        else:
+            carry = self._drafter.carry_from(past.rows, rows)
+
+        def checked(part: Tensor) -> Tensor:
+            # One of another length would broadcast into the rows, or fail far from here.
+            if part.shape[:1] != rows.shape:
+                raise ValueError(f"carry must have {len(rows)} rows, got shape {list(part.shape)}")
+            return part
+
+        return map_tensors(checked, carry)  # or an error that says what it may be
+
+
+def _pair(answer: Any, what: str) -> Any:
+    """What a drafter returned, if it is a pair: a tensor of two rows would unpack as one."""
+    if not isinstance(answer, tuple | list) or len(answer) != 2:
+        got = f"{len(answer)} values" if isinstance(answer, tuple | list) else type(answer).__name__
+        raise TypeError(f"drafter must return {what} and a carry, got {got}")
+    return answer

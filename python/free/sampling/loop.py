@@ -1,0 +1,89 @@
+"""The loop: rounds until every sample is done, as wide as a rule of windows says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from free.rounds.report import Recorder
+from free.rounds.round import Rounds, committed_deltas
+from free.rounds.state import Samples
+from free.sampling.request import Observer
+from free.window import Committed, Windows
+from free.window.rule import check_choice
+
+__all__ = ["draw"]
+
+
+def draw(
+    rounds: Rounds,
+    samples: Samples,
+    windows: Windows,
+    recorder: Recorder,
+    *,
+    progress: Callable[[int], object] | None,
+    observer: Observer | None,
+) -> Tensor:
+    """Draw samples, each at its own pace; finished ones leave.
+
+    Parameters
+    ----------
+    rounds : Rounds
+        Its drafter has begun.
+    samples : Samples
+        Before their first round, numbered ``0 .. B - 1``.
+    windows : Windows
+        How wide each round is.
+    recorder : Recorder
+    progress : callable or None
+        Told how many transitions a round made.
+    observer : callable or None
+        See :meth:`free.SpeculativeSampler.sample`.
+
+    Returns
+    -------
+    Tensor, shape [B, ...], float32
+    """
+    N, started, result = len(rounds.prediction.sigma), False, torch.empty_like(samples.x)
+    recorder.lap()
+    while len(samples.k):
+        with recorder.phase("bookkeeping"):
+            k = samples.k.cpu().numpy()
+            known = samples.past.known.cpu().numpy().clip(min=1) if started else None
+            choice = windows.choose(k, known)
+            check_choice(choice, N - k, rounds.width if started else 1)
+            W, started = int(np.max(choice.lengths)), True
+            lengths = np.asarray(choice.lengths, dtype=np.int64)
+            widths = None if W == 1 else torch.from_numpy(lengths).to(result.device)
+        repeats = max(choice.plain, 1)  # plain transitions are rounds of one row
+        for left in range(repeats - 1, -1, -1):
+            window = rounds.draft(samples, widths, W, choice.sweeps)
+            outcome = rounds.verify(samples, window, rounds.teach(window))
+            recorder.round(
+                samples.number,
+                samples.k,
+                outcome.window.length,
+                outcome.accepted,
+                drafter_calls=window.draft.calls,
+            )
+            samples = rounds.advance(samples, outcome)
+            if progress is not None:
+                progress(len(samples.k) if W == 1 else int(outcome.advance.sum()))
+            if observer is not None and left:
+                result[samples.number] = samples.x
+                observer(int(samples.k.min()), result)
+        with recorder.phase("bookkeeping"):
+            recorder.kept(samples.past.bytes)
+            deltas = committed_deltas(outcome) if windows.learns and W > 1 else None
+            going = samples.k < N
+            if observer is not None or not bool(going.all()):
+                result[samples.number] = samples.x
+                samples = samples.keep(going)
+        advance = outcome.advance + repeats - 1
+        windows.made(Committed.of(k, advance, deltas, recorder.lap(), going))
+        if observer is not None:
+            observer(min(samples.k.tolist(), default=N), result)
+    return result
