@@ -56,6 +56,7 @@ lint: package $(VENV)/.tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=python $(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
 ifeq ($(NVCC),)
 	@echo "CUDA sources: not compiled, there is no nvcc in PATH."

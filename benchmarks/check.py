@@ -125,10 +125,6 @@ def counts() -> dict[str, Figure]:
         "autoregression": (trained, {}),
         "one sweep, recycled": (trained, {"sweeps": 1, "recycle": "response"}),
         "no training, recycled": (FrozenDrafter(), {"sweeps": 1, "recycle": "response"}),
-        "frozen target, recycled": (
-            FrozenDrafter("eps"),
-            {"sweeps": 1, "recycle": "control_variate"},
-        ),
         "one sweep, block": (trained, {"sweeps": 1, "verifier": "block"}),
     }
     found = {}

@@ -31,8 +31,8 @@ import free
 
 #: Samples may differ by so much, relative to ``max(1, |x|)``; other numbers that are no counts.
 ROUNDING, RELATIVE = 1e-4, 1e-6
-#: Of a report, what the clock and the machine say.
-IGNORED = ("seconds", "seconds_by_phase", "execution")
+#: Of a report, what the clock and the machine say, and memory, which is no decision.
+IGNORED = ("seconds", "seconds_by_phase", "execution", "kept_bytes")
 
 Found = dict[str, tuple[dict[str, Any], Any]]
 

@@ -23,9 +23,10 @@ from free.drafters import DraftingBatch
 from free.files import write_json
 from free.machine import machine
 from free.models.output import TeacherRows
+from free.reference.draft import DRAFTER
 from free.rounds.draft import draft_window
 from free.rounds.noise import Purpose, normal
-from free.rounds.state import Evidence, recycle
+from free.rounds.state import Samples, recycle
 from free.rounds.target import Target, guidance_of
 from free.schedule.table import Prediction, Table
 
@@ -67,12 +68,18 @@ def acceptance_by_position(
         P_here = min(P, steps - 2 - made)
         if made % _EVERY:
             continue
-        past = recycle(rows, guess, one, one, window, discarded=False)
+        past = recycle(rows, guess, one, one, width=window, discarded=False)
         z = noise(made + 1, Purpose.TRANSITION, (P_here, *x.shape[1:]))
+        samples = Samples.begin(y, seeds, x, window)._replace(k=k + 1, past=past)
         draft = draft_window(
-            drafter, prediction, x, k + 1, y, past, z, (P_here + 1) * one, sweeps,
-            torch.zeros_like(k), Evidence.none(images, x.device), False,
-        )  # fmt: skip
+            drafter,
+            samples,
+            z,
+            (P_here + 1) * one,
+            prediction=prediction,
+            sweeps=sweeps,
+            source=DRAFTER,
+        )
         at = (k[:, None] + 1 + torch.arange(P_here)).flatten()
         states = draft.states[:, :P_here].flatten(0, 1)
         _, means, _ = target(states, at, y.repeat_interleave(P_here))

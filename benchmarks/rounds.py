@@ -40,9 +40,7 @@ WAYS = {
     "sweep": Way("1 sweep", "trained", 1, False),
     "features": Way("1 sweep, features recycled", "trained", 1, "drafter"),
     "reuse": Way("1 sweep, recycled: reuse", "trained", 1, "reuse"),
-    "variate": Way("1 sweep, recycled: control variate", "trained", 1, "control_variate"),
     "response": Way("1 sweep, recycled: response", "trained", 1, "response"),
-    "best": Way("1 sweep, recycled: best so far", "trained", 1, True),
     "sweeps2": Way("2 sweeps, recycled: response", "trained", 2, "response"),
     "sweeps3": Way("3 sweeps, recycled: response", "trained", 3, "response"),
     "paper-block": Way("autoregression, block", "trained", None, False, "block"),
@@ -52,8 +50,6 @@ WAYS = {
     "frozen-reuse": Way("no training, recycled: reuse", "image", 1, "reuse"),
     "frozen-response": Way("no training, recycled: response", "image", 1, "response"),
     "eps": Way("eps kept (De Bortoli et al.)", "eps", 1, False),
-    # With the drafter's eps kept, the control variate is the teacher's eps, reused.
-    "eps-reuse": Way("eps kept, recycled: reuse", "eps", 1, "control_variate"),
 }
 
 

@@ -29,9 +29,14 @@ from free.rounds.state import Draft, Outcome, Recycled, Samples, Window, recycle
 from free.rounds.target import Answer, Target
 from free.schedule.table import Prediction
 
-__all__ = ["Phase", "Rounds", "committed_deltas"]
+__all__ = ["Phase", "Rounds", "committed_deltas", "no_phase"]
 
 Phase = Callable[[str], AbstractContextManager[None]]
+
+
+def no_phase(name: str) -> AbstractContextManager[None]:
+    """Around a phase of a run that nobody times."""
+    return nullcontext()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -74,7 +79,7 @@ class Rounds:
     recycle: bool | str = False
     spending: Spending | None = None
     rows: RowSelector = WantedRows()
-    phase: Phase = lambda name: nullcontext()
+    phase: Phase = no_phase
 
     def __post_init__(self) -> None:
         # Else drafts would take eps for images: right, and hardly ever accepted.

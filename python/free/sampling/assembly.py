@@ -10,8 +10,8 @@ from free.drafters.protocol import Drafter, DraftingBatch
 from free.models.guidance import Guidance
 from free.models.output import Teacher
 from free.rounds.relaxation import Relaxation, Spending
-from free.rounds.round import Phase, Rounds
-from free.rounds.row_selection import RowSelector
+from free.rounds.round import Phase, Rounds, no_phase
+from free.rounds.row_selection import RowSelector, WantedRows
 from free.rounds.target import Target
 from free.schedule.schedule import Schedule
 from free.schedule.table import Prediction, Table
@@ -50,8 +50,8 @@ def assemble(
     device: torch.device,
     *,
     width: int,
-    rows: RowSelector,
-    phase: Phase,
+    rows: RowSelector | None = None,
+    phase: Phase = no_phase,
 ) -> Rounds:
     """The rounds of a run.
 
@@ -64,7 +64,8 @@ def assemble(
         Where the states are.
     width : int
         Rows of a window, at most.
-    rows : RowSelector
+    rows : RowSelector, optional
+        Default :class:`free.rounds.row_selection.WantedRows`.
     phase : callable
         A context around each phase; see :class:`free.rounds.round.Rounds`.
     """
@@ -81,7 +82,7 @@ def assemble(
         verifier=plan.verifier,
         recycle=plan.recycle,
         spending=spending,
-        rows=rows,
+        rows=rows or WantedRows(),
         phase=phase,
     )
 

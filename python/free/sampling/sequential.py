@@ -9,7 +9,6 @@ import torch
 from free.devices import require_device
 from free.models.output import Teacher
 from free.rounds.report import Recorder
-from free.rounds.row_selection import WantedRows
 from free.rounds.target import guidance_of
 from free.sampling.assembly import Plan, assemble
 from free.sampling.cuda_graphs import Graphing, Graphs
@@ -85,7 +84,7 @@ class SequentialSampler:
             return SamplingResult(*drawn)
         N = len(self.schedule)
         recorder = Recorder(N, seeds, f"eager: {drawn}")
-        rounds = assemble(plan, len(y), x.device, width=1, rows=WantedRows(), phase=recorder.phase)
+        rounds = assemble(plan, len(y), x.device, width=1, phase=recorder.phase)
         with progress_bar(progress, N * len(y)) as report_progress:
             result = draw(
                 rounds,

@@ -16,7 +16,8 @@ from free.drafters.protocol import Drafter
 from free.models.output import Teacher
 from free.rounds.relaxation import Relaxation
 from free.rounds.report import Recorder
-from free.rounds.row_selection import WantedRows
+from free.rounds.round import Rounds
+from free.rounds.state import Samples
 from free.rounds.target import guidance_of
 from free.sampling.assembly import Plan, assemble, begin_drafting
 from free.sampling.cuda_graphs import Graphing, Graphs
@@ -183,9 +184,7 @@ class SpeculativeSampler:
         if not isinstance(drawn, str):
             return SamplingResult(*drawn)
         recorder = Recorder(len(self.schedule), seeds, f"eager: {drawn}")
-        rounds = assemble(
-            plan, len(y), x.device, width=width, rows=WantedRows(), phase=recorder.phase
-        )
+        rounds = assemble(plan, len(y), x.device, width=width, phase=recorder.phase)
         begin_drafting(plan, rounds)
         windows = plan.rule.begin(
             Run(
@@ -220,6 +219,29 @@ class SpeculativeSampler:
         if rounds.spending is not None:
             recorder.relaxed(rounds.spending.spent, rounds.spending.log_likelihood)
         return SamplingResult(result, recorder.finish())
+
+    def begin(
+        self, labels: Labels, seed: Seeds = 0, shape: Sequence[int] | None = None
+    ) -> tuple[Rounds, Samples]:
+        """Begin a run whose loop is the caller's, who also calls the teacher.
+
+        Parameters and errors are those of :meth:`sample`; a relaxation is for the samples that
+        begin here only.
+
+        Returns
+        -------
+        rounds : Rounds
+            The steps of a round: ``draft``, ``verify``, ``advance``.
+        samples : Samples
+            Before their first round.
+        """
+        y, seeds, x = check_request(self.teacher, labels, seed, shape)
+        require_device(x.device, variance=self.schedule.mixture)
+        plan = self._plan()
+        width = largest_window(plan.rule, len(self.schedule), x.device)
+        rounds = assemble(plan, len(y), x.device, width=width)
+        begin_drafting(plan, rounds)
+        return rounds, rounds.begin(y, seeds, x)
 
     def _plan(self) -> Plan:
         return Plan(

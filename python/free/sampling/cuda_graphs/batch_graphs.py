@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -65,14 +64,7 @@ class BatchGraphs:
         N = len(plan.schedule)
         self.window = min(plan.rule.largest, N)
         self.rows = EveryRow(samples, N, device)
-        self.rounds = assemble(
-            plan,
-            samples,
-            device,
-            width=self.window,
-            rows=self.rows,
-            phase=lambda _: nullcontext(),
-        )
+        self.rounds = assemble(plan, samples, device, width=self.window, rows=self.rows)
         self._plan, self._capture, self._compiled = plan, capture, compiled
         self._sweeps = None if isinstance(plan.sweeps, str) else plan.sweeps
         self._first: GraphedRound | None = None
