@@ -45,7 +45,7 @@ class Rounds:
 
     ::
 
-        window = rounds.draft(samples, widths, W)
+        window = rounds.draft(samples, widths)
         output = teacher(window.x, window.t, window.y)
         outcome = rounds.verify(samples, window, output)
         samples = rounds.advance(samples, outcome)
@@ -97,25 +97,35 @@ class Rounds:
         return Samples.begin(y, seeds, x, self.width)
 
     def draft(
-        self, samples: Samples, widths: Tensor | None, W: int, sweeps: int | None = None
+        self,
+        samples: Samples,
+        widths: int | Tensor,
+        sweeps: int | None = None,
+        W: int | None = None,
     ) -> Window:
         """Propose states for the teacher: step 1.
 
         Parameters
         ----------
         samples : Samples
-        widths : Tensor or None, shape [B], int64
-            Rows of each sample, ``0 .. W``, at most the transitions that it has left; None for 1.
-            A sample that the teacher has not seen yet gets 1 at most. With 0, ``k`` stays, and the
-            next ``x`` is not to be used.
-        W : int
-            The largest of the widths.
+        widths : int, or Tensor of shape [B], int64
+            Rows of each sample, at most the run's ``width``. One number is cut where a sample has
+            fewer transitions left; more than those must not be asked for otherwise. A sample that
+            the teacher has not seen yet gets 1 at most. With 0, ``k`` stays, and the next ``x`` is
+            not to be used.
         sweeps : int or None
             See :func:`free.rounds.draft.draft_window`.
+        W : int, optional
+            The largest of the widths; looked up by default, which waits for the device.
         """
-        if W == 1:
+        if isinstance(widths, int):
+            W = widths
+        elif W is None:
+            W = int(widths.max())
+        if W == 1 or not len(samples.past.rows.k):
             return self._one_row(samples)
-        assert widths is not None
+        if isinstance(widths, int):
+            widths = (len(self.prediction.sigma) - samples.k).clamp(max=W)
         assert self.drafter is not None
         with self.phase("bookkeeping"):
             wanted = widths.minimum(samples.past.known * W + 1)

@@ -57,10 +57,10 @@ def draw(
             check_choice(choice, N - k, rounds.width if started else 1)
             W, started = int(np.max(choice.lengths)), True
             lengths = np.asarray(choice.lengths, dtype=np.int64)
-            widths = None if W == 1 else torch.from_numpy(lengths).to(result.device)
+            widths = 1 if W == 1 else torch.from_numpy(lengths).to(result.device)
         repeats = max(choice.plain, 1)  # plain transitions are rounds of one row
         for left in range(repeats - 1, -1, -1):
-            window = rounds.draft(samples, widths, W, choice.sweeps)
+            window = rounds.draft(samples, widths, choice.sweeps, W)
             outcome = rounds.verify(samples, window, rounds.teach(window))
             recorder.round(
                 samples.number,

@@ -138,7 +138,7 @@ def first_round(rounds: Rounds, W: int) -> Step:
 
 def _transition(rounds: Rounds, samples: Samples) -> Samples:
     """A round of one row."""
-    window = rounds.draft(samples, None, 1)
+    window = rounds.draft(samples, 1)
     return rounds.advance(samples, rounds.verify(samples, window, rounds.teach(window)))
 
 
@@ -149,7 +149,7 @@ def window_round(rounds: Rounds, W: int, sweeps: int | None) -> Step:
     def step(state: State) -> State:
         samples = state.samples
         left = (N - samples.k).clamp(max=W)
-        window = rounds.draft(samples, left, W, sweeps)
+        window = rounds.draft(samples, left, sweeps, W)
         outcome = rounds.verify(samples, window, rounds.teach(window))
         entry = torch.stack([samples.k, left, outcome.accepted.long()])
         # There are no more rounds than transitions; capturing may make some that do not count.
