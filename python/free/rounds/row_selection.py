@@ -151,13 +151,16 @@ class WantedRows:
     """Exactly the wanted rows. Looks at values, so that the host waits for the device."""
 
     def select(self, low: Tensor | None, high: Tensor, first: int, end: int) -> Selection:
-        """List the wanted rows."""
+        """List the wanted rows, or view them where they are the same of every sample."""
+        ranges = _ranges(low, high, first, end)
+        if len(ranges) == 1:
+            return Span(len(high), *ranges.pop(), high.device)
         b, i = _within(low, high, first, end).nonzero(as_tuple=True)
         return Listed(b, i + first if first else i)
 
     def any(self, low: Tensor | None, high: Tensor, first: int, end: int) -> bool:
         """Whether any row is wanted."""
-        return bool(_within(low, high, first, end).any())
+        return any(begin < stop for begin, stop in _ranges(low, high, first, end))
 
     def require_finite(
         self,
@@ -178,6 +181,15 @@ class WantedRows:
             Naming the network, the transitions and the samples.
         """
         require_finite(eps, network, k, rows.each(samples))
+
+
+def _ranges(low: Tensor | None, high: Tensor, first: int, end: int) -> set[tuple[int, int]]:
+    """The samples' wanted ranges within ``first .. end``, of each kind once."""
+    lows = [0] * len(high) if low is None else low.tolist()
+    clipped = (
+        (max(begin, first), min(stop, end)) for begin, stop in zip(lows, high.tolist(), strict=True)
+    )
+    return {(begin, max(begin, stop)) for begin, stop in clipped}
 
 
 def _within(low: Tensor | None, high: Tensor, first: int, end: int) -> Tensor:
