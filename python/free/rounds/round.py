@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -78,7 +78,7 @@ class Rounds:
     verifier: str = "reflection"
     recycle: bool | str = False
     spending: Spending | None = None
-    rows: RowSelector = WantedRows()
+    rows: RowSelector = field(default_factory=WantedRows)
     phase: Phase = no_phase
 
     def __post_init__(self) -> None:
@@ -163,13 +163,12 @@ class Rounds:
             sigma = self.prediction.table.sigma_at(k, x)[:, None]
             no_means = x.new_empty(len(x), 0, *x.shape[1:])
             draft = Draft(x[:, None], no_means, k[:, None], sigma, 0)
-            one = torch.ones_like(k)
             return Window(
                 *self.target.inputs(x, k, samples.y),
                 draft,
                 Span(len(k), 0, 1, k.device),
-                wanted=one,
-                length=one.int(),
+                wanted=torch.ones_like(k),
+                length=torch.ones_like(k, dtype=torch.int32),
                 uniforms=sigma[:, :0],
                 noise=noise,
             )

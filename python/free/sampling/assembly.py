@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -37,7 +37,7 @@ class Plan:
     schedule: Schedule
     guidance: Guidance | None
     drafter: Drafter | None = None
-    rule: WindowRule = FixedWindow(1)
+    rule: WindowRule = field(default_factory=lambda: FixedWindow(1))
     verifier: str = "reflection"
     sweeps: int | str | None = None
     recycle: bool | str = False

@@ -47,43 +47,44 @@ def draw(
     -------
     Tensor, shape [B, ...], float32
     """
-    N, started, result = len(rounds.prediction.sigma), False, torch.empty_like(samples.x)
+    N, result = len(rounds.prediction.sigma), torch.empty_like(samples.x)
+    k, known = samples.k.cpu().numpy(), None
     recorder.lap()
     while len(samples.k):
         with recorder.phase("bookkeeping"):
-            k = samples.k.cpu().numpy()
-            known = samples.past.known.cpu().numpy().clip(min=1) if started else None
             choice = windows.choose(k, known)
-            check_choice(choice, N - k, rounds.width if started else 1)
-            W, started = int(np.max(choice.lengths)), True
+            check_choice(choice, N - k, 1 if known is None else rounds.width)
+            W = int(np.max(choice.lengths))
             lengths = np.asarray(choice.lengths, dtype=np.int64)
             widths = 1 if W == 1 else torch.from_numpy(lengths).to(result.device)
-        repeats = max(choice.plain, 1)  # plain transitions are rounds of one row
-        for left in range(repeats - 1, -1, -1):
+        for left in range(max(choice.plain, 1) - 1, -1, -1):  # plain transitions are of one row
             window = rounds.draft(samples, widths, choice.sweeps, W)
             outcome = rounds.verify(samples, window, rounds.teach(window))
             recorder.round(
                 samples.number,
                 samples.k,
-                outcome.window.length,
+                window.length,
                 outcome.accepted,
                 drafter_calls=window.draft.calls,
             )
             samples = rounds.advance(samples, outcome)
             if progress is not None:
-                progress(len(samples.k) if W == 1 else int(outcome.advance.sum()))
+                progress(int(outcome.advance.sum()))
             if observer is not None and left:
                 result[samples.number] = samples.x
                 observer(int(samples.k.min()), result)
         with recorder.phase("bookkeeping"):
             recorder.kept(samples.past.bytes)
+            before, k = k, samples.k.cpu().numpy()
+            going, advance = k < N, k - before
             deltas = committed_deltas(outcome) if windows.learns and W > 1 else None
-            going = samples.k < N
-            if observer is not None or not bool(going.all()):
+            if observer is not None or not going.all():
                 result[samples.number] = samples.x
-                samples = samples.keep(going)
-        advance = outcome.advance + repeats - 1
-        windows.made(Committed.of(k, advance, deltas, recorder.lap(), going))
+            if not going.all():
+                samples = samples.keep(torch.from_numpy(going).to(result.device))
+                k = k[going]
+            known = samples.past.known.cpu().numpy().clip(min=1)
+        windows.made(Committed.of(before, advance, deltas, recorder.lap(), going))
         if observer is not None:
-            observer(min(samples.k.tolist(), default=N), result)
+            observer(int(k.min(initial=N)), result)
     return result

@@ -109,19 +109,14 @@ class Committed(NamedTuple):
     def of(
         cls,
         k: Integers,
-        advance: Tensor,
+        advance: Integers,
         deltas: Tensor | None,
         seconds: dict[str, float],
-        going: Tensor,
+        going: NDArray[np.bool_],
     ) -> Committed:
-        """From tensors, wherever they are."""
-        return cls(
-            k,
-            advance.long().cpu().numpy(),
-            None if deltas is None else deltas.double().cpu().numpy(),
-            seconds,
-            going.cpu().numpy(),
-        )
+        """With deltas that are a tensor, wherever that is."""
+        found = None if deltas is None else deltas.double().cpu().numpy()
+        return cls(k, advance, found, seconds, going)
 
 
 class Windows(Protocol):
