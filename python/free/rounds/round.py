@@ -166,7 +166,7 @@ class Rounds:
             return Window(
                 *self.target.inputs(x, k, samples.y),
                 draft,
-                Span(len(k), 0, 1, k.device),
+                Span(len(k), 0, 1),
                 wanted=torch.ones_like(k),
                 length=torch.ones_like(k, dtype=torch.int32),
                 uniforms=sigma[:, :0],

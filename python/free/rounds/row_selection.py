@@ -16,85 +16,56 @@ from free.ops import note_nonfinite_
 __all__ = ["EveryRow", "Listed", "RowSelector", "Selection", "Span", "WantedRows"]
 
 
-class Selection(Protocol):
-    """Some rows of the windows of a batch, sample by sample."""
-
-    @property
-    def b(self) -> Tensor:
-        """Samples of the rows, [R] int64."""
-
-    @property
-    def i(self) -> Tensor:
-        """Positions of the rows, [R] int64."""
-
-    def take(self, windows: Tensor) -> Tensor:
-        """The rows [R, ...] of ``windows [B, P, ...]``."""
-
-    def each(self, column: Tensor) -> Tensor:
-        """For every row, its sample's entry of ``column [B, ...]``."""
-
-    def put(self, rows: Tensor, windows: Tensor) -> Tensor:
-        """``windows [B, P, ...]`` with ``rows`` in their places; the given ones are written to."""
-
-    def windows(self, rows: Tensor, batch: int, width: int) -> Tensor:
-        """Windows [B, P, ...] of these rows, 0 elsewhere."""
-
-
 class Listed(NamedTuple):
-    """A selection that lists its rows."""
+    """Some rows of the windows of a batch, sample by sample, listed.
+
+    Attributes
+    ----------
+    b, i : Tensor, shape [R], int64
+        Samples and positions.
+    """
 
     b: Tensor
     i: Tensor
 
     def take(self, windows: Tensor) -> Tensor:
-        """The listed rows; see :class:`Selection`."""
+        """The rows [R, ...] of ``windows [B, P, ...]``."""
         return windows[self.b, self.i]
 
     def each(self, column: Tensor) -> Tensor:
-        """Entries of the rows' samples; see :class:`Selection`."""
+        """For every row, its sample's entry of ``column [B, ...]``."""
         return column[self.b]
 
     def put(self, rows: Tensor, windows: Tensor) -> Tensor:
-        """Write rows to their places; see :class:`Selection`."""
+        """``windows [B, P, ...]`` with ``rows`` in their places; the given ones are written to."""
         windows[self.b, self.i] = rows
         return windows
 
     def windows(self, rows: Tensor, batch: int, width: int) -> Tensor:
-        """Scatter rows into empty windows; see :class:`Selection`."""
+        """Windows [B, P, ...] of these rows, 0 elsewhere."""
         return self.put(rows, rows.new_zeros(batch, width, *rows.shape[1:]))
 
 
 class Span(NamedTuple):
-    """A selection of positions ``first .. end - 1`` of every one of ``batch`` samples: views
-    wherever those are all that there are.
+    """Positions ``first .. end - 1`` of every one of ``batch`` samples: the methods are those of
+    :class:`Listed`, by views wherever these are all the rows that there are.
     """
 
     batch: int
     first: int
     end: int
-    device: torch.device
-
-    @property
-    def b(self) -> Tensor:
-        """Samples of the rows, [R] int64."""
-        return self.each(torch.arange(self.batch, device=self.device))
-
-    @property
-    def i(self) -> Tensor:
-        """Positions of the rows, [R] int64."""
-        return torch.arange(self.first, self.end, device=self.device).repeat(self.batch)
 
     def take(self, windows: Tensor) -> Tensor:
-        """The rows of the span; see :class:`Selection`."""
+        """The rows [(end - first) B, ...] of ``windows [B, P, ...]``."""
         return windows[:, self.first : self.end].flatten(0, 1)
 
     def each(self, column: Tensor) -> Tensor:
-        """Entries of the rows' samples; see :class:`Selection`."""
+        """For every row, its sample's entry of ``column [B, ...]``."""
         shape = (self.batch, self.end - self.first, *column.shape[1:])
         return column.unsqueeze(1).expand(shape).flatten(0, 1)
 
     def put(self, rows: Tensor, windows: Tensor) -> Tensor:
-        """Write rows to their places, or return them where they are all; see :class:`Selection`."""
+        """``windows`` with ``rows`` in their places, or the rows where they are all."""
         rows = rows.unflatten(0, (self.batch, -1))
         if rows.shape == windows.shape:
             return rows
@@ -102,10 +73,13 @@ class Span(NamedTuple):
         return windows
 
     def windows(self, rows: Tensor, batch: int, width: int) -> Tensor:
-        """Scatter rows into empty windows, or view them as such; see :class:`Selection`."""
+        """Windows [B, P, ...] of these rows, 0 elsewhere."""
         if self.end - self.first == width:
             return rows.unflatten(0, (batch, width))
         return self.put(rows, rows.new_zeros(batch, width, *rows.shape[1:]))
+
+
+Selection = Listed | Span
 
 
 class RowSelector(Protocol):
@@ -154,7 +128,7 @@ class WantedRows:
         """List the wanted rows, or view them where they are the same of every sample."""
         ranges = _ranges(low, high, first, end)
         if len(ranges) == 1:
-            return Span(len(high), *ranges.pop(), high.device)
+            return Span(len(high), *ranges.pop())
         b, i = _within(low, high, first, end).nonzero(as_tuple=True)
         return Listed(b, i + first if first else i)
 
@@ -228,7 +202,7 @@ class EveryRow:
 
     def select(self, low: Tensor | None, high: Tensor, first: int, end: int) -> Selection:
         """All of the span."""
-        return Span(len(high), first, end, high.device)
+        return Span(len(high), first, end)
 
     def any(self, low: Tensor | None, high: Tensor, first: int, end: int) -> bool:
         """True: some may be."""
