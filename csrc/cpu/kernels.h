@@ -2,8 +2,9 @@
 // The CPU kernels.
 #pragma once
 
-#include "arguments.h"
-#include "free/verifier.h"
+#include <cstdint>
+
+#include "free/arguments.h"
 
 // One copy of a hot loop per instruction set, chosen when the module is loaded. The loops fix their
 // own order of operations, so that every copy gives the same bits.
@@ -15,13 +16,20 @@
 
 namespace free_dit::cpu {
 
+/// Elements of a batch below which starting threads costs more than it saves.
+constexpr std::int64_t kParallelElements = std::int64_t{1} << 20;
+
 void verify_window(const Window& window, Verifier verifier);
 void verify_window_relaxed(const Window& window, const Lenience& lenience);
-void roll_window(const Roll& roll);
+void window_noise(const WindowNoise& draws);
 void first_guesses(const FirstGuesses& guesses);
+void roll_window(const Roll& roll);
+void target_means(const TargetMeans& means);
+void note_nonfinite(const NoteNonfinite& rows);
 void response_sums(const ResponseSums& sums);
 void philox_normal(const Draws& draws);
 void philox_uniform(const Draws& draws);
+void recycled_rows(const RecycledRows& rows);
 
 /// The instruction set that the kernels run with on this machine.
 const char* simd_level();

@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(kThreads) mean_quads(TargetMeans m, std::int64
   }
   const std::int64_t at = place.at;
   const std::int64_t row = place.row * m.size;
-  const T* said = static_cast<const T*>(m.eps) + (m.paired ? 2 * row : row);
+  const T* said = static_cast<const T*>(m.eps) + m.answers * row;
   Quad<float> eps = load<kWide>(said, at, m.size);
   const Quad<float> x = load<kWide>(m.x + row, at, m.size);
   if (at < m.guided) {
