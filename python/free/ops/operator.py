@@ -22,7 +22,7 @@ from torch.utils.dlpack import to_dlpack
 # After torch, so that one OpenMP runtime serves both.
 from free.ops import _C
 
-__all__ = ["CONTRACTS", "Argument", "Contract", "Sizes", "connect", "operator"]
+__all__ = ["CONTRACTS", "Argument", "Contract", "Sizes", "connect", "fallback", "operator"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -60,6 +60,7 @@ class Sizes:
         self.rest: list[Any] | None = None
 
     def copy(self) -> Sizes:
+        """What is known now."""
         sizes = Sizes()
         sizes.letters, sizes.rest = dict(self.letters), self.rest
         return sizes
@@ -328,25 +329,31 @@ def _is_observed() -> bool:
     )
 
 
-def _register(contract: Contract, twin: Callable[..., Any]) -> Any:
-    """Define ``torch.ops.free.<name>``; what is registered for CUDA neither waits for the device nor
-    looks at values, so that a CUDA graph can capture it.
-    """
-    name, names = contract.name, [argument.name for argument in contract.arguments]
+def fallback(contract: Contract, twin: Callable[..., Any]) -> Callable[..., Any]:
+    """The twin, checked; with a warning on a GPU, where a kernel was to be expected."""
+    names = [argument.name for argument in contract.arguments]
 
     def by_twin(*values: Any) -> Any:
-        contract.check(values)
-        return twin(**dict(zip(names, values, strict=True)))
-
-    def by_kernel(*values: Any) -> Any:
-        results = _C.run(contract.index, values, {}, False)
-        if results is not NotImplemented:
-            return results
         contract.check(values)
         device = next(value.device for value in values if isinstance(value, Tensor))
         if device.type == "cuda" and (reason := _C.cuda_refusal(device.index or 0)):
             _warn_once(device, reason)
-        return by_twin(*values)
+        return twin(**dict(zip(names, values, strict=True)))
+
+    return by_twin
+
+
+def _register(contract: Contract, twin: Callable[..., Any]) -> Any:
+    """Define ``torch.ops.free.<name>``.
+
+    What is registered for CUDA neither waits for the device nor looks at values, so that a CUDA
+    graph can capture it.
+    """
+    name, by_twin = contract.name, fallback(contract, twin)
+
+    def by_kernel(*values: Any) -> Any:
+        results = _C.run(contract.index, values, {}, False)
+        return by_twin(*values) if results is NotImplemented else results
 
     def fake(*values: Any) -> Any:
         contract.check(values)
