@@ -104,18 +104,18 @@ def random_guesses(
     source: int = RESPONSE,
 ) -> Guesses:
     """Responses below 0 and above the largest, no evidence, a schedule's ends."""
-    evidence = torch.randn(2, batch)
-    evidence[1] = evidence[1].square() * (torch.arange(batch) % 3 > 0)
+    sample = torch.arange(batch)
+    dot, square = torch.randn(2, batch).abs().unbind(0)
     return Guesses(
         torch.randn(batch, *shape),
-        torch.randint(-1, steps + 2, (batch,)),
+        sample % (steps + 3) - 1,
         torch.randn(rows, *shape),
         torch.randn(rows, *shape),
         torch.randint(0, rows, (batch, drafts + 3)),
         torch.randint(1, drafts + 3, (batch,)),
         source,
-        evidence[0].contiguous(),
-        evidence[1].contiguous(),
+        dot * torch.where(sample % 4 == 3, -1, 1),
+        square * (sample % 5 < 4),
         torch.rand(4, steps),
         drafts,
     )
