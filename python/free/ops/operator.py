@@ -244,8 +244,8 @@ CONTRACTS = {
 }
 
 
-def connect(exchange: bool = True) -> None:
-    """Tell the compiled core what it uses of torch.
+def connect(exchange: bool = True, **others: Any) -> None:
+    """Tell the compiled core what it uses of torch; ``others`` is for tests.
 
     Where torch offers a table of C functions (from 2.10 on) tensors are read through it, unless
     ``exchange`` is False; else as DLPack capsules, which takes longer.
@@ -258,6 +258,7 @@ def connect(exchange: bool = True) -> None:
             "dtypes": (torch.float32, torch.float64, torch.int32, torch.int64),
             "exchange": getattr(Tensor, "__dlpack_c_exchange_api__", None) if exchange else None,
         }
+        | others
     )
 
 

@@ -85,11 +85,12 @@ def window_noise(
         ``transition``, or ``rounds``, as ``round``, out of range. On CUDA values are not looked
         at.
     """
-    at = (k[:, None] + torch.arange(width, device=k.device)).flatten()
+    seed = seeds.repeat_interleave(width)
+    transition = (k[:, None] + torch.arange(width, device=k.device)).flatten()
     rounds = torch.zeros_like(k) if rounds is None else rounds
-    of = (seeds.repeat_interleave(width), at, rounds.repeat_interleave(width))
-    noise = philox_normal(*of, purpose, size).view(-1, width, size)
-    uniforms = philox_uniform(*of, decision, 1).view(-1, width)
+    round_ = rounds.repeat_interleave(width)
+    noise = philox_normal(seed, transition, round_, purpose, size).view(-1, width, size)
+    uniforms = philox_uniform(seed, transition, round_, decision, 1).view(-1, width)
     final = length.long().clamp(1, width) - 1
     last = noise[torch.arange(len(k), device=k.device), final]
     return WindowNoise(noise[:, :-1].contiguous(), uniforms[:, :-1].contiguous(), last)

@@ -207,9 +207,9 @@ def verify_window_relaxed(
         uniforms.double(),
         None if uncertainty is None else uncertainty.double(),
         spent,
-        rule,
-        strength,
-        budget,
+        rule=rule,
+        strength=strength,
+        budget=budget,
     )
     verified = _write(states, draft_means, target_means, sigma, noise, outcome)
     return VerifiedRelaxed(*verified, *account)

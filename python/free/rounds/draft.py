@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from free.drafters.protocol import Drafter, drafts_windows
+
 CONTROL_VARIATE = -1  # is going
 from free.rounds.drafted_window import DraftedWindow
 from free.rounds.row_selection import Rows, WantedRows
