@@ -23,7 +23,7 @@ from torch import Tensor
 
 from free import reference
 from free.ops import _C
-from free.ops.operator import CONTRACTS
+from free.ops.contract import CONTRACTS
 
 ROOT = Path(__file__).parents[1]
 INCLUDE = ("tests/cuda_shim", "csrc", "csrc/include")

@@ -2,9 +2,11 @@
 #include "call.h"
 
 #include <algorithm>
-#include <stdexcept>
+#include <map>
 
 #include "cuda/device.h"
+
+namespace py = pybind11;
 
 namespace free_dit {
 
@@ -15,38 +17,25 @@ namespace {
 constexpr std::int32_t kDLCPU = 1;
 constexpr std::int32_t kDLCUDA = 2;
 
-bool has_type(const DLDataType& actual, std::uint8_t code, std::uint8_t bits) {
-  return actual.code == code && actual.bits == bits && actual.lanes == 1;
-}
-
+// Whether a tensor is of a type; of networks' answers also which of them it is.
 bool is_of(Type type, const DLDataType& actual, Float* floating) {
-  constexpr std::uint8_t kInt = 0;
-  constexpr std::uint8_t kFloat = 2;
-  constexpr std::uint8_t kBfloat = 4;
-  switch (type) {
-    case Type::kFloat32:
-      return has_type(actual, kFloat, 32);
-    case Type::kFloat64:
-      return has_type(actual, kFloat, 64);
-    case Type::kInt32:
-      return has_type(actual, kInt, 32);
-    case Type::kInt64:
-      return has_type(actual, kInt, 64);
-    case Type::kFloating:
-      break;
+  constexpr DLDataType kTypes[] = {{2, 32, 1}, {2, 64, 1}, {0, 32, 1}, {0, 64, 1}};
+  constexpr DLDataType kFloating[] = {{2, 32, 1}, {2, 16, 1}, {4, 16, 1}};
+  const auto same = [&](const DLDataType& t) {
+    return t.code == actual.code && t.bits == actual.bits && t.lanes == actual.lanes;
+  };
+  if (type != Type::kFloating) {
+    return same(kTypes[static_cast<int>(type)]);
   }
-  *floating = has_type(actual, kFloat, 32)   ? Float::kFloat32
-              : has_type(actual, kFloat, 16) ? Float::kFloat16
-                                             : Float::kBfloat16;
-  return *floating != Float::kBfloat16 || has_type(actual, kBfloat, 16);
+  const auto* found = std::find_if(std::begin(kFloating), std::end(kFloating), same);
+  *floating = static_cast<Float>(found - kFloating);
+  return found != std::end(kFloating);
 }
 
 bool is_dense(const DLTensor& t) {
-  if (t.strides == nullptr || std::find(t.shape, t.shape + t.ndim, 0) != t.shape + t.ndim) {
-    return true;
-  }
+  const bool empty = std::find(t.shape, t.shape + t.ndim, 0) != t.shape + t.ndim;
   std::int64_t stride = 1;
-  for (int axis = t.ndim; axis-- > 0;) {
+  for (int axis = t.ndim; t.strides != nullptr && !empty && axis-- > 0;) {
     if (t.shape[axis] != 1 && t.strides[axis] != stride) {
       return false;
     }
@@ -55,52 +44,33 @@ bool is_dense(const DLTensor& t) {
   return true;
 }
 
+void* memory_of(const DLTensor& t) { return static_cast<char*>(t.data) + t.byte_offset; }
+
 bool is_integer(PyObject* value) { return PyLong_Check(value) && !PyBool_Check(value); }
 
-/// Another thread may have Python as long as this lives.
-class Unlocked {
- public:
-  Unlocked() : state_(PyEval_SaveThread()) {}
-  ~Unlocked() { PyEval_RestoreThread(state_); }
-  Unlocked(const Unlocked&) = delete;
-  Unlocked& operator=(const Unlocked&) = delete;
-
- private:
-  PyThreadState* state_;
-};
-
-/// Whether this build has kernels for a GPU; asked once of each.
+// Whether this build has kernels for a GPU; asked once of each.
 bool serves(int device) {
-  static std::vector<signed char> known(64, -1);
-  const auto index = static_cast<std::size_t>(device);
-  if (index >= known.size()) {
-    return !cuda::refusal(device);
-  }
-  if (known[index] < 0) {
-    known[index] = cuda::refusal(device) ? 0 : 1;
-  }
-  return known[index] == 1;
+  static std::map<int, bool> known;
+  const auto found = known.find(device);
+  return found != known.end() ? found->second
+                              : known.emplace(device, !cuda::refusal(device)).first->second;
 }
 
 }  // namespace
 
-Call::Call(const Op& op, const Names& names) : op_(op), names_(names) { op_.init(record_); }
-
 bool Call::take(PyObject* args, PyObject* kwargs, bool exact) {
   exact_ = exact;
-  const std::size_t count = op_.arguments.size();
+  const std::vector<Argument>& arguments = op_.arguments;
   const auto given = static_cast<std::size_t>(PyTuple_GET_SIZE(args));
-  if (given > (exact ? names_.positional : count)) {
+  if (given > (exact ? signature_.positional : arguments.size())) {
     return false;
   }
   Py_ssize_t named = PyDict_GET_SIZE(kwargs);
-  for (std::size_t i = 0; i < count; ++i) {
-    PyObject* value = i < given ? PyTuple_GET_ITEM(args, static_cast<Py_ssize_t>(i)) : nullptr;
-    if (value == nullptr && named > 0) {
-      value = PyDict_GetItemWithError(kwargs, names_.keys[i]);
-      named -= value != nullptr ? 1 : 0;
-    }
-    values_[i] = value != nullptr ? value : names_.defaults[i];
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    PyObject* value = i < given ? PyTuple_GET_ITEM(args, static_cast<Py_ssize_t>(i))
+                                : PyDict_GetItemWithError(kwargs, signature_.names[i]);
+    named -= i >= given && value != nullptr ? 1 : 0;
+    values_[i] = value != nullptr ? value : signature_.defaults[i];
     if (values_[i] == nullptr) {
       return false;
     }
@@ -108,112 +78,70 @@ bool Call::take(PyObject* args, PyObject* kwargs, bool exact) {
   if (named != 0) {
     return false;
   }
-  // Values first: sizes of tensors may depend on them.
-  for (std::size_t i = 0; i < count; ++i) {
-    const Argument& argument = op_.arguments[i];
-    if (argument.kind != Argument::Kind::kTensor && !take_value(argument, values_[i])) {
+  // Values first: sizes of tensors may depend on them, and limits of values on sizes.
+  for (const bool tensors : {false, true}) {
+    for (std::size_t i = 0; i < arguments.size(); ++i) {
+      const Argument& a = arguments[i];
+      if ((a.kind == Argument::Kind::kTensor) == tensors &&
+          !(tensors ? take_tensor(a, values_[i]) : take_value(a, values_[i]))) {
+        return false;
+      }
+    }
+  }
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    const Shape& highest = arguments[i].highest;
+    if (!highest.axes.empty() && values_[i] != Py_None &&
+        PyLong_AsLongLong(values_[i]) > sizes_.count(highest)) {
       return false;
     }
   }
-  for (std::size_t i = 0; i < count; ++i) {
-    const Argument& argument = op_.arguments[i];
-    if (argument.kind == Argument::Kind::kTensor && !take_tensor(argument, values_[i])) {
-      return false;
-    }
+  for (const auto& [offset, shape] : op_.counts) {
+    field<std::int64_t>(offset) = sizes_.count(shape);
   }
-  if (!within_sizes()) {
-    return false;
-  }
-  for (const auto& [field, shape] : op_.counts) {
-    *reinterpret_cast<std::int64_t*>(at(field)) = sizes_.count(shape);
-  }
-  if (op_.prepare) {
-    op_.prepare(record_);
-  }
+  op_.prepare(record_.data());
   return true;
 }
 
 bool Call::take_value(const Argument& a, PyObject* value) {
   const bool none = value == Py_None;
-  if (none && !a.optional) {
+  if (a.kind == Argument::Kind::kNumber && a.binds != 0) {
+    sizes_.of(a.binds) = none ? 1 : 2;
+  }
+  if (none) {
+    return a.optional;
+  }
+  if (a.kind == Argument::Kind::kFlag) {
+    field<bool>(a.field) = value == Py_True;
+    return PyBool_Check(value);
+  }
+  if (a.kind == Argument::Kind::kNumber) {
+    if (!PyFloat_Check(value) && !is_integer(value)) {
+      return false;
+    }
+    const double number = PyFloat_AsDouble(value);
+    PyErr_Clear();  // of an integer that is too large: -1 is no number here
+    a.store_number(&field<char>(a.field), number);
+    return number >= a.least && number <= a.most;
+  }
+  std::int64_t number = a.low - 1;
+  if (a.kind == Argument::Kind::kInteger && is_integer(value)) {
+    int overflow = 0;
+    number = PyLong_AsLongLongAndOverflow(value, &overflow);
+    number = overflow != 0 ? a.low - 1 : number;
+  }
+  for (std::size_t i = 0; i < a.choices.size() && PyUnicode_Check(value); ++i) {
+    if (PyUnicode_CompareWithASCIIString(value, a.choices[i]) == 0) {
+      number = static_cast<std::int64_t>(i);
+    }
+  }
+  if (number < a.low || number > a.high) {
     return false;
   }
-  switch (a.kind) {
-    case Argument::Kind::kInteger: {
-      if (none) {
-        return true;
-      }
-      int overflow = 0;
-      const std::int64_t number =
-          is_integer(value) ? PyLong_AsLongLongAndOverflow(value, &overflow) : a.low - 1;
-      if (overflow != 0 || number < a.low || number > a.high) {
-        return false;
-      }
-      if (a.store_integer != nullptr) {
-        a.store_integer(at(a.field), number);
-      }
-      if (a.binds != 0) {
-        sizes_.of(a.binds) = number;
-      }
-      return true;
-    }
-    case Argument::Kind::kNumber: {
-      if (a.binds != 0) {
-        sizes_.of(a.binds) = none ? 1 : 2;
-      }
-      if (none) {
-        return true;
-      }
-      if (!PyFloat_Check(value) && !is_integer(value)) {
-        return false;
-      }
-      const double number = PyFloat_AsDouble(value);
-      if (PyErr_Occurred() != nullptr) {
-        PyErr_Clear();
-        return false;
-      }
-      a.store_number(at(a.field), number);
-      return number >= a.least && number <= a.most;
-    }
-    case Argument::Kind::kFlag:
-      *reinterpret_cast<bool*>(at(a.field)) = value == Py_True;
-      return PyBool_Check(value);
-    case Argument::Kind::kChoice:
-      for (std::size_t i = 0; PyUnicode_Check(value) && i < a.choices.size(); ++i) {
-        if (PyUnicode_CompareWithASCIIString(value, a.choices[i]) == 0) {
-          a.store_integer(at(a.field), static_cast<std::int64_t>(i));
-          return true;
-        }
-      }
-      return false;
-    case Argument::Kind::kTensor:
-      break;
+  if (a.binds != 0) {
+    sizes_.of(a.binds) = number;
   }
-  return false;
-}
-
-bool Call::within_sizes() {
-  for (std::size_t i = 0; i < op_.arguments.size(); ++i) {
-    const Argument& a = op_.arguments[i];
-    if (a.highest.letter != 0 && values_[i] != Py_None &&
-        PyLong_AsLongLong(values_[i]) > sizes_.value(a.highest)) {
-      return false;
-    }
-  }
+  a.store_integer(&field<char>(a.field), number);
   return true;
-}
-
-bool Call::take_tensor(const Argument& a, PyObject* value) {
-  if (value != Py_None) {
-    return !absent(a) && fill(a, value);
-  }
-  // Of a group, others may have been taken.
-  for (std::size_t i = 0; !a.group.empty() && i < op_.arguments.size(); ++i) {
-    if (op_.arguments[i].group == a.group && values_[i] != Py_None) {
-      return false;
-    }
-  }
-  return a.optional;
 }
 
 /// Whether an argument of its group is None.
@@ -227,7 +155,7 @@ bool Call::absent(const Argument& a) const {
 }
 
 bool Call::view(PyObject* value, DLTensor* out) {
-  PyTypeObject* tensor = reinterpret_cast<PyTypeObject*>(torch.tensor);
+  auto* tensor = reinterpret_cast<PyTypeObject*>(torch.tensor);
   if (exact_ ? Py_TYPE(value) != tensor : !PyObject_TypeCheck(value, tensor)) {
     return false;
   }
@@ -235,11 +163,12 @@ bool Call::view(PyObject* value, DLTensor* out) {
     if (torch.api->dltensor_from_py_object_no_sync(value, out) == 0) {
       return true;
     }
-  } else if (Held capsule{PyObject_CallOneArg(torch.to_dlpack, value)}) {
-    if (auto* managed =
-            static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule.get(), "dltensor"))) {
-      *out = managed->dl_tensor;
-      capsules_.push_back(std::move(capsule));
+  } else {
+    capsules_.push_back(
+        py::reinterpret_steal<py::object>(PyObject_CallOneArg(torch.to_dlpack, value)));
+    PyObject* capsule = capsules_.back().ptr();
+    if (capsule != nullptr && PyCapsule_IsValid(capsule, "dltensor")) {
+      *out = static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule, "dltensor"))->dl_tensor;
       return true;
     }
   }
@@ -247,7 +176,10 @@ bool Call::view(PyObject* value, DLTensor* out) {
   return false;
 }
 
-bool Call::fill(const Argument& a, PyObject* value) {
+bool Call::take_tensor(const Argument& a, PyObject* value) {
+  if (value == Py_None || (!a.group.empty() && absent(a))) {
+    return value == Py_None && a.optional;
+  }
   DLTensor t;
   Float floating = Float::kFloat32;
   if (!view(value, &t) || !is_of(a.type, t.dtype, &floating) || !is_dense(t) ||
@@ -258,80 +190,50 @@ bool Call::fill(const Argument& a, PyObject* value) {
     first_ = value;
     device_ = t.device;
   }
-  if (t.device.device_type != device_.device_type || t.device.device_id != device_.device_id) {
-    return false;
+  field<void*>(a.field) = memory_of(t);
+  if (a.type == Type::kFloating) {
+    field<Float>(a.type_field) = floating;
   }
-  *reinterpret_cast<void**>(at(a.field)) = static_cast<char*>(t.data) + t.byte_offset;
-  if (a.type_field != 0) {
-    *reinterpret_cast<Float*>(at(a.type_field)) = floating;
-  }
-  return true;
+  return t.device.device_type == device_.device_type && t.device.device_id == device_.device_id;
 }
 
-// By a tensor of that type, if there is one: torch makes no quicker ones.
-Held Call::empty(const std::int64_t* extents, std::size_t axes, Type type) const {
+// As a tensor of that type makes others, if there is one: torch has no quicker way.
+py::object Call::empty(const std::vector<std::int64_t>& extents, Type type) const {
   static PyObject* const method = PyUnicode_InternFromString("new_empty");
   static PyObject* const dtype = Py_BuildValue("(s)", "dtype");
-  PyObject* like = first_;
-  bool same = false;
-  for (std::size_t i = 0; !same && i < op_.arguments.size(); ++i) {
+  PyObject* like = nullptr;
+  for (std::size_t i = 0; like == nullptr && i < op_.arguments.size(); ++i) {
     const Argument& a = op_.arguments[i];
-    if (a.kind == Argument::Kind::kTensor && a.type == type && values_[i] != Py_None) {
-      like = values_[i];
-      same = true;
-    }
+    const bool fits = a.kind == Argument::Kind::kTensor && a.type == type;
+    like = fits && values_[i] != Py_None ? values_[i] : nullptr;
   }
-  std::array<PyObject*, 64> given;
-  given[0] = like;
-  const std::size_t count = std::min(axes, given.size() - 2) + 1;
-  std::vector<Held> integers;
-  integers.reserve(count);
-  for (std::size_t i = 1; i < count; ++i) {
-    integers.emplace_back(PyLong_FromLongLong(extents[i - 1]));
-    given[i] = integers.back().get();
+  std::vector<py::int_> sizes(extents.begin(), extents.end());
+  std::vector<PyObject*> given{like != nullptr ? like : first_};
+  for (const py::int_& size : sizes) {
+    given.push_back(size.ptr());
   }
-  given[count] = torch.dtypes[static_cast<int>(type)];
-  return Held{PyObject_VectorcallMethod(method, given.data(), count, same ? nullptr : dtype)};
+  given.push_back(torch.dtypes[static_cast<std::size_t>(type)]);
+  return py::reinterpret_steal<py::object>(PyObject_VectorcallMethod(
+      method, given.data(), given.size() - 1, like != nullptr ? nullptr : dtype));
 }
 
-Held Call::new_tensor(const Argument& result) {
-  std::vector<std::int64_t> extents;
-  for (const Axis& axis : result.shape.axes) {
-    extents.push_back(sizes_.value(axis));
-  }
-  if (result.shape.rest != Shape::Rest::kNone) {
-    extents.insert(extents.end(), sizes_.rest, sizes_.rest + sizes_.rest_axes);
-  }
-  if (absent(result)) {
-    extents.assign(1, 0);
-  }
-  return empty(extents.data(), extents.size(), result.type);
-}
-
-bool Call::allocate() {
-  // Where there is no kernel nothing is allocated.
-  if (device_.device_type != kDLCPU &&
-      (device_.device_type != kDLCUDA || !serves(device_.device_id))) {
+bool Call::take_results(PyObject* given) {
+  const std::size_t count = op_.results.size();
+  if (given != nullptr ? PyTuple_GET_SIZE(given) != static_cast<Py_ssize_t>(count)
+                       : device_.device_type != kDLCPU &&
+                             (device_.device_type != kDLCUDA || !serves(device_.device_id))) {
     return false;
   }
-  results_.reserve(op_.results.size());
+  results_.reserve(count);
   for (const Argument& result : op_.results) {
-    Held made = new_tensor(result);
-    if (made == nullptr || (!absent(result) && !fill(result, made.get()))) {
-      return false;
-    }
-    results_.push_back(std::move(made));
-  }
-  return true;
-}
-
-bool Call::take_results(PyObject* results) {
-  if (PyTuple_GET_SIZE(results) != static_cast<Py_ssize_t>(op_.results.size())) {
-    return false;
-  }
-  for (std::size_t i = 0; i < op_.results.size(); ++i) {
-    PyObject* value = PyTuple_GET_ITEM(results, static_cast<Py_ssize_t>(i));
-    if (!absent(op_.results[i]) && !fill(op_.results[i], value)) {
+    const bool none = absent(result);
+    const auto index = static_cast<Py_ssize_t>(results_.size());
+    results_.push_back(
+        given != nullptr ? py::reinterpret_borrow<py::object>(PyTuple_GET_ITEM(given, index))
+                         : empty(none ? std::vector<std::int64_t>{0} : sizes_.extents(result.shape),
+                                 result.type));
+    PyObject* tensor = results_.back().ptr();
+    if (tensor == nullptr || (!none && !take_tensor(result, tensor))) {
       return false;
     }
   }
@@ -340,23 +242,20 @@ bool Call::take_results(PyObject* results) {
 
 bool Call::launch() {
   if (device_.device_type == kDLCPU) {
-    if (op_.check) {
-      op_.check(record_);
-    }
-    const Unlocked unlocked;
-    op_.cpu(record_);
+    op_.check(record_.data());
+    const py::gil_scoped_release unlocked;
+    op_.cpu(record_.data());
     return true;
   }
-  Held space;
+  py::object space;
   void* memory = nullptr;
-  if (op_.workspace) {
-    const std::int64_t doubles = op_.workspace(record_) / static_cast<std::int64_t>(sizeof(double));
-    space = empty(&doubles, 1, Type::kFloat64);
+  if (const std::int64_t bytes = op_.workspace(record_.data())) {
     DLTensor t;
-    if (space == nullptr || !view(space.get(), &t)) {
+    space = empty({bytes / static_cast<std::int64_t>(sizeof(double))}, Type::kFloat64);
+    if (!space || !view(space.ptr(), &t)) {
       return false;
     }
-    memory = static_cast<char*>(t.data) + t.byte_offset;
+    memory = memory_of(t);
   }
   cuda::Queue queue{device_.device_id, nullptr};
   if (torch.api != nullptr) {
@@ -364,33 +263,25 @@ bool Call::launch() {
       return false;
     }
   } else {
-    const Held stream{PyObject_CallOneArg(torch.stream_of, first_)};
-    if (stream == nullptr) {
-      return false;
-    }
-    queue.stream = PyLong_AsVoidPtr(stream.get());
+    const py::object stream = py::reinterpret_borrow<py::object>(torch.stream_of)(
+        py::reinterpret_borrow<py::object>(first_));
+    queue.stream = PyLong_AsVoidPtr(stream.ptr());
   }
-  const Unlocked unlocked;
-  op_.cuda(record_, memory, queue);
+  const py::gil_scoped_release unlocked;
+  op_.cuda(record_.data(), memory, queue);
   return true;
 }
 
-PyObject* Call::result() const {
-  if (results_.empty()) {
-    Py_RETURN_NONE;
+py::object Call::result() const {
+  if (results_.size() < 2) {
+    return results_.empty() ? py::none() : results_[0];
   }
-  if (results_.size() == 1) {
-    return Py_NewRef(results_[0].get());
-  }
-  PyObject* all = PyTuple_New(static_cast<Py_ssize_t>(results_.size()));
-  for (std::size_t i = 0; all != nullptr && i < results_.size(); ++i) {
-    PyTuple_SET_ITEM(all, static_cast<Py_ssize_t>(i), Py_NewRef(results_[i].get()));
+  py::tuple all(results_.size());
+  for (std::size_t i = 0; i < results_.size(); ++i) {
+    PyTuple_SET_ITEM(all.ptr(), static_cast<Py_ssize_t>(i),
+                     py::object(results_[i]).release().ptr());
   }
   return all;
-}
-
-PyObject* Call::record() const {
-  return PyBytes_FromStringAndSize(record_, static_cast<Py_ssize_t>(op_.record_size));
 }
 
 }  // namespace free_dit

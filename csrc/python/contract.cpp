@@ -24,7 +24,7 @@ Axis parsed(const std::string& text) {
 
 }  // namespace
 
-Shape::Shape(const std::string& text) {
+Shape::Shape(const char* given) : text(given) {
   std::istringstream words(text);
   for (std::string word; words >> word;) {
     if (word == ">") {
@@ -99,13 +99,21 @@ bool Sizes::fits(const Shape& shape, const std::int64_t* extents, int axes) {
   return true;
 }
 
+std::vector<std::int64_t> Sizes::extents(const Shape& shape) {
+  std::vector<std::int64_t> extents;
+  for (const Axis& axis : shape.axes) {
+    extents.push_back(value(axis));
+  }
+  if (shape.rest != Shape::Rest::kNone) {
+    extents.insert(extents.end(), rest, rest + rest_axes);
+  }
+  return extents;
+}
+
 std::int64_t Sizes::count(const Shape& shape) {
   std::int64_t count = 1;
-  for (const Axis& axis : shape.axes) {
-    count *= value(axis);
-  }
-  for (int i = 0; shape.rest != Shape::Rest::kNone && i < rest_axes; ++i) {
-    count *= rest[i];
+  for (const std::int64_t extent : extents(shape)) {
+    count *= extent;
   }
   return count;
 }

@@ -35,12 +35,13 @@ struct Axis {
 
 struct Shape {
   enum class Rest { kNone, kSome, kAny };
+  std::string text;
   std::vector<Axis> axes;
   Rest rest = Rest::kNone;
   bool filled = false;
 
-  explicit Shape(const std::string& text);
   Shape() = default;
+  explicit Shape(const char* given);
 };
 
 /// What the letters stand for.
@@ -55,6 +56,7 @@ struct Sizes {
   /// Binds what is free; false for an axis that does not fit.
   bool fits(const Axis& axis, std::int64_t extent);
   bool fits(const Shape& shape, const std::int64_t* extents, int axes);
+  std::vector<std::int64_t> extents(const Shape& shape);
   /// Elements of a tensor of this shape.
   std::int64_t count(const Shape& shape);
 };
@@ -87,10 +89,10 @@ struct Argument {
   // A value.
   char binds = 0;  // an integer: this letter is its value; a number: 2 with it and 1 without
   std::int64_t low = 0, high = 0;
-  Axis highest;                    // an integer's upper limit where that depends on sizes
+  Shape highest;                   // an integer's upper limit where that depends on sizes
   double least = 0.0, most = 0.0;  // a number's
   std::vector<const char*> choices;
-  void (*store_integer)(void* field, std::int64_t value) = nullptr;
+  void (*store_integer)(void* field, std::int64_t value) = [](void*, std::int64_t) {};
   void (*store_number)(void* field, double value) = nullptr;
 };
 
@@ -104,11 +106,12 @@ struct Op {
   std::vector<std::pair<std::size_t, Shape>> counts;  // fields that hold sizes
   std::size_t record_size = 0;
 
+  // What is done with a record; workspace says bytes.
   std::function<void(void*)> init;
-  std::function<void(void*)> prepare;
-  std::function<void(const void*)> check;  // values, on the CPU; throws std::invalid_argument
+  std::function<void(void*)> prepare = [](void*) {};
+  std::function<void(const void*)> check = [](const void*) {};
   std::function<void(const void*)> cpu;
-  std::function<std::int64_t(const void*)> workspace;  // bytes, on a GPU; may be empty
+  std::function<std::int64_t(const void*)> workspace = [](const void*) { return 0; };
   std::function<void(const void*, void*, const cuda::Queue&)> cuda;
 };
 
@@ -150,15 +153,13 @@ class Declare {
   template <class C, class T>
   Declare& integer(const char* name, std::int64_t low, std::int64_t high, T C::* field,
                    char binds = 0) {
-    Argument& a = value(Argument::Kind::kInteger, name);
-    a.low = low;
-    a.high = high;
-    a.binds = binds;
-    a.field = offset(field);
-    a.store_integer = [](void* at, std::int64_t v) { *static_cast<T*>(at) = static_cast<T>(v); };
+    integer(name, low, high, binds).op_.arguments.back().field = offset(field);
+    op_.arguments.back().store_integer = [](void* at, std::int64_t v) {
+      *static_cast<T*>(at) = static_cast<T>(v);
+    };
     return *this;
   }
-  /// That is only known as a letter.
+  /// Known as a letter only.
   Declare& integer(const char* name, std::int64_t low, std::int64_t high, char binds) {
     Argument& a = value(Argument::Kind::kInteger, name);
     a.low = low;
@@ -167,7 +168,7 @@ class Declare {
     return *this;
   }
   Declare& at_most(const char* size) {
-    op_.arguments.back().highest = Shape(size).axes.at(0);
+    op_.arguments.back().highest = Shape(size);
     return *this;
   }
   template <class C, class T>
@@ -191,12 +192,8 @@ class Declare {
   }
   template <class C, class Enum, std::size_t kCount>
   Declare& choice(const char* name, const char* const (&names)[kCount], Enum C::* field) {
-    Argument& a = value(Argument::Kind::kChoice, name);
-    a.choices.assign(names, names + kCount);
-    a.field = offset(field);
-    a.store_integer = [](void* at, std::int64_t v) {
-      *static_cast<Enum*>(at) = static_cast<Enum>(v);
-    };
+    integer(name, 0, kCount - 1, field).op_.arguments.back().choices.assign(names, names + kCount);
+    op_.arguments.back().kind = Argument::Kind::kChoice;
     return *this;
   }
   /// A field that holds the elements of this shape: "B", "P+1", "C ...".
@@ -206,7 +203,8 @@ class Declare {
     return *this;
   }
 
-  /// Fills in fields that no argument does.
+  /// Of a record: fills in fields that no argument does; refuses values, on the CPU, with a
+  /// std::invalid_argument; runs the kernels; says bytes of workspace on a GPU.
   template <class F>
   Declare& prepare(F f) {
     op_.prepare = [f](void* record) { f(*static_cast<Record*>(record)); };

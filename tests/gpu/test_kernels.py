@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from free import ops, reference
 from free.ops import _C, operator
+from free.ops.contract import CONTRACTS
 from free.reference.draft import REUSE, SOURCES
 from tests.drafts import (
     CHANGES,
@@ -328,5 +329,5 @@ def test_tensors_on_two_devices() -> None:
 def test_this_gpu_has_kernels_and_another_build_would_serve_it_by_the_twin() -> None:
     assert _C.cuda_refusal(0) is None
     given = on_gpu(verifying(3, 4, 20, "block"))
-    served = operator.fallback(operator.CONTRACTS["verify_window"], reference.verify_window)
+    served = operator.fallback(CONTRACTS["verify_window"], reference.verify_window)
     same(served(*given.values()), ops.verify_window(**given), 1e-5)

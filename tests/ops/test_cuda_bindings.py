@@ -18,7 +18,7 @@ from torch.utils.dlpack import to_dlpack
 
 from free import ops
 from free.ops import _C, operator
-from free.ops.operator import CONTRACTS
+from free.ops.contract import CONTRACTS
 from tests.ops.examples import EXAMPLES, FULL, Example
 
 CPU, CUDA, OTHER = 1, 2, 7

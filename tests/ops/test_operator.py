@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from free import ops, reference
 from free.ops import _C, operator
-from free.ops.operator import CONTRACTS, Argument
+from free.ops.contract import CONTRACTS, Argument
 from tests.ops.examples import EXAMPLES, FULL, Example
 from tests.shim import same
 from tests.windows import random_window

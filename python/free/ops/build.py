@@ -24,5 +24,4 @@ def cuda_devices() -> tuple[list[dict[str, Any]], str | None]:
     """CUDA devices as the compiled core sees them, each with ``name`` and ``capability``, and the
     reason why there are none.
     """
-    found = _C.cuda_devices()
-    return found["devices"], found["reason"]
+    return _C.cuda_devices()
