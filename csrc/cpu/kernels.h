@@ -10,8 +10,11 @@
 // own order of operations, so that every copy gives the same bits.
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)
 #define FREE_SIMD_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+// Of loops with fused products and sums, which the library does where the machine does not.
+#define FREE_FMA_CLONES __attribute__((target_clones("avx512f", "fma", "default")))
 #else
 #define FREE_SIMD_CLONES
+#define FREE_FMA_CLONES
 #endif
 
 namespace free_dit::cpu {

@@ -5,7 +5,6 @@
 #include "cpu/kernels.h"
 #include "free/guidance.h"
 #include "free/image.h"
-#include "free/roll.h"
 
 namespace free_dit::cpu {
 namespace {
@@ -26,18 +25,19 @@ FREE_SIMD_CLONES void widen_row(const Bfloat* eps, std::int64_t count, float* ou
 
 void widen_row(const float* eps, std::int64_t count, float* out) { std::copy_n(eps, count, out); }
 
-template <class T>
-void guide_row(const T* unconditional, float scale, std::int64_t count, float* eps) {
+FREE_FMA_CLONES void guide_row(const float* unconditional, float scale, std::int64_t count,
+                               float* eps) {
+#pragma omp simd
   for (std::int64_t i = 0; i < count; ++i) {
-    eps[i] = guide(eps[i], widen(unconditional[i]), scale);
+    eps[i] = guide(eps[i], unconditional[i], scale);
   }
 }
 
-FREE_SIMD_CLONES void mean_row(Coefficients c, const float* x, const float* eps, std::int64_t count,
-                               float* mean) {
+FREE_FMA_CLONES void mean_row(float a, const float* x, float b, const float* eps,
+                              std::int64_t count, float* mean) {
 #pragma omp simd
   for (std::int64_t i = 0; i < count; ++i) {
-    mean[i] = roll(c, x[i], eps[i], 0.0f).mean;
+    mean[i] = target_mean(a, x[i], b, eps[i]);
   }
 }
 
@@ -55,8 +55,12 @@ void write_row(const TargetMeans& m, std::int64_t r) {
   const T* said = static_cast<const T*>(m.eps) + m.answers * row;
   float* eps = m.combined + row;
   widen_row(said, m.size, eps);
-  guide_row(said + m.size, m.scale, m.guided, eps);
-  mean_row({m.a[r], m.b[r], 0.0f}, m.x + row, eps, m.size, m.means + row);
+  if (m.guided > 0) {
+    float* unconditional = m.means + row;  // until the means are written
+    widen_row(said + m.size, m.guided, unconditional);
+    guide_row(unconditional, m.scale, m.guided, eps);
+  }
+  mean_row(m.a[r], m.x + row, m.b[r], eps, m.size, m.means + row);
   if (m.guess != nullptr) {
     image_row(m.x + row, eps, m.signal[r], m.noise[r], m.size, m.guess + row);
   }

@@ -8,7 +8,6 @@
 #include "cuda/quad.h"
 #include "free/guidance.h"
 #include "free/image.h"
-#include "free/roll.h"
 
 namespace free_dit::cuda {
 namespace {
@@ -35,11 +34,12 @@ __global__ void __launch_bounds__(kThreads) mean_quads(TargetMeans m, std::int64
       }
     }
   }
-  const Coefficients c{m.a[place.row], m.b[place.row], 0.0f};
+  const float a = m.a[place.row];
+  const float b = m.b[place.row];
   Quad<float> mean;
 #pragma unroll
   for (int i = 0; i < kQuad; ++i) {
-    mean.v[i] = roll(c, x.v[i], eps.v[i], 0.0f).mean;
+    mean.v[i] = target_mean(a, x.v[i], b, eps.v[i]);
   }
   store<kWide>(m.combined + row, at, m.size, eps);
   store<kWide>(m.means + row, at, m.size, mean);
