@@ -26,7 +26,7 @@ import torch
 
 from free.files import check_writable, write_json
 from free.machine import machine
-from free.ops import build_info, find_device_with_kernels
+from free.ops import build_info
 from on_gpu import embedded, kernels, largest, predicted, rows, steady
 from on_gpu.bench import Bench
 from on_gpu.targets import judge, line
@@ -45,7 +45,7 @@ SECTIONS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     options = _options(given)
-    device = find_device_with_kernels(options.device, "--device")
+    device = find_device(options.device, "--device")
     torch.set_num_threads(1)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -115,7 +115,7 @@ def _options(given: Sequence[str]) -> argparse.Namespace:
             predicted.parse(options.steps_a_round)
         if options.json:
             check_writable(options.json, "--json")
-        device = find_device_with_kernels(options.device, "--device")
+        device = find_device(options.device, "--device")
     except ValueError as error:
         parser.error(str(error))
     if device.type == "cuda" and build_info()["cuda"] is None:

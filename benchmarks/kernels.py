@@ -6,7 +6,8 @@ Both are given the same arguments and called in turn. `course` says how many dra
 window stand: all of them (every row is read) or those of a typical round (delta = .3, i.e.
 acceptance .88). A window of W states is rolled forward by P = W - 1 transitions. Where the twin's
 temporaries are large (B * W * D beyond some 100,000) its time depends on whether the allocator
-hands out fresh pages, and varies several-fold between runs: read the small cases.
+hands out fresh pages, and varies several-fold between runs: read the small cases. With so little
+to compute as in the first of them (D = 32) the compiled op's time is that of a call.
 """
 
 from __future__ import annotations
@@ -16,17 +17,26 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from free import ops, reference
 from free.bench.timing import timed
 from free.files import write_json
 from free.machine import machine
+from free.reference.draft import RESPONSE
 from free.rounds import noise as random
 from free.rounds.noise import Purpose
 
-#: Batch, window, elements of a state (784: MNIST; 4,096 and 16,384: latents of 256^2 and 512^2).
-CASES = [(1, 8, 784), (1, 8, 4096), (1, 8, 16_384), (1, 16, 784), (8, 8, 784), (8, 8, 4096)]
+#: Batch, window, elements of a state (32: a call and little else; 784: MNIST; 4,096 and 16,384:
+#: latents of 256^2 and 512^2).
+CASES = [
+    (1, 16, 32),
+    (1, 8, 784),
+    (1, 8, 4096),
+    (1, 8, 16_384),
+    (1, 16, 784),
+    (8, 8, 784),
+    (8, 8, 4096),
+]
 #: Verifier, what becomes of the window, and the delta that makes it so.
 COURSES = [
     ("reflection", "all stand", 0.0),
@@ -35,14 +45,24 @@ COURSES = [
     ("block", "typical", 0.3),
 ]
 SIGMA = 0.1
+#: Draft means that are so many sigma from the target's: acceptance .88 each.
+DELTA = 0.3
 SAMPLE_SECONDS = 0.05
 
 
+Device = torch.device | str
+Arguments = dict[str, Any]
+
+
+def _drawn_on(device: Device) -> dict[str, Any]:
+    return {"device": device, "generator": torch.Generator(device).manual_seed(0)}
+
+
 def window(
-    batch: int, width: int, dim: int, delta: float, device: torch.device | str = "cpu"
-) -> tuple[Tensor, ...]:
+    batch: int, width: int, dim: int, delta: float = DELTA, device: Device = "cpu"
+) -> Arguments:
     """Arguments of verify_window, with draft means ``delta`` sigma away from the target's."""
-    there: Any = {"device": device, "generator": torch.Generator(device).manual_seed(0)}
+    there = _drawn_on(device)
     target_means = torch.randn(batch, width, dim, **there)
     shift = torch.randn(batch, width - 1, dim, **there) * delta / dim**0.5
     draft_means = target_means[:, :-1] + SIGMA * shift
@@ -50,67 +70,135 @@ def window(
     states[:, 0] = torch.randn(batch, dim, **there)
     z = torch.randn(batch, width - 1, dim, **there)
     states[:, 1:] = draft_means + SIGMA * z
-    return (
-        states,
-        draft_means,
-        target_means,
-        torch.full((batch, width), SIGMA, device=device),
-        torch.full((batch,), width, dtype=torch.int32, device=device),
-        torch.rand(batch, width - 1, **there),
-        torch.randn(batch, dim, **there),
-    )
+    return {
+        "states": states,
+        "draft_means": draft_means,
+        "target_means": target_means,
+        "sigma": torch.full((batch, width), SIGMA, device=device),
+        "length": torch.full((batch,), width, dtype=torch.int32, device=device),
+        "uniforms": torch.rand(batch, width - 1, **there),
+        "noise": torch.randn(batch, dim, **there),
+    }
 
 
-def draws(batch: int, width: int, dim: int, device: torch.device | str = "cpu") -> tuple[Any, ...]:
+def relaxed(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
+    """Arguments of verify_window_relaxed."""
+    spent = torch.zeros(batch, dtype=torch.float64, device=device)
+    given = window(batch, width, dim, DELTA, device)
+    return given | {"uncertainty": None, "spent": spent, "budget": 1.0}
+
+
+def draws(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
     """Arguments of window_noise."""
     seeds = torch.arange(batch, device=device)
-    length = torch.full((batch,), width, dtype=torch.int32, device=device)
-    words = (int(Purpose.TRANSITION), int(Purpose.DECISION))
-    return (seeds, seeds % 250, None, length, width, dim, *words)
+    return {
+        "seeds": seeds,
+        "k": seeds % 250,
+        "rounds": None,
+        "length": torch.full((batch,), width, dtype=torch.int32, device=device),
+        "width": width,
+        "size": dim,
+        "purpose": int(Purpose.TRANSITION),
+        "decision": int(Purpose.DECISION),
+    }
 
 
-def guesses(
-    batch: int, width: int, dim: int, device: torch.device | str = "cpu"
-) -> tuple[Any, ...]:
+def guesses(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
     """Arguments of first_guesses: the teacher has seen every transition, and is followed."""
-    there: Any = {"device": device, "generator": torch.Generator(device).manual_seed(0)}
-    rows, whole = batch * width, torch.full((batch,), width, device=device)
-    return (
-        torch.randn(batch, dim, **there),
-        torch.arange(batch, device=device) % 250,
-        torch.randn(rows, dim, **there),
-        torch.randn(rows, dim, **there),
-        torch.arange(rows, device=device).view(batch, width),
-        whole,
-        torch.zeros_like(whole),
-        torch.rand(batch, **there),
-        torch.ones(batch, device=device),
-        torch.rand(4, 250, **there),
-        width - 1,
-    )
+    there, rows = _drawn_on(device), batch * width
+    return {
+        "x": torch.randn(batch, dim, **there),
+        "k": torch.arange(batch, device=device) % 250,
+        "past_x": torch.randn(rows, dim, **there),
+        "past_guess": torch.randn(rows, dim, **there),
+        "row": torch.arange(rows, device=device).view(batch, width),
+        "known": torch.full((batch,), width, device=device),
+        "source": RESPONSE,
+        "dot": torch.rand(batch, **there),
+        "square": torch.ones(batch, device=device),
+        "columns": torch.rand(4, 250, **there),
+        "drafts": width - 1,
+    }
 
 
-def roll(batch: int, width: int, dim: int, device: torch.device | str = "cpu") -> tuple[Any, ...]:
+def roll(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
     """Arguments of roll_window_: a window of guesses that follow their states, with the
     coefficients of a late transition.
     """
-    there: Any = {"device": device, "generator": torch.Generator(device).manual_seed(0)}
-    drafts = width - 1
-    return (
-        *(torch.randn(batch, width, dim, **there) for _ in range(3)),
-        *(torch.randn(batch, drafts, dim, **there) for _ in range(2)),
-        torch.full((batch, drafts), 0.1, device=device),
-        None,
-        None,
-        False,
-        *(torch.full((batch, width), value, device=device) for value in (1.01, -0.05, SIGMA)),
-        0,
-        drafts,
-    )
+    there, drafts = _drawn_on(device), width - 1
+    rows = ("states", "means", "guesses")
+    columns = {"a": 1.01, "b": -0.05, "sigma": SIGMA}
+    return {
+        **{name: torch.randn(batch, width, dim, **there) for name in rows},
+        **{name: torch.randn(batch, drafts, dim, **there) for name in ("noise", "intercept")},
+        "slope": torch.full((batch, drafts), 0.1, device=device),
+        "change": None,
+        "settled": None,
+        "adds": False,
+        **{k: torch.full((batch, width), value, device=device) for k, value in columns.items()},
+        "first": 0,
+        "end": drafts,
+    }
 
 
-#: Ops of a window besides verify_window, and what they are given.
-OF_WINDOWS = {"window_noise": draws, "first_guesses": guesses, "roll_window_": roll}
+def means(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
+    """Arguments of target_means: without guidance, with the image."""
+    there, rows = _drawn_on(device), batch * width
+    names = ("a", "b", "signal", "noise")
+    return {
+        **{name: torch.randn(rows, 1, dim, **there) for name in ("x", "eps")},
+        **{name: 0.5 + torch.rand(rows, **there) for name in names},
+    }
+
+
+def note(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
+    """Arguments of note_nonfinite_: all rows are asked about, and finite."""
+    there, samples = _drawn_on(device), torch.arange(batch, device=device)
+    return {
+        "failed": torch.full_like(samples, torch.iinfo(torch.int64).max),
+        "samples": samples,
+        "values": torch.randn(batch * width, dim, **there),
+        "k": torch.arange(batch * width, device=device),
+        "first": 0,
+        "low": None,
+        "high": torch.full_like(samples, width),
+    }
+
+
+def sums(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
+    """Arguments of response_sums: windows that were seen before and made as a whole."""
+    there, rows = _drawn_on(device), batch * width
+    steps = torch.full((batch,), width, dtype=torch.int32, device=device)
+    return {
+        **{name: torch.randn(batch, width, dim, **there) for name in ("states", "guess")},
+        **{name: torch.randn(rows, dim, **there) for name in ("past_x", "past_guess")},
+        "row": torch.arange(rows, device=device).view(batch, width),
+        "known": torch.full((batch,), width, device=device),
+        "length": steps,
+        "advance": steps,
+        **{name: torch.rand(batch, **there) for name in ("dot", "square")},
+        "memory": 0.9,
+    }
+
+
+def rows(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
+    """Arguments of recycled_rows, which has no D."""
+    length = torch.full((batch,), width, dtype=torch.int32, device=device)
+    advance = (1 + torch.arange(batch, device=device) % width).int()
+    return {"length": length, "advance": advance, "width": width, "discarded": True}
+
+
+#: The ops of a round besides verify_window, and what they are given.
+OF_WINDOWS = {
+    "verify_window_relaxed": relaxed,
+    "window_noise": draws,
+    "first_guesses": guesses,
+    "roll_window_": roll,
+    "target_means": means,
+    "note_nonfinite_": note,
+    "response_sums": sums,
+    "recycled_rows": rows,
+}
 
 
 def calls_for(function: Callable[[], Any]) -> int:
@@ -154,11 +242,11 @@ def main() -> None:
     print(f"{'':<40}{'compiled (us)':>16} {'twin (us)':>16} {'times':>8}")
     for batch, width, dim in CASES:
         for verifier, course, delta in COURSES:
-            given = (*window(batch, width, dim, delta), verifier)
-            accepted = ops.verify_window(*given).accepted.float().mean().item()
+            given = window(batch, width, dim, delta) | {"verifier": verifier}
+            accepted = ops.verify_window(**given).accepted.float().mean().item()
             result = compare(
-                lambda given=given: ops.verify_window(*given),
-                lambda given=given: reference.verify_window(*given),
+                lambda given=given: ops.verify_window(**given),
+                lambda given=given: reference.verify_window(**given),
                 arguments.repeats,
             )
             case = {"op": "verify_window", "verifier": verifier, "course": course}
@@ -171,8 +259,8 @@ def main() -> None:
         for batch, width, dim in CASES:
             given = arguments_of(batch, width, dim)
             result = compare(
-                lambda op=op, given=given: op(*given),
-                lambda twin=twin, given=given: twin(*given),
+                lambda op=op, given=given: op(**given),
+                lambda twin=twin, given=given: twin(**given),
                 arguments.repeats,
             )
             results.append({"op": name, "B": batch, "W": width, "D": dim} | result)

@@ -1,12 +1,14 @@
-"""Windows to draft: arguments of window_noise, first_guesses and roll_window_, in their order."""
+"""Windows to draft: arguments of window_noise, first_guesses and roll_window_."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from free.reference.draft import RESPONSE
 
 
 class Roll(NamedTuple):
@@ -36,7 +38,7 @@ class Roll(NamedTuple):
     def by(self, op: Callable[..., None]) -> tuple[Tensor, ...]:
         """States, means and guesses as the op leaves them; this window stays as it is."""
         window = self.copy()
-        assert op(*window) is None
+        assert op(**window._asdict()) is None
         return window[:3]
 
 
@@ -81,7 +83,7 @@ class Guesses(NamedTuple):
     past_guess: Tensor
     row: Tensor
     known: Tensor
-    source: Tensor
+    source: int
     dot: Tensor
     square: Tensor
     columns: Tensor
@@ -89,26 +91,31 @@ class Guesses(NamedTuple):
 
     def of(self, index: Tensor) -> Guesses:
         """Of these samples."""
-        shared = ("past_x", "past_guess", "columns", "drafts")
+        shared = ("past_x", "past_guess", "source", "columns", "drafts")
         return Guesses(*(t if name in shared else t[index] for name, t in self._asdict().items()))
 
 
 def random_guesses(
-    batch: int, drafts: int, shape: tuple[int, ...], steps: int = 9, rows: int = 11
+    batch: int,
+    drafts: int,
+    shape: tuple[int, ...],
+    steps: int = 9,
+    rows: int = 11,
+    source: int = RESPONSE,
 ) -> Guesses:
-    """All sources, responses below 0 and above the largest, no evidence, a schedule's ends."""
-    evidence = torch.randn(2, batch)
-    evidence[1] = evidence[1].square() * (torch.arange(batch) % 3 > 0)
+    """Responses below 0 and above the largest, no evidence, a schedule's ends."""
+    sample = torch.arange(batch)
+    dot, square = torch.randn(2, batch).abs().unbind(0)
     return Guesses(
         torch.randn(batch, *shape),
-        torch.randint(-1, steps + 2, (batch,)),
+        sample % (steps + 3) - 1,
         torch.randn(rows, *shape),
         torch.randn(rows, *shape),
         torch.randint(0, rows, (batch, drafts + 3)),
         torch.randint(1, drafts + 3, (batch,)),
-        torch.arange(batch) % 4 * (torch.rand(batch) < 0.6),
-        evidence[0].contiguous(),
-        evidence[1].contiguous(),
+        source,
+        dot * torch.where(sample % 4 == 3, -1, 1),
+        square * (sample % 5 < 4),
         torch.rand(4, steps),
         drafts,
     )
@@ -120,17 +127,31 @@ def without_what_is_to_be_rolled(made: Iterable[Tensor]) -> tuple[Tensor, ...]:
     return (states[:, 0], means[:, 0], guesses[:, 0], *rest)
 
 
-def random_draws(batch: int, width: int, size: int, rounds: bool = True) -> tuple[Any, ...]:
-    """Of window_noise, across the whole range of seeds and counters."""
+class Draws(NamedTuple):
+    """Of window_noise."""
+
+    seeds: Tensor
+    k: Tensor
+    rounds: Tensor | None
+    length: Tensor
+    width: int
+    size: int
+    purpose: int = 3
+    decision: int = 2**32 - 1
+
+    def rows(self, index: slice) -> Draws:
+        return Draws(*(t[index] if isinstance(t, Tensor) else t for t in self))
+
+
+def random_draws(batch: int, width: int, size: int, rounds: bool = True) -> Draws:
+    """Across the whole range of seeds and counters."""
     k = torch.randint(0, 2**32 - width, (batch,))
     k[-1] = 2**32 - width
-    return (
+    return Draws(
         torch.randint(-(2**63), 2**63 - 1, (batch,)),
         k,
         torch.randint(0, 2**32, (batch,)) if rounds else None,
         torch.randint(0, width + 2, (batch,), dtype=torch.int32),
         width,
         size,
-        3,
-        2**32 - 1,
     )

@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 class Note(NamedTuple):
-    """The arguments of note_nonfinite_, in its order."""
+    """The arguments of note_nonfinite_."""
 
     failed: Tensor
+    samples: Tensor
     values: Tensor
     k: Tensor
-    samples: Tensor
     first: int
     low: Tensor | None
     high: Tensor
@@ -49,11 +49,11 @@ def random_note(
     failed[::3] = torch.randint(100, (len(failed[::3]),), generator=g)
     high = first + torch.randint(entries + 2, (batch,), generator=g)
     lowest = torch.randint(first + 2, (batch,), generator=g) if low else None
-    return Note(failed, values, k, samples, first, lowest, high)
+    return Note(failed, samples, values, k, first, lowest, high)
 
 
 class Response(NamedTuple):
-    """The arguments of response_sums, in its order."""
+    """The arguments of response_sums."""
 
     states: Tensor
     guess: Tensor

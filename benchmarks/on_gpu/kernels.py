@@ -14,16 +14,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+import kernels
 from free import ops, reference
 from free.rounds.noise import Purpose
-from kernels import draws, guesses, roll, window
 from on_gpu.bench import Bench
 from on_gpu.clock import Clock, Time, as_json, first_line
 
 BATCHES, DIMS, WIDTH = (1, 8, 64, 256), (784, 4096, 16_384), 8
 SMALL = ((1, 2), (16, 40), 3)
-#: Drafts that differ from the target's means by so many sigma: acceptance .88 each.
-DELTA = 0.3
 CFG_SCALE, CFG_CHANNELS = 4.0, 3
 #: By how much an op and its twin may differ: roundings, but no decision.
 ALIKE = 1e-3
@@ -40,13 +38,13 @@ class Case(NamedTuple):
 
     op: Callable[..., Any]
     twin: Callable[..., Any]
-    given: tuple[Any, ...]
+    given: dict[str, Any]
     bytes: int
     compared: Callable[[Any], tuple[Tensor, ...]] = _several
 
 
 def _verify(batch: int, width: int, dim: int, device: torch.device) -> Case:
-    given = (*window(batch, width, dim, DELTA, device), "reflection")
+    given = kernels.window(batch, width, dim, device=device)
     # Drafts, their means, the target's of these; the noise and the state. The target's last row
     # only counts where every draft stands.
     moved = 4 * batch * dim * (3 * (width - 1) + 2)
@@ -54,83 +52,72 @@ def _verify(batch: int, width: int, dim: int, device: torch.device) -> Case:
 
 
 def _noise(batch: int, width: int, dim: int, device: torch.device) -> Case:
+    given = kernels.draws(batch, width, dim, device)
     moved = 4 * batch * (width * dim + width - 1)
-    return Case(ops.window_noise, reference.window_noise, draws(batch, width, dim, device), moved)
+    return Case(ops.window_noise, reference.window_noise, given, moved)
 
 
 def _guesses(batch: int, width: int, dim: int, device: torch.device) -> Case:
-    """Of what states, means and guesses hold, only entry 0 is written."""
-    given = guesses(batch, width, dim, device)
+    """Only entry 0 of states, means and guesses is written."""
+    given = kernels.guesses(batch, width, dim, device)
     moved = 4 * batch * dim * (1 + 2 * width + 3 + (width - 1))
 
-    def compared(made: Any) -> tuple[Tensor, ...]:
-        return (*(rows[:, 0] for rows in made[:3]), *made[3:])
+    def compared(window: Any) -> tuple[Tensor, ...]:
+        return (*(rows[:, 0] for rows in window[:3]), *window[3:])
 
     return Case(ops.first_guesses, reference.first_guesses, given, moved, compared)
 
 
+def _in_place(op: Callable[..., None], given: dict[str, Any], *names: str) -> Callable[..., Any]:
+    """The op on tensors of its own, which are its results."""
+    own = {name: given[name].clone() for name in names}
+
+    def call(**given: Any) -> tuple[Tensor, ...]:
+        op(**(given | own))
+        return tuple(own.values())
+
+    return call
+
+
 def _roll(batch: int, width: int, dim: int, device: torch.device) -> Case:
-    """Each into rows of its own."""
-    given = roll(batch, width, dim, device)
+    given = kernels.roll(batch, width, dim, device)
     moved = 4 * batch * dim * (1 + 5 * (width - 1))
-
-    def into_its_own(op: Callable[..., None]) -> Callable[..., tuple[Tensor, ...]]:
-        window = tuple(part.clone() for part in given[:3])
-
-        def rolled(*rest: Any) -> tuple[Tensor, ...]:
-            op(*window, *rest)
-            return window
-
-        return rolled
-
-    op, twin = map(into_its_own, (ops.roll_window_, reference.roll_window_))
-    return Case(op, twin, given[3:], moved)
+    both = (ops.roll_window_, reference.roll_window_)
+    op, twin = (_in_place(each, given, "states", "means", "guesses") for each in both)
+    return Case(op, twin, given, moved)
 
 
 def _means(batch: int, width: int, dim: int, device: torch.device) -> Case:
-    """Of a guided teacher in bf16, and the image that it tells."""
+    """A guided teacher in bf16, and the image that it tells."""
     rows = batch * width
-    x = torch.randn(rows, 4, dim // 4, device=device)
-    eps = torch.randn(2 * rows, 4, dim // 4, device=device).bfloat16()
-    a, b, signal, noise = (0.5 + torch.rand(4, rows, device=device)).unbind(0)
-    given = (x, eps, a, b, CFG_SCALE, CFG_CHANNELS, signal, noise)
+    given = kernels.means(batch, width, dim, device) | {
+        "x": torch.randn(rows, 4, dim // 4, device=device),
+        "eps": torch.randn(2 * rows, 4, dim // 4, device=device).bfloat16(),
+        "cfg_scale": CFG_SCALE,
+        "cfg_channels": CFG_CHANNELS,
+    }
     # Of unguided channels the rows without label are not needed.
     moved = rows * (dim // 4 * (4 * (4 + 2 + 4 + 4 + 4) + 2 * CFG_CHANNELS) + 4 * 4)
     return Case(ops.target_means, reference.target_means, given, moved)
 
 
 def _note(batch: int, width: int, dim: int, device: torch.device) -> Case:
-    """Of a teacher in bf16 that is asked about all rows, and wrong in one."""
-    rows = batch * width
-    values = torch.randn(rows, dim, device=device).bfloat16()
-    values[-1, -1] = torch.nan
-    k, samples = (torch.arange(count, device=device) for count in (rows, batch))
-    none = torch.zeros_like(samples)
+    """A teacher in bf16 that is asked about all rows, and wrong in one."""
+    given = kernels.note(batch, width, dim, device)
+    given["values"] = given["values"].bfloat16()
+    given["values"][-1, -1] = torch.nan
+    given["low"] = torch.zeros_like(given["high"])
     # k and what failed are read only where something is wrong.
-    moved = rows * 2 * dim + batch * 3 * 8
-
-    def noting(op: Callable[..., None]) -> Callable[..., Tensor]:
-        failed = torch.full_like(samples, torch.iinfo(torch.int64).max)
-
-        def note(*given: Any) -> Tensor:
-            op(failed, *given)
-            return failed
-
-        return note
-
-    given = (values, k, samples, 0, none, none + width)
-    return Case(noting(ops.note_nonfinite_), noting(reference.note_nonfinite_), given, moved)
+    moved = batch * width * 2 * dim + batch * 3 * 8
+    both = (ops.note_nonfinite_, reference.note_nonfinite_)
+    op, twin = (_in_place(each, given, "failed") for each in both)
+    return Case(op, twin, given, moved)
 
 
 def _sums(batch: int, width: int, dim: int, device: torch.device) -> Case:
-    """Of windows that were seen before and made as a whole."""
-    rows = torch.randn(4, batch * width, dim, device=device) / dim**0.5  # sums of about W
-    states, guess = rows[:2].unflatten(1, (batch, width)).unbind(0)
-    past_x, past_guess = rows[2:].unbind(0)
-    row = torch.arange(batch * width, device=device).view(batch, width)
-    known, steps = row.new_full((batch,), width), torch.full((batch,), width, device=device).int()
-    dot, square = torch.rand(2, batch, device=device).unbind(0)
-    given = (states, guess, past_x, past_guess, row, known, steps, steps, dot, square, 0.9)
+    given = kernels.sums(batch, width, dim, device)
+    for name in ("states", "guess", "past_x", "past_guess"):
+        given[name] /= dim**0.5  # sums of about W
     moved = batch * ((width - 1) * (4 * 4 * dim + 8) + 8 + 2 * 4 + 4 * 4)
     return Case(ops.response_sums, reference.response_sums, given, moved)
 
@@ -138,14 +125,13 @@ def _sums(batch: int, width: int, dim: int, device: torch.device) -> Case:
 def _normal(batch: int, width: int, dim: int, device: torch.device) -> Case:
     rows = batch * width
     seeds = torch.arange(rows, device=device)
-    given = (seeds, seeds % 250, 0 * seeds, int(Purpose.TRANSITION), dim)
+    columns = {"seeds": seeds, "transition": seeds % 250, "round": 0 * seeds}
+    given = columns | {"purpose": int(Purpose.TRANSITION), "size": dim}
     return Case(ops.philox_normal, reference.philox_normal, given, rows * (4 * dim + 3 * 8))
 
 
 def _rows(batch: int, width: int, dim: int, device: torch.device) -> Case:
-    length = torch.full((batch,), width, dtype=torch.int32, device=device)
-    advance = (1 + torch.arange(batch, device=device) % width).int()
-    given = (length, advance, width, True)
+    given = kernels.rows(batch, width, dim, device)
     moved = batch * (2 * 4 + 8 * width + 8)
     return Case(ops.recycled_rows, reference.recycled_rows, given, moved)
 
@@ -194,7 +180,7 @@ def run(bench: Bench, record: dict[str, Any]) -> None:
 
 def measured(case: Case, clock: Clock) -> dict[str, Any]:
     """Times of an op, of its twin and of the copy."""
-    op, twin = (lambda: case.op(*case.given)), (lambda: case.twin(*case.given))
+    op, twin = (lambda: case.op(**case.given)), (lambda: case.twin(**case.given))
     source = torch.empty(max(case.bytes // 2, 1), dtype=torch.uint8, device=clock.device)
     target = torch.empty_like(source)
     found = {
@@ -273,7 +259,7 @@ def _compiled(bench: Bench, record: dict[str, Any], clock: Clock) -> None:
             torch.compiler.reset()  # or a function is not compiled for more than some shapes
             case = OPS[row["op"]](row["B"], row["W"], row["D"] or 0, bench.device)
             function = torch.compile(case.twin, dynamic=False)
-            work = lambda: function(*case.given)  # noqa: B023, E731
+            work = lambda: function(**case.given)  # noqa: B023, E731
             graph, called = clock.replayed(work), clock.called(work)
             row["compiled"] = {"graph": as_json(graph), "called": as_json(called)}
             print(f"compiled twin of {label:<36}{_us(graph)}{_us(called)}", flush=True)

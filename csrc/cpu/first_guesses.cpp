@@ -9,9 +9,6 @@
 namespace free_dit::cpu {
 namespace {
 
-// Elements of the batch below which starting threads costs more than it saves.
-constexpr std::int64_t kParallelElements = std::int64_t{1} << 20;
-
 FREE_SIMD_CLONES void mean_row(Coefficients c, const float* state, const float* guess,
                                std::int64_t count, float* mean) {
 #pragma omp simd
@@ -29,7 +26,7 @@ FREE_SIMD_CLONES void intercept_row(float slope, const float* said, const float*
 }
 
 /// The transition just made.
-void write_made(const FirstGuesses& g, std::int64_t b, Source source) {
+void write_made(const FirstGuesses& g, std::int64_t b) {
   const std::int64_t row = g.row[b * g.stride] * g.size;
   const std::int64_t made = nearest(g.k[b], -1, g.steps);
   const std::int64_t out = b * g.width * g.size;
@@ -37,22 +34,21 @@ void write_made(const FirstGuesses& g, std::int64_t b, Source source) {
   std::copy_n(g.past_guess + row, g.size, g.guesses + out);
   mean_row({g.columns[made], g.columns[g.steps + made], 0.0f}, g.past_x + row, g.past_guess + row,
            g.size, g.means + out);
-  g.settled[b] = settled_of(g.known[b], source);
+  g.settled[b] = settled_of(g.known[b], g.source);
 }
 
 /// Transition j of the window, of which entry j + 1 of `row` tells.
-void write_guess(const FirstGuesses& g, std::int64_t b, std::int64_t j, Source source) {
+void write_guess(const FirstGuesses& g, std::int64_t b, std::int64_t j) {
   const std::int64_t row = g.row[b * g.stride + j + 1] * g.size;
   const std::int64_t out = b * (g.width - 1) + j;
   const float largest = g.columns[3 * g.steps + nearest(g.k[b], j, g.steps)];
-  const bool following = follows(j, g.known[b], source);
+  const bool following = follows(j, g.known[b], g.source);
   g.slope[out] = following ? response_of(g.dot[b], g.square[b], largest) : 0.0f;
   intercept_row(g.slope[out], g.past_guess + row, g.past_x + row, g.size,
                 g.intercept + out * g.size);
 }
 
 void write_entry(const FirstGuesses& g, std::int64_t b, std::int64_t i) {
-  const auto source = static_cast<Source>(g.source[b]);
   const std::int64_t entry = b * g.width + i;
   const std::int64_t step = nearest(g.k[b], i, g.steps);
   g.at[entry] = step;
@@ -60,9 +56,9 @@ void write_entry(const FirstGuesses& g, std::int64_t b, std::int64_t i) {
     g.coefficients[column * g.batch * g.width + entry] = g.columns[column * g.steps + step];
   }
   if (i == 0) {
-    write_made(g, b, source);
+    write_made(g, b);
   } else {
-    write_guess(g, b, i - 1, source);
+    write_guess(g, b, i - 1);
   }
 }
 

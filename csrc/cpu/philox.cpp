@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Rows of counter-based normals and uniforms on the CPU.
+// Rows of counter-based normals and uniforms on the CPU, and those of a window.
 #include "free/philox.h"
 
 #include <algorithm>
@@ -19,8 +19,8 @@ static_assert(equal(philox4x32({0x243f6a88u, 0x85a308d3u, 0x13198a2eu, 0x0370734
                                0x299f31d0a4093822u),
                     {0xd16cfe09u, 0x94fdcceb, 0x5001e420u, 0x24126ea1u}));
 
-// Elements below which starting threads costs more than it saves.
-constexpr std::int64_t kParallelElements = std::int64_t{1} << 18;
+// Drawing an element costs more than what other kernels do with one.
+constexpr std::int64_t kParallelDraws = kParallelElements / 4;
 
 // Counter blocks computed side by side, one vector lane each.
 constexpr int kLanes = 16;
@@ -67,37 +67,75 @@ void uniform_tile(const Row& row, std::uint32_t first_block, int blocks, float* 
 }
 
 template <class FillTile>
-void fill_rows(const Draws& d, FillTile&& fill_tile) {
-#pragma omp parallel for if (d.rows > 1 && d.rows * d.size >= kParallelElements)
-  for (std::int64_t r = 0; r < d.rows; ++r) {
-    const Row row{static_cast<std::uint64_t>(d.seeds[r]),
-                  static_cast<std::uint32_t>(d.transition[r]),
-                  static_cast<std::uint32_t>(d.round[r]), d.purpose};
-    float* out = d.out + r * d.size;
-    for (std::int64_t i = 0; i < d.size; i += kTile) {
-      const std::int64_t count = std::min(kTile, d.size - i);
-      const auto first_block = static_cast<std::uint32_t>(i / 4);
-      const int blocks = static_cast<int>((count + 3) / 4);
-      if (count == kTile) {
-        fill_tile(row, first_block, blocks, out + i);
-      } else {
-        float tile[kTile];
-        fill_tile(row, first_block, blocks, tile);
-        std::copy_n(tile, count, out + i);
-      }
+void fill_row(const Row& row, std::int64_t size, float* out, const FillTile& fill_tile) {
+  for (std::int64_t i = 0; i < size; i += kTile) {
+    const std::int64_t count = std::min(kTile, size - i);
+    const auto first_block = static_cast<std::uint32_t>(i / 4);
+    const int blocks = static_cast<int>((count + 3) / 4);
+    if (count == kTile) {
+      fill_tile(row, first_block, blocks, out + i);
+    } else {
+      float tile[kTile];
+      fill_tile(row, first_block, blocks, tile);
+      std::copy_n(tile, count, out + i);
     }
+  }
+}
+
+void fill_normals(const Row& row, std::int64_t size, float* out) {
+  fill_row(row, size, out, [](const Row& of, std::uint32_t first_block, int, float* tile) {
+    normal_tile(of, first_block, tile);
+  });
+}
+
+void fill_uniforms(const Row& row, std::int64_t size, float* out) {
+  fill_row(row, size, out, uniform_tile);
+}
+
+template <class Fill>
+void draw(const Draws& d, const Fill& fill) {
+#pragma omp parallel for if (d.rows > 1 && d.rows * d.size >= kParallelDraws)
+  for (std::int64_t r = 0; r < d.rows; ++r) {
+    fill({static_cast<std::uint64_t>(d.seeds[r]), static_cast<std::uint32_t>(d.transition[r]),
+          static_cast<std::uint32_t>(d.round[r]), d.purpose},
+         d.size, d.out + r * d.size);
+  }
+}
+
+// Transition j of a sample's window; its noise also goes to `last` where it is the last one.
+void draw_transition(const WindowNoise& d, std::int64_t b, std::int64_t j) {
+  const Row row{static_cast<std::uint64_t>(d.seeds[b]), static_cast<std::uint32_t>(d.k[b] + j),
+                d.rounds == nullptr ? 0u : static_cast<std::uint32_t>(d.rounds[b]), d.purpose};
+  const std::int64_t final = std::clamp<std::int64_t>(d.length[b], 1, d.width) - 1;
+  float* last = d.last + b * d.size;
+  if (j == d.width - 1) {
+    if (j == final) {
+      fill_normals(row, d.size, last);
+    }
+    return;
+  }
+  const std::int64_t draft = b * (d.width - 1) + j;
+  fill_normals(row, d.size, d.noise + draft * d.size);
+  d.uniforms[draft] = unit_uniform(words_of({row.key, row.transition, row.round, d.decision}, 0).x);
+  if (j == final) {
+    std::copy_n(d.noise + draft * d.size, d.size, last);
   }
 }
 
 }  // namespace
 
-void philox_normal(const Draws& draws) {
-  fill_rows(draws, [](const Row& row, std::uint32_t first_block, int, float* out) {
-    normal_tile(row, first_block, out);
-  });
-}
+void philox_normal(const Draws& draws) { draw(draws, fill_normals); }
 
-void philox_uniform(const Draws& draws) { fill_rows(draws, uniform_tile); }
+void philox_uniform(const Draws& draws) { draw(draws, fill_uniforms); }
+
+void window_noise(const WindowNoise& d) {
+#pragma omp parallel for collapse(2) if (d.batch * d.width * d.size >= kParallelDraws)
+  for (std::int64_t b = 0; b < d.batch; ++b) {
+    for (std::int64_t j = 0; j < d.width; ++j) {
+      draw_transition(d, b, j);
+    }
+  }
+}
 
 const char* simd_level() {
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__)

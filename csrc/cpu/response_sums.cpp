@@ -8,9 +8,6 @@
 namespace free_dit::cpu {
 namespace {
 
-// Elements of the batch below which starting threads costs more than it saves.
-constexpr std::int64_t kParallelElements = std::int64_t{1} << 20;
-
 // Eight double accumulators a sum, whatever the machine's vectors are: the order of the additions
 // depends on nothing but the size.
 using Float8 = float __attribute__((vector_size(32)));

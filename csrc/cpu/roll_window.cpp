@@ -8,9 +8,6 @@
 namespace free_dit::cpu {
 namespace {
 
-// Elements of the batch below which starting threads costs more than it saves.
-constexpr std::int64_t kParallelElements = std::int64_t{1} << 20;
-
 // Elements of a state that are rolled through the whole window before the next ones are. The seven
 // rows of a transition stay in the first-level cache, so a state is read back from there and not
 // from memory. Kept in registers, a few vectors at a time, it would make every row of the window a

@@ -14,9 +14,6 @@
 namespace free_dit::cpu {
 namespace {
 
-// Elements of the batch below which starting threads costs more than it saves.
-constexpr std::int64_t kParallelElements = std::int64_t{1} << 20;
-
 // Sixteen double accumulators a sum, whatever the machine's vectors are: the order of the
 // additions, hence the result, depends neither on the instruction set nor on alignment. The
 // differences are taken in float, as the contract has them; their products are exact in double.
@@ -206,8 +203,8 @@ void verify_window_relaxed(const Window& w, const Lenience& l) {
     const float* uncertainty =
         l.uncertainty == nullptr ? nullptr : l.uncertainty + b * (w.width - 1);
     Account account{l.spent[b], 0.0};
-    const Outcome outcome = decide_relaxed(l.rule, w.length[b] - 1, Transitions{s}, s.sigma,
-                                           s.uniforms, uncertainty, &account, s.log_ratio);
+    const Outcome outcome = decide_relaxed(l, w.length[b] - 1, Transitions{s}, s.sigma, s.uniforms,
+                                           uncertainty, &account, s.log_ratio);
     l.bound[b] = account.spent;
     l.log_likelihood[b] = account.log_likelihood;
     return outcome;

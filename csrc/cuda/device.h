@@ -25,4 +25,8 @@ std::optional<std::string> version();
 /// Never throws for a machine without a driver or a GPU: the reason says what CUDA said.
 Devices devices();
 
+/// Why this build has no kernels for a device, and how to get them; nothing where it has, or where
+/// CUDA does not say: then a launch will.
+std::optional<std::string> refusal(int device);
+
 }  // namespace free_dit::cuda

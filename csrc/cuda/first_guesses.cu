@@ -35,7 +35,6 @@ __global__ void __launch_bounds__(kThreads) guess_quads(FirstGuesses g, std::int
   const std::int64_t b = place.row / g.width;
   const std::int64_t i = place.row - b * g.width;
   const bool writes_scalars = at == 0;
-  const auto source = static_cast<Source>(g.source[b]);
   // A row that is not there is not read.
   const std::int64_t row = nearest(g.row[b * g.stride + i], 0, g.rows) * g.size;
   const Quad<float> said = load<kWide>(g.past_guess + row, at, g.size);
@@ -56,14 +55,14 @@ __global__ void __launch_bounds__(kThreads) guess_quads(FirstGuesses g, std::int
     store<kWide>(g.means + out, at, g.size, mean);
     store<kWide>(g.guesses + out, at, g.size, said);
     if (writes_scalars) {
-      g.settled[b] = settled_of(g.known[b], source);
+      g.settled[b] = settled_of(g.known[b], g.source);
     }
     return;
   }
   const std::int64_t j = i - 1;
   const std::int64_t out = b * (g.width - 1) + j;
   const float largest = g.columns[3 * g.steps + nearest(g.k[b], j, g.steps)];
-  const bool following = follows(j, g.known[b], source);
+  const bool following = follows(j, g.known[b], g.source);
   const float slope = following ? response_of(g.dot[b], g.square[b], largest) : 0.0f;
   Quad<float> intercept;
 #pragma unroll

@@ -5,8 +5,7 @@
 
 #include <cstdint>
 
-#include "arguments.h"
-#include "free/verifier.h"
+#include "free/arguments.h"
 
 namespace free_dit::cuda {
 
@@ -20,7 +19,7 @@ struct Queue {
 constexpr int kMaxWidth = 256;
 
 /// Bytes of device memory that verifying needs beside its arguments, aligned to 8.
-std::int64_t verify_workspace(std::int64_t batch, std::int64_t width, std::int64_t size);
+std::int64_t verify_workspace(const Window& window);
 
 void verify_window(const Window& window, Verifier verifier, void* workspace, const Queue& queue);
 void verify_window_relaxed(const Window& window, const Lenience& lenience, void* workspace,
@@ -31,7 +30,7 @@ void roll_window(const Roll& roll, const Queue& queue);
 void target_means(const TargetMeans& means, const Queue& queue);
 void note_nonfinite(const NoteNonfinite& rows, const Queue& queue);
 /// Bytes of device memory that response_sums needs beside its arguments, aligned to 8.
-std::int64_t response_workspace(std::int64_t batch, std::int64_t width, std::int64_t size);
+std::int64_t response_workspace(const ResponseSums& sums);
 void response_sums(const ResponseSums& sums, void* workspace, const Queue& queue);
 void philox_normal(const Draws& draws, const Queue& queue);
 void philox_uniform(const Draws& draws, const Queue& queue);

@@ -8,11 +8,11 @@
 namespace free_dit::cuda {
 namespace {
 
-[[noreturn]] void refuse() {
-  throw std::runtime_error(
-      "this build of free has no CUDA kernels: install it again where nvcc is in PATH, with "
-      "FREE_CUDA=ON pip install --force-reinstall --no-deps . in its source");
-}
+constexpr const char* kRefusal =
+    "this build of free has no CUDA kernels: install it again where nvcc is in PATH, with "
+    "FREE_CUDA=ON pip install --force-reinstall --no-deps . in its source";
+
+[[noreturn]] void refuse() { throw std::runtime_error(kRefusal); }
 
 }  // namespace
 
@@ -20,7 +20,9 @@ std::optional<std::string> version() { return std::nullopt; }
 
 Devices devices() { return {{}, "this build has no CUDA"}; }
 
-std::int64_t verify_workspace(std::int64_t, std::int64_t, std::int64_t) { refuse(); }
+std::optional<std::string> refusal(int) { return kRefusal; }
+
+std::int64_t verify_workspace(const Window&) { refuse(); }
 void verify_window(const Window&, Verifier, void*, const Queue&) { refuse(); }
 void verify_window_relaxed(const Window&, const Lenience&, void*, const Queue&) { refuse(); }
 void window_noise(const WindowNoise&, const Queue&) { refuse(); }
@@ -28,7 +30,7 @@ void first_guesses(const FirstGuesses&, const Queue&) { refuse(); }
 void roll_window(const Roll&, const Queue&) { refuse(); }
 void target_means(const TargetMeans&, const Queue&) { refuse(); }
 void note_nonfinite(const NoteNonfinite&, const Queue&) { refuse(); }
-std::int64_t response_workspace(std::int64_t, std::int64_t, std::int64_t) { refuse(); }
+std::int64_t response_workspace(const ResponseSums&) { refuse(); }
 void response_sums(const ResponseSums&, void*, const Queue&) { refuse(); }
 void philox_normal(const Draws&, const Queue&) { refuse(); }
 void philox_uniform(const Draws&, const Queue&) { refuse(); }

@@ -106,8 +106,9 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-std::int64_t response_workspace(std::int64_t batch, std::int64_t width, std::int64_t size) {
-  return batch * (width - 1) * ceil_div(size, kChunk) * static_cast<std::int64_t>(sizeof(Sums));
+std::int64_t response_workspace(const ResponseSums& r) {
+  return r.batch * (r.width - 1) * ceil_div(r.size, kChunk) *
+         static_cast<std::int64_t>(sizeof(Sums));
 }
 
 void response_sums(const ResponseSums& r, void* workspace, const Queue& queue) {

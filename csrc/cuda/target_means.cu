@@ -8,7 +8,6 @@
 #include "cuda/quad.h"
 #include "free/guidance.h"
 #include "free/image.h"
-#include "free/roll.h"
 
 namespace free_dit::cuda {
 namespace {
@@ -23,7 +22,7 @@ __global__ void __launch_bounds__(kThreads) mean_quads(TargetMeans m, std::int64
   }
   const std::int64_t at = place.at;
   const std::int64_t row = place.row * m.size;
-  const T* said = static_cast<const T*>(m.eps) + (m.paired ? 2 * row : row);
+  const T* said = static_cast<const T*>(m.eps) + m.answers * row;
   Quad<float> eps = load<kWide>(said, at, m.size);
   const Quad<float> x = load<kWide>(m.x + row, at, m.size);
   if (at < m.guided) {
@@ -35,11 +34,12 @@ __global__ void __launch_bounds__(kThreads) mean_quads(TargetMeans m, std::int64
       }
     }
   }
-  const Coefficients c{m.a[place.row], m.b[place.row], 0.0f};
+  const float a = m.a[place.row];
+  const float b = m.b[place.row];
   Quad<float> mean;
 #pragma unroll
   for (int i = 0; i < kQuad; ++i) {
-    mean.v[i] = roll(c, x.v[i], eps.v[i], 0.0f).mean;
+    mean.v[i] = target_mean(a, x.v[i], b, eps.v[i]);
   }
   store<kWide>(m.combined + row, at, m.size, eps);
   store<kWide>(m.means + row, at, m.size, mean);

@@ -18,6 +18,8 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <stdexcept>
+#include <string>
 
 #include "cuda/kernels.h"
 #include "cuda/launch.h"
@@ -191,7 +193,7 @@ struct Relaxed {
     const float* uncertainty = lenience.uncertainty;
     Account account{lenience.spent[b], 0.0};
     const Outcome outcome =
-        decide_relaxed(lenience.rule, sample.drafts, Transitions{*s}, s->sigmas, s->uniforms,
+        decide_relaxed(lenience, sample.drafts, Transitions{*s}, s->sigmas, s->uniforms,
                        uncertainty == nullptr ? nullptr : uncertainty + b * (w.width - 1), &account,
                        s->log_ratios);
     if (records) {
@@ -324,6 +326,10 @@ Plan plan_for(const Window& w, bool fresh, const Queue& queue) {
 template <class Rule>
 void verify(const char* name, const Window& w, const Rule& rule, bool fresh, void* workspace,
             const Queue& queue) {
+  if (w.width > kMaxWidth) {
+    throw std::invalid_argument("states: expected at most " + std::to_string(kMaxWidth) +
+                                " rows a window on CUDA, got " + std::to_string(w.width));
+  }
   const OnDevice here(queue);
   const Plan plan = plan_for(w, fresh, queue);
   auto* partial = static_cast<Sums*>(workspace);
@@ -336,8 +342,9 @@ void verify(const char* name, const Window& w, const Rule& rule, bool fresh, voi
 
 }  // namespace
 
-std::int64_t verify_workspace(std::int64_t batch, std::int64_t width, std::int64_t size) {
-  return batch * (width - 1) * ceil_div(size, kChunk) * static_cast<std::int64_t>(sizeof(Sums));
+std::int64_t verify_workspace(const Window& w) {
+  return w.batch * (w.width - 1) * ceil_div(w.size, kChunk) *
+         static_cast<std::int64_t>(sizeof(Sums));
 }
 
 void verify_window(const Window& w, Verifier verifier, void* workspace, const Queue& queue) {

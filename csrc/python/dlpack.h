@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The part of the DLPack ABI (unversioned capsules, "dltensor") that the bindings read.
-// Source of the layout: dmlc/dlpack, include/dlpack/dlpack.h, Apache-2.0.
+// The part of the DLPack ABI that is read here: unversioned capsules ("dltensor"), which every
+// torch has, and the table of functions that newer ones offer (`Tensor.__dlpack_c_exchange_api__`).
+// Source of the layouts: dmlc/dlpack 1.3, include/dlpack/dlpack.h, Apache-2.0.
 #pragma once
 
 #include <cstdint>
@@ -32,6 +33,20 @@ struct DLManagedTensor {
   DLTensor dl_tensor;
   void* manager_ctx;
   void (*deleter)(DLManagedTensor*);
+};
+
+struct DLPackExchangeAPI {
+  struct {
+    std::uint32_t major, minor;
+    DLPackExchangeAPI* older;
+  } header;
+  // Not called here.
+  void (*managed_tensor_allocator)();
+  void (*managed_tensor_from_py_object_no_sync)();
+  void (*managed_tensor_to_py_object_no_sync)();
+  // Fills in a view that borrows shape and strides; not 0: a Python error is set. May be null.
+  int (*dltensor_from_py_object_no_sync)(void* object, DLTensor* out);
+  int (*current_work_stream)(std::int32_t device_type, std::int32_t device_id, void** out);
 };
 
 }  // extern "C"

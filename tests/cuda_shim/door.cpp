@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The launchers by plain names, for ctypes. Each returns null, or what went wrong.
+// The launchers by name, for ctypes: each is given the record that the compiled core fills in.
 #include <exception>
+#include <functional>
+#include <map>
 #include <string>
 
 #include "cuda/kernels.h"
@@ -10,19 +12,39 @@ using namespace free_dit;
 
 namespace {
 
-template <class Call>
-const char* attempt(const Call& call) {
-  static std::string text;
-  try {
-    call();
-    return nullptr;
-  } catch (const std::exception& error) {
-    text = error.what();
-    return text.c_str();
-  }
+const cuda::Queue kQueue{0, nullptr};
+
+using Launch = std::function<void(const void*, void*)>;
+
+template <class Record>
+Launch plain(void (*launcher)(const Record&, const cuda::Queue&)) {
+  return [=](const void* record, void*) { launcher(*static_cast<const Record*>(record), kQueue); };
 }
 
-const cuda::Queue kQueue{0, nullptr};
+const std::map<std::string, Launch> kLaunchers{
+    {"verify_window",
+     [](const void* record, void* space) {
+       const auto& w = *static_cast<const VerifiedWindow*>(record);
+       cuda::verify_window(w, w.verifier, space, kQueue);
+     }},
+    {"verify_window_relaxed",
+     [](const void* record, void* space) {
+       const auto& w = *static_cast<const RelaxedWindow*>(record);
+       cuda::verify_window_relaxed(w, w, space, kQueue);
+     }},
+    {"response_sums",
+     [](const void* record, void* space) {
+       cuda::response_sums(*static_cast<const ResponseSums*>(record), space, kQueue);
+     }},
+    {"window_noise", plain(cuda::window_noise)},
+    {"first_guesses", plain(cuda::first_guesses)},
+    {"roll_window_", plain(cuda::roll_window)},
+    {"target_means", plain(cuda::target_means)},
+    {"note_nonfinite_", plain(cuda::note_nonfinite)},
+    {"recycled_rows", plain(cuda::recycled_rows)},
+    {"philox_normal", plain(cuda::philox_normal)},
+    {"philox_uniform", plain(cuda::philox_uniform)},
+};
 
 }  // namespace
 
@@ -33,54 +55,25 @@ void shim_device(int processors, int descending) {
   cuda_shim::descending = descending != 0;
 }
 
-std::int64_t shim_workspace(std::int64_t batch, std::int64_t width, std::int64_t size) {
-  return cuda::verify_workspace(batch, width, size);
+/// Bytes.
+std::int64_t shim_workspace(const char* op, const void* record) {
+  const std::string name = op;
+  return name == "response_sums"
+             ? cuda::response_workspace(*static_cast<const ResponseSums*>(record))
+         : name.find("verify") == 0 ? cuda::verify_workspace(*static_cast<const Window*>(record))
+                                    : 0;
 }
 
-const char* shim_verify(const Window* window, int verifier, void* workspace) {
-  return attempt(
-      [&] { cuda::verify_window(*window, static_cast<Verifier>(verifier), workspace, kQueue); });
-}
-
-const char* shim_verify_relaxed(const Window* window, const Lenience* lenience, void* workspace) {
-  return attempt([&] { cuda::verify_window_relaxed(*window, *lenience, workspace, kQueue); });
-}
-
-const char* shim_window_noise(const WindowNoise* draws) {
-  return attempt([&] { cuda::window_noise(*draws, kQueue); });
-}
-
-const char* shim_first_guesses(const FirstGuesses* guesses) {
-  return attempt([&] { cuda::first_guesses(*guesses, kQueue); });
-}
-
-const char* shim_roll(const Roll* roll) {
-  return attempt([&] { cuda::roll_window(*roll, kQueue); });
-}
-
-const char* shim_means(const TargetMeans* means) {
-  return attempt([&] { cuda::target_means(*means, kQueue); });
-}
-
-const char* shim_note(const NoteNonfinite* rows) {
-  return attempt([&] { cuda::note_nonfinite(*rows, kQueue); });
-}
-
-std::int64_t shim_response_workspace(std::int64_t batch, std::int64_t width, std::int64_t size) {
-  return cuda::response_workspace(batch, width, size);
-}
-
-const char* shim_response(const ResponseSums* sums, void* workspace) {
-  return attempt([&] { cuda::response_sums(*sums, workspace, kQueue); });
-}
-
-const char* shim_philox(const Draws* draws, int normal) {
-  return attempt(
-      [&] { normal ? cuda::philox_normal(*draws, kQueue) : cuda::philox_uniform(*draws, kQueue); });
-}
-
-const char* shim_rows(const RecycledRows* rows) {
-  return attempt([&] { cuda::recycled_rows(*rows, kQueue); });
+/// Null, or what went wrong.
+const char* shim_call(const char* op, const void* record, void* space) {
+  static std::string text;
+  try {
+    kLaunchers.at(op)(record, space);
+    return nullptr;
+  } catch (const std::exception& error) {
+    text = error.what();
+    return text.c_str();
+  }
 }
 
 }  // extern "C"

@@ -25,7 +25,7 @@ from free import (
 from free.bench import profiled
 from free.bench.draws import Draws
 from free.bench.rows import ROWS
-from free.ops import find_device_with_kernels
+from free.devices import find_device
 from tests.networks import randomized
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -60,9 +60,9 @@ class Teacher:
 
 
 def test_devices_are_found() -> None:
-    assert find_device_with_kernels("cuda").type == "cuda"
+    assert find_device("cuda").type == "cuda"
     with pytest.raises(ValueError, match="device must be one that this machine has, got 'cuda:99'"):
-        find_device_with_kernels("cuda:99")
+        find_device("cuda:99")
 
 
 def test_labels_and_seeds_may_be_anywhere() -> None:

@@ -1,4 +1,4 @@
-"""How CMake finds CUDA."""
+"""How the core was built, and how CMake finds CUDA."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from free import ops
 
 pybind11 = pytest.importorskip("pybind11")
 
@@ -30,3 +32,16 @@ def test_a_build_folder_that_had_no_nvcc_looks_for_it_again(tmp_path: Path) -> N
     assert "free: CUDA ON" in done.stdout
     rules = (tmp_path / "build.ninja").read_text()
     assert "compute_80" in rules  # and for what free chooses, not CMake
+
+
+def test_build_info() -> None:
+    info = ops.build_info()
+    assert set(info) == {"compiler", "cuda", "openmp", "simd"}
+    assert info["cuda"] is None or info["cuda"].count(".") == 1
+    assert info["simd"] in ("avx512f", "avx2", "baseline")
+
+
+def test_cuda_devices_or_the_reason() -> None:
+    devices, reason = ops.cuda_devices()
+    assert bool(devices) == (reason is None)
+    assert all(set(device) == {"name", "capability"} for device in devices)

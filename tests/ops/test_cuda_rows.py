@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from free import reference
-from tests import shim
-from tests.rows import random_note, random_response
-from tests.shim import Kernels, same
-from tests.shim_rows import note_nonfinite_, response_sums
+from free import ops, reference
+from tests.rows import Note, random_note, random_response
+from tests.shim import DTYPES, NEEDS_COMPILER, Bug, Kernels, assert_caught, same
 
-pytestmark = pytest.mark.skipif(shim.compiler() is None, reason="needs g++")
+pytestmark = NEEDS_COMPILER
 
 NEVER = torch.iinfo(torch.int64).max
-DTYPES = pytest.mark.parametrize("dtype", shim.DTYPES)
+EACH_TYPE = pytest.mark.parametrize("dtype", DTYPES)
 
 # --- target_means --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("image", [False, True])
-@pytest.mark.parametrize(("scale", "channels"), [(None, None), (1.5, None), (4.0, 3), (0.3, 1)])
-@DTYPES
-@pytest.mark.parametrize("shape", [(4, 1, 1), (4, 3, 3), (4, 2, 2), (5, 7), (4, 8, 8)])
+@pytest.mark.parametrize(
+    ("shape", "dtype", "scale", "channels", "image"),
+    [
+        ((4, 1, 1), torch.float32, None, None, False),
+        ((4, 3, 3), torch.float16, 4.0, 3, True),
+        ((4, 2, 2), torch.bfloat16, 1.5, None, True),
+        ((5, 7), torch.float32, 0.3, 1, True),
+        ((4, 8, 8), torch.float16, None, None, True),
+        ((4, 8, 8), torch.float32, 4.0, 3, False),
+        ((4, 8, 8), torch.bfloat16, 0.3, 1, False),
+    ],
+)
 def test_target_means_agree_with_twin(
     kernels: Kernels,
     shape: tuple[int, ...],
@@ -36,15 +42,22 @@ def test_target_means_agree_with_twin(
     image: bool,
 ) -> None:
     rows = 3
-    eps = torch.randn(rows if scale is None else 2 * rows, *shape).to(dtype)
-    arguments = (torch.randn(rows, *shape), eps, torch.rand(rows), torch.randn(rows))
-    arguments = (*arguments, scale, channels)
-    if image:
-        arguments = (*arguments, 0.1 + torch.rand(rows), torch.rand(rows))
-    means = kernels.target_means(*arguments)
-    same(means, reference.target_means(*arguments), 1e-5)
+    given: dict[str, Any] = {
+        "x": torch.randn(rows, *shape),
+        "eps": torch.randn(rows if scale is None else 2 * rows, *shape).to(dtype),
+        "a": torch.rand(rows),
+        "b": torch.randn(rows),
+        "cfg_scale": scale,
+        "cfg_channels": channels,
+        "signal": 0.1 + torch.rand(rows) if image else None,
+        "noise": torch.rand(rows) if image else None,
+    }
+    results = kernels.target_means(**given)
+    written = 3 if image else 2
+    same(results[:written], reference.target_means(**given)[:written], 1e-5)
+    same(results[:written], ops.target_means(**given)[:written], 1e-5)
     with kernels.on(shift=1):
-        same(kernels.target_means(*arguments), means)
+        same(kernels.target_means(**given), results)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -52,90 +65,108 @@ def test_every_16_bit_number_is_widened_exactly(kernels: Kernels, dtype: torch.d
     eps = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype).view(1, 2**16)
     one, zero = torch.ones(1), torch.zeros(1)
     x = torch.zeros(1, 2**16)
-    means = kernels.target_means(x, eps, zero, one, None, None, one, -one)
-    same(means, (eps.float(), eps.float(), eps.float()))
+    for means in (kernels.target_means, ops.target_means):
+        results = means(x, eps, zero, one, signal=one, noise=-one)
+        same(results, (eps.float(), eps.float(), eps.float()))
 
 
 # --- note_nonfinite_ -----------------------------------------------------------------------------
 
-#: Single elements, odd ends, a chunk and its neighbours, whole and split quads.
-SIZES = [1, 7, 16, 512, 513, 1500]
 
-
-@pytest.mark.parametrize("low", [False, True])
-@DTYPES
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("batch", "entries"), [(1, 1), (1, 8), (13, 3)])
+@pytest.mark.parametrize(
+    ("batch", "entries", "size", "dtype", "low"),
+    [
+        (1, 1, 1, torch.float32, False),
+        (1, 8, 7, torch.bfloat16, True),
+        (13, 3, 16, torch.float16, False),
+        (13, 3, 513, torch.float16, True),
+        (1, 8, 512, torch.float32, True),
+        (13, 3, 1500, torch.bfloat16, True),
+        (13, 3, 1500, torch.float32, False),
+    ],
+)
 def test_noting_agrees_with_twin(
     kernels: Kernels, batch: int, entries: int, size: int, dtype: torch.dtype, low: bool
 ) -> None:
     note = random_note(batch, entries, (size,), dtype=dtype, low=low, seed=size)
-    expected = note.failed.clone()
-    reference.note_nonfinite_(*note._replace(failed=expected))
+    expected = noted(reference.note_nonfinite_, note)
     assert batch == 1 or not torch.equal(expected, note.failed)
     for setting in ({}, {"shift": 1}, {"descending": True}):
-        failed = note.failed.clone()
         with kernels.on(**setting):
-            note_nonfinite_(kernels, *note._replace(failed=failed))
-        assert torch.equal(failed, expected)
+            assert torch.equal(noted(kernels.note_nonfinite_, note), expected)
+
+
+def noted(op: Any, note: Note) -> torch.Tensor:
+    """What is in ``failed`` afterwards."""
+    failed = note.failed.clone()
+    op(**note._replace(failed=failed)._asdict())
+    return failed
+
+
+def earliest(kernels: Kernels, values: torch.Tensor, k: Any, samples: Any, failed: Any) -> Any:
+    """What is in ``failed`` after one row of each sample has been looked at."""
+    failed, k, samples = (torch.as_tensor(column).clone() for column in (failed, k, samples))
+    high = torch.ones_like(samples)
+    given = Note(failed, samples, values, k, 0, None, high)
+    return noted(kernels.note_nonfinite_, given).tolist()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_any_element_counts(kernels: Kernels, value: float) -> None:
     size, each = 700, torch.arange(700)
     values = torch.zeros(size, size).fill_diagonal_(value)
-    failed, zero = torch.full((size,), NEVER), torch.zeros_like(each)
-    note_nonfinite_(kernels, failed, values, 5 + each, each, 0, zero, zero + 1)
-    assert torch.equal(failed, 5 + each)
+    found = earliest(kernels, values, 5 + each, each, torch.full((size,), NEVER))
+    assert found == list(range(5, 705))
 
 
-@DTYPES
+@EACH_TYPE
 def test_the_largest_and_smallest_numbers_are_finite(kernels: Kernels, dtype: torch.dtype) -> None:
     limits = torch.finfo(dtype)
     values = torch.tensor([[limits.max, limits.min, limits.smallest_normal / 2, -0.0]], dtype=dtype)
-    failed, zero = torch.full((1,), NEVER), torch.zeros(1, dtype=torch.int64)
-    note_nonfinite_(kernels, failed, values, zero, zero, 0, None, zero + 1)
-    assert failed.item() == NEVER
+    assert earliest(kernels, values, [0], [0], [NEVER]) == [NEVER]
 
 
 def test_a_sample_named_twice_keeps_the_smallest(kernels: Kernels) -> None:
     values, each = torch.full((9, 600), math.nan), torch.arange(9)
     k = torch.tensor([8, 3, 9, 4, 2, 7, 1, 5, 6])
     for descending in (False, True):
-        failed = torch.tensor([NEVER, 0, NEVER, 2])
         with kernels.on(descending=descending):
-            note_nonfinite_(kernels, failed, values, k, each % 4, 0, None, torch.ones_like(each))
-        assert failed.tolist() == [2, 0, 1, 2]
+            found = earliest(kernels, values, k, each % 4, [NEVER, 0, NEVER, 2])
+        assert found == [2, 0, 1, 2]
 
 
 @pytest.mark.parametrize("sample", [-(2**63), -1, 2, 2**63 - 1])
 def test_a_sample_out_of_range_reaches_no_other_memory(kernels: Kernels, sample: int) -> None:
-    failed, one = torch.full((2,), NEVER), torch.ones(2, dtype=torch.int64)
-    samples = torch.tensor([sample, 1])
-    note_nonfinite_(kernels, failed, torch.full((2, 5), math.nan), 3 * one, samples, 0, None, one)
-    assert failed.tolist() == [NEVER, 3]
+    values = torch.full((2, 5), math.nan)
+    assert earliest(kernels, values, [3, 3], [sample, 1], [NEVER, NEVER]) == [NEVER, 3]
 
 
 # --- response_sums -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [1, 7, 16, 256, 257, 1500])
-@pytest.mark.parametrize(("batch", "width"), [(1, 1), (2, 2), (1, 9), (13, 4)])
+@pytest.mark.parametrize(
+    ("batch", "width", "size"),
+    [(1, 1, 1), (2, 2, 7), (1, 9, 16), (13, 4, 256), (13, 4, 257), (2, 2, 1500)],
+)
 def test_sums_agree_with_twin(kernels: Kernels, batch: int, width: int, size: int) -> None:
     response = random_response(batch, width, (size,), seed=width + size)
-    same(response_sums(kernels, *response), reference.response_sums(*response), 1e-6)
+    same(
+        kernels.response_sums(**response._asdict()),
+        reference.response_sums(**response._asdict()),
+        1e-6,
+    )
 
 
 @pytest.mark.parametrize("size", [1500, 1501])  # whole quads and not
 def test_order_alignment_and_batch_change_no_bit(kernels: Kernels, size: int) -> None:
     response = random_response(9, 7, (size,), seed=1)
-    sums = response_sums(kernels, *response)
+    sums = kernels.response_sums(**response._asdict())
     for setting in ({}, {"descending": True}, {"shift": 1}, {"processors": 10_000}):
         with kernels.on(**setting):
-            same(response_sums(kernels, *response), sums)
+            same(kernels.response_sums(**response._asdict()), sums)
     for b in range(9):
         one = torch.tensor([b])
-        same(response_sums(kernels, *response.of(one)), [column[one] for column in sums])
+        same(kernels.response_sums(**response.of(one)._asdict()), [column[one] for column in sums])
 
 
 def test_a_wider_window_changes_no_bit(kernels: Kernels) -> None:
@@ -147,7 +178,7 @@ def test_a_wider_window_changes_no_bit(kernels: Kernels) -> None:
     )
     assert len(set(kept.counts())) > 2
     wide = response._replace(advance=kept.advance)
-    same(response_sums(kernels, *kept), response_sums(kernels, *wide))
+    same(kernels.response_sums(**kept._asdict()), kernels.response_sums(**wide._asdict()))
 
 
 @pytest.mark.parametrize("row", [-(2**63), -1, 9, 2**63 - 1])
@@ -160,7 +191,11 @@ def test_a_row_out_of_range_reaches_no_other_memory(kernels: Kernels, row: int) 
     response.known[:] = 3
     nearest = response._replace(row=response.row.clone())
     response.row[0, 1], nearest.row[0, 1] = row, max(0, min(8, row))
-    same(response_sums(kernels, *response), reference.response_sums(*nearest), 1e-6)
+    same(
+        kernels.response_sums(**response._asdict()),
+        reference.response_sums(**nearest._asdict()),
+        1e-6,
+    )
 
 
 @pytest.mark.parametrize("name", ["known", "length", "advance"])
@@ -176,16 +211,17 @@ def test_a_count_out_of_range_reaches_no_other_memory(kernels: Kernels, name: st
         nearest = response._replace(
             known=response.known.clamp(0, 5), length=response.length.clamp(0, 4)
         )
-        expected = reference.response_sums(*nearest)
-        same(response_sums(kernels, *response), expected, 1e-6)
+        expected = reference.response_sums(**nearest._asdict())
+        same(kernels.response_sums(**response._asdict()), expected, 1e-6)
 
 
 # --- recycled_rows -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("discarded", [False, True])
-@pytest.mark.parametrize("width", [1, 2, 9, 40])
-@pytest.mark.parametrize("batch", [1, 2, 5, 33, 100])
+@pytest.mark.parametrize(
+    ("batch", "width", "discarded"),
+    [(1, 1, False), (2, 9, True), (5, 40, False), (33, 9, True), (100, 2, True)],
+)
 def test_recycled_rows_agree_with_twin(
     kernels: Kernels, batch: int, width: int, discarded: bool
 ) -> None:
@@ -231,9 +267,7 @@ def recycles(kernels: Kernels) -> None:
     test_recycled_rows_agree_with_twin(kernels, 33, 9, True)
 
 
-#: What is wrong, in which kernel or header of it, the text, what stands there instead, and the test
-#: that sees it.
-BUGS: dict[str, tuple[str, str | None, str, str, Callable[[Kernels], None]]] = {
+BUGS: dict[str, Bug] = {
     "guides every channel": ("target_means.cu", None, "at + i < m.guided", "true", guides),
     "the image of what was not guided": (
         "target_means.cu",
@@ -360,8 +394,4 @@ BUGS: dict[str, tuple[str, str | None, str, str, Callable[[Kernels], None]]] = {
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_planted_bugs_are_caught(kernels: Kernels, bug: str, tmp_path: Path) -> None:
-    kernel, header, old, new, check = BUGS[bug]
-    check(kernels)
-    broken = shim.build_with_bug(kernels, kernel, old, new, tmp_path, header)
-    with pytest.raises((AssertionError, RuntimeError)):
-        check(broken)
+    assert_caught(kernels, BUGS[bug], tmp_path)

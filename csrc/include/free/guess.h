@@ -8,8 +8,8 @@
 
 namespace free_dit {
 
-/// The places in free.sources.SOURCES.
-enum class Source : std::int64_t { kResponse, kControlVariate, kReuse, kDrafter };
+/// Where a window's first guesses come from: the places in free.reference.draft.SOURCES.
+enum class Source : std::int64_t { kResponse, kReuse, kDrafter };
 
 /// Of `count` things, the one nearest to number at + ahead.
 FREE_HOST_DEVICE std::int64_t nearest(std::int64_t at, std::int64_t ahead, std::int64_t count) {

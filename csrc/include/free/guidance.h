@@ -2,6 +2,7 @@
 // Classifier-free guidance of one element, and the 16-bit floats that networks may answer in.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -41,10 +42,16 @@ FREE_HOST_DEVICE float widen(Half value) {
 }
 
 /// unconditional + scale * (conditional - unconditional), from the nearer end, as torch.lerp has
-/// it: scale 0 and 1 give the ends themselves.
+/// it, to the bit: scale 0 and 1 give the ends themselves.
 FREE_HOST_DEVICE float guide(float conditional, float unconditional, float scale) {
   const float change = conditional - unconditional;
-  return scale < 0.5f ? unconditional + scale * change : conditional - change * (1.0f - scale);
+  return std::fabs(scale) < 0.5f ? std::fma(scale, change, unconditional)
+                                 : std::fma(scale - 1.0f, change, conditional);
+}
+
+/// The mean of a transition, a state + b eps, as torch.addcmul has it, to the bit.
+FREE_HOST_DEVICE float target_mean(float a, float state, float b, float eps) {
+  return std::fma(b, eps, a * state);
 }
 
 }  // namespace free_dit

@@ -71,7 +71,7 @@ def evaluate(
     `free evaluate drawn/ real/ --features efficientnet --json`
     """
     with bad_input_to_usage_error():
-        place = parse_device(device, kernels=False)
+        place = parse_device(device)
         torch.set_num_threads(threads)
         images = open_images(samples, "samples")
         if accuracy is None:

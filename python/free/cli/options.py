@@ -14,7 +14,6 @@ import typer
 from free.devices import find_device
 from free.images.labels import class_ids
 from free.models.sigma import SigmaNet
-from free.ops import find_device_with_kernels
 from free.reference.decide import LOOKING_AHEAD
 from free.reference.draft import SOURCES
 from free.rounds.relaxation import Relaxation
@@ -353,9 +352,9 @@ def parse_dtype(text: str) -> torch.dtype:
     return _DTYPES[text]
 
 
-def parse_device(text: str, kernels: bool = True) -> torch.device:
+def parse_device(text: str) -> torch.device:
     """The device that ``--device`` names; errors are those of :func:`free.devices.find_device`."""
-    return (find_device_with_kernels if kernels else find_device)(text, "--device")
+    return find_device(text, "--device")
 
 
 @contextmanager

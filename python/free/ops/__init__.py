@@ -1,17 +1,15 @@
-"""Checked entry points to the compiled kernels, registered as torch custom ops.
+"""The compiled steps of a round, checked, registered as torch custom ops.
 
 On the CPU and on CUDA the compiled core runs; tensors on other devices take the torch twins of
-:mod:`free.reference`. The ops are ``torch.ops.free.verify_window``, ``verify_window_relaxed``,
-``first_guesses``, ``roll_window_``, ``response_sums``, ``philox_normal`` and ``philox_uniform``,
-and ``window_noise``, ``target_means``, ``recycled_rows`` and ``note_nonfinite_``, which have no
-kernel of their own on the CPU. They carry fake implementations, so that graphs which contain them
-can be traced, and no gradients. On CUDA nothing looks at values or waits for the device
+:mod:`free.reference`, and so do CUDA tensors where there are no kernels for them, with a warning.
+Each op is also ``torch.ops.free.<name>``, with a fake implementation, so that graphs which contain
+it can be traced, and without gradients. On CUDA nothing looks at values or waits for the device
 (docs/cuda.md).
 """
 
 from __future__ import annotations
 
-from free.ops.build import build_info, cuda_devices, find_device_with_kernels, require_kernels
+from free.ops.build import build_info, cuda_devices
 from free.ops.draft import FirstGuesses, WindowNoise, first_guesses, roll_window_, window_noise
 from free.ops.philox import philox_normal, philox_uniform
 from free.ops.recycle import RecycledRows, ResponseSums, recycled_rows, response_sums
@@ -39,13 +37,11 @@ __all__ = [
     "build_info",
     "check_verifier",
     "cuda_devices",
-    "find_device_with_kernels",
     "first_guesses",
     "note_nonfinite_",
     "philox_normal",
     "philox_uniform",
     "recycled_rows",
-    "require_kernels",
     "response_sums",
     "roll_window_",
     "target_means",

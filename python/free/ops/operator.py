@@ -1,96 +1,168 @@
-"""What the ops share: the checks of a tensor, and the registration with torch."""
+"""The machinery of the ops: from a contract and a twin to a function that is cheap to call.
+
+The contract says what an op takes and gives. The twin (:mod:`free.reference`) gives the function
+its signature and its documentation, and runs where there is no kernel.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import inspect
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.dlpack import to_dlpack
 
-__all__ = ["check_integer", "check_tensor", "register", "stream_of"]
+# After torch, so that one OpenMP runtime serves both.
+from free.ops import _C
+from free.ops.contract import CONTRACTS, Contract
+
+__all__ = ["connect", "fallback", "operator"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _library = torch.library.Library("free", "DEF")
 
 
-def check_tensor(
-    name: str,
-    tensor: Tensor,
-    dtype: torch.dtype,
-    shape: tuple[int, ...] | None = None,
-    device: torch.device | None = None,
-) -> None:
-    """Raise unless ``tensor`` is a contiguous tensor of this dtype, shape and device.
+def connect(exchange: bool = True, **others: Any) -> None:
+    """Tell the compiled core what it uses of torch; ``others`` is for tests.
 
-    Raises
-    ------
-    TypeError
-        For what is no tensor, or one of another dtype.
-    ValueError
-        For another shape or device, and for gaps in memory.
+    Where torch offers a table of C functions (from 2.10 on) tensors are read through it, unless
+    ``exchange`` is False; else as DLPack capsules, which takes longer.
     """
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name}: expected a tensor, got {type(tensor).__name__}")
-    if tensor.dtype is not dtype:
-        raise TypeError(f"{name}: expected {_name(dtype)}, got {_name(tensor.dtype)}")
-    if shape is not None and tensor.shape != shape:
-        raise ValueError(f"{name}: expected shape {list(shape)}, got {list(tensor.shape)}")
-    if device is not None and tensor.device != device:
-        raise ValueError(f"{name}: expected a tensor on {device}, got one on {tensor.device}")
-    if not tensor.is_contiguous():
-        raise ValueError(
-            f"{name}: expected a contiguous tensor, got strides {list(tensor.stride())}"
-        )
+    used: dict[str, Any] = {
+        "tensor": Tensor,
+        "to_dlpack": to_dlpack,
+        "stream_of": lambda tensor: torch.cuda.current_stream(tensor.device).cuda_stream,
+        "dtypes": (torch.float32, torch.float64, torch.int32, torch.int64),
+        "exchange": getattr(Tensor, "__dlpack_c_exchange_api__", None) if exchange else None,
+    }
+    _C.connect(**(used | others))
 
 
-def check_integer(name: str, value: int, least: int, most: int = 2**63 - 1) -> None:
-    """Raise unless ``value`` is an integer from ``least`` to ``most``.
+connect()
 
-    Raises
-    ------
-    TypeError
-        For what is no integer.
-    ValueError
-        For one out of range.
+
+def operator(twin: Callable[P, T], result: Callable[..., T] | None = None) -> Callable[P, T]:
+    """The op of a twin's name: by compiled kernels on the CPU and on CUDA, else by the twin.
+
+    It is registered as ``torch.ops.free.<name>``, which is what compiled and exported graphs
+    contain, with a fake implementation and without gradients. A call on plain tensors that nobody
+    observes goes straight to the kernel, past torch's dispatcher.
+
+    Parameters
+    ----------
+    twin : callable
+        Its signature and its documentation become the op's.
+    result : callable or None
+        Makes what is returned from the results, if there are several.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
-        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}")
-    if value < least or value > most:
-        expected = f"at least {least}" if value < least and most >= 2**63 - 1 else None
-        expected = expected or f"a value in {least}..{most}"
-        raise ValueError(f"{name}: expected {expected}, got {value}")
+    contract = CONTRACTS[twin.__name__]
+    signature = inspect.signature(twin)
+    names, index = list(signature.parameters), contract.index
+    assert names == [argument.name for argument in contract.arguments], contract
+    parameters = signature.parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    positional = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
+    _C.set_signature(index, defaults, positional)
+    entry = _register(contract, twin)
+    run, is_compiling = _C.run, torch.compiler.is_compiling
+
+    def finished(results: Any) -> Any:
+        return results if result is None else result(*results)
+
+    @wraps(twin)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if is_compiling():  # the fake implementation checks
+            given = _by_name(names, defaults, args, kwargs)
+            return finished(entry(*given))  # type: ignore[no-any-return]
+        if not _is_observed():
+            results = run(index, args, kwargs, True)
+            if results is not NotImplemented:
+                return results if result is None else result(*results)  # type: ignore[no-any-return]
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        values = list(bound.arguments.values())
+        contract.check(values)
+        return finished(entry(*values))  # type: ignore[no-any-return]
+
+    call.__module__ = "free.ops"
+    return call
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _by_name(
+    names: Iterable[str], defaults: Mapping[str, Any], args: Any, kwargs: Mapping[str, Any]
+) -> list[Any]:
+    given = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+    return [given[name] for name in names]
 
 
-def stream_of(tensor: Tensor) -> int:
-    """The current stream of a CUDA tensor's device, as the compiled core takes it."""
-    stream: int = torch.cuda.current_stream(tensor.device).cuda_stream
-    return stream
+def _is_observed() -> bool:
+    """Whether somebody wants to see each op: modes, transforms, traces, profilers."""
+    return bool(
+        torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._get_tracing_state() is not None
+        or torch.autograd._profiler_enabled()
+    )
 
 
-def register(
-    schema: str,
-    cpu: Callable[..., Any] | None,
-    cuda: Callable[..., Any],
-    twin: Callable[..., Any],
-    fake: Callable[..., Any],
-) -> None:
-    """Define ``torch.ops.free.<schema>``: compiled on the CPU, unless that is None, and on CUDA;
-    the twin elsewhere.
+def fallback(contract: Contract, twin: Callable[..., Any]) -> Callable[..., Any]:
+    """The twin, checked; with a warning on a GPU, where a kernel was to be expected."""
+    names = [argument.name for argument in contract.arguments]
 
-    In a build without CUDA a CUDA tensor raises, and says how to get another: the twins would
-    hide behind a GPU that is slow. What is registered for CUDA neither waits for the device nor
-    looks at values, so that a CUDA graph can capture it.
+    def by_twin(*values: Any) -> Any:
+        contract.check(values)
+        device = next(value.device for value in values if isinstance(value, Tensor))
+        if device.type == "cuda" and (reason := _C.cuda_refusal(device.index or 0)):
+            _warn_once(device, reason)
+        return twin(**dict(zip(names, values, strict=True)))
+
+    return by_twin
+
+
+def _register(contract: Contract, twin: Callable[..., Any]) -> Any:
+    """Define ``torch.ops.free.<name>``.
+
+    What is registered for CUDA neither waits for the device nor looks at values, so that a CUDA
+    graph can capture it.
     """
-    name = schema.partition("(")[0]
-    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    if cpu is not None:
-        _library.impl(name, cpu, "CPU")
-    _library.impl(name, cuda, "CUDA")
-    _library.impl(name, twin, "CompositeExplicitAutograd")
+    name, by_twin = contract.name, fallback(contract, twin)
+
+    def by_kernel(*values: Any) -> Any:
+        results = _C.run(contract.index, values, {}, False)
+        return by_twin(*values) if results is NotImplemented else results
+
+    def fake(*values: Any) -> Any:
+        contract.check(values)
+        results = contract.allocate(values)
+        return results if len(results) > 1 else results[0] if results else None
+
+    _library.define(contract.schema(), tags=(torch.Tag.pt2_compliant_tag,))
+    for key in ("CPU", "CUDA"):
+        _library.impl(name, by_kernel, key)
+    _library.impl(name, by_twin, "CompositeExplicitAutograd")
     # No gradients: the op does not record itself, instead of warning in a backward pass.
     _library.impl(name, torch.library.fallthrough_kernel, "Autograd")
     torch.library.register_fake(f"free::{name}", fake, lib=_library)
+    return getattr(torch.ops.free, name).default
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(device: torch.device, reason: str) -> None:
+    """Say what is lost where kernels are missing; once in a process."""
+    if not _warned:
+        _warned.add(reason)
+        warnings.warn(
+            f"on {device} a round's steps run in plain torch, a few times slower and in dozens of "
+            f"launches: {reason}",
+            RuntimeWarning,
+            stacklevel=2,
+        )

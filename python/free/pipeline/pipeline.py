@@ -18,7 +18,6 @@ from free.images.autoencoder import LatentCoder, PixelCoder
 from free.images.labels import class_ids, imagenet_names, label_table
 from free.models.adopt import adopt_transformer
 from free.models.dit import DiT
-from free.ops import find_device_with_kernels
 from free.pipeline import arguments as pipeline_request
 from free.pipeline import folder as pipeline_folder
 from free.pipeline.scheduler import as_scheduler, schedule_of
@@ -174,7 +173,7 @@ class FreePipeline:
                 raise ValueError(f"device must come before dtype, got {device} and {dtype}")
             device, dtype = None, device
         if device is not None:
-            device = find_device_with_kernels(device)
+            device = find_device(device)
         for network in (self.transformer, getattr(self.drafter, "network", None)):
             if isinstance(network, nn.Module):
                 network.to(device=device, dtype=dtype)

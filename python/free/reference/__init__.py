@@ -1,7 +1,8 @@
 """The compiled kernels in plain torch: same names, same maths, any device.
 
 These twins say what the kernels compute, are what the kernels are tested against, and run where no
-kernel exists. They do not check their arguments; :mod:`free.ops` does.
+kernel exists; :mod:`free.ops` has their signatures and documentation. They do not check their
+arguments; :mod:`free.ops` does, and raises what they document.
 """
 
 from __future__ import annotations

@@ -143,6 +143,7 @@ def decide_relaxed(
     uniforms: Tensor,
     uncertainty: Tensor | None,
     spent: Tensor,
+    *,
     rule: str,
     strength: float,
     budget: float,

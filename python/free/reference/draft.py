@@ -1,37 +1,49 @@
-"""Twins of what makes a window: its noise, first guesses, rolling, and what it tells."""
+"""What makes a window: its noise, first guesses from the teacher's last call, and rolling."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from free.reference.philox import philox_normal, philox_uniform
 
-if TYPE_CHECKING:
-    pass
-
 __all__ = [
     "DRAFTER",
     "RESPONSE",
     "REUSE",
     "SOURCES",
+    "FirstGuesses",
+    "WindowNoise",
     "first_guesses",
     "roll_window_",
     "window_noise",
 ]
 
+#: Where a run's first guesses come from; ``Source`` of ``csrc/include/free/guess.h``.
 SOURCES = ("response", "reuse", "drafter")
 
 RESPONSE, REUSE, DRAFTER = range(3)
 
-#: ``draw(seeds [R], transition [R], round [R], purpose, size) -> [R, size]``.
-Draw = Callable[[Tensor, Tensor, Tensor, int, int], Tensor]
 
-#: Places in :data:`free.reference.draft.SOURCES`.
-_RESPONSE, _DRAFTER = 0, 3
+class WindowNoise(NamedTuple):
+    """What a window draws.
+
+    Attributes
+    ----------
+    noise : Tensor, shape [B, W - 1, D], float32
+        Standard normals of the drafts.
+    uniforms : Tensor, shape [B, W - 1], float32
+        In [0, 1), of the decisions about them.
+    last : Tensor, shape [B, D], float32
+        Standard normals of transition ``length - 1``, which is sampled from the target if every
+        draft stands.
+    """
+
+    noise: Tensor
+    uniforms: Tensor
+    last: Tensor
 
 
 def window_noise(
@@ -41,24 +53,77 @@ def window_noise(
     length: Tensor,
     width: int,
     size: int,
+    *,
     purpose: int,
     decision: int,
-    normal: Draw = philox_normal,
-    uniform: Draw = philox_uniform,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Noises and uniforms of a window's drafts, and the noise of its last transition.
+) -> WindowNoise:
+    """The numbers of :func:`philox_normal` and :func:`philox_uniform` for transitions
+    ``k .. k + width - 1`` of each sample.
 
-    Parameters and results are those of :func:`free.ops.window_noise`; ``normal`` and ``uniform``
-    draw the numbers of rows.
+    Parameters
+    ----------
+    seeds : Tensor, shape [B], int64
+    k : Tensor, shape [B], int64
+        Where the windows begin, ``0 .. 2**32 - width``.
+    rounds : Tensor or None, shape [B], int64
+        Which of a transition's numbers, ``0 .. 2**32 - 1``; None for the first of all.
+    length : Tensor, shape [B], int32
+        Rows of each window; what is not in ``1 .. width`` counts as the nearest that is.
+    width, size : int
+        W and D, at least 1.
+    purpose, decision : int
+        Last words of the counters of normals and uniforms (:class:`free.rounds.noise.Purpose`).
+
+    Returns
+    -------
+    WindowNoise
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, what was expected and what came; on the CPU also for a ``k``, as
+        ``transition``, or ``rounds``, as ``round``, out of range. On CUDA values are not looked
+        at.
     """
-    at = (k[:, None] + torch.arange(width, device=k.device)).flatten()
+    seed = seeds.repeat_interleave(width)
+    transition = (k[:, None] + torch.arange(width, device=k.device)).flatten()
     rounds = torch.zeros_like(k) if rounds is None else rounds
-    of = (seeds.repeat_interleave(width), at, rounds.repeat_interleave(width))
-    noise = normal(*of, purpose, size).view(-1, width, size)
-    uniforms = uniform(*of, decision, 1).view(-1, width)
+    round_ = rounds.repeat_interleave(width)
+    noise = philox_normal(seed, transition, round_, purpose, size).view(-1, width, size)
+    uniforms = philox_uniform(seed, transition, round_, decision, 1).view(-1, width)
     final = length.long().clamp(1, width) - 1
     last = noise[torch.arange(len(k), device=k.device), final]
-    return noise[:, :-1].contiguous(), uniforms[:, :-1].contiguous(), last
+    return WindowNoise(noise[:, :-1].contiguous(), uniforms[:, :-1].contiguous(), last)
+
+
+class FirstGuesses(NamedTuple):
+    """A window of P drafts that is still to be rolled, W = P + 1.
+
+    Entry ``i`` of ``states``, ``means`` and ``guesses`` is the state before transition ``k + i``,
+    and mean and guess of the transition that led to it. Only entry 0 is written.
+
+    Attributes
+    ----------
+    states, means, guesses : Tensor, shape [B, W, ...], float32
+    intercept : Tensor, shape [B, P, ...], float32
+    slope : Tensor, shape [B, P], float32
+        The guess of transition ``k + i`` at a state x is ``intercept + slope x``.
+    settled : Tensor, shape [B], int64
+        For how many transitions that stands; the others are the drafter's.
+    at : Tensor, shape [B, W], int64
+        Transitions ``k + i``, within the schedule.
+    coefficients : Tensor, shape [3, B, W], float32
+        ``a``, ``b`` and ``sigma`` there.
+    """
+
+    states: Tensor
+    means: Tensor
+    guesses: Tensor
+    intercept: Tensor
+    slope: Tensor
+    settled: Tensor
+    at: Tensor
+    coefficients: Tensor
 
 
 def first_guesses(
@@ -68,15 +133,50 @@ def first_guesses(
     past_guess: Tensor,
     row: Tensor,
     known: Tensor,
-    source: Tensor,
+    *,
+    source: int,
     dot: Tensor,
     square: Tensor,
     columns: Tensor,
     drafts: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """A window before the drafter is asked.
+) -> FirstGuesses:
+    """Begin windows from what the teacher said in its last call.
 
-    Parameters and results are those of :func:`free.ops.first_guesses`.
+    A transition that it has seen at a discarded state ``x_old`` is guessed to be what it said
+    there, plus, where the source is the response, ``(x - x_old) dot / square``, at least 0 times
+    and at most as often as ``columns[3]`` says. Others are guessed to be the last it has seen.
+
+    Parameters
+    ----------
+    x : Tensor, shape [B, ...], float32
+        Current states. At least one axis follows B, and none is empty.
+    k : Tensor, shape [B], int64
+        Their transitions; those beyond the schedule count as its nearest.
+    past_x, past_guess : Tensor, shape [R, ...], float32
+        States of the call, and what was said of them, as guesses.
+    row : Tensor, shape [B, V], int64, V >= W
+        As :class:`free.ops.RecycledRows` has it. The first W = P + 1 are used.
+    known : Tensor, shape [B], int64
+        Likewise.
+    source : Tensor, shape [B], int64
+        Index into :data:`free.reference.draft.SOURCES`.
+    dot, square : Tensor, shape [B], float32
+        As :class:`free.rounds.state.Evidence` has them.
+    columns : Tensor, shape [4, N], float32
+        ``a``, ``b``, ``sigma`` and the largest response of each transition.
+    drafts : int
+        P, at least 0.
+
+    Returns
+    -------
+    FirstGuesses
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, what was expected and what came; on the CPU also for a ``row`` that is
+        not in ``0 .. R - 1``. On CUDA the nearest that is stands for it. Other values are not
+        looked at.
     """
     width, steps = drafts + 1, columns.shape[1]
     step = torch.arange(width, device=k.device)
@@ -91,11 +191,11 @@ def first_guesses(
     coefficients = columns[:, at]
     follows = (dot / square.clamp(min=1e-12)).clamp(min=0.0)[:, None]
     response = torch.minimum(follows, coefficients[3])[:, :drafts]
-    follow = (step[:drafts] < known[:, None] - 1) & (source == _RESPONSE)[:, None]
+    follow = (step[:drafts] < known[:, None] - 1) & (source == RESPONSE)
     slope = torch.where(follow, response, 0.0)
     intercept = guess[:, 1:] - _like(slope, x[:, None]) * x_old[:, 1:]
-    settled = torch.where(source == _DRAFTER, 0, known - 1)
-    return (
+    settled = torch.zeros_like(known) if source == DRAFTER else known - 1
+    return FirstGuesses(
         states,
         means,
         guesses,
@@ -114,6 +214,7 @@ def roll_window_(
     noise: Tensor,
     intercept: Tensor,
     slope: Tensor,
+    *,
     change: Tensor | None,
     settled: Tensor | None,
     adds: bool,
@@ -125,7 +226,48 @@ def roll_window_(
 ) -> None:
     """Roll a window of states forward from guesses, in place.
 
-    Parameters and results are those of :func:`free.ops.roll_window_`.
+    For transitions ``j = first .. end - 1`` of a window of P,
+
+        guess_{j+1} = intercept_j + slope_j x_j          where j < settled, or all without a change
+                      change_j (+ guess_j if it adds)    otherwise
+        mean_{j+1}  = a_j x_j + b_j guess_{j+1}
+        x_{j+1}     = mean_{j+1} + sigma_j noise_j
+
+    A guess stands for whatever the network predicts that a transition's mean is affine in, with
+    the coefficients that belong to it: eps, or the predicted image ``x0``.
+
+    Parameters
+    ----------
+    states, means, guesses : Tensor, shape [B, P + 1, ...], float32
+        Entry ``j`` is read as of the transition before, entries ``first + 1 .. end`` are written.
+        At least one axis follows P; only P may be 0.
+    noise : Tensor, shape [B, P, ...], float32
+        N(0, I).
+    intercept : Tensor, shape [B, P, ...], float32
+    slope : Tensor, shape [B, P], float32
+    change : Tensor or None, shape [B, P, ...], float32
+        What the drafter says.
+    settled : Tensor or None, shape [B], int64
+        With ``change``, how many transitions it says nothing of.
+    adds : bool
+        Whether changes add up along the window.
+    a, b, sigma : Tensor, shape [B, P + 1], float32
+        The transitions' coefficients; the last are not used.
+    first, end : int
+        ``0 <= first <= end <= P``.
+
+    Raises
+    ------
+    TypeError
+        For an argument that is no tensor, or a tensor of another dtype.
+    ValueError
+        For shapes that do not match or are empty, non-contiguous tensors, different devices, a
+        change without settled, a span that is not in the window.
+
+    Notes
+    -----
+    Values are not looked at: a NaN spreads to the later states of its own element and no further.
+    The result for a sample depends neither on its batch nor on threads nor on the instruction set.
     """
     for j in range(first, end):
         x = states[:, j]

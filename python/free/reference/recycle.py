@@ -1,22 +1,57 @@
-"""What a teacher call leaves to the next window, in plain torch."""
+"""What a teacher call leaves to the next window."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = [
-    "recycled_rows",
-    "response_sums",
-]
+__all__ = ["RecycledRows", "ResponseSums", "recycled_rows", "response_sums"]
+
+
+class RecycledRows(NamedTuple):
+    """Rows of a teacher call, as seen from each sample's next window.
+
+    Attributes
+    ----------
+    row : Tensor, shape [B, W], int64
+        Entry ``i`` of a sample: the row of the transition just made and the ``i``-th after it, or
+        the sample's last.
+    known : Tensor, shape [B], int64, in ``1 .. W``
+        How many entries are of their own transition.
+    """
+
+    row: Tensor
+    known: Tensor
 
 
 def recycled_rows(
     length: Tensor, advance: Tensor, width: int, discarded: bool, stride: int | None = None
-) -> tuple[Tensor, Tensor]:
+) -> RecycledRows:
     """Shift the rows of a teacher call by what each sample advanced.
 
-    Parameters and results are those of :func:`free.ops.recycled_rows`.
+    Parameters
+    ----------
+    length, advance : Tensor, shape [B], int32
+        Rows of each sample, and transitions made of them, ``1 .. length``.
+    width : int
+        W of the next window, at least 1.
+    discarded : bool
+        Whether rows behind a rejection are kept; otherwise only that of the transition made.
+    stride : int or None
+        Rows from a sample's first to the next one's, at least 1; None where samples follow each
+        other without a gap.
+
+    Returns
+    -------
+    RecycledRows
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, what was expected and what came. Values of ``length`` and ``advance``
+        are not looked at.
     """
     length, advance = length.long(), advance.long()
     made = advance - 1
@@ -27,7 +62,19 @@ def recycled_rows(
         start = stride * torch.arange(len(length), device=length.device)
     step = torch.arange(width, device=length.device)
     entry = torch.minimum(made[:, None] + step, last[:, None])
-    return start[:, None] + entry, last - made + 1
+    return RecycledRows(start[:, None] + entry, last - made + 1)
+
+
+class ResponseSums(NamedTuple):
+    """Sums over transitions that the teacher has seen twice.
+
+    Attributes
+    ----------
+    dot, square : Tensor, shape [B], float32
+    """
+
+    dot: Tensor
+    square: Tensor
 
 
 def response_sums(
@@ -37,15 +84,45 @@ def response_sums(
     past_guess: Tensor,
     row: Tensor,
     known: Tensor,
+    *,
     length: Tensor,
     advance: Tensor,
     dot: Tensor,
     square: Tensor,
     memory: float,
-) -> tuple[Tensor, Tensor]:
-    """How far the teacher's predictions followed their states.
+) -> ResponseSums:
+    """``memory dot + sum <x - x_old, g - g_old>`` and ``memory square + sum |x - x_old|^2``.
 
-    Parameters and results are those of :func:`free.ops.response_sums`.
+    The sums are over the transitions that were made from a draft and that the teacher had seen
+    before: the first ``min(advance, length - 1, known - 1)`` of a window.
+
+    Parameters
+    ----------
+    states, guess : Tensor, shape [B, W, ...], float32
+        States of the window, and what the teacher says of them, as guesses.
+    past_x, past_guess : Tensor, shape [R, ...], float32
+        The same of its call before.
+    row : Tensor, shape [B, V], int64, V >= W
+        Entry ``i + 1`` is that call's row of the window's transition ``i``.
+    known : Tensor, shape [B], int64
+    length, advance : Tensor, shape [B], int32
+    dot, square : Tensor, shape [B], float32
+    memory : float
+        In [0, 1].
+
+    Returns
+    -------
+    ResponseSums
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, what was expected and what came; on the CPU also for a row that counts
+        and is not there. On CUDA values are not looked at, and the nearest row stands in.
+
+    Notes
+    -----
+    Sums are taken in float64, in an order that depends on nothing but the size of a state.
     """
     drafts = states.shape[1] - 1
     row = row[:, 1 : drafts + 1]
@@ -57,4 +134,4 @@ def response_sums(
         torch.where(counted, torch.linalg.vecdot(moved, other), 0.0).sum(1)
         for other in (followed, moved)
     )
-    return (memory * dot + new_dot).float(), (memory * square + new_square).float()
+    return ResponseSums((memory * dot + new_dot).float(), (memory * square + new_square).float())

@@ -1,14 +1,30 @@
-"""Twins of what is done to the rows of a teacher call."""
+"""What a teacher said, guided, and the means that follow from it."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = [
-    "note_nonfinite_",
-    "target_means",
-]
+__all__ = ["TargetMeans", "note_nonfinite_", "target_means"]
+
+
+class TargetMeans(NamedTuple):
+    """Transitions as the teacher has them.
+
+    Attributes
+    ----------
+    eps : Tensor, shape [R, C, ...], float32
+        Guided.
+    means : Tensor, shape [R, C, ...], float32
+    guess : Tensor, shape [R, C, ...], float32
+        The image that eps tells, where it was asked for; else eps.
+    """
+
+    eps: Tensor
+    means: Tensor
+    guess: Tensor
 
 
 def target_means(
@@ -18,12 +34,38 @@ def target_means(
     b: Tensor,
     cfg_scale: float | None = None,
     cfg_channels: int | None = None,
+    *,
     signal: Tensor | None = None,
     noise: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``a x + b eps``, with eps guided and in float32 first, and the image that it tells.
+) -> TargetMeans:
+    """``mean = a x + b eps``, with eps guided and in float32 first, and the image it tells.
 
-    Parameters and results are those of :func:`free.ops.target_means`.
+    Guidance is that of :class:`free.models.guidance.Guidance`, taken in float32 whatever the
+    type of ``eps``.
+
+    Parameters
+    ----------
+    x : Tensor, shape [R, C, ...], float32
+        States.
+    eps : Tensor, shape [R, C, ...] or, under guidance, [2R, C, ...], float32, float16 or bfloat16
+        Under guidance, row ``2r`` is that of state ``r`` with its label and ``2r + 1`` without.
+    a, b : Tensor, shape [R], float32
+        The transitions' coefficients.
+    cfg_scale : float or None
+        None: not guided.
+    cfg_channels : int or None
+        How many leading channels are guided, ``0 .. C``; None for all.
+    signal, noise : Tensor or None, shape [R], float32
+        Of the states, to have the image ``(x - noise eps) / signal``.
+
+    Returns
+    -------
+    TargetMeans
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, what was expected and what came.
     """
     eps = eps.to(torch.float32, copy=True)
     if cfg_scale is not None:
@@ -33,22 +75,44 @@ def target_means(
     axes = [-1] + [1] * (x.dim() - 1)
     means = torch.addcmul(a.view(axes) * x, b.view(axes), eps)
     if signal is None or noise is None:
-        return eps, means, x.new_empty(0)
-    return eps, means, (x - noise.view(axes) * eps) / signal.view(axes)
+        return TargetMeans(eps, means, eps)
+    return TargetMeans(eps, means, (x - noise.view(axes) * eps) / signal.view(axes))
 
 
 def note_nonfinite_(
     failed: Tensor,
+    samples: Tensor,
     values: Tensor,
     k: Tensor,
-    samples: Tensor,
+    *,
     first: int,
     low: Tensor | None,
     high: Tensor,
 ) -> None:
     """Remember the first transition of each sample whose row is not finite.
 
-    Parameters and results are those of :func:`free.ops.note_nonfinite_`.
+    Row ``b n + i`` is position ``first + i`` of sample ``samples[b]``, and is asked about where
+    that is at least ``low[b]`` and less than ``high[b]``.
+
+    Parameters
+    ----------
+    failed : Tensor, shape [S], int64
+        By sample; the smallest ``k`` of a row that is asked about and has NaN or inf, or what it
+        was if that is smaller.
+    values : Tensor, shape [B n, ...], float32, float16 or bfloat16
+    k : Tensor, shape [B n], int64
+    samples : Tensor, shape [B], int64, in ``0 .. S - 1``
+    first : int
+    low : Tensor or None, shape [B], int64
+        None for 0.
+    high : Tensor, shape [B], int64
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, what was expected and what came. Values are not looked at.
+    RuntimeError
+        On the CPU, where torch finds a sample that is not there. On CUDA that is passed over.
     """
     bad = ~values.isfinite().flatten(1).all(1).view(len(samples), -1)
     step = first + torch.arange(bad.shape[1], device=k.device)

@@ -127,9 +127,16 @@ def window_numbers(
     last : Tensor, shape [B, *shape], float32
         Noise of the transition that is sampled from the target if every draft is accepted.
     """
-    purposes = (int(Purpose.TRANSITION), int(Purpose.DECISION))
-    drawn = ops.window_noise(seeds, k, rounds, length, width, _elements(shape), *purposes)
-    noise, uniforms, last = drawn
+    noise, uniforms, last = ops.window_noise(
+        seeds,
+        k,
+        rounds,
+        length,
+        width,
+        _elements(shape),
+        purpose=int(Purpose.TRANSITION),
+        decision=int(Purpose.DECISION),
+    )
     return noise.view(*noise.shape[:2], *shape), uniforms, last.view(-1, *shape)
 
 

@@ -121,7 +121,7 @@ class Target:
         return Answer(TeacherOutput(eps, feature, variance), means, guess)
 
     def __call__(self, x: Tensor, k: Tensor, y: Tensor) -> Answer:
-        """Ask the teacher about states ``x``, shape [R, ...], of transitions ``k`` and labels ``y``."""
+        """Ask the teacher about states ``x`` of transitions ``k``, with labels ``y``."""
         inputs = self.inputs(x, k, y)
         return self.read(self.teacher(*inputs), inputs[0], x, k)
 

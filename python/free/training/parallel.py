@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from free.ops import find_device_with_kernels
+from free.devices import find_device
 
 __all__ = ["Ranks", "ranks_of_environment"]
 
@@ -136,7 +136,7 @@ def ranks_of_environment(device: str = "auto") -> Iterator[Ranks]:
     )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    chosen = find_device_with_kernels(f"cuda:{local}" if device == "cuda" else device)
+    chosen = find_device(f"cuda:{local}" if device == "cuda" else device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if world == 1:

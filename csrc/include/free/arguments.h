@@ -5,7 +5,9 @@
 
 #include <cstdint>
 
+#include "free/guess.h"
 #include "free/relaxation.h"
+#include "free/verifier.h"
 
 namespace free_dit {
 
@@ -28,14 +30,19 @@ struct Window {
   float* log_ratio;        // [B, W-1], NaN where not examined
 };
 
-struct Lenience {
-  Relaxation rule;
+struct VerifiedWindow : Window {
+  Verifier verifier;
+};
+
+struct Lenience : Relaxation {
   const float* uncertainty;  // [B, W-1]; null for the discrepancy
   const double* spent;       // [B], before this window
 
   double* bound;           // [B], after it
   double* log_likelihood;  // [B], of this window
 };
+
+struct RelaxedWindow : Window, Lenience {};
 
 /// A window of P transitions, of which first .. end - 1 are made.
 struct Roll {
@@ -67,17 +74,17 @@ struct FirstGuesses {
   std::int64_t rows;    // R of the teacher's last call
   std::int64_t stride;  // V, from a sample's entries of `row` to the next one's; at least W
   std::int64_t steps;   // N of the schedule
+  Source source;
 
-  const float* x;              // [B, D]
-  const std::int64_t* k;       // [B]
-  const float* past_x;         // [R, D]
-  const float* past_guess;     // [R, D]
-  const std::int64_t* row;     // [B, V], 0..R-1
-  const std::int64_t* known;   // [B]
-  const std::int64_t* source;  // [B], a Source
-  const float* dot;            // [B]
-  const float* square;         // [B]
-  const float* columns;        // [4, N]: a, b, sigma and the largest response
+  const float* x;             // [B, D]
+  const std::int64_t* k;      // [B]
+  const float* past_x;        // [R, D]
+  const float* past_guess;    // [R, D]
+  const std::int64_t* row;    // [B, V], 0..R-1
+  const std::int64_t* known;  // [B]
+  const float* dot;           // [B]
+  const float* square;        // [B]
+  const float* columns;       // [4, N]: a, b, sigma and the largest response
 
   float* states;          // [B, W, D], only entry 0 is written, as of the next two
   float* means;           // [B, W, D]
@@ -120,15 +127,16 @@ struct WindowNoise {
 enum class Float { kFloat32, kFloat16, kBfloat16 };
 
 struct TargetMeans {
-  std::int64_t rows;    // R
-  std::int64_t size;    // D, elements of one row
-  std::int64_t guided;  // leading elements of a row that are guided; 0 without guidance
-  float scale;          // of the guidance
+  std::int64_t rows;      // R
+  std::int64_t channels;  // C
+  std::int64_t size;      // D, elements of one row, C times those of a channel
+  std::int64_t answers;   // 2 under guidance: a row with its label, then without; else 1
+  std::int64_t guided;    // leading elements of a row that are guided; 0 without guidance
+  float scale;            // of the guidance
 
   const float* x;   // [R, D]
-  const void* eps;  // [R, D], or [2R, D] under guidance: a row with its label, then without
+  const void* eps;  // [answers R, D]
   Float type;       // of eps
-  bool paired;      // whether eps has 2R rows
   const float* a;   // [R]
   const float* b;   // [R]
 

@@ -1,4 +1,4 @@
-"""The compiled ops against their twins, at the edges of their domain, and with bad input."""
+"""verify_window against its twin, at the edges of its domain, and with values out of range."""
 
 from __future__ import annotations
 
@@ -26,9 +26,19 @@ def assert_same(actual: Verified, expected: tuple[Tensor, ...]) -> None:
     torch.testing.assert_close(actual.state, state, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("delta", [0.0, 0.1, 1.0, 5.0])
-@pytest.mark.parametrize("shape", [(1,), (7,), (16,), (3, 5, 7), (1, 28, 28), (4, 32, 32)])
-@pytest.mark.parametrize(("batch", "width"), [(1, 1), (1, 8), (5, 2), (9, 5)])
+@pytest.mark.parametrize(
+    ("batch", "width", "shape", "delta"),
+    [
+        (1, 1, (1,), 0.0),
+        (1, 8, (7,), 1.0),
+        (5, 2, (16,), 5.0),
+        (9, 5, (1,), 0.1),
+        (9, 5, (3, 5, 7), 1.0),
+        (1, 8, (1, 28, 28), 0.1),
+        (5, 2, (4, 32, 32), 0.0),
+        (9, 5, (4, 32, 32), 5.0),
+    ],
+)
 @EVERY
 def test_agrees_with_twin(
     verifier: str, batch: int, width: int, shape: tuple[int, ...], delta: float
@@ -104,7 +114,7 @@ def test_result_does_not_depend_on_the_number_of_threads(verifier: str) -> None:
     torch.testing.assert_close(single.log_ratio, several.log_ratio, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
 @EVERY
 def test_entries_beyond_length_are_ignored(verifier: str, value: float) -> None:
     window = random_window(12, 6, (10,), delta=0.7, ragged=True)
@@ -213,9 +223,17 @@ def test_deterministic_last_transition_is_the_mean(verify: Any) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("where", ["states", "draft_means", "target_means"])
-@pytest.mark.parametrize("sigma", [0.5, 0.0])
+@pytest.mark.parametrize(
+    ("where", "bad", "sigma"),
+    [
+        ("states", math.nan, 0.5),
+        ("states", math.inf, 0.0),
+        ("draft_means", -math.inf, 0.5),
+        ("draft_means", math.nan, 0.0),
+        ("target_means", math.inf, 0.5),
+        ("target_means", math.nan, 0.0),
+    ],
+)
 @EVERY
 def test_non_finite_input_is_never_accepted(
     verifier: str, verify: Any, where: str, bad: float, sigma: float
@@ -238,95 +256,13 @@ def test_unexamined_log_ratios_are_nan() -> None:
     assert torch.equal(verified.log_ratio.isnan(), ~examined)
 
 
-# --- torch integration -------------------------------------------------------------------------
-
-
-def test_ops_are_well_formed_custom_ops() -> None:
-    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    window = random_window(2, 3, (4,))
-    for verifier in ops.VERIFIERS:
-        given = (*window, verifier)
-        torch.library.opcheck(torch.ops.free.verify_window, given, test_utils=checks)
-    row = torch.arange(3)
-    for op in (torch.ops.free.philox_normal, torch.ops.free.philox_uniform):
-        torch.library.opcheck(op, (row, row, row, 1, 5), test_utils=checks)
-
-
-def test_fake_tensors_pass_through() -> None:
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    with FakeTensorMode() as mode:
-        window = [mode.from_tensor(t) for t in random_window(2, 3, (4, 5))]
-        verified = verify_window(*window)
-    assert verified.state.shape == (2, 4, 5)
-    assert verified.log_ratio.shape == (2, 2)
-    assert verified.advance.dtype == torch.int32
-
-
-def test_other_devices_take_the_twin() -> None:
-    window = [t.to("meta") for t in random_window(2, 3, (4, 5))]
-    assert verify_window(*window).state.shape == (2, 4, 5)
-
-
-def test_inference_mode_and_gradients() -> None:
-    window = random_window(2, 3, (4,))
-    expected = verify_window(*window).state
-    with torch.inference_mode():
-        assert torch.equal(verify_window(*(t.clone() for t in window)).state, expected)
-    window.target_means.requires_grad_(True)
-    state = verify_window(*window).state
-    assert torch.equal(state, expected)
-    assert not state.requires_grad
-
-
-# --- bad input ---------------------------------------------------------------------------------
+# --- values, on the CPU --------------------------------------------------------------------------
 
 GOOD = random_window(2, 4, (3, 5))
 
 
 def bad(**changes: Any) -> dict[str, Any]:
     return GOOD._asdict() | changes
-
-
-@pytest.mark.parametrize("name", Window._fields)
-def test_no_tensor(name: str) -> None:
-    with pytest.raises(TypeError, match=f"^{name}: expected a tensor, got list$"):
-        verify_window(**bad(**{name: [1.0]}))
-
-
-@pytest.mark.parametrize("name", Window._fields)
-def test_wrong_dtype(name: str) -> None:
-    expected = "int32" if name == "length" else "float32"
-    with pytest.raises(TypeError, match=f"^{name}: expected {expected}, got float64$"):
-        verify_window(**bad(**{name: getattr(GOOD, name).double()}))
-
-
-@pytest.mark.parametrize("name", Window._fields[1:])
-def test_wrong_shape(name: str) -> None:
-    tensor = getattr(GOOD, name)
-    with pytest.raises(ValueError, match=rf"^{name}: expected shape \[.*\], got \[1") as error:
-        verify_window(**bad(**{name: tensor[:1]}))
-    assert str(list(tensor.shape)) in str(error.value)
-
-
-@pytest.mark.parametrize("name", Window._fields)
-def test_not_contiguous(name: str) -> None:
-    tensor = getattr(GOOD, name)
-    spread = torch.stack((tensor, tensor), -1)[..., 0]
-    with pytest.raises(ValueError, match=f"^{name}: expected a contiguous tensor, got strides"):
-        verify_window(**bad(**{name: spread}))
-
-
-@pytest.mark.parametrize("name", Window._fields[1:])
-def test_wrong_device(name: str) -> None:
-    with pytest.raises(ValueError, match=f"^{name}: expected a tensor on cpu, got one on meta$"):
-        verify_window(**bad(**{name: getattr(GOOD, name).to("meta")}))
-
-
-@pytest.mark.parametrize("shape", [(0, 4, 3), (2, 0, 3), (2, 4, 0), (2, 4), ()])
-def test_empty_states(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"^states: expected a non-empty shape \[B, W, \.\.\.\]"):
-        verify_window(**bad(states=torch.zeros(shape)))
 
 
 @pytest.mark.parametrize("length", [0, 5, -1])
@@ -359,24 +295,7 @@ def test_uniforms_out_of_range(value: float) -> None:
         verify_window(**bad(uniforms=uniforms))
 
 
-@BOTH
-def test_unknown_verifier(verify: Any) -> None:
+def test_the_twin_names_the_verifiers() -> None:
     expected = "^verifier: expected one of 'reflection', 'block', got 'blocks'$"
     with pytest.raises(ValueError, match=expected):
-        verify(*GOOD, verifier="blocks")
-
-
-# --- the build ---------------------------------------------------------------------------------
-
-
-def test_build_info() -> None:
-    info = ops.build_info()
-    assert set(info) == {"compiler", "cuda", "openmp", "simd"}
-    assert info["cuda"] is None or info["cuda"].count(".") == 1
-    assert info["simd"] in ("avx512f", "avx2", "baseline")
-
-
-def test_cuda_devices_or_the_reason() -> None:
-    devices, reason = ops.cuda_devices()
-    assert bool(devices) == (reason is None)
-    assert all(set(device) == {"name", "capability"} for device in devices)
+        reference.verify_window(*GOOD, verifier="blocks")

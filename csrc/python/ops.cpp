@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ops: of each its contract (contract.h has the language) and its kernels.
+//
+// What is said here is said nowhere else. On the CPU the values that a kernel indexes or decides
+// with are looked at first; on a GPU that would wait for the device, and the kernels bear them.
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+#include "contract.h"
+#include "cpu/kernels.h"
+#include "free/evidence.h"
+
+namespace free_dit {
+namespace {
+
+constexpr double kInfinite = std::numeric_limits<double>::infinity();
+constexpr double kLargest = std::numeric_limits<double>::max();
+
+template <class T>
+[[noreturn]] void refuse(const char* name, const std::string& expected, T got,
+                         const std::string& where) {
+  throw std::invalid_argument(name + (": expected " + expected + ", got ") + std::to_string(got) +
+                              " for " + where);
+}
+
+std::string range(std::int64_t low, std::int64_t high) {
+  return "values in " + std::to_string(low) + ".." + std::to_string(high);
+}
+
+std::string at(const char* what, std::int64_t index) {
+  return std::string(what) + " " + std::to_string(index);
+}
+
+void check_integers(const char* name, const std::int64_t* values, std::int64_t count,
+                    std::int64_t high, const char* what) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    if (values[i] < 0 || values[i] > high) {
+      refuse(name, range(0, high), values[i], at(what, i));
+    }
+  }
+}
+
+// --- verify --------------------------------------------------------------------------------------
+
+// Entries at and beyond length are not looked at.
+void check_window(const Window& w) {
+  for (std::int64_t b = 0; b < w.batch; ++b) {
+    const std::int64_t length = w.length[b];
+    if (length < 1 || length > w.width) {
+      refuse("length", range(1, w.width), length, at("sample", b));
+    }
+    for (std::int64_t j = 0; j < length; ++j) {
+      const auto here = [&] { return at("sample", b) + at(", transition", j); };
+      const float sigma = w.sigma[b * w.width + j];
+      if (!(sigma >= 0.0f && sigma <= std::numeric_limits<float>::max())) {
+        refuse("sigma", "finite values >= 0", sigma, here());
+      }
+      const float u = j < length - 1 ? w.uniforms[b * (w.width - 1) + j] : 0.0f;
+      if (!(u >= 0.0f && u < 1.0f)) {
+        refuse("uniforms", "values in [0, 1)", u, here());
+      }
+    }
+  }
+}
+
+void check_relaxed(const RelaxedWindow& w) {
+  check_window(w);
+  for (std::int64_t b = 0; b < w.batch; ++b) {
+    if (!(w.spent[b] >= 0.0 && std::isfinite(w.spent[b]))) {
+      refuse("spent", "finite values >= 0", w.spent[b], at("sample", b));
+    }
+    for (std::int64_t j = 0; w.uncertainty != nullptr && j < w.length[b] - 1; ++j) {
+      const float u = w.uncertainty[b * (w.width - 1) + j];
+      if (!std::isfinite(u)) {
+        refuse("uncertainty", "finite values", u, at("sample", b) + at(", transition", j));
+      }
+    }
+  }
+}
+
+template <class Record>
+Declare<Record> window_op(const char* name) {
+  return Declare<Record>(name)
+      .tensor("states", "B W ... > 0", &Record::states)
+      .tensor("draft_means", "B W-1 ...", &Record::draft_means)
+      .tensor("target_means", "B W ...", &Record::target_means)
+      .tensor("sigma", "B W", &Record::sigma)
+      .tensor("length", "B", &Record::length)
+      .tensor("uniforms", "B W-1", &Record::uniforms)
+      .tensor("noise", "B ...", &Record::noise)
+      .result("state", "B ...", &Record::state)
+      .result("advance", "B", &Record::advance)
+      .result("accepted", "B", &Record::accepted)
+      .result("log_ratio", "B W-1", &Record::log_ratio)
+      .count("B", &Record::batch)
+      .count("W", &Record::width)
+      .count("...", &Record::size)
+      .workspace([](const Window& w) { return cuda::verify_workspace(w); });
+}
+
+Op verify_window() {
+  return window_op<VerifiedWindow>("verify_window")
+      .choice("verifier", kVerifierNames, &VerifiedWindow::verifier)
+      .check(check_window)
+      .cpu([](const VerifiedWindow& w) { cpu::verify_window(w, w.verifier); })
+      .cuda([](const VerifiedWindow& w, void* space, const cuda::Queue& queue) {
+        cuda::verify_window(w, w.verifier, space, queue);
+      });
+}
+
+Op verify_window_relaxed() {
+  return window_op<RelaxedWindow>("verify_window_relaxed")
+      .maybe("uncertainty", "B W-1", &RelaxedWindow::uncertainty)
+      .tensor("spent", "B", &RelaxedWindow::spent)
+      .choice("rule", kRuleNames, &RelaxedWindow::rule)
+      .number("strength", 0.0, kLargest, &RelaxedWindow::strength)
+      .number("budget", 0.0, kInfinite, &RelaxedWindow::budget)
+      .result("bound", "B", &RelaxedWindow::bound)
+      .result("log_likelihood", "B", &RelaxedWindow::log_likelihood)
+      .check(check_relaxed)
+      .cpu([](const RelaxedWindow& w) { cpu::verify_window_relaxed(w, w); })
+      .cuda([](const RelaxedWindow& w, void* space, const cuda::Queue& queue) {
+        cuda::verify_window_relaxed(w, w, space, queue);
+      });
+}
+
+// --- noise ---------------------------------------------------------------------------------------
+
+// Four elements a block, 2^32 blocks a row.
+constexpr std::int64_t kLongestRow = std::int64_t{4} << 32;
+
+void check_draws(const Draws& d) {
+  check_integers("transition", d.transition, d.rows, kWord, "row");
+  check_integers("round", d.round, d.rows, kWord, "row");
+}
+
+Declare<Draws> draws(const char* name) {
+  return Declare<Draws>(name)
+      .tensor("seeds", "R", &Draws::seeds)
+      .tensor("transition", "R", &Draws::transition)
+      .tensor("round", "R", &Draws::round)
+      .integer("purpose", 0, kWord, &Draws::purpose)
+      .integer("size", 1, kLongestRow, &Draws::size, 'D')
+      .result("out", "R D", &Draws::out)
+      .count("R", &Draws::rows)
+      .check(check_draws);
+}
+
+void check_noise(const WindowNoise& d) {
+  check_integers("k", d.k, d.batch, kWord + 1 - d.width, "sample");
+  if (d.rounds != nullptr) {
+    check_integers("rounds", d.rounds, d.batch, kWord, "sample");
+  }
+}
+
+Op window_noise() {
+  return Declare<WindowNoise>("window_noise")
+      .tensor("seeds", "B", &WindowNoise::seeds)
+      .tensor("k", "B", &WindowNoise::k)
+      .maybe("rounds", "B", &WindowNoise::rounds)
+      .tensor("length", "B", &WindowNoise::length)
+      .integer("width", 1, kWord, &WindowNoise::width, 'W')
+      .integer("size", 1, kLongestRow, &WindowNoise::size, 'D')
+      .integer("purpose", 0, kWord, &WindowNoise::purpose)
+      .integer("decision", 0, kWord, &WindowNoise::decision)
+      .result("noise", "B W-1 D", &WindowNoise::noise)
+      .result("uniforms", "B W-1", &WindowNoise::uniforms)
+      .result("last", "B D", &WindowNoise::last)
+      .count("B", &WindowNoise::batch)
+      .check(check_noise)
+      .cpu(cpu::window_noise)
+      .cuda(cuda::window_noise);
+}
+
+// --- draft ---------------------------------------------------------------------------------------
+
+void check_row(std::int64_t row, std::int64_t rows, std::int64_t sample, std::int64_t entry) {
+  if (row < 0 || row >= rows) {
+    refuse("row", range(0, rows - 1), row, at("sample", sample) + at(", entry", entry));
+  }
+}
+
+void check_guesses(const FirstGuesses& g) {
+  for (std::int64_t b = 0; b < g.batch; ++b) {
+    for (std::int64_t i = 0; i < g.width; ++i) {
+      check_row(g.row[b * g.stride + i], g.rows, b, i);
+    }
+  }
+}
+
+Op first_guesses() {
+  return Declare<FirstGuesses>("first_guesses")
+      .tensor("x", "B ... > 0", &FirstGuesses::x)
+      .tensor("k", "B", &FirstGuesses::k)
+      .tensor("past_x", "R ... > 0", &FirstGuesses::past_x)
+      .tensor("past_guess", "R ...", &FirstGuesses::past_guess)
+      .tensor("row", "B V>=P+1", &FirstGuesses::row)
+      .tensor("known", "B", &FirstGuesses::known)
+      .integer("source", 0, static_cast<std::int64_t>(Source::kDrafter), &FirstGuesses::source)
+      .tensor("dot", "B", &FirstGuesses::dot)
+      .tensor("square", "B", &FirstGuesses::square)
+      .tensor("columns", "4 N > 0", &FirstGuesses::columns)
+      .integer("drafts", 0, kWord, 'P')
+      .result("states", "B P+1 ...", &FirstGuesses::states)
+      .result("means", "B P+1 ...", &FirstGuesses::means)
+      .result("guesses", "B P+1 ...", &FirstGuesses::guesses)
+      .result("intercept", "B P ...", &FirstGuesses::intercept)
+      .result("slope", "B P", &FirstGuesses::slope)
+      .result("settled", "B", &FirstGuesses::settled)
+      .result("at", "B P+1", &FirstGuesses::at)
+      .result("coefficients", "3 B P+1", &FirstGuesses::coefficients)
+      .count("B", &FirstGuesses::batch)
+      .count("P+1", &FirstGuesses::width)
+      .count("...", &FirstGuesses::size)
+      .count("R", &FirstGuesses::rows)
+      .count("V", &FirstGuesses::stride)
+      .count("N", &FirstGuesses::steps)
+      .check(check_guesses)
+      .cpu(cpu::first_guesses)
+      .cuda(cuda::first_guesses);
+}
+
+Op roll_window() {
+  return Declare<Roll>("roll_window_")
+      .tensor("states", "B W ... > 0", &Roll::states)
+      .tensor("means", "B W ...", &Roll::means)
+      .tensor("guesses", "B W ...", &Roll::guesses)
+      .tensor("noise", "B W-1 ...", &Roll::noise)
+      .tensor("intercept", "B W-1 ...", &Roll::intercept)
+      .tensor("slope", "B W-1", &Roll::slope)
+      .maybe("change", "B W-1 ...", &Roll::change, "change and settled")
+      .maybe("settled", "B", &Roll::settled, "change and settled")
+      .flag("adds", &Roll::adds)
+      .tensor("a", "B W", &Roll::a)
+      .tensor("b", "B W", &Roll::b)
+      .tensor("sigma", "B W", &Roll::sigma)
+      .integer("first", 0, kAny, &Roll::first)
+      .at_most("E")
+      .integer("end", 0, kAny, &Roll::end, 'E')
+      .at_most("W-1")
+      .count("B", &Roll::batch)
+      .count("W", &Roll::width)
+      .count("...", &Roll::size)
+      .cpu(cpu::roll_window)
+      .cuda(cuda::roll_window);
+}
+
+// --- teacher -------------------------------------------------------------------------------------
+
+struct GuidedMeans : TargetMeans {
+  std::int64_t cfg_channels = kAny;
+};
+
+void count_guided(GuidedMeans& m) {
+  const bool all = m.cfg_channels == kAny;
+  const std::int64_t channels = all ? m.channels : m.cfg_channels;
+  m.guided = m.answers == 2 && m.channels > 0 ? channels * (m.size / m.channels) : 0;
+}
+
+Op target_means() {
+  return Declare<GuidedMeans>("target_means")
+      .tensor("x", "R C ...?", &TargetMeans::x)
+      .answers("eps", "G*R C ...?", &TargetMeans::eps, &TargetMeans::type)
+      .tensor("a", "R", &TargetMeans::a)
+      .tensor("b", "R", &TargetMeans::b)
+      .number("cfg_scale", -kInfinite, kInfinite, &TargetMeans::scale, 'G')
+      .or_none()
+      .integer("cfg_channels", 0, kAny, &GuidedMeans::cfg_channels)
+      .at_most("C")
+      .or_none()
+      .maybe("signal", "R", &TargetMeans::signal, "signal and noise")
+      .maybe("noise", "R", &TargetMeans::noise, "signal and noise")
+      .result("combined", "R C ...?", &TargetMeans::combined)
+      .result("means", "R C ...?", &TargetMeans::means)
+      .result("guess", "R C ...?", &TargetMeans::guess, "signal and noise")
+      .count("R", &TargetMeans::rows)
+      .count("C", &TargetMeans::channels)
+      .count("C ...?", &TargetMeans::size)
+      .count("G", &TargetMeans::answers)
+      .prepare(count_guided)
+      .cpu(cpu::target_means)
+      .cuda(cuda::target_means);
+}
+
+Op note_nonfinite() {
+  return Declare<NoteNonfinite>("note_nonfinite_")
+      .tensor("failed", "S", &NoteNonfinite::failed)
+      .tensor("samples", "B > 0", &NoteNonfinite::samples)
+      .answers("values", "B*K ... > 0", &NoteNonfinite::values, &NoteNonfinite::type)
+      .tensor("k", "B*K", &NoteNonfinite::k)
+      .integer("first", 0, kAny / 2, &NoteNonfinite::first)
+      .maybe("low", "B", &NoteNonfinite::low)
+      .tensor("high", "B", &NoteNonfinite::high)
+      .count("B", &NoteNonfinite::batch)
+      .count("K", &NoteNonfinite::entries)
+      .count("...", &NoteNonfinite::size)
+      .count("S", &NoteNonfinite::known)
+      .check([](const NoteNonfinite& n) {
+        check_integers("samples", n.samples, n.batch, n.known - 1, "entry");
+      })
+      .cpu(cpu::note_nonfinite)
+      .cuda(cuda::note_nonfinite);
+}
+
+// --- recycle -------------------------------------------------------------------------------------
+
+// Of the transitions that count; others are not looked at.
+void check_response(const ResponseSums& r) {
+  for (std::int64_t b = 0; b < r.batch; ++b) {
+    const std::int64_t count = counted(r.advance[b], r.length[b], r.known[b], r.width - 1);
+    for (std::int64_t i = 1; i <= count; ++i) {
+      check_row(r.row[b * r.entries + i], r.past, b, i);
+    }
+  }
+}
+
+Op response_sums() {
+  return Declare<ResponseSums>("response_sums")
+      .tensor("states", "B W ... > 0", &ResponseSums::states)
+      .tensor("guess", "B W ...", &ResponseSums::guess)
+      .tensor("past_x", "R ... > 0", &ResponseSums::past_x)
+      .tensor("past_guess", "R ...", &ResponseSums::past_guess)
+      .tensor("row", "B V>=W", &ResponseSums::row)
+      .tensor("known", "B", &ResponseSums::known)
+      .tensor("length", "B", &ResponseSums::length)
+      .tensor("advance", "B", &ResponseSums::advance)
+      .tensor("dot", "B", &ResponseSums::dot)
+      .tensor("square", "B", &ResponseSums::square)
+      .number("memory", 0.0, 1.0, &ResponseSums::memory)
+      .result("dot_after", "B", &ResponseSums::dot_after)
+      .result("square_after", "B", &ResponseSums::square_after)
+      .count("B", &ResponseSums::batch)
+      .count("W", &ResponseSums::width)
+      .count("...", &ResponseSums::size)
+      .count("R", &ResponseSums::past)
+      .count("V", &ResponseSums::entries)
+      .check(check_response)
+      .cpu(cpu::response_sums)
+      .workspace(cuda::response_workspace)
+      .cuda(cuda::response_sums);
+}
+
+Op recycled_rows() {
+  return Declare<RecycledRows>("recycled_rows")
+      .tensor("length", "B", &RecycledRows::length)
+      .tensor("advance", "B", &RecycledRows::advance)
+      .integer("width", 1, kWord, &RecycledRows::width, 'W')
+      .flag("discarded", &RecycledRows::discarded)
+      .integer("stride", 1, kWord, &RecycledRows::stride)
+      .or_none()
+      .result("row", "B W", &RecycledRows::row)
+      .result("known", "B", &RecycledRows::known)
+      .count("B", &RecycledRows::batch)
+      .cpu(cpu::recycled_rows)
+      .cuda(cuda::recycled_rows);
+}
+
+}  // namespace
+
+const std::vector<Op>& ops() {
+  static const std::vector<Op> all{
+      verify_window(),
+      verify_window_relaxed(),
+      window_noise(),
+      first_guesses(),
+      roll_window(),
+      target_means(),
+      note_nonfinite(),
+      response_sums(),
+      recycled_rows(),
+      draws("philox_normal").cpu(cpu::philox_normal).cuda(cuda::philox_normal),
+      draws("philox_uniform").cpu(cpu::philox_uniform).cuda(cuda::philox_uniform),
+  };
+  return all;
+}
+
+}  // namespace free_dit

@@ -1,0 +1,420 @@
+"""What all ops share, each tried on every op: contracts, the ways to call one, torch's tracers."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from free import ops, reference
+from free.ops import _C, operator
+from free.ops.contract import CONTRACTS, Argument
+from tests.ops.examples import EXAMPLES, FULL, Example
+from tests.shim import same
+from tests.windows import random_window
+
+EACH = pytest.mark.parametrize("example", EXAMPLES.values(), ids=list(EXAMPLES))
+EVERY_OP = pytest.mark.parametrize("name", CONTRACTS)
+
+
+@pytest.fixture
+def _by_capsules() -> Iterator[None]:
+    operator.connect(exchange=False)
+    yield
+    operator.connect()
+
+
+def alike(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...], tolerance: float) -> None:
+    """What is written later, and no image that was not asked for, is not compared."""
+    assert len(actual) == len(expected)
+    pairs = [
+        (a, b) for a, b in zip(actual, expected, strict=True) if a.shape == b.shape and a.numel()
+    ]
+    same(*zip(*pairs, strict=True), tolerance)  # type: ignore[arg-type]
+
+
+def compared(example: Example, results: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    if example.name != "first_guesses":
+        return results
+    return (*(rows[:, 0] for rows in results[:3]), *results[3:])
+
+
+# --- one op, many ways to call it ----------------------------------------------------------------
+
+
+@EACH
+def test_every_way_gives_the_same(example: Example) -> None:
+    """Straight to the kernel, through torch's dispatcher, and past an observer of modes."""
+    direct = compared(example, example.by_op())
+    order = [argument.name for argument in CONTRACTS[example.name].arguments]
+    entry = getattr(torch.ops.free, example.name)
+    defaults = {
+        p.name: p.default
+        for p in inspect.signature(getattr(ops, example.name)).parameters.values()
+        if p.default is not p.empty
+    }
+
+    def dispatched(**given: Any) -> Any:
+        return entry(*((defaults | given)[name] for name in order))
+
+    alike(compared(example, example.call(dispatched)), direct, 0.0)
+    seen = []
+
+    class Observer(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None):
+            seen.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    with Observer():
+        observed = example.by_op()
+    assert f"free.{example.name}.default" in seen
+    alike(compared(example, observed), direct, 0.0)
+    alike(compared(example, example.by_twin()), direct, 1e-5)
+
+
+@EACH
+@pytest.mark.usefixtures("_by_capsules")
+def test_older_torch_gives_the_same(example: Example) -> None:
+    by_capsules = compared(example, example.by_op())
+    operator.connect()
+    alike(by_capsules, compared(example, example.by_op()), 0.0)
+
+
+@EVERY_OP
+def test_a_call_is_a_python_call(name: str) -> None:
+    """By position as far as the signature says, by name, and nothing else."""
+    op, example = getattr(ops, name), FULL[name]
+    parameters = inspect.signature(op).parameters.values()
+    assert op.__doc__ == getattr(reference, name).__doc__
+    names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert len(names) <= (8 if name == "verify_window" else 6)
+    split = [example.given[key] for key in names if key in example.given]
+    rest = {key: value for key, value in example.given.items() if key not in names}
+    by_name = Example(name, example.given).by_op()
+    positional = Example(name, rest).call(
+        lambda **rest: op(*(v.clone() if isinstance(v, Tensor) else v for v in split), **rest)
+    )
+    results = len(CONTRACTS[name].results)
+    alike(
+        compared(example, positional)[:results], compared(example, by_name)[:results], 0.0
+    ) if results else None
+    with pytest.raises(TypeError, match="unexpected keyword argument 'nothing'"):
+        op(**example.given, nothing=1)
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        op(*example.given.values(), *[1] * 8)
+    required = next(p.name for p in parameters if p.default is p.empty)
+    with pytest.raises(TypeError, match=f"missing a required argument: '{required}'"):
+        op(**{key: value for key, value in example.given.items() if key != required})
+
+
+@EACH
+def test_is_a_well_formed_custom_op(example: Example) -> None:
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    bound = inspect.signature(getattr(ops, example.name)).bind(**example.given)
+    bound.apply_defaults()
+    entry = getattr(torch.ops.free, example.name)
+    torch.library.opcheck(entry, tuple(bound.arguments.values()), test_utils=checks)
+
+
+@EVERY_OP
+@pytest.mark.parametrize("device", ["meta", "cuda"])
+def test_shapes_without_memory(name: str, device: str) -> None:
+    """Other devices take the twin; fake tensors say that they are on a GPU."""
+    example = FULL[name]
+    expected = example.by_op()
+
+    def there(**given: Any) -> Any:
+        return getattr(ops, name)(
+            **{
+                k: torch.empty_like(v, device=device) if isinstance(v, Tensor) else v
+                for k, v in given.items()
+            }
+        )
+
+    if device == "meta":
+        results = example.call(there)
+    else:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            results = example.call(there)
+    count = len(CONTRACTS[name].results)
+    assert [(t.shape, t.dtype) for t in results[:count]] == [
+        (t.shape, t.dtype) for t in expected[:count]
+    ]
+    assert all(t.device.type == device for t in results[:count])
+
+
+@EVERY_OP
+def test_inference_mode_and_gradients(name: str) -> None:
+    example = FULL[name]
+    expected = example.by_op()
+    with torch.inference_mode():
+        alike(compared(example, example.by_op()), compared(example, expected), 0.0)
+    floats = [
+        k for k, v in example.given.items() if isinstance(v, Tensor) and v.dtype.is_floating_point
+    ]
+    for key in floats[-1:]:
+        given = {k: v.clone() if isinstance(v, Tensor) else v for k, v in example.given.items()}
+        given[key].requires_grad_(True)
+        results = getattr(ops, name)(**given)
+        several = [] if results is None else [results] if isinstance(results, Tensor) else results
+        assert not any(result.requires_grad for result in several)
+
+
+@pytest.mark.parametrize("key", ["reflection", "guesses", "roll, adds", "means, image", "normal"])
+def test_compiled_and_traced_code_contains_the_op(key: str) -> None:
+    example = EXAMPLES[key]
+    expected = compared(example, example.by_op())
+    op = getattr(ops, example.name)
+    compiled = torch.compile(lambda **given: op(**given), fullgraph=True, backend="aot_eager")
+    alike(compared(example, example.call(compiled)), expected, 0.0)
+    tensors = {k: v for k, v in example.given.items() if isinstance(v, Tensor)}
+    rest = {k: v for k, v in example.given.items() if k not in tensors}
+    graph = make_fx(lambda given: op(**given, **rest))({k: v.clone() for k, v in tensors.items()})
+    assert f"torch.ops.free.{example.name}.default" in graph.code
+
+
+def test_transforms_and_profilers_see_the_op() -> None:
+    window = random_window(3, 2, (4,))
+    split = torch.vmap(ops.verify_window)(*(t[:, None] for t in window))
+    alike(tuple(part[:, 0] for part in split), tuple(ops.verify_window(*window)), 0.0)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        ops.verify_window(*window)
+    assert "free::verify_window" in {event.name for event in profiler.events()}
+
+
+# --- arguments that do not fit -------------------------------------------------------------------
+
+
+def arguments_of(kind: str) -> list[tuple[str, Argument]]:
+    return [(c.name, a) for c in CONTRACTS.values() for a in c.arguments if a.kind == kind]
+
+
+def refused(name: str, error: type[Exception], message: str, **changes: Any) -> None:
+    """Raise unless the op says so, and neither it nor the compiled core touches a thing."""
+    example = FULL[name]
+    given = {k: v.clone() if isinstance(v, Tensor) else v for k, v in example.given.items()}
+    with pytest.raises(error, match=message):
+        getattr(ops, name)(**(given | changes))
+    assert _C.run(CONTRACTS[name].index, (), given | changes, True) is NotImplemented
+    for key, value in given.items():
+        if isinstance(value, Tensor):
+            same((value,), (example.given[key],))
+
+
+@pytest.mark.parametrize(("name", "argument"), arguments_of("tensor"), ids=str)
+def test_tensors_that_do_not_fit(name: str, argument: Argument) -> None:
+    key, tensor = argument.name, FULL[name].given[argument.name]
+    first = CONTRACTS[name].arguments[0].name
+    refused(name, TypeError, f"^{key}: expected a tensor, got list$", **{key: [1.0]})
+    if not argument.optional:
+        refused(name, TypeError, f"^{key}: expected a tensor, got NoneType$", **{key: None})
+    *others, last = argument.dtypes.split()
+    expected = f"{', '.join(others)} or {last}" if others else last
+    for dtype in (torch.complex64, torch.uint8):
+        got = str(dtype).removeprefix("torch.")
+        message = f"^{key}: expected {expected}, got {got}$"
+        refused(name, TypeError, message, **{key: tensor.to(dtype)})
+    for wrong in (tensor[:0], tensor[None], torch.zeros((), dtype=tensor.dtype)):
+        if wrong.shape == (0,) and not argument.filled and key in ("seeds", "length", "failed"):
+            continue  # of no sample, and that is not this tensor's fault
+        message = rf"^{key if key != first else '.*'}: expected .*shape \[.*\], got \["
+        refused(name, ValueError, message, **{key: wrong})
+    spread = torch.stack((tensor, tensor), -1)[..., 0]
+    message = rf"^{key}: expected a contiguous tensor, got strides \["
+    refused(name, ValueError, message, **{key: spread})
+    if key != first:
+        message = f"^{key}: expected a tensor on cpu, got one on meta$"
+        refused(name, ValueError, message, **{key: tensor.to("meta")})
+
+
+@pytest.mark.parametrize(("name", "argument"), arguments_of("integer"), ids=str)
+def test_integers_that_do_not_fit(name: str, argument: Argument) -> None:
+    key = argument.name
+    for value, got in ((2.0, "float"), ("2", "str"), (True, "bool")):
+        message = f"^{key}: expected an integer, got {got}$"
+        refused(name, TypeError, message, **{key: value})
+    none = ", or None" if argument.optional else ""
+    for value in (argument.low - 1, -(2**70), 2**63):
+        message = rf"^{key}: expected (at least|a value in) \S+{none}, got {value}$"
+        refused(name, ValueError, message, **{key: value})
+
+
+@pytest.mark.parametrize(("name", "argument"), arguments_of("number"), ids=str)
+def test_numbers_that_do_not_fit(name: str, argument: Argument) -> None:
+    key = argument.name
+    for value, got in (("2", "str"), (True, "bool"), (torch.ones(()), "Tensor")):
+        refused(name, TypeError, f"^{key}: expected a number, got {got}$", **{key: value})
+    values = [math.nan]
+    values += [argument.low - 0.1] if argument.low > -math.inf else []
+    values += [math.inf] if argument.high < math.inf else []
+    for value in values:
+        message = f"^{key}: expected a (number|.*value .*), got {value}$"
+        refused(name, ValueError, message, **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"), [*arguments_of("flag"), *arguments_of("choice")], ids=str
+)
+def test_flags_and_choices_that_do_not_fit(name: str, argument: Argument) -> None:
+    key = argument.name
+    if argument.kind == "flag":
+        refused(name, TypeError, f"^{key}: expected a bool, got int$", **{key: 1})
+        return
+    expected = ", ".join(map(repr, argument.choices))
+    for value in ("blocks", "", argument.choices[0].title(), None, 3):
+        message = f"^{key}: expected one of {expected}, got {value!r}$"
+        refused(name, ValueError, message, **{key: value})
+
+
+#: Arguments that do not fit the others, and what is said.
+MISFITS: list[tuple[str, dict[str, Any], str]] = [
+    (
+        "verify_window",
+        {"states": torch.zeros(2, 4)},
+        "states: expected a non-empty shape [B, W, ...], got [2, 4]",
+    ),
+    ("verify_window", {"noise": torch.zeros(2, 3)}, "noise: expected shape [2, 3, 5], got [2, 3]"),
+    (
+        "verify_window",
+        {"uniforms": torch.zeros(2, 4)},
+        "uniforms: expected shape [2, 3], got [2, 4]",
+    ),
+    (
+        "verify_window_relaxed",
+        {"strength": math.inf},
+        "strength: expected a finite value >= 0, got inf",
+    ),
+    ("verify_window_relaxed", {"budget": -0.1}, "budget: expected a value >= 0, got -0.1"),
+    ("first_guesses", {"drafts": 6}, "row: expected shape [2, at least 7], got [2, 6]"),
+    ("first_guesses", {"source": 3}, "source: expected a value in 0..2, got 3"),
+    (
+        "first_guesses",
+        {"past_x": torch.zeros(0, 4, 5)},
+        "past_x: expected a non-empty shape [R, 4, 5], got [0, 4, 5]",
+    ),
+    (
+        "first_guesses",
+        {"columns": torch.zeros(3, 9)},
+        "columns: expected a non-empty shape [4, N], got [3, 9]",
+    ),
+    ("roll_window_", {"end": 4}, "end: expected a value in 0..3, got 4"),
+    ("roll_window_", {"first": 3, "end": 2}, "first: expected a value in 0..2, got 3"),
+    (
+        "roll_window_",
+        {"change": None},
+        "change and settled: expected both or neither, got one of them",
+    ),
+    (
+        "roll_window_",
+        {"settled": None},
+        "change and settled: expected both or neither, got one of them",
+    ),
+    (
+        "target_means",
+        {"signal": None},
+        "signal and noise: expected both or neither, got one of them",
+    ),
+    (
+        "target_means",
+        {"noise": None},
+        "signal and noise: expected both or neither, got one of them",
+    ),
+    ("target_means", {"cfg_channels": 5}, "cfg_channels: expected a value in 0..4, or None, got 5"),
+    ("target_means", {"cfg_scale": None}, "eps: expected shape [3, 4, 5], got [6, 4, 5]"),
+    ("target_means", {"x": torch.zeros(3)}, "x: expected shape [R, C, ...], got [3]"),
+    (
+        "note_nonfinite_",
+        {"values": torch.zeros(7, 5)},
+        "values: expected a non-empty shape [a multiple of 3, ...], got [7, 5]",
+    ),
+    ("note_nonfinite_", {"k": torch.zeros(5).long()}, "k: expected shape [6], got [5]"),
+    (
+        "response_sums",
+        {"past_x": torch.zeros(7, 3)},
+        "past_x: expected a non-empty shape [R, 2, 3], got [7, 3]",
+    ),
+    (
+        "response_sums",
+        {"row": torch.zeros(3, 2).long()},
+        "row: expected shape [3, at least 4], got [3, 2]",
+    ),
+    ("response_sums", {"memory": 1.5}, "memory: expected a value in [0, 1], got 1.5"),
+    ("recycled_rows", {"stride": 0}, "stride: expected at least 1, or None, got 0"),
+    (
+        "window_noise",
+        {"decision": 2**32},
+        "decision: expected a value in 0..4294967295, got 4294967296",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "message"), MISFITS)
+def test_arguments_that_do_not_fit_each_other(
+    name: str, changes: dict[str, Any], message: str
+) -> None:
+    refused(name, ValueError, f"^{re.escape(message)}$", **changes)
+
+
+def test_the_core_called_directly_raises_and_never_crashes() -> None:
+    for wrong in (
+        (),
+        (0,),
+        (0, (), {}),
+        ("0", (), {}, True),
+        (99, (), {}, True),
+        (-1, (), {}, True),
+    ):
+        with pytest.raises(TypeError, match="expected .op: int, args: tuple, kwargs: dict"):
+            _C.run(*wrong)
+    index = CONTRACTS["verify_window"].index
+    for args in ((), (None,) * 8, (object(),) * 8, (1,) * 9):
+        assert _C.run(index, args, {}, False) is NotImplemented
+    window = random_window(2, 4, (3,))
+    results = tuple(torch.empty_like(t) for t in (window.noise, window.length, window.length))
+    given = window._asdict()
+    assert _C.record(index, (), given, results) is NotImplemented
+    assert _C.record(index, (), given, (*results, torch.empty(2, 2))) is NotImplemented
+    assert len(_C.record(index, (), given, (*results, torch.empty(2, 3)))) > 100
+    sparse = torch.zeros(2, 4, 3).to_sparse()
+    assert _C.run(index, (), given | {"states": sparse}, True) is NotImplemented
+
+
+# --- GPUs ----------------------------------------------------------------------------------------
+
+
+def test_without_kernels_the_twin_serves_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a GPU, whose tensors fake ones stand for."""
+    said = "this build of free has no CUDA kernels: FREE_CUDA=ON pip install ."
+    monkeypatch.setattr("free.ops._C.cuda_refusal", lambda device: said)
+    monkeypatch.setattr(operator, "_warned", set())
+    served = operator.fallback(CONTRACTS["verify_window"], lambda **given: given["verifier"])
+    with FakeTensorMode():
+        window = random_window(2, 3, (4,))
+        there = [torch.empty(t.shape, dtype=t.dtype, device="cuda") for t in window]
+        with pytest.warns(RuntimeWarning, match="^on cuda:0 .* plain torch, .* slow.*FREE_CUDA=ON"):
+            assert served(*there, "reflection") == "reflection"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert served(*there, "block") == "block"
+
+
+def test_one_openmp_runtime() -> None:
+    """Two would each start threads, and wait for each other's."""
+    script = (
+        "import free.ops; maps = open('/proc/self/maps').read().split();"
+        "print(len({p for p in maps if 'libgomp' in p or 'libomp' in p or 'libiomp' in p}))"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(out.stdout) <= 1
