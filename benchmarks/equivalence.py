@@ -254,7 +254,8 @@ def differences(before: Found, now: Found) -> tuple[dict[str, list[str]], float]
     found, largest, absent = {}, 0.0, ({}, np.zeros(0))
     for name in {**before, **now}:
         (old, x), (new, z) = before.get(name, absent), now.get(name, absent)
-        keys = [key for key in old or new if not same(old.get(key), new.get(key))]
+        keys = sorted((old or new).keys() - set(IGNORED))
+        keys = [key for key in keys if not same(old.get(key), new.get(key))]
         words = [f"{key}: {old.get(key)} -> {new.get(key)}" for key in keys]
         apart = math.inf
         if x.shape == z.shape and np.isfinite([x, z]).all():
