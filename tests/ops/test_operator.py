@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from free import ops, reference
 from free.ops import _C, operator
-from free.ops.contract import CONTRACTS, Argument
-from tests.ops.examples import EXAMPLES, FULL, Example
+from free.ops.contract import CONTRACTS, Argument, Sizes
+from tests.ops.examples import EXAMPLES, FULL, Example, large
 from tests.shim import same
 from tests.windows import random_window
 
@@ -117,6 +117,50 @@ def test_a_call_is_a_python_call(name: str) -> None:
     required = next(p.name for p in parameters if p.default is p.empty)
     with pytest.raises(TypeError, match=f"missing a required argument: '{required}'"):
         op(**{key: value for key, value in example.given.items() if key != required})
+
+
+def part_of(argument: Argument, value: Any, first: int, sizes: Sizes) -> Any:
+    """The share that sample ``first`` has of a tensor; others are of all samples."""
+    for place, (times, letter, plus, _) in enumerate(argument.axes):
+        if isinstance(value, Tensor) and plus == 0 and (times == "B" or letter in ("B", "R")):
+            if letter == "R" and "B" in sizes.letters:
+                continue  # rows of a call before
+            each = sizes.letters[letter] if times == "B" else sizes.letters.get(times, 1)
+            return value.narrow(place, first * each, each).contiguous()
+    return value
+
+
+@pytest.fixture(scope="module")
+def of_many_samples() -> dict[str, Example]:
+    torch.manual_seed(0)
+    return large()
+
+
+@pytest.mark.parametrize("name", [name for name in CONTRACTS if name[:5] not in ("philo", "recyc")])
+def test_a_sample_depends_on_no_other_nor_on_threads(
+    of_many_samples: dict[str, Example], name: str
+) -> None:
+    example, contract = of_many_samples[name], CONTRACTS[name]
+    together = compared(example, example.by_op())
+    torch.set_num_threads(2)
+    try:
+        alike(compared(example, example.by_op()), together, 0.0)
+    finally:
+        torch.set_num_threads(1)
+    alike(together, compared(example, example.by_twin()), 1e-5)
+    sizes, count = Sizes(), len(contract.results)
+    for argument in contract.arguments:
+        sizes.bind(argument, example.given.get(argument.name))
+    for sample in (0, 17, 39):
+        given = {
+            a.name: part_of(a, example.given[a.name], sample, sizes)
+            for a in contract.arguments
+            if a.name in example.given
+        }
+        alone = compared(example, Example(name, given).by_op())
+        parts = zip(contract.results, together[:count], strict=True)
+        expected = [part_of(result, value, sample, sizes) for result, value in parts]
+        alike(alone[:count], tuple(expected), 0.0) if count else None
 
 
 @EACH
