@@ -69,23 +69,25 @@ def build(folder: Path) -> Kernels:
     return _link({source.name: _compile(source, folder) for source in sources()}, folder)
 
 
-#: What is wrong: in which kernel, or header of it, its text, what stands there instead, and the
+#: What is wrong: in which kernel, and header of it, the text, what stands there instead, and the
 #: test that sees it.
-Bug = tuple[str, str | None, str, str, Callable[["Kernels"], None]]
+Bug = tuple[str, str, str, Callable[["Kernels"], None]]
 
 
 def assert_caught(clean: Kernels, bug: Bug, folder: Path) -> str:
     """Raise unless a test passes, and fails with the bug; what it then says."""
-    kernel, header, old, new, check = bug
+    source, old, new, check = bug
+    kernel, _, header = source.partition(" ")
     check(clean)
     origin = ROOT / "csrc/include" / header if header else ROOT / "csrc/cuda" / kernel
-    text = origin.read_text(encoding="utf-8")
-    assert text.count(old) == 1, f"{origin.name}: the bug fits {text.count(old)} places"
+    clean_text = origin.read_text(encoding="utf-8")
+    places = clean_text.count(old)
+    assert places == 1, f"{origin.name}: the bug fits {places} places"
     copy = folder / (header or kernel)
     copy.parent.mkdir(exist_ok=True)
-    copy.write_text(text.replace(old, new), encoding="utf-8")
-    source = ROOT / "csrc/cuda" / kernel if header else copy
-    broken = _link(clean.objects | {kernel: _compile(source, folder)}, folder)
+    copy.write_text(clean_text.replace(old, new), encoding="utf-8")
+    text = ROOT / "csrc/cuda" / kernel if header else copy
+    broken = _link(clean.objects | {kernel: _compile(text, folder)}, folder)
     with pytest.raises((AssertionError, RuntimeError)) as caught:
         check(broken)
     return str(caught.value)

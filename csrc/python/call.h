@@ -62,14 +62,14 @@ class Call {
 
   const Op& op_;
   const Signature& signature_;
-  std::array<PyObject*, 16> values_{};  // borrowed
+  std::array<PyObject*, kMostArguments> values_{};  // borrowed
   Sizes sizes_;
   PyObject* first_ = nullptr;  // the tensor that says where
   DLDevice device_{0, 0};
   bool exact_ = true;
   std::vector<pybind11::object> results_;
   std::vector<pybind11::object> capsules_;  // whose shapes are borrowed
-  alignas(16) std::array<char, 512> record_;
+  alignas(16) std::array<char, kMostBytes> record_;
 };
 
 }  // namespace free_dit

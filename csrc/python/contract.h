@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <initializer_list>
 #include <limits>
 #include <string>
 #include <type_traits>
@@ -96,6 +97,10 @@ struct Argument {
   void (*store_number)(void* field, double value) = nullptr;
 };
 
+/// What a call holds of its arguments and its record.
+constexpr std::size_t kMostArguments = 16;
+constexpr std::size_t kMostBytes = 512;
+
 constexpr std::int64_t kAny = std::numeric_limits<std::int64_t>::max();
 constexpr std::int64_t kWord = std::numeric_limits<std::uint32_t>::max();
 
@@ -120,7 +125,7 @@ template <class Record>
 class Declare {
  public:
   explicit Declare(const char* name) {
-    static_assert(std::is_trivially_copyable_v<Record>);
+    static_assert(std::is_trivially_copyable_v<Record> && sizeof(Record) <= kMostBytes);
     op_.name = name;
     op_.record_size = sizeof(Record);
     op_.init = [](void* at) { new (at) Record{}; };
@@ -196,10 +201,12 @@ class Declare {
     op_.arguments.back().kind = Argument::Kind::kChoice;
     return *this;
   }
-  /// A field that holds the elements of this shape: "B", "P+1", "C ...".
-  template <class C>
-  Declare& count(const char* shape, std::int64_t C::* field) {
-    op_.counts.emplace_back(offset(field), Shape(shape));
+  /// Fields that hold the elements of a shape: "B", "P+1", "C ...".
+  Declare& counts(
+      std::initializer_list<std::pair<const char*, std::int64_t Record::*>> shapes_and_fields) {
+    for (const auto& [shape, field] : shapes_and_fields) {
+      op_.counts.emplace_back(offset(field), Shape(shape));
+    }
     return *this;
   }
 
@@ -212,17 +219,17 @@ class Declare {
   }
   template <class F>
   Declare& check(F f) {
-    op_.check = [f](const void* record) { f(*static_cast<const Record*>(record)); };
+    op_.check = of_record(f);
     return *this;
   }
   template <class F>
   Declare& cpu(F f) {
-    op_.cpu = [f](const void* record) { f(*static_cast<const Record*>(record)); };
+    op_.cpu = of_record(f);
     return *this;
   }
   template <class F>
   Declare& workspace(F f) {
-    op_.workspace = [f](const void* record) { return f(*static_cast<const Record*>(record)); };
+    op_.workspace = of_record(f);
     return *this;
   }
   template <class F>
@@ -240,6 +247,10 @@ class Declare {
   operator Op() const { return op_; }
 
  private:
+  template <class F>
+  static auto of_record(F f) {
+    return [f](const void* record) { return f(*static_cast<const Record*>(record)); };
+  }
   template <class C, class T>
   static std::size_t offset(T C::* field) {
     static Record record{};

@@ -74,6 +74,9 @@ std::vector<Signature>& signatures() {
 
 void set_signature(std::size_t index, const py::dict& defaults, std::size_t positional) {
   Signature& s = signatures().at(index);
+  if (ops()[index].arguments.size() > kMostArguments) {
+    throw std::logic_error(ops()[index].name + " has too many arguments");
+  }
   s = {{}, {}, positional};
   for (const Argument& argument : ops()[index].arguments) {
     s.names.push_back(PyUnicode_InternFromString(argument.name.c_str()));

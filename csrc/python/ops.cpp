@@ -94,9 +94,7 @@ Declare<Record> window_op(const char* name) {
       .result("advance", "B", &Record::advance)
       .result("accepted", "B", &Record::accepted)
       .result("log_ratio", "B W-1", &Record::log_ratio)
-      .count("B", &Record::batch)
-      .count("W", &Record::width)
-      .count("...", &Record::size)
+      .counts({{"B", &Record::batch}, {"W", &Record::width}, {"...", &Record::size}})
       .workspace([](const Window& w) { return cuda::verify_workspace(w); });
 }
 
@@ -144,7 +142,7 @@ Declare<Draws> draws(const char* name) {
       .integer("purpose", 0, kWord, &Draws::purpose)
       .integer("size", 1, kLongestRow, &Draws::size, 'D')
       .result("out", "R D", &Draws::out)
-      .count("R", &Draws::rows)
+      .counts({{"R", &Draws::rows}})
       .check(check_draws);
 }
 
@@ -168,7 +166,7 @@ Op window_noise() {
       .result("noise", "B W-1 D", &WindowNoise::noise)
       .result("uniforms", "B W-1", &WindowNoise::uniforms)
       .result("last", "B D", &WindowNoise::last)
-      .count("B", &WindowNoise::batch)
+      .counts({{"B", &WindowNoise::batch}})
       .check(check_noise)
       .cpu(cpu::window_noise)
       .cuda(cuda::window_noise);
@@ -211,12 +209,12 @@ Op first_guesses() {
       .result("settled", "B", &FirstGuesses::settled)
       .result("at", "B P+1", &FirstGuesses::at)
       .result("coefficients", "3 B P+1", &FirstGuesses::coefficients)
-      .count("B", &FirstGuesses::batch)
-      .count("P+1", &FirstGuesses::width)
-      .count("...", &FirstGuesses::size)
-      .count("R", &FirstGuesses::rows)
-      .count("V", &FirstGuesses::stride)
-      .count("N", &FirstGuesses::steps)
+      .counts({{"B", &FirstGuesses::batch},
+               {"P+1", &FirstGuesses::width},
+               {"...", &FirstGuesses::size},
+               {"R", &FirstGuesses::rows},
+               {"V", &FirstGuesses::stride},
+               {"N", &FirstGuesses::steps}})
       .check(check_guesses)
       .cpu(cpu::first_guesses)
       .cuda(cuda::first_guesses);
@@ -240,9 +238,7 @@ Op roll_window() {
       .at_most("E")
       .integer("end", 0, kAny, &Roll::end, 'E')
       .at_most("W-1")
-      .count("B", &Roll::batch)
-      .count("W", &Roll::width)
-      .count("...", &Roll::size)
+      .counts({{"B", &Roll::batch}, {"W", &Roll::width}, {"...", &Roll::size}})
       .cpu(cpu::roll_window)
       .cuda(cuda::roll_window);
 }
@@ -275,10 +271,10 @@ Op target_means() {
       .result("combined", "R C ...?", &TargetMeans::combined)
       .result("means", "R C ...?", &TargetMeans::means)
       .result("guess", "R C ...?", &TargetMeans::guess, "signal and noise")
-      .count("R", &TargetMeans::rows)
-      .count("C", &TargetMeans::channels)
-      .count("C ...?", &TargetMeans::size)
-      .count("G", &TargetMeans::answers)
+      .counts({{"R", &TargetMeans::rows},
+               {"C", &TargetMeans::channels},
+               {"C ...?", &TargetMeans::size},
+               {"G", &TargetMeans::answers}})
       .prepare(count_guided)
       .cpu(cpu::target_means)
       .cuda(cuda::target_means);
@@ -293,10 +289,10 @@ Op note_nonfinite() {
       .integer("first", 0, kAny / 2, &NoteNonfinite::first)
       .maybe("low", "B", &NoteNonfinite::low)
       .tensor("high", "B", &NoteNonfinite::high)
-      .count("B", &NoteNonfinite::batch)
-      .count("K", &NoteNonfinite::entries)
-      .count("...", &NoteNonfinite::size)
-      .count("S", &NoteNonfinite::known)
+      .counts({{"B", &NoteNonfinite::batch},
+               {"K", &NoteNonfinite::entries},
+               {"...", &NoteNonfinite::size},
+               {"S", &NoteNonfinite::known}})
       .check([](const NoteNonfinite& n) {
         check_integers("samples", n.samples, n.batch, n.known - 1, "entry");
       })
@@ -331,11 +327,11 @@ Op response_sums() {
       .number("memory", 0.0, 1.0, &ResponseSums::memory)
       .result("dot_after", "B", &ResponseSums::dot_after)
       .result("square_after", "B", &ResponseSums::square_after)
-      .count("B", &ResponseSums::batch)
-      .count("W", &ResponseSums::width)
-      .count("...", &ResponseSums::size)
-      .count("R", &ResponseSums::past)
-      .count("V", &ResponseSums::entries)
+      .counts({{"B", &ResponseSums::batch},
+               {"W", &ResponseSums::width},
+               {"...", &ResponseSums::size},
+               {"R", &ResponseSums::past},
+               {"V", &ResponseSums::entries}})
       .check(check_response)
       .cpu(cpu::response_sums)
       .workspace(cuda::response_workspace)
@@ -352,7 +348,7 @@ Op recycled_rows() {
       .or_none()
       .result("row", "B W", &RecycledRows::row)
       .result("known", "B", &RecycledRows::known)
-      .count("B", &RecycledRows::batch)
+      .counts({{"B", &RecycledRows::batch}})
       .cpu(cpu::recycled_rows)
       .cuda(cuda::recycled_rows);
 }

@@ -65,6 +65,29 @@ def _draws() -> dict[str, Any]:
     return {k: v.clone() for k, v in columns.items()} | {"purpose": 1, "size": 5}
 
 
+def large() -> dict[str, Example]:
+    """One of each op that has samples, above the size where threads start."""
+    B, W, D = 40, 9, 3001
+    window = random_window(B, W, (D,), delta=0.5, ragged=True)._asdict()
+    spent = torch.rand(B, dtype=torch.float64)
+    relaxed = window | {"uncertainty": None, "spent": spent, "budget": 1.5}
+    rows = torch.rand(4, B * W).unbind(0)
+    means = dict(zip(("a", "b", "signal", "noise"), (row.clone() for row in rows), strict=True))
+    means |= {"x": torch.randn(B * W, 1, D), "eps": torch.randn(2 * B * W, 1, D).half()}
+    note = random_note(B, W, (D,))
+    given = {
+        "verify_window": window | {"verifier": "block"},
+        "verify_window_relaxed": relaxed,
+        "window_noise": random_draws(B, W, D)._asdict(),
+        "first_guesses": random_guesses(B, W - 1, (D,))._asdict(),
+        "roll_window_": random_roll(B, W - 1, (D,), "adds")._asdict(),
+        "target_means": means | {"cfg_scale": 1.5},
+        "note_nonfinite_": note._replace(samples=torch.arange(B))._asdict(),
+        "response_sums": random_response(B, W, (D,))._asdict(),
+    }
+    return {name: Example(name, arguments) for name, arguments in given.items()}
+
+
 torch.manual_seed(0)
 
 EXAMPLES = {

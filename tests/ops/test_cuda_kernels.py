@@ -228,75 +228,65 @@ def draws(kernels: Kernels) -> None:
 BUGS: dict[str, Bug] = {
     "no reflection": (
         "verify_window.cu",
-        None,
         "repaired_state(m.v[i], z.v[i], h.v[i], shift_factor)",
         "repaired_state(m.v[i], z.v[i], h.v[i], 0.0f * shift_factor)",
         repairs,
     ),
     "every window is full": (
         "verify_window.cu",
-        None,
         "length > w.width ? w.width : length",
         "w.width",
         verifies,
     ),
     "the last chunk is left out": (
         "verify_window.cu",
-        None,
         "chunks = ceil_div(w.size, kChunk)",
         "chunks = std::max<std::int64_t>(1, w.size / kChunk)",
         verifies,
     ),
     "reads past the end of a row": (
         "verify_window.cu",
-        None,
         "load<kWide>(m_hat, at, w.size)",
         "load<kWide>(m_hat, at, w.size + 1)",
         verifies,
     ),
     "sums in float": (
         "verify_window.cu",
-        None,
         "sums.shift_sq += shift * shift",
         "sums.shift_sq += static_cast<float>(shift) * static_cast<float>(shift)",
         bears_extremes,
     ),
     "adds the chunks before they are there": (
         "verify_window.cu",
-        None,
         "    __syncthreads();\n    partial = chunks;",
         "    partial = chunks;",
         keeps_its_bits,
     ),
     "decides before the sums are there": (
         "verify_window.cu",
-        None,
         "  __syncthreads();\n  if (thread == 0) {\n    scalars.outcome",
         "  if (thread == 0) {\n    scalars.outcome",
         verifies,
     ),
     "writes before the decision is there": (
         "verify_window.cu",
-        None,
         "  __syncthreads();\n\n  const Outcome outcome = scalars.outcome;",
         "\n  const Outcome outcome = scalars.outcome;",
         keeps_its_bits,
     ),
     "some threads do not come to the barrier": (
         "verify_window.cu",
-        None,
         "  __syncthreads();\n\n  const Outcome outcome = scalars.outcome;",
         "  if (warp > 0) __syncthreads();\n\n  const Outcome outcome = scalars.outcome;",
         verifies,
     ),
     "one block's part is left out": (
         "verify_window.cu",
-        None,
         "w.batch * plan.parts, kThreads",
         "w.batch * plan.parts - (plan.parts > 1), kThreads",
         keeps_its_bits,
     ),
-    "forgets the round": ("philox.cu", None, "static_cast<std::uint32_t>(d.round[r])", "0u", draws),
+    "forgets the round": ("philox.cu", "static_cast<std::uint32_t>(d.round[r])", "0u", draws),
 }
 
 

@@ -189,30 +189,6 @@ def test_transitions_beyond_the_schedule(guess: Any, k: int, at: list[int], made
     assert window.means.item() == made * 1.0 + (6 + made) * 10.0
 
 
-# --- what it does not depend on ----------------------------------------------------------------
-
-
-def test_result_does_not_depend_on_the_batch() -> None:
-    given = random_guesses(9, 5, (3, 9, 41))
-    together = written(first_guesses(**given._asdict()))
-    for b in range(9):
-        alone = written(first_guesses(**given.of(slice(b, b + 1))._asdict()))
-        for name, value, rows in zip(FirstGuesses._fields, alone, together, strict=True):
-            axis = int(name == "coefficients")
-            assert torch.equal(value, rows.narrow(axis, b, 1))
-
-
-def test_result_does_not_depend_on_the_number_of_threads() -> None:
-    given = random_guesses(4, 8, (40_001,), rows=3)  # above the size where threads start
-    single = first_guesses(**given._asdict())
-    torch.set_num_threads(2)
-    try:
-        several = first_guesses(**given._asdict())
-    finally:
-        torch.set_num_threads(1)
-    assert_equal(several, single)
-
-
 # --- values, on the CPU --------------------------------------------------------------------------
 
 

@@ -119,13 +119,3 @@ def test_a_sample_that_is_not_there(sample: int) -> None:
     expected = rf"^samples: expected values in 0\.\.3, got {sample} for entry 1$"
     with pytest.raises(ValueError, match=expected):
         note_nonfinite_(**note._asdict())
-
-
-def test_agrees_whatever_the_threads() -> None:
-    note = random_note(40, 9, (3001,))  # above the size where threads start
-    found = []
-    for threads in (2, 1):
-        torch.set_num_threads(threads)
-        found.append(Note(note.failed.clone(), *note[1:]))
-        note_nonfinite_(**found[-1]._asdict())
-    assert torch.equal(found[0].failed, found[1].failed)

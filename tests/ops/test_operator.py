@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from free import ops, reference
 from free.ops import _C, operator
-from free.ops.contract import CONTRACTS, Argument
-from tests.ops.examples import EXAMPLES, FULL, Example
+from free.ops.contract import CONTRACTS, Argument, Sizes
+from tests.ops.examples import EXAMPLES, FULL, Example, large
 from tests.shim import same
 from tests.windows import random_window
 
@@ -117,6 +117,50 @@ def test_a_call_is_a_python_call(name: str) -> None:
     required = next(p.name for p in parameters if p.default is p.empty)
     with pytest.raises(TypeError, match=f"missing a required argument: '{required}'"):
         op(**{key: value for key, value in example.given.items() if key != required})
+
+
+def part_of(argument: Argument, value: Any, first: int, sizes: Sizes) -> Any:
+    """The share that sample ``first`` has of a tensor; others are of all samples."""
+    for place, (times, letter, plus, _) in enumerate(argument.axes):
+        if isinstance(value, Tensor) and plus == 0 and (times == "B" or letter in ("B", "R")):
+            if letter == "R" and "B" in sizes.letters:
+                continue  # rows of a call before
+            each = sizes.letters[letter] if times == "B" else sizes.letters.get(times, 1)
+            return value.narrow(place, first * each, each).contiguous()
+    return value
+
+
+@pytest.fixture(scope="module")
+def of_many_samples() -> dict[str, Example]:
+    torch.manual_seed(0)
+    return large()
+
+
+@pytest.mark.parametrize("name", [name for name in CONTRACTS if name[:5] not in ("philo", "recyc")])
+def test_a_sample_depends_on_no_other_nor_on_threads(
+    of_many_samples: dict[str, Example], name: str
+) -> None:
+    example, contract = of_many_samples[name], CONTRACTS[name]
+    together = compared(example, example.by_op())
+    torch.set_num_threads(2)
+    try:
+        alike(compared(example, example.by_op()), together, 0.0)
+    finally:
+        torch.set_num_threads(1)
+    alike(together, compared(example, example.by_twin()), 1e-5)
+    sizes, count = Sizes(), len(contract.results)
+    for argument in contract.arguments:
+        sizes.bind(argument, example.given.get(argument.name))
+    for sample in (0, 17, 39):
+        given = {
+            a.name: part_of(a, example.given[a.name], sample, sizes)
+            for a in contract.arguments
+            if a.name in example.given
+        }
+        alone = compared(example, Example(name, given).by_op())
+        parts = zip(contract.results, together[:count], strict=True)
+        expected = [part_of(result, value, sample, sizes) for result, value in parts]
+        alike(alone[:count], tuple(expected), 0.0) if count else None
 
 
 @EACH
@@ -278,85 +322,37 @@ def test_flags_and_choices_that_do_not_fit(name: str, argument: Argument) -> Non
         refused(name, ValueError, message, **{key: value})
 
 
-#: Arguments that do not fit the others, and what is said.
+#: Arguments that do not fit the others, and what is said to be expected.
 MISFITS: list[tuple[str, dict[str, Any], str]] = [
-    (
-        "verify_window",
-        {"states": torch.zeros(2, 4)},
-        "states: expected a non-empty shape [B, W, ...], got [2, 4]",
-    ),
-    ("verify_window", {"noise": torch.zeros(2, 3)}, "noise: expected shape [2, 3, 5], got [2, 3]"),
-    (
-        "verify_window",
-        {"uniforms": torch.zeros(2, 4)},
-        "uniforms: expected shape [2, 3], got [2, 4]",
-    ),
-    (
-        "verify_window_relaxed",
-        {"strength": math.inf},
-        "strength: expected a finite value >= 0, got inf",
-    ),
-    ("verify_window_relaxed", {"budget": -0.1}, "budget: expected a value >= 0, got -0.1"),
-    ("first_guesses", {"drafts": 6}, "row: expected shape [2, at least 7], got [2, 6]"),
-    ("first_guesses", {"source": 3}, "source: expected a value in 0..2, got 3"),
-    (
-        "first_guesses",
-        {"past_x": torch.zeros(0, 4, 5)},
-        "past_x: expected a non-empty shape [R, 4, 5], got [0, 4, 5]",
-    ),
-    (
-        "first_guesses",
-        {"columns": torch.zeros(3, 9)},
-        "columns: expected a non-empty shape [4, N], got [3, 9]",
-    ),
-    ("roll_window_", {"end": 4}, "end: expected a value in 0..3, got 4"),
-    ("roll_window_", {"first": 3, "end": 2}, "first: expected a value in 0..2, got 3"),
-    (
-        "roll_window_",
-        {"change": None},
-        "change and settled: expected both or neither, got one of them",
-    ),
-    (
-        "roll_window_",
-        {"settled": None},
-        "change and settled: expected both or neither, got one of them",
-    ),
-    (
-        "target_means",
-        {"signal": None},
-        "signal and noise: expected both or neither, got one of them",
-    ),
-    (
-        "target_means",
-        {"noise": None},
-        "signal and noise: expected both or neither, got one of them",
-    ),
-    ("target_means", {"cfg_channels": 5}, "cfg_channels: expected a value in 0..4, or None, got 5"),
-    ("target_means", {"cfg_scale": None}, "eps: expected shape [3, 4, 5], got [6, 4, 5]"),
-    ("target_means", {"x": torch.zeros(3)}, "x: expected shape [R, C, ...], got [3]"),
+    ("verify_window", {"states": (2, 4)}, "states: a non-empty shape [B, W, ...], got [2, 4]"),
+    ("verify_window", {"noise": (2, 3)}, "noise: shape [2, 3, 5], got [2, 3]"),
+    ("verify_window", {"uniforms": (2, 4)}, "uniforms: shape [2, 3], got [2, 4]"),
+    ("verify_window_relaxed", {"strength": math.inf}, "strength: a finite value >= 0, got inf"),
+    ("verify_window_relaxed", {"budget": -0.1}, "budget: a value >= 0, got -0.1"),
+    ("first_guesses", {"drafts": 6}, "row: shape [2, at least 7], got [2, 6]"),
+    ("first_guesses", {"source": 3}, "source: a value in 0..2, got 3"),
+    ("first_guesses", {"past_x": (0, 4, 5)}, "past_x: a non-empty shape [R, 4, 5], got [0, 4, 5]"),
+    ("first_guesses", {"columns": (3, 9)}, "columns: a non-empty shape [4, N], got [3, 9]"),
+    ("roll_window_", {"end": 4}, "end: a value in 0..3, got 4"),
+    ("roll_window_", {"first": 3, "end": 2}, "first: a value in 0..2, got 3"),
+    ("roll_window_", {"change": None}, "change and settled: both or neither, got one of them"),
+    ("roll_window_", {"settled": None}, "change and settled: both or neither, got one of them"),
+    ("target_means", {"signal": None}, "signal and noise: both or neither, got one of them"),
+    ("target_means", {"noise": None}, "signal and noise: both or neither, got one of them"),
+    ("target_means", {"cfg_channels": 5}, "cfg_channels: a value in 0..4, or None, got 5"),
+    ("target_means", {"cfg_scale": None}, "eps: shape [3, 4, 5], got [6, 4, 5]"),
+    ("target_means", {"x": (3,)}, "x: shape [R, C, ...], got [3]"),
     (
         "note_nonfinite_",
-        {"values": torch.zeros(7, 5)},
-        "values: expected a non-empty shape [a multiple of 3, ...], got [7, 5]",
+        {"values": (7, 5)},
+        "values: a non-empty shape [a multiple of 3, ...], got [7, 5]",
     ),
-    ("note_nonfinite_", {"k": torch.zeros(5).long()}, "k: expected shape [6], got [5]"),
-    (
-        "response_sums",
-        {"past_x": torch.zeros(7, 3)},
-        "past_x: expected a non-empty shape [R, 2, 3], got [7, 3]",
-    ),
-    (
-        "response_sums",
-        {"row": torch.zeros(3, 2).long()},
-        "row: expected shape [3, at least 4], got [3, 2]",
-    ),
-    ("response_sums", {"memory": 1.5}, "memory: expected a value in [0, 1], got 1.5"),
-    ("recycled_rows", {"stride": 0}, "stride: expected at least 1, or None, got 0"),
-    (
-        "window_noise",
-        {"decision": 2**32},
-        "decision: expected a value in 0..4294967295, got 4294967296",
-    ),
+    ("note_nonfinite_", {"k": (5,)}, "k: shape [6], got [5]"),
+    ("response_sums", {"past_x": (7, 3)}, "past_x: a non-empty shape [R, 2, 3], got [7, 3]"),
+    ("response_sums", {"row": (3, 2)}, "row: shape [3, at least 4], got [3, 2]"),
+    ("response_sums", {"memory": 1.5}, "memory: a value in [0, 1], got 1.5"),
+    ("recycled_rows", {"stride": 0}, "stride: at least 1, or None, got 0"),
+    ("window_noise", {"decision": 2**32}, "decision: a value in 0..4294967295, got 4294967296"),
 ]
 
 
@@ -364,7 +360,13 @@ MISFITS: list[tuple[str, dict[str, Any], str]] = [
 def test_arguments_that_do_not_fit_each_other(
     name: str, changes: dict[str, Any], message: str
 ) -> None:
-    refused(name, ValueError, f"^{re.escape(message)}$", **changes)
+    """Tensors are given by their shapes."""
+    given = FULL[name].given
+    tensors = {
+        k: torch.zeros(v, dtype=given[k].dtype) for k, v in changes.items() if isinstance(v, tuple)
+    }
+    message = message.replace(": ", ": expected ", 1)
+    refused(name, ValueError, f"^{re.escape(message)}$", **(changes | tensors))
 
 
 def test_the_core_called_directly_raises_and_never_crashes() -> None:

@@ -188,29 +188,3 @@ def test_non_finite_input_stays_in_its_element(roll: Any, where: str, bad: float
         touched[1, first[name] :, 17] = True
         assert not bool(result[touched].isfinite().any())
         assert torch.equal(result[~touched], other[~touched])
-
-
-@pytest.mark.parametrize("changes", CHANGES)
-def test_result_does_not_depend_on_the_batch(changes: str | None) -> None:
-    window = random_roll(9, 5, (3, 9, 41), changes)
-    order = torch.randperm(9)
-    together = window.by(roll_window_)
-    assert_equal(window.rows(order).by(roll_window_), tuple(t[order] for t in together))
-    for b in range(9):
-        one = torch.tensor([b])
-        assert_equal(window.rows(one).by(roll_window_), tuple(t[one] for t in together))
-
-
-@pytest.mark.parametrize("changes", CHANGES)
-@pytest.mark.parametrize(("batch", "size"), [(1, 150_001), (40, 3001)])
-def test_result_does_not_depend_on_the_number_of_threads(
-    batch: int, size: int, changes: str | None
-) -> None:
-    window = random_roll(batch, 9, (size,), changes)  # above the size where threads start
-    single = window.by(roll_window_)
-    torch.set_num_threads(2)
-    try:
-        several = window.by(roll_window_)
-    finally:
-        torch.set_num_threads(1)
-    assert_equal(several, single)

@@ -86,34 +86,6 @@ def test_reflection_reverses_the_component_along_the_shift_only() -> None:
 # --- invariance --------------------------------------------------------------------------------
 
 
-@EVERY
-def test_result_does_not_depend_on_the_batch(verifier: str) -> None:
-    window = random_window(17, 6, (3, 9, 11), delta=0.5, ragged=True)
-    order = torch.randperm(17)
-    together = verify_window(*window, verifier)
-    reordered = verify_window(*window.rows(order), verifier)
-    for name, value in zip(Verified._fields, reordered, strict=True):
-        torch.testing.assert_close(
-            value, getattr(together, name)[order], rtol=0, atol=0, equal_nan=True
-        )
-    for b in range(17):
-        alone = verify_window(*window.rows(torch.tensor([b])), verifier)
-        assert torch.equal(alone.state[0], together.state[b])
-
-
-@EVERY
-def test_result_does_not_depend_on_the_number_of_threads(verifier: str) -> None:
-    window = random_window(70, 4, (4096,), delta=0.5)  # above the size where threads start
-    single = verify_window(*window, verifier)
-    torch.set_num_threads(2)
-    try:
-        several = verify_window(*window, verifier)
-    finally:
-        torch.set_num_threads(1)
-    assert torch.equal(single.state, several.state)
-    torch.testing.assert_close(single.log_ratio, several.log_ratio, rtol=0, atol=0, equal_nan=True)
-
-
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
 @EVERY
 def test_entries_beyond_length_are_ignored(verifier: str, value: float) -> None:

@@ -94,19 +94,6 @@ def test_nothing_relaxed_is_the_exact_op(
         assert not out[5].any()
 
 
-def test_the_result_does_not_depend_on_the_batch() -> None:
-    window = random_window(17, 6, (3, 9), delta=0.7, ragged=True)
-    uncertainty, spent = extras(window)
-    together = verify_relaxed(*window, uncertainty, spent, "allow", 0.5, 0.3)
-    for b in range(17):
-        only = torch.tensor([b])
-        alone = verify_relaxed(
-            *window.rows(only), uncertainty[only], spent[only], "allow", 0.5, 0.3
-        )
-        for one, all_of_them in zip(alone, together, strict=True):
-            torch.testing.assert_close(one[0], all_of_them[b], rtol=0, atol=0, equal_nan=True)
-
-
 # --- by hand -----------------------------------------------------------------------------------
 
 

@@ -87,15 +87,6 @@ def test_windows_that_overlap_share_their_numbers(draw: Any) -> None:
     assert len(noise.unique()) == noise.numel()
 
 
-def test_result_does_not_depend_on_the_batch() -> None:
-    given = random_draws(6, 4, 9)
-    together = window_noise(**given._asdict())
-    for b in range(6):
-        alone = window_noise(**given.rows(slice(b, b + 1))._asdict())
-        for one, rows in zip(alone, together, strict=True):
-            assert torch.equal(one, rows[b : b + 1])
-
-
 def test_no_sample() -> None:
     given = random_draws(1, 3, 4).rows(slice(0))
     drawn = window_noise(**given._asdict())

@@ -80,15 +80,14 @@ class Sizes:
     def value(self, axis: Axis) -> Any:
         """The extent of an axis; None where a letter is not known."""
         times, letter, plus, _ = axis
-        factors = [self.letters.get(times) if times else 1, self.letters.get(letter)]
-        if letter and None in factors:
-            return None
-        return factors[0] * (factors[1] + plus if letter else plus)
+        each, base = self.letters.get(times, 1), self.letters.get(letter, 0)
+        known = {"", *self.letters} >= {times, letter}
+        return each * (base + plus) if known else None
 
     def shape(self, argument: Argument) -> list[Any]:
         """The shape of a result."""
-        rest = self.rest or [] if argument.rest else []
-        return [*map(self.value, argument.axes), *rest]
+        rest = self.rest if argument.rest else None
+        return [*map(self.value, argument.axes), *(rest or [])]
 
     def bind(self, argument: Argument, value: Any) -> None:
         """Learn what is not known yet."""
@@ -129,7 +128,7 @@ class Sizes:
                 known = f"a multiple of {self.letters[times]}"
             words.append(f"at least {known}" if open_ else known)
         if argument.rest:
-            words += ["..."] if self.rest is None else map(str, self.rest)
+            words += ["..."] if self.rest is None else [str(extent) for extent in self.rest]
         return f"{'a non-empty ' if argument.filled else ''}shape [{', '.join(words)}]"
 
 
@@ -143,10 +142,10 @@ class Contract(NamedTuple):
 
     def schema(self) -> str:
         """The op as torch declares it."""
-        scalars = {"integer": "SymInt", "number": "float", "flag": "bool", "choice": "str"}
+        kinds = {"integer": "SymInt", "number": "float", "flag": "bool", "choice": "str"}
         words = []
         for i, a in enumerate(self.arguments):
-            kind = scalars.get(a.kind, f"Tensor({chr(97 + i)}!)" if a.written else "Tensor")
+            kind = kinds.get(a.kind, f"Tensor({chr(97 + i)}!)" if a.written else "Tensor")
             words.append(f"{kind}{'?' if a.optional else ''} {a.name}")
         results = ", ".join(["Tensor"] * len(self.results))
         return f"{self.name}({', '.join(words)}) -> ({results})"

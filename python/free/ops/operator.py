@@ -79,16 +79,16 @@ def operator(twin: Callable[P, T], result: Callable[..., T] | None = None) -> Ca
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         if is_compiling():  # the fake implementation checks
             given = _by_name(names, defaults, args, kwargs)
-            return finished(entry(*given))  # type: ignore[no-any-return]
+            return finished(entry(*given))
         if not _is_observed():
             results = run(index, args, kwargs, True)
             if results is not NotImplemented:
-                return results if result is None else result(*results)  # type: ignore[no-any-return]
+                return results if result is None else result(*results)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         values = list(bound.arguments.values())
         contract.check(values)
-        return finished(entry(*values))  # type: ignore[no-any-return]
+        return finished(entry(*values))
 
     call.__module__ = "free.ops"
     return call
