@@ -54,7 +54,7 @@ def test_it_is_written_and_read_in_little_memory(tmp_path: Path) -> None:
     code = f"""
 import resource
 import numpy as np
-from free.evaluation.archive import Member, read_rows, write_npz
+from free.images.archive import Member, read_rows, write_npz
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before, part = peak(), np.zeros((10, 256, 256, 3), np.uint8)

@@ -220,7 +220,7 @@ def test_without_diffusers_the_error_names_the_extra() -> None:
     code = """
 import sys
 sys.modules["diffusers"] = None
-from free.autoencoder import load_autoencoder
+from free.images.autoencoder import load_autoencoder
 load_autoencoder(None)
 try:
     load_autoencoder("somewhere")

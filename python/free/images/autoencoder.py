@@ -7,7 +7,6 @@ is imported when a VAE is loaded, not before.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from free.files import _json
+from free.files import read_json
 from free.images.picture import check_drawable
-from free.models.checkpoints import hub, locate
+from free.models.checkpoints import locate
+from free.models.checkpoints.hub import download, is_hub_id
 
 __all__ = [
+    "MODEL_INDEX",
     "LatentCoder",
     "PixelCoder",
     "load_autoencoder",
     "own_vae",
 ]
 
-_INDEX = "model_index.json"
+#: Where a pipeline's folder says what it is made of.
+MODEL_INDEX = "model_index.json"
 
 
 class PixelCoder:
@@ -288,13 +290,12 @@ def load_autoencoder(
 def _folder(source: str | Path) -> Path:
     """The folder of an ``AutoencoderKL``, fetched if it is not here."""
     path = Path(source)
-    if not path.exists() and isinstance(source, str) and hub.is_hub_id(source):
-        path = hub.download(source, "vae", ("", "vae/"))
+    if not path.exists() and isinstance(source, str) and is_hub_id(source):
+        path = download(source, "vae", ("", "vae/"))
     folder = path / "vae" if (path / "vae").is_dir() else path
     try:
-        record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        name = record["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        name = read_json(folder / "config.json", "configuration")["_class_name"]
+    except (ValueError, KeyError) as error:
         raise ValueError(
             "vae must be a diffusers folder with the config.json of an AutoencoderKL, or a hub id, "
             f"got {str(source)!r}: {error!r}"
@@ -305,11 +306,12 @@ def _folder(source: str | Path) -> Path:
 
 
 def own_vae(source: str | Path) -> str | Path | None:
-    """Where a model's own VAE is: a source for :func:`load_autoencoder`, or None if it has none."""
+    """Where a model's own VAE is: a source for :func:`load_autoencoder`, or None without one."""
     path = locate(source)
-    index = _json(path / _INDEX) if (path / _INDEX).is_file() else {}
+    index = path / MODEL_INDEX
+    parts = read_json(index, "pipeline") if index.is_file() else {}
     here = (path / "vae").is_dir()
     # A folder that was written before may hold a VAE that the last pipeline has not.
-    if not (index["vae"] != [None, None] if "vae" in index else here):
+    if not (parts["vae"] != [None, None] if "vae" in parts else here):
         return None
     return path if here else source  # a hub's, not fetched yet

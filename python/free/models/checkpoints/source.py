@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from free.files import read_json
 from free.models.checkpoints import hub
 from free.models.checkpoints.configs import (
     DIFFUSERS_CLASSES,
@@ -27,7 +27,15 @@ from free.models.checkpoints.layout import (
 from free.models.checkpoints.tensors import StoredTensor, open_file, open_index
 from free.models.config import DiTConfig
 
-__all__ = ["EMBEDDED", "ORIGINAL_FILE", "Source", "bundled_drafter", "locate", "open_source"]
+__all__ = [
+    "EMBEDDED",
+    "ORIGINAL_FILE",
+    "Description",
+    "Source",
+    "bundled_drafter",
+    "locate",
+    "open_source",
+]
 
 _ASSETS = Path(__file__).resolve().parents[2] / "assets"
 #: Bundles that come with the package.
@@ -44,20 +52,19 @@ _WEIGHTS = {
 }
 
 
-@dataclass(frozen=True)
-class Source:
-    """An opened checkpoint; no weight has been read.
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a checkpoint's files say that it is.
 
     Attributes
     ----------
     path : Path
-        The weights' file or index.
+        Of the weights, or their index.
     format : {"original", "training", "diffusers", "free"}
-        ``"training"`` is the original's training checkpoint.
+        ``"training"`` is the original's training checkpoint, of which the averaged weights count.
     kind : {"teacher", "drafter"}
     config : DiTConfig
-    tensors : mapping of str to StoredTensor
-    layout : Layout
+        With the format's constants; of a drafter, its teacher's shape.
     training : dict or None
         How it was trained, where the format has a place for that.
     sampling : dict
@@ -70,11 +77,23 @@ class Source:
     format: str
     kind: str
     config: DiTConfig
+    training: dict[str, Any] | None = None
+    sampling: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(Description):
+    """An opened checkpoint; no weight has been read.
+
+    Attributes
+    ----------
+    tensors : mapping of str to StoredTensor
+    layout : Layout
+    """
+
     tensors: Mapping[str, StoredTensor] = field(repr=False)
     layout: Layout = field(repr=False)
-    training: dict[str, Any] | None
-    sampling: dict[str, Any]
-    options: dict[str, Any]
 
 
 def locate(source: str | Path, argument: str = "source") -> Path:
@@ -164,28 +183,32 @@ def _open_folder(folder: Path, heads: int | None, image_size: int | None) -> Sou
             f"got {folder}: config.json is missing"
         )
     path = folder / "config.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is missing or malformed: {error!r}") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{path} is missing or malformed: got {type(record).__name__}")
+    record = read_json(path, "configuration")
     if "_class_name" in record:
         if record["_class_name"] not in DIFFUSERS_CLASSES:
             raise ValueError(f"{path} must describe a DiT, got {record['_class_name']!r}")
         config = config_from_diffusers(record, path)
         weights = _first(folder, _WEIGHTS["diffusers"])
-        tensors = open_index(weights) if weights.suffix == ".json" else open_file(weights)[0]
-        training = extras_from_diffusers(record).get("training")
         return Source(
-            weights, "diffusers", "teacher", config, tensors, diffusers_layout, training, {}, {}
+            path=weights,
+            format="diffusers",
+            kind="teacher",
+            config=config,
+            training=extras_from_diffusers(record).get("training"),
+            tensors=open_index(weights) if weights.suffix == ".json" else open_file(weights)[0],
+            layout=diffusers_layout,
         )
-    kind, config, options, sampling = config_from_own(record, path)
+    own = config_from_own(record, path)
     weights = _first(folder, _WEIGHTS["free"])
     tensors, _ = open_file(weights)
-    names = own_layout if kind == "teacher" else drafter_layout(tensors)
-    training = record.get("training")
-    return Source(weights, "free", kind, config, tensors, names, training, sampling, options)
+    return Source(
+        **own._asdict(),
+        path=weights,
+        format="free",
+        training=record.get("training"),
+        tensors=tensors,
+        layout=own_layout if own.kind == "teacher" else drafter_layout(tensors),
+    )
 
 
 def _first(folder: Path, names: tuple[str, ...]) -> Path:
@@ -196,7 +219,7 @@ def _first(folder: Path, names: tuple[str, ...]) -> Path:
 
 
 def _open_single(path: Path, heads: int | None, image_size: int | None) -> Source:
-    """A file by itself: what it is, its tensors' names tell."""
+    """Open a file by itself; its tensors' names tell what it is."""
     tensors, arguments = open_file(path)
     if "fuse.weight" in tensors and "feature_head.weight" in tensors:
         raise ValueError(
@@ -208,9 +231,15 @@ def _open_single(path: Path, heads: int | None, image_size: int | None) -> Sourc
     config = infer_config(tensors, layout, path, heads, image_size)
     if diffusers:
         config = with_constants(config, "diffusers", "none")
-    training = None if arguments is None else _training_record(arguments)
-    form = "diffusers" if diffusers else "original" if arguments is None else "training"
-    return Source(path, form, "teacher", config, tensors, layout, training, {}, {})
+    return Source(
+        path=path,
+        format="diffusers" if diffusers else "original" if arguments is None else "training",
+        kind="teacher",
+        config=config,
+        training=None if arguments is None else _training_record(arguments),
+        tensors=tensors,
+        layout=layout,
+    )
 
 
 def _training_record(arguments: dict[str, Any]) -> dict[str, Any]:
