@@ -95,7 +95,7 @@ def test_guided_prediction_is_the_two_predictions_combined(
     for labels in (y, null):
         own = drafter.carry_from(TeacherRows(*teacher(x, t, labels), x, k), rows)
         # Both rows are told the innovation of the transition that was really made.
-        own = (*own[:2], carry[2])
+        own = own._replace(mean=carry.mean)
         alone.append(drafter.predict(x_next, k[rows] + 1, labels[rows], own))
     (cond, (cond_feature, *_)), (uncond, (uncond_feature, *_)) = alone
     expected = torch.cat([uncond[:, :1] + 1.5 * (cond - uncond)[:, :1], cond[:, 1:]], dim=1)
