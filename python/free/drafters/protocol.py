@@ -180,7 +180,7 @@ class WindowDrafter(Drafter, Protocol):
 
 def says_changes(drafter: Drafter) -> TypeGuard[ChangeDrafter]:
     """Whether it is a :class:`ChangeDrafter`."""
-    # In every round, where ``isinstance`` of a protocol takes as long as all the rest of the looking.
+    # Looked at in every round, where ``isinstance`` of a protocol would take long.
     return hasattr(drafter, "change") and hasattr(drafter, "carry_of_change")
 
 

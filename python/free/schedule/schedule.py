@@ -21,10 +21,7 @@ from torch import Tensor
 from free.schedule import sde
 from free.schedule.variance import Variance, VarianceFit, fixed_variance
 
-__all__ = [
-    "Mixture",
-    "Schedule",
-]
+__all__ = ["Mixture", "Schedule"]
 
 #: ``mixture(x [R, ...], t [R] int64) -> w [R]``: where a variance lies at a state.
 Mixture = Callable[[Tensor, Tensor], Tensor]
@@ -150,9 +147,9 @@ class Schedule:
             (the paper's choice); ``"upper"`` is beta, the largest. A number ``w`` in [0, 1] is
             the geometric mixture ``posterior^(1-w) upper^w``. An array holds the variances
             themselves; that of the last transition is not used. A
-            :class:`free.schedule.variance.VarianceFit` is a mixture fitted to a network's own. A function
-            ``w(x [R, ...], t [R]) -> [R]`` in [0, 1], such as :class:`free.models.SigmaNet`, is a
-            mixture that depends on the state.
+            :class:`free.schedule.variance.VarianceFit` is a mixture fitted to a network's own. A
+            function ``w(x [R, ...], t [R]) -> [R]`` in [0, 1], such as
+            :class:`free.models.sigma.SigmaNet`, is a mixture that depends on the state.
         stochasticity : float
             1 is DDPM. Other values scale the noise and move the mean along DDIM's family
             (its eta): 0 is the deterministic DDIM, which can be sampled but not
@@ -168,8 +165,7 @@ class Schedule:
         ValueError
             If an argument is out of its range.
         """
-        if not isinstance(steps, int) or not 2 <= steps <= train_steps:
-            raise ValueError(f"steps must be in 2..train_steps ({train_steps}), got {steps}")
+        _check_steps(steps, train_steps)
         if not 0.0 < beta_start <= beta_end < 1.0:
             raise ValueError(
                 "beta_start and beta_end must satisfy 0 < beta_start <= beta_end < 1, "
@@ -198,17 +194,7 @@ class Schedule:
             0 .. T - 1. Transition ``k`` goes from the noise level of ``timesteps[k]`` to that of
             ``timesteps[k + 1]``, the last to none.
         variance, stochasticity
-            As for :meth:`ddpm`.
-
-        Returns
-        -------
-        Schedule
-            ``sigma[N-1] == 0``: the last transition returns the predicted image.
-
-        Raises
-        ------
-        ValueError
-            If an argument is out of its range.
+            See :meth:`ddpm`, also for the result and what is raised.
         """
         betas, kept = np.asarray(betas, dtype=np.float64), np.asarray(timesteps)
         if betas.ndim != 1 or not betas.size:
@@ -286,11 +272,11 @@ class Schedule:
             2 .. ``train_steps``.
         stochasticity : float
             eps >= 0 of Eq. 37: 0 is the ODE, which can be sampled but not speculated; 1 is the
-            reverse of the forward process. How Eq. 39 is corrected for ``"linear"``, whose g is
-            unbounded at ``t = 1``, says :func:`free.schedule.sde.linear`.
+            reverse of the forward process. For ``"linear"``, whose g is unbounded at ``t = 1``,
+            Eq. 39 is corrected: see :func:`free.schedule.sde.linear`.
         train_steps : int
         beta_start, beta_end : float
-            Of ``"vp"``, as for :meth:`ddpm`.
+            See :meth:`ddpm`; of ``"vp"`` alone.
 
         Raises
         ------
@@ -304,8 +290,12 @@ class Schedule:
             return cls(ddpm.timesteps, *sde.vp(ddpm.signal, stochasticity))
         if kind != "linear":
             raise ValueError(f"kind must be 'vp' or 'linear', got {kind!r}")
-        if isinstance(steps, bool) or not isinstance(steps, int) or not 2 <= steps <= train_steps:
-            raise ValueError(f"steps must be in 2..train_steps ({train_steps}), got {steps}")
+        _check_steps(steps, train_steps)
         grid = np.round(np.linspace(train_steps, 0, steps + 1))
         columns = sde.linear(grid / train_steps, stochasticity)
         return cls(grid[:-1].astype(np.int64), *columns)
+
+
+def _check_steps(steps: int, train_steps: int) -> None:
+    if not isinstance(steps, int) or not 2 <= steps <= train_steps:
+        raise ValueError(f"steps must be in 2..train_steps ({train_steps}), got {steps}")

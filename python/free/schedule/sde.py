@@ -22,7 +22,7 @@ __all__ = ["Columns", "linear", "vp"]
 
 
 class Columns(NamedTuple):
-    """Of a :class:`free.Schedule`, all but the timesteps; float64, shape [N] each."""
+    """The columns of a :class:`free.Schedule` but its timesteps; float64, shape [N] each."""
 
     a: NDArray[np.float64]
     b: NDArray[np.float64]

@@ -39,7 +39,7 @@ _DIFFUSERS_NORM_EPS = 1e-5
 
 
 def with_constants(config: DiTConfig, constants: str | None, form: str) -> DiTConfig:
-    """``config`` with the constants asked for.
+    """Put the constants asked for into a configuration.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def with_constants(config: DiTConfig, constants: str | None, form: str) -> DiTCo
         None leaves them. ``"diffusers"`` is what diffusers would compute with: the epsilon of the
         configuration, if it is in that format, else its default.
     form : str
-        Of the checkpoint.
+        Format of the checkpoint.
 
     Raises
     ------
@@ -75,8 +75,8 @@ class OwnConfig(NamedTuple):
     config : DiTConfig
         Of a drafter, its teacher's.
     options : dict
-        What else a drafter is made with: ``depth`` and ``gate`` of :class:`free.DrafterNet`. Files
-        of before there was a choice mean 1 and False.
+        ``depth`` and ``gate`` of :class:`free.DrafterNet`; empty for a teacher. Files older than
+        the two mean 1 and False.
     sampling : dict
         Settings that a drafter recommends.
     """
@@ -142,15 +142,15 @@ def config_from_diffusers(record: dict[str, Any], path: Path) -> DiTConfig:
     ValueError
         If it is of another model, or malformed.
     """
-    wrong = [
+    if record["_class_name"] == "Transformer2DModel":
+        record = {"norm_type": None, **record}  # the class had several
+    others = [
         f"{name} {record[name]!r}"
         for name, value in _FIXED.items()
         if record.get(name, value) != value
     ]
-    if record["_class_name"] == "Transformer2DModel" and "norm_type" not in record:
-        wrong.append("norm_type None")
-    if wrong:
-        raise ValueError(f"{path} must describe a DiT, got {', '.join(wrong)}")
+    if others:
+        raise ValueError(f"{path} must describe a DiT, got {', '.join(others)}")
     try:
         heads, channels = record.get("num_attention_heads", 16), record.get("in_channels", 4)
         outputs = record.get("out_channels") or channels

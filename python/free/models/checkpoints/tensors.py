@@ -245,4 +245,3 @@ def _describe(head: bytes) -> str:
     if head.startswith(b"\x80"):
         return "a bare pickle, which could run code and is not opened"
     return f"something that starts with {head[:12]!r}"
-

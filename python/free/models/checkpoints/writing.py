@@ -25,7 +25,7 @@ _METADATA = {"format": "pt"}
 
 
 def is_original_file(path: Path) -> bool:
-    """Whether a path names a file of the original's, rather than a folder."""
+    """Whether a path names a file of the original's format, rather than a folder."""
     return path.suffix in (".pt", ".pth")
 
 
@@ -43,8 +43,8 @@ def write_network(
 ) -> None:
     """Write a network in the format ``form``; see the networks' ``save_pretrained``.
 
-    ``kind`` is ``"teacher"`` or ``"drafter"``; ``options`` is what else than ``config`` a drafter
-    is made with.
+    ``kind`` is ``"teacher"`` or ``"drafter"``; ``options`` is what makes a drafter besides
+    ``config``.
     """
     folder = Path(folder)
     if form not in FORMATS:
