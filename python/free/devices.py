@@ -31,7 +31,7 @@ def find_device(name: torch.device | str, argument: str = "device") -> torch.dev
     ----------
     name : torch.device or str
     argument : str
-        What the error calls it.
+        What errors call it.
 
     Raises
     ------

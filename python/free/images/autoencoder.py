@@ -19,13 +19,7 @@ from free.images.picture import check_drawable
 from free.models.checkpoints import locate
 from free.models.checkpoints.hub import download, is_hub_id
 
-__all__ = [
-    "MODEL_INDEX",
-    "LatentCoder",
-    "PixelCoder",
-    "load_autoencoder",
-    "own_vae",
-]
+__all__ = ["MODEL_INDEX", "LatentCoder", "PixelCoder", "load_autoencoder", "own_vae"]
 
 #: Where a pipeline's folder says what it is made of.
 MODEL_INDEX = "model_index.json"
@@ -65,7 +59,7 @@ class PixelCoder:
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> PixelCoder:
-        """Itself; there is nothing to move."""
+        """Return the coder; there is nothing to move."""
         return self
 
 
@@ -114,7 +108,7 @@ class LatentCoder:
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
-        """Latents of images.
+        """Code images as latents.
 
         Parameters
         ----------
@@ -137,12 +131,8 @@ class LatentCoder:
             If the images have another shape than the VAE takes, or the noise than the latents.
         """
         channels = self.vae.config.in_channels
-        if (
-            images.dim() != 4
-            or images.shape[1] != channels
-            or images.shape[2] % self.factor
-            or images.shape[3] % self.factor
-        ):
+        sides = images.shape[2:]
+        if images.dim() != 4 or images.shape[1] != channels or any(s % self.factor for s in sides):
             raise ValueError(
                 f"images must be [R, {channels}, H, W] with H and W multiples of {self.factor}, "
                 f"got {list(images.shape)}"
@@ -166,7 +156,7 @@ class LatentCoder:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Images of latents.
+        """Turn latents into images.
 
         Parameters
         ----------
@@ -221,7 +211,7 @@ class LatentCoder:
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> LatentCoder:
-        """Itself, with the VAE moved; float16 is not applied where ``force_upcast`` forbids it."""
+        """Move the VAE; float16 is not applied where ``force_upcast`` forbids it."""
         if device is not None:
             self.vae.to(device)
         if dtype is not None and not (dtype is torch.float16 and self.vae.config.force_upcast):
@@ -229,7 +219,7 @@ class LatentCoder:
         return self
 
     def _ready(self, x: Tensor) -> Tensor:
-        """``x`` where the VAE is and in its precision, which is made sufficient first."""
+        """``x`` on the VAE's device and in its precision, which is made sufficient first."""
         if self.vae.config.force_upcast and self.vae.dtype is torch.float16:
             self.vae.float()
         return x.to(self.vae.device, self.vae.dtype)
@@ -271,16 +261,16 @@ def load_autoencoder(
 
     folder = _folder(source)
     try:
-        vae, found = AutoencoderKL.from_pretrained(
+        vae, info = AutoencoderKL.from_pretrained(
             folder, output_loading_info=True, low_cpu_mem_usage=False, local_files_only=True
         )
     except Exception as error:  # of the file, of its format, of the configuration
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise ValueError(f"vae {folder} is missing, truncated or damaged: {reason}") from error
     problems = [
-        f"{kind.removesuffix('_keys')} {', '.join(found[kind][:8])}"
+        f"{kind.removesuffix('_keys')} {', '.join(info[kind][:8])}"
         for kind in ("missing_keys", "unexpected_keys")
-        if found[kind]
+        if info[kind]
     ]
     if problems:  # diffusers would draw them at random, or leave them out
         raise ValueError(f"vae {folder} does not fit its config.json: {'; '.join(problems)}")

@@ -79,23 +79,23 @@ def inspect(
     ValueError, ImportError
         See :meth:`free.DiT.from_pretrained`; whether copies agree is not looked at.
     """
-    opened = open_source(locate(source), kind, heads, image_size)
+    checkpoint = open_source(locate(source), kind, heads, image_size)
     network: DiT | DrafterNet
     with torch.device("meta"):
-        if opened.kind == "teacher":
-            network = DiT(opened.config)
+        if checkpoint.kind == "teacher":
+            network = DiT(checkpoint.config)
         else:
-            network = DrafterNet(opened.config, **opened.options)
-    match(opened, network)
-    stored = opened.tensors.values()
-    dtypes = tuple(sorted({tensor.dtype for tensor in stored}, key=str))
+            network = DrafterNet(checkpoint.config, **checkpoint.options)
+    match(checkpoint, network)
+    tensors = checkpoint.tensors.values()
+    dtypes = tuple(sorted({tensor.dtype for tensor in tensors}, key=str))
     return Summary(
-        **{part.name: getattr(opened, part.name) for part in fields(Description)},
-        name=published_name(opened.config),
+        **{part.name: getattr(checkpoint, part.name) for part in fields(Description)},
+        name=published_name(checkpoint.config),
         parameters=sum(weight.numel() for weight in network.parameters()),
         dtype=functools.reduce(torch.promote_types, dtypes),
         dtypes=dtypes,
-        bytes=sum(torch.Size(tensor.shape).numel() * tensor.dtype.itemsize for tensor in stored),
+        bytes=sum(torch.Size(tensor.shape).numel() * tensor.dtype.itemsize for tensor in tensors),
     )
 
 
@@ -107,12 +107,12 @@ def drafters_beside(summary: Summary) -> list[FoundDrafter]:
     places = [summary.path.parent]
     if summary.format in ("free", "diffusers"):
         places.append(places[0].parent)
-    found = []
+    drafters = []
     for path in sorted({path for place in places for path in place.glob("*/config.json")}):
         try:
             own = config_from_own(read_json(path, "configuration"), path)
         except ValueError:
             continue  # something else lives there
         if own.kind == "drafter":
-            found.append(FoundDrafter(path.parent, summary.config.misfit(own.config)))
-    return found
+            drafters.append(FoundDrafter(path.parent, summary.config.misfit(own.config)))
+    return drafters

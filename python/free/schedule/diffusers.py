@@ -90,7 +90,7 @@ def ddpm_config(config: Mapping[str, Any] | None = None) -> dict[str, Any]:
             "scheduler='ddpm' needs a config with betas (beta_schedule or trained_betas), "
             f"got {config.get('_class_name', 'one')} with {sorted(config)}"
         )
-    kept = {key: config[key] for key in _TRAINING if key in config} if config is not None else {}
+    training = {key: config[key] for key in _TRAINING if config and key in config}
     sampling = {
         "variance_type": "fixed_small",
         "clip_sample": False,
@@ -98,7 +98,7 @@ def ddpm_config(config: Mapping[str, Any] | None = None) -> dict[str, Any]:
         "timestep_spacing": "linspace",
         "steps_offset": 0,
     }
-    return {"_class_name": "DDPMScheduler", **kept, **sampling}
+    return {"_class_name": "DDPMScheduler", **training, **sampling}
 
 
 def schedule_from_config(config: Mapping[str, Any], steps: int) -> Schedule:

@@ -87,8 +87,8 @@ class Schedule:
         if (relation[0] is None) != (relation[1] is None):
             raise ValueError("signal and noise must be given together, got one of them")
         if relation[0] is None:
-            left = np.cumprod(self.a[::-1])[::-1]
-            signal = np.divide(1.0, left, out=np.full_like(left, np.inf), where=left != 0)
+            scale = np.cumprod(self.a[::-1])[::-1]
+            signal = np.divide(1.0, scale, out=np.full_like(scale, np.inf), where=scale != 0)
             self._set("signal", np.where(np.isfinite(signal), signal, 0.0))
             self._set("noise", np.sqrt(np.clip(1.0 - np.square(self.signal), 0.0, None)))
         for name in ("signal", "noise"):
@@ -196,20 +196,20 @@ class Schedule:
         variance, stochasticity
             See :meth:`ddpm`, also for the result and what is raised.
         """
-        betas, kept = np.asarray(betas, dtype=np.float64), np.asarray(timesteps)
+        betas, times = np.asarray(betas, dtype=np.float64), np.asarray(timesteps)
         if betas.ndim != 1 or not betas.size:
             raise ValueError(f"betas must be a non-empty vector, got shape {betas.shape}")
         if (wrong := betas[~((betas > 0) & (betas < 1))]).size:
             raise ValueError(f"betas must be in (0, 1), got {wrong[0]}")
         if (
-            kept.ndim != 1
-            or not kept.size
-            or (kept != np.round(kept)).any()
-            or (np.diff(kept) >= 0).any()
-            or not 0 <= kept[-1] <= kept[0] < betas.size
+            times.ndim != 1
+            or not times.size
+            or (times != np.round(times)).any()
+            or (np.diff(times) >= 0).any()
+            or not 0 <= times[-1] <= times[0] < betas.size
         ):
             raise ValueError(
-                f"timesteps must be falling integers in 0..{betas.size - 1}, got {kept}"
+                f"timesteps must be falling integers in 0..{betas.size - 1}, got {times}"
             )
         if not stochasticity >= 0 or (
             stochasticity != 1.0 and not (isinstance(variance, str) and variance == "posterior")
@@ -219,8 +219,8 @@ class Schedule:
                 f"got {stochasticity} with variance {variance!r}"
             )
 
-        kept = kept.astype(np.int64)
-        abar = np.cumprod(1.0 - betas)[kept]
+        times = times.astype(np.int64)
+        abar = np.cumprod(1.0 - betas)[times]
         abar_prev = np.append(abar[1:], 1.0)
         beta = 1.0 - abar / abar_prev
 
@@ -230,7 +230,7 @@ class Schedule:
         if (eta_variance > 1.0 - abar_prev).any():
             limit = np.sqrt(((1.0 - abar_prev)[:-1] / posterior[:-1]).min())
             raise ValueError(
-                f"stochasticity must be at most {limit:.4g} at {kept.size} steps, "
+                f"stochasticity must be at most {limit:.4g} at {times.size} steps, "
                 f"got {stochasticity}"
             )
         # x0 = (x - sqrt(1-abar) eps) / sqrt(abar);
@@ -240,10 +240,10 @@ class Schedule:
         signal = {"signal": np.sqrt(abar), "noise": np.sqrt(1.0 - abar)}
         if callable(variance) and not isinstance(variance, VarianceFit):
             least, largest = (np.append(np.sqrt(column[:-1]), 0.0) for column in (posterior, beta))
-            return cls(kept, a, b, least, **signal, upper=largest, mixture=variance)
+            return cls(times, a, b, least, **signal, upper=largest, mixture=variance)
         if stochasticity == 1.0:
-            eta_variance = fixed_variance(variance, posterior, beta, kept)
-        return cls(kept, a, b, np.append(np.sqrt(eta_variance[:-1]), 0.0), **signal)
+            eta_variance = fixed_variance(variance, posterior, beta, times)
+        return cls(times, a, b, np.append(np.sqrt(eta_variance[:-1]), 0.0), **signal)
 
     @classmethod
     def sde(

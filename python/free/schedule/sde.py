@@ -34,9 +34,9 @@ class Columns(NamedTuple):
 def vp(signal: NDArray[np.float64], stochasticity: float) -> Columns:
     """Variance-preserving: ``f = -1/2``, ``g = 1``, ``s = -eps / noise``.
 
-    These are f and g where time is measured by the noise that has come in, ``integral of beta``.
-    Euler-Maruyama in this time needs no more of the betas than the states' signals, and a table
-    for few steps is closer to the SDE than one that takes beta at the ends of its steps.
+    These are f and g in a time that counts the noise so far, ``integral of beta``. In this time
+    Euler-Maruyama needs the states' signals alone, and a table for few steps is closer to the SDE
+    than one that takes beta at the ends of its steps.
 
     Parameters
     ----------

@@ -43,9 +43,9 @@ def download(name: str, argument: str, folders: Sequence[str] = _NETWORKS) -> Pa
     name : str
         ``owner/name``.
     argument : str
-        What the caller calls it.
+        What errors call it.
     folders : sequence of str
-        Which of its folders to look in, each with a slash at its end; ``""`` is the root.
+        Folders of the repository to look in, each with a slash at its end; ``""`` is the root.
 
     Returns
     -------

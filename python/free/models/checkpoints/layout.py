@@ -159,16 +159,16 @@ def infer_config(
 
 
 def _image_size(
-    tensors: Mapping[str, StoredTensor], patch: int, path: Path, given: int | None
+    tensors: Mapping[str, StoredTensor], patch: int, path: Path, default: int | None
 ) -> int:
     table = tensors.get("pos_embed")
     if table is None:
-        if given is None:
+        if default is None:
             raise ValueError(
                 f"image_size must be given for weights without pos_embed or a configuration, "
                 f"got None for {path}"
             )
-        return given
+        return default
     tokens = table.shape[1] if len(table.shape) == 3 else 0
     size = math.isqrt(tokens) * patch
     if not tokens or tokens != (size // patch) ** 2:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,10 +36,10 @@ def read_teacher(
     image_size: int | None = None,
 ) -> Network:
     """Load a ``network``, DiT's class; see :meth:`free.DiT.from_pretrained`."""
-    opened = open_source(locate(source), "teacher", heads, image_size)
-    config = with_constants(opened.config, constants, opened.format)
-    opened = dataclasses.replace(opened, config=config)
-    return build(lambda: network(config), opened, _copies(dtype, device))
+    checkpoint = open_source(locate(source), "teacher", heads, image_size)
+    config = with_constants(checkpoint.config, constants, checkpoint.format)
+    checkpoint = dataclasses.replace(checkpoint, config=config)
+    return build(lambda: network(config), checkpoint, _copies(dtype, device))
 
 
 def read_drafter(
@@ -53,9 +54,10 @@ def read_drafter(
 
     See :meth:`free.DrafterNet.from_pretrained`; ``argument`` is what the caller calls the source.
     """
-    opened = open_source(locate(source, argument), "drafter")
+    checkpoint = open_source(locate(source, argument), "drafter")
     copies = _copies(dtype, device)
-    return build(lambda: network(opened.config, **opened.options), opened, copies), opened.sampling
+    drafter = build(lambda: network(checkpoint.config, **checkpoint.options), checkpoint, copies)
+    return drafter, checkpoint.sampling
 
 
 def build(
@@ -115,12 +117,12 @@ def match(source: Source, network: nn.Module) -> dict[str, Origin]:
         Listing what is missing, unexpected, of another shape, or not floating-point.
     """
     own, tensors = network.state_dict(), source.tensors
-    found = {name: source.layout(name, source.config.depth) for name in own}
-    if "pos_embed" in found and "pos_embed" not in tensors:
+    origins = {name: source.layout(name, source.config.depth) for name in own}
+    if "pos_embed" in origins and "pos_embed" not in tensors:
         # Our own format always has it.
-        found["pos_embed"] = Origin(("pos_embed",) if source.format == "free" else ())
+        origins["pos_embed"] = Origin(("pos_embed",) if source.format == "free" else ())
     expected: dict[str, list[int]] = {}
-    for name, origin in found.items():
+    for name, origin in origins.items():
         first, *others = own[name].shape
         for key in origin.parts + origin.copies:
             expected[key] = [first // len(origin.parts), *others]
@@ -144,13 +146,12 @@ def match(source: Source, network: nn.Module) -> dict[str, Origin]:
         raise ValueError(
             f"weights {source.path} do not fit the architecture: {'; '.join(problems)}"
         )
-    return found
+    return origins
 
 
-def _listed(problems: Iterable[str]) -> list[str]:
-    found = list(problems)
-    rest = len(found) - _LISTED
-    return [*found[:_LISTED], *([f"and {rest} more like this"] if rest > 0 else [])]
+def _listed(problems: Iterator[str]) -> list[str]:
+    first, rest = list(itertools.islice(problems, _LISTED)), sum(1 for _ in problems)
+    return [*first, f"and {rest} more like this"] if rest else first
 
 
 def _copies(

@@ -146,20 +146,20 @@ def open_source(
         If it is of another kind, or missing, damaged, or no DiT's.
     """
     if path.is_dir():
-        opened = _open_folder(_part(path, kind), heads, image_size)
+        checkpoint = _open_folder(_part(path, kind), heads, image_size)
     elif path.name in _WEIGHTS["free"] + _WEIGHTS["diffusers"] and _config_beside(path):
-        opened = _open_folder(path.parent, heads, image_size)
+        checkpoint = _open_folder(path.parent, heads, image_size)
     else:
-        opened = _open_single(path, heads, image_size)
-    if kind not in (opened.kind, "any"):
-        raise ValueError(f"source must be a {kind}, got {path} with a {opened.kind}")
-    if heads not in (None, opened.config.heads):
-        raise ValueError(f"heads must be the {opened.config.heads} of {path}, got {heads}")
-    if image_size not in (None, opened.config.image_size):
+        checkpoint = _open_single(path, heads, image_size)
+    if kind not in (checkpoint.kind, "any"):
+        raise ValueError(f"source must be a {kind}, got {path} with a {checkpoint.kind}")
+    if heads not in (None, checkpoint.config.heads):
+        raise ValueError(f"heads must be the {checkpoint.config.heads} of {path}, got {heads}")
+    if image_size not in (None, checkpoint.config.image_size):
         raise ValueError(
-            f"image_size must be the {opened.config.image_size} of {path}, got {image_size}"
+            f"image_size must be the {checkpoint.config.image_size} of {path}, got {image_size}"
         )
-    return opened
+    return checkpoint
 
 
 def _config_beside(path: Path) -> bool:

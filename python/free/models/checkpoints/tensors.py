@@ -134,14 +134,14 @@ def open_index(path: Path) -> dict[str, StoredTensor]:
     absent = [name for name in shards if not (path.parent / name).is_file()]
     if absent:
         raise ValueError(f"source must have all shards of {path}, got none of {', '.join(absent)}")
-    opened = {name: open_file(path.parent / name)[0] for name in shards}
-    lacking = [name for name, file in index.items() if name not in opened[file]]
+    contents = {name: open_file(path.parent / name)[0] for name in shards}
+    lacking = [name for name, file in index.items() if name not in contents[file]]
     if lacking:
         raise ValueError(
             f"shards must have the tensors that {path} says, "
             f"got {index[lacking[0]]} without {lacking[0]}"
         )
-    return {name: tensor for tensors in opened.values() for name, tensor in tensors.items()}
+    return {name: tensor for tensors in contents.values() for name, tensor in tensors.items()}
 
 
 def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
@@ -154,11 +154,11 @@ def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
         ) from error
 
     def stored(name: str) -> StoredTensor:
-        found = slices[name].get_dtype()
-        if found not in _DTYPES:
-            raise ValueError(f"weights must be of a torch dtype, got {name} of {found} in {path}")
+        dtype = slices[name].get_dtype()
+        if dtype not in _DTYPES:
+            raise ValueError(f"weights must be of a torch dtype, got {name} of {dtype} in {path}")
         shape = tuple(slices[name].get_shape())
-        return StoredTensor(shape, _DTYPES[found], lambda: file.get_tensor(name))
+        return StoredTensor(shape, _DTYPES[dtype], lambda: file.get_tensor(name))
 
     return {name: stored(name) for name in slices}
 
@@ -175,8 +175,8 @@ def _open_torch(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | N
         raise ValueError(f"source must be {_what_torch_refused(path, error)}") from error
     arguments = None
     if isinstance(value, dict) and isinstance(value.get("ema"), dict):
-        found = value.get("args")
-        arguments = dict(vars(found)) if isinstance(found, argparse.Namespace) else {}
+        args = value.get("args")
+        arguments = dict(vars(args)) if isinstance(args, argparse.Namespace) else {}
         value = value["ema"]
     if not isinstance(value, dict) or not value:
         raise ValueError(

@@ -84,11 +84,11 @@ def _in_diffusers(config: DiTConfig, state: dict[str, Tensor]) -> dict[str, Tens
         raise ValueError(
             "format 'diffusers' must have the fixed sine-cosine table, got another pos_embed"
         )
-    renamed = {}
+    tensors = {}
     for name, value in state.items():
         parts, copies = diffusers_layout(name, config.depth)
         for key, rows in zip(parts, value.chunk(max(1, len(parts))), strict=False):
-            renamed[key] = rows.clone() if len(parts) > 1 else rows
+            tensors[key] = rows.clone() if len(parts) > 1 else rows
         # safetensors does not let two names share memory.
-        renamed |= {key: value.clone() for key in copies}
-    return renamed
+        tensors |= {key: value.clone() for key in copies}
+    return tensors
