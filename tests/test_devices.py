@@ -74,7 +74,9 @@ def test_a_driver_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_build_without_cuda_on_a_torch_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     if ops.build_info()["cuda"] is not None:  # then as if it were one
-        text = "this build of free has no CUDA kernels: install it again, FREE_CUDA=ON pip install ."
+        text = (
+            "this build of free has no CUDA kernels: install it again, FREE_CUDA=ON pip install ."
+        )
         monkeypatch.setattr("free.ops._C.cuda_verify_workspace", raising(RuntimeError(text)))
     with FakeTensorMode():
         with pytest.raises(ValueError, match="got 'cuda': this build of free has no CUDA kernels"):

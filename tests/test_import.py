@@ -12,10 +12,14 @@ def _user_seconds(code: str) -> float:
 
 
 def test_it_takes_little_longer_than_torch() -> None:
-    """In turns, and the least of several: others use the machine too."""
-    pairs = [(_user_seconds("import torch"), _user_seconds("import free")) for _ in range(5)]
-    torch_alone, with_free = map(min, zip(*pairs, strict=True))
-    assert with_free < 1.5 * torch_alone
+    """In turns, and the least of several, where others use the machine too."""
+    torch_alone = with_free = float("inf")
+    for trial in range(5):
+        with_free = min(with_free, _user_seconds("import free"))
+        torch_alone = min(torch_alone, _user_seconds("import torch"))
+        if trial and with_free < 1.5 * torch_alone:
+            return
+    raise AssertionError(f"import free takes {with_free} s, import torch {torch_alone} s")
 
 
 def test_optional_libraries_are_not_needed() -> None:
