@@ -73,7 +73,9 @@ def unfinished(tree: ast.Module) -> list[int]:
     """Lines of what has a docstring whose first line does not stand alone."""
     documented = (*functions(tree), *(n for n in ast.walk(tree) if isinstance(n, ast.ClassDef)))
     return [
-        node.lineno for node in documented if (ast.get_docstring(node) or "").startswith(UNFINISHED)
+        node.lineno
+        for node in documented
+        if (ast.get_docstring(node) or "").startswith(UNFINISHED)
     ]
 
 
