@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from free.models.checkpoints import read_teacher, write_network
+from free.models.checkpoints import Description, read_teacher, write_network
 from free.models.config import DiTConfig
 from free.models.layers import (
     DiTBlock,
@@ -207,6 +207,5 @@ class DiT(nn.Module):
         ValueError
             If the format is none of these, or cannot hold this network.
         """
-        write_network(
-            self, self.config, folder, kind="teacher", form=format, dtype=dtype, training=training
-        )
+        about = Description(format=format, kind="teacher", config=self.config, training=training)
+        write_network(self, folder, about, dtype)

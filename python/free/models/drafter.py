@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from free.models.checkpoints import read_drafter, write_network
+from free.models.checkpoints import Description, read_drafter, write_network
 from free.models.config import DiTConfig
 from free.models.dit import DiT
 from free.models.layers import (
@@ -189,13 +189,12 @@ class DrafterNet(nn.Module):
             ``window``, ``sweeps`` and ``recycle`` of :class:`free.SpeculativeSampler` that it
             serves best with, and ``acceptance``, the record that ``free tune`` makes.
         """
-        write_network(
-            self,
-            self.config,
-            folder,
+        about = Description(
+            format="free",
             kind="drafter",
-            options=self.options,
-            dtype=dtype,
+            config=self.config,
             training=training,
-            sampling=sampling,
+            sampling=sampling or {},
+            options=self.options,
         )
+        write_network(self, folder, about, dtype)

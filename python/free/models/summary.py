@@ -8,10 +8,9 @@ from pathlib import Path
 
 import torch
 
-from free.files import read_json
-from free.models.checkpoints.configs import config_from_own, published_name
+from free.models.checkpoints.configs import Description, published_name, read_config
 from free.models.checkpoints.reading import match
-from free.models.checkpoints.source import Description, locate, open_source
+from free.models.checkpoints.source import locate, open_source
 from free.models.dit import DiT
 from free.models.drafter import DrafterNet
 
@@ -24,6 +23,8 @@ class Summary(Description):
 
     Attributes
     ----------
+    path : Path
+        Of the weights, or their index.
     name : str or None
         Of the published size, such as ``"DiT-XL/2 at 256"``; of a drafter, of its teacher's.
     parameters : int
@@ -36,6 +37,7 @@ class Summary(Description):
         Of the tensors as stored.
     """
 
+    path: Path
     name: str | None
     parameters: int
     dtype: torch.dtype
@@ -91,6 +93,7 @@ def inspect(
     dtypes = tuple(sorted({tensor.dtype for tensor in tensors}, key=str))
     return Summary(
         **{part.name: getattr(checkpoint, part.name) for part in fields(Description)},
+        path=checkpoint.path,
         name=published_name(checkpoint.config),
         parameters=sum(weight.numel() for weight in network.parameters()),
         dtype=functools.reduce(torch.promote_types, dtypes),
@@ -110,9 +113,9 @@ def drafters_beside(summary: Summary) -> list[FoundDrafter]:
     drafters = []
     for path in sorted({path for place in places for path in place.glob("*/config.json")}):
         try:
-            own = config_from_own(read_json(path, "configuration"), path)
+            about = read_config(path)
         except ValueError:
             continue  # something else lives there
-        if own.kind == "drafter":
-            drafters.append(FoundDrafter(path.parent, summary.config.misfit(own.config)))
+        if about.kind == "drafter":
+            drafters.append(FoundDrafter(path.parent, summary.config.misfit(about.config)))
     return drafters

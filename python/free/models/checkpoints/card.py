@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from free.files import write_atomic
-from free.models.checkpoints.configs import published_name
-from free.models.config import DiTConfig
+from free.models.checkpoints.configs import Description, published_name
 
 __all__ = ["write_card"]
 
@@ -31,35 +30,18 @@ _CAUTION = (
 )
 
 
-def write_card(
-    folder: Path,
-    kind: str,
-    form: str,
-    config: DiTConfig,
-    options: dict[str, Any],
-    training: dict[str, Any] | None,
-) -> None:
-    """Write ``folder/README.md``, unless it is there and somebody's own.
-
-    Parameters
-    ----------
-    folder : Path
-    kind : {"teacher", "drafter"}
-    form : {"free", "diffusers"}
-    config : DiTConfig
-    options : dict
-        What else a drafter is made with.
-    training : dict or None
-        The training record.
-    """
+def write_card(folder: Path, about: Description) -> None:
+    """Write ``folder/README.md``, unless it is there and somebody's own."""
     path = folder / "README.md"
     if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace"):
         return
+    config, kind, training = about.config, about.kind, about.training
     name = published_name(config) or "DiT"
     own: dict[str, Any] = {"blocks": config.depth}
     if kind == "drafter":
-        gate = "yes" if options["gate"] else "no"
-        own = {"blocks": options["depth"], "gate": gate, "blocks of its teacher": config.depth}
+        gate = "yes" if about.options["gate"] else "no"
+        depth = about.options["depth"]
+        own = {"blocks": depth, "gate": gate, "blocks of its teacher": config.depth}
     shape = {
         "input": f"{config.channels} x {config.image_size} x {config.image_size}",
         "patch": config.patch_size,
@@ -73,7 +55,7 @@ def write_card(
     }
     lines = [
         "---",
-        f"library_name: {'diffusers' if form == 'diffusers' else 'free-dit'}",
+        f"library_name: {'diffusers' if about.format == 'diffusers' else 'free-dit'}",
         "tags:",
         "- dit",
         "- class-conditional",
@@ -95,7 +77,7 @@ def write_card(
         "|---|---|",
         *(f"| {key} | {value} |" for key, value in shape.items()),
         "",
-        *(_CAUTION if form == "diffusers" and config.timestep_divisor != 127 else []),
+        *(_CAUTION if about.format == "diffusers" and config.timestep_divisor != 127 else []),
         "## Training",
         "",
         *(

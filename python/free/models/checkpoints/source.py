@@ -8,15 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from free.files import read_json
 from free.models.checkpoints import hub
-from free.models.checkpoints.configs import (
-    DIFFUSERS_CLASSES,
-    config_from_diffusers,
-    config_from_own,
-    extras_from_diffusers,
-    with_constants,
-)
+from free.models.checkpoints.configs import Description, read_config, with_constants
 from free.models.checkpoints.layout import (
     Layout,
     diffusers_layout,
@@ -25,17 +18,8 @@ from free.models.checkpoints.layout import (
     own_layout,
 )
 from free.models.checkpoints.tensors import StoredTensor, open_file, open_index
-from free.models.config import DiTConfig
 
-__all__ = [
-    "EMBEDDED",
-    "ORIGINAL_FILE",
-    "Description",
-    "Source",
-    "bundled_drafter",
-    "locate",
-    "open_source",
-]
+__all__ = ["EMBEDDED", "ORIGINAL_FILE", "Source", "bundled_drafter", "locate", "open_source"]
 
 _ASSETS = Path(__file__).resolve().parents[2] / "assets"
 #: Bundles that come with the package.
@@ -53,45 +37,18 @@ _WEIGHTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Description:
-    """What a checkpoint's files say that it is.
-
-    Attributes
-    ----------
-    path : Path
-        Of the weights, or their index.
-    format : {"original", "training", "diffusers", "free"}
-        ``"training"`` is the original's training checkpoint, of which the averaged weights count.
-    kind : {"teacher", "drafter"}
-    config : DiTConfig
-        With the format's constants; of a drafter, its teacher's shape.
-    training : dict or None
-        How it was trained, where the format has a place for that.
-    sampling : dict
-        Settings that a drafter recommends.
-    options : dict
-        What a drafter is made with besides its teacher's ``config``; of a teacher nothing.
-    """
-
-    path: Path
-    format: str
-    kind: str
-    config: DiTConfig
-    training: dict[str, Any] | None = None
-    sampling: dict[str, Any] = field(default_factory=dict)
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Source(Description):
     """An opened checkpoint; no weight has been read.
 
     Attributes
     ----------
+    path : Path
+        Of the weights, or their index.
     tensors : mapping of str to StoredTensor
     layout : Layout
     """
 
+    path: Path
     tensors: Mapping[str, StoredTensor] = field(repr=False)
     layout: Layout = field(repr=False)
 
@@ -145,9 +102,10 @@ def open_source(
     ValueError
         If it is of another kind, or missing, damaged, or no DiT's.
     """
+    described = (path.parent / "config.json").is_file()
     if path.is_dir():
         checkpoint = _open_folder(_part(path, kind), heads, image_size)
-    elif path.name in _WEIGHTS["free"] + _WEIGHTS["diffusers"] and _config_beside(path):
+    elif described and path.name in _WEIGHTS["free"] + _WEIGHTS["diffusers"]:
         checkpoint = _open_folder(path.parent, heads, image_size)
     else:
         checkpoint = _open_single(path, heads, image_size)
@@ -160,10 +118,6 @@ def open_source(
             f"image_size must be the {checkpoint.config.image_size} of {path}, got {image_size}"
         )
     return checkpoint
-
-
-def _config_beside(path: Path) -> bool:
-    return (path.parent / "config.json").is_file()
 
 
 def _part(folder: Path, kind: str) -> Path:
@@ -182,33 +136,14 @@ def _open_folder(folder: Path, heads: int | None, image_size: int | None) -> Sou
             f"source must be a folder with config.json, teacher/, transformer/ or {ORIGINAL_FILE}, "
             f"got {folder}: config.json is missing"
         )
-    path = folder / "config.json"
-    record = read_json(path, "configuration")
-    if "_class_name" in record:
-        if record["_class_name"] not in DIFFUSERS_CLASSES:
-            raise ValueError(f"{path} must describe a DiT, got {record['_class_name']!r}")
-        config = config_from_diffusers(record, path)
-        weights = _first(folder, _WEIGHTS["diffusers"])
-        return Source(
-            path=weights,
-            format="diffusers",
-            kind="teacher",
-            config=config,
-            training=extras_from_diffusers(record).get("training"),
-            tensors=open_index(weights) if weights.suffix == ".json" else open_file(weights)[0],
-            layout=diffusers_layout,
-        )
-    own = config_from_own(record, path)
-    weights = _first(folder, _WEIGHTS["free"])
-    tensors, _ = open_file(weights)
-    return Source(
-        **own._asdict(),
-        path=weights,
-        format="free",
-        training=record.get("training"),
-        tensors=tensors,
-        layout=own_layout if own.kind == "teacher" else drafter_layout(tensors),
-    )
+    about = read_config(folder / "config.json")
+    path = _first(folder, _WEIGHTS[about.format])
+    tensors = open_index(path) if path.suffix == ".json" else open_file(path)[0]
+    if about.kind == "drafter":
+        layout = drafter_layout(tensors)
+    else:
+        layout = own_layout if about.format == "free" else diffusers_layout
+    return Source(**vars(about), path=path, tensors=tensors, layout=layout)
 
 
 def _first(folder: Path, names: tuple[str, ...]) -> Path:
