@@ -13,22 +13,13 @@ which is a row of a table as soon as the score is written in terms of what the n
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Columns", "linear", "vp"]
+__all__ = ["linear", "vp"]
 
-
-class Columns(NamedTuple):
-    """The columns of a :class:`free.Schedule` but its timesteps; float64, shape [N] each."""
-
-    a: NDArray[np.float64]
-    b: NDArray[np.float64]
-    sigma: NDArray[np.float64]
-    signal: NDArray[np.float64]
-    noise: NDArray[np.float64]
+#: ``a``, ``b``, ``sigma``, ``signal`` and ``noise`` of a :class:`free.Schedule`, float64 [N] each.
+Columns = tuple[NDArray[np.float64], ...]
 
 
 def vp(signal: NDArray[np.float64], stochasticity: float) -> Columns:
@@ -52,7 +43,7 @@ def vp(signal: NDArray[np.float64], stochasticity: float) -> Columns:
         b = -(1.0 + np.square(np.float64(stochasticity))) / 2.0 * gamma / noise
     sigma = stochasticity * np.sqrt(gamma)
     a[-1], b[-1], sigma[-1] = 1.0 / signal[-1], -noise[-1] / signal[-1], 0.0  # x0
-    return Columns(a, b, sigma, signal, noise)
+    return a, b, sigma, signal, noise
 
 
 def linear(times: NDArray[np.float64], stochasticity: float) -> Columns:
@@ -84,4 +75,4 @@ def linear(times: NDArray[np.float64], stochasticity: float) -> Columns:
         q = np.square(np.float64(stochasticity)) * gamma / np.maximum(1.0 - t, gamma)
     q = np.minimum(q, after)
     sigma = np.sqrt(q * (2.0 * after - q))
-    return Columns(1.0 - q, -gamma - q * (1.0 - t), sigma, np.ones_like(t), t)
+    return 1.0 - q, -gamma - q * (1.0 - t), sigma, np.ones_like(t), t

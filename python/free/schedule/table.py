@@ -17,12 +17,7 @@ from torch import Tensor
 
 from free.schedule.schedule import Mixture, Schedule
 
-__all__ = [
-    "Prediction",
-    "Table",
-    "eps_from_image",
-    "image_from_eps",
-]
+__all__ = ["Prediction", "Table", "eps_from_image", "image_from_eps"]
 
 
 class Table(NamedTuple):

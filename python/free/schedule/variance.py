@@ -91,20 +91,15 @@ def fixed_variance(
     upper: NDArray[np.float64],
     timesteps: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """The variances [N] that ``variance`` stands for.
+    """The variances [N] that ``variance`` stands for; see :meth:`free.Schedule.ddpm`.
 
-    Parameters
-    ----------
-    variance
-        See :meth:`free.Schedule.ddpm`.
-    posterior, upper : ndarray, shape [N]
-        The two ends; the last entry is not used, nor is the result's.
-    timesteps : ndarray of int64, shape [N]
+    ``posterior`` and ``upper`` [N] are the two ends; their last entry is not used, nor is the
+    result's.
 
     Raises
     ------
     ValueError
-        If it is none of these, or out of range.
+        If ``variance`` stands for none, or is out of range.
     """
     if isinstance(variance, str):
         if variance not in ("posterior", "upper"):

@@ -11,14 +11,7 @@ from typing import NamedTuple
 from free.models.checkpoints.tensors import StoredTensor
 from free.models.config import PUBLISHED_HEADS, DiTConfig
 
-__all__ = [
-    "Layout",
-    "Origin",
-    "diffusers_layout",
-    "drafter_layout",
-    "infer_config",
-    "own_layout",
-]
+__all__ = ["Layout", "Origin", "diffusers_layout", "drafter_layout", "infer_config", "own_layout"]
 
 
 class Origin(NamedTuple):
@@ -97,16 +90,10 @@ def infer_config(
     heads: int | None,
     image_size: int | None,
 ) -> DiTConfig:
-    """Read the architecture off the shapes of a checkpoint's tensors.
+    """Read the architecture off the shapes of a checkpoint's tensors; ``path`` is for messages.
 
-    Parameters
-    ----------
-    tensors : mapping of str to StoredTensor
-    layout : Layout
-    path : Path
-        For messages.
-    heads, image_size : int or None
-        Needed where the shapes do not tell; heads are known for published widths only.
+    ``heads`` and ``image_size`` are needed where the shapes do not tell: the number of heads is
+    known for published widths only.
 
     Raises
     ------

@@ -87,15 +87,9 @@ def open_source(
 ) -> Source:
     """Open a checkpoint, of whatever format.
 
-    Parameters
-    ----------
-    path : Path
-        From :func:`locate`.
-    kind : {"teacher", "drafter", "any"}
-        What it must be. Of a folder with several parts it decides which is meant;
-        with ``"any"`` that is the teacher.
-    heads, image_size : int, optional
-        Where the checkpoint does not tell.
+    ``kind`` is what it must be, ``"teacher"``, ``"drafter"`` or ``"any"``. Of a folder with several
+    parts it decides which is meant; with ``"any"`` that is the teacher. ``heads`` and
+    ``image_size`` are needed where the checkpoint does not tell.
 
     Raises
     ------
