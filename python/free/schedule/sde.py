@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 __all__ = ["linear", "vp"]
 
+Column = NDArray[np.float64]
 #: ``a``, ``b``, ``sigma``, ``signal`` and ``noise`` of a :class:`free.Schedule`, float64 [N] each.
-Columns = tuple[NDArray[np.float64], ...]
+Columns = tuple[Column, Column, Column, Column, Column]
 
 
-def vp(signal: NDArray[np.float64], stochasticity: float) -> Columns:
+def vp(signal: Column, stochasticity: float) -> Columns:
     """Variance-preserving: ``f = -1/2``, ``g = 1``, ``s = -eps / noise``.
 
     These are f and g in a time that counts the noise so far, ``integral of beta``. In this time
@@ -46,7 +47,7 @@ def vp(signal: NDArray[np.float64], stochasticity: float) -> Columns:
     return a, b, sigma, signal, noise
 
 
-def linear(times: NDArray[np.float64], stochasticity: float) -> Columns:
+def linear(times: Column, stochasticity: float) -> Columns:
     """Linear interpolant ``x_t = (1 - t) x0 + t n``, network predicting the velocity ``n - x0``.
 
     Its marginals are those of ``f = -1 / (1 - t)``, ``g^2 = 2 t / (1 - t)``. With
