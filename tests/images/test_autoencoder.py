@@ -15,7 +15,8 @@ from tests.pipelines import tiny_vae
 
 IMAGES = torch.rand(3, 3, 16, 24, generator=torch.Generator().manual_seed(1)) * 2 - 1
 LATENTS = torch.randn(2, 4, 2, 2, generator=torch.Generator().manual_seed(2))
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+WEIGHTS, KEY = "diffusion_pytorch_model.safetensors", "decoder.conv_in.weight"
+DAMAGED = "is missing, truncated or damaged"
 
 
 @pytest.fixture
@@ -143,21 +144,12 @@ def _planted(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: os.truncate(folder / WEIGHTS, 9000), "is missing, truncated or damaged"),
-        (
-            lambda folder: (folder / WEIGHTS).write_text("<!doctype html>"),
-            "is missing, truncated or damaged",
-        ),
-        (lambda folder: (folder / WEIGHTS).unlink(), "is missing, truncated or damaged"),
-        (_planted, "is missing, truncated or damaged"),
-        (
-            _state(lambda state: state.update({"decoder.conv_in.weight": torch.zeros(2, 2)})),
-            "is missing, truncated or damaged: .*",
-        ),
-        (
-            _state(lambda state: state.pop("decoder.conv_in.weight")),
-            "does not fit its config.json: missing decoder.conv_in.weight",
-        ),
+        (lambda folder: os.truncate(folder / WEIGHTS, 9000), DAMAGED),
+        (lambda folder: (folder / WEIGHTS).write_text("<!doctype html>"), DAMAGED),
+        (lambda folder: (folder / WEIGHTS).unlink(), DAMAGED),
+        (_planted, DAMAGED),
+        (_state(lambda state: state.update({KEY: torch.zeros(2, 2)})), f"{DAMAGED}: .*"),
+        (_state(lambda state: state.pop(KEY)), f"does not fit its config.json: missing {KEY}"),
         (
             _state(lambda state: state.update(extra=torch.zeros(1))),
             "does not fit its config.json: unexpected extra",

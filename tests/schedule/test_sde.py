@@ -131,21 +131,3 @@ def test_a_stochasticity_beyond_all_numbers() -> None:
         Schedule.sde("vp", 10, 1e200)
     most, all_of_it = (Schedule.sde("linear", 10, amount) for amount in (1e200, 1e5))
     np.testing.assert_array_equal(most.sigma, all_of_it.sigma)  # no more noise than there is
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"kind": "cosine"}, "kind must be 'vp' or 'linear', got 'cosine'"),
-        ({"stochasticity": -0.5}, "stochasticity must be finite and >= 0, got -0.5"),
-        ({"stochasticity": np.nan}, "stochasticity must be finite and >= 0, got nan"),
-        ({"stochasticity": np.inf}, "stochasticity must be finite and >= 0, got inf"),
-        ({"steps": 1}, r"steps must be in 2\.\.train_steps \(1000\), got 1"),
-        ({"steps": 1001}, r"steps must be in 2\.\.train_steps \(1000\), got 1001"),
-        ({"steps": 10.0}, "steps must be in"),
-    ],
-)
-def test_sde_refuses(arguments: dict, message: str) -> None:
-    for kind in ("vp", "linear"):
-        with pytest.raises(ValueError, match=message):
-            Schedule.sde(**{"kind": kind, **arguments})
