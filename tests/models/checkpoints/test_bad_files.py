@@ -15,6 +15,10 @@ from safetensors.torch import save_file
 from free import DiT
 from tests.models.checkpoints.files import original_state, save_original, training_checkpoint
 
+STATE = original_state()
+PATCHES, OUTPUT = "x_embedder.proj.weight", "final_layer.linear.weight"
+LABELS = "y_embedder.embedding_table.weight"
+
 
 class Planted:
     """Pickles as a call that leaves a mark."""
@@ -117,7 +121,7 @@ def test_damaged_files_never_do_worse_than_an_error(tmp_path: Path, save: object
     content = path.read_bytes()
     end = 2000 if save is save_file else content.index(b"final_layer.linear.bias") + 500
     generator = random.Random(0)
-    for _ in range(150):
+    for _ in range(80):
         damaged = bytearray(content)
         for _ in range(generator.randint(1, 4)):
             damaged[generator.randrange(end)] = generator.randrange(256)
@@ -136,12 +140,19 @@ def test_damaged_files_never_do_worse_than_an_error(tmp_path: Path, save: object
         ({"ema": {}}, "source must hold a dict of tensors"),
         ({"conv.weight": torch.zeros(3)}, "must hold the weights of a DiT, got .* without x_emb"),
         ({"transformer_blocks.0.attn1.to_q.weight": torch.zeros(3, 3)}, "without x_embedder"),
+        (STATE | {PATCHES: torch.zeros(32, 12)}, r"must have 4 axes, got \[32, 12\]"),
+        (STATE | {OUTPUT: torch.zeros(30, 32)}, "must have 1 or 2 rows for each of the"),
+        (STATE | {LABELS: torch.zeros(1, 32)}, "num_classes must be a positive"),
+        (STATE | {"pos_embed": torch.zeros(1, 15, 32)}, "must be of a square, got"),
+        (STATE | {"pos_embed": torch.zeros(16, 32)}, "must be of a square, got"),
+        (STATE | {"pos_embed": torch.zeros(1).expand(1, 16, 32)}, "repeated by strides"),
+        (STATE | {"pos_embed": torch.zeros(1, 16, 32).to_sparse()}, "dense, got pos_embed"),
     ],
 )
 def test_other_contents(tmp_path: Path, content: object, message: str) -> None:
     torch.save(content, tmp_path / "model.pt")
     with pytest.raises(ValueError, match=message):
-        DiT.from_pretrained(tmp_path / "model.pt")
+        DiT.from_pretrained(tmp_path / "model.pt", heads=4)
 
 
 def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
@@ -157,24 +168,6 @@ def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
         r"t_embedder.mlp.0.bias has shape \[31\], expected \[32\]; "
         "final_layer.linear.bias holds torch.int64, expected floating-point values"
     )
-    with pytest.raises(ValueError, match=message):
-        DiT.from_pretrained(tmp_path / "model.pt", heads=4)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("x_embedder.proj.weight", torch.zeros(32, 12), r"must have 4 axes, got \[32, 12\]"),
-        ("final_layer.linear.weight", torch.zeros(30, 32), "must have 1 or 2 rows for each of the"),
-        ("pos_embed", torch.zeros(1, 15, 32), "must be of a square, got"),
-        ("pos_embed", torch.zeros(16, 32), "must be of a square, got"),
-        ("y_embedder.embedding_table.weight", torch.zeros(1, 32), "num_classes must be a positive"),
-        ("pos_embed", torch.zeros(1).expand(1, 16, 32), "repeated by strides"),
-        ("pos_embed", torch.zeros(1, 16, 32).to_sparse(), "must be dense, got pos_embed"),
-    ],
-)
-def test_shapes_of_no_dit(tmp_path: Path, name: str, value: torch.Tensor, message: str) -> None:
-    torch.save({**original_state(), name: value}, tmp_path / "model.pt")
     with pytest.raises(ValueError, match=message):
         DiT.from_pretrained(tmp_path / "model.pt", heads=4)
 
