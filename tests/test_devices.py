@@ -1,13 +1,18 @@
-"""Devices that are not there, and networks on several. Without a GPU: torch's fake tensors say that
-they are on one, and "meta" is another device than the CPU.
+"""Devices that are not there, networks on several, and memory that is full. Without a GPU: torch's
+fake tensors say that they are on one, and "meta" is another device than the CPU.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from typer.testing import CliRunner
 
 from free import (
     DiT,
@@ -20,21 +25,25 @@ from free import (
     TeacherOutput,
     load_pretrained,
 )
-from free.devices import device_of, find_device, require_device
+from free.cli import app
+from free.devices import allocated, device_of, find_device, require_device
 from free.engines.networks import EngineDrafter
 from free.models.sigma import SigmaNet
 from tests.networks import CallableDrafter, MixtureTeacher, randomized
+from tests.training import runs
 
 NO_CUDA = pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA")
 CONFIG = DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3, learn_sigma=False)
 SCHEDULE = Schedule.ddpm(10)
+ON_GPU_1: Any = SimpleNamespace(device=torch.device("cuda", 1))
+FULL = "CUDA out of memory. Tried to allocate 2.00 GiB."
 
 
-def networks() -> tuple[DiT, DrafterNet]:
-    teacher, network = randomized(DiT(CONFIG)), randomized(DrafterNet(CONFIG), 1)
-    assert isinstance(teacher, DiT)
-    assert isinstance(network, DrafterNet)
-    return teacher, network
+def raising(error: Exception) -> Any:
+    def call(*_: object, **__: object) -> Any:
+        raise error
+
+    return call
 
 
 # --- finding one ---------------------------------------------------------------------------------
@@ -48,20 +57,14 @@ def test_a_torch_without_cuda() -> None:
         find_device("cuda:1")
     with pytest.raises(ValueError, match=r"^(?!.*pytorch.org)"):
         find_device("tpu")
-
-
-@NO_CUDA
-def test_what_is_loaded_to_a_device_that_is_not_there() -> None:
     for load in (load_pretrained, DiT.from_pretrained, DrafterNet.from_pretrained):
         with pytest.raises(ValueError, match="^device must be one that .* got 'cuda': "):
             load("mnist", device=torch.device("cuda"))
 
 
 def test_a_driver_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def empty(*_: object, **__: object) -> Tensor:
-        raise RuntimeError("Found no NVIDIA driver on your system. Please install one.\nMore.")
-
-    monkeypatch.setattr(torch, "empty", empty)
+    text = "Found no NVIDIA driver on your system. Please install one.\nMore."
+    monkeypatch.setattr(torch, "empty", raising(RuntimeError(text)))
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     with pytest.raises(ValueError, match=r"got 'cuda': Found no NVIDIA .* Please install one\.$"):
         find_device("cuda")
@@ -74,84 +77,52 @@ def test_a_gpu_without_kernels_serves() -> None:
     assert find_device("cpu") == torch.device("cpu")
 
 
-# --- where networks are --------------------------------------------------------------------------
-
-
-def test_where_a_network_is() -> None:
-    assert device_of(torch.nn.Linear(2, 2, device="meta")) == torch.device("meta")
-    assert device_of(lambda x: x) is None
-    assert device_of(torch.nn.ReLU()) is None
-
-    class Engine:
-        device = "cuda:1"
-
-    assert device_of(Engine()) == torch.device("cuda", 1)
-
-
-def test_a_device_without_an_index_is_the_current_one() -> None:
-    network = torch.nn.Linear(2, 2, device="meta")
-    require_device(torch.device("meta", 0), network=network, function=len)
-    with pytest.raises(ValueError, match="network must be on .*, cuda:0, got meta"):
-        require_device(torch.device("cuda", 0), network=network)
-
-
-def test_two_gpus_are_two_devices() -> None:
-    class Engine:
-        device = torch.device("cuda", 1)
-
-    require_device(torch.device("cuda", 1), drafter=Engine())
-    with pytest.raises(ValueError, match="drafter must be on .*, cuda:0, got cuda:1"):
-        require_device(torch.device("cuda", 0), drafter=Engine())
-
-
 # --- networks on several -------------------------------------------------------------------------
 
 
-def test_a_drafter_elsewhere_than_the_teacher() -> None:
-    teacher, network = networks()
-    drafter = FeatureDrafter(network.to("meta"), teacher)
-    sampler = SpeculativeSampler(teacher, drafter, SCHEDULE, 4)
-    with pytest.raises(ValueError, match="drafter must be on .* teacher and states, cpu, got meta"):
-        sampler.sample([0, 1])
+def test_where_a_network_is() -> None:
+    network = torch.nn.Linear(2, 2, device="meta")
+    assert device_of(network) == torch.device("meta")
+    assert device_of(len) is None
+    assert device_of(torch.nn.ReLU()) is None
+    assert device_of(SimpleNamespace(device="cuda:1")) == torch.device("cuda", 1)
+    # Without an index it is the current one.
+    require_device(torch.device("meta", 0), network=network, function=len)
+    require_device(torch.device("cuda", 1), drafter=ON_GPU_1)
+    for name, other, place in (("network", network, "meta"), ("drafter", ON_GPU_1, "cuda:1")):
+        with pytest.raises(ValueError, match=f"{name} must be on .*, cuda:0, got {place}"):
+            require_device(torch.device("cuda", 0), **{name: other})
 
 
-def test_a_drafter_of_a_teacher_elsewhere() -> None:
-    teacher, network = networks()
-    other, _ = networks()
-    drafter = FeatureDrafter(network, other.to("meta"))
-    sampler = SpeculativeSampler(teacher, drafter, SCHEDULE, 4)
-    with pytest.raises(ValueError, match=r"drafter.teacher must be on .* cpu, got meta"):
-        sampler.sample([0, 1])
-
-
-def test_a_drafter_on_an_engine_elsewhere() -> None:
-    teacher, _ = networks()
-
-    class Session:
-        device = torch.device("cuda", 1)
-
-    drafter = EngineDrafter({"drafter": Session()}, CONFIG, 4, 1)  # type: ignore[dict-item]
-    sampler = SpeculativeSampler(teacher, drafter, SCHEDULE, 4)
-    with pytest.raises(ValueError, match="drafter must be on .* states, cpu, got cuda:1"):
-        sampler.sample([0, 1])
-
-
-@pytest.mark.parametrize("plain", [True, False])
-def test_a_variance_network_elsewhere(plain: bool) -> None:
-    teacher, _ = networks()
-    schedule = Schedule.ddpm(10, variance=SigmaNet(1).to("meta"))
-    sampler = (
-        SequentialSampler(teacher, schedule)
-        if plain
-        else SpeculativeSampler(teacher, "frozen", schedule, 4)
-    )
-    with pytest.raises(ValueError, match="variance must be on .* states, cpu, got meta"):
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("drafter", "drafter must be on .* teacher and states, cpu, got meta"),
+        ("drafter's teacher", "drafter.teacher must be on .* cpu, got meta"),
+        ("engine", "drafter must be on .* states, cpu, got cuda:1"),
+        ("variance", "variance must be on .* states, cpu, got meta"),
+        ("variance of the plain sampler", "variance must be on .* states, cpu, got meta"),
+    ],
+)
+def test_a_network_elsewhere_than_the_teacher(place: str, message: str) -> None:
+    teacher, other = randomized(DiT(CONFIG)), randomized(DiT(CONFIG))
+    network, schedule, drafter = randomized(DrafterNet(CONFIG), 1), SCHEDULE, "frozen"
+    if place == "drafter":
+        drafter = FeatureDrafter(network.to("meta"), teacher)
+    elif place == "drafter's teacher":
+        drafter = FeatureDrafter(network, other.to("meta"))
+    elif place == "engine":
+        drafter = EngineDrafter({"drafter": ON_GPU_1}, CONFIG, 4, 1)
+    else:
+        schedule = Schedule.ddpm(10, variance=SigmaNet(1).to("meta"))
+    sampler: Any = SpeculativeSampler(teacher, drafter, schedule, 4)
+    if place == "variance of the plain sampler":
+        sampler = SequentialSampler(teacher, schedule)
+    with pytest.raises(ValueError, match=message):
         sampler.sample([0, 1])
 
 
 def test_networks_that_answer_elsewhere() -> None:
-    teacher = MixtureTeacher(4)
-
     class Elsewhere(MixtureTeacher):
         def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
             return TeacherOutput(torch.empty_like(x, device="meta"))
@@ -160,4 +131,87 @@ def test_networks_that_answer_elsewhere() -> None:
         SequentialSampler(Elsewhere(4), SCHEDULE).sample([0, 1])
     drafter = CallableDrafter(Elsewhere(4))
     with pytest.raises(ValueError, match="drafter must return an eps on .* cpu, got meta"):
-        SpeculativeSampler(teacher, drafter, SCHEDULE, 4).sample([0, 1])
+        SpeculativeSampler(MixtureTeacher(4), drafter, SCHEDULE, 4).sample([0, 1])
+
+
+# --- memory that is full -------------------------------------------------------------------------
+
+
+class Full(MixtureTeacher):
+    """Has no room for more than some rows."""
+
+    def __init__(self, room: int = 0) -> None:
+        super().__init__(4)
+        self.room = room
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
+        if len(x) > self.room:
+            raise torch.OutOfMemoryError(FULL)
+        return super().__call__(x, t, y)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "labels", "message"),
+    [
+        (
+            # The first transition is a plain one.
+            SpeculativeSampler(Full(6), CallableDrafter(MixtureTeacher(4)), SCHEDULE, 8),
+            [0, 1, 0],
+            r"batch of 3 with window 8: teacher calls of up to 24 rows \(3",
+        ),
+        (
+            SpeculativeSampler(Full(6), CallableDrafter(MixtureTeacher(4)), SCHEDULE, 8, 1.5),
+            [0, 1, 0],
+            r"calls of up to 48 rows \(3 samples x 8 rows x 2 for guidance\)",
+        ),
+        (SequentialSampler(Full(), SCHEDULE), [0, 1], "batch of 2 with window 1: .* 2 rows"),
+        (
+            SpeculativeSampler(Full(), "frozen", Schedule.ddpm(4), 300),
+            [0],
+            "batch of 1 with window 4: .* 4 rows",
+        ),
+    ],
+)
+def test_a_run_without_memory(sampler: Any, labels: list[int], message: str) -> None:
+    """The error says what was asked for, and what would need less."""
+    full = rf"{message}.*0.00 GiB allocated.*a smaller window.*{FULL}$"
+    with pytest.raises(torch.OutOfMemoryError, match=full) as caught:
+        sampler.sample(labels)
+    assert str(caught.value.__cause__) == FULL
+
+
+def test_other_errors_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = RuntimeError("CUDA error: an illegal memory access was encountered")
+    monkeypatch.setattr(MixtureTeacher, "__call__", raising(error))
+    with pytest.raises(RuntimeError, match="^CUDA error: an illegal"):
+        SequentialSampler(MixtureTeacher(4), SCHEDULE).sample([0, 1])
+
+
+def test_a_step_of_training_without_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "loss", raising(torch.OutOfMemoryError(FULL)))
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        runs.run(tmp_path, 2, micro_batch=4)
+    assert str(caught.value) == (
+        "out of memory in a training step of 8 images in 1 process, 4 a pass, 0.00 GiB allocated. "
+        f"A smaller micro_batch or gradient_checkpointing or precision bf16 needs less. {FULL}"
+    )
+
+
+def test_a_command_says_it_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("free.models.dit.DiT.forward", raising(torch.OutOfMemoryError(FULL)))
+    out = tmp_path / "x.png"
+    command = ["sample", "--labels", "1", "--engine", "torch", "--out", str(out)]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1, result.output
+    assert result.output.strip().splitlines()[-1].startswith("error: out of memory in sampling")
+    assert "Traceback" not in result.output
+    assert not out.exists()
+
+
+def test_what_is_allocated_is_the_devices_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices: list[object] = []
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda d: devices.append(d) or 3 * 2**29)
+    assert allocated(torch.device("cuda", 1)) == "1.50 GiB allocated"
+    allocated(torch.device("cpu"))
+    allocated(None)
+    assert devices == [torch.device("cuda", 1), None, None]

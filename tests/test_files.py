@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Files appear whole or not at all, and JSON is read with errors that say what is wrong."""
 
 import json
 import os
@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from free.files import cache_folder, check_writable, digest, write_atomic, write_json
+from free import files
+from free.files import cache_folder, check_writable, digest, read_json, write_atomic, write_json
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -19,7 +20,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="disk full"):
         write_atomic(path, fail)
-    assert json.loads(path.read_text()) == {"a": 1}
+    assert read_json(path, "record") == {"a": 1}
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -28,19 +29,39 @@ def test_nan_is_not_json(tmp_path: Path) -> None:
         write_json(tmp_path / "x.json", float("nan"))
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "FileNotFoundError"),
+        (b"{", "JSONDecodeError"),
+        (b"\xff", "UnicodeDecodeError"),
+        (b"[" * 100_000, "RecursionError"),
+        (b"[1]", "got list"),
+        (json.dumps({"a": "long" * 30}).encode(), "it must have at most 100 bytes"),
+    ],
+)
+def test_json_that_cannot_be_read(
+    tmp_path: Path, content: bytes | None, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_LARGEST_JSON", 100 if reason.startswith("it") else 10**6)
+    if content is not None:
+        (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^manifest .*x\.json is missing or .*: .*{reason}"):
+        read_json(tmp_path / "x.json", "manifest")
+
+
+def test_json_with_a_list_at_the_top(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("[1]")
+    assert read_json(tmp_path / "x.json", "files", list) == [1]
+
+
 def test_check_writable(tmp_path: Path) -> None:
     assert check_writable(tmp_path / "a" / "b.png", "--out") == tmp_path / "a" / "b.png"
-    with pytest.raises(
-        ValueError,
-        match=r"--out must be a file that can be written, got .*: it is not a regular file",
-    ):
-        check_writable(tmp_path, "--out")
-
-
-def test_what_is_not_a_file_is_left_alone(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(ValueError, match="it is not a regular file"):
-        check_writable(tmp_path / "fifo", "--json")
+    os.mkfifo(tmp_path / "fifo")  # it is left alone
+    for path in (tmp_path, tmp_path / "fifo"):
+        message = r"--out must be a file that can be written, got .*: it is not a regular file"
+        with pytest.raises(ValueError, match=message):
+            check_writable(path, "--out")
 
 
 def test_links_are_followed(tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""Devices: which ones can be had, and where networks are."""
+"""Devices: which can be had, where networks are, what their memory held, and when it is full.
+
+Which kernels there are for a device is known in :mod:`free.ops`, not here.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,10 @@ import torch
 
 __all__ = [
     "absent",
+    "allocated",
     "device_of",
-    "explained",
+    "explain_out_of_memory",
     "find_device",
-    "held",
     "peak",
     "require_device",
     "reset_peak",
@@ -28,7 +31,7 @@ def find_device(name: torch.device | str, argument: str = "device") -> torch.dev
     ----------
     name : torch.device or str
     argument : str
-        What the error calls it.
+        What errors call it.
 
     Raises
     ------
@@ -57,9 +60,7 @@ def absent(argument: str, name: torch.device | str, reason: str) -> ValueError:
 
 
 def device_of(network: Any) -> torch.device | None:
-    """Where a network is: a module's first weight, else its attribute ``device``; None for what
-    has neither.
-    """
+    """Where a network is: a module's first weight, else its attribute ``device``, else None."""
     if isinstance(network, torch.nn.Module):
         weight = next(network.parameters(), None)
         if weight is not None:
@@ -92,12 +93,12 @@ def require_device(device: torch.device, **networks: Any) -> None:
 
 
 def _same(one: torch.device, other: torch.device) -> bool:
-    """Whether they are one; without an index it is the current one, which may be any."""
+    """Whether two devices are one; without an index it is the current one, which may be any."""
     return one.type == other.type and (None in (one.index, other.index) or one.index == other.index)
 
 
 def reset_peak(device: torch.device) -> None:
-    """Forget the peak so far."""
+    """Forget the peak of memory so far."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
@@ -106,7 +107,7 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak(device: torch.device) -> int | None:
-    """Bytes since the peak was reset: of tensors on a GPU, else of the process; None if unknown."""
+    """Most bytes since the reset: of tensors on a GPU, else of the process; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -118,7 +119,7 @@ def peak(device: torch.device) -> int | None:
 
 
 @contextmanager
-def explained(describe: Callable[[], str]) -> Iterator[None]:
+def explain_out_of_memory(describe: Callable[[], str]) -> Iterator[None]:
     """Say what was being done where CUDA says that its memory is full.
 
     Parameters
@@ -137,8 +138,8 @@ def explained(describe: Callable[[], str]) -> Iterator[None]:
         raise torch.OutOfMemoryError(f"{describe()} {error}") from error
 
 
-def held(device: torch.device | None) -> str:
+def allocated(device: torch.device | None) -> str:
     """What tensors take on a GPU, by default the current one, in words."""
     on_gpu = device is not None and device.type == "cuda"
-    allocated = torch.cuda.memory_allocated(device if on_gpu else None)
-    return f"{allocated / 2**30:.2f} GiB allocated"
+    taken = torch.cuda.memory_allocated(device if on_gpu else None)
+    return f"{taken / 2**30:.2f} GiB allocated"

@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Files: JSON read with errors that name it, and writing so that nobody reads half of one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = [
-    "cache_folder",
-    "check_writable",
-    "digest",
-    "write_atomic",
-    "write_json",
-]
+__all__ = ["cache_folder", "check_writable", "digest", "read_json", "write_atomic", "write_json"]
+
+#: Labels of a million files take a quarter of it.
+_LARGEST_JSON = 256 << 20
 
 
 def cache_folder() -> Path:
@@ -51,6 +48,35 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_json(path: str | Path, what: str, kind: type = dict) -> Any:
+    """Read a JSON file.
+
+    Parameters
+    ----------
+    path : str or Path
+    what : str
+        What the file should hold, such as ``"manifest"``: errors begin with it.
+    kind : type
+        Of the value at the top.
+
+    Raises
+    ------
+    ValueError
+        Naming the file, if it cannot be read, is larger than 256 MiB, is no JSON or is nested
+        more deeply than Python recurses, or another kind of value is at the top.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise ValueError(f"it must have at most {_LARGEST_JSON} bytes")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{what} {path} is missing or malformed: {error!r}") from error
+    if not isinstance(value, kind):
+        raise ValueError(f"{what} {path} is missing or malformed: got {type(value).__name__}")
+    return value
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -89,13 +115,3 @@ def digest(path: str | Path) -> str:
         while block := file.read(1 << 20):
             value.update(block)
     return value.hexdigest()
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is missing or malformed: {error!r}") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{path} is missing or malformed: got {type(record).__name__}")
-    return record

@@ -8,7 +8,7 @@ import torch
 
 from free.drafters.feature import FeatureDrafter
 from free.drafters.frozen import FrozenDrafter
-from free.models.checkpoints import bundled_drafter, locate, read_drafter, read_teacher
+from free.models.checkpoints import bundled_drafter, locate, read_drafter
 from free.models.dit import DiT
 from free.models.drafter import DrafterNet
 
@@ -54,7 +54,7 @@ def load_pretrained(
         If one can only be a hub id and ``huggingface_hub`` is not installed.
     """
     path = locate(model, "model")
-    teacher = read_teacher(DiT, path, dtype=dtype, device=device, constants=constants)
+    teacher = DiT.from_pretrained(path, dtype=dtype, device=device, constants=constants)
     folder = bundled_drafter(path) if drafter is None else drafter
     if folder is None or folder == "frozen":
         return teacher, FrozenDrafter()

@@ -8,8 +8,7 @@ TABLE = label_table(imagenet_names())
 
 
 def test_imagenet() -> None:
-    names = imagenet_names()
-    assert sorted(names) == list(range(1000))
+    assert sorted(imagenet_names()) == list(range(1000))
     known = {
         "tench": 0,
         "goldfish": 1,
@@ -22,6 +21,7 @@ def test_imagenet() -> None:
         "toilet tissue": 999,
     }
     assert class_ids(list(known), TABLE) == list(known.values())
+    assert class_ids([5, "goldfish", 7], TABLE) == [5, 1, 7]
     # A crane, a maillot and a missile share all their names with a later class.
     assert set(range(1000)) - set(TABLE.values()) == {134, 638, 657}
 
@@ -33,35 +33,23 @@ def test_table_is_that_of_diffusers() -> None:
     assert label_table({0: "crane", 1: "crane"}) == {"crane": 1}
 
 
-def test_ids_and_names_mix() -> None:
-    assert class_ids([5, "goldfish", 7], TABLE) == [5, 1, 7]
-
-
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [
         ("goldfsh", "goldfish"),
         ("Golden Retriever", "golden retriever"),
         ("white sharks", "white shark"),
-        ("umbrela", "umbrella"),
+        ("###", ".*"),  # something is always suggested
     ],
 )
 def test_unknown_names_suggest_the_nearest(name: str, nearest: str) -> None:
-    with pytest.raises(ValueError, match=f"got {name!r}: did you mean {nearest!r}\\?"):
+    with pytest.raises(ValueError, match=f"got {name!r}: did you mean '{nearest}'\\?"):
         class_ids([3, name], TABLE)
 
 
-def test_something_is_always_suggested() -> None:
-    with pytest.raises(ValueError, match="got '###': did you mean '"):
-        class_ids(["###"], TABLE)
-
-
-def test_models_without_names() -> None:
+def test_names_that_are_refused() -> None:
     with pytest.raises(ValueError, match="class_labels must be ids, .* no names, got 'seven'"):
         class_ids(["seven"], {})
-
-
-@pytest.mark.parametrize("names", [{"a": "tench"}, {"0": 5}, {"0": None}])
-def test_malformed_names_are_refused(names: dict) -> None:
-    with pytest.raises(ValueError, match="id2label must map class ids to names, got '[a0]': "):
-        label_table(names)
+    for names in ({"a": "tench"}, {"0": 5}, {"0": None}):
+        with pytest.raises(ValueError, match="id2label must map class ids to names, got '[a0]': "):
+            label_table(names)

@@ -35,13 +35,9 @@ def numpy_dit(
         centred = v - v.mean(-1, keepdims=True)
         return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps)
 
-    kernel = w["x_embedder.proj.weight"]
-    tokens = np.empty((grid * grid, hidden))
-    for row in range(grid):
-        for column in range(grid):
-            square = x[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch]
-            tokens[row * grid + column] = (kernel * square).sum((1, 2, 3))
-    h = tokens + w["x_embedder.proj.bias"] + w["pos_embed"][0]
+    squares = x.reshape(len(x), grid, patch, grid, patch)
+    tokens = np.einsum("cipjq,hcpq->ijh", squares, w["x_embedder.proj.weight"])
+    h = tokens.reshape(-1, hidden) + w["x_embedder.proj.bias"] + w["pos_embed"][0]
 
     frequencies = np.exp(-math.log(1e4) * np.arange(128) / divisor)
     embedding = np.concatenate([np.cos(t * frequencies), np.sin(t * frequencies)])
@@ -65,12 +61,5 @@ def numpy_dit(
 
     shift, scale = np.split(linear(c, "final_layer.adaLN_modulation.1"), 2)
     out = linear(norm(h) * (1 + scale) + shift, "final_layer.linear")
-    channels = out.shape[1] // patch**2
-    image = np.empty((channels, *x.shape[1:]))
-    for row in range(grid):
-        for column in range(grid):
-            square = out[row * grid + column].reshape(patch, patch, channels).transpose(2, 0, 1)
-            image[:, row * patch : (row + 1) * patch, column * patch : (column + 1) * patch] = (
-                square
-            )
-    return image
+    squares = out.reshape(grid, grid, patch, patch, -1)
+    return squares.transpose(4, 0, 2, 1, 3).reshape(-1, *x.shape[1:])

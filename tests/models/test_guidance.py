@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from free.models.guidance import Guidance, GuidedTeacher
+from free.models.guidance import Guidance, GuidedTeacher, blend
 from free.models.output import TeacherOutput
 
 
@@ -28,17 +28,20 @@ def test_guided_eps(scale: float, channels: int | None) -> None:
     torch.testing.assert_close(out.variance, cond.variance)
 
 
-@pytest.mark.parametrize("scale", [-0.1, math.inf, math.nan])
-def test_scale_is_checked(scale: float) -> None:
-    with pytest.raises(ValueError, match="cfg_scale must be finite and >= 0"):
-        Guidance(scale, None, 0)
+def test_a_scale_for_each_channel_and_1_for_those_that_are_not_guided() -> None:
+    eps, scale = torch.randn(6, 4, 5), torch.tensor([1.5, 1.5, 1.5, 1.0])
+    guided = Guidance(1.5, 3, 7).combine(eps)
+    assert torch.equal(blend(eps, scale[:, None]), guided)
 
 
-def test_channels_are_checked() -> None:
-    with pytest.raises(ValueError, match="cfg_channels must be an integer >= 1 or None, got 0"):
-        Guidance(1.5, 0, 0)
-    with pytest.raises(ValueError, match="cfg_channels must be an integer >= 1 or None, got 1.5"):
-        Guidance(1.5, 1.5, 0)
+def test_scale_and_channels_are_checked() -> None:
+    for scale in (-0.1, math.inf, math.nan):
+        with pytest.raises(ValueError, match="cfg_scale must be finite and >= 0"):
+            Guidance(scale, None, 0)
+    for channels in (0, 1.5):
+        message = f"cfg_channels must be an integer >= 1 or None, got {channels}"
+        with pytest.raises(ValueError, match=message):
+            Guidance(1.5, channels, 0)
     with pytest.raises(ValueError, match="cfg_channels must be at most the 3 of a state, got 4"):
         Guidance(1.5, 4, 0).combine(torch.zeros(2, 3, 4))
 

@@ -35,17 +35,17 @@ def _step_by_step(config: dict, steps: int) -> tuple[list, list, list, list]:
 @pytest.mark.parametrize(
     ("config", "steps"),
     [
-        ({"timestep_spacing": "linspace"}, 250),
-        ({"timestep_spacing": "linspace", "beta_schedule": "scaled_linear"}, 50),
+        ({"timestep_spacing": "linspace"}, 50),
+        ({"timestep_spacing": "linspace", "beta_schedule": "scaled_linear"}, 20),
         ({"timestep_spacing": "linspace", "beta_schedule": "sigmoid"}, 7),
         ({"timestep_spacing": "linspace", "variance_type": "fixed_large"}, 20),
         ({"timestep_spacing": "linspace", "variance_type": "fixed_small_log"}, 20),
         ({"timestep_spacing": "leading"}, 30),
         ({"timestep_spacing": "leading", "steps_offset": 1}, 30),
         ({"timestep_spacing": "leading", "steps_offset": 1, "variance_type": "fixed_large"}, 30),
-        ({"timestep_spacing": "trailing"}, 250),
+        ({"timestep_spacing": "trailing"}, 50),
         ({"timestep_spacing": "trailing", "variance_type": "fixed_large"}, 30),
-        ({"timestep_spacing": "trailing", "beta_schedule": "squaredcos_cap_v2"}, 1000),
+        ({"timestep_spacing": "trailing", "beta_schedule": "squaredcos_cap_v2"}, 50),
         ({"num_train_timesteps": 4, "trained_betas": [0.1, 0.2, 0.3, 0.4]}, 4),
         ({}, 1),
     ],
@@ -63,7 +63,7 @@ def test_every_step_is_that_of_diffusers(config: dict, steps: int) -> None:
 def test_with_the_same_betas_the_steps_agree_to_rounding(variance_type: str) -> None:
     betas = torch.linspace(1e-4, 2e-2, 1000).tolist()
     config = {**DDPM, "trained_betas": betas, "variance_type": variance_type}
-    for spacing, steps in (("linspace", 250), ("leading", 250), ("trailing", 100)):
+    for spacing, steps in (("linspace", 50), ("leading", 50), ("trailing", 25)):
         config["timestep_spacing"] = spacing
         _, a, b, sigma = map(np.array, _step_by_step(config, steps))
         schedule = schedule_from_config(config, steps)
@@ -72,18 +72,12 @@ def test_with_the_same_betas_the_steps_agree_to_rounding(variance_type: str) -> 
         np.testing.assert_allclose(schedule.sigma, sigma, rtol=1e-8, atol=1e-9)
 
 
-def test_fixed_large_log_is_fixed_large() -> None:
-    large, log = (
-        schedule_from_config({**DDPM, "variance_type": kind}, 20)
-        for kind in ("fixed_large", "fixed_large_log")
-    )
-    np.testing.assert_array_equal(large.sigma, log.sigma)
-
-
 def test_a_last_step_with_noise_is_sampled_with_it() -> None:
     """fixed_large on a grid that ends above 0: both samplers draw the last noise."""
     config = {**DDPM, "timestep_spacing": "trailing", "variance_type": "fixed_large"}
     schedule = schedule_from_config(config, 10)
+    log = schedule_from_config({**config, "variance_type": "fixed_large_log"}, 10)
+    np.testing.assert_array_equal(log.sigma, schedule.sigma)
     skipped = np.linspace(1e-4, 2e-2, 1000)[:100]
     assert schedule.sigma[-1] == pytest.approx(np.sqrt(1 - np.prod(1 - skipped)), rel=1e-12)
     teacher = MixtureTeacher(4)
@@ -142,19 +136,12 @@ def test_what_cannot_be_sampled_is_refused(config: dict, message: str) -> None:
         schedule_from_config({**DDPM, **config}, 90)
 
 
-def test_clipping_by_default_is_refused() -> None:
-    """What diffusers does where the configuration says nothing."""
-    with pytest.raises(ValueError, match="clip_sample=True"):
+def test_what_else_is_refused() -> None:
+    with pytest.raises(ValueError, match="clip_sample=True"):  # where nothing is said of it
         schedule_from_config({"_class_name": "DDPMScheduler"}, 50)
-
-
-@pytest.mark.parametrize("steps", [0, 1001, 2.0, True])
-def test_wrong_steps_are_refused(steps: object) -> None:
-    with pytest.raises(ValueError, match=r"\(num_inference_steps\) must be an integer in 1..1000"):
-        schedule_from_config(DDPM, steps)
-
-
-def test_a_config_without_betas_has_no_ddpm() -> None:
+    for steps in (0, 1001, 2.0, True):
+        with pytest.raises(ValueError, match=r"\(num_inference_steps\) must be an .* 1..1000"):
+            schedule_from_config(DDPM, steps)
     flow = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
     with pytest.raises(ValueError, match="needs a config with betas .* got FlowMatchEuler"):
         ddpm_config(flow)

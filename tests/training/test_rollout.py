@@ -107,11 +107,10 @@ def test_a_wrong_input_is_noticed(bug: str, monkeypatch: pytest.MonkeyPatch) -> 
             self, self.image[:, None].expand_as(image)
         ))  # fmt: skip
     else:  # the noise of the transition itself, or the feature of another
-        place = {"noise": 3, "feature": 6}[bug]
+        name = {"noise": "innovation", "feature": "feature"}[bug]
 
-        def wrong(*arguments: Any) -> Any:
-            rolled = arguments[place].roll(-1, 0)
-            return evaluate(*arguments[:place], rolled, *arguments[place + 1 :])
+        def wrong(*networks: Any, **rows: Any) -> Any:
+            return evaluate(*networks, **rows | {name: rows[name].roll(-1, 0)})
 
         monkeypatch.setattr(module, "evaluate", wrong)
     with pytest.raises(AssertionError, match="Tensor-likes are not close"):

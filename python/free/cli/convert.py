@@ -10,7 +10,7 @@ import typer
 
 from free.cli.options import bad_input_to_usage_error
 from free.models.checkpoints import FORMATS, is_original_file
-from free.models.checkpoints.layout import PUBLISHED_HEADS
+from free.models.config import PUBLISHED_HEADS
 from free.models.dit import DiT
 from free.models.summary import inspect
 

@@ -1,4 +1,8 @@
-"""The trained drafter: autoregression of the teacher's top-block feature and predicted image."""
+"""The trained drafter: autoregression of the teacher's top-block feature and predicted image.
+
+:class:`NetworkDrafter` turns a network's change of x0 into drafts and does not know who runs the
+network; :class:`FeatureDrafter` runs it with torch.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +19,9 @@ from free.drafters.protocol import DraftingBatch
 from free.models.checkpoints import read_drafter
 from free.models.dit import DiT
 from free.models.drafter import DrafterNet
-from free.models.guidance import Guidance
+from free.models.guidance import Guidance, pair, unpair
 from free.models.output import TeacherRows
-from free.schedule.table import Table, eps_from_image, image_from_eps
+from free.schedule.table import Table
 
 __all__ = ["Anchored", "FeatureDrafter", "NetworkDrafter", "evaluate"]
 
@@ -99,8 +103,9 @@ class NetworkDrafter(ABC):
     def change(
         self, x: Tensor, mean: Tensor, k: Tensor, y: Tensor, carry: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Of x0; see :class:`free.drafters.ChangeDrafter`. The carry is the top block's feature,
-        [R, T, E], under guidance [R, 2, T, E].
+        """Guess how x0 changes; see :class:`free.drafters.ChangeDrafter`.
+
+        The carry is the top block's feature, [R, T, E], under guidance [R, 2, T, E].
         """
         table, guidance = self.table_and_guidance()
         sigma = table.sigma[k - 1].view([-1] + [1] * (x.dim() - 1))
@@ -117,23 +122,19 @@ class NetworkDrafter(ABC):
     def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Anchored) -> tuple[Tensor, Anchored]:
         """Guess eps at ``x``; see :class:`free.drafters.Drafter`."""
         table, _ = self.table_and_guidance()
-        feature, image, mean = carry
-        change, feature = self.change(x, mean, k, y, feature)
-        image = image + change
-        *_, signal, noise = table.at(k)
-        eps = eps_from_image(x, image, signal, noise)
+        change, feature = self.change(x, carry.mean, k, y, carry.feature)
+        image = carry.image + change
+        eps = table.eps(k, x, image)
         return eps, Anchored(feature, image, table.mean(k, x, eps))
 
     def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Anchored:
         """What the teacher found at ``rows``: features, predicted images, transition means."""
         feature, (table, _) = self.carry_of_change(teacher_output, rows), self.table_and_guidance()
         eps, x, k = teacher_output.eps[rows], teacher_output.x[rows], teacher_output.k[rows]
-        *_, signal, noise = table.at(k)
-        image = image_from_eps(x, eps, signal, noise)
-        return Anchored(feature, image, table.mean(k, x, eps))
+        return Anchored(feature, table.image(k, x, eps), table.mean(k, x, eps))
 
     def table_and_guidance(self) -> tuple[Table, Guidance | None]:
-        """Of the run.
+        """What :meth:`begin` was given.
 
         Raises
         ------
@@ -154,8 +155,7 @@ class FeatureDrafter(NetworkDrafter):
     teacher : DiT
         Whose label embeddings the network is given; it has none of its own.
     sampling : dict, optional
-        Settings of :class:`free.SpeculativeSampler` that it serves best with; kept as the
-        attribute ``sampling``.
+        See :class:`NetworkDrafter`.
 
     Raises
     ------
@@ -190,19 +190,19 @@ class FeatureDrafter(NetworkDrafter):
         Parameters
         ----------
         source, dtype, device
-            As of :meth:`free.DrafterNet.from_pretrained`.
+            See :meth:`free.DrafterNet.from_pretrained`, also for what is raised.
         teacher : DiT
 
         Raises
         ------
         ValueError
-            As there, and if the drafter is of another shape than the teacher.
+            Also if the drafter is of another shape than the teacher.
         """
         network, sampling = read_drafter(DrafterNet, source, dtype=dtype, device=device)
         return cls(network, teacher, sampling)
 
     def begin(self, batch: DraftingBatch) -> None:
-        """As :meth:`NetworkDrafter.begin`.
+        """Remember the run; see :meth:`NetworkDrafter.begin`.
 
         Raises
         ------
@@ -223,13 +223,22 @@ class FeatureDrafter(NetworkDrafter):
         guidance: Guidance | None,
     ) -> tuple[Tensor, Tensor]:
         """Run the network here; see :meth:`NetworkDrafter.step`."""
-        labels = self.teacher.label_embedding
-        return evaluate(self.network, labels, x, innovation, t, y, feature, guidance)
+        return evaluate(
+            self.network,
+            self.teacher.label_embedding,
+            x=x,
+            innovation=innovation,
+            t=t,
+            y=y,
+            feature=feature,
+            guidance=guidance,
+        )
 
 
 def evaluate(
     network: nn.Module,
     label_embedding: Callable[[Tensor], Tensor],
+    *,
     x: Tensor,
     innovation: Tensor,
     t: Tensor,
@@ -237,10 +246,9 @@ def evaluate(
     feature: Tensor,
     guidance: Guidance | None,
 ) -> tuple[Tensor, Tensor]:
-    """Run a :class:`DrafterNet`, guided or not; as :meth:`NetworkDrafter.step`, and in training."""
+    """Run a :class:`DrafterNet`, guided or not; see :meth:`NetworkDrafter.step`."""
     if guidance is None:
         return network(x, innovation, t, label_embedding(y), feature)
-    rows, t, y = guidance.expand(x, t, y)
-    innovation = innovation.repeat_interleave(2, dim=0)
-    change, feature = network(rows, innovation, t, label_embedding(y), feature.flatten(0, 1))
-    return guidance.combine(change.float()), feature.unflatten(0, (-1, 2))
+    x, t, y = guidance.expand(x, t, y)
+    change, feature = network(x, pair(innovation), t, label_embedding(y), feature.flatten(0, 1))
+    return guidance.combine(change.float()), unpair(feature)

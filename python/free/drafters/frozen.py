@@ -8,7 +8,7 @@ from torch import Tensor
 
 from free.drafters.protocol import DraftingBatch
 from free.models.output import TeacherRows
-from free.schedule.table import Table, eps_from_image, image_from_eps
+from free.schedule.table import Table
 
 __all__ = ["FrozenDrafter"]
 
@@ -52,14 +52,11 @@ class FrozenDrafter:
 
     def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Tensor) -> tuple[Tensor, Tensor]:
         """Guess eps at ``x``; the carry is the kept image or eps, [R, ...]."""
-        if self._table is None:
-            return carry, carry
-        return eps_from_image(x, carry, self._table.signal[k], self._table.noise[k]), carry
+        return (carry if self._table is None else self._table.eps(k, x, carry)), carry
 
     def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Tensor:
         """The teacher's predicted images, or eps, at ``rows``."""
         eps = teacher_output.eps[rows].float()
         if self._table is None:
             return eps
-        x, k = teacher_output.x[rows], teacher_output.k[rows]
-        return image_from_eps(x, eps, self._table.signal[k], self._table.noise[k])
+        return self._table.image(teacher_output.k[rows], teacher_output.x[rows], eps)

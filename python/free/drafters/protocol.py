@@ -1,4 +1,4 @@
-"""What the sampler asks of a drafter."""
+"""What the sampler asks of a drafter. How a window is drafted is known in :mod:`free.rounds`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class DraftingBatch:
-    """What stays the same during one call of ``sample``.
+    """What stays the same during one run of ``sample``.
 
     Attributes
     ----------
@@ -77,8 +77,8 @@ class Drafter(Protocol):
     def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Any:
         """A fresh carry from ``rows [R]`` (int64) of a teacher call.
 
-        ``teacher_output`` also says which states and transitions the rows were. With recycling
-        they include discarded states, whose outputs depend on noise that is still to be used, and
+        ``teacher_output`` also has the states and transitions of its rows. With recycling they
+        include discarded states, whose outputs depend on noise that is still to be used, and
         repeats. So a row of the carry may depend on its own teacher row only, and nothing may be
         averaged over rows or remembered from call to call; else the law is lost.
         """
@@ -98,12 +98,11 @@ class ChangeDrafter(Drafter, Protocol):
 
         Parameters
         ----------
-        x, k, y
-            As of :meth:`Drafter.predict`.
+        x, k, y, carry
+            See :meth:`Drafter.predict`; a fresh carry is :meth:`carry_of_change`'s, not
+            :meth:`Drafter.carry_from`'s.
         mean : Tensor, shape [R, ...], float32
             Of the transition that led to ``x``.
-        carry : Any
-            As there; what :meth:`carry_of_change` makes, not :meth:`Drafter.carry_from`.
 
         Returns
         -------
@@ -112,13 +111,13 @@ class ChangeDrafter(Drafter, Protocol):
         """
 
     def carry_of_change(self, teacher_output: TeacherRows, rows: Tensor) -> Any:
-        """As :meth:`Drafter.carry_from`."""
+        """A fresh carry of :meth:`change`; see :meth:`Drafter.carry_from`."""
 
 
 class WindowPlan(NamedTuple):
-    """All that is known of a window before the drafter is asked.
+    """All that is known of a window before the drafter is called.
 
-    In terms of the guesses of x0 that transitions are affine in: ``mean = a x + b guess``.
+    In terms of :class:`free.schedule.table.Prediction`: ``mean = a x + b guess``.
 
     Attributes
     ----------
@@ -136,7 +135,7 @@ class WindowPlan(NamedTuple):
     settled : Tensor, shape [B, P], bool
         Transitions whose first guess stands: a prefix of each window.
     asked : Tensor, shape [B, P], bool
-        Transitions that the drafter is asked about.
+        Transitions that the drafter is called for.
     guess_before, mean_before : Tensor, shape [B, ...]
         Of the transition just made.
     rows : TeacherRows
@@ -169,18 +168,19 @@ class WindowDrafter(Drafter, Protocol):
     """A drafter that can also draft a whole window at once, as exported ones do."""
 
     def drafts(self, window: int, sweeps: int | None) -> bool:
-        """Whether it can for a window of so many rows, drafted in this way."""
+        """Whether it drafts a window of so many rows in so many sweeps."""
 
     def draft(self, plan: WindowPlan) -> tuple[Tensor, Tensor]:
-        """States [B, P + 1, ...] and means [B, P, ...], as :func:`free.rounds.draft.draft_window`
-        makes them by calling ``predict``. Its exactness rule holds here too.
+        """States [B, P + 1, ...] and means [B, P, ...].
+
+        They are those that :func:`free.rounds.draft.draft_window` makes by calling ``predict``; its
+        exactness rule holds here too.
         """
 
 
 def says_changes(drafter: Drafter) -> TypeGuard[ChangeDrafter]:
-    """Whether it is a :class:`ChangeDrafter`. Asked in every round: ``isinstance`` of a protocol
-    takes as long as all the rest of the looking.
-    """
+    """Whether it is a :class:`ChangeDrafter`."""
+    # Looked at in every round, where ``isinstance`` of a protocol would take long.
     return hasattr(drafter, "change") and hasattr(drafter, "carry_of_change")
 
 

@@ -1,4 +1,4 @@
-"""Archives larger than memory: ``.npz`` files that are written and read piece by piece.
+"""Archives larger than memory: ``.npz`` files that are written and read in pieces.
 
 The same content gives the same bytes, whenever and wherever it is written. The zip's own checksums
 are checked when a member is read to its end.
@@ -95,7 +95,7 @@ def _write_member(stream: BinaryIO, member: Member) -> None:
 
 
 def read_note(path: str | Path) -> str:
-    """The note of an archive.
+    """Read the note of an archive.
 
     Raises
     ------
@@ -107,19 +107,19 @@ def read_note(path: str | Path) -> str:
 
 
 def member_shapes(path: str | Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Shape and dtype of each array of an archive; of the arrays themselves nothing is read.
+    """Read the shape and dtype of each array of an archive, and none of the arrays.
 
     Raises
     ------
     OSError, zipfile.BadZipFile, ValueError
         If there is no such archive, or it holds other things.
     """
-    found = {}
+    shapes = {}
     with zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
             with archive.open(member) as stream:
-                found[member.removesuffix(".npy")] = _read_header(cast("BinaryIO", stream))
-    return found
+                shapes[member.removesuffix(".npy")] = _read_header(cast("BinaryIO", stream))
+    return shapes
 
 
 def read_rows(path: str | Path, name: str, rows: int) -> Iterator[NDArray[Any]]:

@@ -7,7 +7,6 @@ is imported when a VAE is loaded, not before.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from free.files import _json
+from free.files import read_json
 from free.images.picture import check_drawable
-from free.models.checkpoints import hub, locate
+from free.models.checkpoints import locate
+from free.models.checkpoints.hub import download, is_hub_id
 
-__all__ = [
-    "LatentCoder",
-    "PixelCoder",
-    "load_autoencoder",
-    "own_vae",
-]
+__all__ = ["MODEL_INDEX", "LatentCoder", "PixelCoder", "load_autoencoder", "own_vae"]
 
-_INDEX = "model_index.json"
+#: Where a pipeline's folder says what it is made of.
+MODEL_INDEX = "model_index.json"
 
 
 class PixelCoder:
@@ -63,7 +59,7 @@ class PixelCoder:
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> PixelCoder:
-        """Itself; there is nothing to move."""
+        """Return the coder; there is nothing to move."""
         return self
 
 
@@ -112,7 +108,7 @@ class LatentCoder:
         generator: torch.Generator | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
-        """Latents of images.
+        """Code images as latents.
 
         Parameters
         ----------
@@ -135,12 +131,8 @@ class LatentCoder:
             If the images have another shape than the VAE takes, or the noise than the latents.
         """
         channels = self.vae.config.in_channels
-        if (
-            images.dim() != 4
-            or images.shape[1] != channels
-            or images.shape[2] % self.factor
-            or images.shape[3] % self.factor
-        ):
+        sides = images.shape[2:]
+        if images.dim() != 4 or images.shape[1] != channels or any(s % self.factor for s in sides):
             raise ValueError(
                 f"images must be [R, {channels}, H, W] with H and W multiples of {self.factor}, "
                 f"got {list(images.shape)}"
@@ -164,7 +156,7 @@ class LatentCoder:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Images of latents.
+        """Turn latents into images.
 
         Parameters
         ----------
@@ -219,7 +211,7 @@ class LatentCoder:
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> LatentCoder:
-        """Itself, with the VAE moved; float16 is not applied where ``force_upcast`` forbids it."""
+        """Move the VAE; float16 is not applied where ``force_upcast`` forbids it."""
         if device is not None:
             self.vae.to(device)
         if dtype is not None and not (dtype is torch.float16 and self.vae.config.force_upcast):
@@ -227,7 +219,7 @@ class LatentCoder:
         return self
 
     def _ready(self, x: Tensor) -> Tensor:
-        """``x`` where the VAE is and in its precision, which is made sufficient first."""
+        """``x`` on the VAE's device and in its precision, which is made sufficient first."""
         if self.vae.config.force_upcast and self.vae.dtype is torch.float16:
             self.vae.float()
         return x.to(self.vae.device, self.vae.dtype)
@@ -269,16 +261,16 @@ def load_autoencoder(
 
     folder = _folder(source)
     try:
-        vae, found = AutoencoderKL.from_pretrained(
+        vae, info = AutoencoderKL.from_pretrained(
             folder, output_loading_info=True, low_cpu_mem_usage=False, local_files_only=True
         )
     except Exception as error:  # of the file, of its format, of the configuration
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise ValueError(f"vae {folder} is missing, truncated or damaged: {reason}") from error
     problems = [
-        f"{kind.removesuffix('_keys')} {', '.join(found[kind][:8])}"
+        f"{kind.removesuffix('_keys')} {', '.join(info[kind][:8])}"
         for kind in ("missing_keys", "unexpected_keys")
-        if found[kind]
+        if info[kind]
     ]
     if problems:  # diffusers would draw them at random, or leave them out
         raise ValueError(f"vae {folder} does not fit its config.json: {'; '.join(problems)}")
@@ -288,13 +280,12 @@ def load_autoencoder(
 def _folder(source: str | Path) -> Path:
     """The folder of an ``AutoencoderKL``, fetched if it is not here."""
     path = Path(source)
-    if not path.exists() and isinstance(source, str) and hub.is_hub_id(source):
-        path = hub.download(source, "vae", ("", "vae/"))
+    if not path.exists() and isinstance(source, str) and is_hub_id(source):
+        path = download(source, "vae", ("", "vae/"))
     folder = path / "vae" if (path / "vae").is_dir() else path
     try:
-        record = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        name = record["_class_name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        name = read_json(folder / "config.json", "configuration")["_class_name"]
+    except (ValueError, KeyError) as error:
         raise ValueError(
             "vae must be a diffusers folder with the config.json of an AutoencoderKL, or a hub id, "
             f"got {str(source)!r}: {error!r}"
@@ -305,11 +296,12 @@ def _folder(source: str | Path) -> Path:
 
 
 def own_vae(source: str | Path) -> str | Path | None:
-    """Where a model's own VAE is: a source for :func:`load_autoencoder`, or None if it has none."""
+    """Where a model's own VAE is: a source for :func:`load_autoencoder`, or None without one."""
     path = locate(source)
-    index = _json(path / _INDEX) if (path / _INDEX).is_file() else {}
+    index = path / MODEL_INDEX
+    parts = read_json(index, "pipeline") if index.is_file() else {}
     here = (path / "vae").is_dir()
     # A folder that was written before may hold a VAE that the last pipeline has not.
-    if not (index["vae"] != [None, None] if "vae" in index else here):
+    if not (parts["vae"] != [None, None] if "vae" in parts else here):
         return None
     return path if here else source  # a hub's, not fetched yet

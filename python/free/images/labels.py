@@ -56,9 +56,9 @@ def class_ids(
     labels : sequence of int or str
         Ids are left as they are.
     table : mapping of str to int
-        As made by :func:`label_table`.
+        See :func:`label_table`.
     argument : str
-        What the caller calls them.
+        What errors call the labels.
 
     Raises
     ------
@@ -72,9 +72,9 @@ def class_ids(
         raise ValueError(
             f"{argument} must be ids, this model's classes have no names, got {unknown!r}"
         )
-    folded = {name.casefold(): name for name in table}
-    nearest = difflib.get_close_matches(unknown.casefold(), folded, n=1, cutoff=0.0)
+    by_folded_name = {name.casefold(): name for name in table}
+    nearest = difflib.get_close_matches(unknown.casefold(), by_folded_name, n=1, cutoff=0.0)
     raise ValueError(
         f"{argument} must be ids or names of the model's classes, got {unknown!r}: "
-        f"did you mean {folded[nearest[0]]!r}?"
+        f"did you mean {by_folded_name[nearest[0]]!r}?"
     )

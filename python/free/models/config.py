@@ -5,10 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-__all__ = [
-    "DIT_SIZES",
-    "DiTConfig",
-]
+__all__ = ["DIT_SIZES", "PUBLISHED_HEADS", "DiTConfig"]
 
 #: Published sizes: hidden width, depth, heads.
 DIT_SIZES = {
@@ -17,6 +14,8 @@ DIT_SIZES = {
     "L": (1024, 24, 16),
     "XL": (1152, 28, 16),
 }
+#: Heads of the published sizes, by width.
+PUBLISHED_HEADS = {hidden: heads for hidden, _, heads in DIT_SIZES.values()}
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class DiTConfig:
             raise ValueError(f"norm_eps must be positive and finite, got {self.norm_eps}")
 
     def misfit(self, other: DiTConfig) -> str:
-        """How another network's shape differs, such as ``"depth 12, not 28"``; "" if it does not.
+        """How another shape differs, such as ``"depth 12, not 28"``; "" if it does not.
 
         Constants may differ: a drafter keeps those it was trained with, and its teacher's follow
         from the teacher's file.

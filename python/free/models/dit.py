@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from free.models.checkpoints.reading import read_teacher
-from free.models.checkpoints.writing import write_network
+from free.models.checkpoints import Description, read_teacher, write_network
 from free.models.config import DiTConfig
 from free.models.layers import (
     DiTBlock,
@@ -27,9 +26,7 @@ from free.models.layers import (
 )
 from free.models.output import TeacherOutput
 
-__all__ = [
-    "DiT",
-]
+__all__ = ["DiT"]
 
 
 class DiT(nn.Module):
@@ -145,7 +142,7 @@ class DiT(nn.Module):
         source : str or Path
             A file (safetensors or ``torch.save``): the original state dict, or a training
             checkpoint, of which the averaged weights are taken. A diffusers folder, or the one
-            with its ``transformer/``. A folder of :meth:`save_pretrained`, or the one with its
+            above its ``transformer/``. A folder of :meth:`save_pretrained`, or the one above its
             ``teacher/``. ``"mnist"``. A hub id, if there is nothing of that name here.
         dtype : torch.dtype, optional
             Floating-point type of the weights; float32 by default, whatever the file holds. The
@@ -210,12 +207,5 @@ class DiT(nn.Module):
         ValueError
             If the format is none of these, or cannot hold this network.
         """
-        write_network(
-            self,
-            self.config,
-            folder,
-            kind="teacher",
-            form=format,
-            dtype=dtype,
-            training=training,
-        )
+        about = Description(format=format, kind="teacher", config=self.config, training=training)
+        write_network(self, folder, about, dtype)

@@ -8,12 +8,12 @@ Where we go past it: the noise is predicted relative to an *anchor*. Between nei
 the image x0 that the teacher predicts hardly moves, while its eps must follow the fresh noise of
 the state. So the anchor is the eps that the current state would have if x0 had not changed, and
 the network only predicts the change of x0, whose size is nearly the same at all timesteps. An
-untrained drafter (no change) is already a good one. And the network sees the *innovation*, the
-noise that took the previous state to this one: it is what moves x0, and cannot be told from the
-state and the feature alone. To first order x0 moves by the teacher's Jacobian times that noise.
-Where little noise is left the Jacobian is nearly diagonal: a value follows its own noise, or it
-does not. So a *gated* drafter says besides by how much each value follows, which a network whose
-width is less than a patch's values could not pass on otherwise.
+untrained drafter (no change) is already a good one. The network also gets the *innovation*, the
+noise that took the previous state to this one: it is what moves x0, and the state and the feature
+alone do not tell it. To first order x0 moves by the teacher's Jacobian times that noise. Where
+little noise is left the Jacobian is nearly diagonal: a value follows its own noise, or it does
+not. So a *gated* drafter also predicts by how much each value follows, which a network narrower
+than a patch has values could not pass on otherwise.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from free.models.checkpoints.reading import read_drafter
-from free.models.checkpoints.writing import write_network
+from free.models.checkpoints import Description, read_drafter, write_network
 from free.models.config import DiTConfig
 from free.models.dit import DiT
 from free.models.layers import (
@@ -93,7 +92,7 @@ class DrafterNet(nn.Module):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What it was made with besides its teacher's configuration."""
+        """What makes the network besides its teacher's configuration."""
         return {"depth": self.depth, "gate": self.gate}
 
     @torch.no_grad()
@@ -138,8 +137,8 @@ class DrafterNet(nn.Module):
             At the current step.
         """
         dtype = self.pos_embed.dtype
-        seen = torch.cat([x, innovation], dim=1).to(dtype)
-        latent = self.x_embedder(seen) + self.pos_embed  # [R, T, E]
+        inputs = torch.cat([x, innovation], dim=1).to(dtype)
+        latent = self.x_embedder(inputs) + self.pos_embed  # [R, T, E]
         c = self.t_embedder(t) + label_embedding.to(dtype)  # [R, E]
         h = self.fuse(torch.cat([feature.to(dtype), latent], dim=2))
         for block in self.blocks:
@@ -161,11 +160,12 @@ class DrafterNet(nn.Module):
         dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
     ) -> DrafterNet:
-        """Load a drafter's network: a folder of :meth:`save_pretrained`, the one with its
-        ``drafter/``, ``"mnist"``, or a hub id.
+        """Load a drafter's network.
 
-        :meth:`free.FeatureDrafter.from_pretrained` makes it draft, with the settings it was saved
-        with. Parameters, result and errors as of :meth:`free.DiT.from_pretrained`.
+        The source is a folder of :meth:`save_pretrained`, the one above its ``drafter/``,
+        ``"mnist"`` or a hub id; for the other parameters, the result and what is raised see
+        :meth:`free.DiT.from_pretrained`. :meth:`free.FeatureDrafter.from_pretrained` makes it
+        draft, with the settings it was saved with.
         """
         return read_drafter(cls, source, dtype=dtype, device=device)[0]
 
@@ -189,13 +189,12 @@ class DrafterNet(nn.Module):
             ``window``, ``sweeps`` and ``recycle`` of :class:`free.SpeculativeSampler` that it
             serves best with, and ``acceptance``, the record that ``free tune`` makes.
         """
-        write_network(
-            self,
-            self.config,
-            folder,
+        about = Description(
+            format="free",
             kind="drafter",
-            options=self.options,
-            dtype=dtype,
+            config=self.config,
             training=training,
-            sampling=sampling,
+            sampling=sampling or {},
+            options=self.options,
         )
+        write_network(self, folder, about, dtype)

@@ -36,9 +36,7 @@ def sincos_position_embedding(grid: int, hidden: int) -> Tensor:
     """
     shape = (1, grid * grid, hidden)
     if torch.get_default_device().type == "meta":
-        return torch.empty(
-            shape
-        )  # arange there would import sympy, which takes longer than loading
+        return torch.empty(shape)  # arange would import sympy, which takes longer than loading
     omega = 10000.0 ** (-torch.arange(hidden // 4, dtype=torch.float64) / (hidden // 4))
     angle = torch.arange(grid, dtype=torch.float64)[:, None] * omega
     axis = torch.cat([angle.sin(), angle.cos()], dim=1)  # [grid, hidden/2]

@@ -20,7 +20,7 @@ __all__ = [
 
 
 class TeacherOutput(NamedTuple):
-    """Result of one teacher call on ``R`` rows.
+    """The result of one teacher call on ``R`` rows.
 
     Attributes
     ----------
@@ -40,12 +40,12 @@ class TeacherOutput(NamedTuple):
 
 
 class TeacherRows(NamedTuple):
-    """A teacher's output together with the rows it was asked about: what drafting starts from.
+    """A teacher's output together with the rows it was called on: what drafting starts from.
 
     Attributes
     ----------
     eps, feature, variance
-        As in :class:`TeacherOutput`.
+        See :class:`TeacherOutput`.
     x : Tensor, shape [R, ...], float32
         The states.
     k : Tensor, shape [R], int64
@@ -82,8 +82,12 @@ def check_output(output: TeacherOutput, x: Tensor) -> None:
 
 
 def require_eps(eps: Tensor, x: Tensor, network: str, what: str = "eps") -> None:
-    """Raise unless ``eps``, or ``what`` else it is, is a floating-point tensor of the shape of
-    ``x``, and where that is.
+    """Refuse an output that is no floating-point tensor like ``x`` in shape and device.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the network and ``what`` it should return.
     """
     if not isinstance(eps, Tensor) or not eps.is_floating_point():
         got = str(eps.dtype) if isinstance(eps, Tensor) else type(eps).__name__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from free.files import write_atomic, write_json
+from free.files import read_json, write_atomic, write_json
 from free.models.layers import TimestepEmbedder
 
 __all__ = ["SigmaNet"]
@@ -21,9 +20,9 @@ __all__ = ["SigmaNet"]
 class SigmaNet(nn.Module):
     """Where the variance of a transition lies between the posterior's and beta, from its state.
 
-    Two strided convolutions, averaged over the image, and the timestep. It knows neither the
-    generative model nor the label, and draft and target share its answer because both start
-    from the same state: ``Schedule.ddpm(variance=network)``.
+    Two strided convolutions, averaged over the image, and the timestep; for
+    ``Schedule.ddpm(variance=network)``. It knows neither the generative model nor the label, and
+    draft and target share its answer because both start from the same state.
 
     Parameters
     ----------
@@ -80,12 +79,12 @@ class SigmaNet(nn.Module):
         """
         folder = Path(folder)
         try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            config = read_json(folder / "config.json", "configuration")
             if config.get("kind") != "sigma":
                 raise ValueError(f"config.json is of kind {config.get('kind')!r}")
             network = cls(config["channels"], config["width"])
             network.load_state_dict(load_file(folder / "model.safetensors"))
-        except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as e:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as e:
             raise ValueError(
                 f"variance must be a folder of free train-variance, got {folder}: {e}"
             ) from e

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from free.drafters import FeatureDrafter, FrozenDrafter
-from free.files import _json, write_json
-from free.images.autoencoder import _INDEX, load_autoencoder, own_vae
+from free.files import read_json, write_json
+from free.images.autoencoder import MODEL_INDEX, load_autoencoder, own_vae
 from free.models.checkpoints import locate
 from free.models.dit import DiT
 from free.pipeline.scheduler import as_scheduler
@@ -49,15 +49,15 @@ def read(
         The constructor's arguments, and ``sampling``: the settings the pipeline was saved with.
     """
     path = locate(source)
-    index = _json(path / _INDEX) if (path / _INDEX).is_file() else {}
+    index = read_json(path / MODEL_INDEX, "pipeline") if (path / MODEL_INDEX).is_file() else {}
     own = index.get(_OWN, {})
-    config = _json(path / _SCHEDULER) if (path / _SCHEDULER).is_file() else None
+    config = read_json(path / _SCHEDULER, "scheduler") if (path / _SCHEDULER).is_file() else None
     # Before the weights: nothing is loaded for a sampler that is refused.
     scheduler = as_scheduler(scheduler, config)
 
     if own.get("drafter") not in (None, "frozen"):
         raise ValueError(
-            f"{path / _INDEX} must name no drafter but 'frozen' (others lie in the folder), "
+            f"{path / MODEL_INDEX} must name no drafter but 'frozen' (others lie in the folder), "
             f"got {own['drafter']!r}"
         )
     given = not (drafter is None or isinstance(drafter, (str, Path)))
@@ -110,7 +110,7 @@ def write(
     for name, label in labels.items():
         names.setdefault(label, []).append(name)
     write_json(
-        folder / _INDEX,
+        folder / MODEL_INDEX,
         {
             "_class_name": "FreePipeline",
             "vae": [None, None] if components["vae"] is None else ["diffusers", "AutoencoderKL"],

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from free.devices import device_of, explained, held
+from free.devices import allocated, device_of, explain_out_of_memory
 from free.rounds.noise import Purpose, as_seeds, normal
 from free.rounds.report import Report
 
@@ -122,7 +122,7 @@ def explained_sampling(sample: Sample) -> Sample:
 
     @wraps(sample)
     def wrapped(self: Any, labels: Any, *arguments: Any, **options: Any) -> Any:
-        with explained(lambda: _sampling(self, len(labels))):
+        with explain_out_of_memory(lambda: _sampling(self, len(labels))):
             return sample(self, labels, *arguments, **options)
 
     return wrapped  # type: ignore[return-value]
@@ -135,7 +135,7 @@ def _sampling(sampler: Any, batch: int) -> str:
     rows = f"{batch} samples x {window} rows" + (" x 2 for guidance" if pair == 2 else "")
     return (
         f"out of memory in sampling a batch of {batch} with window {window}: teacher calls of up "
-        f"to {batch * window * pair} rows ({rows}), {held(device_of(sampler.teacher))}. Fewer "
+        f"to {batch * window * pair} rows ({rows}), {allocated(device_of(sampler.teacher))}. Fewer "
         "labels a call (batch_size), a smaller window or networks in bfloat16 need less."
     )
 

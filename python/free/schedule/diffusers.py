@@ -54,6 +54,16 @@ _VARIANCES = {
     "fixed_large_log": "upper",
 }
 _WAY_OUT = "pass scheduler='ddpm' for DDPM with this config's betas, as DiT samples"
+#: Why some settings cannot be speculated.
+_REFUSED = {
+    "clip_sample": f"DiT does not clip x0: set clip_sample=False, or {_WAY_OUT}",
+    "thresholding": f"it rescales x0 by its own quantiles: set thresholding=False, or {_WAY_OUT}",
+    "variance_type": "draft and target need one variance a step, known before the network is "
+    f"called: set variance_type='fixed_small', or {_WAY_OUT}",
+    "prediction_type": "the network must predict the noise (prediction_type='epsilon')",
+    "rescale_betas_zero_snr": "where no signal is left, eps does not tell x0 "
+    "(rescale_betas_zero_snr=False does)",
+}
 
 
 def ddpm_config(config: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -80,7 +90,7 @@ def ddpm_config(config: Mapping[str, Any] | None = None) -> dict[str, Any]:
             "scheduler='ddpm' needs a config with betas (beta_schedule or trained_betas), "
             f"got {config.get('_class_name', 'one')} with {sorted(config)}"
         )
-    kept = {key: config[key] for key in _TRAINING if key in config} if config is not None else {}
+    training = {key: config[key] for key in _TRAINING if config and key in config}
     sampling = {
         "variance_type": "fixed_small",
         "clip_sample": False,
@@ -88,7 +98,7 @@ def ddpm_config(config: Mapping[str, Any] | None = None) -> dict[str, Any]:
         "timestep_spacing": "linspace",
         "steps_offset": 0,
     }
-    return {"_class_name": "DDPMScheduler", **kept, **sampling}
+    return {"_class_name": "DDPMScheduler", **training, **sampling}
 
 
 def schedule_from_config(config: Mapping[str, Any], steps: int) -> Schedule:
@@ -148,38 +158,18 @@ def schedule_from_config(config: Mapping[str, Any], steps: int) -> Schedule:
 
 def _check_law(c: Mapping[str, Any]) -> None:
     """Refuse what makes a transition non-Gaussian, or its variance unknown beforehand."""
-    for key, refused, reason in (
-        (
-            "clip_sample",
-            c["clip_sample"],
-            f"DiT does not clip x0: set clip_sample=False, or {_WAY_OUT}",
-        ),
-        (
-            "thresholding",
-            c["thresholding"],
-            f"it rescales x0 by its own quantiles: set thresholding=False, or {_WAY_OUT}",
-        ),
-        (
-            "variance_type",
-            c["variance_type"] not in _VARIANCES,
-            "draft and target need one variance a step, known before the network is asked: "
-            f"set variance_type='fixed_small', or {_WAY_OUT}",
-        ),
-        (
-            "prediction_type",
-            c["prediction_type"] != "epsilon",
-            "the network must predict the noise (prediction_type='epsilon')",
-        ),
-        (
-            "rescale_betas_zero_snr",
-            c["rescale_betas_zero_snr"],
-            "where no signal is left, eps does not tell x0 (rescale_betas_zero_snr=False does)",
-        ),
-    ):
-        if refused:
-            raise ValueError(
-                f"scheduler config has {key}={c[key]!r}, which cannot be speculated: {reason}"
-            )
+    allowed = {
+        "clip_sample": not c["clip_sample"],
+        "thresholding": not c["thresholding"],
+        "variance_type": c["variance_type"] in _VARIANCES,
+        "prediction_type": c["prediction_type"] == "epsilon",
+        "rescale_betas_zero_snr": not c["rescale_betas_zero_snr"],
+    }
+    key = next((key for key, fine in allowed.items() if not fine), None)
+    if key is not None:
+        raise ValueError(
+            f"scheduler config has {key}={c[key]!r}, which cannot be speculated: {_REFUSED[key]}"
+        )
 
 
 def _betas(c: Mapping[str, Any]) -> NDArray[np.float64]:

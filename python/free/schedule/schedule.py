@@ -21,10 +21,7 @@ from torch import Tensor
 from free.schedule import sde
 from free.schedule.variance import Variance, VarianceFit, fixed_variance
 
-__all__ = [
-    "Mixture",
-    "Schedule",
-]
+__all__ = ["Mixture", "Schedule"]
 
 #: ``mixture(x [R, ...], t [R] int64) -> w [R]``: where a variance lies at a state.
 Mixture = Callable[[Tensor, Tensor], Tensor]
@@ -90,8 +87,8 @@ class Schedule:
         if (relation[0] is None) != (relation[1] is None):
             raise ValueError("signal and noise must be given together, got one of them")
         if relation[0] is None:
-            left = np.cumprod(self.a[::-1])[::-1]
-            signal = np.divide(1.0, left, out=np.full_like(left, np.inf), where=left != 0)
+            scale = np.cumprod(self.a[::-1])[::-1]
+            signal = np.divide(1.0, scale, out=np.full_like(scale, np.inf), where=scale != 0)
             self._set("signal", np.where(np.isfinite(signal), signal, 0.0))
             self._set("noise", np.sqrt(np.clip(1.0 - np.square(self.signal), 0.0, None)))
         for name in ("signal", "noise"):
@@ -150,9 +147,9 @@ class Schedule:
             (the paper's choice); ``"upper"`` is beta, the largest. A number ``w`` in [0, 1] is
             the geometric mixture ``posterior^(1-w) upper^w``. An array holds the variances
             themselves; that of the last transition is not used. A
-            :class:`free.schedule.variance.VarianceFit` is a mixture fitted to a network's own. A function
-            ``w(x [R, ...], t [R]) -> [R]`` in [0, 1], such as :class:`free.models.SigmaNet`, is a
-            mixture that depends on the state.
+            :class:`free.schedule.variance.VarianceFit` is a mixture fitted to a network's own. A
+            function ``w(x [R, ...], t [R]) -> [R]`` in [0, 1], such as
+            :class:`free.models.sigma.SigmaNet`, is a mixture that depends on the state.
         stochasticity : float
             1 is DDPM. Other values scale the noise and move the mean along DDIM's family
             (its eta): 0 is the deterministic DDIM, which can be sampled but not
@@ -168,8 +165,7 @@ class Schedule:
         ValueError
             If an argument is out of its range.
         """
-        if not isinstance(steps, int) or not 2 <= steps <= train_steps:
-            raise ValueError(f"steps must be in 2..train_steps ({train_steps}), got {steps}")
+        _check_steps(steps, train_steps)
         if not 0.0 < beta_start <= beta_end < 1.0:
             raise ValueError(
                 "beta_start and beta_end must satisfy 0 < beta_start <= beta_end < 1, "
@@ -198,32 +194,22 @@ class Schedule:
             0 .. T - 1. Transition ``k`` goes from the noise level of ``timesteps[k]`` to that of
             ``timesteps[k + 1]``, the last to none.
         variance, stochasticity
-            As for :meth:`ddpm`.
-
-        Returns
-        -------
-        Schedule
-            ``sigma[N-1] == 0``: the last transition returns the predicted image.
-
-        Raises
-        ------
-        ValueError
-            If an argument is out of its range.
+            See :meth:`ddpm`, also for the result and what is raised.
         """
-        betas, kept = np.asarray(betas, dtype=np.float64), np.asarray(timesteps)
+        betas, times = np.asarray(betas, dtype=np.float64), np.asarray(timesteps)
         if betas.ndim != 1 or not betas.size:
             raise ValueError(f"betas must be a non-empty vector, got shape {betas.shape}")
         if (wrong := betas[~((betas > 0) & (betas < 1))]).size:
             raise ValueError(f"betas must be in (0, 1), got {wrong[0]}")
         if (
-            kept.ndim != 1
-            or not kept.size
-            or (kept != np.round(kept)).any()
-            or (np.diff(kept) >= 0).any()
-            or not 0 <= kept[-1] <= kept[0] < betas.size
+            times.ndim != 1
+            or not times.size
+            or (times != np.round(times)).any()
+            or (np.diff(times) >= 0).any()
+            or not 0 <= times[-1] <= times[0] < betas.size
         ):
             raise ValueError(
-                f"timesteps must be falling integers in 0..{betas.size - 1}, got {kept}"
+                f"timesteps must be falling integers in 0..{betas.size - 1}, got {times}"
             )
         if not stochasticity >= 0 or (
             stochasticity != 1.0 and not (isinstance(variance, str) and variance == "posterior")
@@ -233,8 +219,8 @@ class Schedule:
                 f"got {stochasticity} with variance {variance!r}"
             )
 
-        kept = kept.astype(np.int64)
-        abar = np.cumprod(1.0 - betas)[kept]
+        times = times.astype(np.int64)
+        abar = np.cumprod(1.0 - betas)[times]
         abar_prev = np.append(abar[1:], 1.0)
         beta = 1.0 - abar / abar_prev
 
@@ -244,7 +230,7 @@ class Schedule:
         if (eta_variance > 1.0 - abar_prev).any():
             limit = np.sqrt(((1.0 - abar_prev)[:-1] / posterior[:-1]).min())
             raise ValueError(
-                f"stochasticity must be at most {limit:.4g} at {kept.size} steps, "
+                f"stochasticity must be at most {limit:.4g} at {times.size} steps, "
                 f"got {stochasticity}"
             )
         # x0 = (x - sqrt(1-abar) eps) / sqrt(abar);
@@ -254,10 +240,10 @@ class Schedule:
         signal = {"signal": np.sqrt(abar), "noise": np.sqrt(1.0 - abar)}
         if callable(variance) and not isinstance(variance, VarianceFit):
             least, largest = (np.append(np.sqrt(column[:-1]), 0.0) for column in (posterior, beta))
-            return cls(kept, a, b, least, **signal, upper=largest, mixture=variance)
+            return cls(times, a, b, least, **signal, upper=largest, mixture=variance)
         if stochasticity == 1.0:
-            eta_variance = fixed_variance(variance, posterior, beta, kept)
-        return cls(kept, a, b, np.append(np.sqrt(eta_variance[:-1]), 0.0), **signal)
+            eta_variance = fixed_variance(variance, posterior, beta, times)
+        return cls(times, a, b, np.append(np.sqrt(eta_variance[:-1]), 0.0), **signal)
 
     @classmethod
     def sde(
@@ -286,11 +272,11 @@ class Schedule:
             2 .. ``train_steps``.
         stochasticity : float
             eps >= 0 of Eq. 37: 0 is the ODE, which can be sampled but not speculated; 1 is the
-            reverse of the forward process. How Eq. 39 is corrected for ``"linear"``, whose g is
-            unbounded at ``t = 1``, says :func:`free.schedule.sde.linear`.
+            reverse of the forward process. For ``"linear"``, whose g is unbounded at ``t = 1``,
+            Eq. 39 is corrected: see :func:`free.schedule.sde.linear`.
         train_steps : int
         beta_start, beta_end : float
-            Of ``"vp"``, as for :meth:`ddpm`.
+            See :meth:`ddpm`; of ``"vp"`` alone.
 
         Raises
         ------
@@ -304,8 +290,12 @@ class Schedule:
             return cls(ddpm.timesteps, *sde.vp(ddpm.signal, stochasticity))
         if kind != "linear":
             raise ValueError(f"kind must be 'vp' or 'linear', got {kind!r}")
-        if isinstance(steps, bool) or not isinstance(steps, int) or not 2 <= steps <= train_steps:
-            raise ValueError(f"steps must be in 2..train_steps ({train_steps}), got {steps}")
+        _check_steps(steps, train_steps)
         grid = np.round(np.linspace(train_steps, 0, steps + 1))
         columns = sde.linear(grid / train_steps, stochasticity)
         return cls(grid[:-1].astype(np.int64), *columns)
+
+
+def _check_steps(steps: int, train_steps: int) -> None:
+    if not isinstance(steps, int) or not 2 <= steps <= train_steps:
+        raise ValueError(f"steps must be in 2..train_steps ({train_steps}), got {steps}")

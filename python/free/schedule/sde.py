@@ -13,30 +13,22 @@ which is a row of a table as soon as the score is written in terms of what the n
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Columns", "linear", "vp"]
+__all__ = ["linear", "vp"]
+
+Column = NDArray[np.float64]
+#: ``a``, ``b``, ``sigma``, ``signal`` and ``noise`` of a :class:`free.Schedule`, float64 [N] each.
+Columns = tuple[Column, Column, Column, Column, Column]
 
 
-class Columns(NamedTuple):
-    """Of a :class:`free.Schedule`, all but the timesteps; float64, shape [N] each."""
-
-    a: NDArray[np.float64]
-    b: NDArray[np.float64]
-    sigma: NDArray[np.float64]
-    signal: NDArray[np.float64]
-    noise: NDArray[np.float64]
-
-
-def vp(signal: NDArray[np.float64], stochasticity: float) -> Columns:
+def vp(signal: Column, stochasticity: float) -> Columns:
     """Variance-preserving: ``f = -1/2``, ``g = 1``, ``s = -eps / noise``.
 
-    These are f and g where time is measured by the noise that has come in, ``integral of beta``.
-    Euler-Maruyama in this time needs no more of the betas than the states' signals, and a table
-    for few steps is closer to the SDE than one that takes beta at the ends of its steps.
+    These are f and g in a time that counts the noise so far, ``integral of beta``. In this time
+    Euler-Maruyama needs the states' signals alone, and a table for few steps is closer to the SDE
+    than one that takes beta at the ends of its steps.
 
     Parameters
     ----------
@@ -52,10 +44,10 @@ def vp(signal: NDArray[np.float64], stochasticity: float) -> Columns:
         b = -(1.0 + np.square(np.float64(stochasticity))) / 2.0 * gamma / noise
     sigma = stochasticity * np.sqrt(gamma)
     a[-1], b[-1], sigma[-1] = 1.0 / signal[-1], -noise[-1] / signal[-1], 0.0  # x0
-    return Columns(a, b, sigma, signal, noise)
+    return a, b, sigma, signal, noise
 
 
-def linear(times: NDArray[np.float64], stochasticity: float) -> Columns:
+def linear(times: Column, stochasticity: float) -> Columns:
     """Linear interpolant ``x_t = (1 - t) x0 + t n``, network predicting the velocity ``n - x0``.
 
     Its marginals are those of ``f = -1 / (1 - t)``, ``g^2 = 2 t / (1 - t)``. With
@@ -84,4 +76,4 @@ def linear(times: NDArray[np.float64], stochasticity: float) -> Columns:
         q = np.square(np.float64(stochasticity)) * gamma / np.maximum(1.0 - t, gamma)
     q = np.minimum(q, after)
     sigma = np.sqrt(q * (2.0 * after - q))
-    return Columns(1.0 - q, -gamma - q * (1.0 - t), sigma, np.ones_like(t), t)
+    return 1.0 - q, -gamma - q * (1.0 - t), sigma, np.ones_like(t), t

@@ -1,9 +1,10 @@
-"""A schedule on the device that holds the states, and in terms of what drafts guess.
+"""A schedule on the device that holds the states: in the network's terms, and in the drafts'.
 
 A state is ``x = s x0 + n eps`` with the schedule's signal and noise, so a network that predicts
 one predicts the other. Of a network that predicts a velocity, eps is that: ``x = x0 + t v``. From
 step to step the predicted x0 hardly moves, while eps must follow the noise of every state; so
-wherever the schedule has an x0, drafts are guesses of it.
+wherever the schedule has an x0, drafts are guesses of it. :class:`Table` has the transitions by
+what the network says, :class:`Prediction` by what drafts guess.
 """
 
 from __future__ import annotations
@@ -16,16 +17,11 @@ from torch import Tensor
 
 from free.schedule.schedule import Mixture, Schedule
 
-__all__ = [
-    "Prediction",
-    "Table",
-    "eps_from_image",
-    "image_from_eps",
-]
+__all__ = ["Prediction", "Table", "eps_from_image", "image_from_eps"]
 
 
 class Table(NamedTuple):
-    """A schedule as tensors on the device that holds the states.
+    """A schedule as tensors: ``mean = a x + b eps``.
 
     Attributes
     ----------
@@ -62,9 +58,7 @@ class Table(NamedTuple):
         return cls(timesteps, a, b, sigma, signal, noise, log_spread, s.mixture, columns)
 
     def at(self, k: Tensor) -> tuple[Tensor, ...]:
-        """``a``, ``b``, ``sigma``, ``signal`` and ``noise`` of transitions ``k``, like it; looked
-        up at once.
-        """
+        """The five columns at transitions ``k``, each of its shape; looked up at once."""
         return self.columns[:, k].unbind()
 
     def has_image(self) -> bool:
@@ -90,9 +84,9 @@ class Table(NamedTuple):
             return sigma
         weight = self.mixture(x, self.timesteps[k])
         if not isinstance(weight, Tensor) or weight.shape != k.shape:
-            came = list(weight.shape) if isinstance(weight, Tensor) else repr(weight)
-            raise ValueError(f"mixture must return one weight a row, {list(k.shape)}, got {came}")
-        noisy = sigma > 0  # the last transition is not; whatever is said of it means nothing
+            got = list(weight.shape) if isinstance(weight, Tensor) else repr(weight)
+            raise ValueError(f"mixture must return one weight a row, {list(k.shape)}, got {got}")
+        noisy = sigma > 0  # the last transition is not; its weight means nothing
         if not bool((finite := weight.isfinite() | ~noisy).all()):
             raise FloatingPointError(
                 f"mixture returned a non-finite weight at step {sorted(set(k[~finite].tolist()))}"
@@ -102,8 +96,70 @@ class Table(NamedTuple):
     def mean(self, k: Tensor, x: Tensor, eps: Tensor) -> Tensor:
         """Mean of transition ``k [R]`` from ``x [R, ...]`` given ``eps [R, ...]``."""
         a, b, *_ = self.at(k)
-        axes = [-1] + [1] * (x.dim() - 1)
-        return torch.addcmul(a.view(axes) * x, b.view(axes), eps.float())
+        return _affine(a, x, b, eps.float())
+
+    def image(self, k: Tensor, x: Tensor, eps: Tensor) -> Tensor:
+        """The x0 that ``eps [R, ...]`` tells at states ``x [R, ...]`` of transitions ``k [R]``."""
+        *_, signal, noise = self.at(k)
+        return image_from_eps(x, eps, signal, noise)
+
+    def eps(self, k: Tensor, x: Tensor, image: Tensor) -> Tensor:
+        """The inverse of :meth:`image`."""
+        *_, signal, noise = self.at(k)
+        return eps_from_image(x, image, signal, noise)
+
+
+class Prediction(NamedTuple):
+    """A table in terms of what drafts guess: ``mean = a x + b guess``.
+
+    The guess is x0 where the schedule says how it follows from eps, else eps.
+
+    Attributes
+    ----------
+    a, b, sigma : Tensor, shape [N], float32
+    signal : Tensor or None, shape [N], float32
+        None where the guess is eps.
+    table : Table
+        In terms of eps.
+    columns : Tensor, shape [4, N], float32
+        ``a``, ``b`` and ``sigma``, which are views of it, and by how much a guess can follow its
+        state, at most; the least is 0. Between an x0 that stays and an eps that stays lies every
+        denoiser of Gaussian data. A larger response, as a few noisy transitions may suggest, would
+        blow up along a window.
+    """
+
+    a: Tensor
+    b: Tensor
+    sigma: Tensor
+    signal: Tensor | None
+    table: Table
+    columns: Tensor
+
+    @classmethod
+    def of(cls, table: Table) -> Prediction:
+        """The table's coefficients, rewritten for x0 if it can be."""
+        a, b, signal, limit = table.a, table.b, None, table.a / table.b.abs()
+        if table.has_image():
+            # mean = a x + b (x - s x0) / n: b / n and s / n are large at the ends.
+            s, n = table.signal.double(), table.noise.double()
+            a, b = (a.double() + b.double() / n).float(), (-b.double() * s / n).float()
+            signal, limit = table.signal, 1.0 / table.signal
+        columns = torch.stack([a, b, table.sigma, limit])
+        return cls(columns[0], columns[1], columns[2], signal, table, columns)
+
+    def at(self, k: Tensor) -> tuple[Tensor, ...]:
+        """``a``, ``b`` and ``sigma`` at transitions ``k``, each of its shape; looked up at once."""
+        return self.columns[:3, k].unbind()
+
+    def from_eps(self, k: Tensor, x: Tensor, eps: Tensor) -> Tensor:
+        """The guess that ``eps [R, ...]`` is at states ``x [R, ...]`` of transitions ``k [R]``."""
+        eps = eps.float().contiguous()
+        return eps if self.signal is None else self.table.image(k, x, eps)
+
+    def mean(self, k: Tensor, x: Tensor, guess: Tensor) -> Tensor:
+        """Mean of transition ``k [R]`` from ``x [R, ...]`` given ``guess [R, ...]``."""
+        a, b, _ = self.at(k)
+        return _affine(a, x, b, guess)
 
 
 def image_from_eps(x: Tensor, eps: Tensor, signal: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -131,58 +187,7 @@ def _per_row(x: Tensor, signal: Tensor, noise: Tensor | None) -> tuple[Tensor, T
     return signal.view(axes), noise.view(axes)
 
 
-class Prediction(NamedTuple):
-    """A table in terms of what drafts guess: ``mean = a x + b guess``.
-
-    The guess is x0 where the schedule says how it follows from eps, else eps.
-
-    Attributes
-    ----------
-    a, b, sigma : Tensor, shape [N], float32
-    signal : Tensor or None, shape [N], float32
-        None where the guess is eps.
-    table : Table
-        As it was.
-    columns : Tensor, shape [4, N], float32
-        ``a``, ``b`` and ``sigma``, which are views of it, and by how much a guess can follow its
-        state, at most; the least is 0. Between an x0 that stays and an eps that stays lies every
-        denoiser of Gaussian data. A larger response, as a few noisy transitions may suggest, would
-        blow up along a window.
-    """
-
-    a: Tensor
-    b: Tensor
-    sigma: Tensor
-    signal: Tensor | None
-    table: Table
-    columns: Tensor
-
-    @classmethod
-    def of(cls, table: Table) -> Prediction:
-        """The table's coefficients, rewritten for x0 if it can be."""
-        if not table.has_image():
-            own = (table.a, table.b, table.sigma)
-            return cls(*own, None, table, torch.stack([*own, table.a / table.b.abs()]))
-        # mean = a x + b (x - s x0) / n: b / n and s / n are large at the ends.
-        s, n = table.signal.double(), table.noise.double()
-        a, b = table.a.double() + table.b.double() / n, -table.b.double() * s / n
-        columns = torch.stack([a.float(), b.float(), table.sigma, 1.0 / table.signal])
-        return cls(columns[0], columns[1], columns[2], table.signal, table, columns)
-
-    def at(self, k: Tensor) -> tuple[Tensor, ...]:
-        """``a``, ``b`` and ``sigma`` of transitions ``k``, like it; looked up at once."""
-        return self.columns[:3, k].unbind()
-
-    def from_eps(self, k: Tensor, x: Tensor, eps: Tensor) -> Tensor:
-        """What ``eps [R, ...]`` at states ``x [R, ...]`` of transitions ``k [R]`` amounts to."""
-        eps = eps.float().contiguous()
-        if self.signal is None:
-            return eps
-        *_, signal, noise = self.table.at(k)
-        return image_from_eps(x, eps, signal, noise)
-
-    def mean(self, k: Tensor, x: Tensor, guess: Tensor) -> Tensor:
-        """Mean of transition ``k [R]`` from ``x [R, ...]`` given ``guess [R, ...]``."""
-        a, b, _ = self.at(k)
-        axes = [-1] + [1] * (x.dim() - 1)
-        return torch.addcmul(a.view(axes) * x, b.view(axes), guess)
+def _affine(a: Tensor, x: Tensor, b: Tensor, y: Tensor) -> Tensor:
+    """``a x + b y`` with coefficients [R] of rows [R, ...]."""
+    axes = [-1] + [1] * (x.dim() - 1)
+    return torch.addcmul(a.view(axes) * x, b.view(axes), y)

@@ -7,14 +7,13 @@ and a single point, beta if it is standard normal. Between them, a weight ``w`` 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from free.files import write_json
+from free.files import read_json, write_json
 
 __all__ = ["Variance", "VarianceFit", "fixed_variance"]
 
@@ -72,17 +71,14 @@ class VarianceFit:
             If the file is missing or is not one.
         """
         try:
-            record = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"variance must be a fitted table (JSON), got {path}: {error}"
-            ) from error
-        if not isinstance(record, dict) or record.get("kind") != "variance":
-            raise ValueError(f"variance must be a table of free fit-variance, got another: {path}")
-        try:
+            record = read_json(path, "table")
+            if record.get("kind") != "variance":
+                raise ValueError(f"it is of kind {record.get('kind')!r}")
             return cls(record["timesteps"], record["weights"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"variance must be a whole table, got {path}: {error}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"variance must be a table of free fit-variance (JSON), got {path}: {error}"
+            ) from error
 
 
 #: What one number a transition can be made of; see :meth:`free.Schedule.ddpm`.
@@ -95,20 +91,15 @@ def fixed_variance(
     upper: NDArray[np.float64],
     timesteps: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """The variances [N] that ``variance`` stands for.
+    """The variances [N] that ``variance`` stands for; see :meth:`free.Schedule.ddpm`.
 
-    Parameters
-    ----------
-    variance
-        As for :meth:`free.Schedule.ddpm`.
-    posterior, upper : ndarray, shape [N]
-        The two ends; the last entry is not used, nor is the result's.
-    timesteps : ndarray of int64, shape [N]
+    ``posterior`` and ``upper`` [N] are the two ends; their last entry is not used, nor is the
+    result's.
 
     Raises
     ------
     ValueError
-        If it is none of these, or out of range.
+        If ``variance`` stands for none, or is out of range.
     """
     if isinstance(variance, str):
         if variance not in ("posterior", "upper"):
@@ -141,6 +132,6 @@ def fixed_variance(
 def _mixture(
     posterior: NDArray[np.float64], upper: NDArray[np.float64], weight: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Geometric; 0 for the last transition, which has no posterior variance."""
+    """The geometric mixture; 0 for the last transition, which has no posterior variance."""
     weight = np.broadcast_to(weight, posterior.shape)
     return np.append(posterior[:-1] * (upper[:-1] / posterior[:-1]) ** weight[:-1], 0.0)

@@ -121,7 +121,16 @@ class Rollout:
         rows = (part.flatten(0, k.dim() - 1) for part in (x, noise, k, feature))
         x, noise, k, feature = rows
         t = self.table.timesteps[k]
-        answer = evaluate(self._drafter, self._embedding, x, noise, t, y, feature, self._guidance)
+        answer = evaluate(
+            self._drafter,
+            self._embedding,
+            x=x,
+            innovation=noise,
+            t=t,
+            y=y,
+            feature=feature,
+            guidance=self._guidance,
+        )
         change, feature = (part.float().unflatten(0, shape) for part in answer)
         return change, feature
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from free.devices import explained, held
+from free.devices import allocated, explain_out_of_memory
 from free.training.config import TrainConfig
 from free.training.dataset.sets import TrainingImages
 from free.training.evaluations import Evaluate
@@ -157,7 +157,7 @@ def train(
         if step:
             evaluate_if_due()  # of a run that was killed while it evaluated
         while step < config.steps:
-            with explained(partial(_needed, config, ranks, len(passes[0]))):
+            with explain_out_of_memory(partial(_needed, config, ranks, len(passes[0]))):
                 weights.clear()
                 parts = []
                 for rows in passes:
@@ -191,7 +191,7 @@ def _needed(config: TrainConfig, ranks: Ranks, rows: int) -> str:
     less += [] if config.precision == "bf16" else ["precision bf16"]
     return (
         f"out of memory in a training step of {config.batch_size} images in {ranks.world} "
-        f"process{'es' * (ranks.world > 1)}, {rows} a pass, {held(ranks.device)}. "
+        f"process{'es' * (ranks.world > 1)}, {rows} a pass, {allocated(ranks.device)}. "
         f"{' or '.join(less).capitalize()} needs less."
     )
 

@@ -1,4 +1,4 @@
-"""Checkpoints as others write them, made by hand."""
+"""Checkpoints as others write them."""
 
 import argparse
 import math
@@ -8,45 +8,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from free import DiTConfig
+from free import DiT, DiTConfig
 
 #: A small DiT with learned variance, three channels and no published width.
 CONFIG = DiTConfig(8, 2, 3, 32, 3, 4, num_classes=5)
 
 
 def original_state(config: DiTConfig = CONFIG, seed: int = 0) -> dict[str, Tensor]:
-    """A state dict of the original code, with random non-zero weights."""
-    hidden, patch = config.hidden_size, config.patch_size
-    inner = int(config.mlp_ratio * hidden)
-    shapes: dict[str, tuple[int, ...]] = {
-        "x_embedder.proj": (hidden, config.channels, patch, patch),
-        "t_embedder.mlp.0": (hidden, 256),
-        "t_embedder.mlp.2": (hidden, hidden),
-    }
-    for block in range(config.depth):
-        shapes |= {
-            f"blocks.{block}.attn.qkv": (3 * hidden, hidden),
-            f"blocks.{block}.attn.proj": (hidden, hidden),
-            f"blocks.{block}.mlp.fc1": (inner, hidden),
-            f"blocks.{block}.mlp.fc2": (hidden, inner),
-            f"blocks.{block}.adaLN_modulation.1": (6 * hidden, hidden),
-        }
-    outputs = patch * patch * config.channels * (2 if config.learn_sigma else 1)
-    shapes |= {
-        "final_layer.linear": (outputs, hidden),
-        "final_layer.adaLN_modulation.1": (2 * hidden, hidden),
-    }
+    """A state dict of the original code, with random non-zero weights; the names are ours."""
+    with torch.device("meta"):
+        own = DiT(config).state_dict()
     generator = torch.Generator().manual_seed(seed)
-
-    def random(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator) / math.sqrt(shape[-1])
-
-    state = {"pos_embed": position_table(config.image_size // patch, hidden)}
-    for name, shape in shapes.items():
-        state[f"{name}.weight"] = random(*shape)
-        state[f"{name}.bias"] = random(shape[0])
-    state["y_embedder.embedding_table.weight"] = random(config.num_classes + 1, hidden)
-    return state
+    state = {
+        name: torch.randn(value.shape, generator=generator) / math.sqrt(value.shape[-1])
+        for name, value in own.items()
+    }
+    table = position_table(config.image_size // config.patch_size, config.hidden_size)
+    return {**state, "pos_embed": table}
 
 
 def position_table(grid: int, hidden: int) -> Tensor:

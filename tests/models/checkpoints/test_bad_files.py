@@ -15,6 +15,10 @@ from safetensors.torch import save_file
 from free import DiT
 from tests.models.checkpoints.files import original_state, save_original, training_checkpoint
 
+STATE = original_state()
+PATCHES, OUTPUT = "x_embedder.proj.weight", "final_layer.linear.weight"
+LABELS = "y_embedder.embedding_table.weight"
+
 
 class Planted:
     """Pickles as a call that leaves a mark."""
@@ -55,19 +59,19 @@ def test_a_bare_pickle_is_not_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("name", "content", "message"),
     [
-        (b"", "an empty file"),
-        (b"<!DOCTYPE html><html><body>404</body></html>", "an HTML page, probably of a download"),
-        (b"\n <html>", "an HTML page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2", "git lfs pull"),
-        (b'{"weights": 3}', r"something that starts with b'\{"),
-        (b"\x00" * 100, "something that starts with"),
-        (np.random.default_rng(0).bytes(1000), "something that starts with"),
+        ("model.pt", b"", "an empty file"),
+        ("model.safetensors", b"", "an empty file"),
+        ("model.pt", b"<!DOCTYPE html><html><body>404</body>", "an HTML page, probably of a down"),
+        ("model.safetensors", b"\n <html>", "an HTML page"),
+        ("x.bin", b"version https://git-lfs.github.com/spec/v1\nsize 2", "git lfs pull"),
+        ("model.safetensors", b'{"weights": 3}', r"something that starts with b'\{"),
+        ("model.pt", b"\x00" * 100, "something that starts with"),
+        ("x.bin", np.random.default_rng(0).bytes(1000), "something that starts with"),
     ],
 )
-@pytest.mark.parametrize("name", ["model.pt", "model.safetensors", "transformer.bin"])
-def test_what_is_no_checkpoint(tmp_path: Path, content: bytes, message: str, name: str) -> None:
+def test_what_is_no_checkpoint(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(ValueError, match=rf"source must be a checkpoint \(.*{name}: .*{message}"):
@@ -86,20 +90,27 @@ def test_other_zip_files(tmp_path: Path) -> None:
     for name in ("samples.npz", "text.zip"):
         with pytest.raises(ValueError, match=rf"source must be whole, got .*{name}"):
             DiT.from_pretrained(tmp_path / name)
+    path = save_original(tmp_path)
+    with (
+        zipfile.ZipFile(path) as stored,
+        zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for member in stored.infolist():
+            packed.writestr(member.filename, stored.read(member))
+    DiT.from_pretrained(path, heads=4)
+    with pytest.raises(ValueError, match=r"source must be stored as torch.save .* compressed"):
+        DiT.from_pretrained(tmp_path / "packed.pt", heads=4)
 
 
 @pytest.mark.parametrize("save", [torch.save, save_file])
-@pytest.mark.parametrize("part", [0.001, 0.1, 0.5, 0.9, 0.9999])
-def test_truncated_files(tmp_path: Path, save: object, part: float) -> None:
+def test_truncated_files(tmp_path: Path, save: object) -> None:
     path = tmp_path / "model"
     save(original_state(), path)
-    size = path.stat().st_size
-    with path.open("rb+") as file:
-        file.truncate(int(size * part))
-    with pytest.raises(
-        ValueError, match=r"source must be whole, got .*model, truncated or damaged"
-    ):
-        DiT.from_pretrained(path, heads=4)
+    content = path.read_bytes()
+    for part in (0.001, 0.1, 0.5, 0.9, 0.9999):
+        path.write_bytes(content[: int(len(content) * part)])
+        with pytest.raises(ValueError, match=r"must be whole, got .*model, truncated or damaged"):
+            DiT.from_pretrained(path, heads=4)
 
 
 @pytest.mark.parametrize("save", [torch.save, save_file])
@@ -110,7 +121,7 @@ def test_damaged_files_never_do_worse_than_an_error(tmp_path: Path, save: object
     content = path.read_bytes()
     end = 2000 if save is save_file else content.index(b"final_layer.linear.bias") + 500
     generator = random.Random(0)
-    for _ in range(150):
+    for _ in range(80):
         damaged = bytearray(content)
         for _ in range(generator.randint(1, 4)):
             damaged[generator.randrange(end)] = generator.randrange(256)
@@ -129,12 +140,19 @@ def test_damaged_files_never_do_worse_than_an_error(tmp_path: Path, save: object
         ({"ema": {}}, "source must hold a dict of tensors"),
         ({"conv.weight": torch.zeros(3)}, "must hold the weights of a DiT, got .* without x_emb"),
         ({"transformer_blocks.0.attn1.to_q.weight": torch.zeros(3, 3)}, "without x_embedder"),
+        (STATE | {PATCHES: torch.zeros(32, 12)}, r"must have 4 axes, got \[32, 12\]"),
+        (STATE | {OUTPUT: torch.zeros(30, 32)}, "must have 1 or 2 rows for each of the"),
+        (STATE | {LABELS: torch.zeros(1, 32)}, "num_classes must be a positive"),
+        (STATE | {"pos_embed": torch.zeros(1, 15, 32)}, "must be of a square, got"),
+        (STATE | {"pos_embed": torch.zeros(16, 32)}, "must be of a square, got"),
+        (STATE | {"pos_embed": torch.zeros(1).expand(1, 16, 32)}, "repeated by strides"),
+        (STATE | {"pos_embed": torch.zeros(1, 16, 32).to_sparse()}, "dense, got pos_embed"),
     ],
 )
 def test_other_contents(tmp_path: Path, content: object, message: str) -> None:
     torch.save(content, tmp_path / "model.pt")
     with pytest.raises(ValueError, match=message):
-        DiT.from_pretrained(tmp_path / "model.pt")
+        DiT.from_pretrained(tmp_path / "model.pt", heads=4)
 
 
 def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
@@ -154,24 +172,6 @@ def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
         DiT.from_pretrained(tmp_path / "model.pt", heads=4)
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("x_embedder.proj.weight", torch.zeros(32, 12), r"must have 4 axes, got \[32, 12\]"),
-        ("final_layer.linear.weight", torch.zeros(30, 32), "must have 1 or 2 rows for each of the"),
-        ("pos_embed", torch.zeros(1, 15, 32), "must be of a square, got"),
-        ("pos_embed", torch.zeros(16, 32), "must be of a square, got"),
-        ("y_embedder.embedding_table.weight", torch.zeros(1, 32), "num_classes must be a positive"),
-        ("pos_embed", torch.zeros(1).expand(1, 16, 32), "repeated by strides"),
-        ("pos_embed", torch.zeros(1, 16, 32).to_sparse(), "must be dense, got pos_embed"),
-    ],
-)
-def test_shapes_of_no_dit(tmp_path: Path, name: str, value: torch.Tensor, message: str) -> None:
-    torch.save({**original_state(), name: value}, tmp_path / "model.pt")
-    with pytest.raises(ValueError, match=message):
-        DiT.from_pretrained(tmp_path / "model.pt", heads=4)
-
-
 def test_folders_that_hold_none(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must be a folder with config.json, teacher/, trans"):
         DiT.from_pretrained(tmp_path)
@@ -182,9 +182,6 @@ def test_folders_that_hold_none(tmp_path: Path) -> None:
         DiT.from_pretrained("nowhere")
     with pytest.raises(ValueError, match="got .*/nowhere/x.pt', which does not exist"):
         DiT.from_pretrained(tmp_path / "nowhere" / "x.pt")
-
-
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(ValueError, match="loop"):
         DiT.from_pretrained(tmp_path / "loop")

@@ -11,8 +11,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from free import DiT, DiTConfig
+from free.models.adopt import adopt_transformer
 from free.models.summary import inspect
-from tests.models.checkpoints.files import CONFIG, original_state, outputs, save_original
+from tests.models.checkpoints.files import (
+    CONFIG,
+    original_state,
+    outputs,
+    same_weights,
+    save_original,
+)
 from tests.networks import randomized
 
 diffusers = pytest.importorskip("diffusers")
@@ -49,10 +56,17 @@ def _relative(one: Tensor, two: Tensor) -> float:
     return float((one - two).abs().max() / two.abs().max())
 
 
-@pytest.mark.parametrize("t", [1, 10, 100, 500, 999])
-@pytest.mark.parametrize("norm_eps", [1e-5, 1e-6])
-@pytest.mark.parametrize("divisor", [127, 128])
-def test_parity(tmp_path: Path, t: int, norm_eps: float, divisor: int) -> None:
+def _error(network: DiT, reference: torch.nn.Module, t: Tensor) -> float:
+    """The largest of the rows' relative differences; the fifth has no label."""
+    x, y = torch.randn(len(t), 4, 8, 8), torch.arange(1, 1 + len(t))
+    out = network(x, t, y)
+    with torch.no_grad():
+        expected = reference(x, t, y).sample
+    return max(map(_relative, torch.cat([out.eps, out.variance], dim=1), expected))
+
+
+@pytest.mark.parametrize(("norm_eps", "divisor"), [(1e-5, 127), (1e-6, 127), (1e-6, 128)])
+def test_parity(tmp_path: Path, norm_eps: float, divisor: int) -> None:
     reference = _reference(norm_eps)
     reference.save_pretrained(tmp_path)
     for module in reference.modules():
@@ -64,12 +78,7 @@ def test_parity(tmp_path: Path, t: int, norm_eps: float, divisor: int) -> None:
         path.write_text(json.dumps(record))
     network = DiT.from_pretrained(tmp_path)
     assert network.config.timestep_divisor == divisor
-    x = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(t))
-    steps, labels = torch.tensor([t, t, t]), torch.tensor([0, 4, 5])
-    out = network(x, steps, labels)
-    with torch.no_grad():
-        expected = reference(x, steps, labels).sample
-    assert _relative(torch.cat([out.eps, out.variance], dim=1), expected) < 1e-5
+    assert _error(network, reference, torch.tensor([1, 10, 100, 500, 999])) < 1e-5
 
 
 def test_forced_constants(folder: Path) -> None:
@@ -147,23 +156,36 @@ def test_configurations_that_do_not_fit(folder: Path, fields: dict, message: str
         DiT.from_pretrained(folder)
 
 
-@pytest.mark.parametrize(
-    ("key", "own"),
-    [
+def test_copies_that_do_not_agree(folder: Path) -> None:
+    """In a file and in memory."""
+    for key, own in (
         ("timestep_embedder.linear_1.bias", "t_embedder.mlp.0.bias"),
         ("timestep_embedder.linear_2.weight", "t_embedder.mlp.2.weight"),
         ("class_embedder.embedding_table.weight", "y_embedder.embedding_table.weight"),
-    ],
-)
-def test_copies_that_do_not_agree(folder: Path, key: str, own: str) -> None:
-    path = folder / "transformer" / "diffusion_pytorch_model.safetensors"
-    state = load_file(path)
-    name = f"transformer_blocks.2.norm1.emb.{key}"
-    state[name] = state[name].clone()
-    state[name].view(-1)[-1] += 1e-3
-    save_file(state, path)
-    with pytest.raises(ValueError, match=f"copies of {own} in .* must agree, got {name} unlike"):
-        DiT.from_pretrained(folder)
+    ):
+        reference = _reference()
+        name = f"transformer_blocks.2.norm1.emb.{key}"
+        reference.state_dict()[name].view(-1)[-1] += 1e-3
+        reference.save_pretrained(folder / "transformer")
+        message = f"copies of {own} in .* must agree, got {name} unlike"
+        with pytest.raises(ValueError, match=message):
+            DiT.from_pretrained(folder)
+        with pytest.raises(ValueError, match=message):
+            adopt_transformer(reference)
+
+
+def test_a_network_in_memory_is_adopted(folder: Path) -> None:
+    """Its weights are shared, but for those that are one here."""
+    reference = _reference()
+    network, read = adopt_transformer(reference), DiT.from_pretrained(folder)
+    assert network.config == read.config
+    assert same_weights(network, read)
+    weights = reference.state_dict()
+    for own, name in (("mlp.fc1", "ff.net.0.proj"), ("attn.proj", "attn1.to_out.0")):
+        one = network.state_dict()[f"blocks.1.{own}.weight"]
+        assert one.data_ptr() == weights[f"transformer_blocks.1.{name}.weight"].data_ptr()
+    with pytest.raises(ValueError, match="must be a DiTTransformer2DModel, got Linear"):
+        adopt_transformer(torch.nn.Linear(2, 2))
 
 
 def test_shards_that_are_not_there(tmp_path: Path) -> None:
@@ -199,12 +221,7 @@ def test_diffusers_loads_what_is_saved_for_it(
     assert reference.config.sample_size == 8
     assert reference.config.out_channels == 8
     assert reference.config.norm_eps == 1e-5
-    x, y = torch.randn(2, 4, 8, 8), torch.tensor([2, 5])
-    steps = torch.tensor([700, 700])
-    out = network(x, steps, y)
-    with torch.no_grad():
-        expected = reference(x, steps, y).sample
-    assert _relative(torch.cat([out.eps, out.variance], dim=1), expected) < 1e-5
+    assert _error(network, reference, torch.tensor([700, 3])) < 1e-5
 
 
 def test_own_constants_survive_in_its_format(tmp_path: Path) -> None:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from free.files import read_json
 from free.models.config import DIT_SIZES, DiTConfig
 
 __all__ = [
-    "CONSTANTS",
     "DIFFUSERS_CLASSES",
-    "OwnConfig",
+    "Description",
     "config_from_diffusers",
-    "config_from_own",
     "config_to_diffusers",
     "config_to_own",
-    "extras_from_diffusers",
     "published_name",
+    "read_config",
     "with_constants",
 ]
 
-CONSTANTS = ("original", "diffusers")
 #: The second is what DiTs were saved as before diffusers gave them a class of their own.
 DIFFUSERS_CLASSES = ("DiTTransformer2DModel", "Transformer2DModel")
 _KINDS = {"dit": "teacher", "drafter": "drafter"}
@@ -39,17 +39,10 @@ _DIFFUSERS_NORM_EPS = 1e-5
 
 
 def with_constants(config: DiTConfig, constants: str | None, form: str) -> DiTConfig:
-    """``config`` with the constants asked for.
+    """Put the constants asked for into the configuration of a checkpoint in format ``form``.
 
-    Parameters
-    ----------
-    config : DiTConfig
-        With those of its format.
-    constants : {"original", "diffusers"} or None
-        None leaves them. ``"diffusers"`` is what diffusers would compute with: the epsilon of the
-        configuration, if it is in that format, else its default.
-    form : str
-        Of the checkpoint.
+    ``"original"`` and ``"diffusers"`` are what either would compute with; diffusers takes the
+    epsilon of a configuration in its own format, else its default. None changes nothing.
 
     Raises
     ------
@@ -58,7 +51,7 @@ def with_constants(config: DiTConfig, constants: str | None, form: str) -> DiTCo
     """
     if constants is None:
         return config
-    if constants not in CONSTANTS:
+    if constants not in ("original", "diffusers"):
         raise ValueError(f"constants must be 'original', 'diffusers' or None, got {constants!r}")
     if constants == "original":
         return dataclasses.replace(config, timestep_divisor=128, norm_eps=1e-6)
@@ -66,35 +59,45 @@ def with_constants(config: DiTConfig, constants: str | None, form: str) -> DiTCo
     return dataclasses.replace(config, timestep_divisor=127, norm_eps=norm_eps)
 
 
-class OwnConfig(NamedTuple):
-    """A ``config.json`` of ours.
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a checkpoint is, as its configuration or its tensors tell.
 
     Attributes
     ----------
+    format : {"original", "training", "diffusers", "free"}
+        ``"training"`` is the original's training checkpoint, of which the averaged weights count.
     kind : {"teacher", "drafter"}
     config : DiTConfig
-        Of a drafter, its teacher's.
-    options : dict
-        What else a drafter is made with: ``depth`` and ``gate`` of :class:`free.DrafterNet`. Files
-        of before there was a choice mean 1 and False.
+        With the format's constants; of a drafter, its teacher's shape.
+    training : dict or None
+        How it was trained, where the format has a place for that.
     sampling : dict
         Settings that a drafter recommends.
+    options : dict
+        ``depth`` and ``gate`` of :class:`free.DrafterNet`; empty for a teacher. Files older than
+        the two mean 1 and False.
     """
 
+    format: str
     kind: str
     config: DiTConfig
-    options: dict[str, Any]
-    sampling: dict[str, Any]
+    training: dict[str, Any] | None = None
+    sampling: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
 
-def config_from_own(record: dict[str, Any], path: Path) -> OwnConfig:
-    """Read a ``config.json`` of ours.
+def read_config(path: Path) -> Description:
+    """Read a ``config.json``, ours or that of diffusers.
 
     Raises
     ------
     ValueError
-        If it is not one.
+        If it is missing, malformed, or of another model.
     """
+    record = read_json(path, "configuration")
+    if "_class_name" in record:
+        return _from_diffusers(record, path)
     try:
         kind = _KINDS[record["kind"]]
         config = DiTConfig(**record["architecture"])
@@ -104,7 +107,14 @@ def config_from_own(record: dict[str, Any], path: Path) -> OwnConfig:
     sampling = record.get("sampling", {})
     if not isinstance(sampling, dict) or not sampling.keys() <= _SAMPLING:
         raise ValueError(f"sampling in {path} must have keys {sorted(_SAMPLING)}, got {sampling!r}")
-    return OwnConfig(kind, config, options, sampling)
+    return Description(
+        format="free",
+        kind=kind,
+        config=config,
+        training=record.get("training"),
+        sampling=sampling,
+        options=options,
+    )
 
 
 def _drafter_options(record: dict[str, Any], config: DiTConfig) -> dict[str, Any]:
@@ -116,41 +126,50 @@ def _drafter_options(record: dict[str, Any], config: DiTConfig) -> dict[str, Any
     return {"depth": depth, "gate": gate}
 
 
-def config_to_own(
-    kind: str,
-    config: DiTConfig,
-    options: dict[str, Any],
-    training: dict[str, Any] | None,
-    sampling: dict[str, Any] | None,
-) -> dict[str, Any]:
-    """``config.json`` of ours; ``options`` as of :class:`OwnConfig`."""
-    names = {name: key for key, name in _KINDS.items()}
-    record: dict[str, Any] = {"kind": names[kind], "architecture": dataclasses.asdict(config)}
-    record |= options
-    if training is not None:
-        record["training"] = training
-    if sampling is not None:
-        record["sampling"] = sampling
+def config_to_own(about: Description) -> dict[str, Any]:
+    """Our own ``config.json``."""
+    names = {kind: name for name, kind in _KINDS.items()}
+    record = {
+        "kind": names[about.kind],
+        "architecture": dataclasses.asdict(about.config),
+        **about.options,
+    }
+    if about.training is not None:
+        record["training"] = about.training
+    if about.sampling:
+        record["sampling"] = about.sampling
     return record
 
 
-def config_from_diffusers(record: dict[str, Any], path: Path) -> DiTConfig:
-    """Read a ``config.json`` of diffusers.
+def _from_diffusers(record: dict[str, Any], path: Path) -> Description:
+    if record["_class_name"] not in DIFFUSERS_CLASSES:
+        raise ValueError(f"{path} must describe a DiT, got {record['_class_name']!r}")
+    extras = record.get(_EXTRAS)
+    extras = extras if isinstance(extras, dict) else {}
+    config = config_from_diffusers(record, path, extras.get("timestep_divisor", 127))
+    training = extras.get("training")
+    return Description(format="diffusers", kind="teacher", config=config, training=training)
+
+
+def config_from_diffusers(
+    record: Mapping[str, Any], path: Path, timestep_divisor: int = 127
+) -> DiTConfig:
+    """The architecture in a configuration of diffusers.
 
     Raises
     ------
     ValueError
         If it is of another model, or malformed.
     """
-    wrong = [
+    if record["_class_name"] == "Transformer2DModel":
+        record = {"norm_type": None, **record}  # the class had several
+    others = [
         f"{name} {record[name]!r}"
         for name, value in _FIXED.items()
         if record.get(name, value) != value
     ]
-    if record["_class_name"] == "Transformer2DModel" and "norm_type" not in record:
-        wrong.append("norm_type None")
-    if wrong:
-        raise ValueError(f"{path} must describe a DiT, got {', '.join(wrong)}")
+    if others:
+        raise ValueError(f"{path} must describe a DiT, got {', '.join(others)}")
     try:
         heads, channels = record.get("num_attention_heads", 16), record.get("in_channels", 4)
         outputs = record.get("out_channels") or channels
@@ -165,34 +184,29 @@ def config_from_diffusers(record: dict[str, Any], path: Path) -> DiTConfig:
             heads,
             num_classes=record.get("num_embeds_ada_norm", 1000),
             learn_sigma=outputs == 2 * channels,
-            timestep_divisor=extras_from_diffusers(record).get("timestep_divisor", 127),
+            timestep_divisor=timestep_divisor,
             norm_eps=record.get("norm_eps", _DIFFUSERS_NORM_EPS),
         )
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is missing or malformed: {error!r}") from error
 
 
-def extras_from_diffusers(record: dict[str, Any]) -> dict[str, Any]:
-    """What we add to a configuration of diffusers, or nothing."""
-    extras = record.get(_EXTRAS)
-    return extras if isinstance(extras, dict) else {}
-
-
-def config_to_diffusers(config: DiTConfig, training: dict[str, Any] | None) -> dict[str, Any]:
-    """``config.json`` of diffusers, with what it has no word for in a private key.
+def config_to_diffusers(about: Description) -> dict[str, Any]:
+    """The ``config.json`` of diffusers, with what it has no word for in a private key.
 
     Raises
     ------
     ValueError
         If diffusers has no such DiT.
     """
+    config = about.config
     if config.mlp_ratio != 4:
         raise ValueError(
             f"format 'diffusers' must have an mlp_ratio of 4, got one of {config.mlp_ratio:g}"
         )
     extras: dict[str, Any] = {"timestep_divisor": config.timestep_divisor}
-    if training is not None:
-        extras["training"] = training
+    if about.training is not None:
+        extras["training"] = about.training
     return {
         "_class_name": DIFFUSERS_CLASSES[0],
         _EXTRAS: extras,

@@ -41,16 +41,9 @@ def download(name: str, argument: str, folders: Sequence[str] = _NETWORKS) -> Pa
     Parameters
     ----------
     name : str
-        ``owner/name``.
-    argument : str
-        What the caller calls it.
+        ``owner/name``; errors call it ``argument``.
     folders : sequence of str
-        Which of its folders to look in, each with a slash at its end; ``""`` is the root.
-
-    Returns
-    -------
-    Path
-        The folder.
+        Folders of the repository to look in, each with a slash at its end; ``""`` is the root.
 
     Raises
     ------

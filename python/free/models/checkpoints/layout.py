@@ -9,20 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from free.models.checkpoints.tensors import StoredTensor
-from free.models.config import DIT_SIZES, DiTConfig
+from free.models.config import PUBLISHED_HEADS, DiTConfig
 
-__all__ = [
-    "PUBLISHED_HEADS",
-    "Layout",
-    "Origin",
-    "diffusers_layout",
-    "drafter_layout",
-    "infer_config",
-    "own_layout",
-]
-
-#: Heads of the published sizes, by width.
-PUBLISHED_HEADS = {hidden: heads for hidden, _, heads in DIT_SIZES.values()}
+__all__ = ["Layout", "Origin", "diffusers_layout", "drafter_layout", "infer_config", "own_layout"]
 
 
 class Origin(NamedTuple):
@@ -63,19 +52,19 @@ _IN_BLOCK = {
 
 
 def own_layout(name: str, depth: int) -> Origin:
-    """Our names, which are the original's."""
+    """Our own names, which are the original's."""
     return Origin((name,))
 
 
 def drafter_layout(tensors: Mapping[str, StoredTensor]) -> Layout:
-    """Names of a drafter of ours; the first ones had a single block, which was called ``block``."""
+    """Our drafters' names; the first drafters had a single block, which was called ``block``."""
     if not any(name.startswith("block.") for name in tensors):
         return own_layout
     return lambda name, depth: Origin((re.sub(r"^blocks\.0\.", "block.", name),))
 
 
 def diffusers_layout(name: str, depth: int) -> Origin:
-    """Names of ``diffusers.DiTTransformer2DModel``.
+    """The names of ``diffusers.DiTTransformer2DModel``.
 
     Every block has a copy of the conditioning's weights; the position table is not kept.
     """
@@ -101,24 +90,18 @@ def infer_config(
     heads: int | None,
     image_size: int | None,
 ) -> DiTConfig:
-    """Read the architecture off the shapes of a checkpoint's tensors.
+    """Read the architecture off the shapes of a checkpoint's tensors; ``path`` is for messages.
 
-    Parameters
-    ----------
-    tensors : mapping of str to StoredTensor
-    layout : Layout
-    path : Path
-        For messages.
-    heads, image_size : int or None
-        Where the shapes do not tell; the number of heads is known for published widths only.
+    ``heads`` and ``image_size`` are needed where the shapes do not tell: the number of heads is
+    known for published widths only.
 
     Raises
     ------
     ValueError
         If the tensors are not a DiT's, or ``heads`` or ``image_size`` are needed or contradict.
     """
-    found = [re.match(r"(?:transformer_)?blocks\.(\d+)\.", name) for name in tensors]
-    depth = len({match[1] for match in found if match})
+    blocks = (re.match(r"(?:transformer_)?blocks\.(\d+)\.", name) for name in tensors)
+    depth = len({block[1] for block in blocks if block})
 
     def shape(name: str, axes: int) -> tuple[int, ...]:
         parts = layout(name, depth).parts if depth else ()
@@ -163,16 +146,16 @@ def infer_config(
 
 
 def _image_size(
-    tensors: Mapping[str, StoredTensor], patch: int, path: Path, given: int | None
+    tensors: Mapping[str, StoredTensor], patch: int, path: Path, default: int | None
 ) -> int:
     table = tensors.get("pos_embed")
     if table is None:
-        if given is None:
+        if default is None:
             raise ValueError(
                 f"image_size must be given for weights without pos_embed or a configuration, "
                 f"got None for {path}"
             )
-        return given
+        return default
     tokens = table.shape[1] if len(table.shape) == 3 else 0
     size = math.isqrt(tokens) * patch
     if not tokens or tokens != (size // patch) ** 2:

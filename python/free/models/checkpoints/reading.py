@@ -1,9 +1,10 @@
-"""From a checkpoint to a network: every key checked, one tensor at a time."""
+"""From a checkpoint to a network: every name and shape checked, one tensor at a time."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,10 +19,10 @@ from free.models.checkpoints.source import Source, locate, open_source
 from free.models.checkpoints.tensors import StoredTensor
 from free.models.config import DiTConfig
 
-__all__ = ["check_keys", "origins", "read_drafter", "read_teacher"]
+__all__ = ["build", "match", "read_drafter", "read_teacher"]
 
 Network = TypeVar("Network", bound=nn.Module)
-_LISTED = 8  # keys of one kind in a message
+_LISTED = 8  # names of one kind in a message
 
 
 def read_teacher(
@@ -35,9 +36,10 @@ def read_teacher(
     image_size: int | None = None,
 ) -> Network:
     """Load a ``network``, DiT's class; see :meth:`free.DiT.from_pretrained`."""
-    opened = open_source(locate(source), "teacher", heads, image_size)
-    config = with_constants(opened.config, constants, opened.format)
-    return _read(lambda: network(config), dataclasses.replace(opened, config=config), dtype, device)
+    checkpoint = open_source(locate(source), "teacher", heads, image_size)
+    config = with_constants(checkpoint.config, constants, checkpoint.format)
+    checkpoint = dataclasses.replace(checkpoint, config=config)
+    return build(lambda: network(config), checkpoint, _copies(dtype, device))
 
 
 def read_drafter(
@@ -52,105 +54,122 @@ def read_drafter(
 
     See :meth:`free.DrafterNet.from_pretrained`; ``argument`` is what the caller calls the source.
     """
-    opened = open_source(locate(source, argument), "drafter")
-    made = _read(lambda: network(opened.config, **opened.options), opened, dtype, device)
-    return made, opened.sampling
+    checkpoint = open_source(locate(source, argument), "drafter")
+    copies = _copies(dtype, device)
+    drafter = build(lambda: network(checkpoint.config, **checkpoint.options), checkpoint, copies)
+    return drafter, checkpoint.sampling
 
 
-def origins(source: Source, own: Mapping[str, Tensor]) -> dict[str, Origin]:
-    """Where the checkpoint keeps each of the weights ``own``.
+def build(
+    make: Callable[[], Network],
+    source: Source,
+    join: Callable[[list[StoredTensor], torch.Size], Tensor],
+) -> Network:
+    """Make a network with the weights of a checkpoint.
+
+    Parameters
+    ----------
+    make : callable
+        Returns the network; called where the default device is "meta".
+    source : Source
+    join : callable
+        ``join(parts, shape)`` returns one weight, whose parts lie along the first axis.
+
+    Returns
+    -------
+    Module
+        In evaluation mode, without gradients.
+
+    Raises
+    ------
+    ValueError
+        If names or shapes differ (:func:`match`), or copies of a weight do.
+    """
+    with torch.device("meta"):
+        network = make()
+    own, stored, state = network.state_dict(), source.tensors, {}
+    for name, (parts, copies) in match(source, network).items():
+        for copy in copies:
+            if not stored[copy].equals(stored[parts[0]]):
+                raise ValueError(
+                    f"copies of {name} in {source.path} must agree, got {copy} unlike {parts[0]}"
+                )
+        if parts:
+            state[name] = join([stored[part] for part in parts], own[name].shape)
+    network.load_state_dict(state, strict=False, assign=True)
+    # Tables that are in no file, or were rounded in it.
+    like = state["x_embedder.proj.weight"]
+    network.t_embedder.reset_frequencies(like.device)  # type: ignore[operator, union-attr]
+    table = network.pos_embed
+    if table.is_meta or _was_rounded(source, table):  # type: ignore[arg-type]
+        network.pos_embed = fixed_table(source.config).to(like)
+    return network.eval().requires_grad_(False)
+
+
+def match(source: Source, network: nn.Module) -> dict[str, Origin]:
+    """Where a checkpoint keeps each weight of a network, which may be on "meta".
 
     A position table may be missing: it is computed then.
-    """
-    found = {name: source.layout(name, source.config.depth) for name in own}
-    if "pos_embed" in found and "pos_embed" not in source.tensors:
-        # Our own format always has it.
-        found["pos_embed"] = Origin(("pos_embed",) if source.format == "free" else ())
-    return found
-
-
-def check_keys(
-    found: Mapping[str, Origin],
-    own: Mapping[str, Tensor],
-    tensors: Mapping[str, StoredTensor],
-    path: Path,
-) -> None:
-    """Compare the names and shapes of a checkpoint's tensors with those expected.
 
     Raises
     ------
     ValueError
         Listing what is missing, unexpected, of another shape, or not floating-point.
     """
+    own, tensors = network.state_dict(), source.tensors
+    origins = {name: source.layout(name, source.config.depth) for name in own}
+    if "pos_embed" in origins and "pos_embed" not in tensors:
+        # Our own format always has it.
+        origins["pos_embed"] = Origin(("pos_embed",) if source.format == "free" else ())
     expected: dict[str, list[int]] = {}
-    for name, origin in found.items():
+    for name, origin in origins.items():
         first, *others = own[name].shape
         for key in origin.parts + origin.copies:
             expected[key] = [first // len(origin.parts), *others]
-    missing = sorted(expected.keys() - tensors.keys())
-    unexpected = sorted(tensors.keys() - expected.keys())
     common = sorted(expected.keys() & tensors.keys())
+    shapes = {name: list(tensors[name].shape) for name in common}
     problems = [
-        *_listed([f"missing {name}" for name in missing]),
-        *_listed([f"unexpected {name}" for name in unexpected]),
+        *_listed(f"missing {name}" for name in sorted(expected.keys() - tensors.keys())),
+        *_listed(f"unexpected {name}" for name in sorted(tensors.keys() - expected.keys())),
         *_listed(
-            [
-                f"{name} has shape {list(tensors[name].shape)}, expected {expected[name]}"
-                for name in common
-                if list(tensors[name].shape) != expected[name]
-            ]
+            f"{name} has shape {shapes[name]}, expected {expected[name]}"
+            for name in common
+            if shapes[name] != expected[name]
         ),
         *_listed(
-            [
-                f"{name} holds {tensors[name].dtype}, expected floating-point values"
-                for name in common
-                if not tensors[name].dtype.is_floating_point
-            ]
+            f"{name} holds {tensors[name].dtype}, expected floating-point values"
+            for name in common
+            if not tensors[name].dtype.is_floating_point
         ),
     ]
     if problems:
-        raise ValueError(f"weights {path} do not fit the architecture: " + "; ".join(problems))
+        raise ValueError(
+            f"weights {source.path} do not fit the architecture: {'; '.join(problems)}"
+        )
+    return origins
 
 
-def _listed(problems: list[str]) -> list[str]:
-    rest = len(problems) - _LISTED
-    return [*problems[:_LISTED], *([f"and {rest} more like this"] if rest > 0 else [])]
+def _listed(problems: Iterator[str]) -> list[str]:
+    first, rest = list(itertools.islice(problems, _LISTED)), sum(1 for _ in problems)
+    return [*first, f"and {rest} more like this"] if rest else first
 
 
-def _read(
-    make: Callable[[], Network],
-    source: Source,
-    dtype: torch.dtype | None,
-    device: torch.device | str,
-) -> Network:
+def _copies(
+    dtype: torch.dtype | None, device: torch.device | str
+) -> Callable[[list[StoredTensor], torch.Size], Tensor]:
+    """Read weights into new memory, in one precision and on one device."""
     device = find_device(device)
     dtype = torch.float32 if dtype is None else dtype
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating-point torch.dtype or None, got {dtype!r}")
-    with torch.device("meta"):
-        network = make()
-    own = network.state_dict()
-    found = origins(source, own)
-    check_keys(found, own, source.tensors, source.path)
 
-    state = {}
-    for name, (parts, copies) in found.items():
-        for copy in copies:
-            if not source.tensors[copy].equals(source.tensors[parts[0]]):
-                raise ValueError(
-                    f"copies of {name} in {source.path} must agree, got {copy} unlike {parts[0]}"
-                )
-        if parts:
-            state[name] = torch.empty(own[name].shape, dtype=dtype, device=device)
-            for part, rows in zip(parts, state[name].chunk(len(parts)), strict=True):
-                source.tensors[part].copy_into(rows)
-    network.load_state_dict(state, strict=False, assign=True)
-    # Tables that are in no file.
-    network.t_embedder.reset_frequencies(device)  # type: ignore[operator, union-attr]
-    table = network.pos_embed
-    if table.is_meta or _was_rounded(source, table):  # type: ignore[arg-type]
-        network.pos_embed = fixed_table(source.config).to(device=device, dtype=dtype)
-    return network.eval().requires_grad_(False)
+    def join(parts: list[StoredTensor], shape: torch.Size) -> Tensor:
+        weight = torch.empty(shape, dtype=dtype, device=device)
+        for part, rows in zip(parts, weight.chunk(len(parts)), strict=True):
+            part.copy_into(rows)
+        return weight
+
+    return join
 
 
 def _was_rounded(source: Source, table: Tensor) -> bool:

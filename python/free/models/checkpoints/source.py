@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,13 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from free.models.checkpoints import hub
-from free.models.checkpoints.configs import (
-    DIFFUSERS_CLASSES,
-    config_from_diffusers,
-    config_from_own,
-    extras_from_diffusers,
-    with_constants,
-)
+from free.models.checkpoints.configs import Description, read_config, with_constants
 from free.models.checkpoints.layout import (
     Layout,
     diffusers_layout,
@@ -25,7 +18,6 @@ from free.models.checkpoints.layout import (
     own_layout,
 )
 from free.models.checkpoints.tensors import StoredTensor, open_file, open_index
-from free.models.config import DiTConfig
 
 __all__ = ["EMBEDDED", "ORIGINAL_FILE", "Source", "bundled_drafter", "locate", "open_source"]
 
@@ -44,37 +36,21 @@ _WEIGHTS = {
 }
 
 
-@dataclass(frozen=True)
-class Source:
+@dataclass(frozen=True, kw_only=True)
+class Source(Description):
     """An opened checkpoint; no weight has been read.
 
     Attributes
     ----------
     path : Path
-        The weights' file or index.
-    format : {"original", "training", "diffusers", "free"}
-        ``"training"`` is the original's training checkpoint.
-    kind : {"teacher", "drafter"}
-    config : DiTConfig
+        Of the weights, or their index.
     tensors : mapping of str to StoredTensor
     layout : Layout
-    training : dict or None
-        How it was trained, where the format has a place for that.
-    sampling : dict
-        Settings that a drafter recommends.
-    options : dict
-        What a drafter is made with besides its teacher's ``config``; of a teacher nothing.
     """
 
     path: Path
-    format: str
-    kind: str
-    config: DiTConfig
     tensors: Mapping[str, StoredTensor] = field(repr=False)
     layout: Layout = field(repr=False)
-    training: dict[str, Any] | None
-    sampling: dict[str, Any]
-    options: dict[str, Any]
 
 
 def locate(source: str | Path, argument: str = "source") -> Path:
@@ -111,40 +87,31 @@ def open_source(
 ) -> Source:
     """Open a checkpoint, of whatever format.
 
-    Parameters
-    ----------
-    path : Path
-        From :func:`locate`.
-    kind : {"teacher", "drafter", "any"}
-        What it must be. Of a folder with several parts it decides which is meant;
-        with ``"any"`` that is the teacher.
-    heads, image_size : int, optional
-        Where the checkpoint does not tell.
+    ``kind`` is what it must be, ``"teacher"``, ``"drafter"`` or ``"any"``. Of a folder with several
+    parts it decides which is meant; with ``"any"`` that is the teacher. ``heads`` and
+    ``image_size`` are needed where the checkpoint does not tell.
 
     Raises
     ------
     ValueError
         If it is of another kind, or missing, damaged, or no DiT's.
     """
+    described = (path.parent / "config.json").is_file()
     if path.is_dir():
-        opened = _open_folder(_part(path, kind), heads, image_size)
-    elif path.name in _WEIGHTS["free"] + _WEIGHTS["diffusers"] and _config_beside(path):
-        opened = _open_folder(path.parent, heads, image_size)
+        checkpoint = _open_folder(_part(path, kind), heads, image_size)
+    elif described and path.name in _WEIGHTS["free"] + _WEIGHTS["diffusers"]:
+        checkpoint = _open_folder(path.parent, heads, image_size)
     else:
-        opened = _open_single(path, heads, image_size)
-    if kind not in (opened.kind, "any"):
-        raise ValueError(f"source must be a {kind}, got {path} with a {opened.kind}")
-    if heads not in (None, opened.config.heads):
-        raise ValueError(f"heads must be the {opened.config.heads} of {path}, got {heads}")
-    if image_size not in (None, opened.config.image_size):
+        checkpoint = _open_single(path, heads, image_size)
+    if kind not in (checkpoint.kind, "any"):
+        raise ValueError(f"source must be a {kind}, got {path} with a {checkpoint.kind}")
+    if heads not in (None, checkpoint.config.heads):
+        raise ValueError(f"heads must be the {checkpoint.config.heads} of {path}, got {heads}")
+    if image_size not in (None, checkpoint.config.image_size):
         raise ValueError(
-            f"image_size must be the {opened.config.image_size} of {path}, got {image_size}"
+            f"image_size must be the {checkpoint.config.image_size} of {path}, got {image_size}"
         )
-    return opened
-
-
-def _config_beside(path: Path) -> bool:
-    return (path.parent / "config.json").is_file()
+    return checkpoint
 
 
 def _part(folder: Path, kind: str) -> Path:
@@ -163,29 +130,14 @@ def _open_folder(folder: Path, heads: int | None, image_size: int | None) -> Sou
             f"source must be a folder with config.json, teacher/, transformer/ or {ORIGINAL_FILE}, "
             f"got {folder}: config.json is missing"
         )
-    path = folder / "config.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is missing or malformed: {error!r}") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{path} is missing or malformed: got {type(record).__name__}")
-    if "_class_name" in record:
-        if record["_class_name"] not in DIFFUSERS_CLASSES:
-            raise ValueError(f"{path} must describe a DiT, got {record['_class_name']!r}")
-        config = config_from_diffusers(record, path)
-        weights = _first(folder, _WEIGHTS["diffusers"])
-        tensors = open_index(weights) if weights.suffix == ".json" else open_file(weights)[0]
-        training = extras_from_diffusers(record).get("training")
-        return Source(
-            weights, "diffusers", "teacher", config, tensors, diffusers_layout, training, {}, {}
-        )
-    kind, config, options, sampling = config_from_own(record, path)
-    weights = _first(folder, _WEIGHTS["free"])
-    tensors, _ = open_file(weights)
-    names = own_layout if kind == "teacher" else drafter_layout(tensors)
-    training = record.get("training")
-    return Source(weights, "free", kind, config, tensors, names, training, sampling, options)
+    about = read_config(folder / "config.json")
+    path = _first(folder, _WEIGHTS[about.format])
+    tensors = open_index(path) if path.suffix == ".json" else open_file(path)[0]
+    if about.kind == "drafter":
+        layout = drafter_layout(tensors)
+    else:
+        layout = own_layout if about.format == "free" else diffusers_layout
+    return Source(**vars(about), path=path, tensors=tensors, layout=layout)
 
 
 def _first(folder: Path, names: tuple[str, ...]) -> Path:
@@ -196,7 +148,7 @@ def _first(folder: Path, names: tuple[str, ...]) -> Path:
 
 
 def _open_single(path: Path, heads: int | None, image_size: int | None) -> Source:
-    """A file by itself: what it is, its tensors' names tell."""
+    """Open a file by itself; its tensors' names tell what it is."""
     tensors, arguments = open_file(path)
     if "fuse.weight" in tensors and "feature_head.weight" in tensors:
         raise ValueError(
@@ -208,9 +160,15 @@ def _open_single(path: Path, heads: int | None, image_size: int | None) -> Sourc
     config = infer_config(tensors, layout, path, heads, image_size)
     if diffusers:
         config = with_constants(config, "diffusers", "none")
-    training = None if arguments is None else _training_record(arguments)
-    form = "diffusers" if diffusers else "original" if arguments is None else "training"
-    return Source(path, form, "teacher", config, tensors, layout, training, {}, {})
+    return Source(
+        path=path,
+        format="diffusers" if diffusers else "original" if arguments is None else "training",
+        kind="teacher",
+        config=config,
+        training=None if arguments is None else _training_record(arguments),
+        tensors=tensors,
+        layout=layout,
+    )
 
 
 def _training_record(arguments: dict[str, Any]) -> dict[str, Any]:

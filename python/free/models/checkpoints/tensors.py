@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
 import mmap
 import re
 import zipfile
@@ -19,6 +18,8 @@ from typing import Any, NamedTuple
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from free.files import read_json
 
 __all__ = ["StoredTensor", "open_file", "open_index"]
 
@@ -35,6 +36,7 @@ _DTYPES = {
     "BOOL": torch.bool,
 }
 _LARGEST_HEADER = 100_000_000  # of a safetensors file, by its specification
+_madvise = ctypes.CDLL(None).madvise
 
 
 class StoredTensor(NamedTuple):
@@ -45,26 +47,42 @@ class StoredTensor(NamedTuple):
     shape : tuple of int
     dtype : torch.dtype
     view : callable
-        Returns the tensor as it lies in the file, mapped; not to be written to.
+        Returns the tensor as it lies in the file, or in memory; not to be written to.
+    mapped : bool
+        Whether it lies in a file that is mapped into memory.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     view: Callable[[], Tensor]
+    mapped: bool = True
 
     def copy_into(self, destination: Tensor) -> None:
         """Read the tensor into ``destination``, in its dtype and on its device."""
         tensor = self.view()
         destination.copy_(tensor)
-        _drop_pages(tensor)
+        self._release(tensor)
 
     def equals(self, other: StoredTensor) -> bool:
         """Whether two stored tensors have the same values."""
         one, two = self.view(), other.view()
         same = one.dtype == two.dtype and torch.equal(one, two)
-        _drop_pages(one)
-        _drop_pages(two)
+        self._release(one)
+        other._release(two)
         return same
+
+    def _release(self, tensor: Tensor) -> None:
+        """Tell the kernel that the pages of ``tensor`` need not stay in memory.
+
+        They are private and never written to, so a later access reads them from the file again.
+        """
+        if not self.mapped:
+            return
+        page = mmap.PAGESIZE
+        first = -(-tensor.data_ptr() // page) * page
+        length = (tensor.data_ptr() + tensor.nbytes) // page * page - first
+        if length > 0:
+            _madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
 
 
 def open_file(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | None]:
@@ -105,25 +123,25 @@ def open_index(path: Path) -> dict[str, StoredTensor]:
     ValueError
         If the index is malformed, or a shard is missing, damaged or lacks a tensor.
     """
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        # A shard lies beside its index: a path that leads elsewhere is not followed.
-        shards = sorted({Path(file).name for file in index.values()})
-        if any(file not in shards for file in index.values()):
-            raise ValueError("a shard must be a file's name")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is missing or malformed: {error!r}") from error
+    index = read_json(path, "index").get("weight_map")
+    files = list(index.values()) if isinstance(index, dict) else [index]
+    # A shard lies beside its index: a path that leads elsewhere is not followed.
+    if not all(isinstance(file, str) and file == Path(file).name for file in files):
+        raise ValueError(
+            f"index {path} is missing or malformed: weight_map must name files beside it"
+        )
+    shards = sorted(set(files))
     absent = [name for name in shards if not (path.parent / name).is_file()]
     if absent:
         raise ValueError(f"source must have all shards of {path}, got none of {', '.join(absent)}")
-    opened = {name: open_file(path.parent / name)[0] for name in shards}
-    lacking = [name for name, file in index.items() if name not in opened[file]]
+    contents = {name: open_file(path.parent / name)[0] for name in shards}
+    lacking = [name for name, file in index.items() if name not in contents[file]]
     if lacking:
         raise ValueError(
             f"shards must have the tensors that {path} says, "
             f"got {index[lacking[0]]} without {lacking[0]}"
         )
-    return {name: tensor for tensors in opened.values() for name, tensor in tensors.items()}
+    return {name: tensor for tensors in contents.values() for name, tensor in tensors.items()}
 
 
 def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
@@ -136,11 +154,11 @@ def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
         ) from error
 
     def stored(name: str) -> StoredTensor:
-        found = slices[name].get_dtype()
-        if found not in _DTYPES:
-            raise ValueError(f"weights must be of a torch dtype, got {name} of {found} in {path}")
+        dtype = slices[name].get_dtype()
+        if dtype not in _DTYPES:
+            raise ValueError(f"weights must be of a torch dtype, got {name} of {dtype} in {path}")
         shape = tuple(slices[name].get_shape())
-        return StoredTensor(shape, _DTYPES[found], lambda: file.get_tensor(name))
+        return StoredTensor(shape, _DTYPES[dtype], lambda: file.get_tensor(name))
 
     return {name: stored(name) for name in slices}
 
@@ -157,8 +175,8 @@ def _open_torch(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | N
         raise ValueError(f"source must be {_what_torch_refused(path, error)}") from error
     arguments = None
     if isinstance(value, dict) and isinstance(value.get("ema"), dict):
-        found = value.get("args")
-        arguments = dict(vars(found)) if isinstance(found, argparse.Namespace) else {}
+        args = value.get("args")
+        arguments = dict(vars(args)) if isinstance(args, argparse.Namespace) else {}
         value = value["ema"]
     if not isinstance(value, dict) or not value:
         raise ValueError(
@@ -227,18 +245,3 @@ def _describe(head: bytes) -> str:
     if head.startswith(b"\x80"):
         return "a bare pickle, which could run code and is not opened"
     return f"something that starts with {head[:12]!r}"
-
-
-def _drop_pages(tensor: Tensor) -> None:
-    """Tell the kernel that the mapped pages of ``tensor`` need not stay in memory.
-
-    They are private and never written to, so a later access reads them from the file again.
-    """
-    page = mmap.PAGESIZE
-    first = -(-tensor.data_ptr() // page) * page
-    length = (tensor.data_ptr() + tensor.nbytes) // page * page - first
-    if length > 0:
-        _madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
-
-
-_madvise = ctypes.CDLL(None).madvise

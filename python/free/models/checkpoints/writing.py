@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from free.files import write_atomic, write_json
 from free.models.checkpoints.card import write_card
-from free.models.checkpoints.configs import config_to_diffusers, config_to_own
+from free.models.checkpoints.configs import Description, config_to_diffusers, config_to_own
 from free.models.checkpoints.layout import diffusers_layout
 from free.models.checkpoints.positions import is_fixed
 from free.models.checkpoints.source import ORIGINAL_FILE
@@ -25,28 +24,15 @@ _METADATA = {"format": "pt"}
 
 
 def is_original_file(path: Path) -> bool:
-    """Whether a path names a file of the original's, rather than a folder."""
+    """Whether a path names a file of the original's format, rather than a folder."""
     return path.suffix in (".pt", ".pth")
 
 
 def write_network(
-    network: nn.Module,
-    config: DiTConfig,
-    folder: str | Path,
-    *,
-    kind: str,
-    options: dict[str, Any] | None = None,
-    form: str = "free",
-    dtype: torch.dtype | None = None,
-    training: dict[str, Any] | None = None,
-    sampling: dict[str, Any] | None = None,
+    network: nn.Module, folder: str | Path, about: Description, dtype: torch.dtype | None = None
 ) -> None:
-    """Write a network in the format ``form``; see the networks' ``save_pretrained``.
-
-    ``kind`` is ``"teacher"`` or ``"drafter"``; ``options`` is what else than ``config`` a drafter
-    is made with.
-    """
-    folder = Path(folder)
+    """Write a network in the format that ``about`` names; see the networks' ``save_pretrained``."""
+    folder, form = Path(folder), about.format
     if form not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {form!r}")
     if dtype is not None and not dtype.is_floating_point:
@@ -66,16 +52,14 @@ def write_network(
         return
     if is_original_file(folder) or folder.is_file():
         raise ValueError(f"folder must be one for format {form!r}, got the file {folder}")
-    options = options or {}
     if form == "diffusers":
-        record = config_to_diffusers(config, training)
-        weights, state = "diffusion_pytorch_model.safetensors", _in_diffusers(config, state)
+        record, weights = config_to_diffusers(about), "diffusion_pytorch_model.safetensors"
+        state = _in_diffusers(about.config, state)
     else:
-        record = config_to_own(kind, config, options, training, sampling)
-        weights = "model.safetensors"
+        record, weights = config_to_own(about), "model.safetensors"
     write_atomic(folder / weights, lambda path: save_file(state, path, _METADATA))
     write_json(folder / "config.json", record)
-    write_card(folder, kind, form, config, options, training)
+    write_card(folder, about)
 
 
 def _in_diffusers(config: DiTConfig, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -84,11 +68,11 @@ def _in_diffusers(config: DiTConfig, state: dict[str, Tensor]) -> dict[str, Tens
         raise ValueError(
             "format 'diffusers' must have the fixed sine-cosine table, got another pos_embed"
         )
-    renamed = {}
+    tensors = {}
     for name, value in state.items():
         parts, copies = diffusers_layout(name, config.depth)
         for key, rows in zip(parts, value.chunk(max(1, len(parts))), strict=False):
-            renamed[key] = rows.clone() if len(parts) > 1 else rows
+            tensors[key] = rows.clone() if len(parts) > 1 else rows
         # safetensors does not let two names share memory.
-        renamed |= {key: value.clone() for key in copies}
-    return renamed
+        tensors |= {key: value.clone() for key in copies}
+    return tensors
