@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import typer
 from torch import nn
 
+from free.cli.models import Models
+from free.cli.records import EngineOptions
 from free.devices import device_of
 from free.drafters.feature import FeatureDrafter
 from free.drafters.frozen import FrozenDrafter
@@ -28,20 +30,21 @@ _PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 ENGINES = ("auto", "torch", *ON_FOLDERS)
 
 
-def choose_engine(engine: str, model: str, device: str, dtype: str) -> str:
-    """What ``auto`` stands for: ONNX Runtime for embedded models in float32 on the CPU, where it
-    is installed; there it is the fastest measured. Else torch.
+def choose_engine(options: EngineOptions) -> str:
+    """Resolve ``auto``: ONNX Runtime for embedded models in float32 on the CPU, where it is
+    installed, as it is the fastest measured there; else torch.
 
     Raises
     ------
     ValueError
         If there is no such engine.
     """
+    engine = options.engine
     if engine not in ENGINES:
         raise ValueError(f"--engine must be one of {', '.join(ENGINES)}, got {engine!r}")
     if engine != "auto":
         return engine
-    if model not in EMBEDDED or (device, dtype) != ("cpu", "float32"):
+    if options.model not in EMBEDDED or (options.device, options.dtype) != ("cpu", "float32"):
         return "torch"
     modules = ("onnx", "onnxruntime", "onnxscript")
     installed = all(importlib.util.find_spec(name) is not None for name in modules)
@@ -50,13 +53,10 @@ def choose_engine(engine: str, model: str, device: str, dtype: str) -> str:
 
 def put_on_engine(
     engine: str,
-    teacher: DiT,
-    drafter: FeatureDrafter | FrozenDrafter,
-    settings: dict[str, Any],
-    guided: bool,
+    models: Models,
+    options: EngineOptions,
+    settings: Mapping[str, Any],
     max_batch: int,
-    device: str,
-    dtype: str,
 ) -> tuple[DiT | EngineTeacher, FeatureDrafter | EngineDrafter | FrozenDrafter]:
     """Teacher and drafter on ``engine``; exported now, unless they were before.
 
@@ -64,16 +64,15 @@ def put_on_engine(
     ----------
     engine : str
         From :func:`choose_engine`.
-    teacher : DiT
-    drafter : FeatureDrafter or FrozenDrafter
-    settings : dict
+    models : Models
+    options : EngineOptions
+        ``dtype`` is the precision of the graphs' products.
+    settings : mapping
         ``window`` and ``sweeps``; where they are "auto", the drafter's own are exported.
-    guided : bool
     max_batch : int
-    device : str
-    dtype : {"float32", "float16", "bfloat16"}
-        Precision of the graphs' products.
+        Samples that are drawn together, at most.
     """
+    teacher, drafter, _ = models
     if engine == "torch":
         return teacher, drafter
     from free.export.cache import cached_export
@@ -89,12 +88,14 @@ def put_on_engine(
         folder = cached_export(
             teacher,
             trained,
-            window,
-            sweeps if trained is not None else None,
-            max_batch,
-            guided,
-            _PRECISIONS[dtype],
-            lambda graph: typer.echo(f"exporting {graph} for {engine}, once ...", err=True),
+            window=window,
+            sweeps=None if trained is None else sweeps,
+            max_batch=max_batch,
+            guided=options.cfg != 1.0,
+            precision=_PRECISIONS[options.dtype],
+            progress=lambda graph: typer.echo(
+                f"exporting {graph} for {engine}, once ...", err=True
+            ),
         )
     with unavailable_to_usage_error():
         if engine in FLAVOURS:
@@ -103,11 +104,8 @@ def put_on_engine(
             for graph in Manifest.read(folder).graphs.values():
                 typer.echo(f"building {graph.file} for {engine}, if need be ...", err=True)
                 load_or_build(folder / graph.file, graph.contract, flavour=engine)
-        on_engine, own = load_engine(folder, engine, device)
-    if trained is None:
-        return on_engine, drafter
-    assert own is not None
-    return on_engine, own
+        on_engine, own = load_engine(folder, engine, options.device)
+    return on_engine, drafter if trained is None else own
 
 
 @contextmanager
@@ -125,7 +123,7 @@ def _on_cpu(*networks: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def unavailable_to_usage_error() -> Iterator[None]:
-    """An engine that cannot be had on this machine is the caller's to know, in one line."""
+    """Report an engine that this machine does not have as bad input, in one line."""
     try:
         yield
     except RuntimeError as error:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from free.cli.options import parse_device, parse_dtype
+from free.cli.records import ModelOptions
 from free.drafters import FeatureDrafter, FrozenDrafter
 from free.images.autoencoder import LatentCoder, PixelCoder, load_autoencoder, own_vae
 from free.images.labels import imagenet_names, label_table
@@ -32,16 +34,20 @@ class Models(NamedTuple):
     drafter: FeatureDrafter | FrozenDrafter
     coder: LatentCoder | PixelCoder
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(H, W, C) of its images."""
+        return self.coder.image_shape(self.teacher.sample_shape)
 
-def load_models(
-    model: str,
-    drafter: str,
-    vae: str | None,
-    constants: str | None,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Models:
+
+def load_models(options: ModelOptions, engine: str = "torch") -> Models:
     """Load what the options name.
+
+    Parameters
+    ----------
+    options : ModelOptions
+    engine : str
+        Other engines than torch are given float32, as their graphs have a precision of their own.
 
     Raises
     ------
@@ -51,15 +57,19 @@ def load_models(
     ImportError
         If an extra is missing; names it.
     """
-    teacher, loaded = load_pretrained(
-        model,
-        None if drafter == "trained" else drafter,
+    dtype = parse_dtype(options.dtype)
+    if engine != "torch":
+        dtype = torch.float32
+    device = parse_device(options.device)
+    teacher, drafter = load_pretrained(
+        options.model,
+        None if options.drafter == "trained" else options.drafter,
         device=device,
         dtype=dtype,
-        constants=constants,
+        constants=options.constants,
     )
-    source = own_vae(model) if vae is None else vae
-    if source is None:
+    vae = own_vae(options.model) if options.vae is None else options.vae
+    if vae is None:
         try:
             check_drawable(teacher.sample_shape)
         except ValueError as error:
@@ -68,9 +78,9 @@ def load_models(
                 f"--vae must be given for a model of latents ({shape}), such as "
                 "--vae stabilityai/sd-vae-ft-ema, got none"
             ) from error
-    coder = load_autoencoder(source, device, dtype)
+    coder = load_autoencoder(vae, device, dtype)
     coder.require_fit(teacher.sample_shape)
-    return Models(teacher, loaded, coder)
+    return Models(teacher, drafter, coder)
 
 
 def class_names(teacher: Any) -> Mapping[str, int]:
