@@ -16,9 +16,8 @@ from free.bench.plot import plot, require_matplotlib
 from free.bench.rows import PAPER_WINDOW, PLAIN, WIDEST, Row
 from free.bench.samplers import Networks, StepByStep, sampler_of
 from free.bench.table import markdown, remarks, text
-from free.cli.engine import choose_engine, put_on_engine
-from free.cli.models import Models, load_models
-from free.cli.options import Figures, Steps, bad_input_to_usage_error, check_outputs
+from free.cli import options
+from free.cli.models import Models, load_models, put_on_engine
 from free.cli.records import EngineOptions, with_records
 from free.drafters.feature import FeatureDrafter
 from free.drafters.frozen import FrozenDrafter
@@ -45,7 +44,7 @@ def bench_command(
             "relaxed."
         ),
     ] = "*",
-    steps: Steps = 250,
+    steps: options.Steps = 250,
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn together.")] = 1,
     images: Annotated[
         int, typer.Option(min=2, help="Batches of each sampler to time, and one more before.")
@@ -67,7 +66,7 @@ def bench_command(
     ] = None,
     features: Annotated[str, typer.Option(help="As for free evaluate.")] = "auto",
     seed: Annotated[int, typer.Option(help="Another one draws other images.")] = 0,
-    json_path: Figures = None,
+    json_path: options.Figures = None,
     markdown_path: Annotated[
         Path | None, typer.Option("--markdown", help="File for the table in Markdown.")
     ] = None,
@@ -91,17 +90,16 @@ def bench_command(
 
     `free bench --batch-size 16 --engine torch`
     """
-    with bad_input_to_usage_error():
-        check_outputs(json=json_path, markdown=markdown_path, plot=plot_path)
+    with options.bad_input_to_usage_error():
+        options.check_outputs(json=json_path, markdown=markdown_path, plot=plot_path)
         if plot_path is not None:
             check_picture_suffix(plot_path, "--plot")
             require_matplotlib()
             if quality == 0:
                 raise ValueError("--plot must come with --quality, got 0")
         selection = chosen_rows(rows)
-        engine = choose_engine(model)
-        models = load_models(model, engine)
-        networks = _networks(engine, models, model, selection, batch_size)
+        models = load_models(model)
+        networks = _networks(models, model, selection, batch_size)
         classes = models.teacher.num_classes
         draws, absent = [], {}
         for row in selection:
@@ -121,18 +119,18 @@ def bench_command(
     notes += remarks(lines)
     title = (
         f"{model.model}, {steps} steps, guidance {model.cfg:g}, batches of {batch_size}, on "
-        f"{engine}, {torch.get_num_threads()} threads"
+        f"{models.engine}, {torch.get_num_threads()} threads"
     )
     typer.echo(f"\n{title}\n\n{text(lines)}\n")
     for note in notes:
         typer.echo(note)
-    with bad_input_to_usage_error():
+    with options.bad_input_to_usage_error():
         if json_path is not None:
             record = {
                 "machine": machine(),
                 "settings": {
                     "model": model.model,
-                    "engine": engine,
+                    "engine": models.engine,
                     "device": model.device,
                     "dtype": model.dtype,
                     "steps": steps,
@@ -156,7 +154,7 @@ def bench_command(
 
 
 def _networks(
-    engine: str, models: Models, options: EngineOptions, rows: Sequence[Row], batch_size: int
+    models: Models, model: EngineOptions, rows: Sequence[Row], batch_size: int
 ) -> Networks:
     """The model on the engine: one export serves all rows.
 
@@ -166,15 +164,14 @@ def _networks(
         row.drafter == "trained" for row in rows
     )
     teacher, drafter = put_on_engine(
-        engine,
         models if trained else models._replace(drafter=FrozenDrafter()),
-        options,
+        model,
         {"window": PAPER_WINDOW, "sweeps": None},
         max(batch_size, BATCH) * WIDEST // PAPER_WINDOW,
     )
     if not trained:
         return Networks(teacher)
-    return Networks(teacher, drafter, drafter if engine == "torch" else StepByStep(drafter))
+    return Networks(teacher, drafter, drafter if models.engine == "torch" else StepByStep(drafter))
 
 
 def _judge(

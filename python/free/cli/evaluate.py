@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 import typer
 
-from free.cli.options import Device, bad_input_to_usage_error, parse_device
+from free.cli import options
 from free.evaluation import Quality
 from free.evaluation import quality as measure_quality
 from free.evaluation.image_stream import open_images
@@ -52,7 +52,7 @@ def evaluate(
     ] = 50,
     seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Images a call of the network.")] = 64,
-    device: Device = "cpu",
+    device: options.Device = "cpu",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
@@ -70,8 +70,8 @@ def evaluate(
 
     `free evaluate drawn/ real/ --features efficientnet --json`
     """
-    with bad_input_to_usage_error():
-        place = parse_device(device, kernels=False)
+    with options.bad_input_to_usage_error():
+        place = options.parse_device(device, kernels=False)
         torch.set_num_threads(threads)
         images = open_images(samples, "samples")
         if accuracy is None:

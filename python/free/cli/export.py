@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from free.cli.engine import unavailable_to_usage_error
+from free.cli.models import unavailable_to_usage_error
 from free.cli.options import bad_input_to_usage_error
 from free.drafters.feature import FeatureDrafter
 from free.drafters.frozen import FrozenDrafter

@@ -9,8 +9,8 @@ from typing import Annotated
 import torch
 import typer
 
-from free.cli.models import class_names, load_models
-from free.cli.options import Steps, bad_input_to_usage_error, fail, parse_device, parse_labels
+from free.cli import options
+from free.cli.models import load_models
 from free.cli.records import DraftingOptions, ModelOptions, with_records
 from free.generation import Generated, Processes
 from free.generation import generate as generate_images
@@ -37,7 +37,7 @@ def generate(
     sampler: Annotated[
         str, typer.Option(help="free, or plain: the sequential sampler, for comparison.")
     ] = "free",
-    steps: Steps = 250,
+    steps: options.Steps = 250,
     drafting: DraftingOptions,
     seed: Annotated[int, typer.Option(help="Of the noises and of random classes.")] = 0,
     batch_size: Annotated[
@@ -74,7 +74,7 @@ def generate(
     `torchrun --nproc-per-node 4 -m -- free generate --model DiT-XL-2-256x256.pt
     --vae stabilityai/sd-vae-ft-ema --cfg 1.5 --cfg-channels 3 --device cuda --out samples.npz`
     """
-    with bad_input_to_usage_error():
+    with options.bad_input_to_usage_error():
         if sampler not in ("free", "plain"):
             raise ValueError(f"--sampler must be free or plain, got {sampler!r}")
         plain = sampler == "plain"
@@ -86,33 +86,33 @@ def generate(
         processes = Processes.from_environment()
         if model.device == "cuda" and processes.count > 1:
             model = dataclasses.replace(model, device=f"cuda:{processes.local_rank}")
-        device = parse_device(model.device)
+        device = options.parse_device(model.device)
         if device.index is not None:
             torch.cuda.set_device(device)
         torch.set_num_threads(threads)
-        teacher, drafter, coder = load_models(
-            dataclasses.replace(model, drafter="frozen") if plain else model
-        )
-        schedule = Schedule.ddpm(steps)
+        models = load_models(dataclasses.replace(model, drafter="frozen") if plain else model)
+        teacher, schedule = models.teacher, Schedule.ddpm(steps)
         draws: SpeculativeSampler | SequentialSampler
         if plain:
             draws = SequentialSampler(teacher, schedule, **model.guidance)
         else:
-            settings = drafting.settings(drafter.sampling)
+            settings = drafting.settings(models.drafter.sampling)
             if settings["window"] == "auto":
                 raise ValueError(
                     "--window must be a number here, got auto: the images, if not their law, would "
                     "depend on how long rounds take, and could not be made again"
                 )
-            draws = SpeculativeSampler(teacher, drafter, schedule, **model.guidance, **settings)
+            draws = SpeculativeSampler(
+                models.teacher, models.drafter, schedule, **model.guidance, **settings
+            )
         by_name = labels in ("random", "balanced")
         try:
             result = generate_images(
                 draws,
                 out,
                 num,
-                coder=coder,
-                labels=labels if by_name else parse_labels(labels, class_names(teacher)),
+                coder=models.coder,
+                labels=labels if by_name else options.parse_labels(labels, models.class_names),
                 seed=seed,
                 batch_size=batch_size,
                 png=png,
@@ -125,7 +125,7 @@ def generate(
             )
         except (OSError, RuntimeError) as error:
             # Nothing that was drawn is lost; a traceback would hide the line that says so.
-            raise fail(getattr(error, "strerror", None) or error) from error
+            raise options.fail(getattr(error, "strerror", None) or error) from error
     for line in _describe(result, processes.count):
         typer.echo(line)
 

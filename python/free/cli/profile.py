@@ -11,9 +11,8 @@ import typer
 from tqdm import tqdm
 
 from free.bench import Profile, profiled
-from free.cli.engine import choose_engine, put_on_engine
-from free.cli.models import load_models
-from free.cli.options import Figures, Steps, bad_input_to_usage_error, check_outputs
+from free.cli import options
+from free.cli.models import load_models, put_on_engine
 from free.cli.records import DraftingOptions, EngineOptions, with_records
 from free.files import write_json
 from free.machine import machine
@@ -27,7 +26,7 @@ __all__ = ["profile"]
 def profile(
     *,
     model: EngineOptions,
-    steps: Steps = 250,
+    steps: options.Steps = 250,
     drafting: DraftingOptions,
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn together.")] = 1,
     batches: Annotated[int, typer.Option(min=1, help="How many to time.")] = 3,
@@ -36,7 +35,7 @@ def profile(
         Path | None,
         typer.Option(help="Trace of one batch to write, .json or .json.gz: for ui.perfetto.dev."),
     ] = None,
-    json_path: Figures = None,
+    json_path: options.Figures = None,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
 ) -> None:
     """Show what of a round is drafter, teacher, verification and bookkeeping.
@@ -53,14 +52,13 @@ def profile(
 
     `free profile --engine torch --steps 50 --trace round.json`
     """
-    with bad_input_to_usage_error():
-        check_outputs(trace=trace, json=json_path)
+    with options.bad_input_to_usage_error():
+        options.check_outputs(trace=trace, json=json_path)
         if trace is not None and not trace.name.endswith((".json", ".json.gz")):
             raise ValueError(f"--trace must end in .json or .json.gz, got {trace.name!r}")
-        engine = choose_engine(model)
-        models = load_models(model, engine)
+        models = load_models(model)
         settings = drafting.settings(models.drafter.sampling)
-        teacher, drafter = put_on_engine(engine, models, model, settings, batch_size)
+        teacher, drafter = put_on_engine(models, model, settings, batch_size)
         sampler = SpeculativeSampler(
             teacher,
             drafter,
@@ -78,7 +76,7 @@ def profile(
         if json_path is not None:
             record = {
                 "machine": machine(),
-                "engine": engine,
+                "engine": models.engine,
                 "settings": {"model": model.model, "steps": steps, "cfg": model.cfg, **settings},
                 "batch_size": batch_size,
                 "report": dataclasses.asdict(result.report),
@@ -88,9 +86,9 @@ def profile(
             write_json(json_path, record)
     typer.echo(
         f"\n{model.model}, {steps} steps, guidance {model.cfg:g}, batches of {batch_size}, window "
-        f"{settings['window']}, on {engine}, {torch.get_num_threads()} threads\n"
+        f"{settings['window']}, on {models.engine}, {torch.get_num_threads()} threads\n"
     )
-    for line in _describe(result, batches, operators, engine):
+    for line in _describe(result, batches, operators, models.engine):
         typer.echo(line)
     if trace is not None:
         typer.echo(f"trace of one batch: {trace}   (open it in ui.perfetto.dev)")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, get_type_hints
 
+import torch
 import typer
 
 from free.cli.options import (
@@ -23,10 +24,12 @@ from free.cli.options import (
     Sde,
     Steps,
     Uncertainty,
+    parse_schedule,
     parse_window,
 )
 from free.reference.decide import LOOKING_AHEAD
 from free.reference.draft import SOURCES
+from free.schedule.schedule import Schedule
 
 __all__ = [
     "PAPER",
@@ -114,6 +117,10 @@ class LawOptions:
         ),
     ] = 1.0
     sde: Sde = False
+
+    def schedule(self, device: torch.device) -> Schedule:
+        """The schedule of this law; see :func:`free.cli.options.parse_schedule`."""
+        return parse_schedule(self.steps, self.variance, self.stochasticity, self.sde, device)
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from free.cli.engine import choose_engine, put_on_engine
-from free.cli.models import class_names, load_models
-from free.cli.options import (
-    bad_input_to_usage_error,
-    check_outputs,
-    parse_device,
-    parse_labels,
-    parse_relaxation,
-    parse_schedule,
-)
+from free.cli import options
+from free.cli.models import load_models, put_on_engine
 from free.cli.records import (
     DraftingOptions,
     EngineOptions,
@@ -96,23 +88,22 @@ def sample(
 
     `free sample --model DiT-XL-2-256x256.pt --vae stabilityai/sd-vae-ft-ema --labels "tench,207"`
     """
-    with bad_input_to_usage_error():
-        check_outputs(out=out, json=json_path)
+    with options.bad_input_to_usage_error():
+        options.check_outputs(out=out, json=json_path)
         check_picture_suffix(out, "--out")
-        relaxation = parse_relaxation(relaxing.relax, relaxing.uncertainty)
-        engine = choose_engine(model)
-        models = load_models(model, engine)
+        relaxation = options.parse_relaxation(relaxing.relax, relaxing.uncertainty)
+        models = load_models(model)
         classes = [
             label
-            for label in parse_labels(labels, class_names(models.teacher))
+            for label in options.parse_labels(labels, models.class_names)
             for _ in range(per_label)
         ]
         batch_size = min(batch_size, len(classes))
         settings = drafting.settings(models.drafter.sampling)
         check_request(models.teacher, classes, seed, None)  # all of them, before one is drawn
-        device = parse_device(model.device)
-        schedule = parse_schedule(law.steps, law.variance, law.stochasticity, law.sde, device)
-        teacher, drafter = put_on_engine(engine, models, model, settings, batch_size)
+        device = options.parse_device(model.device)
+        schedule = law.schedule(device)
+        teacher, drafter = put_on_engine(models, model, settings, batch_size)
         samplers: dict[str, SpeculativeSampler | SequentialSampler] = {
             "free": SpeculativeSampler(
                 teacher, drafter, schedule, relaxation=relaxation, **model.guidance, **settings
@@ -150,7 +141,7 @@ def sample(
 
     typer.echo(
         f"\n{len(classes)} images, {law.steps} steps, guidance {model.cfg:g}, "
-        f"batches of {batch_size}, {_settings_in_words(settings)}, on {engine}:"
+        f"batches of {batch_size}, {_settings_in_words(settings)}, on {models.engine}:"
     )
     if device.type == "cuda":  # where it makes a difference
         for name, report in reports.items():

@@ -17,17 +17,8 @@ from free.bench.grid import sweep as draw_rows
 from free.bench.grid_plot import draw
 from free.bench.grid_table import describe
 from free.bench.plot import require_matplotlib
-from free.cli.models import Models, class_names, load_models
-from free.cli.options import (
-    Sde,
-    Uncertainty,
-    bad_input_to_usage_error,
-    check_outputs,
-    parse_device,
-    parse_labels,
-    parse_relaxation,
-    parse_schedule,
-)
+from free.cli import options
+from free.cli.models import Models, load_models
 from free.cli.records import DraftingOptions, ModelOptions, with_records
 from free.evaluation import Quality, load_network, measure, quality
 from free.files import write_atomic
@@ -52,7 +43,7 @@ class GridOptions:
     stochasticity: Annotated[
         str, typer.Option(help="DDIM's eta, or with --sde epsilon: 0.5,1.")
     ] = "1"
-    sde: Sde = False
+    sde: options.Sde = False
     relax: Annotated[
         str,
         typer.Option(
@@ -60,7 +51,7 @@ class GridOptions:
             help="As of free sample, none for exact: none,allow:0.3,temper:1:0.05.",
         ),
     ] = "none"
-    uncertainty: Uncertainty = "discrepancy"
+    uncertainty: options.Uncertainty = "discrepancy"
 
     def settings(self, drafting: Sequence[dict[str, Any]]) -> list[Setting]:
         """All combinations with these ways to draft.
@@ -147,21 +138,21 @@ def sweep(
 
     `free sweep --steps 50,100 --window 2,4,8,16 --json w.json --resume`
     """
-    with bad_input_to_usage_error():
+    with options.bad_input_to_usage_error():
         if json_path is None and resume:
             raise ValueError("--resume must come with --json, the file to continue")
         if json_path is not None and json_path.exists() and not resume:
             raise ValueError(f"--json must be a new file, or come with --resume, got {json_path}")
-        check_outputs(json=json_path, plot=plot)
+        options.check_outputs(json=json_path, plot=plot)
         if plot is not None:
             require_matplotlib()
             check_picture_suffix(plot, "--plot")
-        device = parse_device(model.device)
+        device = options.parse_device(model.device)
         torch.set_num_threads(threads)
         models = load_models(model)
         classes = [
             label
-            for label in parse_labels(labels, class_names(models.teacher))
+            for label in options.parse_labels(labels, models.class_names)
             for _ in range(per_label)
         ]
         check_request(models.teacher, classes, seed, None)
@@ -235,14 +226,14 @@ def _numbers(text: str, kind: type, option: str) -> list[Any]:
 
 
 def _sampler(
-    models: Models, options: ModelOptions, setting: Setting, device: torch.device
+    models: Models, model: ModelOptions, setting: Setting, device: torch.device
 ) -> Sampler:
     """The sampler that a setting stands for."""
-    schedule = parse_schedule(
+    schedule = options.parse_schedule(
         setting.steps, setting.variance, setting.stochasticity, setting.sde, device
     )
     if setting.window == 1:
-        return SequentialSampler(models.teacher, schedule, **options.guidance)
+        return SequentialSampler(models.teacher, schedule, **model.guidance)
     relax = None if setting.relax == "none" else setting.relax
     return SpeculativeSampler(
         models.teacher,
@@ -252,8 +243,8 @@ def _sampler(
         verifier=setting.verifier,
         sweeps=setting.sweeps,
         recycle=setting.recycle,
-        relaxation=parse_relaxation(relax, setting.uncertainty),
-        **options.guidance,
+        relaxation=options.parse_relaxation(relax, setting.uncertainty),
+        **model.guidance,
     )
 
 

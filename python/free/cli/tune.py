@@ -11,9 +11,8 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
-from free.cli.engine import choose_engine, put_on_engine
-from free.cli.models import Models, load_models
-from free.cli.options import Figures, Steps, bad_input_to_usage_error, check_outputs
+from free.cli import options
+from free.cli.models import Models, load_models, put_on_engine
 from free.cli.records import DraftingOptions, EngineOptions, with_records
 from free.files import check_writable, write_json
 from free.models.checkpoints import bundled_drafter, locate
@@ -40,7 +39,7 @@ _WIDTHS = (1, 2, 4, 8, 16, 32)
 def tune(
     *,
     model: EngineOptions,
-    steps: Steps = 250,
+    steps: options.Steps = 250,
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn together.")] = 1,
     images: Annotated[
         int, typer.Option(min=1, help="Batches to draw with each sampler, to compare them.")
@@ -53,7 +52,7 @@ def tune(
             "of its folder.",
         ),
     ] = False,
-    json_path: Figures = None,
+    json_path: options.Figures = None,
 ) -> None:
     """Measure what rounds cost here, and say whether speculation pays.
 
@@ -68,14 +67,13 @@ def tune(
 
     `free tune --model my-dit --drafter my-dit/drafter --save`
     """
-    with bad_input_to_usage_error():
-        check_outputs(json=json_path)
-        engine = choose_engine(model)
-        models = load_models(model, engine)
+    with options.bad_input_to_usage_error():
+        options.check_outputs(json=json_path)
+        models = load_models(model)
         folder = _own_folder(model) if save else None
         schedule = Schedule.ddpm(steps)
         settings = DraftingOptions(window="auto").settings(models.drafter.sampling)
-        teacher, drafter = put_on_engine(engine, models, model, settings, batch_size)
+        teacher, drafter = put_on_engine(models, model, settings, batch_size)
         if folder is not None:
             table = _record(models, schedule, {**model.guidance, "recycle": settings["recycle"]})
             models.drafter.acceptance = drafter.acceptance = table  # type: ignore[union-attr]
@@ -92,7 +90,7 @@ def tune(
         promises = _promises(rule.basis, steps, batch_size, settings["recycle"] is not False)
         times = _compare(auto, plain, labels, images)
 
-    typer.echo(f"{engine}, batches of {batch_size}, {steps} steps, guidance {model.cfg:g}\n")
+    typer.echo(f"{models.engine}, batches of {batch_size}, {steps} steps, guidance {model.cfg:g}\n")
     for line in _describe(rule.basis, batch_size, promises):
         typer.echo("  " + line)
     speedup = times["plain"] / times["auto"]
@@ -103,7 +101,7 @@ def tune(
     typer.echo(_verdict(speedup, promises, batch_size))
     if json_path is not None:
         record = {
-            "engine": engine,
+            "engine": models.engine,
             "batch_size": batch_size,
             "steps": steps,
             "cfg": model.cfg,
@@ -111,7 +109,7 @@ def tune(
             "predicted": {name: promise._asdict() for name, promise in promises.items()},
             "measured": {**times, "speedup": speedup},
         }
-        with bad_input_to_usage_error():
+        with options.bad_input_to_usage_error():
             write_json(json_path, record)
 
 
@@ -134,7 +132,7 @@ def _own_folder(model: EngineOptions) -> Path:
 
 def _record(models: Models, schedule: Schedule, settings: dict[str, Any]) -> dict[str, Any]:
     """The drafter's record, by number of sweeps."""
-    teacher, drafter, _ = models
+    teacher, drafter = models.teacher, models.drafter
     records: dict[int | None, AcceptanceRecord] = {}
     own = drafter.sampling.get("sweeps")
     for sweeps in dict.fromkeys([own, 1, 2] if own else [None, 1]):
