@@ -65,26 +65,18 @@ def test_batches_and_no_figures(digits: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--rows", "fastest"], "--rows must be of plain, ddpm-2"),
-        (["--images", "1"], "Invalid value for '--images'"),
         (["--plot", "x.png", "--quality", "0"], "--plot must come with --quality, got 0"),
         (["--plot", "x.what"], "--plot must end like a picture"),
-        (["--json", "file/x.json"], "--json must be a file that can be written"),
         (["--engine", "abacus"], "--engine must be one of auto, torch"),
         (["--reference", "nowhere"], "--reference must be a folder of images"),
         (["--features", "vgg"], "features must be auto, inception:PATH"),
-        (["--model", "nowhere"], "model must be a checkpoint's file or folder"),
         (["--steps", "1"], "1 / 1 steps are fewer than 2"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(
-    digits: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    message: str,
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Any, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("file").write_text("")
     refuse(message, *_arguments(digits, *arguments))
 
 

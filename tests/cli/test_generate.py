@@ -162,17 +162,13 @@ def test_a_run_that_drew_nothing_leaves_its_name_free(digits: Path, tmp_path: Pa
     ("arguments", "message"),
     [
         (["--num", 0], "num must be an integer >= 1, got 0"),
-        (["--batch-size", 0], "batch_size must be an integer >= 1, got 0"),
         (["--labels", "11"], "labels must be in 0..9 or 10 (the null class), got 11"),
-        (["--labels", "all"], "labels must look like 0-9 or 1,4-6, got 'all'"),
         (["--sampler", "ddim"], "--sampler must be free or plain, got 'ddim'"),
         (["--sampler", "plain", "--verifier", "block"],
          "--sampler plain must come without --paper"),
         (["--sampler", "plain", "--window", 3], "--sampler plain must come without --paper"),
         (["--window", "auto"], "--window must be a number here, got auto: the images"),
         (["--out", "x.npy"], "out must end in .npz, got 'x.npy'"),
-        (["--device", "tpu"], "--device must be one that this machine has, got 'tpu'"),
-        (["--seed", 2**64], "seed: expected values in -2**63..2**64-1"),
     ],
 )  # fmt: skip
 def test_bad_options_are_one_line_and_exit_2(

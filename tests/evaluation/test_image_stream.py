@@ -43,8 +43,6 @@ def test_folders(tmp_path: Path) -> None:
     np.testing.assert_array_equal(_read(_folder(tmp_path / "grey", grey)), grey)
 
 
-
-
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_archives(tmp_path: Path, save: Callable[..., None]) -> None:
     labels = np.arange(7)
@@ -130,11 +128,20 @@ def _text(path: Path) -> Path:
     ("make", "message"),
     [
         (_alone(), r"samples must be a folder with images \(.bmp, .* got .*x without any"),
-        (_beside(4, 6, 3), r"images of one size, got 5 x 6 RGB in .*00.png and 4 x 6 RGB in .*90.png"),
-        (_beside(5, 6), r"images of one size, got 5 x 6 RGB in .*00.png and 5 x 6 grey in .*90.png"),
+        (
+            _beside(4, 6, 3),
+            r"images of one size, got 5 x 6 RGB in .*00.png and 4 x 6 RGB in .*90.png",
+        ),
+        (
+            _beside(5, 6),
+            r"images of one size, got 5 x 6 RGB in .*00.png and 5 x 6 grey in .*90.png",
+        ),
         (_damaged, r"samples must have images that can be read, got .*03.png: "),
         (_alone(noise(5, 6, 4)), r"images of 8 bits, grey or RGB, got .*0.png of mode RGBA"),
-        (_alone(noise(5, 6).astype(np.uint16)), r"images of 8 bits, grey or RGB, got .*0.png of mode I;16"),
+        (
+            _alone(noise(5, 6).astype(np.uint16)),
+            r"images of 8 bits, grey or RGB, got .*0.png of mode I;16",
+        ),
         (_npz(images=IMAGES), r"samples must have arr_0, the images, got .*x.npz with images"),
         (_npz(arr_0=IMAGES / 255), r"arr_0 of uint8 .* got float64 of shape \[7, 5, 6, 3\]"),
         (_npz(arr_0=IMAGES[0]), r"shape \[n, H, W, 1 or 3\], got uint8 of shape \[5, 6, 3\]"),
