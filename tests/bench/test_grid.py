@@ -65,9 +65,21 @@ def _quality(samples: Tensor) -> Quality:
     return Quality(len(samples), 0, "points", False, False, 3, 0, figures)
 
 
+def _grid(stochasticities: list[float], drafting: list[Any], relaxations: list[str]) -> Any:
+    return grid(
+        steps=[12],
+        variances=["posterior"],
+        stochasticities=stochasticities,
+        sde=False,
+        drafting=drafting,
+        relaxations=relaxations,
+        uncertainty="discrepancy" if len(relaxations) > 1 else "learned_variance",
+    )
+
+
 @pytest.fixture(scope="module")
 def settings() -> list[Setting]:
-    return grid([12], ["posterior"], [1.0, 0.5], False, [FOUR, ONE], ["none", "allow:1"])
+    return _grid([1.0, 0.5], [FOUR, ONE], ["none", "allow:1"])
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +98,7 @@ def test_a_grid_has_each_combination_once_and_the_sequential_sampler_first(
     assert settings[0] == Setting(steps=12, window=1) == settings[2].plain()
     assert settings[2].exact() == settings[1]
     # A source of uncertainty says nothing without relaxation.
-    again = grid([12], ["posterior"], [1.0], False, [FOUR], ["none"], "learned_variance")
-    assert again == [settings[1]]
+    assert _grid([1.0], [FOUR], ["none"]) == [settings[1]]
 
 
 def test_rows_are_what_the_samplers_do(settings: list[Setting], rows: list[dict[str, Any]]) -> None:

@@ -1,21 +1,22 @@
 """The table of rows, and the samplers that they stand for."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 
+from free import FeatureDrafter, SequentialSampler, SpeculativeSampler, load_pretrained
 from free.bench import ROWS, chosen_rows
 from free.bench.samplers import Networks, StepByStep, sampler_of
-from free.pretrained import load_pretrained
-from free.sampling.sequential import SequentialSampler
-from free.sampling.speculative import SpeculativeSampler
+
+GUIDANCE = {"cfg_scale": 1.5, "cfg_channels": None}
 
 
-def test_names_are_distinct_and_the_first_is_plain() -> None:
-    names = [row.name for row in ROWS]
-    assert len(set(names)) == len(names)
-    assert names[0] == "plain"
-
-
-def test_patterns() -> None:
+def test_rows_have_names_and_patterns() -> None:
+    every = [row.name for row in ROWS]
+    assert len(set(every)) == len(every)
+    assert every[0] == "plain"
     names = [row.name for row in chosen_rows("free-*, paper")]
     assert names == ["plain", "paper", *(f"free-{w}" for w in (2, 4, 8, 16, 32, "auto"))]
     assert chosen_rows("*") == list(ROWS)
@@ -33,37 +34,37 @@ def test_laws() -> None:
     assert {"eps", "paper", "free-auto", "frozen-32", "block"} < plain
 
 
-def test_every_row_is_a_sampler() -> None:
+@pytest.fixture(scope="module")
+def model() -> tuple[Any, FeatureDrafter]:
+    """The drafter tells its configuration, as an engine's does."""
     teacher, drafter = load_pretrained("mnist")
-    networks = Networks(teacher, drafter, StepByStep(drafter_with_config(drafter)))
+    assert isinstance(drafter, FeatureDrafter)
+    drafter.config = drafter.network.config  # type: ignore[attr-defined]
+    return teacher, drafter
+
+
+def test_every_row_is_a_sampler(model: tuple[Any, FeatureDrafter]) -> None:
+    teacher, drafter = model
+    networks = Networks(teacher, drafter, StepByStep(drafter))
     for row in ROWS:
-        sampler = sampler_of(row, networks, 40, 1.5, None)
+        sampler = sampler_of(row, networks, 40, GUIDANCE)
         assert isinstance(sampler, SequentialSampler if row.window == 1 else SpeculativeSampler)
+        assert sampler.guidance.scale == 1.5
         assert len(sampler.schedule) == 40 // row.part
         if not row.stochasticity:
             assert not sampler.schedule.sigma.any()
-    assert sampler_of(chosen_rows("ddim-10")[1], networks, 19, 1.5, None) == (
-        "19 / 10 steps are fewer than 2"
-    )
-    absent = [
-        row.name for row in ROWS if isinstance(sampler_of(row, Networks(teacher), 40, 1, None), str)
-    ]
-    assert absent == [row.name for row in ROWS if row.drafter == "trained"]
+    few = sampler_of(chosen_rows("ddim-10")[1], networks, 19, GUIDANCE)
+    assert few == "19 / 10 steps are fewer than 2"
+    absent = [row for row in ROWS if isinstance(sampler_of(row, Networks(teacher), 40, {}), str)]
+    assert absent == [row for row in ROWS if row.drafter == "trained"]
 
 
-def drafter_with_config(drafter: object) -> object:
-    """As an engine's drafter has it."""
-    drafter.config = drafter.network.config  # type: ignore[attr-defined]
-    return drafter
-
-
-def test_step_by_step_drafts_the_same() -> None:
-    teacher, drafter = load_pretrained("mnist")
+def test_step_by_step_drafts_the_same(model: tuple[Any, FeatureDrafter]) -> None:
+    teacher, drafter = model
     row = chosen_rows("free-4")[1]
-    wrapped = StepByStep(drafter_with_config(drafter))
-    runs = [
-        sampler_of(row, Networks(teacher, drafter, used), 12, 1.5, None).sample([3], seed=1)
-        for used in (drafter, wrapped)
-    ]
-    assert (runs[0].samples == runs[1].samples).all()
-    assert runs[0].report.rounds == runs[1].report.rounds
+    one, two = (
+        sampler_of(row, Networks(teacher, drafter, used), 12, GUIDANCE).sample([3], seed=1)
+        for used in (drafter, StepByStep(drafter))
+    )
+    assert (one.samples == two.samples).all()
+    assert one.report.rounds == two.report.rounds

@@ -1,14 +1,15 @@
 """``free convert``."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from free import DiT
-from free.cli import app
 from free.models.summary import inspect
+from tests.cli.commands import refuse, succeed
 from tests.models.checkpoints.files import (
     original_state,
     same_weights,
@@ -16,13 +17,9 @@ from tests.models.checkpoints.files import (
     training_checkpoint,
 )
 
-RUN = CliRunner()
-
 
 def _convert(*arguments: object) -> str:
-    result = RUN.invoke(app, ["convert", *map(str, arguments)])
-    assert result.exit_code == 0, result.output
-    return result.output
+    return succeed("convert", *arguments)
 
 
 def test_around_all_formats(tmp_path: Path) -> None:
@@ -49,18 +46,18 @@ def test_precision_stays_unless_asked_for(tmp_path: Path, dtype: torch.dtype) ->
 
 def test_records_and_constants(tmp_path: Path) -> None:
     torch.save(training_checkpoint(original_state()), tmp_path / "run.pt")
-    said = _convert(
+    text = _convert(
         tmp_path / "run.pt", tmp_path / "one", "--to", "diffusers", "--heads", 4,
         "--constants", "diffusers",
     )  # fmt: skip
-    assert "note" not in said
+    assert "note" not in text
     _convert(tmp_path / "one", tmp_path / "two", "--to", "free")
     summary = inspect(tmp_path / "two")
     assert summary.training["global_batch_size"] == 256
     assert (summary.config.timestep_divisor, summary.config.norm_eps) == (127, 1e-5)
-    said = " ".join(_convert(tmp_path / "two", tmp_path / "three.pt", "--to", "original").split())
-    assert "no place for the constants (timestep divisor 127, norm epsilon 1e-05)" in said
-    assert "no place for the training record" in said
+    text = _convert(tmp_path / "two", tmp_path / "three.pt", "--to", "original")
+    assert "no place for the constants (timestep divisor 127, norm epsilon 1e-05)" in text
+    assert "no place for the training record" in text
 
 
 @pytest.mark.parametrize(
@@ -83,7 +80,5 @@ def test_bad_options(
     save_original(tmp_path)
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "file").write_text("")
-    result = RUN.invoke(app, ["convert", *arguments])
-    assert result.exit_code == 2
-    assert message in " ".join(result.output.split())
+    refuse(message, "convert", *arguments)
     assert not (tmp_path / "new").exists()

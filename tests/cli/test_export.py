@@ -1,16 +1,20 @@
 """``free export`` from the command line."""
 
+from __future__ import annotations
+
+import dataclasses
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from free import DiT, DiTConfig, DrafterNet
-from free.cli import app
 from free.engines.manifest import Manifest
 from free.export import parity
+from tests.cli.commands import refuse, run, succeed
 from tests.networks import randomized
 
 pytest.importorskip("onnxruntime")
@@ -27,16 +31,34 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["export", *map(str, arguments)])
-    return result.exit_code, " ".join(result.output.split())
+@pytest.fixture(scope="module")
+def export(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """What the command writes and says; tracing takes seconds a graph."""
+    out = tmp_path_factory.mktemp("export") / "engine"
+    text = succeed(
+        *("export", "--model", bundle, "--out", out, "--window", 3, "--guidance", "only"),
+        *("--check-images", 1),
+    )
+    return out, text
 
 
-def test_exports_checks_and_says_so(bundle: Path, tmp_path: Path) -> None:
-    out = tmp_path / "engine"
-    code, text = run("--model", bundle, "--out", out, "--window", 3, "--guidance", "only",
-                     "--check-images", 1)  # fmt: skip
-    assert code == 0, text
+@pytest.fixture
+def again(export: tuple[Path, str], bundle: Path, tmp_path: Path, monkeypatch: Any) -> Any:
+    """The command without tracing: its graphs are those of before, said to be of a precision."""
+
+    def run_again(*arguments: object, precision: str = "fp32") -> tuple[int, str]:
+        def copy(teacher: object, drafter: object, out: Path, **_: object) -> Manifest:
+            shutil.copytree(export[0], out)
+            return dataclasses.replace(Manifest.read(out), precision=precision)
+
+        monkeypatch.setattr("free.export.package.export_model", copy)
+        return run("export", "--model", bundle, "--out", tmp_path / "e", *arguments)
+
+    return run_again
+
+
+def test_it_exports_checks_and_says_so(export: tuple[Path, str]) -> None:
+    out, text = export
     manifest = Manifest.read(out)
     manifest.check_files(out)
     assert set(manifest.graphs) == {"teacher_guided", "drafter_guided", "draft_guided"}
@@ -47,21 +69,27 @@ def test_exports_checks_and_says_so(bundle: Path, tmp_path: Path) -> None:
     assert max(corner["relative"] for corner in record["graphs"]) < 1e-4
 
 
-def test_a_failed_check_fails_the_command(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_check_fails_the_command(again: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(parity.TOLERANCE, "fp32", 0.0)
-    code, text = run("--model", bundle, "--out", tmp_path / "e", "--window", 1, "--guidance",
-                     "none", "--check-images", 1)  # fmt: skip
+    code, text = again("--check-images", 1)
     assert code == 2
     assert "graphs must agree with torch to 0 in fp32, got" in text
 
 
-def test_bf16_is_checked_on_torch(bundle: Path, tmp_path: Path) -> None:
-    code, text = run("--model", bundle, "--out", tmp_path / "e", "--window", 2, "--guidance",
-                     "none", "--precision", "bf16", "--check-images", 1)  # fmt: skip
+def test_bf16_is_checked_on_torch(again: Any) -> None:
+    code, text = again("--precision", "bf16", "--check-images", 1, precision="bf16")
     assert code == 0, text
     assert "checked on torch" in text
+
+
+def test_an_engine_for_the_gpu_that_is_not_there(again: Any, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    code, text = again("--no-check", "--to", "tensorrt-rtx")
+    assert code == 2
+    assert "error: target must be named without a GPU" in text
+    assert (tmp_path / "e" / "manifest.json").is_file()
 
 
 @pytest.mark.parametrize(
@@ -78,18 +106,5 @@ def test_bf16_is_checked_on_torch(bundle: Path, tmp_path: Path) -> None:
     ],
 )
 def test_bad_input(bundle: Path, tmp_path: Path, arguments: list[object], message: str) -> None:
-    code, text = run("--model", bundle, "--out", tmp_path / "e", *arguments)
-    assert code == 2
-    assert message in text.replace("│ ", "")
+    refuse(message, "export", "--model", bundle, "--out", tmp_path / "e", *arguments)
     assert not (tmp_path / "e").exists()
-
-
-def test_an_engine_for_the_gpu_that_is_not_there(bundle: Path, tmp_path: Path) -> None:
-    pytest.importorskip("tensorrt_rtx")
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
-    code, text = run("--model", bundle, "--out", tmp_path / "e", "--window", 1, "--guidance",
-                     "none", "--no-check", "--to", "tensorrt-rtx")  # fmt: skip
-    assert code == 2
-    assert "error: target must be named without a GPU" in text
-    assert (tmp_path / "e" / "manifest.json").is_file()

@@ -1,22 +1,22 @@
-"""``free info`` of a checkpoint."""
+"""``free info``, of the installation and of a checkpoint."""
+
+from __future__ import annotations
 
 import json
 from pathlib import Path
 
 import torch
-from typer.testing import CliRunner
 
 from free import DiT, DiTConfig, DrafterNet
-from free.cli import app
+from tests.cli.commands import refuse, succeed
 from tests.models.checkpoints.files import original_state, save_original, training_checkpoint
 
-RUN = CliRunner()
 
-
-def _info(*arguments: object) -> str:
-    result = RUN.invoke(app, ["info", *map(str, arguments)])
-    assert result.exit_code == 0, result.output
-    return result.output
+def test_the_installation() -> None:
+    record = json.loads(succeed("info", "--json"))
+    assert set(record["models"]) == {"mnist"}
+    assert record["extension"]["compiler"]
+    assert "free-dit" in succeed("info")
 
 
 def test_a_published_size(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_a_published_size(tmp_path: Path) -> None:
     DiT(config).save_pretrained(tmp_path / "teacher", "diffusers", dtype=torch.float16)
     DrafterNet(config).save_pretrained(tmp_path / "small")
     DrafterNet(DiTConfig.named("DiT-S/4")).save_pretrained(tmp_path / "fine")
-    text = _info(tmp_path / "teacher")
+    text = succeed("info", tmp_path / "teacher")
     for part in (
         "DiT-S/8 at 256: ",
         "format: diffusers",
@@ -36,29 +36,25 @@ def test_a_published_size(tmp_path: Path) -> None:
         "/fine: does not fit: patch_size 4, not 8",
     ):
         assert part in text
-    record = json.loads(_info(tmp_path / "teacher", "--json"))
+    record = json.loads(succeed("info", tmp_path / "teacher", "--json"))
     assert record["name"] == "DiT-S/8 at 256"
     assert record["precision"] == ["float16"]
     assert record["architecture"]["hidden_size"] == 384
     assert [entry["fits"] for entry in record["drafter"]["beside"]] == [False, True]
-    drafter = json.loads(_info(tmp_path / "small", "--json"))
+    drafter = json.loads(succeed("info", tmp_path / "small", "--json"))
     assert drafter["kind"] == "drafter"
     assert drafter["parameters"] == record["drafter"]["parameters"]
-    assert "drafter for DiT-S/8 at 256" in _info(tmp_path / "small")
+    assert "drafter for DiT-S/8 at 256" in succeed("info", tmp_path / "small")
 
 
 def test_a_training_checkpoint(tmp_path: Path) -> None:
     torch.save(training_checkpoint(original_state()), tmp_path / "run.pt")
-    text = _info(tmp_path / "run.pt", "--heads", 4)
+    text = succeed("info", tmp_path / "run.pt", "--heads", 4)
     assert "training checkpoint; its averaged weights" in text
     assert "DiT of no published size" in text
     assert "training record: yes" in text
 
 
 def test_what_it_cannot_tell(tmp_path: Path) -> None:
-    result = RUN.invoke(app, ["info", str(save_original(tmp_path))])
-    assert result.exit_code == 2
-    assert "heads must be given for weights 32 wide" in result.output
-    result = RUN.invoke(app, ["info", str(tmp_path / "nothing")])
-    assert result.exit_code == 2
-    assert "which does not exist" in " ".join(result.output.split())
+    refuse("heads must be given for weights 32 wide", "info", save_original(tmp_path))
+    refuse("which does not exist", "info", tmp_path / "nothing")

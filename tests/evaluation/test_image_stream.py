@@ -1,8 +1,9 @@
 """Sets of images: what is read, and what is refused with its name."""
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def _read(source: object, rows: int = 3) -> np.ndarray:
     return whole
 
 
-def _folder(path: Path, images: np.ndarray = IMAGES) -> Path:
+def _folder(path: Path, images: Sequence[np.ndarray] | np.ndarray = IMAGES) -> Path:
     path.mkdir()
     for index, image in enumerate(images):
         Image.fromarray(image.squeeze()).save(path / f"{index:02d}.png")
@@ -38,11 +39,8 @@ def test_folders(tmp_path: Path) -> None:
     (folder / "notes.txt").write_text("no image")
     (folder / ".half-written.png").write_bytes(b"")
     np.testing.assert_array_equal(_read(folder), IMAGES)
-
-
-def test_folders_of_grey_images(tmp_path: Path) -> None:
     grey = noise(3, 4, 4, 1)
-    np.testing.assert_array_equal(_read(_folder(tmp_path / "x", grey)), grey)
+    np.testing.assert_array_equal(_read(_folder(tmp_path / "grey", grey)), grey)
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -56,13 +54,12 @@ def test_archives(tmp_path: Path, save: Callable[..., None]) -> None:
 
 
 def test_archives_with_statistics(tmp_path: Path) -> None:
-    mean, covariance = np.arange(4.0), np.eye(4)
-    np.savez(tmp_path / "x.npz", arr_0=IMAGES, mu=mean, sigma=covariance)
-    found = open_images(tmp_path / "x.npz", "reference")
-    assert found.statistics is not None
-    np.testing.assert_array_equal(found.statistics["sigma"], covariance)
-    np.savez(tmp_path / "alone.npz", mu=mean, sigma=covariance)
-    assert open_images(tmp_path / "alone.npz", "reference").count == 0
+    statistics = {"mu": np.arange(4.0), "sigma": np.eye(4)}
+    for images, count in (({"arr_0": IMAGES}, 7), ({}, 0)):
+        np.savez(tmp_path / "x.npz", **images, **statistics)
+        found = open_images(tmp_path / "x.npz", "reference")
+        assert found.count == count
+        np.testing.assert_equal(found.statistics, statistics)
 
 
 def test_arrays_and_samples() -> None:
@@ -78,39 +75,23 @@ def test_the_real_digits() -> None:
     assert np.bincount(found.labels).tolist() == [500] * 10
 
 
-def _empty(path: Path) -> Path:
-    path.mkdir()
-    return path
+def _beside(*shape: int) -> Callable[[Path], Path]:
+    """A folder of good images and one of this shape."""
+
+    def write(path: Path) -> Path:
+        Image.fromarray(noise(*shape)).save(_folder(path) / "90.png")
+        return path
+
+    return write
 
 
-def _mixed(path: Path) -> Path:
-    _folder(path)
-    Image.fromarray(noise(4, 6, 3)).save(path / "90.png")
-    return path
-
-
-def _colours(path: Path) -> Path:
-    _folder(path)
-    Image.fromarray(noise(5, 6)).save(path / "90.png")
-    return path
+def _alone(*images: np.ndarray) -> Callable[[Path], Path]:
+    return lambda path: _folder(path, images)
 
 
 def _damaged(path: Path) -> Path:
-    _folder(path)
-    whole = (path / "03.png").read_bytes()
-    (path / "03.png").write_bytes(whole[: len(whole) // 2])
-    return path
-
-
-def _transparent(path: Path) -> Path:
-    path.mkdir()
-    Image.fromarray(noise(5, 6, 4)).save(path / "0.png")
-    return path
-
-
-def _deep(path: Path) -> Path:
-    path.mkdir()
-    Image.fromarray(noise(5, 6).astype(np.uint16)).save(path / "0.png")
+    file = _folder(path) / "03.png"
+    file.write_bytes(file.read_bytes()[:100])
     return path
 
 
@@ -120,11 +101,6 @@ def _npz(**arrays: np.ndarray) -> Callable[[Path], Path]:
         return path.with_suffix(".npz")
 
     return write
-
-
-def _text(path: Path) -> Path:
-    path.with_suffix(".npz").write_text("<html>not found</html>")
-    return path.with_suffix(".npz")
 
 
 def _truncated(path: Path) -> Path:
@@ -143,15 +119,29 @@ def _stray(path: Path) -> Path:
     return file
 
 
+def _text(path: Path) -> Path:
+    path.with_suffix(".npz").write_text("<html>not found</html>")
+    return path.with_suffix(".npz")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (_empty, r"samples must be a folder with images \(.bmp, .* got .*x without any"),
-        (_mixed, r"images of one size, got 5 x 6 RGB in .*00.png and 4 x 6 RGB in .*90.png"),
-        (_colours, r"images of one size, got 5 x 6 RGB in .*00.png and 5 x 6 grey in .*90.png"),
+        (_alone(), r"samples must be a folder with images \(.bmp, .* got .*x without any"),
+        (
+            _beside(4, 6, 3),
+            r"images of one size, got 5 x 6 RGB in .*00.png and 4 x 6 RGB in .*90.png",
+        ),
+        (
+            _beside(5, 6),
+            r"images of one size, got 5 x 6 RGB in .*00.png and 5 x 6 grey in .*90.png",
+        ),
         (_damaged, r"samples must have images that can be read, got .*03.png: "),
-        (_transparent, r"images of 8 bits, grey or RGB, got .*0.png of mode RGBA"),
-        (_deep, r"images of 8 bits, grey or RGB, got .*0.png of mode I;16"),
+        (_alone(noise(5, 6, 4)), r"images of 8 bits, grey or RGB, got .*0.png of mode RGBA"),
+        (
+            _alone(noise(5, 6).astype(np.uint16)),
+            r"images of 8 bits, grey or RGB, got .*0.png of mode I;16",
+        ),
         (_npz(images=IMAGES), r"samples must have arr_0, the images, got .*x.npz with images"),
         (_npz(arr_0=IMAGES / 255), r"arr_0 of uint8 .* got float64 of shape \[7, 5, 6, 3\]"),
         (_npz(arr_0=IMAGES[0]), r"shape \[n, H, W, 1 or 3\], got uint8 of shape \[5, 6, 3\]"),
@@ -171,14 +161,19 @@ def test_what_cannot_be_used_is_named(
         _read(source)
 
 
-def test_arrays_that_cannot_be_used() -> None:
-    with pytest.raises(ValueError, match=r"samples must be uint8 .* got float64 of shape"):
-        open_images(IMAGES / 255, "samples")
-    with pytest.raises(ValueError, match="samples must have images, got none"):
-        open_images(IMAGES[:0], "samples")
-    with pytest.raises(ValueError, match=r"samples must be floats of shape \[n, 1 or 3, H, W\]"):
-        open_images(torch.zeros(2, 4, 4, 3), "samples")
-    samples = torch.zeros(9, 1, 4, 4)
-    samples[6, 0, 1, 2] = torch.nan
-    with pytest.raises(ValueError, match=r"samples must be finite, .* in images \[6\]"):
-        open_images(samples, "samples")
+_NAN = torch.zeros(9, 1, 4, 4)
+_NAN[6, 0, 1, 2] = torch.nan
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (IMAGES / 255, r"samples must be uint8 .* got float64 of shape"),
+        (IMAGES[:0], "samples must have images, got none"),
+        (torch.zeros(2, 4, 4, 3), r"samples must be floats of shape \[n, 1 or 3, H, W\]"),
+        (_NAN, r"samples must be finite, .* in images \[6\]"),
+    ],
+)
+def test_arrays_that_cannot_be_used(source: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_images(source, "samples")

@@ -1,5 +1,6 @@
 """Sets of images beside a reference: in the right order, under honest names, in little memory."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from free import Schedule, SequentialSampler, load_pretrained
-from free.evaluation import Measured, Quality, load_network, measure, named_as_asked, quality
+from free.evaluation import Figure, Quality, load_network, measure, named_as_asked, quality
 from free.evaluation.image_stream import ImageStream, open_images
 from free.evaluation.statistics import frechet_distance, gaussian
 from free.images.picture import to_uint8
@@ -49,6 +50,12 @@ def _value(found: Quality, name: str = "frechet") -> float:
     return found.figures[name].value
 
 
+def _ends(figure: Figure) -> tuple[float, float]:
+    assert figure.low is not None
+    assert figure.high is not None
+    return figure.low, figure.high
+
+
 def _told_apart(
     real: NDArray[np.uint8], drawn: NDArray[np.uint8], degrade: float
 ) -> tuple[Quality, Quality, Quality]:
@@ -57,19 +64,19 @@ def _told_apart(
     reference = measure(real[:num], network, "reference")
     others = real[num : 2 * num]
     rough = np.random.default_rng(1).normal(others, degrade).clip(0, 255).astype(np.uint8)
-    same, made, worse = (quality(images, reference) for images in (others, drawn, rough))
-    return same, made, worse
+    same, generated, worse = (quality(images, reference) for images in (others, drawn, rough))
+    return same, generated, worse
 
 
 def test_real_digits_are_nearer_to_real_ones_than_generated_or_degraded_ones(
     real: tuple[NDArray[np.uint8], Any],
 ) -> None:
     """At few images and few steps; the test below has 1,000."""
-    same, made, worse = _told_apart(real[0], _drawn(NUM, 12), degrade=40)
+    same, drawn, worse = _told_apart(real[0], _drawn(NUM, 12), degrade=40)
     for name in ("frechet", "spatial_frechet"):
-        assert _value(made, name) > 1.3 * _value(same, name)
+        assert _value(drawn, name) > 1.3 * _value(same, name)
         assert _value(worse, name) > 1.3 * _value(same, name)
-    assert _value(made, "recall") < _value(same, "recall")
+    assert _value(drawn, "recall") < _value(same, "recall")
     assert same.samples == same.reference == NUM
 
 
@@ -78,15 +85,11 @@ def test_1000_real_digits_and_1000_generated_ones(
     real: tuple[NDArray[np.uint8], Any],
 ) -> None:
     """The intervals do not meet."""
-    same, made, worse = _told_apart(real[0], _drawn(1000, 25), degrade=25)
-    for other in (made, worse):
-        for name in ("frechet", "spatial_frechet"):
-            low, high = other.figures[name].low, same.figures[name].high
-            assert low is not None
-            assert high is not None
-            assert low > high, name
-    assert _value(made, "recall") < _value(same, "recall") - 0.1
-    for found in (same, made, worse):
+    same, drawn, worse = _told_apart(real[0], _drawn(1000, 25), degrade=25)
+    for other, name in itertools.product((drawn, worse), ("frechet", "spatial_frechet")):
+        assert _ends(other.figures[name])[0] > _ends(same.figures[name])[1], name
+    assert _value(drawn, "recall") < _value(same, "recall") - 0.1
+    for found in (same, drawn, worse):
         print({name: round(figure.value, 4) for name, figure in found.figures.items()})
 
 
@@ -102,9 +105,8 @@ def test_figures_are_those_of_the_features(real: tuple[NDArray[np.uint8], Any]) 
     assert _value(found, "spatial_frechet") == wanted
     assert _value(found, "accuracy") > 0.95
     for figure in found.figures.values():
-        assert figure.low is not None
-        assert figure.high is not None
-        assert figure.low < figure.value < figure.high
+        low, high = _ends(figure)
+        assert low < figure.value < high
     assert quality(images[:150], theirs, labels=labels[:150]) == found
     none = quality(ours, theirs, resamples=0)
     assert none.figures["frechet"].low is None
@@ -132,17 +134,13 @@ def test_few_images_can_still_be_named(real: tuple[NDArray[np.uint8], Any]) -> N
     assert named_as_asked(digits, "archive") == figure
 
 
-def _reference_archive(path: Path, images: NDArray[np.uint8], **more: Any) -> Path:
-    np.savez(path, arr_0=images, **more)
-    return path
-
-
 def test_statistics_of_an_archive_serve_inception_alone(tmp_path: Path) -> None:
     """As ADM's evaluator does; its images still serve precision and recall."""
-    images, other = noise(50, 5, 5, 1), np.random.default_rng(1).normal(0.5, 0.3, (900, 16))
-    path = _reference_archive(
-        tmp_path / "x.npz", images, mu=other.mean(0), sigma=np.cov(other, rowvar=False)
-    )
+    other = np.random.default_rng(1).normal(0.5, 0.3, (900, 16))
+    statistics = {"mu": other.mean(0), "sigma": np.cov(other, rowvar=False)}
+    path, alone = tmp_path / "x.npz", tmp_path / "alone.npz"
+    np.savez(path, arr_0=noise(50, 5, 5, 1), **statistics)
+    np.savez(alone, **statistics)
     samples = noise(60, 5, 5, 1)[10:]
     network = Pixels()
     plain = quality(samples, path, network)
@@ -154,8 +152,6 @@ def test_statistics_of_an_archive_serve_inception_alone(tmp_path: Path) -> None:
     wanted = frechet_distance(ours, gaussian(torch.from_numpy(other)))
     assert _value(found) == pytest.approx(wanted, rel=1e-9)
     assert _value(found, "precision") == _value(plain, "precision")
-    alone = tmp_path / "alone.npz"
-    np.savez(alone, mu=other.mean(0), sigma=np.cov(other, rowvar=False))
     found = quality(samples, alone, network)
     assert _value(found) == pytest.approx(wanted, rel=1e-9)
     assert (found.reference, set(found.figures)) == (0, {"frechet"})
@@ -179,43 +175,30 @@ A, B = noise(40, 5, 5, 1), noise(45, 5, 5, 1)
         ((A, noise(40, 5, 6, 1)), {}, r"one size \[H, W, C\], got \[5, 5, 1\] and \[5, 6, 1\]"),
         ((A, B), {"neighbours": 40}, "neighbours must be from 1 to 39, got 40"),
         ((A, B), {"neighbours": 0}, "neighbours must be from 1 to 39, got 0"),
-        ((A, B), {"resamples": -1}, "resamples must be 0 or from 2 on, got -1"),
         ((A, B), {"resamples": 1}, "resamples must be 0 or from 2 on, got 1"),
+        ((A, B), {"seed": -1}, r"seed must be an integer from 0 to 2\^63 - 1, got -1"),
         ((A, B), {"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
         ((A, B), {"labels": [0] * 40}, "labels must come with features that name classes"),
+        ((A, B), {"keep_reference": "x.npz"}, "keep_reference must end in .safetensors, got 'x.n"),
+        ((A, B), {"labels": [1] * 39}, "labels must be 40 integers, one for each .* int64 of sh"),
+        ((A, B), {"labels": [0.5] * 40}, "labels must be 40 integers, .* got float64"),
+        ((A, B), {"labels": [3] * 40}, r"labels must be in 0..2, got 3..3"),
+        ((A, B), {"labels": "archive"}, "'archive' for samples with arr_1, got 'archive' for sam"),
+        ((A, B), {"labels": "all"}, "labels must be classes, or 'archive' .* got 'all'"),
     ],
 )
-def test_bad_input_is_named(
+def test_bad_input_is_named_before_the_network_runs(
     arguments: tuple[Any, Any], options: dict[str, Any], message: str
 ) -> None:
-    network = Pixels()
+    network = Pixels(classes=None if "name classes" in message else 3)
     with pytest.raises(ValueError, match=message):
         quality(*arguments, network, **options)
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        ([1] * 129, "labels must be 130 integers, one for each of the samples, got int64 of sh"),
-        ([0.5] * 130, "labels must be 130 integers, one for each of the samples, got float64"),
-        ([10] * 130, r"labels must be in 0..9, got 10..10"),
-        ("archive", "'archive' for samples with arr_1, got 'archive' for samples"),
-        ("all", "labels must be classes, or 'archive' .* got 'all'"),
-    ],
-)
-def test_labels_must_fit(real: tuple[NDArray[np.uint8], Any], labels: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        quality(real[0][:130], real[0][200:400], labels=labels)
-
-
-def test_bad_input_is_named_before_the_network_runs() -> None:
-    network = Pixels(classes=3)
-    for options in ({"neighbours": 40}, {"labels": [3] * 40}, {"keep_reference": "x.npz"}):
-        with pytest.raises(ValueError, match="must"):
-            quality(A, B, network, **options)
     assert network.seen == 0
+
+
+def test_classes_need_probabilities() -> None:
     with pytest.raises(ValueError, match="features must have probabilities for accuracy, got pix"):
-        quality(A, B, network, labels=[0] * 40)
+        quality(A, B, Pixels(classes=3), labels=[0] * 40)
 
 
 def test_nan_features_are_named() -> None:
@@ -227,7 +210,6 @@ def test_nan_features_are_named() -> None:
 
 def test_measured_sets_are_of_one_network() -> None:
     one, two = measure(A, Pixels()), measure(B, Pixels(name="other"))
-    assert isinstance(one, Measured)
     with pytest.raises(ValueError, match="measured by one network, got pixel and other"):
         quality(one, two)
     with pytest.raises(ValueError, match="reference must be measured by pixel, got .* by other"):
@@ -249,7 +231,7 @@ _MEMORY = """
 import resource, sys, torch
 import numpy as np
 from free.evaluation import quality
-from free.evaluation.images import ImageStream
+from free.evaluation.image_stream import ImageStream
 from tests.evaluation.networks import Pixels
 torch.set_num_threads(1)
 def stream(count, seed):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from free import DiT, DiTConfig, Schedule, SequentialSampler, SpeculativeSampler
@@ -17,11 +18,17 @@ CONFIG = DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3, learn_sigma=False)
 NUM, BATCH, CHUNKS = 10, 3, 4
 
 
-def sampler(steps: int = 5, weights: int = 0, **options: Any) -> SpeculativeSampler:
+def sampler(
+    steps: int = 5,
+    weights: int = 0,
+    dtype: torch.dtype = torch.float32,
+    drafter: Any = "frozen",
+    **options: Any,
+) -> SpeculativeSampler:
     """A speculative one, of a random teacher."""
     settings = {"window": 4, "sweeps": 1, "recycle": "response", "cfg_scale": 1.5, **options}
-    teacher = randomized(DiT(CONFIG), weights)
-    return SpeculativeSampler(teacher, "frozen", Schedule.ddpm(steps), **settings)
+    teacher = randomized(DiT(CONFIG), weights).to(dtype)
+    return SpeculativeSampler(teacher, drafter, Schedule.ddpm(steps), **settings)
 
 
 def plain() -> SequentialSampler:

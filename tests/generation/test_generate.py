@@ -1,5 +1,7 @@
 """Whole runs in one process: what they draw, what they refuse, and that nothing is lost."""
 
+from __future__ import annotations
+
 import errno
 import importlib
 import itertools
@@ -15,13 +17,12 @@ import pytest
 import torch
 from PIL import Image
 
-from free import DiT, FrozenDrafter, Schedule, SpeculativeSampler
+from free import FrozenDrafter, Schedule, SpeculativeSampler
 from free.generation import chunks, generate
 from free.generation.plan import make_plan
 from free.images.autoencoder import LatentCoder
 from free.images.picture import to_uint8
-from tests.generation.runs import BATCH, CHUNKS, CONFIG, NUM, draw, images, plain, sampler
-from tests.networks import randomized
+from tests.generation.runs import BATCH, CHUNKS, NUM, draw, images, plain, sampler
 from tests.pipelines import tiny_dit, tiny_vae
 
 #: The module; the package has its function under the same name.
@@ -38,6 +39,21 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "samples.npz"
     draw(out)
     return out
+
+
+def _interrupt(out: Path, after: int, draws: Any = None, **options: Any) -> None:
+    """Run until so many chunks are kept."""
+    write, count = chunks.ChunkFolder.write, itertools.count(1)
+
+    def counted(*arguments: Any) -> None:
+        write(*arguments)
+        if next(count) == after:
+            raise _Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chunks.ChunkFolder, "write", counted)
+        with pytest.raises(_Killed):
+            draw(out, draws, **options)
 
 
 def test_images_are_the_samplers(whole: Path) -> None:
@@ -58,24 +74,26 @@ def test_images_are_the_samplers(whole: Path) -> None:
 
 def test_report_and_pictures(tmp_path: Path, whole: Path) -> None:
     lines: list[str] = []
-    done = draw(
-        tmp_path / "a" / "x.npz", png=tmp_path / "p" / "q", report=tmp_path / "r.json",
-        tell=lines.append,
-    )  # fmt: skip
-    assert (tmp_path / "a" / "x.npz").read_bytes() == whole.read_bytes()
+    out, png = tmp_path / "a" / "x.npz", tmp_path / "p" / "q"
+    done = draw(out, png=png, report=tmp_path / "r.json", tell=lines.append)
+    assert out.read_bytes() == whole.read_bytes()
     assert done.report is not None
     assert done.report.samples == done.drawn == NUM
     assert len(set(done.report.seeds)) == NUM
     assert done.report.parallel_efficiency == NUM * 5 / sum(done.report.rounds_by_sample)
     record = json.loads((tmp_path / "r.json").read_text())
     assert record["report"]["rounds"] == done.report.rounds
-    assert record["settings"]["window"] == 4
     assert record["run"]["processes"] == 1
+    settings = record["settings"]
+    assert (settings["window"], settings["device"]) == (4, "cpu")
+    assert settings["threads"] == torch.get_num_threads()
+    assert settings["drafter"] == {"type": "FrozenDrafter", "keep": "image"}
+    assert settings["teacher"]["config"]["timestep_divisor"] == 128
     assert lines == []
-    names = sorted(path.name for path in (tmp_path / "p" / "q").glob("*.png"))
+    names = sorted(path.name for path in png.glob("*.png"))
     assert names == [f"{i:06d}.png" for i in range(NUM)]
-    for index, image in enumerate(images(whole)):
-        with Image.open(tmp_path / "p" / "q" / f"{index:06d}.png") as picture:
+    for name, image in zip(names, images(whole), strict=True):
+        with Image.open(png / name) as picture:
             np.testing.assert_array_equal(np.asarray(picture), image[..., 0])
 
 
@@ -89,17 +107,18 @@ def test_a_complete_archive_is_left_alone(tmp_path: Path, whole: Path) -> None:
     assert len(list((tmp_path / "p").glob("*.png"))) == NUM  # asked for later, made from it
     with pytest.raises(ValueError, match=r"out must be new .* num 10, not 11.*overwrite replaces"):
         draw(out, num=11)
-    assert draw(out, num=11, overwrite=True).drawn == 11
-    assert len(images(out)) == 11
-    assert draw(out, num=11, overwrite=True).drawn == 11
+    for _ in range(2):
+        assert draw(out, num=11, overwrite=True).drawn == len(images(out)) == 11
 
 
 def test_killed_at_every_write_it_ends_with_the_same_bytes(
-    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every rename of a file into place, and the removal of the chunks, is a moment to die: before
     it and after it. A chunk that was kept is not drawn again.
     """
+    num, number_of_chunks = 5, 2
+    draw(tmp_path / "whole.npz", num=num)
     for moment in itertools.count():
         out, png = tmp_path / str(moment) / "x.npz", tmp_path / str(moment) / "png"
         with monkeypatch.context() as patch:
@@ -107,18 +126,19 @@ def test_killed_at_every_write_it_ends_with_the_same_bytes(
             patch.setattr(Path, "replace", _dying(Path.replace, clock, moment))
             patch.setattr(shutil, "rmtree", _dying(shutil.rmtree, clock, moment))
             try:
-                draw(out, png=png)
+                draw(out, num=num, png=png)
             except _Killed:
                 pass
             else:
                 break
-        kept = len(list(out.parent.glob("x.npz.chunks/chunk-*"))) if not out.exists() else CHUNKS
-        assert draw(out, png=png).drawn == max(0, NUM - BATCH * kept)
-        assert out.read_bytes() == whole.read_bytes()
+        kept = len(list(out.parent.glob("x.npz.chunks/chunk-*")))
+        left = 0 if out.exists() else max(0, num - BATCH * kept)
+        assert draw(out, num=num, png=png).drawn == left
+        assert out.read_bytes() == (tmp_path / "whole.npz").read_bytes()
         assert {path.name for path in out.parent.iterdir()} == {"x.npz", "png"}
-        assert len(list(png.glob("*.png"))) == NUM
+        assert len(list(png.glob("*.png"))) == num
     # Two manifests, the pictures, the chunks, the archive, and the removal.
-    assert moment == 2 * (2 + NUM + CHUNKS + 1 + 1)
+    assert moment == 2 * (2 + num + number_of_chunks + 1 + 1)
 
 
 def _dying(act: Callable[..., Any], clock: Iterator[int], moment: int) -> Callable[..., Any]:
@@ -136,34 +156,18 @@ def _dying(act: Callable[..., Any], clock: Iterator[int], moment: int) -> Callab
 
 
 def test_what_a_killed_process_left_half_written_is_swept(tmp_path: Path, whole: Path) -> None:
-    out, png = tmp_path / "x.npz", tmp_path / "png"
+    out, png, folder = tmp_path / "x.npz", tmp_path / "png", tmp_path / "x.npz.chunks"
     _interrupt(out, after=2, png=png)
-    (tmp_path / "x.npz.chunks" / ".chunk-00000002-abcd.npz").write_bytes(b"half")
-    (tmp_path / "x.npz.chunks" / "archive.partial").write_bytes(b"half")
+    (folder / ".chunk-00000002-abcd.npz").write_bytes(b"half")
+    (folder / "archive.partial").write_bytes(b"half")
     (png / ".000007-abcd.png").write_bytes(b"half")
     draw(out, png=png, keep_chunks=True)
     assert out.read_bytes() == whole.read_bytes()
     assert not list(png.glob(".*"))
-    left = {path.name for path in (tmp_path / "x.npz.chunks").iterdir()}
+    left = {path.name for path in folder.iterdir()}
     assert left == {"manifest.json", "lock", *(f"chunk-{i:08d}.npz" for i in range(CHUNKS))}
     draw(out)
-    assert not (tmp_path / "x.npz.chunks").exists()
-
-
-def _interrupt(out: Path, after: int, draws: Any = None, **options: Any) -> None:
-    """Run until so many chunks are kept."""
-    write, kept = chunks.ChunkFolder.write, [0]
-
-    def counted(*arguments: Any) -> None:
-        write(*arguments)
-        kept[0] += 1
-        if kept[0] == after:
-            raise _Killed
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks.ChunkFolder, "write", counted)
-        with pytest.raises(_Killed):
-            draw(out, draws, **options)
+    assert not folder.exists()
 
 
 def _flip(path: Path) -> None:
@@ -172,16 +176,12 @@ def _flip(path: Path) -> None:
     path.write_bytes(data)
 
 
-def _replace(path: Path) -> None:
-    shutil.copy(path.with_name("chunk-00000000.npz"), path)
-
-
 @pytest.mark.parametrize(
     "damage",
-    [_flip, _replace, lambda path: path.write_bytes(b""),
+    [_flip, lambda path: shutil.copy(path.with_name("chunk-00000000.npz"), path),
      lambda path: path.write_bytes(path.read_bytes()[:-100]),
      lambda path: np.savez(path, arr_0=np.zeros((3, 8, 8, 1), np.uint8))],
-    ids=["a bit", "another chunk", "empty", "truncated", "of other origin"],
+    ids=["a bit", "another chunk", "truncated", "of other origin"],
 )  # fmt: skip
 def test_a_damaged_chunk_is_drawn_again(
     tmp_path: Path, whole: Path, damage: Callable[[Path], object]
@@ -216,6 +216,14 @@ def test_a_chunk_damaged_during_the_run(
     assert out.read_bytes() == whole.read_bytes()
 
 
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of which two chunks are kept."""
+    out = tmp_path_factory.mktemp("interrupted") / "x.npz"
+    _interrupt(out, after=2)
+    return out
+
+
 @pytest.mark.parametrize(
     ("difference", "message"),
     [
@@ -225,6 +233,8 @@ def test_a_chunk_damaged_during_the_run(
         ({"labels": "balanced"}, r"labels .*, not"),
         ({"draws": sampler(6)}, "steps 5, not 6, schedule"),
         ({"draws": sampler(weights=1)}, r"teacher\.weights \w{12}\.\.\., not \w{12}\.\.\."),
+        ({"draws": sampler(dtype=torch.float16)}, r"teacher\.weights \w{12}\.\.\., not"),
+        ({"draws": sampler(drafter=FrozenDrafter("eps"))}, r"drafter\.keep image, not eps"),
         ({"draws": sampler(window=3)}, "window 4, not 3"),
         ({"draws": sampler(sweeps=None)}, "sweeps 1, not None"),
         ({"draws": sampler(recycle="reuse")}, "recycle response, not reuse"),
@@ -232,38 +242,14 @@ def test_a_chunk_damaged_during_the_run(
         ({"draws": sampler(cfg_channels=1)}, "cfg_channels None, not 1"),
         ({"draws": plain()}, "sampler SpeculativeSampler, not SequentialSampler"),
     ],
-)  # fmt: skip
+)
 def test_another_runs_chunks_are_refused(
-    tmp_path: Path, difference: dict[str, Any], message: str
+    interrupted: Path, difference: dict[str, Any], message: str
 ) -> None:
-    out = tmp_path / "x.npz"
-    _interrupt(out, after=2)
     pattern = f"out must be of a run with the same settings, got .*x.npz.chunks with .*{message}"
     with pytest.raises(ValueError, match=pattern):
-        draw(out, **difference)
-    assert len(list(tmp_path.glob("x.npz.chunks/chunk-*"))) == 2
-    assert draw(out).drawn == NUM - 2 * BATCH
-
-
-def test_settings_tell_drafters_constants_precisions_and_threads(tmp_path: Path) -> None:
-    """What is a setting besides: all of it changes bytes."""
-    base = sampler()
-    teacher = randomized(DiT(CONFIG))
-    other = SpeculativeSampler(teacher, FrozenDrafter("eps"), Schedule.ddpm(5), 4, 1.5)
-    settings = []
-    for index, draws in enumerate((base, other, sampler())):
-        if index == 2:
-            draws.teacher.half()
-        folder = tmp_path / str(index) / "x.npz"
-        _interrupt(folder, 1, draws)
-        settings.append(json.loads((tmp_path / str(index) / "x.npz.chunks/manifest.json")
-                                   .read_text()))  # fmt: skip
-    assert settings[0]["drafter"] == {"type": "FrozenDrafter", "keep": "image"}
-    assert settings[1]["drafter"]["keep"] == "eps"
-    assert settings[0]["teacher"]["weights"] != settings[2]["teacher"]["weights"]
-    assert settings[0]["teacher"]["config"]["timestep_divisor"] == 128
-    assert settings[0]["threads"] == torch.get_num_threads()
-    assert settings[0]["device"] == "cpu"
+        draw(interrupted, **difference)
+    assert len(list(interrupted.parent.glob("x.npz.chunks/chunk-*"))) == 2
 
 
 def test_a_full_disk_loses_nothing(
@@ -302,43 +288,31 @@ def test_the_disk_is_looked_at_before(tmp_path: Path, monkeypatch: pytest.Monkey
         draw(tmp_path / "x.npz")
 
 
-def test_two_runs_at_once_are_refused(tmp_path: Path, whole: Path) -> None:
-    out, write = tmp_path / "x.npz", chunks.ChunkFolder.write
-
-    def write_and_try_again(*arguments: Any) -> None:
-        write(*arguments)
-        with pytest.raises(ValueError, match="out must not be in the making by another process"):
-            draw(out)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks.ChunkFolder, "write", write_and_try_again)
-        draw(out)
-    assert out.read_bytes() == whole.read_bytes()
-
-
-def test_a_run_that_is_refused_changes_nothing(tmp_path: Path) -> None:
+def test_a_second_run_at_once_is_refused_and_changes_nothing(
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Not even where the one at work has not kept a chunk yet."""
     out, write = tmp_path / "x.npz", chunks.ChunkFolder.write
     manifest = tmp_path / "x.npz.chunks" / "manifest.json"
 
     def write_late(*arguments: Any) -> None:
         before = manifest.read_text()
-        with pytest.raises(ValueError, match="out must not be in the making by another process"):
-            draw(out, num=7)
+        for num in (7, NUM):
+            with pytest.raises(ValueError, match="out must not be in the making by another proc"):
+                draw(out, num=num)
         assert manifest.read_text() == before
         write(*arguments)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chunks.ChunkFolder, "write", write_late)
-        draw(out)
+    monkeypatch.setattr(chunks.ChunkFolder, "write", write_late)
+    draw(out)
+    assert out.read_bytes() == whole.read_bytes()
 
 
 def test_a_chunk_comes_too_late(tmp_path: Path) -> None:
     """Its run has been ended by others: it must not bring the folder back."""
     _interrupt(tmp_path / "x.npz", 1)
-    folder = chunks.ChunkFolder(
-        tmp_path / "x.npz.chunks", make_plan(sampler().teacher, NUM, "random", 0, BATCH), (8, 8, 1)
-    )
+    plan = make_plan(sampler().teacher, NUM, "random", 0, BATCH)
+    folder = chunks.ChunkFolder(tmp_path / "x.npz.chunks", plan, (8, 8, 1))
     content = folder.read(0)
     folder.remove()
     with pytest.raises(RuntimeError, match="x.npz.chunks is gone: another process has ended"):
@@ -356,30 +330,24 @@ def test_beside_a_complete_archive_anothers_chunks_stay(tmp_path: Path, whole: P
 def test_folders_of_others_are_not_taken(tmp_path: Path) -> None:
     (tmp_path / "png").mkdir()
     (tmp_path / "png" / "cat.png").write_text("")
-    with pytest.raises(ValueError, match=r"png must be new or without such files, got .* cat.png"):
-        draw(tmp_path / "x.npz", png=tmp_path / "png")
     (tmp_path / "y.npz.chunks").mkdir()
     (tmp_path / "y.npz.chunks" / "chunk-1.npz").write_text("")
-    with pytest.raises(ValueError, match=r"out must be new or without such files, got .* chunk-1"):
-        draw(tmp_path / "y.npz")
     (tmp_path / "z.npz.chunks").write_text("")
-    with pytest.raises(ValueError, match=r"out must have room for .*, got the file .*z.npz.chunks"):
-        draw(tmp_path / "z.npz")
     np.savez(tmp_path / "a.npz", np.zeros(3))
-    with pytest.raises(ValueError, match="out must be new .* with a file of another origin"):
-        draw(tmp_path / "a.npz")
     (tmp_path / "b.npz").mkdir()
-    with pytest.raises(ValueError, match=r"out must be a file that can be written, got .*b.npz"):
-        draw(tmp_path / "b.npz", overwrite=True)
-    with pytest.raises(ValueError, match=r"out must end in .npz, got"):
-        draw(tmp_path / "c.npy")
-
-
-def test_a_damaged_manifest(tmp_path: Path) -> None:
-    _interrupt(tmp_path / "x.npz", 1)
-    (tmp_path / "x.npz.chunks" / "manifest.json").write_text("{")
-    with pytest.raises(ValueError, match="with a damaged manifest; remove it"):
-        draw(tmp_path / "x.npz")
+    _interrupt(tmp_path / "d.npz", 1)
+    (tmp_path / "d.npz.chunks" / "manifest.json").write_text("{")
+    for name, options, message in (
+        ("x.npz", {"png": tmp_path / "png"}, r"png must be new or without such files.* cat.png"),
+        ("y.npz", {}, r"out must be new or without such files, got .* chunk-1"),
+        ("z.npz", {}, r"out must have room for .*, got the file .*z.npz.chunks"),
+        ("a.npz", {}, "out must be new .* with a file of another origin"),
+        ("b.npz", {"overwrite": True}, r"out must be a file that can be written, got .*b.npz"),
+        ("c.npy", {}, r"out must end in .npz, got"),
+        ("d.npz", {}, "with a damaged manifest; remove it"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            draw(tmp_path / name, **options)
 
 
 def test_latents_are_decoded(tmp_path: Path) -> None:

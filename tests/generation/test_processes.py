@@ -1,102 +1,116 @@
 """Processes that share a run: what they agree on, and that none waits for the dead."""
 
+from __future__ import annotations
+
+import multiprocessing
 import os
 import socket
-import subprocess
-import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from free.generation import Processes
+from tests.generation.runs import draw
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
-def together(code: str, count: int = 2) -> list[tuple[int, str, str]]:
-    """Run code in several processes: exit code and outputs of each."""
+#: Its processes are forks of one that has imported everything, once.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload([__name__])
+
+
+def _start(rank: int, environment: dict[str, str], code: Callable[..., None], *more: Any) -> None:
+    torch.set_num_threads(1)
+    os.environ |= environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    code(*more)
+
+
+def together(code: Callable[..., None], *more: Any) -> list[int | None]:
+    """Exit codes of two processes that run a function of this module."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code],
-            env={**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-                 "RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(count)
-    ]  # fmt: skip
-    outputs = [process.communicate(timeout=120) for process in started]
-    return [(p.returncode, *output) for p, output in zip(started, outputs, strict=True)]
+        port = str(free.getsockname()[1])
+    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    processes = [
+        SERVER.Process(target=_start, args=(rank, environment, code, *more)) for rank in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        if process.is_alive():
+            process.kill()
+    return [process.exitcode for process in processes]
+
+
+def _agree() -> None:
+    processes = Processes.from_environment()
+
+    def fail() -> None:
+        raise ValueError(f"by {processes.rank}")
+
+    with processes.joined():
+        assert processes.first(lambda: ["of", processes.rank]) == ["of", 0]
+        with pytest.raises(ValueError, match="by 0"):
+            processes.first(fail)
+        flags = torch.arange(3) == processes.rank
+        assert processes.any(flags).tolist() == [True, True, False]
+        looks: list[int] = []
+        if processes.rank == 1:
+            time.sleep(0.5)
+        processes.wait(lambda: looks.append(1), 0.01)
+        assert processes.rank == 1 or len(looks) > 5
 
 
 def test_they_agree() -> None:
-    code = """
-import torch
-from free.generation import Processes
-p = Processes.from_environment()
-def fail():
-    raise ValueError(f"said by {p.rank}")
-with p.joined():
-    assert p.first(lambda: ["of", p.rank]) == ["of", 0]
-    try:
-        p.first(fail)
-    except ValueError as error:
-        assert str(error) == "said by 0"
-    else:
-        raise AssertionError
-    flags = torch.arange(3) == p.rank
-    assert p.any(flags).tolist() == [True, True, False]
-    looks = []
-    if p.rank == 1:
-        import time
-        time.sleep(0.5)
-    p.wait(lambda: looks.append(1), 0.01)
-    assert p.rank == 1 or len(looks) > 5
-"""
-    for status, _, errors in together(code):
-        assert status == 0, errors
+    assert together(_agree) == [0, 0]
 
 
-@pytest.mark.parametrize("call", ["wait(int)", "any(torch.zeros(1))", "first(int)"])
+def _die(call: str, dead: int) -> None:
+    processes = Processes.from_environment()
+    with processes.joined():
+        processes.any(torch.zeros(1))  # both have connected
+        if processes.rank == dead:
+            os._exit(7)
+        argument: Any = torch.zeros(1) if call == "any" else int
+        try:
+            getattr(processes, call)(argument)
+        except RuntimeError as error:
+            os._exit(3 if "another process of this run has ended early" in str(error) else 4)
+
+
+@pytest.mark.parametrize("call", ["wait", "any", "first"])
 def test_a_death_is_noticed(call: str) -> None:
     """Process 1 dies; of a broadcast by process 0, process 1 would not notice 0's end otherwise."""
-    code = f"""
-import os, torch
-from free.generation import Processes
-p = Processes.from_environment()
-with p.joined():
-    p.any(torch.zeros(1))  # both have connected
-    if p.rank == {0 if "first" in call else 1}:
-        os._exit(7)
-    try:
-        p.{call}
-    except RuntimeError as error:
-        assert "another process of this run has ended early" in str(error)
-        os._exit(3)
-"""
-    assert sorted(status for status, *_ in together(code)) == [3, 7]
+    dead = 0 if call == "first" else 1
+    assert sorted(together(_die, call, dead), key=str) == [3, 7]
+
+
+def _disagree(folder: Path) -> None:
+    rank = Processes.from_environment().rank
+    other = ("got others than here", "got .* seed 1, not 0")[rank]
+    with pytest.raises(ValueError, match=f"processes must all have the same settings, {other}"):
+        draw(folder / "x.npz", seed=rank)
 
 
 def test_settings_must_be_the_same(tmp_path: Path) -> None:
-    code = f"""
-from pathlib import Path
-from free.generation import Processes
-from tests.evaluation.runs import draw
-draw(Path({str(tmp_path / "x.npz")!r}), seed=Processes.from_environment().rank)
-"""
-    results = together(code)
-    assert all("processes must all have the same settings" in errors for _, _, errors in results)
-    assert "seed 1, not 0" in results[1][2]
-    assert "got others than here" in results[0][2]
+    assert together(_disagree, tmp_path) == [0, 0]
     assert not list(tmp_path.iterdir())
 
 
-def test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_alone(environment: pytest.MonkeyPatch) -> None:
     alone = Processes.from_environment()
     assert alone == Processes(0, 1, 0)
     with alone.joined():
@@ -107,7 +121,7 @@ def test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "values",
     [
         {"RANK": "0"},
         {"WORLD_SIZE": "2"},
@@ -116,10 +130,10 @@ def test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "-1"},
     ],
 )
-def test_a_contradictory_environment(said: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in NAMES:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in said.items():
-        monkeypatch.setenv(name, value)
+def test_a_contradictory_environment(
+    values: dict[str, str], environment: pytest.MonkeyPatch
+) -> None:
+    for name, value in values.items():
+        environment.setenv(name, value)
     with pytest.raises(ValueError, match="RANK, WORLD_SIZE and LOCAL_RANK must be as torchrun"):
         Processes.from_environment()

@@ -160,11 +160,7 @@ def test_from_pipe_shares_the_parts(tmp_path: Path) -> None:
     ]
     _same(_images(pipe), _expected())
     assert all(weight.requires_grad for weight in theirs.transformer.parameters())
-
-
-def test_from_pipe_takes_its_constants_and_its_precision(tmp_path: Path) -> None:
-    theirs = tiny_dit_pipeline(tmp_path)
-    assert FreePipeline.from_pipe(theirs).transformer.config == CONFIG
+    assert pipe.transformer.config == CONFIG
     original = FreePipeline.from_pipe(theirs, constants="original")
     assert original.transformer.config.timestep_divisor == 128
     theirs.transformer.to(torch.bfloat16)
@@ -178,18 +174,14 @@ def test_from_pipe_refuses_what_from_pretrained_refuses(tmp_path: Path) -> None:
     _same(_images(FreePipeline.from_pipe(theirs, scheduler="ddpm")), _expected())
     with pytest.raises(ValueError, match="pipeline must be a DiTPipeline, got int"):
         FreePipeline.from_pipe(5)
+    with torch.no_grad():
+        block = theirs.transformer.transformer_blocks[1]
+        block.norm1.emb.timestep_embedder.linear_1.weight[0, 0] += 1e-3
+    with pytest.raises(ValueError, match="copies of t_embedder.mlp.0.weight .* must agree, got"):
+        FreePipeline.from_pipe(theirs, scheduler="ddpm")
     theirs.transformer = tiny_vae()
     with pytest.raises(ValueError, match="must be a DiTTransformer2DModel, got AutoencoderKL"):
         FreePipeline.from_pipe(theirs, scheduler="ddpm")
-
-
-def test_from_pipe_checks_the_copies_of_the_conditioning(tmp_path: Path) -> None:
-    theirs = tiny_dit_pipeline(tmp_path)
-    block = theirs.transformer.transformer_blocks[1]
-    with torch.no_grad():
-        block.norm1.emb.timestep_embedder.linear_1.weight[0, 0] += 1e-3
-    with pytest.raises(ValueError, match="copies of t_embedder.mlp.0.weight .* must agree, got"):
-        FreePipeline.from_pipe(theirs)
 
 
 def test_setting_the_scheduler(root: Path) -> None:
@@ -219,18 +211,13 @@ def test_setting_the_scheduler(root: Path) -> None:
         ("ddim", ValueError, "scheduler must be 'ddpm', a DDPMScheduler .* got 'ddim'"),
         (5, TypeError, "scheduler must be 'ddpm', a DDPMScheduler .* got 5"),
         (Schedule, TypeError, "scheduler must be 'ddpm', a DDPMScheduler"),
+        (Schedule.ddpm(9), ValueError, "num_inference_steps must be the 9 steps .* got 4"),
+        (lambda steps: steps, TypeError, "scheduler must return a Schedule, got int"),
     ],
 )
 def test_what_is_no_scheduler(scheduler: Any, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
-        FreePipeline(tiny_dit(), scheduler=scheduler)
-
-
-def test_schedules_have_the_steps_asked_for() -> None:
-    with pytest.raises(ValueError, match="num_inference_steps must be the 9 steps .* got 4"):
-        _expected(scheduler=Schedule.ddpm(9))
-    with pytest.raises(TypeError, match="scheduler must return a Schedule, got int"):
-        _expected(scheduler=lambda steps: steps)
+        _expected(scheduler=scheduler)
 
 
 def _assert_round_trip(pipe: FreePipeline, folder: Path) -> FreePipeline:
@@ -245,12 +232,6 @@ def _assert_round_trip(pipe: FreePipeline, folder: Path) -> FreePipeline:
     return again
 
 
-def test_guided_channels_are_an_argument_too(tmp_path: Path) -> None:
-    FreePipeline(tiny_dit(), tiny_vae(), cfg_channels=3).save_pretrained(tmp_path / "saved")
-    assert FreePipeline.from_pretrained(tmp_path / "saved").cfg_channels == 3
-    assert FreePipeline.from_pretrained(tmp_path / "saved", cfg_channels=2).cfg_channels == 2
-
-
 def test_save_and_load(tmp_path: Path) -> None:
     pipe = FreePipeline(
         tiny_dit(), tiny_vae(scaling_factor=0.3), id2label={0: "a, b", 5: "c"}, cfg_channels=3
@@ -259,6 +240,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     pipe.sampling["window"] = 3
     again = _assert_round_trip(pipe, tmp_path / "saved")
     assert again.labels == {"a": 0, "b": 0, "c": 5}
+    assert FreePipeline.from_pretrained(tmp_path / "saved", cfg_channels=2).cfg_channels == 2
     teacher, drafter = load_pretrained(tmp_path / "saved")  # a bundle
     assert teacher.config == CONFIG
     assert isinstance(drafter, FrozenDrafter)
@@ -329,12 +311,9 @@ def test_damaged_folders_are_refused(root: Path, path: str, content: str, messag
         FreePipeline.from_pretrained(root)
 
 
-def test_a_vae_that_the_index_promises_is_missed(root: Path) -> None:
+def test_missing_folders_are_refused(root: Path) -> None:
     shutil.rmtree(root / "vae")
     with pytest.raises(ValueError, match="vae must be a diffusers folder .* got '.*root'"):
-        FreePipeline.from_pretrained(root)
-
-
-def test_a_source_that_is_not_there(tmp_path: Path) -> None:
+        FreePipeline.from_pretrained(root)  # whose index promises one
     with pytest.raises(ValueError, match="source must be a checkpoint's file or folder"):
-        FreePipeline.from_pretrained(tmp_path / "absent")
+        FreePipeline.from_pretrained(root / "absent")

@@ -34,7 +34,9 @@ class Draws:
     Attributes
     ----------
     reports : list of Report
+        Of the timed batches.
     labels : list of int
+        Of all images.
     samples : list of Tensor, shape [C, H, W], on the CPU
     peak : int or None
         Bytes, of the batches from the second on: the first may measure or compile.
@@ -69,7 +71,7 @@ class Draws:
         if self.reports:
             self.peak = max(self.peak or 0, memory.peak(self._device) or 0) or None
         self.reports.append(result.report)
-        self._keep(labels, result.samples)  # on the CPU: waits for a GPU, and leaves it its memory
+        self._keep(labels, result.samples)
 
     def more(self, labels: list[int]) -> None:
         """Draw images that no time is taken of, one for each label."""
@@ -79,9 +81,4 @@ class Draws:
 
     def _keep(self, labels: list[int], samples: Tensor) -> None:
         self.labels += labels
-        self.samples += list(samples.cpu())
-
-    @property
-    def report(self) -> Report:
-        """Of all timed batches."""
-        return Report.merge(self.reports)
+        self.samples += list(samples.cpu())  # waits for a GPU, and leaves it its memory

@@ -77,11 +77,12 @@ class Setting:
         return Setting(self.steps, self.variance, self.stochasticity, self.sde, window=1)
 
     def exact(self) -> Setting:
-        """The same, without relaxation."""
+        """Drop the relaxation."""
         return dataclasses.replace(self, relax="none", uncertainty="discrepancy")
 
 
 def grid(
+    *,
     steps: Sequence[int],
     variances: Sequence[str],
     stochasticities: Sequence[float],
@@ -102,17 +103,17 @@ def grid(
         and nothing to relax.
     uncertainty : str
     """
-    ways = sorted(drafting, key=lambda way: way["window"] != 1)
-    settings: dict[Setting, None] = {}
+    drafting = sorted(drafting, key=lambda settings: settings["window"] != 1)
+    combinations: dict[Setting, None] = {}
     for law in product(steps, variances, stochasticities):
-        for way, relax in product(ways, relaxations):
-            setting = Setting(*law, sde, **way, relax=relax, uncertainty=uncertainty)
+        for settings, relax in product(drafting, relaxations):
+            setting = Setting(*law, sde, **settings, relax=relax, uncertainty=uncertainty)
             if setting.window == 1:
                 setting = setting.plain()
             elif relax == "none":
                 setting = setting.exact()
-            settings[setting] = None
-    return list(settings)
+            combinations[setting] = None
+    return list(combinations)
 
 
 def sweep(
@@ -159,18 +160,15 @@ def sweep(
     FloatingPointError
         If a network returns NaN or inf.
     """
-    found = list(rows)
-    drawn = {Setting(**row["setting"]) for row in found}
-    missing = [setting for setting in samplers if setting not in drawn]
+    rows = list(rows)
+    present = {Setting(**row["setting"]) for row in rows}
+    missing = [setting for setting in samplers if setting not in present]
     for number, setting in enumerate(missing, 1):
-        title = f"{number} of {len(missing)}"
-        images, report = draw_batches(
-            samplers[setting], coder, labels, seed, batch_size, title if progress else None
-        )
-        found.append(row_of(setting, report, None if judge is None else judge(images)))
-        found = compared(found)
-        keep(found)
-    return found
+        title = f"{number} of {len(missing)}" if progress else None
+        images, report = draw_batches(samplers[setting], coder, labels, seed, batch_size, title)
+        rows = compared([*rows, row_of(setting, report, None if judge is None else judge(images))])
+        keep(rows)
+    return rows
 
 
 def row_of(setting: Setting, report: Report, quality: Quality | None) -> Row:
@@ -207,10 +205,10 @@ def compared(rows: Sequence[Row]) -> list[Row]:
     95 % intervals, or None if that was not drawn; ``fewer_rounds``: how many times fewer than
     without relaxation, or None.
     """
-    known = {Setting(**row["setting"]): row for row in rows}
+    by_setting = {Setting(**row["setting"]): row for row in rows}
     result = []
-    for setting, row in known.items():
-        plain, exact = known.get(setting.plain()), known.get(setting.exact())
+    for setting, row in by_setting.items():
+        plain, exact = by_setting.get(setting.plain()), by_setting.get(setting.exact())
         against = None
         if plain is not None and plain is not row and row["quality"] and plain["quality"]:
             against = {
@@ -227,8 +225,9 @@ def compared(rows: Sequence[Row]) -> list[Row]:
 
 
 def difference(ours: Figure, theirs: Figure) -> Figure:
-    """Ours less theirs, with the interval that two independent figures' intervals make by adding
-    squares (Newcombe 1998, method 10).
+    """Ours less theirs, of independent figures.
+
+    The interval adds the reaches of theirs by squares (Newcombe 1998, method 10).
     """
     value = ours.value - theirs.value
     if ours.low is None or ours.high is None or theirs.low is None or theirs.high is None:
@@ -256,8 +255,7 @@ def read_rows(path: Path, shared: Mapping[str, Any]) -> list[Row]:
     record = parse(path.read_text(encoding="utf-8", errors="replace"))
     if record is None or not {"shared", "rows"} <= record.keys():
         raise ValueError(f"--json must be a file of free sweep to be continued, got {path}")
-    here = json.loads(json.dumps(dict(shared)))
-    if other := differences(record["shared"], here):
+    if other := differences(record["shared"], json.loads(json.dumps(dict(shared)))):
         raise ValueError(
             f"--json must be of a run with the same settings to be continued, got {path} with "
             f"{other}"

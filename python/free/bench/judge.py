@@ -15,7 +15,7 @@ from free.evaluation.measured import Measured
 from free.images.autoencoder import LatentCoder, PixelCoder
 from free.images.picture import to_uint8
 
-__all__ = ["Judge", "complete", "judge", "missing"]
+__all__ = ["BATCH", "Judge"]
 
 #: Images that are drawn and looked at together, at most.
 BATCH = 8
@@ -27,70 +27,74 @@ class Judge(NamedTuple):
     Attributes
     ----------
     images : int
-        Of each law.
+        Of each law, as many of each class.
+    classes : int
+        Of the model.
     network : FeatureNetwork
+    coder : LatentCoder or PixelCoder
     reference : Measured or None
         For distances, if there are enough images.
-    coder : LatentCoder or PixelCoder
     """
 
     images: int
+    classes: int
     network: FeatureNetwork
-    reference: Measured | None
     coder: LatentCoder | PixelCoder
+    reference: Measured | None = None
 
+    def _quota(self) -> Counter[int]:
+        """How many images of each class."""
+        return Counter(i % self.classes for i in range(self.images))
 
-def _wanted(images: int, classes: int) -> Counter[int]:
-    """How many of each class: evenly."""
-    return Counter(i % classes for i in range(images))
+    def missing(self, draws: list[Draws]) -> list[int]:
+        """Labels of images that the rows of a law have yet to draw."""
+        return sorted((self._quota() - Counter(y for row in draws for y in row.labels)).elements())
 
+    def complete(self, draws: list[Draws], tell: Callable[[int], object]) -> None:
+        """Have the rows of a law draw in turn what is missing; ``tell`` gets numbers of images."""
+        labels = self.missing(draws)
+        for turn, start in enumerate(range(0, len(labels), BATCH)):
+            batch = labels[start : start + BATCH]
+            draws[turn % len(draws)].more(batch)
+            tell(len(batch))
 
-def missing(draws: list[Draws], images: int, classes: int) -> list[int]:
-    """Labels of images that the rows of a law have yet to draw to be judged by so many."""
-    have = Counter(label for row in draws for label in row.labels)
-    return sorted((_wanted(images, classes) - have).elements())
+    def figures(self, draws: list[Draws]) -> dict[str, Figure]:
+        """Figures of one law, of equally many images of each class, from its rows alike.
 
+        Parameters
+        ----------
+        draws : list of Draws
+            Of the rows of the law, complete.
 
-def complete(draws: list[Draws], images: int, classes: int, tell: Callable[[int], object]) -> None:
-    """Draw what is missing, by the rows of the law in turn; ``tell`` gets numbers of images."""
-    labels = missing(draws, images, classes)
-    for turn, start in enumerate(range(0, len(labels), BATCH)):
-        batch = labels[start : start + BATCH]
-        draws[turn % len(draws)].more(batch)
-        tell(len(batch))
+        Returns
+        -------
+        dict of str to Figure
+            ``accuracy``, where the network knows the classes; those of
+            :class:`free.evaluation.Quality`, where there are a reference and enough images.
+        """
+        left = self._quota()
+        labels, samples = [], []
+        # The first image of every row, then the second, ...
+        for place in range(max(len(row.labels) for row in draws)):
+            for row in draws:
+                if place < len(row.labels) and left[row.labels[place]]:
+                    left[row.labels[place]] -= 1
+                    labels.append(row.labels[place])
+                    samples.append(row.samples[place])
+        images = [
+            to_uint8(self.coder.decode(torch.stack(samples[start : start + BATCH])).cpu())
+            for start in range(0, len(samples), BATCH)
+        ]
+        pixels: Any = torch.cat(images).numpy()
+        asked = labels if self.network.classes == self.classes else None
+        if self.reference is not None and len(pixels) > self.network.dims:
+            return quality(pixels, self.reference, self.network, labels=asked).figures
+        return {} if asked is None else {"accuracy": named_as_asked(pixels, asked, self.network)}
 
-
-def judge(draws: list[Draws], by: Judge, classes: int) -> dict[str, Figure]:
-    """Figures of one law, of equally many images of each class, from its rows alike.
-
-    Parameters
-    ----------
-    draws : list of Draws
-        Of the rows of the law, complete.
-    by : Judge
-    classes : int
-
-    Returns
-    -------
-    dict of str to Figure
-        ``accuracy``, where the network knows the classes; those of
-        :class:`free.evaluation.Quality`, where there are a reference and enough images.
-    """
-    left = _wanted(by.images, classes)
-    labels, samples = [], []
-    # The first image of every row, then the second, ...
-    for place in range(max(len(row.labels) for row in draws)):
-        for row in draws:
-            if place < len(row.labels) and left[row.labels[place]]:
-                left[row.labels[place]] -= 1
-                labels.append(row.labels[place])
-                samples.append(row.samples[place])
-    images = [
-        to_uint8(by.coder.decode(torch.stack(samples[start : start + BATCH])).cpu())
-        for start in range(0, len(samples), BATCH)
-    ]
-    pixels: Any = torch.cat(images).numpy()
-    named = labels if by.network.classes == classes else None
-    if by.reference is not None and len(pixels) > by.network.dims:
-        return quality(pixels, by.reference, by.network, labels=named).figures
-    return {} if named is None else {"accuracy": named_as_asked(pixels, named, by.network)}
+    def to_dict(self) -> dict[str, Any]:
+        """Describe it for JSON."""
+        return {
+            "images": self.images,
+            "features": self.network.name,
+            "reference": 0 if self.reference is None else len(self.reference),
+        }

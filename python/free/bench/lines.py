@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from free.bench.draws import Draws
-from free.bench.judge import Judge, complete, judge, missing
-from free.bench.rows import PLAIN
+from free.bench.judge import Judge
+from free.bench.rows import PLAIN, Row
 from free.bench.timing import Timing, timed
 from free.evaluation import Figure
 from free.rounds.report import Report
@@ -19,64 +19,83 @@ __all__ = ["Line", "bench"]
 
 
 class Line(NamedTuple):
-    """What is found of a row.
+    """A row and what it took.
 
     Attributes
     ----------
-    name, group, label, law : str
-    lossless : bool
-        Whether the law is the plain sampler's, of all steps.
-    window : int or "auto"
-    rounds, teacher_rows : float
-        Of an image; means over those timed, the discarded ones included: counts do not suffer.
-    acceptance : float or None
-        Share of the drafts that were accepted; None where none were made.
-    steps_a_round : float
+    row : Row
+    law : str
+        Name of the distribution that it draws from.
+    report : Report
+        Of all timed batches, the discarded ones included: counts do not suffer.
     timing : Timing
         Seconds an image.
     speedup : float
         Plain sampler's median over this one's.
     share : dict of str to float
         Median share of the time, by phase; empty where a graph made the rounds.
-    execution : str
-        As of :class:`free.Report`.
-    tv_bound : float
-        Mean over the images (:class:`free.Report`).
     peak_bytes : int or None
     figures : dict of str to Figure
         Of the law.
     """
 
-    name: str
-    group: str
-    label: str
+    row: Row
     law: str
-    lossless: bool
-    window: int | str
-    rounds: float
-    teacher_rows: float
-    acceptance: float | None
-    steps_a_round: float
+    report: Report
     timing: Timing
     speedup: float
     share: dict[str, float]
-    execution: str
-    tv_bound: float
     peak_bytes: int | None
     figures: dict[str, Figure]
 
+    @property
+    def label(self) -> str:
+        """What tables call the row: with fewer steps, the law."""
+        return self.row.label if self.row.part == 1 else self.law
+
+    @property
+    def rounds(self) -> float:
+        """Mean of the images' rounds."""
+        return statistics.mean(self.report.rounds_by_sample)
+
+    @property
+    def teacher_rows(self) -> float:
+        """Mean of the images' teacher rows."""
+        return self.report.teacher_rows / self.report.samples
+
+    @property
+    def acceptance(self) -> float | None:
+        """Share of the drafts that were accepted; None where there were none."""
+        return self.report.acceptance if self.report.proposed else None
+
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
-        figures = {name: vars(figure) for name, figure in self.figures.items()}
-        return self._asdict() | {"timing": self.timing._asdict(), "figures": figures}
+        """Describe it for JSON."""
+        return {
+            "name": self.row.name,
+            "group": self.row.group,
+            "label": self.label,
+            "law": self.law,
+            "lossless": self.row.lossless,
+            "window": self.row.window,
+            "rounds": self.rounds,
+            "teacher_rows": self.teacher_rows,
+            "acceptance": self.acceptance,
+            "steps_a_round": self.report.parallel_efficiency,
+            "timing": self.timing._asdict(),
+            "speedup": self.speedup,
+            "share": self.share,
+            "execution": self.report.execution,
+            "tv_bound": self.report.tv_bound,
+            "peak_bytes": self.peak_bytes,
+            "figures": {name: vars(figure) for name, figure in self.figures.items()},
+        }
 
 
 def bench(
     draws: Sequence[Draws],
     steps: int,
     repeats: int,
-    by: Judge | None,
-    classes: int,
+    judge: Judge | None,
     progress: bool = False,
 ) -> list[Line]:
     """Time samplers in turn, a batch each, and judge their images.
@@ -90,9 +109,8 @@ def bench(
     repeats : int
         Batches of each, >= 2, that no other process has disturbed; if they are not to be had from
         twice as many, all are used (:func:`timed`).
-    by : Judge or None
+    judge : Judge or None
         Of quality.
-    classes : int
     progress : bool
         Show bars.
 
@@ -112,54 +130,43 @@ def bench(
     laws: dict[str, list[Draws]] = {}
     for row in draws:
         laws.setdefault(row.row.law(steps), []).append(row)
-    figures = {} if by is None else _judged(laws, by, classes, progress)
+    figures = {} if judge is None else _figures(laws, judge, progress)
     plain = timings[PLAIN].median
     return [
-        _line(row, timings[row.row.name], plain, law, figures.get(law, {}))
+        _line(row, law, timings[row.row.name], plain, figures.get(law, {}))
         for law, rows in laws.items()
         for row in rows
     ]
 
 
-def _judged(
-    laws: dict[str, list[Draws]], by: Judge, classes: int, progress: bool
+def _figures(
+    laws: dict[str, list[Draws]], judge: Judge, progress: bool
 ) -> dict[str, dict[str, Figure]]:
     """Figures of each law, once its rows have drawn enough."""
-    total = sum(len(missing(rows, by.images, classes)) for rows in laws.values())
+    total = sum(len(judge.missing(rows)) for rows in laws.values())
     with tqdm(total=total, desc="drawing", unit="image", disable=not progress) as bar:
         for rows in laws.values():
-            complete(rows, by.images, classes, bar.update)
+            judge.complete(rows, bar.update)
     bar = tqdm(laws.items(), desc="judging", unit="law", disable=not progress)
-    return {law: judge(rows, by, classes) for law, rows in bar}
+    return {law: judge.figures(rows) for law, rows in bar}
 
 
-def _line(draws: Draws, timing: Timing, plain: float, law: str, figures: dict[str, Figure]) -> Line:
-    row, report = draws.row, draws.report
-    batch = report.samples / len(draws.reports)
+def _line(draws: Draws, law: str, timing: Timing, plain: float, figures: dict[str, Figure]) -> Line:
+    reports = draws.reports
+    report = Report.merge(reports)
+    batch = report.samples / len(reports)
     seconds = {name: getattr(timing, name) / batch for name in ("median", "iqr", "minimum")}
+    share = {
+        phase: statistics.median(r.seconds_by_phase.get(phase, 0.0) / r.seconds for r in reports)
+        for phase in report.seconds_by_phase
+    }
     return Line(
-        row.name,
-        row.group,
-        row.label if row.part == 1 else law,
+        draws.row,
         law,
-        row.lossless,
-        row.window,
-        rounds=statistics.mean(report.rounds_by_sample),
-        teacher_rows=report.teacher_rows / report.samples,
-        acceptance=report.acceptance if report.proposed else None,
-        steps_a_round=report.parallel_efficiency,
-        timing=timing._replace(**seconds),
+        report,
+        timing._replace(**seconds),
         speedup=plain / timing.median,
-        share={
-            phase: statistics.median(_share(single, phase) for single in draws.reports)
-            for phase in report.seconds_by_phase
-        },
-        execution=report.execution,
-        tv_bound=report.tv_bound,
+        share=share,
         peak_bytes=draws.peak,
         figures=figures,
     )
-
-
-def _share(report: Report, phase: str) -> float:
-    return report.seconds_by_phase.get(phase, 0.0) / report.seconds

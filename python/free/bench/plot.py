@@ -1,20 +1,20 @@
-"""Speed against quality."""
+"""Speed against quality, and what every plot needs."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from free.bench.lines import Line
 from free.files import write_atomic
 
-__all__ = ["plot", "require_matplotlib"]
+__all__ = ["error_bars", "plot", "require_matplotlib"]
 
 
 def require_matplotlib() -> Any:
-    """The module that draws, without a window.
+    """Matplotlib's Figure, which draws without a window.
 
     Raises
     ------
@@ -26,6 +26,25 @@ def require_matplotlib() -> Any:
     except ImportError as error:
         raise ImportError("--plot needs matplotlib: pip install 'free-dit[train]'") from error
     return Figure
+
+
+def error_bars(figures: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[list[float]] | None]:
+    """Values, and how far their intervals reach below and above.
+
+    Parameters
+    ----------
+    figures : sequence of mapping
+        ``value``, ``low`` and ``high`` of each; without ends where there is no interval.
+
+    Returns
+    -------
+    values : list
+    bars : list of two lists of float, or None
+        As matplotlib takes them; None where none is longer than 0.
+    """
+    below = [0.0 if f["low"] is None else f["value"] - f["low"] for f in figures]
+    above = [0.0 if f["low"] is None else f["high"] - f["value"] for f in figures]
+    return [f["value"] for f in figures], [below, above] if any(below + above) else None
 
 
 def plot(path: Path, lines: Sequence[Line], title: str, network: str) -> None:
@@ -45,66 +64,69 @@ def plot(path: Path, lines: Sequence[Line], title: str, network: str) -> None:
     ValueError
         If the lines have neither figure.
     """
-    name = next((n for n in ("frechet", "accuracy") if all(n in x.figures for x in lines)), None)
+    titles = {
+        "frechet": "Frechet distance, {} features (lower is better)",
+        "accuracy": "share named as asked for, {}",
+    }
+    name = next((n for n in titles if all(n in line.figures for line in lines)), None)
     if name is None:
         raise ValueError("--plot needs figures of quality of every row: --quality, --reference")
     figure = require_matplotlib()(figsize=(9, 5.2), layout="constrained")
     axes = figure.subplots()
-    groups = list(dict.fromkeys(line.group for line in lines))
-    for index, group in enumerate(groups):
-        own = [line for line in lines if line.group == group]
-        figures = [line.figures[name] for line in own]
-        # Laws that are the same have one figure: beside each other they can be told apart.
-        speeds, values = [line.speedup for line in own], [f.value for f in figures]
-        ends = [[f.value if f.low is None else f.low for f in figures],
-                [f.value if f.high is None else f.high for f in figures]]  # fmt: skip
-        spread = [[v - low for v, low in zip(values, ends[0], strict=True)],
-                  [high - v for v, high in zip(values, ends[1], strict=True)]]  # fmt: skip
-        lossless = own[0].lossless
-        axes.errorbar(
-            speeds,
-            values,
-            spread,
-            color=f"C{index}",
-            marker="o" if lossless else "s",
-            markerfacecolor=f"C{index}" if lossless else "white",
-            linestyle="none" if lossless else ":",
-            elinewidth=0.6 if lossless else 1.2,
-            label=group,
-        )
-        crowded = _crowded(speeds)
-        for at, line in enumerate(own):
-            if len(own) == 1 or line.window == 1:
-                note = "" if line.window != 1 or lossless else line.law.split(", ")[1]
-            else:
-                note = str(line.window)
-            # Lossless laws lie on one height: each group has a rank of labels above it or below.
-            height = 9 * (index // 2) + 8 * crowded[at]
-            offset = (3, 5 + height if index % 2 else -12 - height) if lossless else (5, 5)
-            axes.annotate(
-                note,
-                (speeds[at], values[at]),
-                xytext=offset,
-                textcoords="offset points",
-                fontsize="x-small",
-                color=f"C{index}",
-            )
+    for index, group in enumerate(dict.fromkeys(line.row.group for line in lines)):
+        _group(axes, index, [line for line in lines if line.row.group == group], name)
     axes.axvline(1.0, color="grey", linewidth=0.8)
     axes.set_xscale("log")
-    ticks = [t for t in (0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 12) if _within(t, lines)]
-    axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    speeds = [line.speedup for line in lines]
+    ticks = [
+        tick
+        for tick in (0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 12)
+        if 0.8 * min(speeds) <= tick <= 1.25 * max(speeds)
+    ]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.set_xlabel("times as fast as the plain sampler of all steps (numbers: windows)")
-    better = {"frechet": "Frechet distance, {} features (lower is better)",
-              "accuracy": "share named as asked for, {}"}  # fmt: skip
-    axes.set_ylabel(better[name].format(network))
+    axes.set_ylabel(titles[name].format(network))
     axes.set_title(title, fontsize="medium")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside lower center", ncols=5, fontsize="x-small")
     write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=150))
 
 
-def _crowded(speeds: Sequence[float]) -> list[int]:
+def _group(axes: Any, index: int, lines: Sequence[Line], name: str) -> None:
+    """Draw the lines of a group, the ``index``-th, with notes of their windows."""
+    lossless, colour = lines[0].row.lossless, f"C{index}"
+    speeds = [line.speedup for line in lines]
+    values, bars = error_bars([vars(line.figures[name]) for line in lines])
+    axes.errorbar(
+        speeds,
+        values,
+        bars,
+        color=colour,
+        marker="o" if lossless else "s",
+        markerfacecolor=colour if lossless else "white",
+        linestyle="none" if lossless else ":",
+        elinewidth=0.6 if lossless else 1.2,
+        label=lines[0].row.group,
+    )
+    for line, value, turn in zip(lines, values, _turns(speeds), strict=True):
+        note = str(line.row.window)
+        if len(lines) == 1 or line.row.window == 1:
+            note = "" if line.row.window != 1 or lossless else line.law.split(", ")[1]
+        # Lossless laws lie on one height: each group has a rank of labels above it or below.
+        height = 9 * (index // 2) + 8 * turn
+        offset = (3, 5 + height if index % 2 else -12 - height) if lossless else (5, 5)
+        axes.annotate(
+            note,
+            (line.speedup, value),
+            xytext=offset,
+            textcoords="offset points",
+            fontsize="x-small",
+            color=colour,
+        )
+
+
+def _turns(speeds: Sequence[float]) -> list[int]:
     """How many labels next to each other a label must make way for, in turns of three."""
     order = sorted(range(len(speeds)), key=speeds.__getitem__)
     turns = [0] * len(speeds)
@@ -112,8 +134,3 @@ def _crowded(speeds: Sequence[float]) -> list[int]:
         if speeds[at] < 1.1 * speeds[before]:
             turns[at] = (turns[before] + 1) % 3
     return turns
-
-
-def _within(tick: float, lines: Sequence[Line]) -> bool:
-    speeds = [line.speedup for line in lines]
-    return 0.8 * min(speeds) <= tick <= 1.25 * max(speeds)

@@ -60,7 +60,7 @@ class Row(NamedTuple):
         return self.part == 1 and self.stochasticity == 1.0 and self.relaxation is None
 
     def law(self, steps: int) -> str:
-        """Rows of one law draw from one distribution: the name of theirs, N being ``steps``."""
+        """Name the distribution that it draws from, N being ``steps``: rows of one law share it."""
         if self.relaxation is not None:
             return self.name
         return f"{'DDPM' if self.stochasticity else 'DDIM'}, {steps // self.part} steps"
@@ -73,14 +73,9 @@ class Row(NamedTuple):
 
 
 def _fewer(name: str, stochasticity: float) -> list[Row]:
+    group, label = f"{name.upper()}, fewer steps", f"{name.upper()}, N / {{}} steps"
     return [
-        Row(
-            f"{name}-{part}",
-            f"{name.upper()}, fewer steps",
-            f"{name.upper()}, N / {part} steps",
-            part=part,
-            stochasticity=stochasticity,
-        )
+        Row(f"{name}-{part}", group, label.format(part), part=part, stochasticity=stochasticity)
         for part in _PARTS
     ]
 
@@ -93,8 +88,8 @@ def _ours(name: str, group: str, drafter: str) -> list[Row]:
             f"{group}, W = {window}",
             window,
             drafter,
-            "auto" if window == "auto" else 1,
-            "response",
+            sweeps="auto" if window == "auto" else 1,
+            recycle="response",
         )
         for window in _WINDOWS
     ]
@@ -106,9 +101,8 @@ ROWS: tuple[Row, ...] = (
     *_fewer("ddim", 0.0),
     Row("eps", "frozen target (De Bortoli et al.)", "frozen target (De Bortoli et al.), W = 8",
         PAPER_WINDOW, "eps"),
-    # With the drafter's eps kept, the control variate is the teacher's eps, reused.
     Row("eps-recycled", "frozen target (De Bortoli et al.)", "frozen target, recycled, W = 8",
-        PAPER_WINDOW, "eps", recycle="control_variate"),
+        PAPER_WINDOW, "eps", recycle="reuse"),
     Row("paper", "FREE as in the paper", "FREE as in the paper: autoregression, W = 8",
         PAPER_WINDOW, "trained", sweeps=None),
     *_ours("free", "one sweep, recycled", "trained"),
@@ -133,13 +127,11 @@ def chosen_rows(patterns: str) -> list[Row]:
     ValueError
         If a pattern names no row.
     """
-    wanted = [pattern.strip() for pattern in patterns.split(",")]
-    for pattern in wanted:
-        if not any(fnmatchcase(row.name, pattern) for row in ROWS):
-            names = ", ".join(row.name for row in ROWS)
-            raise ValueError(f"--rows must be of {names}, or patterns of these, got {pattern!r}")
-    return [
-        row
-        for row in ROWS
-        if row.name == PLAIN or any(fnmatchcase(row.name, pattern) for pattern in wanted)
-    ]
+    names: set[str] = {PLAIN}
+    for pattern in (part.strip() for part in patterns.split(",")):
+        matches = {row.name for row in ROWS if fnmatchcase(row.name, pattern)}
+        if not matches:
+            every = ", ".join(row.name for row in ROWS)
+            raise ValueError(f"--rows must be of {every}, or patterns of these, got {pattern!r}")
+        names |= matches
+    return [row for row in ROWS if row.name in names]

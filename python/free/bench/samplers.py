@@ -1,15 +1,14 @@
-"""The samplers that rows stand for, all on the same networks."""
+"""The samplers that rows stand for, on given networks."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
-
-from torch import Tensor
 
 from free.bench.rows import Row
 from free.drafters.frozen import FrozenDrafter
-from free.drafters.protocol import Drafter, DraftingBatch
-from free.models.output import Teacher, TeacherRows
+from free.drafters.protocol import Drafter
+from free.models.output import Teacher
 from free.sampling.sequential import SequentialSampler
 from free.sampling.speculative import SpeculativeSampler
 from free.schedule.schedule import Schedule
@@ -29,34 +28,20 @@ class StepByStep:
     Parameters
     ----------
     drafter : ChangeDrafter
+        All of its protocol is its own still; see :mod:`free.drafters.protocol`.
     """
 
+    begin: Any
+    predict: Any
+    carry_from: Any
+    change: Any
+    carry_of_change: Any
+    acceptance: dict[str, Any]
+    config: Any  #: by which measured costs are kept
+
     def __init__(self, drafter: Any) -> None:
-        self._drafter = drafter
-        self.acceptance: dict[str, Any] = drafter.acceptance
-        self.config = drafter.config  # by which measured costs are kept
-
-    def begin(self, batch: DraftingBatch) -> None:
-        """As the drafter's."""
-        self._drafter.begin(batch)
-
-    def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Any) -> tuple[Tensor, Any]:
-        """As the drafter's."""
-        return self._drafter.predict(x, k, y, carry)
-
-    def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Any:
-        """As the drafter's."""
-        return self._drafter.carry_from(teacher_output, rows)
-
-    def change(
-        self, x: Tensor, mean: Tensor, k: Tensor, y: Tensor, carry: Any
-    ) -> tuple[Tensor, Any]:
-        """As the drafter's."""
-        return self._drafter.change(x, mean, k, y, carry)
-
-    def carry_of_change(self, teacher_output: TeacherRows, rows: Tensor) -> Any:
-        """As the drafter's."""
-        return self._drafter.carry_of_change(teacher_output, rows)
+        for name in StepByStep.__annotations__:
+            setattr(self, name, getattr(drafter, name))
 
 
 class Networks(NamedTuple):
@@ -77,7 +62,7 @@ class Networks(NamedTuple):
 
 
 def sampler_of(
-    row: Row, networks: Networks, steps: int, cfg: float, cfg_channels: int | None
+    row: Row, networks: Networks, steps: int, guidance: Mapping[str, Any]
 ) -> SequentialSampler | SpeculativeSampler | str:
     """The sampler, or why there is none.
 
@@ -87,14 +72,14 @@ def sampler_of(
     networks : Networks
     steps : int
         N.
-    cfg : float
-    cfg_channels : int or None
+    guidance : mapping
+        ``cfg_scale`` and ``cfg_channels`` of the sampler.
     """
     if steps // row.part < _FEWEST:
         return f"{steps} / {row.part} steps are fewer than {_FEWEST}"
     schedule = Schedule.ddpm(steps // row.part, stochasticity=row.stochasticity)
     if row.drafter is None:
-        return SequentialSampler(networks.teacher, schedule, cfg, cfg_channels)
+        return SequentialSampler(networks.teacher, schedule, **guidance)
     drafter: Drafter | None
     if row.drafter == "trained":
         drafter = networks.window_drafter if row.sweeps is None else networks.sweep_drafter
@@ -102,11 +87,4 @@ def sampler_of(
             return "the model has no trained drafter"
     else:
         drafter = FrozenDrafter(row.drafter)
-    return SpeculativeSampler(
-        networks.teacher,
-        drafter,
-        schedule,
-        cfg_scale=cfg,
-        cfg_channels=cfg_channels,
-        **row.settings,
-    )
+    return SpeculativeSampler(networks.teacher, drafter, schedule, **guidance, **row.settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,13 +17,12 @@ from free.bench.rows import PAPER_WINDOW, PLAIN, WIDEST, Row
 from free.bench.samplers import Networks, StepByStep, sampler_of
 from free.bench.table import markdown, remarks, text
 from free.cli import options
-from free.cli.engine import choose_engine, put_on_engine
-from free.cli.models import Models, load_models
-from free.cli.options import bad_input_to_usage_error, parse_device, parse_dtype
+from free.cli.models import Models, load_models, put_on_engine
+from free.cli.records import EngineOptions, with_records
 from free.drafters.feature import FeatureDrafter
 from free.drafters.frozen import FrozenDrafter
 from free.evaluation import load_network, measure
-from free.files import check_writable, write_atomic, write_json
+from free.files import write_atomic, write_json
 from free.images.picture import check_picture_suffix
 from free.machine import machine
 
@@ -32,8 +32,10 @@ __all__ = ["bench_command"]
 _DIGITS = 130
 
 
+@with_records
 def bench_command(
-    model: options.Model = "mnist",
+    *,
+    model: EngineOptions,
     rows: Annotated[
         str,
         typer.Option(
@@ -42,10 +44,7 @@ def bench_command(
             "relaxed."
         ),
     ] = "*",
-    drafter: options.DrafterSource = "trained",
     steps: options.Steps = 250,
-    cfg: options.Cfg = 1.5,
-    cfg_channels: options.CfgChannels = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn together.")] = 1,
     images: Annotated[
         int, typer.Option(min=2, help="Batches of each sampler to time, and one more before.")
@@ -67,20 +66,13 @@ def bench_command(
     ] = None,
     features: Annotated[str, typer.Option(help="As for free evaluate.")] = "auto",
     seed: Annotated[int, typer.Option(help="Another one draws other images.")] = 0,
-    json_path: Annotated[
-        Path | None, typer.Option("--json", help="File for all figures, for programs.")
-    ] = None,
+    json_path: options.Figures = None,
     markdown_path: Annotated[
         Path | None, typer.Option("--markdown", help="File for the table in Markdown.")
     ] = None,
     plot_path: Annotated[
         Path | None, typer.Option("--plot", help="Picture of speed against quality.")
     ] = None,
-    constants: options.Constants = None,
-    vae: options.Vae = None,
-    device: options.Device = "cpu",
-    dtype: options.Dtype = "float32",
-    engine: options.Engine = "auto",
 ) -> None:
     """Time the plain sampler, fewer steps, the literature's ways and ours, and judge the images.
 
@@ -98,94 +90,71 @@ def bench_command(
 
     `free bench --batch-size 16 --engine torch`
     """
-    with bad_input_to_usage_error():
-        for path, name in (
-            (json_path, "--json"),
-            (markdown_path, "--markdown"),
-            (plot_path, "--plot"),
-        ):
-            if path is not None:
-                check_writable(path, name)
+    with options.bad_input_to_usage_error():
+        options.check_outputs(json=json_path, markdown=markdown_path, plot=plot_path)
         if plot_path is not None:
             check_picture_suffix(plot_path, "--plot")
             require_matplotlib()
             if quality == 0:
                 raise ValueError("--plot must come with --quality, got 0")
-        chosen = chosen_rows(rows)
-        used = choose_engine(engine, model, device, dtype)
-        loaded_as = parse_dtype(dtype if used == "torch" else "float32")
-        models = load_models(model, drafter, vae, constants, loaded_as, parse_device(device))
-        networks = _networks(used, models, chosen, cfg != 1.0, batch_size, device, dtype)
-        samplers = {row: sampler_of(row, networks, steps, cfg, cfg_channels) for row in chosen}
+        selection = chosen_rows(rows)
+        models = load_models(model)
+        networks = _networks(models, model, selection, batch_size)
         classes = models.teacher.num_classes
-        draws = [
-            Draws(row, sampler, classes, batch_size, seed)
-            for row, sampler in samplers.items()
-            if not isinstance(sampler, str)
-        ]
-        absent = {row.name: why for row, why in samplers.items() if isinstance(why, str)}
+        draws, absent = [], {}
+        for row in selection:
+            sampler = sampler_of(row, networks, steps, model.guidance)
+            if isinstance(sampler, str):
+                absent[row.name] = sampler
+            else:
+                draws.append(Draws(row, sampler, classes, batch_size, seed))
         if PLAIN in absent:
             raise ValueError(f"--steps must be enough for a sampler, got {absent[PLAIN]}")
-        by, notes = _judge(models, quality, reference, features, device)
-        if plot_path is not None and by is None:
+        judge, notes = _judge(models, quality, reference, features, model.device)
+        if plot_path is not None and judge is None:
             raise ValueError("--plot must come with --quality and --reference for this model")
-        lines = bench(draws, steps, images, by, classes, progress=True)
+        lines = bench(draws, steps, images, judge, progress=True)
 
     notes += [f"left out: {name}: {why}" for name, why in absent.items()]
     notes += remarks(lines)
     title = (
-        f"{model}, {steps} steps, guidance {cfg:g}, batches of {batch_size}, on {used}, "
-        f"{torch.get_num_threads()} threads"
+        f"{model.model}, {steps} steps, guidance {model.cfg:g}, batches of {batch_size}, on "
+        f"{models.engine}, {torch.get_num_threads()} threads"
     )
     typer.echo(f"\n{title}\n\n{text(lines)}\n")
     for note in notes:
         typer.echo(note)
-    with bad_input_to_usage_error():
+    with options.bad_input_to_usage_error():
         if json_path is not None:
-            write_json(
-                json_path,
-                {
-                    "machine": machine(),
-                    "settings": {
-                        "model": model,
-                        "engine": used,
-                        "device": device,
-                        "dtype": dtype,
-                        "steps": steps,
-                        "cfg": cfg,
-                        "batch_size": batch_size,
-                        "images": images,
-                        "seed": seed,
-                        "drafter": drafter,
-                    },
-                    "quality": None
-                    if by is None
-                    else {
-                        "images": by.images,
-                        "features": by.network.name,
-                        "reference": 0 if by.reference is None else len(by.reference),
-                    },
-                    "rows": [line.to_dict() for line in lines],
-                    "absent": absent,
-                    "notes": notes,
+            record = {
+                "machine": machine(),
+                "settings": {
+                    "model": model.model,
+                    "engine": models.engine,
+                    "device": model.device,
+                    "dtype": model.dtype,
+                    "steps": steps,
+                    "cfg": model.cfg,
+                    "batch_size": batch_size,
+                    "images": images,
+                    "seed": seed,
+                    "drafter": model.drafter,
                 },
-            )
+                "quality": judge and judge.to_dict(),
+                "rows": [line.to_dict() for line in lines],
+                "absent": absent,
+                "notes": notes,
+            }
+            write_json(json_path, record)
         if markdown_path is not None:
             content = f"{title}:\n\n{markdown(lines)}\n\n" + "".join(f"- {n}\n" for n in notes)
             write_atomic(markdown_path, lambda path: path.write_text(content, encoding="utf-8"))
-        if plot_path is not None:
-            assert by is not None
-            plot(plot_path, lines, title, by.network.name)
+        if plot_path is not None and judge is not None:
+            plot(plot_path, lines, title, judge.network.name)
 
 
 def _networks(
-    engine: str,
-    models: Models,
-    rows: list[Row],
-    guided: bool,
-    batch_size: int,
-    device: str,
-    dtype: str,
+    models: Models, model: EngineOptions, rows: Sequence[Row], batch_size: int
 ) -> Networks:
     """The model on the engine: one export serves all rows.
 
@@ -195,33 +164,27 @@ def _networks(
         row.drafter == "trained" for row in rows
     )
     teacher, drafter = put_on_engine(
-        engine,
-        models.teacher,
-        models.drafter if trained else FrozenDrafter(),
+        models if trained else models._replace(drafter=FrozenDrafter()),
+        model,
         {"window": PAPER_WINDOW, "sweeps": None},
-        guided,
         max(batch_size, BATCH) * WIDEST // PAPER_WINDOW,
-        device,
-        dtype,
     )
     if not trained:
         return Networks(teacher)
-    if engine == "torch":
-        return Networks(teacher, drafter, drafter)
-    return Networks(teacher, drafter, StepByStep(drafter))
+    return Networks(teacher, drafter, drafter if models.engine == "torch" else StepByStep(drafter))
 
 
 def _judge(
     models: Models, images: int | None, reference: str | None, features: str, device: str
 ) -> tuple[Judge | None, list[str]]:
     """What the images are to be judged by, if anything, and remarks on it."""
-    shape = models.coder.image_shape(models.teacher.sample_shape)
-    digits = shape == (28, 28, 1)
+    digits = models.image_shape == (28, 28, 1)
     if images == 0 or (images is None and reference is None and not digits):
         return None, []
-    network = load_network(features, shape, device)
+    network = load_network(features, models.image_shape, device)
     if images is None:
         images = _DIGITS if digits else 2 * network.dims
+    by_name = Judge(images, models.teacher.num_classes, network, models.coder)
     source = "mnist" if reference is None and digits else reference
     if source is None or images <= network.dims:
         if network.classes != models.teacher.num_classes:
@@ -229,7 +192,7 @@ def _judge(
                 f"--quality must be more than {network.dims} and come with --reference for "
                 f"{network.name} features, got {images}"
             )
-        return Judge(images, network, None, models.coder), [
+        return by_name, [
             f"Named as asked: by {network.name}, of {images} images a law. A Frechet distance "
             f"takes a reference, and --quality more than {network.dims}."
         ]
@@ -238,11 +201,11 @@ def _judge(
     except ImportError:
         if reference is not None:
             raise
-        return Judge(images, network, None, models.coder), [
+        return by_name, [
             "No Frechet distances: the real digits are in a package of pip install "
             "'free-dit[evaluate]'."
         ]
-    return Judge(images, network, measured, models.coder), [
+    return by_name._replace(reference=measured), [
         f"Quality: of {images} images a law, all lossless rows together, beside {len(measured)} of "
         f"{source}; {network.name} features. Frechet distances of so few images are too large, all "
         "alike."

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 import typer
 
-from free.cli.options import bad_input_to_usage_error
+from free.cli.options import Heads, ImageSize, bad_input_to_usage_error
 from free.models.checkpoints import FORMATS, is_original_file
 from free.models.config import PUBLISHED_HEADS
 from free.models.dit import DiT
@@ -24,6 +24,7 @@ def convert(
     destination: Annotated[
         Path, typer.Argument(help="New folder; for --to original also a file, .pt or .pth.")
     ],
+    *,
     to: Annotated[str, typer.Option(help="free, original or diffusers.")],
     dtype: Annotated[
         str | None,
@@ -33,12 +34,8 @@ def convert(
         str | None,
         typer.Option(help="original or diffusers, where the source's format says the wrong ones."),
     ] = None,
-    heads: Annotated[
-        int | None, typer.Option(help="Attention heads, where the source does not tell.")
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Side of the input, where the source does not tell.")
-    ] = None,
+    heads: Heads = None,
+    image_size: ImageSize = None,
 ) -> None:
     """Write a teacher's checkpoint in another format, value for value.
 
@@ -63,22 +60,19 @@ def convert(
             source, dtype=stored, constants=constants, heads=heads, image_size=image_size
         )
         network.save_pretrained(destination, to, training=summary.training)
-    typer.echo(f"{summary.name or 'DiT'} written to {destination} ({to}, {_short(stored)})")
-    config = network.config
-    if to == "original" and (config.timestep_divisor, config.norm_eps) != (128, 1e-6):
-        typer.echo(
-            f"note: this format has no place for the constants (timestep divisor "
-            f"{config.timestep_divisor}, norm epsilon {config.norm_eps:g}); it is read with the "
-            "original's, 128 and 1e-06"
+    precision = str(stored).removeprefix("torch.")
+    typer.echo(f"{summary.name or 'DiT'} written to {destination} ({to}, {precision})")
+    if to != "original":
+        return
+    config, lost = network.config, []
+    if (config.timestep_divisor, config.norm_eps) != (128, 1e-6):
+        lost.append(
+            f"constants (timestep divisor {config.timestep_divisor}, norm epsilon "
+            f"{config.norm_eps:g}); it is read with the original's, 128 and 1e-06"
         )
-    if to == "original" and config.heads != PUBLISHED_HEADS.get(config.hidden_size):
-        typer.echo(
-            f"note: this format has no place for the number of heads; read it with "
-            f"--heads {config.heads}"
-        )
-    if to == "original" and summary.training:
-        typer.echo("note: this format has no place for the training record")
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+    if config.heads != PUBLISHED_HEADS.get(config.hidden_size):
+        lost.append(f"number of heads; read it with --heads {config.heads}")
+    if summary.training:
+        lost.append("training record")
+    for part in lost:
+        typer.echo(f"note: this format has no place for the {part}")

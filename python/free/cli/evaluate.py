@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
 
 from free.cli import options
-from free.cli.options import bad_input_to_usage_error, parse_device
 from free.evaluation import Quality
 from free.evaluation import quality as measure_quality
 from free.evaluation.image_stream import open_images
@@ -22,7 +21,8 @@ def evaluate(
     samples: Annotated[
         str, typer.Argument(help="A folder of images, or an .npz of free generate or ADM.")
     ],
-    reference: Annotated[str, typer.Argument(help="The same, or mnist: the real digits.")],
+    reference: Annotated[str, typer.Argument(help="Another such set, or mnist: the real digits.")],
+    *,
     features: Annotated[
         str,
         typer.Option(
@@ -70,52 +70,46 @@ def evaluate(
 
     `free evaluate drawn/ real/ --features efficientnet --json`
     """
-    with bad_input_to_usage_error():
-        place = parse_device(device)
+    with options.bad_input_to_usage_error():
+        place = options.parse_device(device)
         torch.set_num_threads(threads)
         images = open_images(samples, "samples")
         if accuracy is None:
             auto = features == "auto" and images.shape == (28, 28, 1)
             labels = images.labels
-            named = labels is not None and 0 <= labels.min() <= labels.max() < 10
-            accuracy = named and (auto or features == "digits")
-        try:
-            found = measure_quality(
-                images,
-                reference,
-                features,
-                labels="archive" if accuracy else None,
-                neighbours=neighbours,
-                resamples=resamples,
-                seed=seed,
-                batch_size=batch_size,
-                device=place,
-                keep_reference=keep_reference,
-                progress=not as_json,
-            )
-        except FloatingPointError as error:
-            typer.secho(f"error: {error}", fg="red", err=True)
-            raise typer.Exit(1) from error
+            are_digits = labels is not None and 0 <= labels.min() <= labels.max() < 10
+            accuracy = are_digits and (auto or features == "digits")
+        result = measure_quality(
+            images,
+            reference,
+            features,
+            labels="archive" if accuracy else None,
+            neighbours=neighbours,
+            resamples=resamples,
+            seed=seed,
+            batch_size=batch_size,
+            device=place,
+            keep_reference=keep_reference,
+            progress=not as_json,
+        )
     if as_json:
-        record: dict[str, Any] = {"paths": {"samples": samples, "reference": reference}}
-        typer.echo(json.dumps({**record, **json.loads(found.to_json())}, indent=2))
+        record = {"paths": {"samples": samples, "reference": reference}}
+        typer.echo(json.dumps({**record, **json.loads(result.to_json())}, indent=2))
         return
-    for line in describe(found, samples, reference):
+    for line in _describe(result, samples, reference):
         typer.echo(line)
 
 
-def describe(found: Quality, samples: str, reference: str) -> list[str]:
+def _describe(result: Quality, samples: str, reference: str) -> list[str]:
     """The figures in plain words."""
-    beside = f"{found.reference} of {reference}"
-    if found.published:
+    beside = f"{result.reference} of {reference}"
+    if result.published:
         beside += ", whose own statistics serve the distances"
-    lines = [f"{found.samples} images of {samples} beside {beside}; {found.features} features"]
-    width = max(len(found.title(name)) for name in found.figures)
-    for name, figure in found.figures.items():
-        line = f"  {found.title(name):{width}s}  {figure.value:9.4g}"
-        if figure.low is not None:
-            line += f"  [{figure.low:.4g}, {figure.high:.4g}]"
-        lines.append(line)
-    if not found.is_inception:
+    lines = [f"{result.samples} images of {samples} beside {beside}; {result.features} features"]
+    width = max(len(result.title(name)) for name in result.figures)
+    for name, figure in result.figures.items():
+        interval = "" if figure.low is None else f"  [{figure.low:.4g}, {figure.high:.4g}]"
+        lines.append(f"  {result.title(name):{width}s}  {figure.value:9.4g}{interval}")
+    if not result.is_inception:
         lines.append("None of these is FID, sFID or Inception Score: those are Inception's.")
     return lines

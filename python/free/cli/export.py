@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from free.cli.engine import unavailable_to_usage_error
+from free.cli.models import unavailable_to_usage_error
 from free.cli.options import bad_input_to_usage_error
 from free.drafters.feature import FeatureDrafter
 from free.drafters.frozen import FrozenDrafter
@@ -21,6 +21,7 @@ __all__ = ["export"]
 
 
 def export(
+    *,
     out: Annotated[Path, typer.Option(help="Folder to write.")],
     model: Annotated[
         str, typer.Option(help="mnist, a checkpoint, or a folder with teacher/ and drafter/.")
@@ -83,18 +84,18 @@ def export(
             raise ValueError(f"--target must come with --to tensorrt-rtx, got --to {to}")
         teacher, drafter = load_pretrained(model)
         trained = drafter if isinstance(drafter, FeatureDrafter) else None
-        recommended = {"window": 8, "sweeps": None} | drafter.sampling
+        own = drafter.sampling
         manifest = export_model(
             teacher,
             trained,
             out,
-            recommended["window"] if window is None else window,
-            recommended["sweeps"] if sweeps is None else sweeps or None,
-            max_batch,
-            precision,
-            drafter_precision,
-            kinds[guidance],
-            lambda graph: typer.echo(f"  {graph} ..."),
+            window=own.get("window", 8) if window is None else window,
+            sweeps=own.get("sweeps") if sweeps is None else sweeps or None,
+            max_batch=max_batch,
+            precision=precision,
+            drafter_precision=drafter_precision,
+            guidance=kinds[guidance],
+            progress=lambda graph: typer.echo(f"  {graph} ..."),
         )
         size = sum(path.stat().st_size for path in out.iterdir()) / 1e6
         typer.echo(f"{out}: {len(manifest.graphs)} graphs, {size:.1f} MB, {precision}")
@@ -117,17 +118,18 @@ def _check(
         engine_teacher, engine_drafter = torch_engine(
             teacher,
             drafter,
-            manifest.window,
-            manifest.sweeps,
-            manifest.max_batch,
-            manifest.precision,
-            manifest.drafter_precision,
-            tuple(name == "teacher_guided" for name in manifest.graphs if "teacher" in name),
+            window=manifest.window,
+            sweeps=manifest.sweeps,
+            max_batch=manifest.max_batch,
+            precision=manifest.precision,
+            drafter_precision=manifest.drafter_precision,
+            guidance=tuple(
+                name == "teacher_guided" for name in manifest.graphs if "teacher" in name
+            ),
         )
     else:
         engine_teacher, engine_drafter = load_engine(out)
-    sessions = dict(engine_teacher.sessions)
-    sessions |= getattr(engine_drafter, "sessions", {})
+    sessions = engine_teacher.sessions | getattr(engine_drafter, "sessions", {})
     corners = check_graphs(teacher, drafter, manifest, sessions)
     typer.echo("\ngraph            sizes                                largest   relative")
     for corner in corners:
@@ -138,10 +140,10 @@ def _check(
         drafter or FrozenDrafter(),
         engine_teacher,
         engine_drafter,
-        manifest.sampling,
-        Schedule.ddpm(**manifest.schedule),
-        [i % teacher.num_classes for i in range(images)],
-        1.5 if "teacher_guided" in sessions else 1.0,
+        settings=manifest.sampling,
+        schedule=Schedule.ddpm(**manifest.schedule),
+        labels=[i % teacher.num_classes for i in range(images)],
+        cfg_scale=1.5 if "teacher_guided" in sessions else 1.0,
     )
     typer.echo(
         f"\nthe same {images} seeds on torch in fp32 and on the engine: "
@@ -160,10 +162,11 @@ def _check(
 
 
 def _build(out: Path, manifest: Manifest, flavour: str, targets: list[str] | None) -> None:
+    """Build the engines of all graphs for each target, by default for the GPU here."""
     from free.export.tensorrt import load_or_build
 
     every: list[str | None] = [*targets] if targets else [None]
     for target in every:
         for graph in manifest.graphs.values():
-            built = load_or_build(out / graph.file, graph.contract, flavour=flavour, target=target)
-            typer.echo(f"  {built}")
+            engine = load_or_build(out / graph.file, graph.contract, flavour=flavour, target=target)
+            typer.echo(f"  {engine}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -9,14 +10,8 @@ import torch
 import typer
 
 from free.cli import options
-from free.cli.models import class_names, load_models
-from free.cli.options import (
-    bad_input_to_usage_error,
-    drafting_settings,
-    parse_device,
-    parse_dtype,
-    parse_labels,
-)
+from free.cli.models import load_models
+from free.cli.records import DraftingOptions, ModelOptions, with_records
 from free.generation import Generated, Processes
 from free.generation import generate as generate_images
 from free.sampling.sequential import SequentialSampler
@@ -26,9 +21,11 @@ from free.schedule.schedule import Schedule
 __all__ = ["generate"]
 
 
+@with_records
 def generate(
+    *,
     out: Annotated[Path, typer.Option(help="Archive to write, .npz.")],
-    model: options.Model = "mnist",
+    model: ModelOptions,
     num: Annotated[int, typer.Option(help="Images.")] = 50_000,
     labels: Annotated[
         str,
@@ -41,16 +38,7 @@ def generate(
         str, typer.Option(help="free, or plain: the sequential sampler, for comparison.")
     ] = "free",
     steps: options.Steps = 250,
-    window: options.Window = None,
-    sweeps: options.Sweeps = None,
-    recycle: options.Recycle = None,
-    verifier: options.Verifier = "reflection",
-    paper: options.Paper = False,
-    drafter: options.DrafterSource = "trained",
-    vae: options.Vae = None,
-    constants: options.Constants = None,
-    cfg: options.Cfg = 1.5,
-    cfg_channels: options.CfgChannels = None,
+    drafting: DraftingOptions,
     seed: Annotated[int, typer.Option(help="Of the noises and of random classes.")] = 0,
     batch_size: Annotated[
         int, typer.Option(help="Images drawn together; part of the result, by rounding.")
@@ -67,8 +55,6 @@ def generate(
     keep_chunks: Annotated[
         bool, typer.Option("--keep-chunks", help="Leave OUT.chunks, the pieces of the archive.")
     ] = False,
-    device: options.Device = "cpu",
-    dtype: options.Dtype = "float32",
     threads: Annotated[
         int,
         typer.Option(
@@ -88,52 +74,45 @@ def generate(
     `torchrun --nproc-per-node 4 -m -- free generate --model DiT-XL-2-256x256.pt
     --vae stabilityai/sd-vae-ft-ema --cfg 1.5 --cfg-channels 3 --device cuda --out samples.npz`
     """
-    with bad_input_to_usage_error():
+    with options.bad_input_to_usage_error():
         if sampler not in ("free", "plain"):
             raise ValueError(f"--sampler must be free or plain, got {sampler!r}")
-        drafted = paper or verifier != "reflection" or (window, sweeps, recycle) != (None,) * 3
-        if sampler == "plain" and drafted:
+        plain = sampler == "plain"
+        if plain and drafting != DraftingOptions():
             raise ValueError(
                 "--sampler plain must come without --paper, --window, --sweeps, --recycle and "
                 "--verifier"
             )
         processes = Processes.from_environment()
-        if device == "cuda" and processes.count > 1:
-            device = f"cuda:{processes.local_rank}"
-        place = parse_device(device)
-        if place.index is not None:
-            torch.cuda.set_device(place)
+        if model.device == "cuda" and processes.count > 1:
+            model = dataclasses.replace(model, device=f"cuda:{processes.local_rank}")
+        device = options.parse_device(model.device)
+        if device.index is not None:
+            torch.cuda.set_device(device)
         torch.set_num_threads(threads)
-        teacher, drafts, coder = load_models(
-            model,
-            "frozen" if sampler == "plain" else drafter,
-            vae,
-            constants,
-            parse_dtype(dtype),
-            place,
-        )
-        schedule = Schedule.ddpm(steps)
+        models = load_models(dataclasses.replace(model, drafter="frozen") if plain else model)
+        teacher, schedule = models.teacher, Schedule.ddpm(steps)
         draws: SpeculativeSampler | SequentialSampler
-        if sampler == "plain":
-            draws = SequentialSampler(teacher, schedule, cfg, cfg_channels)
+        if plain:
+            draws = SequentialSampler(teacher, schedule, **model.guidance)
         else:
-            settings = drafting_settings(drafts.sampling, paper, window, sweeps, recycle, verifier)
+            settings = drafting.settings(models.drafter.sampling)
             if settings["window"] == "auto":
                 raise ValueError(
                     "--window must be a number here, got auto: the images, if not their law, would "
                     "depend on how long rounds take, and could not be made again"
                 )
             draws = SpeculativeSampler(
-                teacher, drafts, schedule, cfg_scale=cfg, cfg_channels=cfg_channels, **settings
+                models.teacher, models.drafter, schedule, **model.guidance, **settings
             )
-        in_turn = labels in ("random", "balanced")
+        by_name = labels in ("random", "balanced")
         try:
-            made = generate_images(
+            result = generate_images(
                 draws,
                 out,
                 num,
-                coder=coder,
-                labels=labels if in_turn else parse_labels(labels, class_names(teacher)),
+                coder=models.coder,
+                labels=labels if by_name else options.parse_labels(labels, models.class_names),
                 seed=seed,
                 batch_size=batch_size,
                 png=png,
@@ -144,24 +123,22 @@ def generate(
                 tell=lambda line: typer.echo(line, err=True),
                 processes=processes,
             )
-        except (OSError, RuntimeError, FloatingPointError) as error:
+        except (OSError, RuntimeError) as error:
             # Nothing that was drawn is lost; a traceback would hide the line that says so.
-            reason = error.strerror if isinstance(error, OSError) else None
-            typer.secho(f"error: {reason or error}", fg="red", err=True)
-            raise typer.Exit(1) from error
-    for line in _describe(made, processes.count):
+            raise options.fail(getattr(error, "strerror", None) or error) from error
+    for line in _describe(result, processes.count):
         typer.echo(line)
 
 
-def _describe(made: Generated, processes: int) -> list[str]:
+def _describe(result: Generated, processes: int) -> list[str]:
     """What was done, in plain words."""
-    if made.report is None:
+    if result.report is None:
         return []
-    report = made.report
-    lines = [f"{report.samples} images: {made.path}"]
-    if made.drawn:
+    report = result.report
+    lines = [f"{report.samples} images: {result.path}"]
+    if result.drawn:
         lines.append(
-            f"  {made.drawn} of them now, {made.drawn / made.seconds:.3g} a second in "
+            f"  {result.drawn} of them now, {result.drawn / result.seconds:.3g} a second in "
             f"{processes} process{'es' * (processes > 1)}"
         )
     lines.append(f"  {report.rounds} teacher calls, {report.parallel_efficiency:.2f} steps a round")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from free.cli.options import bad_input_to_usage_error
+from free.cli.options import Heads, ImageSize, bad_input_to_usage_error
 from free.models.checkpoints import EMBEDDED
 from free.models.drafter import DrafterNet
 from free.models.summary import Summary, drafters_beside, inspect
@@ -25,12 +25,9 @@ def info(
         str | None,
         typer.Argument(help="A file, a folder, a hub id or mnist; none to describe free itself."),
     ] = None,
-    heads: Annotated[
-        int | None, typer.Option(help="Attention heads, where the file does not tell.")
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(help="Side of the input, where the file does not tell.")
-    ] = None,
+    *,
+    heads: Heads = None,
+    image_size: ImageSize = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Print what a checkpoint is and which drafter fits it, without reading its weights.
@@ -69,11 +66,11 @@ def _describe_checkpoint(summary: Summary) -> dict[str, Any]:
         return {**record, **summary.options, "sampling": summary.sampling}
     with torch.device("meta"):
         values = sum(weight.numel() for weight in DrafterNet(config).parameters())
-    found = [
+    beside = [
         {"folder": str(drafter.folder), "fits": not drafter.misfit, "misfit": drafter.misfit}
         for drafter in drafters_beside(summary)
     ]
-    return {**record, "drafter": {"parameters": values, "beside": found}}
+    return {**record, "drafter": {"parameters": values, "beside": beside}}
 
 
 _FORMATS = {
@@ -104,10 +101,13 @@ def _checkpoint_lines(record: dict[str, Any]) -> list[str]:
     ]
     if record["kind"] == "drafter":
         settings = {name: v for name, v in record["sampling"].items() if name != "acceptance"}
-        known = "" if len(settings) == len(record["sampling"]) else "; its acceptance is on record"
+        on_record = "; its acceptance is on record" if "acceptance" in record["sampling"] else ""
         gate = ", gated" if record["gate"] else ""
-        blocks = f"  blocks of its own: {record['depth']}{gate}"
-        return [*lines, blocks, f"  recommends: {settings or 'nothing'}{known}"]
+        return [
+            *lines,
+            f"  blocks of its own: {record['depth']}{gate}",
+            f"  recommends: {settings or 'nothing'}{on_record}",
+        ]
     lines.append(
         f"  drafter that fits: of the same shape, {record['drafter']['parameters']:,} parameters; "
         "or frozen, which needs no training"

@@ -1,24 +1,48 @@
-"""Loading what a command samples with."""
+"""Loading what a command samples with, and putting it on the engine that the command line names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib.util
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+import typer
+from torch import nn
 
+from free.cli import options
+from free.cli.records import EngineOptions, ModelOptions
+from free.devices import device_of
 from free.drafters import FeatureDrafter, FrozenDrafter
+from free.engines.load import ENGINES as ON_FOLDERS
+from free.engines.load import load_engine
+from free.engines.manifest import Manifest
+from free.engines.networks import EngineDrafter, EngineTeacher
+from free.engines.tensorrt import FLAVOURS
 from free.images.autoencoder import LatentCoder, PixelCoder, load_autoencoder, own_vae
 from free.images.labels import imagenet_names, label_table
 from free.images.picture import check_drawable
+from free.models.checkpoints import EMBEDDED
 from free.models.dit import DiT
 from free.pretrained import load_pretrained
+from free.window import AutoWindow
 
-__all__ = ["Models", "class_names", "load_models"]
+__all__ = [
+    "ENGINES",
+    "Models",
+    "choose_engine",
+    "load_models",
+    "put_on_engine",
+    "unavailable_to_usage_error",
+]
+
+_PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
+ENGINES = ("auto", "torch", *ON_FOLDERS)
 
 
 class Models(NamedTuple):
-    """A teacher and what belongs to it.
+    """A teacher and what belongs to it, in torch.
 
     Attributes
     ----------
@@ -26,21 +50,27 @@ class Models(NamedTuple):
     drafter : FeatureDrafter or FrozenDrafter
     coder : LatentCoder or PixelCoder
         Makes images of its samples.
+    engine : str
+        What is to run the networks.
     """
 
     teacher: DiT
     drafter: FeatureDrafter | FrozenDrafter
     coder: LatentCoder | PixelCoder
+    engine: str = "torch"
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """(H, W, C) of its images."""
+        return self.coder.image_shape(self.teacher.sample_shape)
+
+    @property
+    def class_names(self) -> Mapping[str, int]:
+        """Classes by name: ImageNet's for a model of 1000 classes, none for others."""
+        return label_table(imagenet_names()) if self.teacher.num_classes == 1000 else {}
 
 
-def load_models(
-    model: str,
-    drafter: str,
-    vae: str | None,
-    constants: str | None,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> Models:
+def load_models(model: ModelOptions) -> Models:
     """Load what the options name.
 
     Raises
@@ -51,15 +81,20 @@ def load_models(
     ImportError
         If an extra is missing; names it.
     """
-    teacher, loaded = load_pretrained(
-        model,
-        None if drafter == "trained" else drafter,
+    engine = choose_engine(model) if isinstance(model, EngineOptions) else "torch"
+    dtype = options.parse_dtype(model.dtype)
+    if engine != "torch":
+        dtype = torch.float32  # graphs have a precision of their own
+    device = options.parse_device(model.device)
+    teacher, drafter = load_pretrained(
+        model.model,
+        None if model.drafter == "trained" else model.drafter,
         device=device,
         dtype=dtype,
-        constants=constants,
+        constants=model.constants,
     )
-    source = own_vae(model) if vae is None else vae
-    if source is None:
+    vae = own_vae(model.model) if model.vae is None else model.vae
+    if vae is None:
         try:
             check_drawable(teacher.sample_shape)
         except ValueError as error:
@@ -68,11 +103,97 @@ def load_models(
                 f"--vae must be given for a model of latents ({shape}), such as "
                 "--vae stabilityai/sd-vae-ft-ema, got none"
             ) from error
-    coder = load_autoencoder(source, device, dtype)
+    coder = load_autoencoder(vae, device, dtype)
     coder.require_fit(teacher.sample_shape)
-    return Models(teacher, loaded, coder)
+    return Models(teacher, drafter, coder, engine)
 
 
-def class_names(teacher: Any) -> Mapping[str, int]:
-    """Classes by name: ImageNet's for a model of 1000 classes, none for others."""
-    return label_table(imagenet_names()) if teacher.num_classes == 1000 else {}
+def choose_engine(model: EngineOptions) -> str:
+    """Resolve ``auto``: ONNX Runtime for embedded models in float32 on the CPU, where it is
+    installed, as it is the fastest measured there; else torch.
+
+    Raises
+    ------
+    ValueError
+        If there is no such engine.
+    """
+    if model.engine not in ENGINES:
+        raise ValueError(f"--engine must be one of {', '.join(ENGINES)}, got {model.engine!r}")
+    if model.engine != "auto":
+        return model.engine
+    if model.model not in EMBEDDED or (model.device, model.dtype) != ("cpu", "float32"):
+        return "torch"
+    modules = ("onnx", "onnxruntime", "onnxscript")
+    installed = all(importlib.util.find_spec(name) is not None for name in modules)
+    return "onnxruntime" if installed else "torch"
+
+
+def put_on_engine(
+    models: Models, model: EngineOptions, settings: Mapping[str, Any], max_batch: int
+) -> tuple[DiT | EngineTeacher, FeatureDrafter | EngineDrafter | FrozenDrafter]:
+    """Teacher and drafter on their engine; exported now, unless they were before.
+
+    Parameters
+    ----------
+    models : Models
+    model : EngineOptions
+        ``dtype`` is the precision of the graphs' products.
+    settings : mapping
+        ``window`` and ``sweeps``; where they are "auto", the drafter's own are exported.
+    max_batch : int
+        Samples that are drawn together, at most.
+    """
+    teacher, drafter, engine = models.teacher, models.drafter, models.engine
+    if engine == "torch":
+        return teacher, drafter
+    from free.export.cache import cached_export
+
+    window, sweeps = settings["window"], settings["sweeps"]
+    if window == "auto":  # the drafter's graph is as wide as was found to serve best
+        has_width = isinstance(drafter, FeatureDrafter) and "window" in drafter.sampling
+        window = drafter.sampling["window"] if has_width else AutoWindow().largest
+    if sweeps == "auto":
+        sweeps = drafter.sampling.get("sweeps", 1)
+    trained = drafter if isinstance(drafter, FeatureDrafter) and window > 1 else None
+    with _on_cpu(teacher, *([] if trained is None else [trained.network])):
+        folder = cached_export(
+            teacher,
+            trained,
+            window=window,
+            sweeps=None if trained is None else sweeps,
+            max_batch=max_batch,
+            guided=model.cfg != 1.0,
+            precision=_PRECISIONS[model.dtype],
+            progress=lambda name: typer.echo(f"exporting {name} for {engine}, once ...", err=True),
+        )
+    with unavailable_to_usage_error():
+        if engine in FLAVOURS:
+            from free.export.tensorrt import load_or_build
+
+            for graph in Manifest.read(folder).graphs.values():
+                typer.echo(f"building {graph.file} for {engine}, if need be ...", err=True)
+                load_or_build(folder / graph.file, graph.contract, flavour=engine)
+        on_engine, own = load_engine(folder, engine, model.device)
+    return on_engine, drafter if trained is None else own
+
+
+@contextmanager
+def _on_cpu(*networks: nn.Module) -> Iterator[None]:
+    """Networks are exported from the CPU; afterwards they are where they were."""
+    places = [device_of(network) for network in networks]
+    for network in networks:
+        network.cpu()
+    try:
+        yield
+    finally:
+        for network, place in zip(networks, places, strict=True):
+            network.to(place)
+
+
+@contextmanager
+def unavailable_to_usage_error() -> Iterator[None]:
+    """Report an engine that this machine does not have as bad input, in one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error

@@ -12,10 +12,9 @@ from tqdm import tqdm
 
 from free.bench import Profile, profiled
 from free.cli import options
-from free.cli.engine import choose_engine, put_on_engine
-from free.cli.models import load_models
-from free.cli.options import bad_input_to_usage_error, drafting_settings, parse_device, parse_dtype
-from free.files import check_writable, write_json
+from free.cli.models import load_models, put_on_engine
+from free.cli.records import DraftingOptions, EngineOptions, with_records
+from free.files import write_json
 from free.machine import machine
 from free.sampling.speculative import SpeculativeSampler
 from free.schedule.schedule import Schedule
@@ -23,17 +22,12 @@ from free.schedule.schedule import Schedule
 __all__ = ["profile"]
 
 
+@with_records
 def profile(
-    model: options.Model = "mnist",
+    *,
+    model: EngineOptions,
     steps: options.Steps = 250,
-    window: options.Window = None,
-    sweeps: options.Sweeps = None,
-    recycle: options.Recycle = None,
-    verifier: options.Verifier = "reflection",
-    paper: options.Paper = False,
-    drafter: options.DrafterSource = "trained",
-    cfg: options.Cfg = 1.5,
-    cfg_channels: options.CfgChannels = None,
+    drafting: DraftingOptions,
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn together.")] = 1,
     batches: Annotated[int, typer.Option(min=1, help="How many to time.")] = 3,
     operators: Annotated[int, typer.Option(min=0, help="How many operators to list.")] = 12,
@@ -41,15 +35,8 @@ def profile(
         Path | None,
         typer.Option(help="Trace of one batch to write, .json or .json.gz: for ui.perfetto.dev."),
     ] = None,
-    json_path: Annotated[
-        Path | None, typer.Option("--json", help="File for all figures, for programs.")
-    ] = None,
+    json_path: options.Figures = None,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
-    constants: options.Constants = None,
-    vae: options.Vae = None,
-    device: options.Device = "cpu",
-    dtype: options.Dtype = "float32",
-    engine: options.Engine = "auto",
 ) -> None:
     """Show what of a round is drafter, teacher, verification and bookkeeping.
 
@@ -65,65 +52,51 @@ def profile(
 
     `free profile --engine torch --steps 50 --trace round.json`
     """
-    with bad_input_to_usage_error():
-        if trace is not None:
-            check_writable(trace, "--trace")
-            if not trace.name.endswith((".json", ".json.gz")):
-                raise ValueError(f"--trace must end in .json or .json.gz, got {trace.name!r}")
-        if json_path is not None:
-            check_writable(json_path, "--json")
-            if trace is not None and json_path.resolve() == trace.resolve():
-                raise ValueError(f"--json must be another file than --trace, got {json_path}")
-        used = choose_engine(engine, model, device, dtype)
-        loaded_as = parse_dtype(dtype if used == "torch" else "float32")
-        loaded, drafts, _ = load_models(
-            model, drafter, vae, constants, loaded_as, parse_device(device)
-        )
-        settings = drafting_settings(drafts.sampling, paper, window, sweeps, recycle, verifier)
-        teacher, drafting = put_on_engine(
-            used, loaded, drafts, settings, cfg != 1.0, batch_size, device, dtype
-        )
+    with options.bad_input_to_usage_error():
+        options.check_outputs(trace=trace, json=json_path)
+        if trace is not None and not trace.name.endswith((".json", ".json.gz")):
+            raise ValueError(f"--trace must end in .json or .json.gz, got {trace.name!r}")
+        models = load_models(model)
+        settings = drafting.settings(models.drafter.sampling)
+        teacher, drafter = put_on_engine(models, model, settings, batch_size)
         sampler = SpeculativeSampler(
             teacher,
-            drafting,
+            drafter,
             Schedule.ddpm(steps),
-            cfg_scale=cfg,
-            cfg_channels=cfg_channels,
             graph=False,  # a graph has no phases
+            **model.guidance,
             **settings,
         )
         labels = [
-            [(first * batch_size + i) % loaded.num_classes for i in range(batch_size)]
+            [(first * batch_size + i) % models.teacher.num_classes for i in range(batch_size)]
             for first in range(batches)
         ]
         with tqdm(total=batches + 2, desc="profiling", unit="batch") as bar:
-            found = profiled(sampler, labels, seed, trace, bar.update)
+            result = profiled(sampler, labels, seed, trace, bar.update)
         if json_path is not None:
-            write_json(
-                json_path,
-                {
-                    "machine": machine(),
-                    "engine": used,
-                    "settings": {"model": model, "steps": steps, "cfg": cfg, **settings},
-                    "batch_size": batch_size,
-                    "report": dataclasses.asdict(found.report),
-                    "seconds_a_round": found.phases,
-                    "operators": [operator._asdict() for operator in found.operators],
-                },
-            )
+            record = {
+                "machine": machine(),
+                "engine": models.engine,
+                "settings": {"model": model.model, "steps": steps, "cfg": model.cfg, **settings},
+                "batch_size": batch_size,
+                "report": dataclasses.asdict(result.report),
+                "seconds_a_round": result.phases,
+                "operators": [operator._asdict() for operator in result.operators],
+            }
+            write_json(json_path, record)
     typer.echo(
-        f"\n{model}, {steps} steps, guidance {cfg:g}, batches of {batch_size}, window "
-        f"{settings['window']}, on {used}, {torch.get_num_threads()} threads\n"
+        f"\n{model.model}, {steps} steps, guidance {model.cfg:g}, batches of {batch_size}, window "
+        f"{settings['window']}, on {models.engine}, {torch.get_num_threads()} threads\n"
     )
-    for line in _describe(found, batches, operators, used):
+    for line in _describe(result, batches, operators, models.engine):
         typer.echo(line)
     if trace is not None:
         typer.echo(f"trace of one batch: {trace}   (open it in ui.perfetto.dev)")
 
 
-def _describe(found: Profile, batches: int, operators: int, engine: str) -> list[str]:
+def _describe(result: Profile, batches: int, operators: int, engine: str) -> list[str]:
     """The figures, line by line."""
-    report, whole = found.report, sum(found.phases.values())
+    report, whole = result.report, sum(result.phases.values())
     lines = [
         f"{report.rounds / batches:.1f} rounds of {1e3 * whole:.2f} ms a batch: "
         f"{report.seconds / batches:.3f} s, {report.parallel_efficiency:.2f} steps a round\n",
@@ -131,20 +104,20 @@ def _describe(found: Profile, batches: int, operators: int, engine: str) -> list
     ]
     lines += [
         f"{name:14s}{1e3 * seconds:12.3f}{100 * seconds / whole:7.1f} %"
-        for name, seconds in found.phases.items()
+        for name, seconds in result.phases.items()
     ]
-    shown = found.operators[:operators]
-    if not shown:
-        return [*lines, ""]
-    total = sum(operator.seconds for operator in found.operators)
-    width = max(len(operator.name) for operator in shown)
-    lines.append(
-        f"\n{'phase':14s}{'operator':{width}s}{'calls':>9s}{'ms a round':>12s}{'share':>9s}"
-    )
-    lines += [
-        f"{phase:14s}{name:{width}s}{calls:9.1f}{1e3 * seconds:12.3f}{100 * seconds / total:7.1f} %"
-        for phase, name, calls, seconds in shown
-    ]
-    if engine != "torch":
-        lines.append(f"Of {engine}'s own operators torch's profiler sees nothing: --engine torch.")
+    longest = result.operators[:operators]
+    if longest:
+        total = sum(operator.seconds for operator in result.operators)
+        width = max(len(operator.name) for operator in longest)
+        lines.append(
+            f"\n{'phase':14s}{'operator':{width}s}{'calls':>9s}{'ms a round':>12s}{'share':>9s}"
+        )
+        lines += [
+            f"{one.phase:14s}{one.name:{width}s}{one.calls:9.1f}{1e3 * one.seconds:12.3f}"
+            f"{100 * one.seconds / total:7.1f} %"
+            for one in longest
+        ]
+        if engine != "torch":
+            lines.append(f"torch's profiler sees no operators of {engine}: --engine torch.")
     return [*lines, ""]

@@ -10,18 +10,15 @@ from typing import Annotated, Any
 import typer
 
 from free.cli import options
-from free.cli.engine import choose_engine, put_on_engine
-from free.cli.models import class_names, load_models
-from free.cli.options import (
-    bad_input_to_usage_error,
-    drafting_settings,
-    parse_device,
-    parse_dtype,
-    parse_labels,
-    parse_relaxation,
-    parse_schedule,
+from free.cli.models import load_models, put_on_engine
+from free.cli.records import (
+    DraftingOptions,
+    EngineOptions,
+    LawOptions,
+    RelaxationOptions,
+    with_records,
 )
-from free.files import check_writable, write_atomic, write_json
+from free.files import write_atomic, write_json
 from free.generation.batches import draw_batches
 from free.images.picture import check_picture_suffix, image_grid
 from free.rounds.relaxation import Relaxation
@@ -36,8 +33,13 @@ __all__ = ["sample"]
 _CELL = 84
 
 
+@with_records
 def sample(
-    model: options.Model = "mnist",
+    *,
+    model: EngineOptions,
+    law: LawOptions,
+    drafting: DraftingOptions,
+    relaxing: RelaxationOptions,
     labels: Annotated[
         str,
         typer.Option(
@@ -45,22 +47,6 @@ def sample(
         ),
     ] = "0-9",
     per_label: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 1,
-    steps: options.Steps = 250,
-    variance: options.Variance = "posterior",
-    stochasticity: options.Stochasticity = 1.0,
-    sde: options.Sde = False,
-    window: options.Window = None,
-    sweeps: options.Sweeps = None,
-    recycle: options.Recycle = None,
-    verifier: options.Verifier = "reflection",
-    paper: options.Paper = False,
-    relax: options.Relax = None,
-    uncertainty: options.Uncertainty = "discrepancy",
-    drafter: options.DrafterSource = "trained",
-    vae: options.Vae = None,
-    constants: options.Constants = None,
-    cfg: options.Cfg = 1.5,
-    cfg_channels: options.CfgChannels = None,
     seed: Annotated[int, typer.Option(help="Image i is drawn with seed + i.")] = 0,
     batch_size: Annotated[
         int,
@@ -77,9 +63,6 @@ def sample(
     compare: Annotated[
         bool, typer.Option("--compare", help="Run the plain sampler too, and compare.")
     ] = False,
-    device: options.Device = "cpu",
-    dtype: options.Dtype = "float32",
-    engine: options.Engine = "auto",
 ) -> None:
     """Draw images by speculative sampling: the plain sampler's law in fewer teacher rounds.
 
@@ -105,108 +88,109 @@ def sample(
 
     `free sample --model DiT-XL-2-256x256.pt --vae stabilityai/sd-vae-ft-ema --labels "tench,207"`
     """
-    with bad_input_to_usage_error():
-        check_writable(out, "--out")
+    with options.bad_input_to_usage_error():
+        options.check_outputs(out=out, json=json_path)
         check_picture_suffix(out, "--out")
-        if json_path is not None and json_path.resolve() == out.resolve():
-            raise ValueError(f"--json must be another file than --out, got {json_path}")
-        if json_path is not None:
-            check_writable(json_path, "--json")
-        relaxation = parse_relaxation(relax, uncertainty)
-        used = choose_engine(engine, model, device, dtype)
-        loaded_as = parse_dtype(dtype if used == "torch" else "float32")  # graphs have their own
-        loaded, drafts, coder = load_models(
-            model, drafter, vae, constants, loaded_as, parse_device(device)
-        )
-        chosen = parse_labels(labels, class_names(loaded))
-        classes = [label for label in chosen for _ in range(per_label)]
-        settings = drafting_settings(drafts.sampling, paper, window, sweeps, recycle, verifier)
-        check_request(loaded, classes, seed, None)  # all of them, before the first is drawn
-        schedule = parse_schedule(steps, variance, stochasticity, sde, parse_device(device))
-        teacher, drafting = put_on_engine(
-            used, loaded, drafts, settings, cfg != 1.0, min(batch_size, len(classes)), device, dtype
-        )
+        relaxation = options.parse_relaxation(relaxing.relax, relaxing.uncertainty)
+        models = load_models(model)
+        classes = [
+            label
+            for label in options.parse_labels(labels, models.class_names)
+            for _ in range(per_label)
+        ]
+        batch_size = min(batch_size, len(classes))
+        settings = drafting.settings(models.drafter.sampling)
+        check_request(models.teacher, classes, seed, None)  # all of them, before one is drawn
+        device = options.parse_device(model.device)
+        schedule = law.schedule(device)
+        teacher, drafter = put_on_engine(models, model, settings, batch_size)
         samplers: dict[str, SpeculativeSampler | SequentialSampler] = {
             "free": SpeculativeSampler(
-                teacher,
-                drafting,
-                schedule,
-                cfg_scale=cfg,
-                cfg_channels=cfg_channels,
-                relaxation=relaxation,
-                **settings,
+                teacher, drafter, schedule, relaxation=relaxation, **model.guidance, **settings
             )
         }
         if compare:
-            samplers["plain"] = SequentialSampler(teacher, schedule, cfg, cfg_channels)
+            samplers["plain"] = SequentialSampler(teacher, schedule, **model.guidance)
 
-        runs = {
-            name: draw_batches(sampler, coder, classes, seed, batch_size, f"{name:5s}")
-            for name, sampler in samplers.items()
-        }
-        titles = {
-            "free": f"FREE, {runs['free'][1].rounds} teacher rounds",
-            "plain": f"plain sampler, {runs['plain'][1].rounds} teacher rounds" if compare else "",
-        }
+        images, reports = {}, {}
+        for name, sampler in samplers.items():
+            images[name], reports[name] = draw_batches(
+                sampler, models.coder, classes, seed, batch_size, f"{name:5s}"
+            )
         if json_path is not None:
-            record = {name: json.loads(report.to_json()) for name, (_, report) in runs.items()}
-            relaxed = None if relaxation is None else dataclasses.asdict(relaxation)
-            law = {"variance": variance, "stochasticity": stochasticity, "sde": sde}
-            asked = {"model": model, "labels": classes, **law, **settings, "relaxation": relaxed}
-            write_json(json_path, asked | record)
-        rows = [(titles[name], samples) for name, (samples, _) in runs.items()]
-        scale = max(1, _CELL // coder.image_shape(teacher.sample_shape)[0])
-        picture = image_grid(rows, [str(label) for label in classes], scale)
+            record = {
+                "model": model.model,
+                "labels": classes,
+                "variance": law.variance,
+                "stochasticity": law.stochasticity,
+                "sde": law.sde,
+                **settings,
+                "relaxation": None if relaxation is None else dataclasses.asdict(relaxation),
+            }
+            write_json(
+                json_path, record | {name: json.loads(r.to_json()) for name, r in reports.items()}
+            )
+        titles = {"free": "FREE", "plain": "plain sampler"}
+        blocks = [
+            (f"{titles[name]}, {reports[name].rounds} teacher rounds", block)
+            for name, block in images.items()
+        ]
+        scale = max(1, _CELL // models.image_shape[0])
+        picture = image_grid(blocks, [str(label) for label in classes], scale)
         write_atomic(out, picture.save)
 
     typer.echo(
-        f"\n{len(classes)} images, {steps} steps, guidance {cfg:g}, "
-        f"batches of {min(batch_size, len(classes))}, {_in_words(settings)}, on {used}:"
+        f"\n{len(classes)} images, {law.steps} steps, guidance {model.cfg:g}, "
+        f"batches of {batch_size}, {_settings_in_words(settings)}, on {models.engine}:"
     )
-    for line in _describe(
-        {name: report for name, (_, report) in runs.items()},
-        settings["recycle"] is not False or settings["window"] == 1,
-        relaxation,
-        on_cuda=parse_device(device).type == "cuda",
-    ):
+    if device.type == "cuda":  # where it makes a difference
+        for name, report in reports.items():
+            typer.echo(f"  {name}: {report.execution}")
+    same_noise = settings["recycle"] is not False or settings["window"] == 1
+    for line in _describe(reports, relaxation, same_noise):
         typer.echo("  " + line)
     typer.echo(f"picture: {out}" + (f"   report: {json_path}" if json_path else ""))
 
 
-def _in_words(settings: dict[str, Any]) -> str:
-    """How windows are drafted."""
+def _settings_in_words(settings: dict[str, Any]) -> str:
+    """How windows are drafted and verified."""
     if settings["window"] == 1:
         return "window 1: the plain sampler"
     sweeps, recycle = settings["sweeps"], settings["recycle"]
-    swept = {None: "autoregression, ", 1: "1 sweep, ", "auto": ""}
-    ways = {True: "recycled: best so far", False: "nothing recycled"}
+    calls = {None: "autoregression, ", 1: "1 sweep, ", "auto": ""}
     return (
         f"window {settings['window']}, "
-        + swept.get(sweeps, f"{sweeps} sweeps, ")
-        + ways.get(recycle, f"recycled: {recycle}")
+        + calls.get(sweeps, f"{sweeps} sweeps, ")
+        + (f"recycled: {recycle}" if recycle else "nothing recycled")
         + (", verified as a block" if settings["verifier"] == "block" else "")
     )
 
 
 def _describe(
-    reports: dict[str, Report], same_noise: bool, relaxation: Relaxation | None, on_cuda: bool
+    reports: dict[str, Report], relaxation: Relaxation | None, same_noise: bool
 ) -> list[str]:
-    """The reports in plain words."""
-    free = reports["free"]
-    lines = [
-        f"FREE           {free.rounds:6d} teacher rounds  {free.seconds:7.2f} s   "
-        f"({free.parallel_efficiency:.2f} steps a round, {100 * free.acceptance:.0f} % of the "
+    """The reports in plain words.
+
+    Parameters
+    ----------
+    reports : dict of str to Report
+        "free", and "plain" where both were run.
+    relaxation : Relaxation or None
+    same_noise : bool
+        Whether a transition has one noise in both.
+    """
+    free, plain = reports["free"], reports.get("plain")
+    drafts = (
+        f"   ({free.parallel_efficiency:.2f} steps a round, {100 * free.acceptance:.0f} % of the "
         "drafts accepted)"
         if free.proposed
-        else f"FREE           {free.rounds:6d} teacher rounds  {free.seconds:7.2f} s"
-    ]
-    if on_cuda:  # where it makes a difference
-        lines += [f"{name}: {report.execution}" for name, report in reports.items()]
+        else ""
+    )
+    lines = [f"FREE           {free.rounds:6d} teacher rounds  {free.seconds:7.2f} s{drafts}"]
     if relaxation is not None:
-        lines.append(_in_distance(free, relaxation.tv_budget))
-    law = "the same" if relaxation is None else "within that distance"
-    if "plain" in reports:
-        plain = reports["plain"]
+        lines.append(_distance_in_words(free, relaxation.tv_budget))
+    if plain is not None:
+        law = "the same" if relaxation is None else "within that distance"
         ratio = plain.seconds / free.seconds
         lines += [
             f"plain sampler  {plain.rounds:6d} teacher rounds  {plain.seconds:7.2f} s",
@@ -218,7 +202,7 @@ def _describe(
     return lines
 
 
-def _in_distance(report: Report, budget: float | None) -> str:
+def _distance_in_words(report: Report, budget: float | None) -> str:
     """How far a relaxed run is from the exact law."""
     most = max(report.tv_bound_by_sample)
     return (

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import torch
 import typer
 
-from free.bench.grid import Row, Sampler, Setting, grid, read_rows, write_rows
+from free.bench.grid import Sampler, Setting, grid, read_rows, write_rows
 from free.bench.grid import sweep as draw_rows
+from free.bench.grid_plot import draw
 from free.bench.grid_table import describe
+from free.bench.plot import require_matplotlib
 from free.cli import options
-from free.cli.models import Models, class_names, load_models
-from free.cli.options import (
-    bad_input_to_usage_error,
-    drafting_settings,
-    parse_device,
-    parse_dtype,
-    parse_labels,
-    parse_relaxation,
-    parse_schedule,
-)
+from free.cli.models import Models, load_models
+from free.cli.records import DraftingOptions, ModelOptions, with_records
 from free.evaluation import Quality, load_network, measure, quality
-from free.files import check_writable, write_atomic
+from free.files import write_atomic
 from free.images.picture import check_picture_suffix
 from free.models.checkpoints import EMBEDDED
 from free.sampling.request import check_request
@@ -34,48 +29,77 @@ from free.sampling.sequential import SequentialSampler
 from free.sampling.speculative import SpeculativeSampler
 from free.version import __version__
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 __all__ = ["sweep"]
 
 
-def sweep(
-    model: options.Model = "mnist",
-    labels: Annotated[str, typer.Option(help="Classes to draw: 0-9, 3, or 1,4-6.")] = "0-9",
-    per_label: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 20,
-    steps: Annotated[str, typer.Option(help="Transitions of the sampler: 100,250.")] = "250",
+@dataclasses.dataclass(frozen=True)
+class GridOptions:
+    """Lists of values, all of whose combinations are drawn."""
+
+    steps: Annotated[str, typer.Option(help="Transitions of the sampler: 100,250.")] = "250"
     variance: Annotated[
         str, typer.Option(help="As of free sample: posterior,0.5,upper,fit.json.")
-    ] = "posterior",
+    ] = "posterior"
     stochasticity: Annotated[
         str, typer.Option(help="DDIM's eta, or with --sde epsilon: 0.5,1.")
-    ] = "1",
-    sde: options.Sde = False,
-    window: Annotated[
-        str | None,
-        typer.Option(
-            help="1,4,8; 1 is the sequential sampler, with which the quality of the others of its "
-            "law is compared. Default: 1 and the model's."
-        ),
-    ] = None,
+    ] = "1"
+    sde: options.Sde = False
     relax: Annotated[
         str,
         typer.Option(
             metavar="none|RULE:STRENGTH[:BUDGET],...",
             help="As of free sample, none for exact: none,allow:0.3,temper:1:0.05.",
         ),
-    ] = "none",
-    uncertainty: options.Uncertainty = "discrepancy",
-    sweeps: options.Sweeps = None,
-    recycle: options.Recycle = None,
-    verifier: options.Verifier = "reflection",
-    paper: options.Paper = False,
-    drafter: options.DrafterSource = "trained",
-    vae: options.Vae = None,
-    constants: options.Constants = None,
-    cfg: options.Cfg = 1.5,
-    cfg_channels: options.CfgChannels = None,
+    ] = "none"
+    uncertainty: options.Uncertainty = "discrepancy"
+
+    def settings(self, drafting: Sequence[dict[str, Any]]) -> list[Setting]:
+        """All combinations with these ways to draft.
+
+        Raises
+        ------
+        ValueError
+            If a list is none of numbers or words.
+        """
+        return grid(
+            steps=_numbers(self.steps, int, "--steps"),
+            variances=_words(self.variance, "--variance"),
+            stochasticities=_numbers(self.stochasticity, float, "--stochasticity"),
+            sde=self.sde,
+            drafting=drafting,
+            relaxations=_words(self.relax, "--relax"),
+            uncertainty=self.uncertainty,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class DraftingGrid(DraftingOptions):
+    """How windows are drafted, with a list of windows."""
+
+    window: Annotated[
+        str | None,
+        typer.Option(
+            help="1,4,8; 1 is the sequential sampler, with which the quality of the others of its "
+            "law is compared. Default: 1 and the model's."
+        ),
+    ] = None
+
+    def each(self, recommended: dict[str, Any]) -> list[dict[str, Any]]:
+        """The settings of each window; errors are those of ``settings``."""
+        windows = ["1", None] if self.window is None else _words(self.window, "--window")
+        return [
+            dataclasses.replace(self, window=window).settings(recommended) for window in windows
+        ]
+
+
+@with_records
+def sweep(
+    *,
+    model: ModelOptions,
+    labels: Annotated[str, typer.Option(help="Classes to draw: 0-9, 3, or 1,4-6.")] = "0-9",
+    per_label: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 20,
+    values: GridOptions,
+    drafting: DraftingGrid,
     seed: Annotated[int, typer.Option(help="Image i is drawn with seed + i, in every row.")] = 0,
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn together.")] = 25,
     reference: Annotated[
@@ -96,8 +120,6 @@ def sweep(
         typer.Option("--resume", help="Keep the rows of --json; draw those that it has not."),
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="Plot to write.")] = None,
-    device: options.Device = "cpu",
-    dtype: options.Dtype = "float32",
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
 ) -> None:
     """Measure every combination of the given steps, variances, stochasticities, windows and
@@ -116,84 +138,63 @@ def sweep(
 
     `free sweep --steps 50,100 --window 2,4,8,16 --json w.json --resume`
     """
-    with bad_input_to_usage_error():
+    with options.bad_input_to_usage_error():
         if json_path is None and resume:
             raise ValueError("--resume must come with --json, the file to continue")
-        if json_path is not None:
-            if json_path.exists() and not resume:
-                raise ValueError(
-                    f"--json must be a new file, or come with --resume, got {json_path}"
-                )
-            check_writable(json_path, "--json")
-        figure: Callable[[Sequence[Row]], Figure] | None = None
+        if json_path is not None and json_path.exists() and not resume:
+            raise ValueError(f"--json must be a new file, or come with --resume, got {json_path}")
+        options.check_outputs(json=json_path, plot=plot)
         if plot is not None:
-            from free.bench.grid_plot import draw
-
-            figure = draw
+            require_matplotlib()
             check_picture_suffix(plot, "--plot")
-            check_writable(plot, "--plot")
-        place = parse_device(device)
+        device = options.parse_device(model.device)
         torch.set_num_threads(threads)
-        models = load_models(model, drafter, vae, constants, parse_dtype(dtype), place)
-        chosen = parse_labels(labels, class_names(models.teacher))
-        classes = [label for label in chosen for _ in range(per_label)]
-        check_request(models.teacher, classes, seed, None)
-        own = models.drafter.sampling
-        widths = ["1", None] if window is None else _parts(window, "--window")
-        drafting = [
-            drafting_settings(own, paper, width, sweeps, recycle, verifier) for width in widths
+        models = load_models(model)
+        classes = [
+            label
+            for label in options.parse_labels(labels, models.class_names)
+            for _ in range(per_label)
         ]
-        settings = grid(
-            _numbers(steps, int, "--steps"),
-            _parts(variance, "--variance"),
-            _numbers(stochasticity, float, "--stochasticity"),
-            sde,
-            drafting,
-            _parts(relax, "--relax"),
-            uncertainty,
-        )
-        build = partial(_sampler, models, cfg, cfg_channels, place)
-        samplers = {setting: build(setting) for setting in settings}  # all are checked first
+        check_request(models.teacher, classes, seed, None)
+        settings = values.settings(drafting.each(models.drafter.sampling))
+        # All are checked before the first is drawn.
+        samplers = {setting: _sampler(models, model, setting, device) for setting in settings}
         if reference is None:
-            reference = "mnist" if model in EMBEDDED else "none"
+            reference = "mnist" if model.model in EMBEDDED else "none"
         shared: dict[str, Any] = {
-            "model": model,
-            "drafter": drafter,
+            "model": model.model,
+            "drafter": model.drafter,
             "labels": classes,
-            "cfg": cfg,
-            "cfg_channels": cfg_channels,
+            "cfg": model.cfg,
+            "cfg_channels": model.cfg_channels,
             "seed": seed,
             "batch_size": batch_size,
             "reference": reference,
             "features": features,
-            "dtype": dtype,
-            "device": device,
+            "dtype": model.dtype,
+            "device": model.device,
             "threads": threads,
             "machine": platform.machine(),
             "free": __version__,
             "torch": torch.__version__,
         }
         rows = read_rows(json_path, shared) if json_path is not None and json_path.exists() else []
-        judge = _judge(models, reference, features, classes, place)
-        try:
-            rows = draw_rows(
-                samplers,
-                classes,
-                models.coder,
-                judge,
-                seed=seed,
-                batch_size=batch_size,
-                rows=rows,
-                keep=partial(_keep, json_path, shared),
-                progress=True,
-            )
-        except FloatingPointError as error:
-            typer.secho(f"error: {error}", fg="red", err=True)
-            raise typer.Exit(1) from error
-        if figure is not None and plot is not None:
-            picture = figure(rows)
+        judge = _judge(models, reference, features, classes, device)
+        rows = draw_rows(
+            samplers,
+            classes,
+            models.coder,
+            judge,
+            seed=seed,
+            batch_size=batch_size,
+            rows=rows,
+            keep=partial(write_rows, json_path, shared) if json_path else lambda rows: None,
+            progress=True,
+        )
+        if plot is not None:
+            picture = draw(rows)
             write_atomic(plot, lambda path: picture.savefig(path, dpi=150))
-    typer.echo(f"\n{len(classes)} images a row, guidance {cfg:g}, batches of {batch_size}")
+    typer.echo(f"\n{len(classes)} images a row, guidance {model.cfg:g}, batches of {batch_size}")
     if judge is not None:
         network = judge.keywords["features"]
         distance = "FID" if network.is_inception else "no FID"
@@ -205,7 +206,7 @@ def sweep(
             typer.echo(f"{name}: {path}")
 
 
-def _parts(text: str, option: str) -> list[str]:
+def _words(text: str, option: str) -> list[str]:
     """The values of a list, each once."""
     parts = [part.strip() for part in text.split(",")]
     if not all(parts):
@@ -214,9 +215,9 @@ def _parts(text: str, option: str) -> list[str]:
 
 
 def _numbers(text: str, kind: type, option: str) -> list[Any]:
-    """The same, of numbers."""
+    """The numbers of a list, each once."""
     try:
-        return [kind(part) for part in _parts(text, option)]
+        return [kind(part) for part in _words(text, option)]
     except ValueError:
         word = "integers" if kind is int else "numbers"
         raise ValueError(
@@ -225,30 +226,25 @@ def _numbers(text: str, kind: type, option: str) -> list[Any]:
 
 
 def _sampler(
-    models: Models,
-    cfg: float,
-    cfg_channels: int | None,
-    device: torch.device,
-    setting: Setting,
+    models: Models, model: ModelOptions, setting: Setting, device: torch.device
 ) -> Sampler:
     """The sampler that a setting stands for."""
-    schedule = parse_schedule(
+    schedule = options.parse_schedule(
         setting.steps, setting.variance, setting.stochasticity, setting.sde, device
     )
     if setting.window == 1:
-        return SequentialSampler(models.teacher, schedule, cfg, cfg_channels)
+        return SequentialSampler(models.teacher, schedule, **model.guidance)
     relax = None if setting.relax == "none" else setting.relax
     return SpeculativeSampler(
         models.teacher,
         models.drafter,
         schedule,
-        setting.window,
-        cfg,
-        cfg_channels,
-        setting.verifier,
-        setting.sweeps,
-        setting.recycle,
-        parse_relaxation(relax, setting.uncertainty),
+        window=setting.window,
+        verifier=setting.verifier,
+        sweeps=setting.sweeps,
+        recycle=setting.recycle,
+        relaxation=options.parse_relaxation(relax, setting.uncertainty),
+        **model.guidance,
     )
 
 
@@ -258,8 +254,7 @@ def _judge(
     """Quality beside the reference, which is measured now, once."""
     if reference == "none":
         return None
-    shape = models.coder.image_shape(models.teacher.sample_shape)
-    network = load_network(features, shape, device)
+    network = load_network(features, models.image_shape, device)
     if len(labels) <= network.dims:
         raise ValueError(
             f"--per-label must make more than {network.dims} images for the covariance of as many "
@@ -268,8 +263,3 @@ def _judge(
     measured = measure(reference, network, "--reference")
     asked = list(labels) if network.classes is not None else None
     return partial(quality, reference=measured, features=network, labels=asked, device=device)
-
-
-def _keep(path: Path | None, shared: dict[str, Any], rows: list[Row]) -> None:
-    if path is not None:
-        write_rows(path, shared, rows)

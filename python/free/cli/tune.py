@@ -1,4 +1,4 @@
-"""``free tune``: whether speculation pays on this machine, and how wide its windows should be."""
+"""``free tune``: what rounds cost on this machine, what windows promise, and whether they pay."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import typer
 from tqdm import tqdm
 
 from free.cli import options
-from free.cli.engine import choose_engine, put_on_engine
-from free.cli.models import load_models
-from free.cli.options import bad_input_to_usage_error, drafting_settings, parse_device, parse_dtype
+from free.cli.models import Models, load_models, put_on_engine
+from free.cli.records import DraftingOptions, EngineOptions, with_records
 from free.files import check_writable, write_json
 from free.models.checkpoints import bundled_drafter, locate
 from free.sampling.sequential import SequentialSampler
@@ -36,12 +35,11 @@ _IMAGES = 50
 _WIDTHS = (1, 2, 4, 8, 16, 32)
 
 
+@with_records
 def tune(
-    model: options.Model = "mnist",
-    drafter: options.DrafterSource = "trained",
+    *,
+    model: EngineOptions,
     steps: options.Steps = 250,
-    cfg: options.Cfg = 1.5,
-    cfg_channels: options.CfgChannels = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images drawn together.")] = 1,
     images: Annotated[
         int, typer.Option(min=1, help="Batches to draw with each sampler, to compare them.")
@@ -54,14 +52,7 @@ def tune(
             "of its folder.",
         ),
     ] = False,
-    json_path: Annotated[
-        Path | None, typer.Option("--json", help="File for all figures, for programs.")
-    ] = None,
-    constants: options.Constants = None,
-    vae: options.Vae = None,
-    device: options.Device = "cpu",
-    dtype: options.Dtype = "float32",
-    engine: options.Engine = "auto",
+    json_path: options.Figures = None,
 ) -> None:
     """Measure what rounds cost here, and say whether speculation pays.
 
@@ -76,68 +67,53 @@ def tune(
 
     `free tune --model my-dit --drafter my-dit/drafter --save`
     """
-    with bad_input_to_usage_error():
-        if json_path is not None:
-            check_writable(json_path, "--json")
-        used = choose_engine(engine, model, device, dtype)
-        loaded_as = parse_dtype(dtype if used == "torch" else "float32")
-        loaded, drafts, _ = load_models(
-            model, drafter, vae, constants, loaded_as, parse_device(device)
-        )
-        folder = _own_folder(model, drafter) if save else None
+    with options.bad_input_to_usage_error():
+        options.check_outputs(json=json_path)
+        models = load_models(model)
+        folder = _own_folder(model) if save else None
         schedule = Schedule.ddpm(steps)
-        settings = drafting_settings(drafts.sampling, False, "auto", None, None, "reflection")
-        teacher, drafting = put_on_engine(
-            used, loaded, drafts, settings, cfg != 1.0, batch_size, device, dtype
-        )
+        settings = DraftingOptions(window="auto").settings(models.drafter.sampling)
+        teacher, drafter = put_on_engine(models, model, settings, batch_size)
         if folder is not None:
-            table = _recorded(loaded, drafts, schedule, cfg, cfg_channels, settings)
-            drafts.acceptance = drafting.acceptance = table  # type: ignore[union-attr]
+            table = _record(models, schedule, {**model.guidance, "recycle": settings["recycle"]})
+            models.drafter.acceptance = drafter.acceptance = table  # type: ignore[union-attr]
             _keep(folder, table)
             typer.echo(f"recorded in {folder / 'config.json'}")
         rule = AutoWindow(fresh=True)
-        auto = SpeculativeSampler(
-            teacher,
-            drafting,
-            schedule,
-            cfg_scale=cfg,
-            cfg_channels=cfg_channels,
-            **{**settings, "window": rule},
-        )
-        plain = SequentialSampler(teacher, schedule, cfg, cfg_channels)
-        labels = [i % loaded.num_classes for i in range(batch_size)]
+        settings["window"] = rule
+        auto = SpeculativeSampler(teacher, drafter, schedule, **model.guidance, **settings)
+        plain = SequentialSampler(teacher, schedule, **model.guidance)
+        labels = [i % models.teacher.num_classes for i in range(batch_size)]
         typer.echo("measuring what rounds cost ...", err=True)
         auto.sample(labels, seed=0)
         assert rule.basis is not None
-        promised = _promises(rule.basis, steps, batch_size, settings["recycle"] is not False)
-        measured = _compare(auto, plain, labels, images)
+        promises = _promises(rule.basis, steps, batch_size, settings["recycle"] is not False)
+        times = _compare(auto, plain, labels, images)
 
-    typer.echo(f"{used}, batches of {batch_size}, {steps} steps, guidance {cfg:g}\n")
-    for line in _describe(rule.basis, batch_size, promised):
+    typer.echo(f"{models.engine}, batches of {batch_size}, {steps} steps, guidance {model.cfg:g}\n")
+    for line in _describe(rule.basis, batch_size, promises):
         typer.echo("  " + line)
-    speedup = measured["plain"] / measured["auto"]
+    speedup = times["plain"] / times["auto"]
     typer.echo(
-        f"\n  measured: plain sampler {measured['plain']:.3f} s, --window auto "
-        f"{measured['auto']:.3f} s ({measured['rounds']:.1f} rounds): {speedup:.2f} times as fast"
+        f"\n  measured: plain sampler {times['plain']:.3f} s, --window auto "
+        f"{times['auto']:.3f} s ({times['rounds']:.1f} rounds): {speedup:.2f} times as fast"
     )
-    typer.echo(_verdict(speedup, promised, batch_size))
+    typer.echo(_verdict(speedup, promises, batch_size))
     if json_path is not None:
-        with bad_input_to_usage_error():
-            write_json(
-                json_path,
-                {
-                    "engine": used,
-                    "batch_size": batch_size,
-                    "steps": steps,
-                    "cfg": cfg,
-                    "costs": rule.basis.costs.to_dict(),
-                    "predicted": {name: p._asdict() for name, p in promised.items()},
-                    "measured": {**measured, "speedup": speedup},
-                },
-            )
+        record = {
+            "engine": models.engine,
+            "batch_size": batch_size,
+            "steps": steps,
+            "cfg": model.cfg,
+            "costs": rule.basis.costs.to_dict(),
+            "predicted": {name: promise._asdict() for name, promise in promises.items()},
+            "measured": {**times, "speedup": speedup},
+        }
+        with options.bad_input_to_usage_error():
+            write_json(json_path, record)
 
 
-def _own_folder(model: str, drafter: str) -> Path:
+def _own_folder(model: EngineOptions) -> Path:
     """The folder of the drafter that is to keep its record.
 
     Raises
@@ -145,35 +121,24 @@ def _own_folder(model: str, drafter: str) -> Path:
     ValueError
         If it has none.
     """
-    folder = bundled_drafter(locate(model, "model")) if drafter == "trained" else Path(drafter)
-    if folder is None or not (Path(folder) / "config.json").is_file():
-        raise ValueError(f"--save needs a trained drafter in a folder, got {drafter!r}")
-    check_writable(Path(folder) / "config.json", "--save")
-    return Path(folder)
+    source: Any = model.drafter
+    if source == "trained":
+        source = bundled_drafter(locate(model.model, "model"))
+    if source is None or not (Path(source) / "config.json").is_file():
+        raise ValueError(f"--save needs a trained drafter in a folder, got {model.drafter!r}")
+    check_writable(Path(source) / "config.json", "--save")
+    return Path(source)
 
 
-def _recorded(
-    teacher: Any,
-    drafter: Any,
-    schedule: Schedule,
-    cfg: float,
-    cfg_channels: int | None,
-    settings: dict[str, Any],
-) -> dict[str, Any]:
+def _record(models: Models, schedule: Schedule, settings: dict[str, Any]) -> dict[str, Any]:
     """The drafter's record, by number of sweeps."""
+    teacher, drafter = models.teacher, models.drafter
     records: dict[int | None, AcceptanceRecord] = {}
     own = drafter.sampling.get("sweeps")
     for sweeps in dict.fromkeys([own, 1, 2] if own else [None, 1]):
         rule = RecordingWindow(_RECORDED)
         sampler = SpeculativeSampler(
-            teacher,
-            drafter,
-            schedule,
-            rule,
-            cfg,
-            cfg_channels,
-            sweeps=sweeps,
-            recycle=settings["recycle"],
+            teacher, drafter, schedule, window=rule, sweeps=sweeps, **settings
         )
         with tqdm(total=_IMAGES * len(schedule), desc=f"record, {sweeps or 'no'} sweeps") as bar:
             sampler.sample([i % teacher.num_classes for i in range(_IMAGES)], progress=bar.update)
@@ -190,7 +155,7 @@ def _keep(folder: Path, table: dict[str, Any]) -> None:
 
 
 def _promises(basis: Basis, steps: int, samples: int, recycles: bool) -> dict[str, Predicted]:
-    """What each width promises, in its best way, and what the automatic window does."""
+    """What each width promises with the best number of sweeps, and what the automatic window."""
     play = partial(
         predict,
         records=basis.ways,
@@ -199,18 +164,18 @@ def _promises(basis: Basis, steps: int, samples: int, recycles: bool) -> dict[st
         samples=samples,
         recycles=recycles,
     )
-    promised = {}
+    promises = {}
     for rows in (rows for rows in _WIDTHS if rows <= basis.largest):
         each = [play(partial(fixed_windows, rows, steps, sweeps)) for sweeps in basis.ways]
-        promised[str(rows)] = min(each, key=lambda run: run.seconds)
-    promised["auto"] = play(lambda: AutoWindows(steps, samples, basis))
-    return promised
+        promises[str(rows)] = min(each, key=lambda run: run.seconds)
+    promises["auto"] = play(lambda: AutoWindows(steps, samples, basis))
+    return promises
 
 
 def _compare(
     auto: SpeculativeSampler, plain: SequentialSampler, labels: list[int], batches: int
 ) -> dict[str, float]:
-    """Median seconds of a batch, drawn in turn, and mean rounds of the former."""
+    """Median seconds of a batch, drawn in turn, and mean rounds of the automatic window."""
     seconds: dict[str, list[float]] = {"auto": [], "plain": []}
     rounds = []
     for batch in tqdm(range(batches), desc="comparing"):
@@ -223,28 +188,30 @@ def _compare(
     return {**medians, "rounds": statistics.mean(rounds)}
 
 
-def _describe(basis: Basis, samples: int, promised: dict[str, Predicted]) -> list[str]:
+def _describe(basis: Basis, samples: int, promises: dict[str, Predicted]) -> list[str]:
     """Costs and promises, line by line."""
-    teacher = basis.costs.teacher
-    one = float(teacher(samples))
     widths = [rows for rows in _WIDTHS if rows <= basis.largest]
-    times = {rows: float(teacher(samples * rows)) for rows in widths}
-    lines = ["teacher rows of each image   " + "".join(f"{rows:8d}" for rows in widths)]
-    lines += ["milliseconds of a call       " + "".join(f"{1e3 * times[r]:8.1f}" for r in widths)]
-    lines += ["in calls of one row          " + "".join(f"{times[r] / one:8.2f}" for r in widths)]
-    plain = promised["1"].seconds
-    speeds = "".join(f"{plain / promised[str(rows)].seconds:8.2f}" for rows in widths)
-    lines += ["speed-up to be expected      " + speeds]
-    best = promised["auto"]
+    times = [float(basis.costs.teacher(samples * rows)) for rows in widths]
+    plain, auto = promises["1"].seconds, promises["auto"]
+
+    def line(title: str, cells: list[str]) -> str:
+        return f"{title:29s}" + "".join(f"{cell:>8s}" for cell in cells)
+
     return [
-        *lines,
-        f"--window auto promises {plain / best.seconds:.2f}, in {best.rounds:.1f} rounds",
+        line("teacher rows of each image", [str(rows) for rows in widths]),
+        line("milliseconds of a call", [f"{1e3 * seconds:.1f}" for seconds in times]),
+        line("in calls of one row", [f"{seconds / times[0]:.2f}" for seconds in times]),
+        line(
+            "speed-up to be expected",
+            [f"{plain / promises[str(rows)].seconds:.2f}" for rows in widths],
+        ),
+        f"--window auto promises {plain / auto.seconds:.2f}, in {auto.rounds:.1f} rounds",
     ]
 
 
-def _verdict(speedup: float, promised: dict[str, Predicted], samples: int) -> str:
+def _verdict(speedup: float, promises: dict[str, Predicted], samples: int) -> str:
     """Whether it pays, in one sentence."""
-    widths = {name: run.seconds for name, run in promised.items() if name != "auto"}
+    widths = {name: run.seconds for name, run in promises.items() if name != "auto"}
     best = min(widths, key=lambda name: widths[name])
     batch = "one image at a time" if samples == 1 else f"batches of {samples}"
     if speedup > 1.03:

@@ -41,12 +41,12 @@ def standard_errors(
     generator = torch.Generator().manual_seed(seed)
     values: dict[str, list[float]] = {name: [] for name in figures}
     for _ in range(resamples):
-        chosen = torch.randint(size, (size,), generator=generator)
-        counts = torch.bincount(chosen, minlength=size).double()
+        resample = torch.randint(size, (size,), generator=generator)
+        counts = torch.bincount(resample, minlength=size).double()
         for name, figure in figures.items():
             values[name].append(figure(counts))
         tell(1)
-    return {name: float(torch.tensor(found).double().std()) for name, found in values.items()}
+    return {name: float(torch.tensor(every).double().std()) for name, every in values.items()}
 
 
 def wilson_interval(share: float, size: int) -> tuple[float, float]:

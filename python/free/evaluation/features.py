@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from free.models.classifier import DigitClassifier
 
-__all__ = ["DigitFeatures", "FeatureNetwork", "Features", "check_images", "load_weights"]
+__all__ = [
+    "ColourFeatures",
+    "DigitFeatures",
+    "FeatureNetwork",
+    "Features",
+    "check_images",
+    "load_weights",
+]
 
 
 class Features(NamedTuple):
@@ -98,6 +105,36 @@ class DigitFeatures:
         return Features(hidden, spatial, self.network.output(hidden).softmax(1))
 
 
+class ColourFeatures:
+    """Features of a classifier of colour images; grey ones become three equal channels.
+
+    Parameters
+    ----------
+    network : nn.Module
+        ``network(x [R, 3, H, W]) -> (pooled [R, D], spatial [R, ...], scores [R, C])``.
+    path : Path
+        Its weights; errors are those of :func:`load_weights`.
+    device : torch.device or str
+    """
+
+    def __init__(self, network: nn.Module, path: Path, device: torch.device | str) -> None:
+        load_weights(network, path)
+        self.network = network.to(device).eval().requires_grad_(False)
+        self._device = device
+
+    @torch.inference_mode()
+    def __call__(self, images: NDArray[np.uint8]) -> Features:
+        """Look at images ``[R, H, W, 1 or 3] uint8``."""
+        check_images(images, f"images for {type(self.network).__name__}")
+        x = torch.tensor(images, device=self._device).permute(0, 3, 1, 2)
+        pooled, spatial, scores = self.network(self.prepare(x.float().expand(-1, 3, -1, -1)))
+        return Features(pooled, spatial.flatten(1), scores.softmax(1))
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Resize bytes ``[R, 3, H, W] float32`` and bring them into the network's range."""
+        raise NotImplementedError
+
+
 def load_weights(network: nn.Module, path: Path) -> None:
     """Load a file of weights, safetensors or torch's, without running anything in it.
 
@@ -127,17 +164,17 @@ def load_weights(network: nn.Module, path: Path) -> None:
         ) from error
     if not isinstance(stored, dict) or not all(isinstance(v, Tensor) for v in stored.values()):
         raise ValueError(f"features must have a file of tensors, got {path}")
-    weights = {name: value for name, value in stored.items() if not name.endswith("_tracked")}
-    wanted = {k: v.shape for k, v in network.state_dict().items() if not k.endswith("_tracked")}
-    found = {name: value.shape for name, value in weights.items()}
-    if wanted != found:
-        differing = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
-        raise ValueError(
-            f"features must have weights of this network, got {path}, where {differing[0]} is "
-            f"{_shape(found.get(differing[0]))} instead of {_shape(wanted.get(differing[0]))}"
-        )
+    weights = {k: value for k, value in stored.items() if not k.endswith("_tracked")}
+    own = {k: value for k, value in network.state_dict().items() if not k.endswith("_tracked")}
+    for name in sorted(own.keys() | weights.keys()):
+        wanted, got = (_shape(tensors.get(name)) for tensors in (own, weights))
+        if wanted != got:
+            raise ValueError(
+                f"features must have weights of this network, got {path}, where {name} is {got} "
+                f"instead of {wanted}"
+            )
     network.load_state_dict(weights, strict=False)  # which batches were counted matters to none
 
 
-def _shape(shape: torch.Size | None) -> str:
-    return "missing" if shape is None else str(list(shape))
+def _shape(value: Tensor | None) -> str:
+    return "missing" if value is None else str(list(value.shape))

@@ -206,8 +206,8 @@ def _of_archive(path: Path, argument: str) -> ImageStream:
                 f"{argument} must be whole, got {path}, truncated or damaged: {error}"
             ) from error
 
-    kept = None if labels is None else labels.astype(np.int64)
-    return ImageStream(str(path), shape[0], shape[1:], chunks, kept, statistics)
+    labels = None if labels is None else labels.astype(np.int64)
+    return ImageStream(str(path), shape[0], shape[1:], chunks, labels, statistics)
 
 
 def _read_all(path: Path, name: str) -> NDArray[Any]:

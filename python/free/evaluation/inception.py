@@ -3,6 +3,9 @@
 Szegedy et al. 2015, with the peculiarities of that graph: averages at the border leave the padding
 out, the last block takes a maximum instead of an average, images are resized as TensorFlow 1 did,
 and the class scores are taken without their bias. Features are those that ADM's evaluator reads.
+
+torch-fidelity (which torchmetrics' FID needs), pytorch-fid and clean-fid all import torchvision,
+which cannot be had beside the CPU build of torch. None of them gives the spatial features of sFID.
 """
 
 from __future__ import annotations
@@ -10,13 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from free.evaluation.features import Features, check_images, load_weights
+from free.evaluation.features import ColourFeatures
 from free.files import digest
 
 __all__ = ["WEIGHTS", "InceptionFeatures", "InceptionV3", "inception_path"]
@@ -183,7 +184,7 @@ class InceptionV3(nn.Module):
         return pooled, spatial, pooled @ self.fc.weight.T
 
 
-class InceptionFeatures:
+class InceptionFeatures(ColourFeatures):
     """Features of FID, sFID and the Inception Score.
 
     Parameters
@@ -198,24 +199,16 @@ class InceptionFeatures:
     classes = None  # 1008 of them, in an order of their own
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
-        network = InceptionV3()
-        load_weights(network, path)
-        self.network = network.to(device).eval().requires_grad_(False)
-        found = digest(path)
-        self.is_inception = found == _DIGEST
+        super().__init__(InceptionV3(), path, device)
+        sha256 = digest(path)
+        self.is_inception = sha256 == _DIGEST
         self.name = "Inception v3"
         if not self.is_inception:
-            self.name += f" ({path.name}, SHA-256 {found[:8]}...)"
-        self._device = device
+            self.name += f" ({path.name}, SHA-256 {sha256[:8]}...)"
 
-    @torch.inference_mode()
-    def __call__(self, images: NDArray[np.uint8]) -> Features:
-        """Look at images ``[R, H, W, 1 or 3] uint8``; grey ones as three equal channels."""
-        check_images(images, "images for Inception")
-        x = torch.tensor(images, device=self._device).permute(0, 3, 1, 2)
-        x = resize_like_tensorflow(x.float().expand(-1, 3, -1, -1), 299)
-        pooled, spatial, scores = self.network((x - 128) / 128)
-        return Features(pooled, spatial.flatten(1), scores.softmax(1))
+    def prepare(self, x: Tensor) -> Tensor:
+        """Resize bytes ``[R, 3, H, W] float32`` to 299 x 299, in [-1, 1)."""
+        return (resize_like_tensorflow(x, 299) - 128) / 128
 
 
 def resize_like_tensorflow(x: Tensor, size: int) -> Tensor:

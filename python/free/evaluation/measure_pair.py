@@ -43,33 +43,29 @@ def measure_pair(
             "samples and reference must be of one size [H, W, C], "
             f"got {list(ours.shape)} and {list(theirs.shape)}"
         )
+    if keep_reference is not None and Path(keep_reference).suffix != ".safetensors":
+        raise ValueError(f"keep_reference must end in .safetensors, got {str(keep_reference)!r}")
     if isinstance(ours, Measured) and isinstance(theirs, Measured):
         if ours.network != theirs.network:
             raise ValueError(
                 "samples and reference must be measured by one network, "
                 f"got {ours.network} and {theirs.network}"
             )
-        network, dims, classes = None, ours.pooled.shape[1], ours.classes
-    else:
-        network = load_network(features, ours.shape, device)
-        dims, classes = network.dims, network.classes
-    _check_counts(ours, theirs, dims, neighbours)
-    asked = None if labels is None else check_labels(labels, ours, classes)
+        _check_counts(ours, theirs, ours.pooled.shape[1], neighbours)
+        classes = None if labels is None else check_labels(labels, ours, ours.classes)
+        if keep_reference is not None:
+            write_measured(theirs, keep_reference)
+        return ours, theirs, classes
+    network = load_network(features, ours.shape, device)
+    _check_counts(ours, theirs, network.dims, neighbours)
+    classes = None if labels is None else check_labels(labels, ours, network.classes)
     if keep_reference is not None:
-        if Path(keep_reference).suffix != ".safetensors":
-            raise ValueError(
-                f"keep_reference must end in .safetensors, got {str(keep_reference)!r}"
-            )
         check_writable(keep_reference, "keep_reference")
-    if network is not None:
-        theirs = measure(theirs, network, "reference", batch_size=batch_size, progress=progress)
-    assert isinstance(theirs, Measured)
+    theirs = measure(theirs, network, "reference", batch_size=batch_size, progress=progress)
     if keep_reference is not None:
         write_measured(theirs, keep_reference)
-    if network is not None:
-        ours = measure(ours, network, "samples", batch_size=batch_size, progress=progress)
-    assert isinstance(ours, Measured)
-    return ours, theirs, asked
+    ours = measure(ours, network, "samples", batch_size=batch_size, progress=progress)
+    return ours, theirs, classes
 
 
 def _open(source: Any, argument: str, device: torch.device | str) -> ImageStream | Measured:
@@ -131,12 +127,12 @@ def check_labels(
                 f"got {labels!r} for {samples.name}"
             )
         labels = samples.labels
-    asked = np.asarray(labels)
-    if asked.shape != (_count(samples),) or asked.dtype.kind not in "iu":
+    values = np.asarray(labels)
+    if values.shape != (_count(samples),) or values.dtype.kind not in "iu":
         raise ValueError(
             f"labels must be {_count(samples)} integers, one for each of the samples, "
-            f"got {asked.dtype} of shape {list(asked.shape)}"
+            f"got {values.dtype} of shape {list(values.shape)}"
         )
-    if asked.min() < 0 or asked.max() >= classes:
-        raise ValueError(f"labels must be in 0..{classes - 1}, got {asked.min()}..{asked.max()}")
-    return asked.astype(np.int64)
+    if values.min() < 0 or values.max() >= classes:
+        raise ValueError(f"labels must be in 0..{classes - 1}, got {values.min()}..{values.max()}")
+    return values.astype(np.int64)

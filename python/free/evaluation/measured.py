@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,10 @@ from free.evaluation.statistics import Gaussian
 from free.files import write_atomic
 from free.version import __version__
 
-__all__ = [
-    "Measured",
-    "measure",
-    "read_measured",
-    "write_measured",
-]
+__all__ = ["Measured", "measure", "read_measured", "write_measured"]
+
+_FEATURES = ("pooled", "spatial", "probabilities")
+_GAUSSIANS = ("published", "published_spatial")
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Measured:
     published : Gaussian or None
         Statistics of FID that an archive brought along, of more images than it has.
     published_spatial : Gaussian or None
-        The same of sFID.
+        Statistics of sFID likewise.
     """
 
     name: str
@@ -117,17 +116,24 @@ def measure(
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be an integer >= 1, got {batch_size!r}")
     images = open_images(source, argument)
-    published, published_spatial = _published(images, network, argument)
-    made = _run(images, network, argument, batch_size, progress)
+    if not network.is_inception and not images.count:
+        raise ValueError(
+            f"{argument} must have arr_0, the images, for {network.name} features, got "
+            f"{images.name}, whose statistics are those of FID: --features inception:PATH"
+        )
+    statistics = (images.statistics or {}) if network.is_inception else {}
+    published = _gaussian(statistics, "mu", "sigma", argument, network.dims)
+    published_spatial = _gaussian(statistics, "mu_s", "sigma_s", argument)
+    features = _run(images, network, argument, batch_size, progress)
     return Measured(
         images.name,
         network.name,
         network.is_inception,
         network.classes,
         images.shape,
-        made.get("pooled", torch.empty(0, network.dims)),
-        made.get("spatial"),
-        made.get("probabilities"),
+        features.get("pooled", torch.empty(0, network.dims)),
+        features.get("spatial"),
+        features.get("probabilities"),
         images.labels,
         published,
         published_spatial,
@@ -138,7 +144,7 @@ def _run(
     images: ImageStream, network: FeatureNetwork, argument: str, batch_size: int, progress: bool
 ) -> dict[str, Tensor]:
     """The features, each in one tensor that is there from the first batch on."""
-    made: dict[str, Tensor] = {}
+    features: dict[str, Tensor] = {}
     start = 0
     with tqdm(total=images.count, desc=argument, unit="image", disable=not progress) as bar:
         for chunk in images.chunks(batch_size):
@@ -155,70 +161,52 @@ def _run(
                         f"{network.name} must give finite features, got NaN or infinity for "
                         f"{argument}, images {(bad[:8] + start).tolist()}"
                     )
-                if name not in made:
-                    made[name] = part.new_empty(images.count, *part.shape[1:], dtype=torch.float32)
-                made[name][start:stop] = part
+                if name not in features:
+                    shape = (images.count, *part.shape[1:])
+                    features[name] = part.new_empty(shape, dtype=torch.float32)
+                features[name][start:stop] = part
             start = stop
             bar.update(len(chunk))
     if start != images.count:
         raise ValueError(f"{argument} must have {images.count} images, got {start}")
-    return made
+    return features
 
 
-def _published(
-    images: ImageStream, network: FeatureNetwork, argument: str
-) -> tuple[Gaussian | None, Gaussian | None]:
-    """Statistics of the archive, which are of Inception's features whatever the network here is."""
-    if not network.is_inception and not images.count:
+def _gaussian(
+    statistics: Mapping[str, NDArray[Any]],
+    mean: str,
+    covariance: str,
+    argument: str,
+    dims: int | None = None,
+) -> Gaussian | None:
+    """Statistics by their names in an archive, checked; None where it has none."""
+    if not {mean, covariance} <= statistics.keys():
+        return None
+    pair = Gaussian(
+        torch.from_numpy(statistics[mean].astype(np.float64)),
+        torch.from_numpy(statistics[covariance].astype(np.float64)),
+    )
+    if dims is None:
+        dims = pair.mean.numel()
+    if pair.mean.shape != (dims,) or pair.covariance.shape != (dims, dims):
         raise ValueError(
-            f"{argument} must have arr_0, the images, for {network.name} features, got "
-            f"{images.name}, whose statistics are those of FID: --features inception:PATH"
+            f"{argument} must have {mean} of shape [{dims}] and {covariance} of shape "
+            f"[{dims}, {dims}], got {list(pair.mean.shape)} and {list(pair.covariance.shape)}"
         )
-    if not network.is_inception or not images.statistics:
-        return None, None
-    found: list[Gaussian | None] = []
-    for mean, covariance in (("mu", "sigma"), ("mu_s", "sigma_s")):
-        if not {mean, covariance} <= images.statistics.keys():
-            found.append(None)
-            continue
-        pair = Gaussian(
-            torch.from_numpy(images.statistics[mean].astype(np.float64)),
-            torch.from_numpy(images.statistics[covariance].astype(np.float64)),
-        )
-        dims = network.dims if mean == "mu" else pair.mean.numel()
-        if pair.mean.shape != (dims,) or pair.covariance.shape != (dims, dims):
-            raise ValueError(
-                f"{argument} must have {mean} of shape [{dims}] and {covariance} of shape "
-                f"[{dims}, {dims}], got {list(pair.mean.shape)} and {list(pair.covariance.shape)}"
-            )
-        found.append(pair)
-    return found[0], found[1]
-
-
-_FEATURES = ("pooled", "spatial", "probabilities")
-
-_GAUSSIANS = ("published", "published_spatial")
+    return pair
 
 
 def write_measured(measured: Measured, path: str | Path) -> None:
     """Write a measured set as safetensors, atomically."""
-    tensors: dict[str, Tensor] = {}
-    for name in _FEATURES:
-        if (value := getattr(measured, name)) is not None:
-            tensors[name] = value.cpu().contiguous()
+    values = {name: getattr(measured, name) for name in _FEATURES}
+    tensors = {name: x.cpu().contiguous() for name, x in values.items() if x is not None}
     for name in _GAUSSIANS:
         if (pair := getattr(measured, name)) is not None:
             tensors[f"{name}.mean"], tensors[f"{name}.covariance"] = pair
     if measured.labels is not None:
         tensors["labels"] = torch.from_numpy(measured.labels)
-    about = {
-        "free": __version__,
-        "name": measured.name,
-        "network": measured.network,
-        "is_inception": measured.is_inception,
-        "classes": measured.classes,
-        "shape": measured.shape,
-    }
+    names = ("name", "network", "is_inception", "classes", "shape")
+    about = {"free": __version__} | {name: getattr(measured, name) for name in names}
     note = {"measured": json.dumps(about)}
     write_atomic(path, lambda temporary: save_file(tensors, temporary, note))
 
@@ -237,15 +225,13 @@ def read_measured(path: str | Path, argument: str, device: torch.device | str = 
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         version = about.pop("free")
         about["shape"] = tuple(about["shape"])
-        for name in _FEATURES:
-            if name in tensors:
-                about[name] = tensors[name].to(device)
+        about |= {name: tensors[name].to(device) for name in _FEATURES if name in tensors}
         for name in _GAUSSIANS:
             if f"{name}.mean" in tensors:
                 about[name] = Gaussian(tensors[f"{name}.mean"], tensors[f"{name}.covariance"])
         if "labels" in tensors:
             about["labels"] = tensors["labels"].numpy()
-        found = Measured(**about)
+        measured = Measured(**about)
     except (OSError, SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{argument} must be a file of --keep-reference, got {path}: {error}"
@@ -255,4 +241,4 @@ def read_measured(path: str | Path, argument: str, device: torch.device | str = 
             f"{argument} must be measured by this version of free, {__version__}, "
             f"got {path} of {version}: measure it again"
         )
-    return found
+    return measured

@@ -111,9 +111,10 @@ def quality(
     Parameters
     ----------
     samples, reference : str, Path, ndarray, Tensor, ImageStream or Measured
-        See :func:`free.evaluation.image_stream.open_images`; a set that serves several times is measured
-        once with :func:`free.evaluation.measure`, or read from a file of ``keep_reference``. An
-        archive's own statistics of FID are used with Inception, as ADM's evaluator does.
+        See :func:`free.evaluation.image_stream.open_images`; a set that serves several times is
+        measured once with :func:`free.evaluation.measure`, or read from a file of
+        ``keep_reference``. An archive's own statistics of FID are used with Inception, as ADM's
+        evaluator does.
     features : str or FeatureNetwork
         See :func:`free.evaluation.feature_networks.load_network`.
     labels : sequence of int [n], or "archive", optional
@@ -151,7 +152,7 @@ def quality(
         raise ValueError(f"resamples must be 0 or from 2 on, got {resamples!r}")
     if not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ValueError(f"seed must be an integer from 0 to 2^63 - 1, got {seed!r}")
-    ours, theirs, asked = measure_pair(
+    ours, theirs, classes = measure_pair(
         samples,
         reference,
         features,
@@ -166,8 +167,8 @@ def quality(
         figures = _distances(ours, theirs, resamples, seed, bar.update)
         if len(theirs):
             figures |= _shares(ours, theirs, neighbours, bar.update)
-    if asked is not None:
-        figures["accuracy"] = _accuracy(ours, asked)
+    if classes is not None:
+        figures["accuracy"] = _accuracy(ours, classes)
     return Quality(
         samples=len(ours),
         reference=len(theirs),
@@ -191,27 +192,26 @@ def named_as_asked(
 
     Parameters and errors are those of :func:`quality`.
     """
-    if not isinstance(samples, Measured):
-        images = open_images(samples, "samples")
-        network = load_network(features, images.shape, device)
-        asked = check_labels(labels, images, network.classes)
-        return _accuracy(measure(images, network), asked)
-    return _accuracy(samples, check_labels(labels, samples, samples.classes))
+    if isinstance(samples, Measured):
+        return _accuracy(samples, check_labels(labels, samples, samples.classes))
+    images = open_images(samples, "samples")
+    network = load_network(features, images.shape, device)
+    classes = check_labels(labels, images, network.classes)
+    return _accuracy(measure(images, network), classes)
 
 
-def _accuracy(samples: Measured, asked: NDArray[np.int64]) -> Figure:
+def _accuracy(samples: Measured, classes: NDArray[np.int64]) -> Figure:
     if samples.probabilities is None:
         raise ValueError(
             f"features must have probabilities for accuracy, got {samples.network} without"
         )
-    right = samples.probabilities.argmax(1).cpu() == torch.from_numpy(asked)
-    return _share(right)
+    return _share(samples.probabilities.argmax(1).cpu() == torch.from_numpy(classes))
 
 
-def _share(held: Tensor) -> Figure:
-    """Of a condition that each image meets or does not, [n] bool."""
-    share = held.double().mean().item()
-    return Figure(share, *wilson_interval(share, len(held)))
+def _share(condition: Tensor) -> Figure:
+    """How many images meet a condition, [n] bool."""
+    share = condition.double().mean().item()
+    return Figure(share, *wilson_interval(share, len(condition)))
 
 
 def _shares(
@@ -237,10 +237,9 @@ def _distances(
         ("frechet", samples.pooled, reference.pooled, reference.published),
         ("spatial_frechet", samples.spatial, reference.spatial, reference.published_spatial),
     ):
-        if ours is None or (theirs is None and published is None):
+        target = published or (None if theirs is None else gaussian(theirs))
+        if ours is None or target is None:
             continue
-        target = published if theirs is None or published is not None else gaussian(theirs)
-        assert target is not None
         target = Gaussian(*(part.to(ours.device) for part in target))
         values[name] = frechet_distance(gaussian(ours), target)
         again[name] = _resampled_distance(ours, target)

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from free.files import check_writable, write_json
 from free.generation.chunks import Chunk, ChunkFolder, write_pngs
-from free.generation.plan import Plan, make_plan
+from free.generation.plan import make_plan
 from free.generation.processes import Processes
 from free.generation.run_manifest import claim, describe_run, differences, parse, read_manifest
 from free.images.archive import Member, read_note, read_rows, write_npz
@@ -154,15 +154,22 @@ def generate(
             check_writable(out, "out")
             if report is not None:
                 check_writable(report, "report")
-            complete = _is_complete(out, settings) and not overwrite
+            there = _settings_of(out)
+            complete = there == settings and not overwrite
             if out.exists() and not complete and not overwrite:
-                raise ValueError(_whose(out, settings))
+                what = "a file of another origin" if there is None else differences(there, settings)
+                raise ValueError(
+                    f"out must be new or of a run with the same settings, got {out} with {what}; "
+                    "overwrite replaces it"
+                )
             if not complete:
                 stack.enter_context(folder.locked())
                 claim(folder.path, settings, "chunk-*", "out")
                 folder.sweep()
             if png is not None:
-                _claim_pictures(png, settings)
+                claim(png, settings, "*.png", "png")
+                for path in png.glob(".[0-9]*-*.png"):  # half-written by a process that was killed
+                    path.unlink(missing_ok=True)
             return complete
 
         if processes.first(prepare):
@@ -178,7 +185,10 @@ def generate(
         bar = _Bar(folder, len(sampler.schedule), progress and processes.rank == 0)
         with bar:
             for chunk in missing[processes.rank :: processes.count].tolist():
-                _keep(folder, chunk, _draw(sampler, coder, plan, chunk, bar.made), png)
+                classes = plan.labels[plan.span(chunk)].tolist()
+                result = sampler.sample(classes, plan.seeds(chunk), progress=bar.advance)
+                pixels = to_uint8(coder.decode(result.samples)).cpu().numpy()
+                _keep(folder, chunk, Chunk(pixels, result.report), png)
                 bar.look()
             processes.wait(bar.look)
             bar.look()  # what the others kept last
@@ -199,16 +209,12 @@ def generate(
         return Generated(out, merged, drawn, seconds)
 
 
-def _draw(
-    sampler: SpeculativeSampler | SequentialSampler,
-    coder: LatentCoder | PixelCoder,
-    plan: Plan,
-    chunk: int,
-    made: Callable[[int], object],
-) -> Chunk:
-    labels = plan.labels[plan.span(chunk)].tolist()
-    samples, report = sampler.sample(labels, plan.seeds(chunk), progress=made)
-    return Chunk(to_uint8(coder.decode(samples)).cpu().numpy(), report)
+def _settings_of(out: Path) -> dict[str, Any] | None:
+    """The settings that an archive was made with, or None if it is none that says so."""
+    try:
+        return parse(read_note(out))
+    except (OSError, zipfile.BadZipFile):
+        return None
 
 
 def _keep(folder: ChunkFolder, chunk: int, content: Chunk, png: Path | None) -> None:
@@ -256,8 +262,7 @@ def _tell_start(
     if done.any():
         tell(f"{plan.images(done)} of {len(plan.labels)} images are there; the rest follows")
     image = math.prod(folder.image_shape)
-    archive = len(plan.labels) * image
-    chunks = plan.images(~done) * image
+    archive, chunks = len(plan.labels) * image, plan.images(~done) * image
     _check_room(folder.path, archive + chunks, "out", "the archive and the chunks it is made of")
     if png is not None:
         _check_room(png, chunks, "png", "the pictures")
@@ -270,31 +275,6 @@ def _check_room(folder: Path, needed: int, argument: str, what: str) -> None:
             f"{argument} must be on a disk with {needed / 1e9:.2f} GB free for {what}, "
             f"got {free / 1e9:.2f} GB"
         )
-
-
-def _is_complete(out: Path, settings: dict[str, Any]) -> bool:
-    try:
-        return parse(read_note(out)) == settings
-    except (OSError, zipfile.BadZipFile):
-        return False
-
-
-def _whose(out: Path, settings: dict[str, Any]) -> str:
-    """Why an archive that is there cannot be continued."""
-    there: dict[str, Any] | None = None
-    with contextlib.suppress(OSError, zipfile.BadZipFile):
-        there = parse(read_note(out))
-    what = "a file of another origin" if there is None else differences(there, settings)
-    return (
-        f"out must be new or of a run with the same settings, got {out} with {what}; "
-        "overwrite replaces it"
-    )
-
-
-def _claim_pictures(png: Path, settings: dict[str, Any]) -> None:
-    claim(png, settings, "*.png", "png")
-    for path in png.glob(".[0-9]*-*.png"):  # half-written by a process that was killed
-        path.unlink(missing_ok=True)
 
 
 def _finish_complete(
@@ -341,33 +321,35 @@ def _join(folder: ChunkFolder, settings: dict[str, Any]) -> tuple[Path, Report]:
 class _Bar:
     """The images of all processes, counted by their files, and those in this one's hands."""
 
-    def __init__(self, folder: ChunkFolder, steps: int, shown: bool) -> None:
-        self._folder, self._steps, self._shown = folder, steps, shown
-        self._made, self._kept, self._looked = 0, 0, 0.0
+    def __init__(self, folder: ChunkFolder, steps: int, visible: bool) -> None:
+        self._folder, self._steps, self._visible = folder, steps, visible
+        self._in_hand, self._files, self._time = 0, 0, 0.0
 
     def __enter__(self) -> _Bar:
-        self._kept = self._folder.plan.images(self._folder.present()) if self._shown else 0
+        self._files = self._count() if self._visible else 0
         total = len(self._folder.plan.labels)
-        self._bar = tqdm(total=total, initial=self._kept, disable=not self._shown, unit="image")
+        self._bar = tqdm(total=total, initial=self._files, disable=not self._visible, unit="image")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def made(self, transitions: int) -> None:
+    def advance(self, transitions: int) -> None:
         """Note transitions of the chunk in hand."""
-        self._made += transitions
+        self._in_hand += transitions
         self._show()
 
     def look(self) -> None:
         """Count the files; no chunk is in hand."""
-        self._made, self._looked = 0, 0.0
+        self._in_hand, self._time = 0, 0.0
         self._show()
 
+    def _count(self) -> int:
+        return self._folder.plan.images(self._folder.present())
+
     def _show(self) -> None:
-        if not self._shown:
+        if not self._visible:
             return
-        if time.monotonic() - self._looked > 2:
-            self._kept = self._folder.plan.images(self._folder.present())
-            self._looked = time.monotonic()
-        self._bar.update(max(0, self._kept + self._made // self._steps - self._bar.n))
+        if time.monotonic() - self._time > 2:
+            self._files, self._time = self._count(), time.monotonic()
+        self._bar.update(max(0, self._files + self._in_hand // self._steps - self._bar.n))

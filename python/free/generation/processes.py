@@ -37,24 +37,24 @@ class Processes:
 
     @classmethod
     def from_environment(cls) -> Processes:
-        """As ``torchrun`` says in the environment; one process if it says nothing.
+        """Read what ``torchrun`` says in the environment; one process if it says nothing.
 
         Raises
         ------
         ValueError
             If the environment contradicts itself.
         """
-        said = {name: os.environ[name] for name in _NAMES if name in os.environ}
-        if "RANK" not in said and "WORLD_SIZE" not in said:
+        values = {name: os.environ[name] for name in _NAMES if name in os.environ}
+        if "RANK" not in values and "WORLD_SIZE" not in values:
             return cls()
         try:
-            rank, count = int(said["RANK"]), int(said["WORLD_SIZE"])
-            local = int(said.get("LOCAL_RANK", 0))
+            rank, count = int(values["RANK"]), int(values["WORLD_SIZE"])
+            local = int(values.get("LOCAL_RANK", 0))
         except (KeyError, ValueError):
             rank, count, local = 0, 0, 0
         if not (0 <= rank < count and local >= 0):
             raise ValueError(
-                f"RANK, WORLD_SIZE and LOCAL_RANK must be as torchrun sets them, got {said}"
+                f"RANK, WORLD_SIZE and LOCAL_RANK must be as torchrun sets them, got {values}"
             )
         return cls(rank, count, local)
 
@@ -80,18 +80,19 @@ class Processes:
         RuntimeError
             If another process has died.
         """
-        outcome: list[Any] = [None, None]
+        answer: list[Any] = [None, None]
         if self.rank == 0:
             try:
-                outcome[0] = function()
+                answer[0] = function()
             except ValueError as error:
-                outcome[1] = str(error)
+                answer[1] = str(error)
         if self.count > 1:
             with _deaths_named():
-                dist.broadcast_object_list(outcome)
-        if outcome[1] is not None:
-            raise ValueError(outcome[1])
-        return outcome[0]
+                dist.broadcast_object_list(answer)
+        value, problem = answer
+        if problem is not None:
+            raise ValueError(problem)
+        return value
 
     def any(self, flags: torch.Tensor) -> torch.Tensor:
         """Where any process has a flag set.

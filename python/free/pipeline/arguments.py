@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from free.images.labels import class_ids
+from free.sampling.request import Observer
 from free.schedule.schedule import Schedule
 
-__all__ = ["cfg_scale", "classes", "sampler_key", "sampler_settings", "seeds"]
+__all__ = ["cfg_scale", "classes", "observer", "sampler_key", "sampler_settings", "seeds"]
 
 _SETTINGS = ("window", "sweeps", "recycle", "verifier", "graph")
 
@@ -98,6 +99,25 @@ def seeds(generator: Any, count: int) -> list[int]:
         int(torch.randint(-(2**63), 2**63 - 1, (), generator=each, device=each and each.device))
         for each in generators
     ]
+
+
+def observer(callback: Callable[..., Any], pipe: Any, schedule: Schedule) -> Observer:
+    """The sampler's observer that calls ``callback(pipe, step, timestep, {"latents": ...})``.
+
+    It raises a ValueError if the callback changes the latents or returns others.
+    """
+
+    def observe(step: int, states: Tensor) -> None:
+        given = {"latents": states.clone()}
+        returned = callback(pipe, step - 1, int(schedule.timesteps[step - 1]), given)
+        for record in (given, returned if isinstance(returned, Mapping) else {}):
+            if not torch.equal(record.get("latents", states), states):
+                raise ValueError(
+                    "callback_on_step_end must leave the latents as they are (others would "
+                    f"change the law), got others at step {step - 1}"
+                )
+
+    return observe
 
 
 def sampler_settings(sampling: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,11 +18,10 @@ from free.images.autoencoder import LatentCoder, PixelCoder
 from free.images.labels import class_ids, imagenet_names, label_table
 from free.models.adopt import adopt_transformer
 from free.models.dit import DiT
-from free.pipeline import arguments as pipeline_request
+from free.pipeline import arguments
 from free.pipeline import folder as pipeline_folder
 from free.pipeline.scheduler import as_scheduler, schedule_of
 from free.rounds.report import Report
-from free.sampling.request import Observer
 from free.sampling.speculative import SpeculativeSampler
 from free.schedule.schedule import Schedule
 
@@ -139,12 +138,12 @@ class FreePipeline:
 
     @property
     def device(self) -> torch.device:
-        """Of the teacher."""
+        """Where the teacher is."""
         return self._weight().device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the teacher; the sampler's states are float32 always."""
+        """The teacher's precision; the sampler's states are float32 always."""
         return self._weight().dtype
 
     @property
@@ -186,12 +185,11 @@ class FreePipeline:
 
     def _sampler_of(self, schedule: Schedule, cfg_scale: float) -> SpeculativeSampler:
         """The last one, if it is to do the same: it keeps what it has captured and measured."""
-        asked = pipeline_request.sampler_settings(self.sampling)
-        asked |= {"cfg_scale": cfg_scale, "cfg_channels": self.cfg_channels}
-        networks = (self.transformer, self.drafter)
-        key = pipeline_request.sampler_key(networks, schedule, asked)
+        settings = arguments.sampler_settings(self.sampling)
+        settings |= {"cfg_scale": cfg_scale, "cfg_channels": self.cfg_channels}
+        key = arguments.sampler_key((self.transformer, self.drafter), schedule, settings)
         if self._latest is None or self._latest[0] != key:
-            sampler = SpeculativeSampler(self.transformer, self.drafter, schedule, **asked)
+            sampler = SpeculativeSampler(self.transformer, self.drafter, schedule, **settings)
             self._latest = key, sampler
         return self._latest[1]
 
@@ -218,6 +216,7 @@ class FreePipeline:
         num_inference_steps: int = 250,
         output_type: str = "pil",
         return_dict: bool = True,
+        *,
         callback_on_step_end: StepCallback | None = None,
     ) -> FreePipelineOutput | tuple[Any]:
         """Draw one image per label.
@@ -262,13 +261,13 @@ class FreePipeline:
             )
         if output_type != "latent":
             self.coder.require_fit(self.transformer.sample_shape)
-        labels = pipeline_request.classes(class_labels, self.transformer, self.labels)
+        labels = arguments.classes(class_labels, self.transformer, self.labels)
         schedule = schedule_of(self.scheduler, num_inference_steps)
-        sampler = self._sampler_of(schedule, pipeline_request.cfg_scale(guidance_scale))
-        seeds = pipeline_request.seeds(generator, len(labels))
+        sampler = self._sampler_of(schedule, arguments.cfg_scale(guidance_scale))
+        seeds = arguments.seeds(generator, len(labels))
         observer = None
         if callback_on_step_end is not None:
-            observer = self._observer(callback_on_step_end, schedule)
+            observer = arguments.observer(callback_on_step_end, self, schedule)
         with tqdm(total=len(labels) * len(schedule), **self._progress_bar_config) as bar:
             samples, report = sampler.sample(labels, seeds, progress=bar.update, observer=observer)
         images = samples if output_type == "latent" else self._images(samples, output_type)
@@ -315,7 +314,9 @@ class FreePipeline:
         """
         parts = pipeline_folder.read(source, drafter, vae, scheduler, torch_dtype, constants)
         sampling = parts.pop("sampling")
-        pipe = cls(**{**parts, **({} if cfg_channels is None else {"cfg_channels": cfg_channels})})
+        if cfg_channels is not None:
+            parts["cfg_channels"] = cfg_channels
+        pipe = cls(**parts)
         pipe.sampling.update(sampling)
         return pipe
 
@@ -377,20 +378,6 @@ class FreePipeline:
         if isinstance(self.transformer, nn.Module):
             weight = next(self.transformer.parameters(), None)
         return torch.empty(0) if weight is None else weight
-
-    def _observer(self, callback: StepCallback, schedule: Schedule) -> Observer:
-        def observe(made: int, states: Tensor) -> None:
-            given = {"latents": states.clone()}
-            step = made - 1
-            returned = callback(self, step, int(schedule.timesteps[step]), given)
-            for record in (given, returned if isinstance(returned, Mapping) else {}):
-                if not torch.equal(record.get("latents", states), states):
-                    raise ValueError(
-                        "callback_on_step_end must leave the latents as they are (others would "
-                        f"change the law), got others at step {step}"
-                    )
-
-        return observe
 
     def _images(self, samples: Tensor, output_type: str) -> Any:
         images = (self.coder.decode(samples) / 2 + 0.5).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""``--device cuda`` where it cannot be had: one line that says what to do, and exit code 2."""
+"""All commands: their help, and devices that cannot be had."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from free.cli import app
+from tests.cli.commands import run, succeed
 
-RUN = CliRunner()
 SAMPLING: dict[str, list[str]] = {
     "sample": [],
     "generate": ["--out", "x.npz", "--num", "2"],
@@ -25,24 +24,29 @@ SAMPLING: dict[str, list[str]] = {
 }
 
 
+def test_help_teaches_by_example() -> None:
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands}
+    assert commands == {*SAMPLING, "evaluate", "info", "convert", "export"}
+    for command in commands:
+        assert f"free {command}" in succeed(command, "--help").partition("Options")[0], command
+
+
 def _refusal(command: str, arguments: list[str]) -> str:
-    result = RUN.invoke(app, [command, *arguments, "--device", "cuda"])
-    assert result.exit_code == 2, result.output
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    lines = [line for line in result.output.splitlines() if line.strip()]
-    assert len(lines) == 1, result.output
-    assert "device must be one that this machine has, got 'cuda" in lines[0]
-    return lines[0]
+    code, text = run(command, *arguments, "--device", "cuda")
+    assert code == 2, text
+    assert "device must be one that this machine has, got 'cuda" in text
+    assert text.count("error") == 1
+    return text
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.usefixtures("_elsewhere")
 @pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA")
 @pytest.mark.parametrize("command", [*SAMPLING, "evaluate"])
 def test_no_cuda_in_torch(command: str) -> None:
-    arguments = SAMPLING.get(command, ["x.npz", "mnist"])
-    line = _refusal(command, arguments)
+    line = _refusal(command, SAMPLING.get(command, ["x.npz", "mnist"]))
     assert line.endswith("take cpu, or install a torch that is built with CUDA (pytorch.org)")

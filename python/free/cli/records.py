@@ -1,0 +1,254 @@
+"""Options that belong together, as records that commands take.
+
+typer reads options from the parameters of a command. Here a parameter may be annotated with a
+dataclass as well, whose fields are such parameters: each becomes an option.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, get_type_hints
+
+import torch
+import typer
+
+from free.cli.options import (
+    Cfg,
+    CfgChannels,
+    Constants,
+    Device,
+    Model,
+    Sde,
+    Steps,
+    Uncertainty,
+    parse_schedule,
+    parse_window,
+)
+from free.reference.decide import LOOKING_AHEAD
+from free.reference.draft import SOURCES
+from free.schedule.schedule import Schedule
+
+__all__ = [
+    "PAPER",
+    "DraftingOptions",
+    "EngineOptions",
+    "LawOptions",
+    "ModelOptions",
+    "RelaxationOptions",
+    "with_records",
+]
+
+#: The paper's settings, and those of a drafter that recommends none.
+PAPER: dict[str, Any] = {"window": 8, "sweeps": None, "recycle": False, "verifier": "reflection"}
+
+_RECYCLE = {"off": False, "best": "response"} | {source: source for source in SOURCES}
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which networks run, under which guidance, and where."""
+
+    model: Model = "mnist"
+    drafter: Annotated[
+        str,
+        typer.Option(
+            help="trained, the model's own, or frozen where it has none; frozen: no training, the "
+            "last prediction kept; or a drafter's folder or hub id."
+        ),
+    ] = "trained"
+    vae: Annotated[
+        str | None,
+        typer.Option(
+            help="VAE of a model of latents: a folder or hub id, such as "
+            "stabilityai/sd-vae-ft-ema. Default: the model's own vae/, if it has one."
+        ),
+    ] = None
+    constants: Constants = None
+    cfg: Cfg = 1.5
+    cfg_channels: CfgChannels = None
+    device: Device = "cpu"
+    dtype: Annotated[
+        str,
+        typer.Option(help="float32, bfloat16 or float16: of the networks; states are float32."),
+    ] = "float32"
+
+    @property
+    def guidance(self) -> dict[str, Any]:
+        """The sampler's arguments of guidance."""
+        return {"cfg_scale": self.cfg, "cfg_channels": self.cfg_channels}
+
+
+@dataclass(frozen=True)
+class EngineOptions(ModelOptions):
+    """Which networks run, and on which engine."""
+
+    engine: Annotated[
+        str,
+        typer.Option(
+            envvar="FREE_ENGINE",
+            help="torch, onnxruntime, tensorrt or tensorrt-rtx: what runs the networks; models are "
+            "exported on first use. auto: ONNX Runtime for embedded models on the CPU where it is "
+            "installed, else torch.",
+        ),
+    ] = "auto"
+
+
+@dataclass(frozen=True)
+class LawOptions:
+    """Which law is sampled."""
+
+    steps: Steps = 250
+    variance: Annotated[
+        str,
+        typer.Option(
+            help="Of the transitions: posterior (the paper's), upper (beta), a number between 0 "
+            "and 1 for a geometric mixture of the two, a table of free fit-variance (.json), or a "
+            "folder of free train-variance."
+        ),
+    ] = "posterior"
+    stochasticity: Annotated[
+        float,
+        typer.Option(
+            help="Noise of the transitions, 1 as trained: DDIM's eta, or with --sde the "
+            "supplement's epsilon. 0 is deterministic: only with --window 1."
+        ),
+    ] = 1.0
+    sde: Sde = False
+
+    def schedule(self, device: torch.device) -> Schedule:
+        """The schedule of this law; see :func:`free.cli.options.parse_schedule`."""
+        return parse_schedule(self.steps, self.variance, self.stochasticity, self.sde, device)
+
+
+@dataclass(frozen=True)
+class RelaxationOptions:
+    """How far the law may be left."""
+
+    relax: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE:STRENGTH[:BUDGET]",
+            help="Accept more than the exact rule does, where the teacher is unsure: temper:1, or "
+            "allow:0.3:0.05, which keeps each image's law within a total variation of 0.05 of the "
+            "exact one. The report bounds the distance. Default: exact.",
+        ),
+    ] = None
+    uncertainty: Uncertainty = "discrepancy"
+
+
+@dataclass(frozen=True)
+class DraftingOptions:
+    """How windows are drafted and verified."""
+
+    window: Annotated[
+        str | None,
+        typer.Option(
+            help="Teacher rows of a round; 1 is the plain sampler, auto what pays most, as "
+            "measured on this machine. Default: the model's, else 8."
+        ),
+    ] = None
+    sweeps: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Drafter calls a round, each for the whole window; 0 is autoregression. "
+            "Default: the model's.",
+        ),
+    ] = None
+    recycle: Annotated[
+        str | None,
+        typer.Option(
+            help="What to make of the teacher's rows behind a rejection: response (or best: it has "
+            "measured best), reuse, drafter, or off. Default: the model's."
+        ),
+    ] = None
+    verifier: Annotated[
+        str,
+        typer.Option(
+            help="reflection, or block: judges a window's drafts together and keeps more of them, "
+            "but nothing is recycled (--recycle off, which it implies)."
+        ),
+    ] = "reflection"
+    paper: Annotated[
+        bool,
+        typer.Option(
+            "--paper", help="As in the paper: autoregression, reflection, nothing recycled."
+        ),
+    ] = False
+
+    def settings(self, recommended: Mapping[str, Any]) -> dict[str, Any]:
+        """The sampler's ``window``, ``sweeps``, ``recycle`` and ``verifier``.
+
+        Recycling is off with a verifier that excludes it, and an automatic window chooses the
+        sweeps too, unless ``--recycle`` and ``--sweeps`` say otherwise.
+
+        Parameters
+        ----------
+        recommended : mapping
+            The drafter's own settings, where no option is given.
+
+        Raises
+        ------
+        ValueError
+            If ``--paper`` is joined by options that it sets, or one of them cannot be read.
+        """
+        choices = (self.sweeps, self.recycle, self.verifier)
+        if self.paper and choices != (None, None, PAPER["verifier"]):
+            raise ValueError(
+                "--paper must come without --sweeps, --recycle and --verifier, which it sets"
+            )
+        settings = {**PAPER, **({} if self.paper else recommended), "verifier": self.verifier}
+        if self.verifier in LOOKING_AHEAD:
+            settings["recycle"] = False
+        if self.window is not None:
+            settings["window"] = parse_window(self.window)
+        if settings["window"] == "auto" and not self.paper:
+            settings["sweeps"] = "auto"
+        if self.sweeps is not None:
+            settings["sweeps"] = self.sweeps or None
+        if self.recycle is not None:
+            if self.recycle not in _RECYCLE:
+                raise ValueError(
+                    f"--recycle must be one of {', '.join(SOURCES)}, best or off, "
+                    f"got {self.recycle!r}"
+                )
+            settings["recycle"] = _RECYCLE[self.recycle]
+        return settings
+
+
+def with_records(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn a command that takes records into one that typer can read and call.
+
+    Parameters
+    ----------
+    command : callable
+        Each parameter is one of typer's, or is annotated with a dataclass. No two options may have
+        one name.
+    """
+    records: dict[str, Any] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        if not is_dataclass(parameter.annotation):
+            parameters.append(parameter)
+            continue
+        records[parameter.name] = parameter.annotation
+        hints = get_type_hints(parameter.annotation, include_extras=True)
+        parameters += [
+            parameter.replace(name=field.name, annotation=hints[field.name], default=field.default)
+            for field in fields(parameter.annotation)
+        ]
+
+    @functools.wraps(command)
+    def flat(**options: Any) -> None:
+        built = {
+            name: record(**{f.name: options.pop(f.name) for f in fields(record)})
+            for name, record in records.items()
+        }
+        command(**built, **options)
+
+    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    flat.__annotations__ = {one.name: one.annotation for one in parameters}
+    return flat

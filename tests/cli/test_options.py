@@ -1,0 +1,91 @@
+"""How the texts of shared options are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import typer
+
+from free import Relaxation
+from free.cli.options import (
+    bad_input_to_usage_error,
+    check_outputs,
+    parse_dtype,
+    parse_labels,
+    parse_relaxation,
+)
+from free.images.labels import imagenet_names, label_table
+
+
+def test_labels() -> None:
+    assert parse_labels("0-2, 7") == [0, 1, 2, 7]
+    for text in ("", "2-1", "a", "1;2", "-1"):
+        with pytest.raises(ValueError, match="labels must look like 0-9 or 1,4-6, got"):
+            parse_labels(text)
+
+
+def test_labels_by_name() -> None:
+    names = label_table(imagenet_names())
+    assert parse_labels("tench, 5-6,golden retriever", names) == [0, 5, 6, 207]
+    with pytest.raises(ValueError, match=r"labels must be ids or names .* did you mean 'tench'"):
+        parse_labels("tenhc", names)
+    with pytest.raises(ValueError, match="labels must look like"):
+        parse_labels("1,,2", names)
+
+
+def test_relaxations() -> None:
+    assert parse_relaxation(None, "discrepancy") is None
+    assert parse_relaxation("temper:1", "discrepancy") == Relaxation("temper", 1.0)
+    relaxation = parse_relaxation("allow:.3:5e-2", "learned_variance")
+    assert relaxation == Relaxation("allow", 0.3, 0.05, "learned_variance")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("temper", "--relax must look like temper:1 or allow:0.3:0.05, got 'temper'"),
+        ("temper:x", "--relax must look like"),
+        ("temper:1:2:3", "--relax must look like"),
+        ("temper:-1", "strength must be finite and >= 0, got -1.0"),
+        ("temper:1:2", "tv_budget must be in"),
+        ("soft:1", "rule must be one of 'temper', 'allow', got 'soft'"),
+    ],
+)
+def test_bad_relaxations(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_relaxation(text, "discrepancy")
+
+
+def test_an_uncertainty_of_nothing() -> None:
+    with pytest.raises(ValueError, match="--uncertainty must come with --relax, got 'learned_var"):
+        parse_relaxation(None, "learned_variance")
+
+
+def test_precisions() -> None:
+    with pytest.raises(
+        ValueError, match="--dtype must be one of float32, bfloat16, float16, got 'int8'"
+    ):
+        parse_dtype("int8")
+
+
+def test_outputs_are_checked_before_work_is_done(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    check_outputs(out=tmp_path / "new" / "x.png", json=None)
+    with pytest.raises(ValueError, match="--json must be a file that can be written, got .*file/x"):
+        check_outputs(out=tmp_path / "x.png", json=tmp_path / "file" / "x.json")
+    with pytest.raises(ValueError, match="--json must be another file than --trace, got .*x.json"):
+        check_outputs(trace=tmp_path / "x.json", json=tmp_path / "new" / ".." / "x.json")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ValueError("bad"), 2), (ImportError("bad"), 2), (FloatingPointError("bad"), 1)],
+)
+def test_errors_end_in_one_line(
+    error: Exception, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as caught, bad_input_to_usage_error():
+        raise error
+    assert caught.value.exit_code == code
+    assert capsys.readouterr().err == "error: bad\n"
