@@ -101,7 +101,9 @@ def test_the_bound_is_least_at_the_error() -> None:
             group["lr"] = 0.05 * (1 - step / 200)
         x0 = V**0.5 * random.normal((64,))
         labels = torch.zeros(256, dtype=torch.int64)
-        loss = sigma_loss(weights, Gaussian(), schedule, x0, labels, random)["loss"]
+        loss = sigma_loss(weights, x0, labels, random, teacher=Gaussian(), schedule=schedule)[
+            "loss"
+        ]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -134,7 +136,7 @@ def test_the_network_learns_what_depends_on_the_state() -> None:
     x0 = 0.5 * labels[:, None, None, None].expand(-1, 1, 8, 8)
     for step in range(200):
         random = RowRandom(0, step, range(64))
-        loss = sigma_loss(network, Blank(), schedule, x0, labels, random)["loss"]
+        loss = sigma_loss(network, x0, labels, random, teacher=Blank(), schedule=schedule)["loss"]
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 0.1)

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from free.training.dataset.order import images_at
 from free.training.dataset.sets import Skipped
-from free.training.randomness import images_at
 
 __all__ = ["Decoder"]
 
@@ -101,7 +101,7 @@ class Decoder:
         Parameters
         ----------
         seed, step, rows, of
-            As :func:`free.training.randomness.images_at`.
+            See :func:`free.training.dataset.order.images_at`.
 
         Returns
         -------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from free.images.mnist import load_mnist
-from free.training.randomness import images_at
+from free.training.dataset.order import images_at
 
 __all__ = [
     "ImageSet",
@@ -123,11 +124,12 @@ class ImageSet:
         of: int,
         device: torch.device | str | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """As :meth:`TrainingImages.batch`."""
+        """Images and labels; see :meth:`TrainingImages.batch`."""
         index = images_at(len(self), seed, step, rows, of)
         return self.images[index].to(device), self.labels[index].to(device)
 
 
+@functools.cache
 def mnist_set() -> ImageSet:
     """The digits of :func:`free.images.mnist.load_mnist`, with what a run records of them."""
     images, labels = load_mnist()
