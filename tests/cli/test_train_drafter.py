@@ -1,6 +1,5 @@
 """``free train-drafter``: from a folder of images to a drafter that drafts."""
 
-import csv
 import json
 import random
 import signal
@@ -18,15 +17,23 @@ from typer.testing import CliRunner
 from free import DiT, DiTConfig, DrafterNet, load_pretrained
 from free.cli import app
 from free.cli.training import parse_duration, tell_of_first_weights
-from free.training import losses
+from free.training import journal, losses
 from free.training.config import TrainConfig
 from free.training.log import read_log
 from free.training.losses import drafter_loss
 from free.training.parallel import Ranks
+from free.training.precision import choose_precision
 from tests.networks import randomized
+from tests.training import runs
 
 CONFIG = DiTConfig(8, 4, 3, 16, 1, 2, num_classes=2, learn_sigma=False)
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing the losses takes longer than a run here."""
+    monkeypatch.setattr(journal, "draw_losses", lambda folder: False)
 
 
 @pytest.fixture
@@ -62,7 +69,7 @@ def test_a_drafter_of_one_s_own(work: Path) -> None:
     assert code == 0, text
     run = work / "out" / "training" / "drafter"
     assert [line["epoch"] for line in read_log(run)] == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
-    for name in ("loss.png", "evaluations.csv", "best/model.safetensors"):
+    for name in ("evaluations.csv", "best/model.safetensors"):
         assert (run / name).exists()
     config = json.loads((run / "config.json").read_text())
     assert config["skipped"] == 1
@@ -77,6 +84,7 @@ def test_a_drafter_of_one_s_own(work: Path) -> None:
     assert record["best"]["step"] == best["step"]
     _, drafter = load_pretrained(work / "teacher", work / "out" / "drafter")
     assert drafter.network.config == CONFIG
+    assert "averaged weights, which are the result, are still 100 % the first weights" in text
     assert drafter.sampling == {"window": 16, "sweeps": 1, "recycle": "response"}
     tune = f"free tune --model {work / 'teacher'} --drafter {work / 'out' / 'drafter'} --save"
     assert text.endswith(f"next: {tune}")
@@ -113,7 +121,7 @@ def test_a_checkpoint_of_another_teacher_or_recipe(work: Path) -> None:
         (["--steps", "soon"], "--steps must look like 2000 (batches) or 30epochs, got 'soon'"),
         (["--evaluate-every", 0], "--evaluate-every must look like 2000 (batches) or 30epochs"),
         (["--device", "nowhere"], "device must be one that this machine has, got 'nowhere'"),
-        (["--precision", "fp8"], "precision must be 'fp32', 'tf32' or 'bf16', got 'fp8'"),
+        (["--precision", "fp8"], "precision must be 'auto', 'fp32', 'tf32' or 'bf16', got"),
         (["--batch-size", 0, "--steps", "1epochs"], "--batch-size must be at least 1, got 0"),
         (["--learning-rate", "nan"], "learning_rate must be positive and finite, got nan"),
         (["--evaluate-every", 1, "--evaluate-cfg", "nan"], "cfg_scale must be finite and >= 0"),
@@ -143,33 +151,41 @@ def test_a_full_disk_is_one_line(work: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_teacher_keeps_its_weights(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With bfloat16 products the targets are as near to float32's as autocast leaves them."""
-    seen = []
+    kinds = []
 
-    def spy(network, teacher, *arguments):
-        seen.extend({weight.dtype for weight in teacher.parameters()})
-        return drafter_loss(network, teacher, *arguments)
+    def spy(network, *arguments, teacher, recipe):
+        kinds.extend({weight.dtype for weight in teacher.parameters()})
+        return drafter_loss(network, *arguments, teacher=teacher, recipe=recipe)
 
     monkeypatch.setattr(losses, "drafter_loss", spy)
     code, text = _train(work, "--steps", 2, "--precision", "bf16", "--no-tensorboard")
     assert code == 0, text
-    assert seen == [torch.float32] * 2
+    assert kinds == [torch.float32] * 2
+
+
+def test_the_precision_that_fits_is_taken_and_told(work: Path) -> None:
+    expected = choose_precision("auto", Ranks())
+    code, text = _train(work, "--steps", 1, "--no-tensorboard")
+    assert code == 0, text
+    assert f"precision {expected.name}: {expected.reason}" in text
+    config = json.loads((work / "out/training/drafter/config.json").read_text())
+    assert config["precision"] == expected.name
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("decay", "advice"),
     [
-        ((), "the averaged weights, which are the result, are still 100 % the first weights: "
-             "--ema-decay 0 leaves less"),
-        (("--ema-decay", 0.5), "are still 12 % the first weights"),
-        (("--ema-decay", 0.36), None),
+        (0.9999, "are still 100 % the first weights: --ema-decay 0 leaves less"),
+        (0.5, "are still 12 % the first weights"),
+        (0.36, None),
     ],
-)  # fmt: skip
+)
 def test_an_average_of_the_first_weights_is_told(
-    work: Path, more: tuple[object, ...], said: str | None
+    capsys: pytest.CaptureFixture[str], decay: float, advice: str | None
 ) -> None:
-    code, text = _train(work, "--steps", 3, "--no-tensorboard", *more)
-    assert code == 0, text
-    assert (said in text) if said else ("first weights" not in text)
+    tell_of_first_weights(TrainConfig(3, ema_decay=decay), Ranks())
+    shown = capsys.readouterr().err
+    assert (advice in shown) if advice else not shown
 
 
 def test_the_decay_that_is_advised(capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,30 +264,14 @@ def test_kill_9_of_the_command(work: Path) -> None:
         time.sleep(random.Random().uniform(0, 0.3))  # whatever it is doing then
         process.kill()
         assert process.wait() == -signal.SIGKILL
-        stops.append(torch.load(state, weights_only=True)["step"])
+        stops.append(runs.state(folder("killed"))["step"])
     assert 7 <= stops[0] <= stops[1] < 150  # the same, if the evaluation there was cut off
     subprocess.run([*command("killed"), "--resume"], cwd=ROOT, check=True, capture_output=True)
-    one, two = (torch.load(folder(x) / "state.pt", weights_only=True) for x in ("killed", "whole"))
-    assert one["step"] == two["step"] == 150
-    for part in ("model", "average"):
-        for name, value in two["weights"][part].items():
-            assert torch.equal(one["weights"][part][name], value), name
-    for index, moments in two["weights"]["optimizer"]["state"].items():
-        for name, value in moments.items():
-            assert torch.equal(one["weights"]["optimizer"]["state"][index][name], value)
-    for name in ("log.csv", "evaluations.csv"):
-        killed, whole = (_without_clock(folder(x) / name) for x in ("killed", "whole"))
-        assert killed == whole
+    runs.require_same_run(folder("killed"), folder("whole"))
+    assert runs.state(folder("whole"))["step"] == 150
+    killed, whole = (runs.losses(folder(x), "evaluations.csv") for x in ("killed", "whole"))
+    assert killed == whole
     assert len(whole) == 15
     for path in ("training/drafter/best", "drafter"):
         name = f"{path}/model.safetensors"
         assert (work / "killed" / name).read_bytes() == (work / "whole" / name).read_bytes()
-
-
-def _without_clock(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [
-        {name: value for name, value in row.items() if name not in ("seconds", "images_per_second")}
-        for row in rows
-    ]
