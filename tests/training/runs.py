@@ -30,6 +30,22 @@ def images(count: int = 50) -> ImageSet:
     return ImageSet(values, torch.arange(count) % 3, 3, {"source": "sines"})
 
 
+class Skipping(ImageSet):
+    """The same images, and names of files that were of no use."""
+
+    files: tuple[str, ...] = ()
+
+    @property
+    def skipped(self) -> list[dict[str, str]]:
+        return [{"file": file, "reason": "no image"} for file in self.files]
+
+
+def skipping(*files: str) -> ImageSet:
+    data = Skipping(**vars(images()))
+    object.__setattr__(data, "files", files)
+    return data
+
+
 def network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 1))
@@ -71,7 +87,8 @@ def run_in_process(folder: Path, steps: int, victim: bool = False, **settings: A
         return loss(model, x0, labels, random)
 
     with ranks_of_environment("cpu") as ranks:
-        run(folder, steps, loss=slow_loss, ranks=ranks, **settings)
+        data = skipping(f"of rank {ranks.rank}")
+        run(folder, steps, loss=slow_loss, data=data, ranks=ranks, **settings)
 
 
 def state(folder: Path) -> dict[str, Any]:

@@ -56,9 +56,9 @@ def test_the_first_bad_step_is_named(loss: float, length: float, message: str) -
 
 
 def test_lines_behind_the_checkpoint_are_forgotten(tmp_path: Path) -> None:
-    with RunLog(tmp_path, 0, False) as log:
-        for step in (3, 6, 9):
-            log.write(step, {"loss": step / 3})
+    log = RunLog(tmp_path, 0, False)
+    for step in (3, 6, 9):
+        log.write(step, {"loss": step / 3})
     with (tmp_path / "log.csv").open("a") as file:
         file.write("12,0.")  # killed while it wrote
     RunLog(tmp_path, 12, False)

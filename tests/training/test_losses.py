@@ -69,20 +69,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "objective": "delta", "gate": True,
     },
 }  # fmt: skip
-EVERY_OPTION = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
 
 
 def _networks() -> tuple[DiT, DrafterNet]:
     return randomized(DiT(CONFIG)), randomized(DrafterNet(CONFIG), 1)
 
 
-@EVERY_OPTION
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
 def test_losses_are_sums_of_parts_and_means_of_rows(options: dict[str, Any]) -> None:
     """So neither the number of ranks nor micro-batches matter. Some rows reach the last steps,
-    where there are fewer drafts.
+    where there are fewer drafts. A step down the gradient helps.
     """
-    teacher, drafter = _networks()
     recipe, step = Recipe(8, 0.3, 0.2, **options), 3
+    teacher = randomized(DiT(CONFIG)).requires_grad_(True)
+    drafter = randomized(DrafterNet(CONFIG, recipe.depth, recipe.gate), 1).requires_grad_(True)
 
     def loss(rows: range) -> dict[str, torch.Tensor]:
         random, part = RowRandom(0, step, rows), slice(rows.start, rows.stop)
@@ -97,23 +97,11 @@ def test_losses_are_sums_of_parts_and_means_of_rows(options: dict[str, Any]) -> 
         assert value > 0 or name == "acceptance"
         mean = (halves[0][name] + halves[1][name]) / 2
         torch.testing.assert_close(mean, value, rtol=1e-5, atol=1e-6, msg=name)
-
-
-@EVERY_OPTION
-def test_every_option_trains(options: dict[str, Any]) -> None:
-    recipe = Recipe(50, **options)
-    teacher, drafter = randomized(DiT(CONFIG)), DrafterNet(CONFIG, recipe.depth, recipe.gate)
-    drafter.initialize_from(teacher)
-    optimizer = torch.optim.Adam(drafter.parameters(), 5e-3)
-    losses = []
-    for _ in range(16):
-        random = RowRandom(0, 0, ROWS)
-        loss = drafter_loss(drafter, X0, LABELS, random, teacher=teacher, recipe=recipe)["loss"]
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.8 * losses[0]
+    whole["loss"].backward()
+    for weight in drafter.parameters():
+        assert weight.grad.abs().sum() > 0
+        weight.data -= 1e-4 * weight.grad / weight.grad.norm()
+    assert loss(ROWS)["loss"] < whole["loss"]
     assert all(weight.grad is None for weight in teacher.parameters())
 
 

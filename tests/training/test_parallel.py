@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from free.training.parallel import Ranks, ranks_of_environment
@@ -58,6 +57,8 @@ def test_two_processes_are_one_with_the_batch_of_both(by_two: Path, tmp_path: Pa
     one = tmp_path / "one"
     run(one, 12, **SETTINGS)
     assert json.loads((by_two / "config.json").read_text())["starts"][0]["processes"] == 2
+    skipped = json.loads((by_two / "skipped.json").read_text())
+    assert [entry["file"] for entry in skipped] == ["of rank 0", "of rank 1"]
     assert _far(by_two, one) < 1e-5
     for rows in zip(losses(by_two), losses(one), strict=True):
         numbers = (torch.tensor([float(x) for x in row.values()]) for row in rows)
@@ -100,24 +101,6 @@ def test_rows_are_shared_out() -> None:
 def test_batches_that_do_not_divide(world: int, batch: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Ranks(0, world).rows(*batch)
-
-
-def test_values_are_collected_as_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two ranks with texts of different lengths; a byte of a text is one on the way."""
-    other = [{"file": "é.png"}, {"file": "a longer name"}]
-    text = torch.tensor(list(json.dumps(other).encode()), dtype=torch.uint8)
-
-    def all_reduce(sizes: Tensor) -> None:
-        sizes[1] = len(text)
-
-    def all_gather(texts: list[Tensor], own: Tensor) -> None:
-        assert own.dtype == torch.uint8
-        texts[0].copy_(own)
-        texts[1].copy_(text)
-
-    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
-    monkeypatch.setattr(torch.distributed, "all_gather", all_gather)
-    assert Ranks(0, 2).collect([{"file": "x"}]) == [{"file": "x"}, *other]
 
 
 def test_a_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:

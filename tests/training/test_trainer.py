@@ -11,7 +11,7 @@ from torch import nn
 from free import DiTConfig, DrafterNet
 from free.training.randomness import RowRandom
 from free.training.trainer import TrainConfig
-from tests.training.runs import SIZE, config, images, loss, losses, network, run, state
+from tests.training.runs import SIZE, config, images, loss, losses, network, run, skipping, state
 
 
 def _same(one: nn.Module, other: nn.Module, tolerance: float = 0.0) -> None:
@@ -138,23 +138,11 @@ def _require_finite_checkpoint(folder: Path, step: int) -> None:
     assert all(value.isfinite().all() for value in checkpoint["weights"]["model"].values())
 
 
-class Skipping:
-    """Images, some of whose files are of no use."""
-
-    def __init__(self, *files: str) -> None:
-        self.own, self.record, self.num_classes = images(), {"source": "files"}, 3
-        self.skipped = [{"file": file, "reason": "no image"} for file in files]
-        self.batch = self.own.batch
-
-    def __len__(self) -> int:
-        return 50
-
-
 def test_the_folder_says_what_went_into_it(tmp_path: Path) -> None:
     for steps, files in ((4, ["a", "b"]), (6, ["b", "c"])):
-        run(tmp_path, steps, data=Skipping(*files), extra={"teacher": "abc"})
+        run(tmp_path, steps, data=skipping(*files), extra={"teacher": "abc"})
     config = json.loads((tmp_path / "config.json").read_text())
-    assert (config["teacher"], config["data"], config["steps"]) == ("abc", {"source": "files"}, 6)
+    assert (config["teacher"], config["data"], config["steps"]) == ("abc", {"source": "sines"}, 6)
     assert [start["step"] for start in config["starts"]] == [0, 4]
     for name in ("command", "free", "commit", "torch", "processes"):
         assert name in config["starts"][0]

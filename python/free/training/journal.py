@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from torch import Tensor
@@ -61,7 +60,7 @@ class Journal:
         self._closing = ExitStack()
         self._log = None
         if ranks.first:
-            self._log = self._closing.enter_context(RunLog(folder, step, tensorboard))
+            self._log = self._closing.enter_context(closing(RunLog(folder, step, tensorboard)))
             self._evaluations.publish()  # what a killed process had begun
         self._bar = self._closing.enter_context(
             tqdm(
@@ -162,8 +161,12 @@ class Journal:
         }
 
     def summary(self) -> dict[str, Any]:
-        """Seconds, losses of the log's last line and the best evaluation, on the first rank."""
+        """Seconds, losses of the log's last line and the best evaluation, on the first rank; and
+        the picture of the losses.
+        """
         lines = read_log(self._folder) if self._log is not None else []
+        if lines:
+            draw_losses(self._folder)
         # The line has the rate of its step too, which is no setting of the run.
         last = {name: lines[-1][name] for name in self._losses.names} if lines else {}
         best = self._evaluations.best
@@ -173,15 +176,6 @@ class Journal:
             **({} if best is None else {"best": scalars(best)}),
         }
 
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Finish the files and the bar."""
         self._closing.close()
-        if self._log is not None and error is None:
-            draw_losses(self._folder)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -142,15 +141,8 @@ class RunLog:
                 self._writer.add_scalar(f"{group}/{name}", value, step)
             self._writer.flush()
 
-    def __enter__(self) -> RunLog:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Finish TensorBoard's file."""
         if self._writer is not None:
             self._writer.close()
 

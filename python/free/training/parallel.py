@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,22 +87,11 @@ class Ranks:
                 dist.broadcast(value, 0)
 
     def collect(self, values: list[Any]) -> list[Any]:
-        """The JSON values of all ranks, in the order of the ranks."""
+        """The values of all ranks, in the order of the ranks."""
         if self.world == 1:
             return values
-        text = torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)
-        text = text.to(self.device)
-        sizes = torch.zeros(self.world, dtype=torch.int64, device=self.device)
-        sizes[self.rank] = len(text)
-        lengths = self.sum(sizes).tolist()
-        longest = max(lengths)
-        padded = torch.nn.functional.pad(text, (0, longest - len(text)))
-        texts = [torch.empty_like(padded) for _ in lengths]
-        dist.all_gather(texts, padded)
-        parts = [
-            json.loads(one[:length].cpu().numpy().tobytes())
-            for one, length in zip(texts, lengths, strict=True)
-        ]
+        parts: list[list[Any]] = [[]] * self.world
+        dist.all_gather_object(parts, values)
         return [value for part in parts for value in part]
 
     def wait(self) -> None:

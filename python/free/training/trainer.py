@@ -128,18 +128,17 @@ def train(
             weights.load(state["weights"])
         autocast = closing.enter_context(products_in(precision.name, ranks.device))
         closing.enter_context(recomputed(model, config.gradient_checkpointing))
-        journal = closing.enter_context(
-            Journal(
-                run.path,
-                config,
-                ranks,
-                images=len(data),
-                step=step,
-                stored=state and state["journal"],
-                tensorboard=tensorboard,
-                progress=progress,
-            )
+        journal = Journal(
+            run.path,
+            config,
+            ranks,
+            images=len(data),
+            step=step,
+            stored=state and state["journal"],
+            tensorboard=tensorboard,
+            progress=progress,
         )
+        closing.callback(journal.close)
         del state
 
         def due(every: int | None) -> bool:

@@ -61,11 +61,11 @@ class FolderImages:
         seed: int,
         step: int,
         rows: range,
-        of: int,
+        batch_size: int,
         device: torch.device | str | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Images and labels; see :meth:`free.training.dataset.sets.TrainingImages.batch`."""
-        pixels, index = self.decoder.pixels(seed, step, rows, of)
+        pixels, index = self.decoder.pixels(seed, step, rows, batch_size)
         random = RowRandom(seed, step, rows, device, Stream.DATA)
         levels = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)  # a quarter of the floats
         if self.flip:

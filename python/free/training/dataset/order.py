@@ -36,10 +36,10 @@ def shuffled(count: int, seed: int, number: int, stream: Stream = Stream.ORDER) 
     return key.long().argsort(stable=True)
 
 
-def images_at(count: int, seed: int, step: int, rows: range, of: int) -> Tensor:
+def images_at(count: int, seed: int, step: int, rows: range, batch_size: int) -> Tensor:
     """The images of some rows of one training step.
 
-    Row r of step s is place ``s * of + r`` of a sequence of epochs, each of which shows every image
+    Row r of step s is place ``s * batch_size + r`` of a sequence of epochs, each of which shows every image
     once, in an order of its own. So neither the number of ranks, nor micro-batches, nor resuming
     change which image a place has.
 
@@ -51,8 +51,8 @@ def images_at(count: int, seed: int, step: int, rows: range, of: int) -> Tensor:
         64 bits.
     step : int
     rows : range
-        Within ``0 .. of - 1``.
-    of : int
+        Within ``0 .. batch_size - 1``.
+    batch_size : int
         Rows of the step, all ranks and micro-batches together.
 
     Returns
@@ -65,9 +65,11 @@ def images_at(count: int, seed: int, step: int, rows: range, of: int) -> Tensor:
     ValueError
         If the rows are not of this batch.
     """
-    if not rows or min(rows) < 0 or max(rows) >= of:
-        raise ValueError(f"rows must be some of 0..{of - 1}, the batch of a step, got {rows}")
-    places = step * of + torch.tensor(rows, dtype=torch.int64)
+    if not rows or min(rows) < 0 or max(rows) >= batch_size:
+        raise ValueError(
+            f"rows must be some of 0..{batch_size - 1}, the batch of a step, got {rows}"
+        )
+    places = step * batch_size + torch.tensor(rows, dtype=torch.int64)
     epochs = places // count
     index = torch.empty_like(places)
     for epoch in epochs.unique().tolist():

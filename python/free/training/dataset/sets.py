@@ -60,7 +60,7 @@ class TrainingImages(Protocol):
         seed: int,
         step: int,
         rows: range,
-        of: int,
+        batch_size: int,
         device: torch.device | str | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Images and labels of some rows of a step: a function of the arguments alone.
@@ -71,8 +71,8 @@ class TrainingImages(Protocol):
             Of the order and of what is drawn for each row.
         step : int
         rows : range
-            Within ``0 .. of - 1``.
-        of : int
+            Within ``0 .. batch_size - 1``.
+        batch_size : int
             Rows of the step, all ranks and micro-batches together.
         device : torch.device or str, optional
 
@@ -121,11 +121,11 @@ class ImageSet:
         seed: int,
         step: int,
         rows: range,
-        of: int,
+        batch_size: int,
         device: torch.device | str | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Images and labels; see :meth:`TrainingImages.batch`."""
-        index = images_at(len(self), seed, step, rows, of)
+        index = images_at(len(self), seed, step, rows, batch_size)
         return self.images[index].to(device), self.labels[index].to(device)
 
 
