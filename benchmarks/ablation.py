@@ -120,7 +120,7 @@ VARIANTS = {
 
 
 def new_drafter(teacher: DiT, recipe: Recipe, seed: int) -> DrafterNet:
-    """As training starts."""
+    """A drafter as training starts."""
     torch.manual_seed(seed)
     drafter = DrafterNet(teacher.config, recipe.depth, recipe.gate)
     drafter.initialize_from(teacher)

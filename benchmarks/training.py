@@ -101,7 +101,7 @@ class Asked:
         return len(self._images)
 
     def batch(self, *arguments: Any) -> Any:
-        """As the images themselves."""
+        """Images and labels of a step."""
         self._watch.begin()
         return self._watch.timing("data", self._images.batch)(*arguments)
 

@@ -31,7 +31,7 @@ def images(count: int = 50) -> ImageSet:
 
 
 class Skipping(ImageSet):
-    """The same images, and names of files that were of no use."""
+    """Images, and names of files that were of no use."""
 
     files: tuple[str, ...] = ()
 
@@ -59,7 +59,7 @@ def loss(model: nn.Module, x0: Tensor, labels: Tensor, random: RowRandom) -> dic
 
 
 def config(steps: int, **settings: Any) -> TrainConfig:
-    """Of these runs, whose weights are compared: float32 whatever the machine would take."""
+    """Settings of runs whose weights are compared: float32 whatever the machine would take."""
     common = {"batch_size": 8, "learning_rate": 1e-2, "ema_decay": 0.9, "precision": "fp32"}
     return TrainConfig(steps, **{**common, **settings})
 

@@ -53,7 +53,7 @@ def _steps(folder: Path) -> list[int]:
 
 
 def _best_step(folder: Path) -> int:
-    """Of the network that is kept."""
+    """The step whose network is kept."""
     config = json.loads((folder / "best" / "config.json").read_text())
     return config["training"]["evaluation"]["step"]
 

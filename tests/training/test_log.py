@@ -92,7 +92,7 @@ def test_tensorboard_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.usefixtures("picture")
 def test_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two lines at least, where matplotlib is installed."""
+    """Drawn of two lines at least, where matplotlib is installed."""
     pytest.importorskip("matplotlib")
     picture = tmp_path / "loss.png"
     run(tmp_path, 2, log_every=2)

@@ -146,7 +146,7 @@ def test_objectives_in_closed_form(objective: str, guidance: float) -> None:
 
 
 def test_windows_end_with_the_schedule() -> None:
-    """Of four transitions two are drafted. Errors add up along a window, so what a row's loss is
+    """Two of four transitions are drafted. Errors add up along a window, so what a row's loss is
     the mean of can be told from it.
     """
     schedule = Schedule.ddpm(4)

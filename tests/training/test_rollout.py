@@ -46,7 +46,7 @@ def _rollout(guidance: Guidance | None, k: Tensor = K, rows: int = R) -> Rollout
 
 
 def _draft_window(guidance: Guidance | None, sweeps: int | None) -> Draft:
-    """The same window by the sampler's way, after a plain transition."""
+    """The window as the sampler drafts it, after a plain transition."""
     x, noise = _inputs()
     drafter, prediction = FeatureDrafter(NETWORK, TEACHER), PREDICTION
     drafter.begin(DraftingBatch(TABLE, guidance))

@@ -47,7 +47,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
 
 
 def test_kill_9_at_any_moment(tmp_path: Path) -> None:
-    """The same run again gives the uninterrupted one, bit for bit: weights, moments, losses."""
+    """A run that is begun again gives the uninterrupted one, bit for bit: weights, moments, losses."""
     folder, settings = tmp_path / "killed", {"save_every": 5, "log_every": 3}
     process = PROCESSES.Process(target=run_in_process, args=(folder, 30, True), kwargs=settings)
     process.start()

@@ -1,4 +1,4 @@
-"""Ranks: the processes that share the batches of a run, and what they tell each other."""
+"""Ranks: the processes that share the batches of a run, and what they exchange."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class Ranks:
             )
         size = share if micro_batch is None else micro_batch
         if share % size:
-            of = "batch_size" if self.world == 1 else f"batch_size / {self.world} processes"
-            raise ValueError(f"micro_batch must divide {of}, {share}, got {micro_batch}")
+            whole = "batch_size" if self.world == 1 else f"batch_size / {self.world} processes"
+            raise ValueError(f"micro_batch must divide {whole}, {share}, got {micro_batch}")
         start = self.rank * share
         return [range(at, at + size) for at in range(start, start + share, size)]
 
@@ -74,10 +74,7 @@ class Ranks:
 
     def equal(self, value: int) -> bool:
         """Whether all ranks have the same integer."""
-        ends = torch.tensor([value, -value], device=self.device)
-        if self.world > 1:
-            dist.all_reduce(ends, dist.ReduceOp.MAX)
-        return ends[0].item() == -ends[1].item()
+        return len(set(self.collect([value]))) == 1
 
     @torch.no_grad()
     def share_weights(self, model: nn.Module) -> None:
@@ -98,7 +95,7 @@ class Ranks:
         """Until all ranks are here.
 
         The last thing before a process ends should be this: gloo's threads hold on to the tensors
-        of a sum for a moment, and one that Python made must not be freed when Python is gone.
+        of a sum for a moment, and a tensor of Python's must not be freed when Python is gone.
         """
         if self.world > 1:
             dist.barrier()

@@ -55,8 +55,7 @@ def choose_precision(name: str, ranks: Ranks, stored: str | None = None) -> Prec
     if name != "auto":
         return Precision(name, "as asked for")
     able, reason = has_bf16(ranks.device)
-    count = ranks.sum(torch.tensor([int(able)], device=ranks.device)).item()
-    if able and count < ranks.world:
+    if not all(ranks.collect([able])) and able:
         able, reason = False, "another process has no bfloat16 instructions"
     here = "bf16" if able else "fp32"
     if stored is None:

@@ -110,9 +110,9 @@ def train(
         stored = None if state is None else state["settings"].get("precision")
         precision = choose_precision(config.precision, ranks, stored)
         chosen = dataclasses.replace(config, precision=precision.name)
-        own = {**(extra or {}), "data": data.record}
-        described = {**dataclasses.asdict(chosen), **own}
-        settings = {**chosen.decisive(), **own}
+        extras = {**(extra or {}), "data": data.record}
+        record = {**dataclasses.asdict(chosen), **extras}
+        settings = {**chosen.decisive(), **extras}  # a run continues only with the same
         if state is not None:
             run.require_same(state, settings, model)
         step = 0 if state is None else state["step"]
@@ -145,27 +145,27 @@ def train(
             return every is not None and (step % every == 0 or step == config.steps)
 
         def save() -> None:
-            skipped, written = ranks.collect(data.skipped), journal.state(step)
+            skipped, notes = ranks.collect(data.skipped), journal.state(step)
             if ranks.first:
                 run.note_skipped(skipped)
-                state = {"settings": settings, "step": step, "journal": written}
+                state = {"settings": settings, "step": step, "journal": notes}
                 run.write_checkpoint({**state, "weights": weights.state()})
 
         def evaluate_if_due() -> None:
             if evaluate is None or not due(config.evaluate_every) or journal.evaluated(step):
                 return
-            journal.evaluation(step, evaluate, weights.average, described)
+            journal.evaluation(step, evaluate, weights.average, record)
             save()
             journal.publish()
 
         if config.precision == "auto":
             journal.tell(f"precision {precision.name}: {precision.reason}")
         if ranks.first:
-            run.begin(described, step, ranks, f"{precision.name}: {precision.reason}")
+            run.begin(record, step, ranks, f"{precision.name}: {precision.reason}")
         if step:
             evaluate_if_due()  # of a run that was killed while it evaluated
         while step < config.steps:
-            with explained(partial(_needed, chosen, ranks, len(passes[0]))):
+            with explained(partial(_out_of_memory, chosen, ranks, len(passes[0]))):
                 weights.clear()
                 parts = []
                 for rows in passes:
@@ -185,15 +185,15 @@ def train(
             if due(config.save_every) or (evaluate is not None and due(config.evaluate_every)):
                 save()
             evaluate_if_due()
-        record = {**described, **journal.summary()}
+        record |= journal.summary()
         if ranks.first:
             run.finish(record)
     ranks.wait()  # for the files of the first
     return weights.average, record
 
 
-def _needed(config: TrainConfig, ranks: Ranks, rows: int) -> str:
-    """A step, where the memory did not do."""
+def _out_of_memory(config: TrainConfig, ranks: Ranks, rows: int) -> str:
+    """What did not fit the memory, and what would need less."""
     less = ["a smaller micro_batch"]
     less += [] if config.gradient_checkpointing else ["gradient_checkpointing"]
     less += [] if config.precision == "bf16" else ["precision bf16"]

@@ -56,6 +56,8 @@ def fit_variance(
     ValueError
         If the teacher has no learned variance, or it is not finite; if the request is malformed.
     """
+    guidance = guidance_of(teacher, cfg_scale, cfg_channels)
+    guided: Any = teacher if guidance is None else GuidedTeacher(teacher, guidance)
     schedule = Schedule.ddpm(steps)
     upper = Schedule.ddpm(steps, variance="upper")
     spread = 2.0 * (torch.tensor(upper.sigma[:-1]) / torch.tensor(schedule.sigma[:-1])).log()
@@ -73,8 +75,6 @@ def fit_variance(
             weights.append(float(mean / spread[k]))
         return out
 
-    guidance = guidance_of(teacher, cfg_scale, cfg_channels)
-    guided: Any = teacher if guidance is None else GuidedTeacher(teacher, guidance)
     y, seeds, x = check_request(teacher, labels, seed, shape)
     SequentialSampler(recording, schedule, graph=False).sample(y, seeds, x.shape[1:], progress)
     return VarianceFit(schedule.timesteps[:-1], np.array(weights))
@@ -109,7 +109,7 @@ def sigma_loss(
     schedule : Schedule
         DDPM's with the posterior's variance.
     label_dropout : float
-        Share of the rows for which the teacher is not told the label.
+        Share of the rows whose label the teacher does not get.
     """
     table = Table.of(schedule, x0.device)
     upper = Table.of(Schedule.ddpm(len(schedule), variance="upper"), x0.device)
