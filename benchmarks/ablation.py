@@ -32,14 +32,15 @@ from free import DiT, DrafterNet, FeatureDrafter, Schedule, SpeculativeSampler
 from free.files import write_atomic, write_json
 from free.machine import machine
 from free.training.dataset.sets import mnist_set
-from free.training.losses import ForwardProcess, drafter_loss
+from free.training.losses import drafter_loss
+from free.training.parallel import Ranks
+from free.training.precision import choose_precision
 from free.training.randomness import RowRandom
 from free.training.recipe import Recipe
 from free.training.trainer import TrainConfig, train
 from positions import acceptance_by_position
 from rounds import standard_error
 
-PROCESS = ForwardProcess()
 #: Sampling as the paper does, and as we recommend.
 WAYS: dict[str, dict[str, Any]] = {
     "paper": {"window": 8},
@@ -119,7 +120,7 @@ VARIANTS = {
 
 
 def new_drafter(teacher: DiT, recipe: Recipe, seed: int) -> DrafterNet:
-    """As training starts."""
+    """A drafter as training starts."""
     torch.manual_seed(seed)
     drafter = DrafterNet(teacher.config, recipe.depth, recipe.gate)
     drafter.initialize_from(teacher)
@@ -134,7 +135,8 @@ def operations(teacher: DiT, variant: Variant, batch: int) -> int:
     with FlopCounterMode(display=False) as counter:
         x0, labels = data.batch(0, 0, rows, len(rows))
         random = RowRandom(0, 0, rows)
-        drafter_loss(drafter, teacher, PROCESS, x0, labels, random, recipe)["loss"].backward()
+        loss = drafter_loss(drafter, x0, labels, random, teacher=teacher, recipe=recipe)
+        loss["loss"].backward()
     return counter.get_total_flops()
 
 
@@ -157,7 +159,8 @@ def run(teacher: DiT, name: str, seed: int, options: argparse.Namespace) -> dict
         **variant.rates,
     }
     rows = round(options.batch * variant.share)
-    config = TrainConfig(steps, rows, seed=seed, save_every=100, **rates)
+    precision = choose_precision("auto", Ranks()).name
+    config = TrainConfig(steps, rows, seed=seed, precision=precision, save_every=100, **rates)
     settings = {
         "training": dataclasses.asdict(config),
         "recipe": dataclasses.asdict(variant.recipe),
@@ -173,7 +176,7 @@ def run(teacher: DiT, name: str, seed: int, options: argparse.Namespace) -> dict
     if variant.trained:
         network, record = train(
             network,
-            partial(_loss, teacher, variant.recipe),
+            partial(drafter_loss, teacher=teacher, recipe=variant.recipe),
             mnist_set(),
             config,
             folder,
@@ -195,12 +198,6 @@ def run(teacher: DiT, name: str, seed: int, options: argparse.Namespace) -> dict
     }
     write_json(path, result)
     return result
-
-
-def _loss(
-    teacher: DiT, recipe: Recipe, model: Any, x0: Any, labels: Any, random: RowRandom
-) -> dict[str, Any]:
-    return drafter_loss(model, teacher, PROCESS, x0, labels, random, recipe)
 
 
 def evaluate(teacher: DiT, network: DrafterNet, images: int) -> dict[str, Any]:

@@ -39,8 +39,9 @@ from free.devices import peak, reset_peak
 from free.files import write_json
 from free.machine import machine
 from free.training.dataset.sets import ImageSet, TrainingImages
-from free.training.losses import ForwardProcess, drafter_loss
+from free.training.losses import drafter_loss
 from free.training.parallel import Ranks
+from free.training.precision import choose_precision
 from free.training.recipe import recipe_named
 from free.training.trainer import TrainConfig, train
 
@@ -100,7 +101,7 @@ class Asked:
         return len(self._images)
 
     def batch(self, *arguments: Any) -> Any:
-        """As the images themselves."""
+        """Images and labels of a step."""
         self._watch.begin()
         return self._watch.timing("data", self._images.batch)(*arguments)
 
@@ -136,17 +137,16 @@ def measure(name: str, teacher: DiT, images: TrainingImages, options: Any) -> di
     drafter = DrafterNet(teacher.config, recipe.depth)
     drafter.initialize_from(teacher)
     teacher.to(device)
-    watch, process = Stopwatch(device), ForwardProcess()
+    watch, ranks = Stopwatch(device), Ranks(device=device)
+    precision = choose_precision(options.precision, ranks)
     teacher.forward = watch.timing("teacher", teacher.forward)  # type: ignore[method-assign]
     drafter.forward = watch.timing("drafter", drafter.forward)  # type: ignore[method-assign]
 
-    def loss(network: Any, x0: Any, labels: Any, random: Any) -> dict[str, torch.Tensor]:
-        return drafter_loss(network, teacher, process, x0, labels, random, recipe)
-
+    loss = partial(drafter_loss, teacher=teacher, recipe=recipe)
     config = TrainConfig(
         steps,
         batch_size,
-        precision=options.precision,
+        precision=precision.name,
         save_every=steps,
         log_every=max(1, count // 2),
     )
@@ -158,7 +158,7 @@ def measure(name: str, teacher: DiT, images: TrainingImages, options: Any) -> di
             Asked(images, watch),
             config,
             folder,
-            ranks=Ranks(device=device),
+            ranks=ranks,
             progress=False,
         )
     memory = peak(device)
@@ -172,7 +172,7 @@ def measure(name: str, teacher: DiT, images: TrainingImages, options: Any) -> di
     return {
         "shape": name,
         "batch_size": batch_size,
-        "precision": options.precision,
+        "precision": precision.name,
         "steps": len(kept),
         "seconds": medians,
         "images_per_second": batch_size / medians["step"],
@@ -256,7 +256,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="that are counted; by default by shape")
     parser.add_argument("--warmup", type=int, default=1, help="steps that are not counted")
     parser.add_argument("--recipe", default="paper")
-    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--precision", default="auto", help="auto, fp32, tf32 or bf16")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json")

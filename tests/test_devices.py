@@ -187,10 +187,10 @@ def test_other_errors_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         SequentialSampler(MixtureTeacher(4), SCHEDULE).sample([0, 1])
 
 
-def test_a_step_of_training_without_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "loss", raising(torch.OutOfMemoryError(FULL)))
+def test_a_step_of_training_without_memory(tmp_path: Path) -> None:
+    full = raising(torch.OutOfMemoryError(FULL))
     with pytest.raises(torch.OutOfMemoryError) as caught:
-        runs.run(tmp_path, 2, micro_batch=4)
+        runs.run(tmp_path, 2, loss=full, micro_batch=4)
     assert str(caught.value) == (
         "out of memory in a training step of 8 images in 1 process, 4 a pass, 0.00 GiB allocated. "
         f"A smaller micro_batch or gradient_checkpointing or precision bf16 needs less. {FULL}"

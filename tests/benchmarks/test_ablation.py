@@ -16,6 +16,7 @@ from torch import Tensor
 
 from free import DiT, FrozenDrafter, Schedule, TeacherOutput
 from free.schedule.table import eps_from_image
+from free.training.dataset.sets import ImageSet
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -67,14 +68,16 @@ def test_acceptance_by_position(load) -> None:
         assert found[place] == pytest.approx((2 * norm.cdf(-delta / 2)).mean(), abs=3e-3)
 
 
-def test_budgets_are_equal(load) -> None:
+def test_budgets_are_equal(load, monkeypatch: pytest.MonkeyPatch) -> None:
     ablation, teacher = load("ablation"), DiT.from_pretrained("mnist")
-    options = argparse.Namespace(steps=1000, batch=8)
-    budget = 1000 * ablation.operations(teacher, ablation.VARIANTS["paper"], 8)
+    images = ImageSet(torch.zeros(4, 1, 28, 28), torch.arange(4), 10)
+    monkeypatch.setattr(ablation, "mnist_set", lambda: images)
+    options = argparse.Namespace(steps=1000, batch=4)
+    budget = 1000 * ablation.operations(teacher, ablation.VARIANTS["paper"], 4)
     for name in ("own4", "depth2", "sweep"):
         variant = ablation.VARIANTS[name]
         steps = ablation.steps_of(teacher, variant, options)
-        spent = steps * ablation.operations(teacher, variant, 8)
+        spent = steps * ablation.operations(teacher, variant, 4)
         assert spent == pytest.approx(budget, rel=2e-3)
         assert steps < 1000
 

@@ -1,8 +1,8 @@
 """``free train-drafter``: from a folder of images to a drafter that drafts."""
 
-import csv
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -18,15 +18,23 @@ from typer.testing import CliRunner
 from free import DiT, DiTConfig, DrafterNet, load_pretrained
 from free.cli import app
 from free.cli.training import parse_duration, tell_of_first_weights
-from free.training import losses
+from free.training import journal, losses
 from free.training.config import TrainConfig
 from free.training.log import read_log
 from free.training.losses import drafter_loss
 from free.training.parallel import Ranks
+from free.training.precision import choose_precision
 from tests.networks import randomized
+from tests.training import runs
 
 CONFIG = DiTConfig(8, 4, 3, 16, 1, 2, num_classes=2, learn_sigma=False)
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing the losses takes longer than a run here."""
+    monkeypatch.setattr(journal, "draw_losses", lambda folder: False)
 
 
 @pytest.fixture
@@ -62,7 +70,7 @@ def test_a_drafter_of_one_s_own(work: Path) -> None:
     assert code == 0, text
     run = work / "out" / "training" / "drafter"
     assert [line["epoch"] for line in read_log(run)] == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
-    for name in ("loss.png", "evaluations.csv", "best/model.safetensors"):
+    for name in ("evaluations.csv", "best/model.safetensors"):
         assert (run / name).exists()
     config = json.loads((run / "config.json").read_text())
     assert config["skipped"] == 1
@@ -77,6 +85,7 @@ def test_a_drafter_of_one_s_own(work: Path) -> None:
     assert record["best"]["step"] == best["step"]
     _, drafter = load_pretrained(work / "teacher", work / "out" / "drafter")
     assert drafter.network.config == CONFIG
+    assert "averaged weights, which are the result, are still 100 % the first weights" in text
     assert drafter.sampling == {"window": 16, "sweeps": 1, "recycle": "response"}
     tune = f"free tune --model {work / 'teacher'} --drafter {work / 'out' / 'drafter'} --save"
     assert text.endswith(f"next: {tune}")
@@ -109,13 +118,11 @@ def test_a_checkpoint_of_another_teacher_or_recipe(work: Path) -> None:
     [
         (["--resume"], "--resume needs a checkpoint to go on from, got none in"),
         (["--keep", "worst"], "--keep must be best or last, got 'worst'"),
-        (["--micro-batch", 3], "micro_batch must divide batch_size, 4, got 3"),
         (["--steps", "soon"], "--steps must look like 2000 (batches) or 30epochs, got 'soon'"),
         (["--evaluate-every", 0], "--evaluate-every must look like 2000 (batches) or 30epochs"),
         (["--device", "nowhere"], "device must be one that this machine has, got 'nowhere'"),
-        (["--precision", "fp8"], "precision must be 'fp32', 'tf32' or 'bf16', got 'fp8'"),
+        (["--precision", "fp8"], "precision must be 'auto', 'fp32', 'tf32' or 'bf16', got"),
         (["--batch-size", 0, "--steps", "1epochs"], "--batch-size must be at least 1, got 0"),
-        (["--learning-rate", "nan"], "learning_rate must be positive and finite, got nan"),
         (["--evaluate-every", 1, "--evaluate-cfg", "nan"], "cfg_scale must be finite and >= 0"),
         (["--precision", "tf32"], "precision 'tf32' needs a GPU"),
         (["--image-size", 16], "image_size and vae must give the teacher's samples"),
@@ -141,49 +148,53 @@ def test_a_full_disk_is_one_line(work: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "No space left on device" in text
 
 
-def test_the_teacher_keeps_its_weights(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With bfloat16 products the targets are as near to float32's as autocast leaves them."""
-    seen = []
+@pytest.mark.parametrize("name", ["auto", "bf16"])
+def test_the_precision(work: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """With bfloat16 products the targets are as near to float32's as autocast leaves them: the
+    teacher keeps its weights. What suits the machine is taken by default, and told.
+    """
+    kinds = []
 
-    def spy(network, teacher, *arguments):
-        seen.extend({weight.dtype for weight in teacher.parameters()})
-        return drafter_loss(network, teacher, *arguments)
+    def spy(network, *arguments, teacher, recipe):
+        kinds.extend({weight.dtype for weight in teacher.parameters()})
+        return drafter_loss(network, *arguments, teacher=teacher, recipe=recipe)
 
     monkeypatch.setattr(losses, "drafter_loss", spy)
-    code, text = _train(work, "--steps", 2, "--precision", "bf16", "--no-tensorboard")
+    options = [] if name == "auto" else ["--precision", name]
+    code, text = _train(work, "--steps", 2, "--no-tensorboard", *options)
     assert code == 0, text
-    assert seen == [torch.float32] * 2
+    assert kinds == [torch.float32] * 2
+    expected = choose_precision(name, Ranks())
+    assert (f"precision {expected.name}: {expected.reason}" in text) == (name == "auto")
+    config = json.loads((work / "out/training/drafter/config.json").read_text())
+    assert config["precision"] == expected.name
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("steps", "decay", "advice"),
     [
-        ((), "the averaged weights, which are the result, are still 100 % the first weights: "
-             "--ema-decay 0 leaves less"),
-        (("--ema-decay", 0.5), "are still 12 % the first weights"),
-        (("--ema-decay", 0.36), None),
+        (3, 0.9999, "are still 100 % the first weights: --ema-decay 0 leaves"),
+        (3, 0.5, "are still 12 % the first weights"),
+        (3, 0.36, None),
+        (2000, 0.9999, "--ema-decay 0.9975 leaves"),
+        (20_000, 0.9999, "--ema-decay 0.99975 leaves"),
+        (29_000, 0.9999, "--ema-decay 0.99983 leaves"),
+        (30_000, 0.9999, None),
+        (3000, 0.999, None),
     ],
-)  # fmt: skip
+)
 def test_an_average_of_the_first_weights_is_told(
-    work: Path, more: tuple[object, ...], said: str | None
+    capsys: pytest.CaptureFixture[str], steps: int, decay: float, advice: str | None
 ) -> None:
-    code, text = _train(work, "--steps", 3, "--no-tensorboard", *more)
-    assert code == 0, text
-    assert (said in text) if said else ("first weights" not in text)
-
-
-def test_the_decay_that_is_advised(capsys: pytest.CaptureFixture[str]) -> None:
-    for steps, advised in ((2000, "0.9975"), (20_000, "0.99975"), (29_000, "0.99983")):
-        tell_of_first_weights(TrainConfig(steps), Ranks())
-        assert f"--ema-decay {advised} leaves" in capsys.readouterr().err
-        assert float(advised) ** steps < 0.01
-    for config, ranks in (
-        (TrainConfig(30_000), Ranks()),
-        (TrainConfig(3000, ema_decay=0.999), Ranks()),
-        (TrainConfig(3), Ranks(1, 2)),
-    ):
-        tell_of_first_weights(config, ranks)
-        assert capsys.readouterr().err == ""
+    """By the first process; with the advice less than a hundredth is left."""
+    config = TrainConfig(steps, ema_decay=decay)
+    tell_of_first_weights(config, Ranks(1, 2))
+    assert not capsys.readouterr().err
+    tell_of_first_weights(config, Ranks())
+    shown = capsys.readouterr().err
+    assert (advice in shown) if advice else not shown
+    if match := re.search(r"--ema-decay (\S+) leaves", shown):
+        assert float(match[1]) ** steps < 0.01
 
 
 def test_durations() -> None:
@@ -248,30 +259,14 @@ def test_kill_9_of_the_command(work: Path) -> None:
         time.sleep(random.Random().uniform(0, 0.3))  # whatever it is doing then
         process.kill()
         assert process.wait() == -signal.SIGKILL
-        stops.append(torch.load(state, weights_only=True)["step"])
+        stops.append(runs.state(folder("killed"))["step"])
     assert 7 <= stops[0] <= stops[1] < 150  # the same, if the evaluation there was cut off
     subprocess.run([*command("killed"), "--resume"], cwd=ROOT, check=True, capture_output=True)
-    one, two = (torch.load(folder(x) / "state.pt", weights_only=True) for x in ("killed", "whole"))
-    assert one["step"] == two["step"] == 150
-    for part in ("model", "average"):
-        for name, value in two["weights"][part].items():
-            assert torch.equal(one["weights"][part][name], value), name
-    for index, moments in two["weights"]["optimizer"]["state"].items():
-        for name, value in moments.items():
-            assert torch.equal(one["weights"]["optimizer"]["state"][index][name], value)
-    for name in ("log.csv", "evaluations.csv"):
-        killed, whole = (_without_clock(folder(x) / name) for x in ("killed", "whole"))
-        assert killed == whole
+    runs.require_same_run(folder("killed"), folder("whole"))
+    assert runs.state(folder("whole"))["step"] == 150
+    killed, whole = (runs.losses(folder(x), "evaluations.csv") for x in ("killed", "whole"))
+    assert killed == whole
     assert len(whole) == 15
     for path in ("training/drafter/best", "drafter"):
         name = f"{path}/model.safetensors"
         assert (work / "killed" / name).read_bytes() == (work / "whole" / name).read_bytes()
-
-
-def _without_clock(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [
-        {name: value for name, value in row.items() if name not in ("seconds", "images_per_second")}
-        for row in rows
-    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from free import DiT, DiTConfig, DrafterNet
 from free.training.dataset.sets import ImageSet
 from free.training.drafter_score import DrafterEvaluation
-from free.training.losses import ForwardProcess, drafter_loss
+from free.training.losses import drafter_loss
 from free.training.parallel import Ranks
 from free.training.recipe import RECIPES
 from free.training.trainer import TrainConfig, train
@@ -44,11 +45,7 @@ def test_a_drafter_with_everything_on(tmp_path: Path, recipe: str) -> None:
     config = TrainConfig(
         4, 8, precision="bf16", gradient_checkpointing=True, micro_batch=4, evaluate_every=2
     )
-    process = ForwardProcess()
-
-    def loss(model, x0, labels, random):
-        return drafter_loss(model, teacher, process, x0, labels, random, RECIPES[recipe])
-
+    loss = partial(drafter_loss, teacher=teacher, recipe=RECIPES[recipe])
     _, record = train(
         drafter, loss, data, config, tmp_path, ranks=Ranks(device=device), progress=False,
         evaluate=DrafterEvaluation(teacher, 20, images=3, window=4),

@@ -16,13 +16,13 @@ def test_it_learns_and_is_the_same_again(tmp_path: Path) -> None:
     digits = mnist_set()
     few = ImageSet(digits.images[::10], digits.labels[::10], 10)
     torch.manual_seed(3)
-    network = train_classifier(few, steps=20)
+    network = train_classifier(few, steps=12)
     behind = torch.rand(1)
     assert network.record["held_out_accuracy"] > 0.2  # chance is 0.1
     assert not network.training
     torch.manual_seed(3)
     assert torch.equal(torch.rand(1), behind)
-    again = train_classifier(few, steps=20)
+    again = train_classifier(few, steps=12)
     for one, two in zip(network.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, two)
     save_classifier(network, tmp_path)

@@ -1,6 +1,6 @@
-"""The log: means of windows, what a killed run leaves, TensorBoard's events, the picture."""
+"""The log: means of meanss, what a killed run leaves, TensorBoard's events, the picture."""
 
-import builtins
+import math
 import sys
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from free.training.log import LossWindow, RunLog, draw_losses, read_log
+from free.training.log import LossMeans, RunLog, draw_losses, read_log
 from free.training.parallel import Ranks
 from tests.training.runs import losses, run
 
@@ -21,46 +21,44 @@ def _values(*numbers: float) -> list[dict[str, torch.Tensor]]:
 
 
 def test_a_line_is_the_mean_of_its_steps_and_passes() -> None:
-    window = LossWindow(Ranks())
-    window.add(_values(1.0, 3.0), ONE)  # two passes of one step
-    window.add(_values(5.0, 5.0), ONE)
-    assert window.take(2) == {"loss": 3.5, "noise": 7.0}
-    window.add(_values(1.0), ONE)
-    assert window.take(3) == {"loss": 1.0, "noise": 2.0}
+    means = LossMeans(Ranks())
+    means.add(_values(1.0, 3.0), ONE)  # two passes of one step
+    means.add(_values(5.0, 5.0), ONE)
+    assert means.take(2) == {"loss": 3.5, "noise": 7.0}
+    means.add(_values(1.0), ONE)
+    assert means.take(3) == {"loss": 1.0, "noise": 2.0}
 
 
-def test_an_open_window_survives_a_checkpoint() -> None:
-    window = LossWindow(Ranks())
-    window.add(_values(1.0), ONE)
-    again = LossWindow(Ranks(), window.state(1))
-    for each in (window, again):
+def test_an_open_means_survives_a_checkpoint() -> None:
+    means = LossMeans(Ranks())
+    means.add(_values(1.0), ONE)
+    again = LossMeans(Ranks(), means.state(1))
+    for each in (means, again):
         each.add(_values(4.0), ONE)
-    assert window.take(2) == again.take(2) == {"loss": 2.5, "noise": 5.0}
+    assert means.take(2) == again.take(2) == {"loss": 2.5, "noise": 5.0}
 
 
-def test_the_first_bad_step_is_named() -> None:
-    window = LossWindow(Ranks())
-    for value in (1.0, float("inf"), float("nan")):
-        window.add(_values(value), ONE)
-    with pytest.raises(FloatingPointError, match="the loss is inf at batch 8"):
-        window.gather(10)  # steps 7, 8 and 9
-
-
-@pytest.mark.parametrize("length", [float("inf"), float("nan")])
-def test_gradients_that_are_not_finite_are_named_before_the_loss_is(length: float) -> None:
-    window = LossWindow(Ranks())
-    window.add(_values(1.0), ONE)
-    window.add(_values(2.0), torch.tensor(length))
-    window.add(_values(float("nan")), ONE)
-    message = rf"the gradients' length is {length} at batch 8, where the loss is 2\.0"
+@pytest.mark.parametrize(
+    ("loss", "length", "message"),
+    [
+        (math.inf, 1.0, "the loss is inf at batch 8"),
+        # Gradients are named before the loss that they lead to.
+        (2.0, math.inf, r"the gradients' length is inf at batch 8, where the loss is 2\.0"),
+        (2.0, math.nan, r"the gradients' length is nan at batch 8, where the loss is 2\.0"),
+    ],
+)
+def test_the_first_bad_step_is_named(loss: float, length: float, message: str) -> None:
+    means = LossMeans(Ranks())
+    for value, norm in ((1.0, 1.0), (loss, length), (math.nan, 1.0)):
+        means.add(_values(value), torch.tensor(norm))
     with pytest.raises(FloatingPointError, match=message):
-        window.gather(10)
+        means.gather(10)  # steps 7, 8 and 9
 
 
 def test_lines_behind_the_checkpoint_are_forgotten(tmp_path: Path) -> None:
-    with RunLog(tmp_path, 0, False) as log:
-        for step in (3, 6, 9):
-            log.write(step, {"loss": step / 3})
+    log = RunLog(tmp_path, 0, False)
+    for step in (3, 6, 9):
+        log.write(step, {"loss": step / 3})
     with (tmp_path / "log.csv").open("a") as file:
         file.write("12,0.")  # killed while it wrote
     RunLog(tmp_path, 12, False)
@@ -92,25 +90,18 @@ def test_tensorboard_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monke
         run(tmp_path, 2, tensorboard=True)
 
 
+@pytest.mark.usefixtures("picture")
 def test_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawn of two lines at least, where matplotlib is installed."""
     pytest.importorskip("matplotlib")
+    picture = tmp_path / "loss.png"
+    run(tmp_path, 2, log_every=2)
+    assert len(losses(tmp_path)) == 1
+    assert not picture.exists()
     run(tmp_path, 6, log_every=2)
-    with Image.open(tmp_path / "loss.png") as picture:
-        assert picture.width > 2 * picture.height  # two parts beside each other
-    (tmp_path / "loss.png").unlink()
-    real = builtins.__import__
-
-    def without(name, *arguments):
-        if name.startswith("matplotlib"):
-            raise ImportError
-        return real(name, *arguments)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    with Image.open(picture) as image:
+        assert image.width > 2 * image.height  # two parts beside each other
+    picture.unlink()
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert not draw_losses(tmp_path)
-    assert not (tmp_path / "loss.png").exists()
-
-
-def test_one_line_makes_no_picture(tmp_path: Path) -> None:
-    run(tmp_path, 2)
-    assert len(losses(tmp_path)) == 2
-    assert not (tmp_path / "loss.png").exists()
+    assert not picture.exists()

@@ -1,66 +1,73 @@
 """Several processes train as one does."""
 
 import json
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from free.training.parallel import Ranks, ranks_of_environment
-from tests.training.runs import losses, run
+from tests.training.runs import PROCESSES, losses, run, run_in_process, state
 
-ROOT = Path(__file__).parents[2]
-#: Of the program in ``runs``, which both runs below are compared with.
+#: Signals that an agent handles.
+_AGENTS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
 SETTINGS = {"save_every": 5, "log_every": 3}
 
 
-def _two_processes(folder: Path, steps: int, batch_size: int, micro_batch: int) -> None:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    program = ["-m", "tests.training.runs", folder, steps, batch_size, micro_batch]
-    done = subprocess.run(
-        [*launch, *map(str, program)], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
+def _two_processes(folder: Path, steps: int) -> None:
+    """``torchrun --nproc-per-node=2``, with this process as its agent."""
+    launch = LaunchConfig(
+        1, 1, 2, run_id=folder.name, rdzv_backend="c10d", rdzv_endpoint="localhost:0",
+        start_method=PROCESSES.get_start_method(), max_restarts=0,
+    )  # fmt: skip
+    handlers = {number: signal.getsignal(number) for number in _AGENTS}
+    try:
+        elastic_launch(launch, _one_process)(folder, steps)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _one_process(folder: Path, steps: int) -> None:
+    run_in_process(folder, steps, micro_batch=2, **SETTINGS)
 
 
 @pytest.fixture(scope="module")
 def by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
-    _two_processes(folder, 12, 8, 2)
+    _two_processes(folder, 12)
     return folder
-
-
-def _weights(folder: Path, part: str = "average") -> dict[str, Tensor]:
-    return torch.load(folder / "state.pt", weights_only=True)["weights"][part]
 
 
 def _far(folder: Path, other: Path) -> float:
     """How far weights and averages of two runs are apart, at most."""
+    one, two = state(folder)["weights"], state(other)["weights"]
     return max(
-        (value - _weights(other, part)[name]).abs().max().item()
+        (value - two[part][name]).abs().max().item()
         for part in ("model", "average")
-        for name, value in _weights(folder, part).items()
+        for name, value in one[part].items()
     )
 
 
 def test_two_processes_are_one_with_the_batch_of_both(by_two: Path, tmp_path: Path) -> None:
-    run(tmp_path, 12, **SETTINGS)
-    assert _far(by_two, tmp_path) < 1e-5
-    for one, two in zip(losses(by_two)[1:], losses(tmp_path)[1:], strict=True):
-        numbers = ([float(x) for x in line.split(",")] for line in (one, two))
-        torch.testing.assert_close(*map(torch.tensor, numbers), rtol=1e-4, atol=0)
-
-
-def test_a_run_goes_on_with_another_number_of_processes(by_two: Path, tmp_path: Path) -> None:
-    """Two, then one, against one all the way."""
-    run(tmp_path / "one", 20, **SETTINGS)
+    """Also where one goes on with what the two began."""
+    one = tmp_path / "one"
+    run(one, 12, **SETTINGS)
+    assert json.loads((by_two / "config.json").read_text())["starts"][0]["processes"] == 2
+    skipped = json.loads((by_two / "skipped.json").read_text())
+    assert [entry["file"] for entry in skipped] == ["of rank 0", "of rank 1"]
+    assert _far(by_two, one) < 1e-5
+    for rows in zip(losses(by_two), losses(one), strict=True):
+        numbers = (torch.tensor([float(x) for x in row.values()]) for row in rows)
+        torch.testing.assert_close(*numbers, rtol=1e-4, atol=0)
+    run(one, 20, **SETTINGS)
     for file in by_two.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     run(tmp_path, 20, **SETTINGS)
-    assert _far(tmp_path, tmp_path / "one") < 1e-5
+    assert _far(tmp_path, one) < 1e-5
 
 
 def test_the_comparison_would_see_ranks_that_draw_alike(by_two: Path, tmp_path: Path) -> None:
@@ -80,31 +87,20 @@ def test_rows_are_shared_out() -> None:
     assert Ranks(1, 2).rows(8, 2) == [range(4, 6), range(6, 8)]
     together = [row for rank in range(4) for rows in Ranks(rank, 4).rows(16, 2) for row in rows]
     assert together == list(range(16))
-    with pytest.raises(ValueError, match="batch_size must be a multiple of the number of processe"):
-        Ranks(0, 3).rows(8)
-    with pytest.raises(ValueError, match="batch_size must be a multiple .*, 4, got 0"):
-        Ranks(0, 4).rows(0)
-    with pytest.raises(ValueError, match="micro_batch must divide batch_size / 2 processes, 4, "
-                       "got 3"):  # fmt: skip
-        Ranks(0, 2).rows(8, 3)
 
 
-def test_values_are_collected_as_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two ranks with texts of different lengths; a byte of a text is one on the way."""
-    other = [{"file": "é.png"}, {"file": "a longer name"}]
-    text = torch.tensor(list(json.dumps(other).encode()), dtype=torch.uint8)
-
-    def all_reduce(sizes: Tensor) -> None:
-        sizes[1] = len(text)
-
-    def all_gather(texts: list[Tensor], own: Tensor) -> None:
-        assert own.dtype == torch.uint8
-        texts[0].copy_(own)
-        texts[1].copy_(text)
-
-    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
-    monkeypatch.setattr(torch.distributed, "all_gather", all_gather)
-    assert Ranks(0, 2).collect([{"file": "x"}]) == [{"file": "x"}, *other]
+@pytest.mark.parametrize(
+    ("world", "batch", "message"),
+    [
+        (3, (8,), "batch_size must be a multiple of the number of processes, 3, got 8"),
+        (4, (0,), "batch_size must be a multiple of the number of processes, 4, got 0"),
+        (2, (8, 3), "micro_batch must divide batch_size / 2 processes, 4, got 3"),
+        (1, (8, 3), "micro_batch must divide batch_size, 8, got 3"),
+    ],
+)
+def test_batches_that_do_not_divide(world: int, batch: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Ranks(0, world).rows(*batch)
 
 
 def test_a_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,10 +110,6 @@ def test_a_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (ranks.rank, ranks.world, ranks.first) == (0, 1, True)
         assert ranks.equal(3)
         assert ranks.collect([{"a": 1}]) == [{"a": 1}]
-    with (
-        pytest.raises(
-            ValueError, match="device must be one that this machine has, got 'nowhere': "
-        ),
-        ranks_of_environment("nowhere"),
-    ):
+    message = "device must be one that this machine has, got 'nowhere': "
+    with pytest.raises(ValueError, match=message), ranks_of_environment("nowhere"):
         pass

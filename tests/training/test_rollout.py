@@ -16,14 +16,7 @@ from free.models.output import TeacherRows
 from free.rounds.draft import draft_window
 from free.rounds.state import Draft, Evidence, recycle
 from free.training import rollout as module
-from free.training.rollout import (
-    Drafts,
-    Rollout,
-    autoregression,
-    follow_teacher,
-    prediction_of,
-    sweep,
-)
+from free.training.rollout import Drafts, Rollout, in_turn, prediction_of, sweep
 from tests.networks import randomized
 
 CONFIG = DiTConfig(8, 4, 1, 16, 2, 2, num_classes=3, learn_sigma=False)
@@ -44,13 +37,16 @@ def _inputs() -> tuple[Tensor, Tensor]:
     return x, torch.randn(R, P + 1, 1, 8, 8, generator=generator)
 
 
-def _rollout(guidance: Guidance | None, k: Tensor = K) -> Rollout:
-    x, noise = _inputs()
-    return Rollout(NETWORK, TEACHER, PREDICTION, guidance, x, k, Y, noise[:, :P])
+def _rollout(guidance: Guidance | None, k: Tensor = K, rows: int = R) -> Rollout:
+    x, noise, some = *_inputs(), slice(rows)
+    return Rollout(
+        NETWORK, TEACHER, PREDICTION, guidance, x=x[some], k=k[some], y=Y[some],
+        noise=noise[some, :P],
+    )  # fmt: skip
 
 
 def _draft_window(guidance: Guidance | None, sweeps: int | None) -> Draft:
-    """The same window by the sampler's way, after a plain transition."""
+    """The window as the sampler drafts it, after a plain transition."""
     x, noise = _inputs()
     drafter, prediction = FeatureDrafter(NETWORK, TEACHER), PREDICTION
     drafter.begin(DraftingBatch(TABLE, guidance))
@@ -76,13 +72,13 @@ def _recorded(make: Any) -> tuple[list[tuple[Tensor, ...]], Any]:
         hook.remove()
 
 
-def _ways(guidance: Guidance | None, sweeps: int | None) -> Drafts:
+def _drafts(guidance: Guidance | None, sweeps: int | None) -> Drafts:
     rollout = _rollout(guidance)
-    return autoregression(rollout) if sweeps is None else sweep(rollout, sweeps)
+    return in_turn(rollout) if sweeps is None else sweep(rollout, sweeps)
 
 
 def _agree(guidance: Guidance | None, sweeps: int | None) -> None:
-    shown, drafts = _recorded(lambda: _ways(guidance, sweeps))
+    shown, drafts = _recorded(lambda: _drafts(guidance, sweeps))
     asked, drafted = _recorded(lambda: _draft_window(guidance, sweeps))
     assert len(shown) == len(asked) == (sweeps or P)
     for ours, samplers in zip(shown, asked, strict=True):
@@ -95,7 +91,7 @@ def _agree(guidance: Guidance | None, sweeps: int | None) -> None:
 
 
 @GUIDED
-@pytest.mark.parametrize("sweeps", [None, 1, 2])
+@pytest.mark.parametrize("sweeps", [None, 1, 2, P])
 def test_it_is_fed_as_when_it_drafts(guidance: Guidance | None, sweeps: int | None) -> None:
     _agree(guidance, sweeps)
 
@@ -117,32 +113,31 @@ def test_a_wrong_input_is_noticed(bug: str, monkeypatch: pytest.MonkeyPatch) -> 
         _agree(None, 2)
 
 
-@GUIDED
-def test_as_many_sweeps_as_transitions_are_autoregression(guidance: Guidance | None) -> None:
-    one, other = autoregression(_rollout(guidance)), sweep(_rollout(guidance), P)
-    for part in ("states", "image", "feature"):
-        ours, theirs = getattr(one, part), getattr(other, part)
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+WAYS = pytest.mark.parametrize(
+    "draft",
+    [lambda rollout: in_turn(rollout, follow_teacher=True), in_turn, lambda r: sweep(r, 2)],
+    ids=["teacher", "own", "sweeps"],
+)
 
 
+@WAYS
 @GUIDED
-@pytest.mark.parametrize("way", [follow_teacher, autoregression, lambda r: sweep(r, 2)])
-def test_targets_are_the_teachers_at_the_drafted_states(way: Any, guidance: Any) -> None:
-    drafts = way(_rollout(guidance))
+def test_targets_are_the_teachers_at_the_drafted_states(draft: Any, guidance: Any) -> None:
+    drafts = draft(_rollout(guidance))
     teacher = TEACHER if guidance is None else GuidedTeacher(TEACHER, guidance)
     for j in range(P):
         out = teacher(drafts.states[:, j], TABLE.timesteps[K + 1 + j], Y)
-        torch.testing.assert_close(drafts.target.eps[:, j], out.eps, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(drafts.target.feature[:, j], out.feature, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(drafts.target_eps[:, j], out.eps, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(drafts.target_feature[:, j], out.feature, rtol=1e-4, atol=1e-4)
 
 
 def test_following_the_teacher() -> None:
     """States by the teacher's means, features by the drafter."""
-    calls, drafts = _recorded(lambda: follow_teacher(_rollout(None)))
+    calls, drafts = _recorded(lambda: in_turn(_rollout(None), follow_teacher=True))
     _, noise = _inputs()
     for j in range(1, P):
         k, x = K + j, drafts.states[:, j - 1]
-        mean = TABLE.mean(k, x, drafts.target.eps[:, j - 1])
+        mean = TABLE.mean(k, x, drafts.target_eps[:, j - 1])
         following = mean + TABLE.sigma[k].view(-1, 1, 1, 1) * noise[:, j]
         torch.testing.assert_close(drafts.states[:, j], following, rtol=1e-3, atol=1e-3)
         assert torch.equal(calls[j][4], drafts.feature[:, j - 1])
@@ -150,26 +145,24 @@ def test_following_the_teacher() -> None:
         assert torch.equal(calls[j][1], noise[:, j])
 
 
-def test_no_gradient_goes_through_states() -> None:
+@WAYS
+@pytest.mark.parametrize("rows", [R, 1])
+def test_gradients_go_through_guesses_and_not_through_states(draft: Any, rows: int) -> None:
+    """The networks' inputs are not overwritten while the window is rolled on."""
     NETWORK.requires_grad_(True)
     try:
-        for way in (follow_teacher, autoregression, lambda r: sweep(r, 2)):
-            drafts = way(_rollout(None))
-            assert drafts.image.requires_grad
-            assert drafts.feature.requires_grad
-            assert not drafts.states.requires_grad
-            assert not drafts.target.eps.requires_grad
+        drafts = draft(_rollout(None, rows=rows))
+        assert not drafts.states.requires_grad
+        assert not drafts.target_eps.requires_grad
+        (drafts.image.square().mean() + drafts.feature.square().mean()).backward()
+        assert all(weight.grad.abs().sum() > 0 for weight in NETWORK.parameters())
     finally:
-        NETWORK.requires_grad_(False)
+        NETWORK.requires_grad_(False).zero_grad()
 
 
 def test_the_last_transition_is_not_drafted() -> None:
     rollout = _rollout(None, torch.tensor([22, 25, 27]))
     assert rollout.k.tolist()[1:] == [[26, 27, 28, 28, 28], [28] * 5]
     assert rollout.real.sum(1).tolist() == [5, 3, 1]
-    for way in (follow_teacher, autoregression, lambda r: sweep(r, 2)):
-        assert torch.isfinite(way(rollout).image).all()
-
-
-def test_the_table_is_made_once() -> None:
-    assert prediction_of(30, torch.device("cpu")) is PREDICTION
+    assert torch.isfinite(in_turn(rollout).image).all()
+    assert torch.isfinite(sweep(rollout, 2).image).all()

@@ -3,8 +3,6 @@
 import random
 import resource
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,20 +11,24 @@ import torch
 
 from free import DiTConfig, DrafterNet
 from free.training.run_folder import misfit
-from free.training.trainer import TrainConfig, train
-from tests.training.runs import images, loss, losses, network, run
-
-ROOT = Path(__file__).parents[2]
+from tests.training.runs import (
+    PROCESSES,
+    loss,
+    losses,
+    require_same_run,
+    run,
+    run_in_process,
+    state,
+)
 
 
 class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("decay", ["constant", "cosine"])
-def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path: Path, decay: str) -> None:
-    settings = {"warmup": 3, "decay": decay, "save_every": 5, "log_every": 3}
-    whole, _ = run(tmp_path / "whole", 20, **settings)
+def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    settings = {"warmup": 3, "decay": "cosine", "save_every": 5, "log_every": 3}
+    run(tmp_path / "whole", 20, **settings)
     calls = 0
 
     def fragile(*arguments):
@@ -36,65 +38,52 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path: Path, decay: st
             raise KilledError
         return loss(*arguments)
 
-    config = TrainConfig(20, 8, 1e-2, ema_decay=0.9, **settings)
     folder = tmp_path / "killed"
     with pytest.raises(KilledError):
-        train(network(), fragile, images(), config, folder, progress=False)
-    resumed, _ = train(network(), fragile, images(), config, folder, progress=False)
+        run(folder, 20, loss=fragile, **settings)
+    run(folder, 20, loss=fragile, **settings)
     assert calls == 13 + 10  # batches 11 and 12 were lost, nothing else
-    for one, two in zip(resumed.parameters(), whole.parameters(), strict=True):
-        assert torch.equal(one, two)
-    assert losses(folder) == losses(tmp_path / "whole")
-
-
-def _program(folder: Path, *victim: str) -> list[str]:
-    return [sys.executable, "-m", "tests.training.runs", str(folder), "30", "8", "0", *victim]
+    require_same_run(folder, tmp_path / "whole")
 
 
 def test_kill_9_at_any_moment(tmp_path: Path) -> None:
-    """The same command again gives the uninterrupted run, bit for bit: weights, moments, losses."""
-    folder, whole = tmp_path / "killed", tmp_path / "whole"
-    run(whole, 30, save_every=5, log_every=3)
-    process = subprocess.Popen(_program(folder, "victim"), cwd=ROOT)
+    """A run that is begun again gives the uninterrupted one, bit for bit: weights, moments, losses."""
+    folder, settings = tmp_path / "killed", {"save_every": 5, "log_every": 3}
+    process = PROCESSES.Process(target=run_in_process, args=(folder, 30, True), kwargs=settings)
+    process.start()
+    run(tmp_path / "whole", 30, **settings)
     deadline = time.monotonic() + 60
     while not (folder / "state.pt").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
     time.sleep(random.Random().uniform(0, 0.5))  # whatever it is doing then
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    reached = torch.load(folder / "state.pt", weights_only=True)["step"]
-    assert 5 <= reached < 30
-    subprocess.run(_program(folder), cwd=ROOT, check=True)
-    one, two = (torch.load(x / "state.pt", weights_only=True) for x in (folder, whole))
-    assert one["step"] == two["step"] == 30
-    for part in ("model", "average"):
-        for name, value in two["weights"][part].items():
-            assert torch.equal(one["weights"][part][name], value)
-    for index, moments in two["weights"]["optimizer"]["state"].items():
-        for name, value in moments.items():
-            assert torch.equal(one["weights"]["optimizer"]["state"][index][name], value)
-    assert losses(folder) == losses(whole)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert 5 <= state(folder)["step"] < 30
+    run(folder, 30, **settings)
+    require_same_run(folder, tmp_path / "whole")
 
 
 def test_the_comparison_would_see_another_run(tmp_path: Path) -> None:
     """A resumed run that repeats a batch is not the same: what is compared above can differ."""
     run(tmp_path / "a", 10, save_every=5)
     run(tmp_path / "b", 5, save_every=5)
-    state = torch.load(tmp_path / "b" / "state.pt", weights_only=True)
-    state["step"] = 4
-    torch.save(state, tmp_path / "b" / "state.pt")
+    torch.save({**state(tmp_path / "b"), "step": 4}, tmp_path / "b" / "state.pt")
     run(tmp_path / "b", 10, save_every=5)
-    a, b = (torch.load(tmp_path / x / "state.pt", weights_only=True) for x in "ab")
-    weights = [state["weights"]["model"]["0.weight"] for state in (a, b)]
+    weights = [state(tmp_path / x)["weights"]["model"]["0.weight"] for x in "ab"]
     assert not torch.equal(*weights)
     assert losses(tmp_path / "a") != losses(tmp_path / "b")
 
 
-def test_a_constant_rate_can_go_on_for_longer(tmp_path: Path) -> None:
+def test_a_run_can_go_on_for_longer(tmp_path: Path) -> None:
+    """At a constant rate; a finished one is only read again."""
     whole, _ = run(tmp_path / "whole", 12)
     run(tmp_path / "more", 7)
-    more, _ = run(tmp_path / "more", 12)
-    assert torch.equal(more[0].weight, whole[0].weight)
+    more, record = run(tmp_path / "more", 12)
+    again, same = run(tmp_path / "more", 12)
+    for network in (more, again):
+        assert torch.equal(network[0].weight, whole[0].weight)
+    assert same["loss"] == record["loss"]
     with pytest.raises(ValueError, match="steps must be at least the 12 made in .*, got 9"):
         run(tmp_path / "more", 9)
     run(tmp_path / "cosine", 7, decay="cosine")
@@ -102,14 +91,7 @@ def test_a_constant_rate_can_go_on_for_longer(tmp_path: Path) -> None:
         run(tmp_path / "cosine", 12, decay="cosine")
 
 
-def test_a_finished_run_is_read_again(tmp_path: Path) -> None:
-    first, record = run(tmp_path, 5)
-    again, same = run(tmp_path, 5)
-    assert torch.equal(first[0].weight, again[0].weight)
-    assert same["loss"] == record["loss"]
-
-
-def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
+def test_another_run_is_refused_by_what_differs(tmp_path: Path) -> None:
     run(tmp_path, 2, extra={"teacher": "abc", "objective": "mse"})
     with pytest.raises(
         ValueError,
@@ -117,6 +99,12 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
         r"got .*state\.pt with seed 0 \(now 1\), teacher 'abc' \(now 'abd'\)$",
     ):
         run(tmp_path, 2, seed=1, extra={"teacher": "abd", "objective": "mse"})  # fmt: skip
+    drafter = DrafterNet(DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3, learn_sigma=False))
+    with pytest.raises(ValueError, match="got .* with the weights of another model: x_embedder"):
+        run(tmp_path, 2, drafter, extra={"teacher": "abc", "objective": "mse"})
+
+
+def test_settings_are_compared_name_by_name() -> None:
     assert misfit({"a": 1, "b": 2}, {"b": 2, "c": 3}) == "a 'unset' (now 1), c 3 (now 'unset')"
     stored = {"data": {"source": "folder", "digest": "ab", "names": ["x" * 99]}, "init": {}}
     now = {"data": {"source": "folder", "digest": "cd", "names": []}, "init": None}
@@ -124,15 +112,6 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
         f"data.digest 'ab' (now 'cd'), data.names ['{'x' * 55}... (now []), init {{}} (now None)"
     )
     assert misfit(stored, stored) == ""
-
-
-def test_another_model_is_refused(tmp_path: Path) -> None:
-    run(tmp_path, 2)
-    torch.manual_seed(0)
-    config = DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3, learn_sigma=False)
-    settings = TrainConfig(2, 8, 1e-2, ema_decay=0.9)
-    with pytest.raises(ValueError, match="got .* with the weights of another model: x_embedder"):
-        train(DrafterNet(config), loss, images(), settings, tmp_path, progress=False)
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
@@ -143,58 +122,60 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
             run(tmp_path / "run", 2)
         return loss(*arguments)
 
-    settings = TrainConfig(1, 8, 1e-2, ema_decay=0.9)
-    train(network(), loss_that_starts_another, images(), settings, tmp_path / "run", progress=False)
+    run(tmp_path / "run", 1, loss=loss_that_starts_another)
     run(tmp_path / "run", 2)  # it is free again
     with pytest.raises(ValueError, match="seed"):
         run(tmp_path / "run", 2, seed=1)
     run(tmp_path / "run", 2)  # after an error too
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
-def test_a_damaged_checkpoint(tmp_path: Path, content: bytes | None) -> None:
-    run(tmp_path, 2)
-    path = tmp_path / "state.pt"
-    if content is None:
-        torch.save({"step": 2}, path)
-    else:
+class Harm:
+    """Touches a file where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", {"step": 2}, Harm])
+def test_a_damaged_checkpoint(tmp_path: Path, content: object) -> None:
+    """One that would run code does not."""
+    path, harm = tmp_path / "state.pt", tmp_path / "harm"
+    if isinstance(content, bytes):
         path.write_bytes(content)
+    else:
+        torch.save({"settings": Harm(harm)} if content is Harm else content, path)
     with pytest.raises(ValueError, match=r"folder must hold a checkpoint that loads, got .*state"):
         run(tmp_path, 4)
-
-
-def test_a_checkpoint_that_would_run_code_does_not(tmp_path: Path) -> None:
-    class Harm:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "harm",))
-
-    torch.save({"settings": Harm()}, tmp_path / "state.pt")
-    with pytest.raises(ValueError, match="folder must hold a checkpoint that loads"):
-        run(tmp_path, 2)
-    assert not (tmp_path / "harm").exists()
+    assert not harm.exists()
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     """A limit on the size of files: writing fails in the middle, as it does on a full disk."""
-    run(tmp_path, 5, save_every=5, log_every=5)
+    settings = {"save_every": 5, "log_every": 5}
+    run(tmp_path, 5, **settings)
     before = (tmp_path / "state.pt").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
     try:
         with pytest.raises(OSError, match=r"checkpoint of step 10 could not be written to .*state"
                            r"\.pt \(the one before it is whole\): "):  # fmt: skip
-            run(tmp_path, 10, save_every=5, log_every=5)
+            run(tmp_path, 10, **settings)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (tmp_path / "state.pt").read_bytes() == before
     assert not list(tmp_path.glob(".state*"))
-    resumed, _ = run(tmp_path, 10, save_every=5, log_every=5)
-    whole, _ = run(tmp_path / "whole", 10, save_every=5, log_every=5)
-    assert torch.equal(resumed[0].weight, whole[0].weight)
-    assert losses(tmp_path) == losses(tmp_path / "whole")
+    run(tmp_path, 10, **settings)
+    run(tmp_path / "whole", 10, **settings)
+    require_same_run(tmp_path, tmp_path / "whole")
 
 
 def test_no_room_for_the_first_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a writer that was killed has left is removed."""
+    tmp_path.joinpath(".state-abc.pt").write_bytes(b"half")
+
     def full(state, file) -> None:
         file.write(b"half")
         raise OSError(28, "No space left on device")
@@ -203,9 +184,4 @@ def test_no_room_for_the_first_checkpoint(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(OSError, match=r"\(there is none before\): .*No space left on device"):
         run(tmp_path, 2)
     assert not list(tmp_path.glob("*state*"))
-
-
-def test_leftovers_of_a_killed_writer_are_removed(tmp_path: Path) -> None:
-    (tmp_path / ".state-abc.pt").write_bytes(b"half")
-    run(tmp_path, 2)
     assert not list(tmp_path.glob(".state*"))

@@ -2,16 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from free import DiTConfig, DrafterNet
-from free.training.parallel import Ranks
 from free.training.randomness import RowRandom
-from free.training.trainer import TrainConfig, train
-from tests.training.runs import SIZE, images, loss, losses, network, run
+from free.training.trainer import TrainConfig
+from tests.training.runs import SIZE, config, images, loss, losses, network, run, skipping, state
 
 
 def _same(one: nn.Module, other: nn.Module, tolerance: float = 0.0) -> None:
@@ -20,13 +20,13 @@ def _same(one: nn.Module, other: nn.Module, tolerance: float = 0.0) -> None:
 
 
 def test_it_learns_and_returns_the_average(tmp_path: Path) -> None:
-    average, record = run(tmp_path, 400)
+    average, record = run(tmp_path, 160, log_every=40)
     assert not average.training
-    assert record["steps"] == 400
+    assert record["steps"] == 160
     lines = losses(tmp_path)
-    assert lines[0] == "step,epoch,learning_rate,loss,noise,feature"
-    assert [line.split(",")[0] for line in lines[1:]] == ["100", "200", "300", "400"]
-    first, last = (float(lines[i].split(",")[3]) for i in (1, 4))
+    assert [*lines[0]] == ["step", "epoch", "learning_rate", "loss", "noise", "feature"]
+    assert [line["step"] for line in lines] == ["40", "80", "120", "160"]
+    first, last = (float(lines[i]["loss"]) for i in (0, 3))
     assert last < first / 5
     assert record["loss"] == pytest.approx(last)
 
@@ -61,55 +61,24 @@ def test_it_is_adamw_with_an_average_from_the_first_weights(tmp_path: Path) -> N
 
 
 def test_micro_batches_change_nothing_but_rounding(tmp_path: Path) -> None:
-    whole, record = run(tmp_path / "whole", 20)
-    split, other = run(tmp_path / "split", 20, micro_batch=2)
-    _same(split, whole, 1e-5)
-    assert other["loss"] == pytest.approx(record["loss"], rel=1e-4)
-
-
-def test_micro_batches_would_be_caught_drawing_alike(tmp_path: Path) -> None:
-    """What each row draws must depend on its place: with the same numbers in every micro-batch the
+    """What each row draws depends on its place: with the same numbers in every micro-batch the
     result is another.
     """
 
     def alike(model, x0, labels, random):
         return loss(model, x0, labels, RowRandom(0, random.step, range(len(x0))))
 
-    whole, _ = run(tmp_path / "whole", 20)
-    split, _ = train(
-        network(), alike, images(), TrainConfig(20, 8, 1e-2, ema_decay=0.9, micro_batch=2),
-        tmp_path / "split", progress=False,
-    )  # fmt: skip
+    whole, record = run(tmp_path / "whole", 20)
+    split, other = run(tmp_path / "split", 20, micro_batch=2)
+    _same(split, whole, 1e-5)
+    assert other["loss"] == pytest.approx(record["loss"], rel=1e-4)
+    split, _ = run(tmp_path / "alike", 20, loss=alike, micro_batch=2)
     with pytest.raises(AssertionError):
         _same(split, whole, 1e-5)
 
 
-def test_bfloat16_is_of_the_forward_pass_alone(tmp_path: Path) -> None:
-    seen = set()
-
-    def spy(model, x0, labels, random):
-        parts = loss(model, x0, labels, random)
-        seen.add(model(torch.zeros(1, 5)).dtype)
-        return parts
-
-    settings = TrainConfig(3, 8, precision="bf16")
-    average, _ = train(network(), spy, images(), settings, tmp_path, progress=False)
-    assert seen == {torch.bfloat16}
-    assert {weight.dtype for weight in average.parameters()} == {torch.float32}
-
-    def evaluate(model, ranks):
-        seen.add(torch.is_autocast_enabled("cpu"))
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "evaluated", 3, precision="bf16", evaluate_every=3, evaluate=evaluate)
-    assert seen == {torch.bfloat16, False}
-    with pytest.raises(ValueError, match="precision 'tf32' needs a GPU, got device cpu"):
-        run(tmp_path / "tf32", 3, precision="tf32")
-
-
 def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
-    config = DiTConfig(2, 1, 1, 8, 1, 2, num_classes=3, learn_sigma=False)
+    shape = DiTConfig(2, 1, 1, 8, 1, 2, num_classes=3, learn_sigma=False)
 
     def drafter_loss(model, x0, labels, random):
         t, rows = torch.full((len(x0),), 5), torch.zeros(len(x0), 4, 8)
@@ -119,10 +88,10 @@ def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
     results, calls = [], []
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        settings = TrainConfig(3, 8, 1e-2, ema_decay=0.5, gradient_checkpointing=checkpointing)
-        drafter, folder = DrafterNet(config), tmp_path / str(checkpointing)
+        drafter, folder = DrafterNet(shape), tmp_path / str(checkpointing)
         drafter.blocks[0].attn.register_forward_hook(lambda *_: calls.append(1))
-        results.append(train(drafter, drafter_loss, images(), settings, folder, progress=False)[0])
+        average, _ = run(folder, 3, drafter, drafter_loss, gradient_checkpointing=checkpointing)
+        results.append(average)
         assert "forward" not in vars(drafter.blocks[0])
         assert len(calls) == (3 + 6 if checkpointing else 3)
     _same(*results)
@@ -133,17 +102,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
         parts = loss(model, x0, labels, random)
         return {"loss": parts["loss"] * (torch.nan if random.step == 12 else 1.0)}
 
-    settings = TrainConfig(30, 8, save_every=10)
     with pytest.raises(FloatingPointError, match="the loss is nan at batch 12"):
-        train(network(), broken, images(), settings, tmp_path, progress=False)
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert state["step"] == 10
-    assert all(value.isfinite().all() for value in state["weights"]["model"].values())
+        run(tmp_path, 30, loss=broken, save_every=10)
+    _require_finite_checkpoint(tmp_path, 10)
 
 
-@pytest.mark.parametrize("evaluated", [False, True])
+@pytest.mark.parametrize("evaluate_every", [None, 10])
 def test_a_gradient_that_is_not_finite_leaves_the_checkpoint_before(
-    tmp_path: Path, evaluated: bool
+    tmp_path: Path, evaluate_every: int | None
 ) -> None:
     """The loss of the last step before a checkpoint is finite, the weights after it are not."""
 
@@ -157,81 +123,61 @@ def test_a_gradient_that_is_not_finite_leaves_the_checkpoint_before(
     def evaluate(model, ranks):
         raise AssertionError("a network of NaN was evaluated")
 
-    settings = TrainConfig(
-        20, 8, 1e-2, ema_decay=0.9, save_every=5, evaluate_every=10 if evaluated else None
-    )
     with pytest.raises(FloatingPointError, match="the gradients' length is nan at batch 9, where"):
-        train(network(), broken, images(), settings, tmp_path, evaluate=evaluate, progress=False)
-    state = torch.load(tmp_path / "state.pt", weights_only=True)
-    assert state["step"] == 5
-    assert all(value.isfinite().all() for value in state["weights"]["model"].values())
+        run(tmp_path, 20, loss=broken, save_every=5, evaluate=evaluate,
+            evaluate_every=evaluate_every)  # fmt: skip
+    _require_finite_checkpoint(tmp_path, 5)
     resumed, _ = run(tmp_path, 20, save_every=5)
     whole, _ = run(tmp_path / "whole", 20, save_every=5)
     _same(resumed, whole)
 
 
-def test_the_folder_says_what_made_it(tmp_path: Path) -> None:
-    run(tmp_path, 4, extra={"teacher": "abc"})
-    run(tmp_path, 6, extra={"teacher": "abc"})
+def _require_finite_checkpoint(folder: Path, step: int) -> None:
+    checkpoint = state(folder)
+    assert checkpoint["step"] == step
+    assert all(value.isfinite().all() for value in checkpoint["weights"]["model"].values())
+
+
+def test_the_folder_says_what_went_into_it(tmp_path: Path) -> None:
+    for steps, files in ((4, ["a", "b"]), (6, ["b", "c"])):
+        run(tmp_path, steps, data=skipping(*files), extra={"teacher": "abc"})
     config = json.loads((tmp_path / "config.json").read_text())
     assert (config["teacher"], config["data"], config["steps"]) == ("abc", {"source": "sines"}, 6)
     assert [start["step"] for start in config["starts"]] == [0, 4]
     for name in ("command", "free", "commit", "torch", "processes"):
         assert name in config["starts"][0]
-    assert config["skipped"] == 0
-    assert json.loads((tmp_path / "skipped.json").read_text()) == []
+    assert config["starts"][0]["precision"] == "fp32: as asked for"
     assert config["result"]["loss"] > 0
-
-
-def test_unreadable_images_are_listed_once(tmp_path: Path) -> None:
-    class Skipping:
-        def __init__(self, *files: str) -> None:
-            self.own, self.record, self.num_classes = images(), {}, 3
-            self.skipped = [{"file": file, "reason": "no image"} for file in files]
-
-        def __len__(self) -> int:
-            return 50
-
-        def batch(self, *arguments):
-            return self.own.batch(*arguments)
-
-    for steps, files in ((2, ["a", "b"]), (4, ["b", "c"])):
-        train(network(), loss, Skipping(*files), TrainConfig(steps, 8), tmp_path, progress=False)
-    listed = json.loads((tmp_path / "skipped.json").read_text())
-    assert [one["file"] for one in listed] == ["a", "b", "c"]
-    assert json.loads((tmp_path / "config.json").read_text())["skipped"] == 3
+    assert config["skipped"] == 3
+    skipped = json.loads((tmp_path / "skipped.json").read_text())
+    assert [entry["file"] for entry in skipped] == ["a", "b", "c"]
 
 
 def test_the_progress_of_a_file_is_not_written_with_every_line_of_the_log(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(network(), loss, images(), TrainConfig(60, 8, log_every=1), tmp_path)
+    run(tmp_path, 60, log_every=1, progress=True)
     shown = capsys.readouterr().err
     assert "60/60" in shown
     assert "images/s" in shown
     assert shown.count("batch/s") + shown.count("s/batch") < 5
 
 
-def test_batches_that_do_not_divide(tmp_path: Path) -> None:
+def test_what_cannot_be_trained(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="micro_batch must divide batch_size, 8, got 3"):
         run(tmp_path, 2, micro_batch=3)
-    with pytest.raises(ValueError, match="multiple of the number of processes, 3, got 8"):
-        run(tmp_path, 2, ranks=Ranks(0, 3))
+    for model, came in ((network().half(), "float16"), (network().requires_grad_(False), "none")):
+        with pytest.raises(ValueError, match=f"model must have trainable weights, .*{came}"):
+            run(tmp_path, 1, model)
     assert not (tmp_path / "config.json").exists()
 
 
-def test_models_that_cannot_be_trained(tmp_path: Path) -> None:
-    for model, came in ((network().half(), "float16"), (network().requires_grad_(False), "none")):
-        with pytest.raises(ValueError, match=f"model must have trainable weights, .*{came}"):
-            train(model, loss, images(), TrainConfig(1, 8), tmp_path, progress=False)
-
-
 def test_rates() -> None:
-    config = TrainConfig(110, learning_rate=1.0, warmup=10, decay="cosine")
-    assert config.rate(0) == pytest.approx(0.1)
-    assert config.rate(9) == 1.0
-    assert config.rate(60) == pytest.approx(0.505)
-    assert config.rate(110) == pytest.approx(0.01)
+    cosine = config(110, learning_rate=1.0, warmup=10, decay="cosine")
+    assert cosine.rate(0) == pytest.approx(0.1)
+    assert cosine.rate(9) == 1.0
+    assert cosine.rate(60) == pytest.approx(0.505)
+    assert cosine.rate(110) == pytest.approx(0.01)
     assert TrainConfig(10).rate(9) == 1e-4
 
 
@@ -246,12 +192,12 @@ def test_rates() -> None:
         ({"steps": 10, "warmup": 10, "decay": "cosine"}, "warmup must be less than the 10 steps"),
         ({"ema_decay": 1.0}, r"ema_decay must be in \[0, 1\)"),
         ({"decay": "linear"}, "decay must be 'constant' or 'cosine'"),
-        ({"precision": "fp8"}, "precision must be 'fp32', 'tf32' or 'bf16', got 'fp8'"),
+        ({"precision": "fp8"}, "precision must be 'auto', 'fp32', 'tf32' or 'bf16', got 'fp8'"),
         ({"warmup": -1}, "warmup must be at least 0, got -1"),
         ({"micro_batch": 0}, "micro_batch must be at least 1, got 0"),
         ({"evaluate_every": 0}, "evaluate_every must be at least 1, got 0"),
     ],
 )
-def test_settings_are_checked(settings: dict, message: str) -> None:
+def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainConfig(**{"steps": 1, **settings})

@@ -1,5 +1,7 @@
 """Fitting a fixed variance to a teacher's own, and training one of the state."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -12,39 +14,34 @@ from free.training.variance import fit_variance, sigma_loss
 from tests.networks import MixtureTeacher, randomized
 
 
-class KnownVariance(MixtureTeacher):
-    """Returns a variance that depends on the time, the element and the label, all in [-1, 1]."""
+class Known(MixtureTeacher):
+    """Returns a known variance, in [-1, 1]: ``variance(x, t, y)``, broadcast to x."""
+
+    def __init__(self, variance: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        super().__init__(2)
+        self.variance = variance
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
-        channel = (1.0 - t / 500.0)[:, None].expand_as(x)
-        return super().__call__(x, t, y)._replace(variance=channel.clone())
+        variance = self.variance(x, t[:, None], y[:, None]).expand_as(x).clone()
+        return super().__call__(x, t, y)._replace(variance=variance)
 
 
 def test_a_known_variance_is_found() -> None:
-    fit = fit_variance(KnownVariance(2), [0, 1, 0], steps=30, seed=4)
+    fit = fit_variance(Known(lambda x, t, y: 1.0 - t / 500.0), [0, 1, 0], steps=30, seed=4)
     np.testing.assert_array_equal(fit.timesteps, Schedule.ddpm(30).timesteps[:-1])
     np.testing.assert_allclose(fit.weights, 1 - fit.timesteps / 1000, atol=1e-4)
 
 
 def test_guided_fits_take_the_conditional_variance() -> None:
-    class ByLabel(MixtureTeacher):
-        def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
-            told = torch.where(y == self.null_label, 1.0, -0.4)[:, None].expand_as(x)
-            return super().__call__(x, t, y)._replace(variance=told.clone())
-
-    fit = fit_variance(ByLabel(2), [0, 1], steps=10, cfg_scale=1.5)
+    teacher = Known(lambda x, t, y: torch.where(y == Known.null_label, 1.0, -0.4))
+    fit = fit_variance(teacher, [0, 1], steps=10, cfg_scale=1.5)
     np.testing.assert_allclose(fit.weights, 0.3, atol=1e-4)
 
 
 def test_elements_are_averaged_as_variances() -> None:
     """Half of the elements at the posterior's, half at beta: the mean variance, not the middle."""
-
-    class Split(MixtureTeacher):
-        def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
-            ends = torch.tensor([-1.0, 1.0]).expand_as(x)
-            return super().__call__(x, t, y)._replace(variance=ends.clone())
-
-    schedule = Schedule.ddpm(30, variance=fit_variance(Split(2), [0], steps=30))
+    teacher = Known(lambda x, t, y: torch.tensor([-1.0, 1.0]))
+    schedule = Schedule.ddpm(30, variance=fit_variance(teacher, [0], steps=30))
     ends = [Schedule.ddpm(30, variance=name).sigma ** 2 for name in ("posterior", "upper")]
     np.testing.assert_allclose(schedule.sigma**2, sum(ends) / 2, rtol=1e-5)
 
@@ -101,7 +98,9 @@ def test_the_bound_is_least_at_the_error() -> None:
             group["lr"] = 0.05 * (1 - step / 200)
         x0 = V**0.5 * random.normal((64,))
         labels = torch.zeros(256, dtype=torch.int64)
-        loss = sigma_loss(weights, Gaussian(), schedule, x0, labels, random)["loss"]
+        loss = sigma_loss(weights, x0, labels, random, teacher=Gaussian(), schedule=schedule)[
+            "loss"
+        ]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -134,7 +133,7 @@ def test_the_network_learns_what_depends_on_the_state() -> None:
     x0 = 0.5 * labels[:, None, None, None].expand(-1, 1, 8, 8)
     for step in range(200):
         random = RowRandom(0, step, range(64))
-        loss = sigma_loss(network, Blank(), schedule, x0, labels, random)["loss"]
+        loss = sigma_loss(network, x0, labels, random, teacher=Blank(), schedule=schedule)["loss"]
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 0.1)

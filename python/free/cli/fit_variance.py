@@ -19,6 +19,7 @@ __all__ = ["fit_variance"]
 
 
 def fit_variance(
+    *,
     out: Annotated[Path, typer.Option(help="Table to write (.json), for --variance.")],
     model: options.Model = "mnist",
     labels: Annotated[str, typer.Option(help="Classes to draw: 0-9, 3, or 1,4-6.")] = "0-9",

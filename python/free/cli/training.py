@@ -1,12 +1,15 @@
-"""Options and endings that the commands which train share."""
+"""Options, by job, and endings that the commands which train share."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any, get_type_hints
 
 import torch
 import typer
@@ -17,90 +20,121 @@ from free.training.parallel import Ranks, ranks_of_environment
 
 __all__ = [
     "BatchSize",
-    "Checkpointing",
-    "Decay",
     "EmaDecay",
     "LearningRate",
-    "LogEvery",
-    "MicroBatch",
-    "Precision",
-    "SaveEvery",
-    "Seed",
+    "Machine",
+    "Optimiser",
     "TensorBoard",
-    "Threads",
-    "TrainDevice",
-    "Warmup",
+    "folder_option",
+    "grouped",
+    "machine_option",
+    "optimiser_option",
     "parse_duration",
     "tell_of_first_weights",
+    "train_config",
     "training_run",
 ]
 
-_OPTIMISER, _MACHINE, _FOLDER = "Optimiser", "Machine", "Run folder"
+optimiser_option = partial(typer.Option, rich_help_panel="Optimiser")
+machine_option = partial(typer.Option, rich_help_panel="Machine")
+folder_option = partial(typer.Option, rich_help_panel="Run folder")
 
 #: Share of the first weights in the result that is worth a word.
 _MOST_OF_FIRST = 0.05
 
-BatchSize = Annotated[
-    int, typer.Option(help="Images a batch, of all processes.", rich_help_panel=_OPTIMISER)
-]
-LearningRate = Annotated[float, typer.Option(help="Of AdamW.", rich_help_panel=_OPTIMISER)]
-Warmup = Annotated[
-    int,
-    typer.Option(help="Batches over which the rate rises.", rich_help_panel=_OPTIMISER),
-]
-Decay = Annotated[
-    str, typer.Option(help="Of the rate: constant or cosine.", rich_help_panel=_OPTIMISER)
-]
-EmaDecay = Annotated[
-    float, typer.Option(help="Decay of the averaged weights.", rich_help_panel=_OPTIMISER)
-]
-Seed = Annotated[int, typer.Option(help="Of weights and batches.", rich_help_panel=_OPTIMISER)]
-TrainDevice = Annotated[
-    str,
-    typer.Option(
-        "--device",
-        help="cpu or cuda; auto is a GPU where there is one. Under torchrun each process has its "
-        "own.",
-        rich_help_panel=_MACHINE,
-    ),
-]
-Precision = Annotated[
-    str,
-    typer.Option(
-        help="fp32, tf32 (on a GPU) or bf16: of the matrix products.", rich_help_panel=_MACHINE
-    ),
-]
-MicroBatch = Annotated[
-    int | None,
-    typer.Option(
-        help="Images of a forward pass, where the memory does not hold a process's share of the "
-        "batch. Changes nothing but rounding.",
-        rich_help_panel=_MACHINE,
-    ),
-]
-Checkpointing = Annotated[
-    bool,
-    typer.Option(
-        "--gradient-checkpointing",
-        help="Compute the trained blocks' activations twice instead of keeping them.",
-        rich_help_panel=_MACHINE,
-    ),
-]
-Threads = Annotated[
-    int, typer.Option(help="CPU threads; 0 for torch's own choice.", rich_help_panel=_MACHINE)
-]
-SaveEvery = Annotated[
-    int, typer.Option(help="Batches between checkpoints.", rich_help_panel=_FOLDER)
-]
-LogEvery = Annotated[int, typer.Option(help="Batches a line of log.csv.", rich_help_panel=_FOLDER)]
+LearningRate = Annotated[float, optimiser_option(help="Of AdamW.")]
+EmaDecay = Annotated[float, optimiser_option(help="Decay of the averaged weights.")]
+BatchSize = Annotated[int, optimiser_option(help="Images a batch, of all processes.")]
 TensorBoard = Annotated[
     bool,
-    typer.Option(
-        "--tensorboard/--no-tensorboard",
-        help="Write TensorBoard's events beside log.csv.",
-        rich_help_panel=_FOLDER,
+    folder_option(
+        "--tensorboard/--no-tensorboard", help="Write TensorBoard's events beside log.csv."
     ),
 ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimiser:
+    """Batches and rates; fields are those of :class:`TrainConfig`."""
+
+    batch_size: BatchSize = 128
+    learning_rate: LearningRate = 1e-4
+    ema_decay: EmaDecay = 0.9999
+    seed: Annotated[int, optimiser_option(help="Of weights and batches.")] = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """Where a run is computed, and how it fits there."""
+
+    device: Annotated[
+        str,
+        machine_option(
+            help="cpu or cuda; auto is a GPU where there is one. Under torchrun each process has "
+            "its own."
+        ),
+    ] = "auto"
+    precision: Annotated[
+        str,
+        machine_option(
+            help="fp32, tf32 (on a GPU) or bf16: of the matrix products. auto is bf16 where the "
+            "hardware has it, else fp32; a run goes on in its own."
+        ),
+    ] = "auto"
+    micro_batch: Annotated[
+        int | None,
+        machine_option(
+            help="Images of a forward pass, where the memory does not hold a process's share of "
+            "the batch. Changes nothing but rounding."
+        ),
+    ] = None
+    threads: Annotated[int, machine_option(help="CPU threads; 0 for torch's own choice.")] = 0
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command's options come in records: every field of a dataclass becomes a flag.
+
+    Parameters
+    ----------
+    command : callable
+        Takes keywords alone, some of which are dataclasses of annotated options.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    records: dict[str, Any] = {
+        name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)
+    }
+    flags: dict[str, inspect.Parameter] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name not in records:
+            flags[name] = parameter.replace(annotation=hints[name])
+            continue
+        options = get_type_hints(records[name], include_extras=True)
+        for field in dataclasses.fields(records[name]):
+            flags[field.name] = inspect.Parameter(
+                field.name, parameter.kind, default=field.default, annotation=options[field.name]
+            )
+
+    def run(**values: Any) -> None:
+        for name, kind in records.items():
+            fields = [field.name for field in dataclasses.fields(kind)]
+            values[name] = kind(**{field: values.pop(field) for field in fields})
+        command(**values)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__annotations__ = {name: flag.annotation for name, flag in flags.items()}
+    vars(run)["__signature__"] = inspect.Signature(list(flags.values()))
+    return run
+
+
+def train_config(steps: int, optimiser: Optimiser, machine: Machine, **more: Any) -> TrainConfig:
+    """The settings of a run from a command's options, and what else :class:`TrainConfig` takes."""
+    return TrainConfig(
+        steps,
+        **dataclasses.asdict(optimiser),
+        precision=machine.precision,
+        micro_batch=machine.micro_batch,
+        **more,
+    )
 
 
 def tell_of_first_weights(config: TrainConfig, ranks: Ranks) -> None:
@@ -116,19 +150,12 @@ def tell_of_first_weights(config: TrainConfig, ranks: Ranks) -> None:
 
 
 @contextmanager
-def training_run(device: str, threads: int) -> Iterator[Ranks]:
-    """What training is done in: its processes, and one line of text for what goes wrong.
-
-    Parameters
-    ----------
-    device : str
-    threads : int
-        0 for torch's own choice.
-    """
-    if threads:
-        torch.set_num_threads(threads)
+def training_run(machine: Machine) -> Iterator[Ranks]:
+    """What training is done in: its processes, and one line of text for what goes wrong."""
+    if machine.threads:
+        torch.set_num_threads(machine.threads)
     try:
-        with bad_input_to_usage_error(), ranks_of_environment(device) as ranks:
+        with bad_input_to_usage_error(), ranks_of_environment(machine.device) as ranks:
             yield ranks
     except (OSError, FloatingPointError) as error:
         typer.secho(f"error: {error}", fg="red", err=True)

@@ -13,6 +13,7 @@ from diffusers.utils.pil_utils import numpy_to_pil
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from free.devices import find_device
 from free.drafters import Drafter, FeatureDrafter, FrozenDrafter
 from free.images.autoencoder import LatentCoder, PixelCoder
 from free.images.labels import class_ids, imagenet_names, label_table

@@ -1,4 +1,4 @@
-"""How long, how fast and on what a network is trained."""
+"""How long, how fast and in what precision a network is trained."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import dataclasses
 import math
 from typing import Any
 
-__all__ = ["TrainConfig"]
+from free.training.precision import PRECISIONS
+
+__all__ = ["TrainConfig", "require_choices"]
 
 #: Fields that change how a run is carried out and watched, but not what it computes.
 _FREE_TO_CHANGE = (
@@ -16,6 +18,11 @@ _FREE_TO_CHANGE = (
     "log_every",
     "evaluate_every",
 )
+
+#: Fields that count something.
+_COUNTS = ("steps", "batch_size", "micro_batch", "save_every", "log_every", "evaluate_every")
+
+_CHOICES = {"decay": ("constant", "cosine"), "precision": PRECISIONS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +42,10 @@ class TrainConfig:
         What the rate does after the warm-up; ``"cosine"`` ends at a hundredth.
     ema_decay : float
         Decay of the averaged weights, which are the result.
-    precision : {"fp32", "tf32", "bf16"}
-        Of the matrix products: as they are, float32 in TensorFloat-32 (a GPU's), or autocast to
-        bfloat16. Weights, gradients and their average are float32 always.
+    precision : {"auto", "fp32", "tf32", "bf16"}
+        Of the matrix products: float32, float32 in a GPU's TensorFloat-32, or autocast to bfloat16;
+        ``"auto"`` takes what suits the machine (:func:`free.training.precision.choose_precision`).
+        Weights, gradients and their average are float32 always.
     seed : int
     micro_batch : int, optional
         Rows of a forward and backward pass; the gradients of several add up to a rank's share of
@@ -63,7 +71,7 @@ class TrainConfig:
     warmup: int = 0
     decay: str = "constant"
     ema_decay: float = 0.9999
-    precision: str = "fp32"
+    precision: str = "auto"
     seed: int = 0
     micro_batch: int | None = None
     gradient_checkpointing: bool = False
@@ -72,27 +80,22 @@ class TrainConfig:
     evaluate_every: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "micro_batch", "save_every", "log_every"):
+        for name in _COUNTS:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        if self.evaluate_every is not None and self.evaluate_every < 1:
-            raise ValueError(f"evaluate_every must be at least 1, got {self.evaluate_every}")
         if self.warmup < 0:
             raise ValueError(f"warmup must be at least 0, got {self.warmup}")
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
-        if self.decay not in ("constant", "cosine"):
-            raise ValueError(f"decay must be 'constant' or 'cosine', got {self.decay!r}")
+        require_choices(self, _CHOICES)
         if self.decay == "cosine" and self.warmup >= self.steps:
             raise ValueError(
                 f"warmup must be less than the {self.steps} steps of a run whose rate decays, "
                 f"got {self.warmup}"
             )
-        if self.precision not in ("fp32", "tf32", "bf16"):
-            raise ValueError(f"precision must be 'fp32', 'tf32' or 'bf16', got {self.precision!r}")
 
     def rate(self, step: int) -> float:
         """Learning rate of batch ``step``."""
@@ -112,3 +115,11 @@ class TrainConfig:
         for name in (*_FREE_TO_CHANGE, *(["steps"] if self.decay == "constant" else [])):
             del fields[name]
         return fields
+
+
+def require_choices(settings: Any, choices: dict[str, tuple[str, ...]]) -> None:
+    """Raise a ValueError where an attribute of ``settings`` is none of its choices."""
+    for name, allowed in choices.items():
+        value, (*others, last) = getattr(settings, name), map(repr, allowed)
+        if value not in allowed:
+            raise ValueError(f"{name} must be {', '.join(others)} or {last}, got {value!r}")

@@ -1,13 +1,12 @@
-"""What is written down while a run lasts, and shown."""
+"""What is written down and shown while a run lasts: losses, speed, evaluations."""
 
 from __future__ import annotations
 
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from torch import Tensor
@@ -15,8 +14,8 @@ from tqdm import tqdm
 
 from free.devices import peak
 from free.training.config import TrainConfig
-from free.training.evaluations import Evaluate, Evaluations, best_of, scalars
-from free.training.log import LossWindow, RunLog, draw_losses, read_log
+from free.training.evaluations import Evaluate, Evaluations, scalars
+from free.training.log import LossMeans, RunLog, draw_losses, read_log
 from free.training.parallel import Ranks
 
 __all__ = ["Journal"]
@@ -45,23 +44,23 @@ class Journal:
         folder: Path,
         config: TrainConfig,
         ranks: Ranks,
+        *,
         images: int,
         step: int,
         stored: dict[str, Any] | None = None,
-        *,
         tensorboard: bool = False,
         progress: bool = False,
     ) -> None:
         self._folder, self._config, self._ranks = folder, config, ranks
         self._epochs_a_step = config.batch_size / images
-        self._losses = LossWindow(ranks, stored["losses"] if stored else None)
+        self._losses = LossMeans(ranks, stored["losses"] if stored else None)
         self._evaluations = Evaluations(folder, stored["evaluations"] if stored else [])
         self._begun = time.monotonic() - (stored["seconds"] if stored else 0.0)
         self._line = (step, self.seconds)
         self._closing = ExitStack()
         self._log = None
         if ranks.first:
-            self._log = self._closing.enter_context(RunLog(folder, step, tensorboard))
+            self._log = self._closing.enter_context(closing(RunLog(folder, step, tensorboard)))
             self._evaluations.publish()  # what a killed process had begun
         self._bar = self._closing.enter_context(
             tqdm(
@@ -76,11 +75,11 @@ class Journal:
 
     @property
     def seconds(self) -> float:
-        """Of training, evaluations left out."""
+        """Time spent on training, evaluations left out."""
         return time.monotonic() - self._begun
 
     def step(self, parts: list[dict[str, Tensor]], length: Tensor) -> None:
-        """A step was made, with these losses of its passes and this length of its gradients."""
+        """Note a step: the losses of its passes and the length of its gradients."""
         self._losses.add(parts, length)
         self._bar.update()
 
@@ -123,25 +122,30 @@ class Journal:
         self._losses.gather(step)  # a network of NaN is not worth it
         before = time.monotonic()
         epoch = round(step * self._epochs_a_step, 4)
-        found = {"step": step, "epoch": epoch, **evaluate(network, self._ranks)}
-        spent = time.monotonic() - before
-        self._begun += spent
-        found["seconds"] = spent
+        result = {"step": step, "epoch": epoch, **evaluate(network, self._ranks)}
+        result["seconds"] = time.monotonic() - before
+        self._begun += result["seconds"]
         if self._log is None:
-            self._evaluations.found.append(found)
+            self._evaluations.results.append(result)
             return
-        training = {**settings, "evaluation": found}
-        self._evaluations.add(found, partial(network.save_pretrained, training=training))
-        self._log.write(step, scalars(found), "evaluation")
+        training = {**settings, "evaluation": result}
+        self._evaluations.add(result, partial(network.save_pretrained, training=training))
+        self._log.write(step, scalars(result), "evaluation")
         draw_losses(self._folder)
         self._bar.write(
-            f"step {step}: parallel efficiency {found['parallel_efficiency']:.2f}, {spent:.0f} s",
+            f"step {step}: parallel efficiency {result['parallel_efficiency']:.2f}, "
+            f"{result['seconds']:.0f} s",
             file=sys.stderr,
         )
 
+    def tell(self, text: str) -> None:
+        """Show a line above the progress bar, where there is one."""
+        if not self._bar.disable:
+            self._bar.write(text, file=sys.stderr)
+
     def evaluated(self, step: int) -> bool:
         """Whether an evaluation of this step is known."""
-        return any(found["step"] == step for found in self._evaluations.found)
+        return any(result["step"] == step for result in self._evaluations.results)
 
     def publish(self) -> None:
         """Show what the checkpoint knows of the evaluations."""
@@ -152,31 +156,26 @@ class Journal:
         """For a checkpoint; all ranks must ask."""
         return {
             "losses": self._losses.state(step),
-            "evaluations": self._evaluations.found,
+            "evaluations": self._evaluations.results,
             "seconds": self.seconds,
         }
 
     def summary(self) -> dict[str, Any]:
-        """Seconds, losses of the log's last line and the best evaluation, on the first rank."""
+        """Seconds, losses of the log's last line and the best evaluation, on the first rank; and
+        the picture of the losses.
+        """
         lines = read_log(self._folder) if self._log is not None else []
+        if lines:
+            draw_losses(self._folder)
         # The line has the rate of its step too, which is no setting of the run.
         last = {name: lines[-1][name] for name in self._losses.names} if lines else {}
-        best = best_of(self._evaluations.found)
+        best = self._evaluations.best
         return {
             **last,
             "seconds": round(self.seconds, 1),
             **({} if best is None else {"best": scalars(best)}),
         }
 
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Finish the files and the bar."""
         self._closing.close()
-        if self._log is not None and error is None:
-            draw_losses(self._folder)

@@ -1,11 +1,10 @@
-"""What a run says while it lasts: means of its losses, as a table and for TensorBoard."""
+"""The losses of a run: their means, as a table, for TensorBoard and as a picture."""
 
 from __future__ import annotations
 
 import csv
 import math
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -14,20 +13,15 @@ from torch import Tensor
 from free.files import write_atomic
 from free.training.parallel import Ranks
 
-__all__ = [
-    "PICTURE",
-    "TABLE",
-    "LossWindow",
-    "RunLog",
-    "draw_losses",
-    "read_log",
-]
+__all__ = ["LossMeans", "RunLog", "draw_losses", "read_log"]
 
-#: Name of the table in the folder of a run.
-TABLE = "log.csv"
+_TABLE, _PICTURE = "log.csv", "loss.png"
+
+#: Columns of the table that are not losses.
+_OTHERS = ("step", "epoch", "seconds", "images_per_second", "learning_rate", "acceptance")
 
 
-class LossWindow:
+class LossMeans:
     """The losses of the steps since the last line of the log.
 
     They stay on the device until they are asked for: a number that is looked at in every step
@@ -39,11 +33,16 @@ class LossWindow:
         Whose shares of the losses add up.
     stored : dict, optional
         What :meth:`state` returned, of the run that is continued.
+
+    Attributes
+    ----------
+    names : list of str
+        Of the losses of the last step.
     """
 
     def __init__(self, ranks: Ranks, stored: dict[str, Any] | None = None) -> None:
         self._ranks = ranks
-        self._names: list[str] = list(stored["names"]) if stored else []
+        self.names: list[str] = list(stored["names"]) if stored else []
         self._known: Tensor = stored["values"] if stored else torch.zeros(0, 0)
         self._pending: list[Tensor] = []
         self._lengths: list[Tensor] = []
@@ -52,8 +51,8 @@ class LossWindow:
         """Note a step's losses, each pass's a mean of equally many rows, and the length of its
         gradients.
         """
-        self._names = list(passes[0])
-        values = [one[name] for one in passes for name in self._names]
+        self.names = list(passes[0])
+        values = [one[name] for one in passes for name in self.names]
         flat = torch.stack([value.detach().float().to(self._ranks.device) for value in values])
         share = len(passes) * self._ranks.world
         self._pending.append(flat.view(len(passes), -1).sum(0) / share)
@@ -65,7 +64,7 @@ class LossWindow:
         Parameters
         ----------
         step : int
-            Steps made, for the error.
+            Steps so far, for the error.
 
         Raises
         ------
@@ -76,7 +75,7 @@ class LossWindow:
             return
         values = self._ranks.sum(torch.stack(self._pending)).cpu()
         first = step - len(self._pending)
-        losses = values[:, self._names.index("loss")].tolist()
+        losses = values[:, self.names.index("loss")].tolist()
         lengths = torch.stack(self._lengths).tolist()
         for batch, (loss, length) in enumerate(zip(losses, lengths, strict=True), first):
             if not math.isfinite(loss):
@@ -93,17 +92,12 @@ class LossWindow:
         self.gather(step)
         means = self._known.double().mean(0).tolist()
         self._known = torch.zeros(0, 0)
-        return dict(zip(self._names, means, strict=True))
-
-    @property
-    def names(self) -> list[str]:
-        """Of the losses of the last step."""
-        return self._names
+        return dict(zip(self.names, means, strict=True))
 
     def state(self, step: int) -> dict[str, Any]:
         """For a checkpoint, the same on all ranks."""
         self.gather(step)
-        return {"names": self._names, "values": self._known}
+        return {"names": self.names, "values": self._known}
 
 
 class RunLog:
@@ -123,15 +117,15 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, step: int, tensorboard: bool) -> None:
-        self._path = folder / TABLE
+        self._path = folder / _TABLE
         self._writer = _summary_writer(folder / "tensorboard", step) if tensorboard else None
         if self._path.is_file():
             lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
             whole = [line for line in lines[1:] if line.endswith("\n")]
-            made = [line for line in whole if int(line.split(",", 1)[0]) <= step]
+            past = [line for line in whole if int(line.split(",", 1)[0]) <= step]
             # A run that begins anew may have other columns: its first line writes the heading.
-            kept = "".join(lines[:1] + made) if step else ""
-            write_atomic(self._path, lambda path: path.write_text(kept, "utf-8"))
+            text = "".join(lines[:1] + past) if step else ""
+            write_atomic(self._path, lambda path: path.write_text(text, "utf-8"))
 
     def write(self, step: int, values: dict[str, float], group: str = "train") -> None:
         """Add a line for ``step``; of another group than ``train`` to TensorBoard alone."""
@@ -147,15 +141,8 @@ class RunLog:
                 self._writer.add_scalar(f"{group}/{name}", value, step)
             self._writer.flush()
 
-    def __enter__(self) -> RunLog:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Finish TensorBoard's file."""
         if self._writer is not None:
             self._writer.close()
 
@@ -173,21 +160,14 @@ def _summary_writer(folder: Path, step: int) -> Any:
 
 def read_log(folder: Path) -> list[dict[str, float]]:
     """The lines of a run's ``log.csv``; none where there is no such file."""
-    if not (folder / TABLE).is_file():
+    if not (folder / _TABLE).is_file():
         return []
-    with (folder / TABLE).open(encoding="utf-8", newline="") as file:
+    with (folder / _TABLE).open(encoding="utf-8", newline="") as file:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
 
 
-#: Name of the picture in the folder of a run.
-PICTURE = "loss.png"
-
-#: Columns of the log that are not losses.
-_OTHERS = ("step", "epoch", "seconds", "images_per_second", "learning_rate", "acceptance")
-
-
 def draw_losses(folder: Path) -> bool:
-    """Draw the parts of the loss over the steps, from the folder's log.
+    """Draw the parts of the loss over the steps, from the folder's log, as ``loss.png``.
 
     A part has an axis of its own: their sizes are orders of magnitude apart.
 
@@ -198,15 +178,15 @@ def draw_losses(folder: Path) -> bool:
         lines.
     """
     lines = read_log(folder)
-    names = [name for name in (lines[0] if lines else {}) if name not in _OTHERS]
-    if len(names) > 1:
-        names.remove("loss")  # their sum
     if len(lines) < 2:
         return False
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return False
+    names = [name for name in lines[0] if name not in _OTHERS]
+    if len(names) > 1:
+        names.remove("loss")  # their sum
     figure = Figure(figsize=(3.6 * len(names), 3.0), layout="constrained")
     steps = [line["step"] for line in lines]
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
@@ -216,5 +196,5 @@ def draw_losses(folder: Path) -> bool:
         if min(values) > 0:
             axes.set_yscale("log")
         axes.grid(which="both", alpha=0.3)
-    write_atomic(folder / PICTURE, lambda path: figure.savefig(path, dpi=120))
+    write_atomic(folder / _PICTURE, lambda path: figure.savefig(path, dpi=120))
     return True

@@ -9,50 +9,35 @@ import torch
 from torch import Tensor, nn
 
 from free.models.dit import DiT
-from free.models.guidance import Guidance
+from free.rounds.target import guidance_of
 from free.schedule.table import Table, eps_from_image
 from free.training.randomness import RowRandom
 from free.training.recipe import REJECTIONS, Recipe
 from free.training.rollout import (
     Drafts,
     Rollout,
-    autoregression,
-    follow_teacher,
+    in_turn,
     prediction_of,
     sweep,
 )
 
 __all__ = [
-    "ForwardProcess",
     "drafter_loss",
     "drop_labels",
     "first_transitions",
+    "noised",
     "smoothness",
     "teacher_loss",
 ]
 
+#: Of the noising that teachers are trained with; its schedule has a transition for each.
+TIMESTEPS = 1000
 
-class ForwardProcess:
-    """The noising that the teacher was trained with: x_t = sqrt(abar_t) x_0 + sqrt(1-abar_t) eps.
 
-    Parameters
-    ----------
-    train_steps : int
-    beta_start, beta_end : float
-        Ends of the linear schedule.
-    """
-
-    def __init__(
-        self, train_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 2e-2
-    ) -> None:
-        beta = torch.linspace(beta_start, beta_end, train_steps, dtype=torch.float64)
-        self.alphas_cumprod = (1.0 - beta).cumprod(0)
-
-    def __call__(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """The state [R, ...] of images ``x0`` at timesteps ``t [R]``."""
-        self.alphas_cumprod = self.alphas_cumprod.to(t.device)
-        abar = self.alphas_cumprod[t].view(-1, *[1] * (x0.dim() - 1))
-        return abar.sqrt().float() * x0 + (1.0 - abar).sqrt().float() * noise
+def noised(table: Table, k: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
+    """The states [R, ...] that images ``x0 [R, ...]`` have become before transitions ``k [R]``."""
+    axes = [-1] + [1] * (x0.dim() - 1)
+    return table.signal[k].view(axes) * x0 + table.noise[k].view(axes) * noise
 
 
 def drop_labels(labels: Tensor, null_label: int, probability: float, random: RowRandom) -> Tensor:
@@ -63,11 +48,11 @@ def drop_labels(labels: Tensor, null_label: int, probability: float, random: Row
 
 def teacher_loss(
     teacher: nn.Module,
-    process: ForwardProcess,
     x0: Tensor,
     labels: Tensor,
-    null_label: int,
     random: RowRandom,
+    *,
+    null_label: int,
     label_dropout: float = 0.1,
     min_snr: float | None = None,
 ) -> dict[str, Tensor]:
@@ -79,14 +64,16 @@ def teacher_loss(
         Weigh timesteps by ``min(SNR, min_snr) / SNR`` (Hang et al. 2023, Eq. 8): less effort on the
         last bit of noise, more on the shape. 5 is their choice.
     """
-    t = random.integers(len(process.alphas_cumprod))
+    table = prediction_of(TIMESTEPS, x0.device).table
+    t = random.integers(TIMESTEPS)
+    k = TIMESTEPS - 1 - t
     noise = random.normal(x0.shape[1:])
     y = drop_labels(labels, null_label, label_dropout, random)
-    eps = teacher(process(x0, t, noise), t, y).eps
+    eps = teacher(noised(table, k, x0, noise), t, y).eps
     error = (eps.float() - noise).square().flatten(1).mean(1)
     if min_snr is not None:
-        snr = process.alphas_cumprod[t] / (1.0 - process.alphas_cumprod[t])
-        error = error * (snr.clamp(max=min_snr) / snr).float()
+        snr = (table.signal[k] / table.noise[k]).square()
+        error = error * (snr.clamp(max=min_snr) / snr)
     return {"loss": error.mean()}
 
 
@@ -130,16 +117,16 @@ def _cumulative(steps: int, device: torch.device) -> Tensor:
 
 def drafter_loss(
     drafter: nn.Module,
-    teacher: DiT,
-    process: ForwardProcess,
     x0: Tensor,
     labels: Tensor,
     random: RowRandom,
+    *,
+    teacher: DiT,
     recipe: Recipe,
 ) -> dict[str, Tensor]:
     """L_noise + lambda_f L_feat + lambda_s L_smooth (supplement, section A).
 
-    The teacher sees ``x_k``; drafts start from ``x_{k+1}``, made by its own transition, and
+    The teacher sees ``x_k``; drafts start from ``x_{k+1}``, where its own transition leads, and
     are compared with what it says at the states drafted from (:mod:`free.training.rollout`).
     Feature errors are relative to the mean square of the feature itself. A row's loss is the
     mean over its drafts, and a batch's is the mean of its rows'.
@@ -150,22 +137,20 @@ def drafter_loss(
         ``loss`` and its parts ``noise``, ``feature``, ``smooth``, and ``acceptance``, the mean
         of ``2 Phi(-delta / 2)``.
     """
-    steps = recipe.sampling_steps if recipe.stride == "sampling" else len(process.alphas_cumprod)
+    steps = recipe.sampling_steps if recipe.stride == "sampling" else TIMESTEPS
     prediction = prediction_of(steps, x0.device)
     table = prediction.table
-    guidance = None
-    if recipe.guidance != 1.0:
-        guidance = Guidance(recipe.guidance, None, teacher.null_label)
+    guidance = guidance_of(teacher, recipe.guidance, None)
     k = first_transitions(recipe, steps, random)
     dropped = recipe.label_dropout if guidance is None else 0.0
     y = drop_labels(labels, teacher.null_label, dropped, random)
-    x = process(x0, table.timesteps[k], random.normal(x0.shape[1:]))
+    x = noised(table, k, x0, random.normal(x0.shape[1:]))
     noise = torch.stack([random.normal(x0.shape[1:]) for _ in range(recipe.rollout)], dim=1)
-    rollout = Rollout(drafter, teacher, prediction, guidance, x, k, y, noise)
+    rollout = Rollout(drafter, teacher, prediction, guidance, x=x, k=k, y=y, noise=noise)
     if recipe.fed == "sweeps":
         drafts = sweep(rollout, recipe.sweeps)
     else:
-        drafts = (autoregression if recipe.fed == "own" else follow_teacher)(rollout)
+        drafts = in_turn(rollout, follow_teacher=recipe.fed == "teacher")
     terms = _terms(drafts, rollout.k, table, recipe.objective)
     share = rollout.real / rollout.real.sum(dim=1, keepdim=True)
     parts = {name: (term * share).sum(dim=1).mean() for name, term in terms.items()}
@@ -178,22 +163,20 @@ def drafter_loss(
 
 
 def _terms(drafts: Drafts, k: Tensor, table: Table, objective: str) -> dict[str, Tensor]:
-    """What is averaged, [R, P] each; ``k [R, P]`` are the drafted transitions."""
-    target = drafts.target
-    assert target.feature is not None
+    """Parts of the loss and the acceptance, [R, P] each; ``k [R, P]`` are the transitions."""
     at = k.flatten()
     states, images = drafts.states.flatten(0, 1), drafts.image.flatten(0, 1)
-    eps = eps_from_image(states, images, table.signal[at], table.noise[at]).view_as(target.eps)
-    error = (eps - target.eps).flatten(2)
+    eps = eps_from_image(states, images, table.signal[at], table.noise[at])
+    error = (eps.view_as(drafts.target_eps) - drafts.target_eps).flatten(2)
     delta = (table.b[k].abs() / table.sigma[k]) * error.norm(dim=2)
     if objective == "mse":
         noise = error.square().mean(dim=2)
     else:
         noise = torch.log1p(delta) if objective == "delta" else delta.square()
-    scale = target.feature.square().flatten(2).mean(dim=2)
+    scale = drafts.target_feature.square().flatten(2).mean(dim=2)
     return {
         "noise": noise,
-        "feature": relative_error(drafts.feature, target.feature, scale),
+        "feature": relative_error(drafts.feature, drafts.target_feature, scale),
         "smooth": smoothness(drafts.feature, drafts.previous, scale),
         "acceptance": torch.erfc(delta / math.sqrt(8.0)),
     }

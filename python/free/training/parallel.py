@@ -1,9 +1,8 @@
-"""Ranks: the processes that share the batches of a run, and what they tell each other."""
+"""Ranks: the processes that share the batches of a run, and what they exchange."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,8 +61,8 @@ class Ranks:
             )
         size = share if micro_batch is None else micro_batch
         if share % size:
-            of = "batch_size" if self.world == 1 else f"batch_size / {self.world} processes"
-            raise ValueError(f"micro_batch must divide {of}, {share}, got {micro_batch}")
+            whole = "batch_size" if self.world == 1 else f"batch_size / {self.world} processes"
+            raise ValueError(f"micro_batch must divide {whole}, {share}, got {micro_batch}")
         start = self.rank * share
         return [range(at, at + size) for at in range(start, start + share, size)]
 
@@ -75,10 +74,7 @@ class Ranks:
 
     def equal(self, value: int) -> bool:
         """Whether all ranks have the same integer."""
-        ends = torch.tensor([value, -value], device=self.device)
-        if self.world > 1:
-            dist.all_reduce(ends, dist.ReduceOp.MAX)
-        return ends[0].item() == -ends[1].item()
+        return len(set(self.collect([value]))) == 1
 
     @torch.no_grad()
     def share_weights(self, model: nn.Module) -> None:
@@ -88,29 +84,18 @@ class Ranks:
                 dist.broadcast(value, 0)
 
     def collect(self, values: list[Any]) -> list[Any]:
-        """The JSON values of all ranks, in the order of the ranks."""
+        """The values of all ranks, in the order of the ranks."""
         if self.world == 1:
             return values
-        text = torch.frombuffer(bytearray(json.dumps(values).encode()), dtype=torch.uint8)
-        text = text.to(self.device)
-        sizes = torch.zeros(self.world, dtype=torch.int64, device=self.device)
-        sizes[self.rank] = len(text)
-        lengths = self.sum(sizes).tolist()
-        longest = max(lengths)
-        padded = torch.nn.functional.pad(text, (0, longest - len(text)))
-        texts = [torch.empty_like(padded) for _ in lengths]
-        dist.all_gather(texts, padded)
-        parts = [
-            json.loads(one[:length].cpu().numpy().tobytes())
-            for one, length in zip(texts, lengths, strict=True)
-        ]
+        parts: list[list[Any]] = [[]] * self.world
+        dist.all_gather_object(parts, values)
         return [value for part in parts for value in part]
 
     def wait(self) -> None:
         """Until all ranks are here.
 
         The last thing before a process ends should be this: gloo's threads hold on to the tensors
-        of a sum for a moment, and one that Python made must not be freed when Python is gone.
+        of a sum for a moment, and a tensor of Python's must not be freed when Python is gone.
         """
         if self.world > 1:
             dist.barrier()

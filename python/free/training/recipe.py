@@ -1,10 +1,12 @@
-"""What a drafter is trained for: the terms of its loss and what it is shown."""
+"""What a drafter is trained for: the terms of its loss, and where its drafts start from."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from typing import Any
+
+from free.training.config import require_choices
 
 __all__ = ["RECIPES", "REJECTIONS", "Recipe", "recipe_named"]
 
@@ -53,8 +55,8 @@ class Recipe:
         the mean over them.
     fed : {"teacher", "own", "sweeps"}
         Where those drafts start from. The features are the drafter's own in all cases. The states
-        follow the teacher's means, or the drafter's, as they do by autoregression; or the
-        window is drafted in a few ``sweeps``, as :func:`free.rounds.draft.draft_window` does.
+        follow the teacher's means, or the drafter's as in autoregression; or the window is
+        drafted in a few ``sweeps``, as :func:`free.rounds.draft.draft_window` does.
     sweeps : int
         With ``fed="sweeps"``: drafter calls, each for the whole window.
     times : {"uniform", "rejections"}
@@ -64,7 +66,7 @@ class Recipe:
         Guidance scale of the eps that L_noise compares; 1 is none. The features of both halves are
         trained.
     depth, gate
-        As of :class:`free.DrafterNet`.
+        Of the drafter, as for :class:`free.DrafterNet`.
 
     Raises
     ------
@@ -94,12 +96,7 @@ class Recipe:
                 raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
         if not 0 <= self.label_dropout <= 1:
             raise ValueError(f"label_dropout must be in [0, 1], got {self.label_dropout}")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                allowed = ", ".join(repr(choice) for choice in choices[:-1])
-                raise ValueError(
-                    f"{name} must be {allowed} or {choices[-1]!r}, got {getattr(self, name)!r}"
-                )
+        require_choices(self, _CHOICES)
         if not 1 <= self.rollout <= self.sampling_steps - 2:
             raise ValueError(
                 f"rollout must be in 1..{self.sampling_steps - 2} for a schedule of "
@@ -135,5 +132,5 @@ def recipe_named(name: str, **changes: Any) -> Recipe:
     """
     if name not in RECIPES:
         raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, got {name!r}")
-    given = {field: value for field, value in changes.items() if value is not None}
-    return dataclasses.replace(RECIPES[name], **given)
+    fields = {field: value for field, value in changes.items() if value is not None}
+    return dataclasses.replace(RECIPES[name], **fields)

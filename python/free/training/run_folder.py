@@ -1,4 +1,8 @@
-"""Checkpoints of a run: written so that one is always whole, read without running anything."""
+"""The folder of a run: its checkpoint, its record, and the lock that keeps others out.
+
+A checkpoint is always whole, whenever the process that writes it is killed, and reading one runs
+no code. What is in a checkpoint, only the trainer knows.
+"""
 
 from __future__ import annotations
 
@@ -20,22 +24,7 @@ from free.machine import machine
 from free.training.dataset.sets import Skipped
 from free.training.parallel import Ranks
 
-__all__ = [
-    "CONFIG",
-    "FILE",
-    "SKIPPED",
-    "finish_record",
-    "locked",
-    "misfit",
-    "read_checkpoint",
-    "sweep_leftovers",
-    "write_checkpoint",
-    "write_record",
-    "write_skipped",
-]
-
-#: Name of the checkpoint in the folder of a run.
-FILE = "state.pt"
+__all__ = ["RunFolder", "misfit"]
 
 #: Characters of a value in a message.
 _LONGEST = 60
@@ -43,82 +32,154 @@ _LONGEST = 60
 _PARTS = {"settings", "step", "weights", "journal"}
 
 
-def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` to the folder's checkpoint.
+class RunFolder:
+    """The files of a run that the next process goes on from.
 
     Parameters
     ----------
-    folder : Path
-    state : dict
-        Tensors and plain values under the names that :func:`read_checkpoint` asks for.
+    path : Path
 
-    Raises
-    ------
-    OSError
-        If it cannot be written, as on a full disk; the one before is still there.
-    """
-
-    def write(path: Path) -> None:
-        with path.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())  # the name must not be on the disk before the content
-
-    try:
-        write_atomic(folder / FILE, write)
-    except (OSError, RuntimeError) as error:  # torch's writer has its own words for a full disk
-        cause = error if isinstance(error, OSError) else (error.__context__ or error)
-        kept = "the one before it is whole" if (folder / FILE).exists() else "there is none before"
-        raise OSError(
-            f"the checkpoint of step {state['step']} could not be written to {folder / FILE} "
-            f"({kept}): {cause}"
-        ) from error
-
-
-def read_checkpoint(
-    folder: Path, settings: Mapping[str, Any], model: nn.Module
-) -> dict[str, Any] | None:
-    """The folder's checkpoint, if it has one.
-
-    Parameters
+    Attributes
     ----------
-    folder : Path
-    settings : mapping
-        Those of this run; the checkpoint must have been written under the same.
-    model : nn.Module
-        Whose weights it must hold.
-
-    Returns
-    -------
-    dict or None
-        What :func:`write_checkpoint` was given, its tensors on the CPU.
-
-    Raises
-    ------
-    ValueError
-        If it is damaged, or of another run: says in what.
+    path : Path
+    checkpoint, config, skipped : Path
+        ``state.pt``, ``config.json`` and ``skipped.json``.
     """
-    path = folder / FILE
-    if not path.is_file():
-        return None
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state, dict) or set(state) != _PARTS:
-            raise ValueError("it does not have the parts of a checkpoint of this version")
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"folder must hold a checkpoint that loads, got {path}: {reason}") from (
-            error
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoint = path / "state.pt"
+        self.config = path / "config.json"
+        self.skipped = path / "skipped.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out of the folder, which is created, until the end; or until this
+        process dies.
+
+        Raises
+        ------
+        ValueError
+            If another run has it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"folder must not be in use by another run, got {self.path}, which is locked"
+                ) from error
+            yield
+
+    def write_checkpoint(self, state: dict[str, Any]) -> None:
+        """Write ``state``: tensors and plain values, as ``settings``, ``step``, ``weights`` and
+        ``journal``.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written, as on a full disk; the one before is still there.
+        """
+
+        def write(path: Path) -> None:
+            with path.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())  # the name must not be on the disk before the content
+
+        try:
+            write_atomic(self.checkpoint, write)
+        except (OSError, RuntimeError) as error:  # torch's writer has its own words for a full disk
+            cause = error if isinstance(error, OSError) else (error.__context__ or error)
+            whole = self.checkpoint.exists()
+            before = "the one before it is whole" if whole else "there is none before"
+            raise OSError(
+                f"the checkpoint of step {state['step']} could not be written to "
+                f"{self.checkpoint} ({before}): {cause}"
+            ) from error
+
+    def read_checkpoint(self) -> dict[str, Any] | None:
+        """What :meth:`write_checkpoint` was given, its tensors on the CPU; None if there is none.
+
+        Raises
+        ------
+        ValueError
+            If it is damaged.
+        """
+        if not self.checkpoint.is_file():
+            return None
+        try:
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            if not isinstance(state, dict) or set(state) != _PARTS:
+                raise ValueError("it does not have the parts of a checkpoint of this version")
+        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(
+                f"folder must hold a checkpoint that loads, got {self.checkpoint}: {reason}"
+            ) from error
+        return state
+
+    def require_same(
+        self, state: dict[str, Any], settings: Mapping[str, Any], model: nn.Module
+    ) -> None:
+        """Refuse a checkpoint of other settings or of another network; says in what it differs."""
+        differences = misfit(settings, state["settings"]) or _other_weights(
+            model, state["weights"]["model"]
         )
-    differences = misfit(settings, state["settings"]) or _other_weights(
-        model, state["weights"]["model"]
-    )
-    if differences:
-        raise ValueError(
-            "folder must be empty or hold a run of the same settings, "
-            f"got {path} with {differences}"
-        )
-    return state
+        if differences:
+            raise ValueError(
+                "folder must be empty or hold a run of the same settings, "
+                f"got {self.checkpoint} with {differences}"
+            )
+
+    def begin(self, settings: dict[str, Any], step: int, ranks: Ranks, precision: str) -> None:
+        """Write ``config.json`` when a run begins, or add to it when one goes on.
+
+        Parameters
+        ----------
+        settings : dict
+            All of them, as JSON values.
+        step : int
+            Where it goes on; 0 begins it.
+        ranks : Ranks
+        precision : str
+            Which one it is in here, and why.
+        """
+        for leftover in self.path.glob(f".{self.checkpoint.stem}-*{self.checkpoint.suffix}"):
+            leftover.unlink(missing_ok=True)  # of a process that was killed while it wrote
+        if not step:  # of a run that came to nothing
+            self.config.unlink(missing_ok=True)
+            self.skipped.unlink(missing_ok=True)
+        start = {
+            "step": step,
+            "command": sys.argv,
+            "processes": ranks.world,
+            "device": ranks.device.type,
+            "precision": precision,
+            **machine(),
+        }
+        starts = _read(self.config, {}).get("starts", [])
+        self._add({**settings, "starts": [*starts, start]})
+
+    def finish(self, record: dict[str, Any]) -> None:
+        """Add the result of a run to ``config.json``."""
+        self._add({"result": record})
+
+    def note_skipped(self, skipped: list[Skipped]) -> None:
+        """Add files to ``skipped.json``, each once, and their number to ``config.json``."""
+        before = _read(self.skipped, [])
+        files = {entry["file"]: entry for entry in [*before, *skipped]}
+        if not self.skipped.is_file() or len(files) > len(before):
+            write_json(self.skipped, list(files.values()))
+            self._add({"skipped": len(files)})
+
+    def _add(self, entries: dict[str, Any]) -> None:
+        write_json(self.config, {**_read(self.config, {}), **entries})
+
+
+def _read(path: Path, default: Any) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default
 
 
 def misfit(settings: Mapping[str, Any], stored: Mapping[str, Any]) -> str:
@@ -159,91 +220,3 @@ def _other_weights(model: nn.Module, stored: Mapping[str, Any]) -> str:
                 f"(now {own.get(name, 'none')})"
             )
     return ""
-
-
-def sweep_leftovers(folder: Path) -> None:
-    """Remove what a process that was killed while writing has left beside the checkpoint."""
-    for leftover in folder.glob(f".{Path(FILE).stem}-*{Path(FILE).suffix}"):
-        leftover.unlink(missing_ok=True)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keep other runs out of ``folder``, which is made, until the end; or until this process dies.
-
-    Raises
-    ------
-    ValueError
-        If another run has it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(
-                f"folder must not be in use by another run, got {folder}, which is locked"
-            ) from error
-        yield
-
-
-CONFIG, SKIPPED = "config.json", "skipped.json"
-
-
-def write_record(folder: Path, settings: dict[str, Any], step: int, ranks: Ranks) -> None:
-    """Write ``config.json`` when a run begins, or add to it when one goes on.
-
-    Parameters
-    ----------
-    folder : Path
-    settings : dict
-        All of them, as JSON values.
-    step : int
-        Where it goes on; 0 begins it.
-    ranks : Ranks
-    """
-    path = folder / CONFIG
-    if not step:  # of a run that came to nothing
-        path.unlink(missing_ok=True)
-        (folder / SKIPPED).unlink(missing_ok=True)
-    before = _stored(path)
-    start = {
-        "step": step,
-        "command": sys.argv,
-        "processes": ranks.world,
-        "device": str(ranks.device.type),
-        **machine(),
-    }
-    write_json(path, {**before, **settings, "starts": [*before.get("starts", []), start]})
-
-
-def finish_record(folder: Path, record: dict[str, Any]) -> None:
-    """Add what has come of a run to ``config.json``."""
-    write_json(folder / CONFIG, {**_stored(folder / CONFIG), "result": record})
-
-
-def write_skipped(folder: Path, skipped: list[Skipped]) -> int:
-    """Add files to ``skipped.json``, and their number to ``config.json``.
-
-    Parameters
-    ----------
-    folder : Path
-    skipped : list of dict
-        Each with ``file`` and ``reason``; those that the list has already are not added again.
-
-    Returns
-    -------
-    int
-        How many there are now.
-    """
-    path = folder / SKIPPED
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-    files = {one["file"]: one for one in [*known, *skipped]}
-    if not path.is_file() or len(files) > len(known):
-        write_json(path, list(files.values()))
-        write_json(folder / CONFIG, {**_stored(folder / CONFIG), "skipped": len(files)})
-    return len(files)
-
-
-def _stored(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -1,15 +1,17 @@
-"""The training loop, and a run that survives being killed."""
+"""The training loop, and a run that survives being killed.
+
+Knows neither what is trained nor on which images: losses, data and evaluations are handed in.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from free.devices import allocated, explain_out_of_memory
@@ -18,16 +20,9 @@ from free.training.dataset.sets import TrainingImages
 from free.training.evaluations import Evaluate
 from free.training.journal import Journal
 from free.training.parallel import Ranks
+from free.training.precision import choose_precision, products_in
 from free.training.randomness import RowRandom
-from free.training.run_folder import (
-    finish_record,
-    locked,
-    read_checkpoint,
-    sweep_leftovers,
-    write_checkpoint,
-    write_record,
-    write_skipped,
-)
+from free.training.run_folder import RunFolder
 from free.training.weights import Weights, recomputed
 
 __all__ = ["Loss", "TrainConfig", "train"]
@@ -90,7 +85,8 @@ def train(
     model : nn.Module
         The averaged weights, in evaluation mode.
     record : dict
-        The settings, seconds of training, losses of the log's last line and the best evaluation.
+        The settings with the precision that was taken, seconds of training, losses of the log's
+        last line and the best evaluation.
 
     Raises
     ------
@@ -104,60 +100,72 @@ def train(
     torch.OutOfMemoryError
         If a step does not fit the GPU's memory; says what would need less.
     """
-    ranks, folder = ranks or Ranks(), Path(folder)
+    ranks, run = ranks or Ranks(), RunFolder(Path(folder))
     passes = ranks.rows(config.batch_size, config.micro_batch)
-    given = {**(extra or {}), "data": data.record}
-    settings, described = {**config.decisive(), **given}, {**dataclasses.asdict(config), **given}
     with ExitStack() as closing:
         if ranks.first:
-            closing.enter_context(locked(folder))
+            closing.enter_context(run.locked())
         weights = Weights(model, config, ranks)
-        state = read_checkpoint(folder, settings, model)
+        state = run.read_checkpoint()
+        stored = None if state is None else state["settings"].get("precision")
+        precision = choose_precision(config.precision, ranks, stored)
+        chosen = dataclasses.replace(config, precision=precision.name)
+        extras = {**(extra or {}), "data": data.record}
+        record = {**dataclasses.asdict(chosen), **extras}
+        settings = {**chosen.decisive(), **extras}  # a run continues only with the same
+        if state is not None:
+            run.require_same(state, settings, model)
         step = 0 if state is None else state["step"]
         if not ranks.equal(step):
             raise ValueError(
-                f"folder must be seen by all processes, got {folder} at different steps"
+                f"folder must be seen by all processes, got {run.path} at different steps"
             )
         if step > config.steps:
             raise ValueError(
-                f"steps must be at least the {step} made in {folder}, got {config.steps}"
+                f"steps must be at least the {step} made in {run.path}, got {config.steps}"
             )
         if state is not None:
             weights.load(state["weights"])
+        autocast = closing.enter_context(products_in(precision.name, ranks.device))
+        closing.enter_context(recomputed(model, config.gradient_checkpointing))
+        journal = Journal(
+            run.path,
+            config,
+            ranks,
+            images=len(data),
+            step=step,
+            stored=state and state["journal"],
+            tensorboard=tensorboard,
+            progress=progress,
+        )
+        closing.callback(journal.close)
+        del state
 
         def due(every: int | None) -> bool:
             return every is not None and (step % every == 0 or step == config.steps)
 
         def save() -> None:
-            skipped, kept = ranks.collect(data.skipped), journal.state(step)
+            skipped, notes = ranks.collect(data.skipped), journal.state(step)
             if ranks.first:
-                write_skipped(folder, skipped)
-                state = {"settings": settings, "step": step, "journal": kept}
-                write_checkpoint(folder, {**state, "weights": weights.state()})
+                run.note_skipped(skipped)
+                state = {"settings": settings, "step": step, "journal": notes}
+                run.write_checkpoint({**state, "weights": weights.state()})
 
         def evaluate_if_due() -> None:
             if evaluate is None or not due(config.evaluate_every) or journal.evaluated(step):
                 return
-            journal.evaluation(step, evaluate, weights.average, described)
+            journal.evaluation(step, evaluate, weights.average, record)
             save()
             journal.publish()
 
-        autocast = closing.enter_context(_precision(config.precision, ranks.device))
-        closing.enter_context(recomputed(model, config.gradient_checkpointing))
-        journal = closing.enter_context(
-            Journal(
-                folder, config, ranks, len(data), step, state and state["journal"],
-                tensorboard=tensorboard, progress=progress,
-            )
-        )  # fmt: skip
-        del state
+        if config.precision == "auto":
+            journal.tell(f"precision {precision.name}: {precision.reason}")
         if ranks.first:
-            sweep_leftovers(folder)
-            write_record(folder, described, step, ranks)
+            run.begin(record, step, ranks, f"{precision.name}: {precision.reason}")
         if step:
             evaluate_if_due()  # of a run that was killed while it evaluated
         while step < config.steps:
-            with explain_out_of_memory(partial(_needed, config, ranks, len(passes[0]))):
+            with explain_out_of_memory(partial(_out_of_memory, chosen, ranks, len(passes[0]))):
                 weights.clear()
                 parts = []
                 for rows in passes:
@@ -177,15 +185,15 @@ def train(
             if due(config.save_every) or (evaluate is not None and due(config.evaluate_every)):
                 save()
             evaluate_if_due()
-        record = {**described, **journal.summary()}
+        record |= journal.summary()
         if ranks.first:
-            finish_record(folder, record)
+            run.finish(record)
     ranks.wait()  # for the files of the first
     return weights.average, record
 
 
-def _needed(config: TrainConfig, ranks: Ranks, rows: int) -> str:
-    """A step, where the memory did not do."""
+def _out_of_memory(config: TrainConfig, ranks: Ranks, rows: int) -> str:
+    """What did not fit the memory, and what would need less."""
     less = ["a smaller micro_batch"]
     less += [] if config.gradient_checkpointing else ["gradient_checkpointing"]
     less += [] if config.precision == "bf16" else ["precision bf16"]
@@ -194,16 +202,3 @@ def _needed(config: TrainConfig, ranks: Ranks, rows: int) -> str:
         f"process{'es' * (ranks.world > 1)}, {rows} a pass, {allocated(ranks.device)}. "
         f"{' or '.join(less).capitalize()} needs less."
     )
-
-
-@contextmanager
-def _precision(name: str, device: torch.device) -> Iterator[Callable[[], torch.autocast]]:
-    """Matrix products in a precision of :class:`TrainConfig`; yields what a forward pass needs."""
-    if name == "tf32" and device.type != "cuda":
-        raise ValueError(f"precision 'tf32' needs a GPU, got device {device}")
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
-    try:
-        yield partial(torch.autocast, device.type, torch.bfloat16, enabled=name == "bf16")
-    finally:
-        torch.set_float32_matmul_precision(before)

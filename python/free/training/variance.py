@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from free.models.guidance import Guidance, GuidedTeacher
+from free.models.guidance import GuidedTeacher
 from free.models.output import Teacher, TeacherOutput
+from free.rounds.target import guidance_of
 from free.sampling.request import Progress, check_request
 from free.sampling.sequential import SequentialSampler
 from free.schedule.schedule import Schedule
 from free.schedule.table import Table
 from free.schedule.variance import VarianceFit
-from free.training.losses import drop_labels
+from free.training.losses import drop_labels, noised
 from free.training.randomness import RowRandom
 
 __all__ = ["fit_variance", "sigma_loss"]
@@ -30,6 +31,7 @@ def fit_variance(
     seed: int | Tensor | Sequence[int] = 0,
     cfg_scale: float = 1.0,
     cfg_channels: int | None = None,
+    *,
     shape: Sequence[int] | None = None,
     progress: Progress = False,
 ) -> VarianceFit:
@@ -54,6 +56,8 @@ def fit_variance(
     ValueError
         If the teacher has no learned variance, or it is not finite; if the request is malformed.
     """
+    guidance = guidance_of(teacher, cfg_scale, cfg_channels)
+    guided: Any = teacher if guidance is None else GuidedTeacher(teacher, guidance)
     schedule = Schedule.ddpm(steps)
     upper = Schedule.ddpm(steps, variance="upper")
     spread = 2.0 * (torch.tensor(upper.sigma[:-1]) / torch.tensor(schedule.sigma[:-1])).log()
@@ -71,11 +75,6 @@ def fit_variance(
             weights.append(float(mean / spread[k]))
         return out
 
-    null_label = getattr(teacher, "null_label", None)
-    if cfg_scale != 1.0 and null_label is None:
-        raise ValueError(f"teacher must have a null_label to be guided, got {teacher!r}")
-    guidance = Guidance(cfg_scale, cfg_channels, null_label or 0)
-    guided: Any = teacher if cfg_scale == 1.0 else GuidedTeacher(teacher, guidance)
     y, seeds, x = check_request(teacher, labels, seed, shape)
     SequentialSampler(recording, schedule, graph=False).sample(y, seeds, x.shape[1:], progress)
     return VarianceFit(schedule.timesteps[:-1], np.array(weights))
@@ -83,11 +82,12 @@ def fit_variance(
 
 def sigma_loss(
     network: torch.nn.Module,
-    teacher: Any,
-    schedule: Schedule,
     x0: Tensor,
     labels: Tensor,
     random: RowRandom,
+    *,
+    teacher: Any,
+    schedule: Schedule,
     label_dropout: float = 0.1,
 ) -> dict[str, Tensor]:
     """The variational bound of a uniform transition, by its variance, in nats an element.
@@ -100,23 +100,22 @@ def sigma_loss(
     ----------
     network : SigmaNet
         ``network(x, t) -> w [R]``.
-    teacher : DiT
-        Frozen.
-    schedule : Schedule
-        DDPM's with the posterior's variance.
     x0 : Tensor, shape [R, ...]
     labels : Tensor, shape [R], int64
     random : RowRandom
         Of these rows.
+    teacher : DiT
+        Frozen.
+    schedule : Schedule
+        DDPM's with the posterior's variance.
     label_dropout : float
-        Share of the rows for which the teacher is not told the label.
+        Share of the rows whose label the teacher does not get.
     """
     table = Table.of(schedule, x0.device)
     upper = Table.of(Schedule.ddpm(len(schedule), variance="upper"), x0.device)
     k = random.integers(len(schedule) - 1)
     noise = random.normal(x0.shape[1:])
-    axes = [-1] + [1] * (x0.dim() - 1)
-    x = table.signal[k].view(axes) * x0 + table.noise[k].view(axes) * noise
+    x = noised(table, k, x0, noise)
     y = drop_labels(labels, teacher.null_label, label_dropout, random)
     with torch.no_grad():
         eps = teacher(x, table.timesteps[k], y).eps.float()

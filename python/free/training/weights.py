@@ -17,11 +17,7 @@ from free.models.layers import DiTBlock
 from free.training.config import TrainConfig
 from free.training.parallel import Ranks
 
-__all__ = [
-    "Gradients",
-    "Weights",
-    "recomputed",
-]
+__all__ = ["Weights", "recomputed"]
 
 #: Gradients are shortened to this length, of all weights together.
 _LONGEST_GRADIENT = 1.0
@@ -33,7 +29,7 @@ class Weights:
     Parameters
     ----------
     model : nn.Module
-        Moved to the rank's device, and made the first rank's.
+        Moved to the rank's device; all ranks get the first one's weights.
     config : TrainConfig
     ranks : Ranks
 
@@ -41,6 +37,11 @@ class Weights:
     ----------
     model, average : nn.Module
         What is trained, and its averaged copy in evaluation mode.
+
+    Raises
+    ------
+    ValueError
+        If nothing is trainable, or the trainable weights are not all float32 on one device.
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig, ranks: Ranks) -> None:
@@ -48,9 +49,10 @@ class Weights:
         ranks.share_weights(model)
         self.average = copy.deepcopy(model).eval().requires_grad_(False)
         self._ranks = ranks
-        self._gradients = Gradients(model)
+        trainable = [weight for weight in model.parameters() if weight.requires_grad]
+        self._gradients = _one_gradient(trainable)
         self._optimizer = torch.optim.AdamW(
-            [weight for weight in model.parameters() if weight.requires_grad],
+            trainable,
             config.learning_rate,
             weight_decay=0.0,
             fused=ranks.device.type in ("cpu", "cuda"),
@@ -59,8 +61,8 @@ class Weights:
         self._update_average = get_ema_multi_avg_fn(config.ema_decay)
 
     def clear(self) -> None:
-        """Before the first backward pass of a step."""
-        self._gradients.clear()
+        """Before the first backward pass of a step; later ones add up."""
+        self._gradients.zero_()
 
     def update(self, rate: float) -> Tensor:
         """After the last backward pass of a step, with its learning rate.
@@ -68,9 +70,12 @@ class Weights:
         Returns
         -------
         Tensor, shape []
-            Length of the gradients; the weights are finite as long as it is.
+            Length of the gradients before they are shortened, the same on all ranks. Where it is
+            not finite, the weights are of no use any more.
         """
-        length = self._gradients.finish(self._ranks, _LONGEST_GRADIENT)
+        gradients = self._ranks.sum(self._gradients)
+        length = torch.linalg.vector_norm(gradients)
+        gradients.mul_((_LONGEST_GRADIENT / (length + 1e-6)).clamp(max=1.0))  # no waiting for it
         self._optimizer.param_groups[0]["lr"] = rate
         self._optimizer.step()
         with torch.no_grad():
@@ -86,55 +91,27 @@ class Weights:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """What :meth:`state` returned."""
+        """Go on from what :meth:`state` returned."""
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
 
 
-class Gradients:
-    """Every trainable parameter's ``grad`` becomes a view into one tensor.
-
-    Parameters
-    ----------
-    model : nn.Module
-
-    Raises
-    ------
-    ValueError
-        If nothing is trainable, or the trainable weights are not all float32 on one device.
+def _one_gradient(weights: list[nn.Parameter]) -> Tensor:
+    """One tensor of zeros, of which every weight's ``grad`` becomes a view: summed over the ranks,
+    measured and shortened at once.
     """
-
-    def __init__(self, model: nn.Module) -> None:
-        weights = [weight for weight in model.parameters() if weight.requires_grad]
-        kinds = {(str(weight.dtype), str(weight.device)) for weight in weights}
-        if len(kinds) != 1 or weights[0].dtype != torch.float32:
-            raise ValueError(
-                "model must have trainable weights, all float32 on one device, "
-                f"got {sorted(kinds) or 'none'}"
-            )
-        sizes = [weight.numel() for weight in weights]
-        self.flat = torch.zeros(sum(sizes), device=weights[0].device)
-        for weight, part in zip(weights, self.flat.split(sizes), strict=True):
-            weight.grad = part.view(weight.shape)
-
-    def clear(self) -> None:
-        """Before the first backward pass of a batch; later ones add up."""
-        self.flat.zero_()
-
-    def finish(self, ranks: Ranks, limit: float) -> Tensor:
-        """Sum over the ranks, and shorten the whole to ``limit`` where it is longer.
-
-        Returns
-        -------
-        Tensor, shape []
-            The length before, the same on all ranks. Where it is not finite, the gradients are of
-            no use, and so are the weights after the next step.
-        """
-        ranks.sum(self.flat)
-        norm = torch.linalg.vector_norm(self.flat)
-        self.flat.mul_((limit / (norm + 1e-6)).clamp(max=1.0))  # no waiting for the number
-        return norm
+    kinds = {(str(weight.dtype), str(weight.device)) for weight in weights}
+    if len(kinds) != 1 or weights[0].dtype != torch.float32:
+        raise ValueError(
+            "model must have trainable weights, all float32 on one device, "
+            f"got {sorted(kinds) or 'none'}"
+        )
+    sizes = [weight.numel() for weight in weights]
+    flat = torch.zeros(sum(sizes), device=weights[0].device)
+    for weight, part in zip(weights, flat.split(sizes), strict=True):
+        weight.grad = part.view(weight.shape)
+    return flat
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 
 from free.training.dataset import decoder as decoding
 from free.training.dataset.decoder import Decoder, Pixels
-from free.training.randomness import images_at
+from free.training.dataset.order import images_at
 
 
 class Files:

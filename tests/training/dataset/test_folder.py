@@ -1,7 +1,7 @@
 """Images of folders for a teacher: pixels and latents, the same whoever asks for which rows."""
 
-import builtins
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,8 @@ def test_pixels_and_labels(folder: Path) -> None:
         assert any(label == other and torch.equal(image, x) for other, x in found)
     assert x0.min() >= -1
     assert x0.max() <= 1
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_the_teacher_s_channels(folder: Path, channels: int) -> None:
-    data = open_images(folder, teacher(channels=channels), subset=1.0)
-    assert data.batch(SEED, 0, range(2), 2)[0].shape == (2, channels, 16, 16)
+    grey = open_images(folder, teacher(channels=1), subset=1.0)
+    assert grey.batch(SEED, 0, range(2), 2)[0].shape == (2, 1, 16, 16)
 
 
 def _latents(folder: Path, **options: Any) -> TrainingImages:
@@ -73,11 +69,11 @@ def test_ranks_micro_batches_and_resuming_change_no_bit(folder: Path, latents: b
         options: Any = {"subset": 0.9, "flip": True}
         return _latents(folder, **options) if latents else open_images(folder, teacher(), **options)
 
-    whole = _steps(data(), range(4), [range(6)], 6)
-    micro = _steps(data(), range(4), [range(1), range(1, 4), range(4, 6)], 6)
+    whole = _steps(data(), range(3), [range(6)], 6)
+    micro = _steps(data(), range(3), [range(1), range(1, 4), range(4, 6)], 6)
     assert torch.equal(micro, whole)
-    assert torch.equal(_steps(data(), range(2, 4), [range(6)], 6), whole[12:])
-    ranks = [_steps(data(), range(4), [rows], 6).view(4, 3, -1) for rows in (range(3), range(3, 6))]
+    assert torch.equal(_steps(data(), range(2, 3), [range(6)], 6), whole[12:])
+    ranks = [_steps(data(), range(3), [rows], 6).view(3, 3, -1) for rows in (range(3), range(3, 6))]
     assert torch.equal(torch.cat(ranks, 1).flatten(0, 1), whole)
     assert not torch.equal(data().batch(SEED + 1, 0, range(6), 6)[0].flatten(1), whole[:6, :-1])
 
@@ -95,9 +91,9 @@ def test_draws_by_place_in_the_micro_batch_are_told_apart(
 
 
 def test_half_are_mirrored(folder: Path) -> None:
-    plain = _steps(open_images(folder, teacher(), subset=1.0), range(20), [range(12)], 12)
-    flipped = _steps(
-        open_images(folder, teacher(), subset=1.0, flip=True), range(20), [range(12)], 12
+    plain, flipped = (
+        _steps(open_images(folder, teacher(), subset=1.0, flip=flip), range(20), [range(12)], 12)
+        for flip in (False, True)
     )
     assert torch.equal(plain[:, -1], flipped[:, -1])
     a, b = (x[:, :-1].view(-1, 3, 16, 16) for x in (plain, flipped))
@@ -112,7 +108,7 @@ def test_latents_are_drawn_from_the_posterior(folder: Path) -> None:
     images = open_images(folder, teacher(), subset=1.0)
     assert drawn.sample_shape == (4, 2, 2)
     scores = []
-    for step in range(12):
+    for step in range(6):
         rows = range(12)
         posterior = vae.encode(images.batch(SEED, step, rows, 12)[0]).latent_dist
         expected = posterior.mean * 0.18215
@@ -213,25 +209,10 @@ def test_small_images_are_enlarged_when_asked_to_be(folder: Path) -> None:
     ("shape", "vae", "options", "message"),
     [
         ((16, 4), None, {}, r"vae must be given for samples of shape \[4, 16, 16\].* got None"),
-        (
-            (2, 8),
-            {},
-            {},
-            r"must give the teacher's samples, \[8, 2, 2\], got latents of shape \[4, 2, 2\]",
-        ),
-        (
-            (2, 4),
-            {},
-            {"image_size": 32},
-            r"teacher's samples, \[4, 2, 2\], got latents of shape \[4, 4, 4\]",
-        ),
+        ((2, 8), {}, {}, r"the teacher's samples, \[8, 2, 2\], got latents of shape \[4, 2, 2\]"),
+        ((2, 4), {}, {"image_size": 32}, r"\[4, 2, 2\], got latents of shape \[4, 4, 4\]"),
         ((2, 4), {}, {"image_size": 20}, r"got latents of 4 channels from images of side 20"),
-        (
-            (16, 3),
-            None,
-            {"image_size": 32},
-            r"teacher's samples, \[3, 16, 16\], got images of shape \[3, 32, 32\]",
-        ),
+        ((16, 3), None, {"image_size": 32}, r"\[3, 16, 16\], got images of shape \[3, 32, 32\]"),
         ((16, 3), None, {"posterior": "mode"}, "posterior must be 'sample' or 'mean', got 'mode'"),
         ((16, 3), None, {"subset": 0.0}, r"subset must be in \(0, 1\], got 0.0"),
         ((16, 3), None, {"threads": 0}, "threads must be an integer >= 1, got 0"),
@@ -245,11 +226,6 @@ def test_what_does_not_fit_the_teacher_is_refused(
         open_images(folder, teacher(*shape), coder, **options)
 
 
-def test_the_number_of_classes_is_checked(folder: Path) -> None:
-    with pytest.raises(ValueError, match="the model's 1000 classes, got 3 in"):
-        open_images(folder, teacher(classes=1000))
-
-
 def test_a_vae_is_loaded_from_its_folder(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,14 +234,7 @@ def test_a_vae_is_loaded_from_its_folder(
     expected = _latents(folder).batch(SEED, 0, range(4), 4)[0]
     assert torch.equal(loaded.batch(SEED, 0, range(4), 4)[0], expected)
 
-    real = builtins.__import__
-
-    def without(name: str, *arguments: Any) -> Any:
-        if name.startswith("diffusers"):
-            raise ImportError(name)
-        return real(name, *arguments)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(ImportError, match=r"pip install 'free-dit\[diffusers\]'"):
         open_images(folder, teacher(2, 4), tmp_path / "vae")
 
@@ -276,7 +245,7 @@ def test_ranks_share_the_cores(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         if ranks is not None:
             monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
         data: Any = open_images(folder, teacher())
-        assert data._decoder._pool._max_workers == threads
+        assert data.decoder._pool._max_workers == threads
 
 
 def test_the_digits() -> None:

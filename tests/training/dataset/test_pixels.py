@@ -74,8 +74,10 @@ def test_a_crop_without_the_halvings_is_told_apart() -> None:
     assert np.abs(shifted - _expected(image, 32)).max() > 5
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("mode", "channels"),
+    [("1", 3), ("L", 1), ("L", 3), ("LA", 1), ("P", 1), ("P", 3), ("RGB", 1), ("RGBA", 3)],
+)
 def test_modes_are_converted(tmp_path: Path, mode: str, channels: int) -> None:
     image = picture(40, 30, mode=mode)
     path = tmp_path / "x.jpg"  # what it is called does not matter

@@ -8,20 +8,19 @@ import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from free.training.dataset.order import images_at
 from free.training.dataset.sets import Skipped
-from free.training.randomness import images_at
 
 __all__ = ["Decoder"]
 
 Pixels = NDArray[np.uint8]
-#: Who asks for what: seed, step, rows, rows of the whole step.
-_Request = tuple[int, int, range, int]
 #: Pixels, and the file that they are of.
 _Decoding = Future[tuple[Pixels, int]]
 
@@ -33,6 +32,15 @@ _PROBED = 32
 _LASTING = {None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EINVAL}
 #: Seconds before another attempt.
 _PAUSES = (0.2, 2.0)
+
+
+class _Request(NamedTuple):
+    """Rows of a step, as of :func:`free.training.dataset.order.images_at`."""
+
+    seed: int
+    step: int
+    rows: range
+    batch_size: int
 
 
 class Decoder:
@@ -95,13 +103,13 @@ class Decoder:
             for index, reason in sorted(self._unusable.copy().items())
         ]
 
-    def pixels(self, seed: int, step: int, rows: range, of: int) -> tuple[Pixels, Tensor]:
+    def pixels(self, seed: int, step: int, rows: range, batch_size: int) -> tuple[Pixels, Tensor]:
         """The images of some rows of a step, and which ones they are.
 
         Parameters
         ----------
-        seed, step, rows, of
-            As :func:`free.training.randomness.images_at`.
+        seed, step, rows, batch_size
+            See :func:`free.training.dataset.order.images_at`.
 
         Returns
         -------
@@ -114,23 +122,23 @@ class Decoder:
         ValueError
             If none of the files can be read any more.
         """
+        now = _Request(seed, step, rows, batch_size)
+        steps = range(step, step + 1 + self._prefetch)
         for key in list(self._ahead):  # what a run that went elsewhere has left
-            if key[0] != seed or key[3] != of or not step <= key[1] <= step + self._prefetch:
+            if key.step not in steps or now != key._replace(step=step, rows=rows):
                 for future in self._ahead.pop(key):
                     future.cancel()
-        wanted = self._ahead.pop((seed, step, rows, of), None)
-        if wanted is None:
-            wanted = self._begin(seed, step, rows, of)
+        decoding = self._ahead.pop(now, None) or self._begin(now)
         # The same rows of the next steps: whatever the ranks and micro-batches, they will come.
-        for later in range(step + 1, step + 1 + self._prefetch):
-            key = (seed, later, rows, of)
+        for later in steps[1:]:
+            key = now._replace(step=later)
             if key not in self._ahead:
-                self._ahead[key] = self._begin(*key)
-        images, index = zip(*(future.result() for future in wanted), strict=True)
+                self._ahead[key] = self._begin(key)
+        images, index = zip(*(future.result() for future in decoding), strict=True)
         return np.stack(images), torch.tensor(index)
 
-    def _begin(self, seed: int, step: int, rows: range, of: int) -> list[_Decoding]:
-        index = images_at(len(self._files), seed, step, rows, of)
+    def _begin(self, request: _Request) -> list[_Decoding]:
+        index = images_at(len(self._files), *request)
         return [self._pool.submit(self._usable, i) for i in index.tolist()]
 
     def _usable(self, index: int) -> tuple[Pixels, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,12 +16,13 @@ from free.training.randomness import RowRandom, Stream
 __all__ = ["FolderImages"]
 
 
+@dataclass(frozen=True, eq=False)
 class FolderImages:
     """Images that are decoded, mirrored and encoded when they are asked for.
 
     Everything random is drawn for each row by :class:`RowRandom`.
 
-    Parameters
+    Attributes
     ----------
     decoder : Decoder
     labels : Tensor, shape [n], int64
@@ -34,57 +36,42 @@ class FolderImages:
     sampled : bool
         Whether latents are drawn from the VAE's posterior; else they are its mean.
     record : dict
-
-    Attributes
-    ----------
-    num_classes, sample_shape, record
     """
 
-    def __init__(
-        self,
-        decoder: Decoder,
-        labels: Tensor,
-        num_classes: int,
-        sample_shape: tuple[int, int, int],
-        coder: PixelCoder | LatentCoder,
-        flip: bool,
-        sampled: bool,
-        record: dict[str, Any],
-    ) -> None:
-        self.num_classes = num_classes
-        self.sample_shape = sample_shape
-        self.record = record
-        self._decoder = decoder
-        self._labels = labels
-        self._coder = coder
-        self._flip = flip
-        self._sampled = sampled
+    decoder: Decoder
+    labels: Tensor
+    num_classes: int
+    sample_shape: tuple[int, int, int]
+    coder: PixelCoder | LatentCoder
+    flip: bool
+    sampled: bool
+    record: dict[str, Any]
 
     @property
     def skipped(self) -> list[Skipped]:
         """Files found unusable up to now, in their order."""
-        return self._decoder.skipped
+        return self.decoder.skipped
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self._labels)
+        return len(self.labels)
 
     def batch(
         self,
         seed: int,
         step: int,
         rows: range,
-        of: int,
+        batch_size: int,
         device: torch.device | str | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """As :meth:`free.training.dataset.sets.TrainingImages.batch`."""
-        pixels, index = self._decoder.pixels(seed, step, rows, of)
+        """Images and labels; see :meth:`free.training.dataset.sets.TrainingImages.batch`."""
+        pixels, index = self.decoder.pixels(seed, step, rows, batch_size)
         random = RowRandom(seed, step, rows, device, Stream.DATA)
         levels = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)  # a quarter of the floats
-        if self._flip:
+        if self.flip:
             mirrored = (random.uniform() < 0.5).view(-1, 1, 1, 1)
             levels = torch.where(mirrored, levels.flip(-1), levels)
         images = levels.contiguous().float().div_(127.5).sub_(1.0)
-        noise = random.normal(self.sample_shape) if self._sampled else None
-        latents = self._coder.encode(images, noise=noise)
-        return latents.to(device), self._labels[index].to(device)
+        noise = random.normal(self.sample_shape) if self.sampled else None
+        latents = self.coder.encode(images, noise=noise)
+        return latents.to(device), self.labels[index].to(device)

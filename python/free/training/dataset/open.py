@@ -14,9 +14,9 @@ from free.images.autoencoder import LatentCoder, PixelCoder, load_autoencoder
 from free.training.dataset.decoder import Decoder
 from free.training.dataset.folder import FolderImages
 from free.training.dataset.listing import list_images
+from free.training.dataset.order import random_subset
 from free.training.dataset.pixels import read_image
 from free.training.dataset.sets import TrainingImages, mnist_set
-from free.training.randomness import random_subset
 
 __all__ = ["open_images"]
 
@@ -48,8 +48,8 @@ def open_images(
     teacher : DiT
         Its ``sample_shape`` and ``num_classes`` are what the images must fit.
     vae : str, Path or LatentCoder, optional
-        Of a teacher of latents: a folder or hub id, as :func:`free.images.autoencoder.load_autoencoder`
-        takes it, or one that is loaded.
+        Of a teacher of latents: a folder or hub id for
+        :func:`free.images.autoencoder.load_autoencoder`, or one that is loaded.
     subset : float, optional
         Share of the images that is used, in (0, 1]: 0.3 of a folder by default, as in the paper,
         and all of the digits.
@@ -109,11 +109,11 @@ def open_images(
     read = functools.partial(read_image, size=side, channels=channels, upscale=upscale)
     threads = _threads() if threads is None else threads
     return FolderImages(
-        Decoder(listing.folder, listing.files, read, threads, prefetch),
-        listing.labels,
-        teacher.num_classes,
-        teacher.sample_shape,
-        coder,
+        decoder=Decoder(listing.folder, listing.files, read, threads, prefetch),
+        labels=listing.labels,
+        num_classes=teacher.num_classes,
+        sample_shape=teacher.sample_shape,
+        coder=coder,
         flip=flip,
         sampled=posterior == "sample" and isinstance(coder, LatentCoder),
         record=record,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from free.images.mnist import load_mnist
-from free.training.randomness import images_at
+from free.training.dataset.order import images_at
 
 __all__ = [
     "ImageSet",
@@ -59,7 +60,7 @@ class TrainingImages(Protocol):
         seed: int,
         step: int,
         rows: range,
-        of: int,
+        batch_size: int,
         device: torch.device | str | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Images and labels of some rows of a step: a function of the arguments alone.
@@ -70,8 +71,8 @@ class TrainingImages(Protocol):
             Of the order and of what is drawn for each row.
         step : int
         rows : range
-            Within ``0 .. of - 1``.
-        of : int
+            Within ``0 .. batch_size - 1``.
+        batch_size : int
             Rows of the step, all ranks and micro-batches together.
         device : torch.device or str, optional
 
@@ -120,14 +121,15 @@ class ImageSet:
         seed: int,
         step: int,
         rows: range,
-        of: int,
+        batch_size: int,
         device: torch.device | str | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """As :meth:`TrainingImages.batch`."""
-        index = images_at(len(self), seed, step, rows, of)
+        """Images and labels; see :meth:`TrainingImages.batch`."""
+        index = images_at(len(self), seed, step, rows, batch_size)
         return self.images[index].to(device), self.labels[index].to(device)
 
 
+@functools.cache
 def mnist_set() -> ImageSet:
     """The digits of :func:`free.images.mnist.load_mnist`, with what a run records of them."""
     images, labels = load_mnist()
