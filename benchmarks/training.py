@@ -144,11 +144,7 @@ def measure(name: str, teacher: DiT, images: TrainingImages, options: Any) -> di
 
     loss = partial(drafter_loss, teacher=teacher, recipe=recipe)
     config = TrainConfig(
-        steps,
-        batch_size,
-        precision=precision.name,
-        save_every=steps,
-        log_every=max(1, count // 2),
+        steps, batch_size, precision=precision.name, save_every=steps, log_every=max(1, count // 2)
     )
     reset_peak(device)
     with tempfile.TemporaryDirectory() as folder, watched(watch):

@@ -1,4 +1,4 @@
-"""The log: means of meanss, what a killed run leaves, TensorBoard's events, the picture."""
+"""The log: means of losses, what a killed run leaves, TensorBoard's events, the picture."""
 
 import math
 import sys
@@ -29,7 +29,7 @@ def test_a_line_is_the_mean_of_its_steps_and_passes() -> None:
     assert means.take(3) == {"loss": 1.0, "noise": 2.0}
 
 
-def test_an_open_means_survives_a_checkpoint() -> None:
+def test_an_open_line_survives_a_checkpoint() -> None:
     means = LossMeans(Ranks())
     means.add(_values(1.0), ONE)
     again = LossMeans(Ranks(), means.state(1))

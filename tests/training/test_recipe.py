@@ -21,14 +21,8 @@ from free.training.recipe import RECIPES, Recipe, recipe_named
         ({"fed": "x"}, "fed must be 'teacher', 'own' or 'sweeps', got 'x'"),
         ({"rollout": 0}, r"rollout must be in 1\.\.248 .* 250 steps, got 0"),
         ({"sampling_steps": 5, "rollout": 4}, r"rollout must be in 1\.\.3 .* 5 steps, got 4"),
-        (
-            {"fed": "sweeps", "rollout": 3, "sweeps": 4},
-            r"sweeps must be in 1\.\.3, .* got 4",
-        ),
-        (
-            {"fed": "sweeps", "rollout": 3, "sweeps": 0},
-            r"sweeps must be in 1\.\.3, .* got 0",
-        ),
+        ({"fed": "sweeps", "rollout": 3, "sweeps": 4}, r"sweeps must be in 1\.\.3, .* got 4"),
+        ({"fed": "sweeps", "rollout": 3, "sweeps": 0}, r"sweeps must be in 1\.\.3, .* got 0"),
         ({"rollout": 3, "sweeps": 2}, "fed must be 'sweeps' for 2 sweeps, got 'teacher'"),
         ({"guidance": -1.0}, "guidance must be finite and at least 0, got -1.0"),
         ({"guidance": math.nan}, "guidance must be finite and at least 0, got nan"),

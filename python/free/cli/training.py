@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Annotated, Any, get_type_hints
 
 import torch
@@ -29,27 +28,36 @@ __all__ = [
     "grouped",
     "machine_option",
     "optimiser_option",
+    "options_of",
     "parse_duration",
     "tell_of_first_weights",
     "train_config",
     "training_run",
 ]
 
-optimiser_option = partial(typer.Option, rich_help_panel="Optimiser")
-machine_option = partial(typer.Option, rich_help_panel="Machine")
-folder_option = partial(typer.Option, rich_help_panel="Run folder")
+
+def options_of(panel: str) -> Callable[..., Any]:
+    """Options that the help shows in a panel: ``option(help, *flags, **more)``."""
+
+    def option(text: str, *flags: str, **more: Any) -> Any:
+        return typer.Option(*flags, help=text, rich_help_panel=panel, **more)
+
+    return option
+
+
+optimiser_option, machine_option, folder_option = map(
+    options_of, ("Optimiser", "Machine", "Run folder")
+)
 
 #: Share of the first weights in the result that is worth a word.
 _MOST_OF_FIRST = 0.05
 
-LearningRate = Annotated[float, optimiser_option(help="Of AdamW.")]
-EmaDecay = Annotated[float, optimiser_option(help="Decay of the averaged weights.")]
-BatchSize = Annotated[int, optimiser_option(help="Images a batch, of all processes.")]
+LearningRate = Annotated[float, optimiser_option("Of AdamW.")]
+EmaDecay = Annotated[float, optimiser_option("Decay of the averaged weights.")]
+BatchSize = Annotated[int, optimiser_option("Images a batch, of all processes.")]
 TensorBoard = Annotated[
     bool,
-    folder_option(
-        "--tensorboard/--no-tensorboard", help="Write TensorBoard's events beside log.csv."
-    ),
+    folder_option("Write TensorBoard's events beside log.csv.", "--tensorboard/--no-tensorboard"),
 ]
 
 
@@ -60,7 +68,7 @@ class Optimiser:
     batch_size: BatchSize = 128
     learning_rate: LearningRate = 1e-4
     ema_decay: EmaDecay = 0.9999
-    seed: Annotated[int, optimiser_option(help="Of weights and batches.")] = 0
+    seed: Annotated[int, optimiser_option("Of weights and batches.")] = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,25 +78,25 @@ class Machine:
     device: Annotated[
         str,
         machine_option(
-            help="cpu or cuda; auto is a GPU where there is one. Under torchrun each process has "
+            "cpu or cuda; auto is a GPU where there is one. Under torchrun each process has "
             "its own."
         ),
     ] = "auto"
     precision: Annotated[
         str,
         machine_option(
-            help="fp32, tf32 (on a GPU) or bf16: of the matrix products. auto is bf16 where the "
+            "fp32, tf32 (on a GPU) or bf16: of the matrix products. auto is bf16 where the "
             "hardware has it, else fp32; a run goes on in its own."
         ),
     ] = "auto"
     micro_batch: Annotated[
         int | None,
         machine_option(
-            help="Images of a forward pass, where the memory does not hold a process's share of "
+            "Images of a forward pass, where the memory does not hold a process's share of "
             "the batch. Changes nothing but rounding."
         ),
     ] = None
-    threads: Annotated[int, machine_option(help="CPU threads; 0 for torch's own choice.")] = 0
+    threads: Annotated[int, machine_option("CPU threads; 0 for torch's own choice.")] = 0
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

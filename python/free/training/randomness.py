@@ -46,7 +46,6 @@ class RowRandom:
     Attributes
     ----------
     step : int
-    rows : range
     """
 
     def __init__(
@@ -58,14 +57,9 @@ class RowRandom:
         stream: Stream = Stream.LOSS,
     ) -> None:
         self.step = step
-        self.rows = rows
         self._rows = torch.tensor(rows, dtype=torch.int64, device=device)
         self._seeds = as_seeds(seed, device).repeat(len(rows))
         self._next = int(stream) * _DRAWS
-
-    def __len__(self) -> int:
-        """Number of rows, R."""
-        return len(self._rows)
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """Standard normals [R, *shape], float32."""
