@@ -1,4 +1,4 @@
-"""Writing files so that a reader never sees half of one."""
+"""Files: JSON read with errors that name it, and writing so that nobody reads half of one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ __all__ = [
     "cache_folder",
     "check_writable",
     "digest",
+    "read_json",
     "write_atomic",
     "write_json",
 ]
+
+#: Labels of a million files take a quarter of it.
+_LARGEST_JSON = 256 << 20
 
 
 def cache_folder() -> Path:
@@ -51,6 +55,35 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_json(path: str | Path, what: str, kind: type = dict) -> Any:
+    """Read a JSON file.
+
+    Parameters
+    ----------
+    path : str or Path
+    what : str
+        What the file should hold, such as ``"manifest"``: errors begin with it.
+    kind : type
+        Of the value at the top.
+
+    Raises
+    ------
+    ValueError
+        Naming the file, if it cannot be read, is larger than 256 MiB, is no JSON or is nested
+        more deeply than Python recurses, or another kind of value is at the top.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise ValueError(f"it must have at most {_LARGEST_JSON} bytes")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{what} {path} is missing or malformed: {error!r}") from error
+    if not isinstance(value, kind):
+        raise ValueError(f"{what} {path} is missing or malformed: got {type(value).__name__}")
+    return value
 
 
 def write_json(path: str | Path, value: Any) -> None:

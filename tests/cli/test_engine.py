@@ -64,7 +64,7 @@ def test_networks_on_a_gpu_are_exported_from_the_cpu(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(part, "to", lambda place, name=name: moves.append((name, str(place))))
     monkeypatch.setattr(engine, "device_of", lambda network: torch.device("cuda", 1))
 
-    def export(*_: object) -> None:
+    def export(*_: object, **__: object) -> None:
         moves.append("export")
         raise ValueError("no further")
 

@@ -93,8 +93,10 @@ def put_on_engine(
             sweeps if trained is not None else None,
             max_batch,
             guided,
-            _PRECISIONS[dtype],
-            lambda graph: typer.echo(f"exporting {graph} for {engine}, once ...", err=True),
+            precision=_PRECISIONS[dtype],
+            progress=lambda graph: typer.echo(
+                f"exporting {graph} for {engine}, once ...", err=True
+            ),
         )
     with unavailable_to_usage_error():
         if engine in FLAVOURS:

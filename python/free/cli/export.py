@@ -91,10 +91,10 @@ def export(
             recommended["window"] if window is None else window,
             recommended["sweeps"] if sweeps is None else sweeps or None,
             max_batch,
-            precision,
-            drafter_precision,
-            kinds[guidance],
-            lambda graph: typer.echo(f"  {graph} ..."),
+            precision=precision,
+            drafter_precision=drafter_precision,
+            guidance=kinds[guidance],
+            progress=lambda graph: typer.echo(f"  {graph} ..."),
         )
         size = sum(path.stat().st_size for path in out.iterdir()) / 1e6
         typer.echo(f"{out}: {len(manifest.graphs)} graphs, {size:.1f} MB, {precision}")
@@ -120,9 +120,11 @@ def _check(
             manifest.window,
             manifest.sweeps,
             manifest.max_batch,
-            manifest.precision,
-            manifest.drafter_precision,
-            tuple(name == "teacher_guided" for name in manifest.graphs if "teacher" in name),
+            precision=manifest.precision,
+            drafter_precision=manifest.drafter_precision,
+            guidance=tuple(
+                name == "teacher_guided" for name in manifest.graphs if "teacher" in name
+            ),
         )
     else:
         engine_teacher, engine_drafter = load_engine(out)
@@ -138,10 +140,10 @@ def _check(
         drafter or FrozenDrafter(),
         engine_teacher,
         engine_drafter,
-        manifest.sampling,
-        Schedule.ddpm(**manifest.schedule),
-        [i % teacher.num_classes for i in range(images)],
-        1.5 if "teacher_guided" in sessions else 1.0,
+        settings=manifest.sampling,
+        schedule=Schedule.ddpm(**manifest.schedule),
+        labels=[i % teacher.num_classes for i in range(images)],
+        cfg_scale=1.5 if "teacher_guided" in sessions else 1.0,
     )
     typer.echo(
         f"\nthe same {images} seeds on torch in fp32 and on the engine: "

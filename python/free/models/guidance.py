@@ -1,7 +1,8 @@
 """Classifier-free guidance: two network rows for one state, combined into one eps.
 
 The rows of a guided call are interleaved: ``2r`` has the label of state ``r``, ``2r + 1`` the
-null class, so that whatever belongs to a state stays together.
+null class, so that whatever belongs to a state stays together. The functions are of tensors alone
+and can be traced; the kernel of :func:`free.ops.target_means` combines in the same way.
 """
 
 from __future__ import annotations
@@ -15,7 +16,40 @@ from torch import Tensor
 
 from free.models.output import TeacherOutput
 
-__all__ = ["Guidance", "GuidedTeacher"]
+__all__ = ["Guidance", "GuidedTeacher", "blend", "merge", "pair", "pair_labels", "unpair"]
+
+
+def pair(rows: Tensor) -> Tensor:
+    """[R, ...] -> [2R, ...]: each row twice, one after the other."""
+    return rows.unsqueeze(1).expand(-1, 2, *rows.shape[1:]).flatten(0, 1)
+
+
+def pair_labels(y: Tensor, null_label: int) -> Tensor:
+    """[R] -> [2R]: each label, and the null class after it."""
+    return torch.stack([y, torch.full_like(y, null_label)], dim=1).flatten()
+
+
+def unpair(rows: Tensor) -> Tensor:
+    """[2R, ...] -> [R, 2, ...]: with the label, then without."""
+    return rows.unflatten(0, (-1, 2))
+
+
+def blend(pairs: Tensor, scale: float | Tensor) -> Tensor:
+    """[2R, C, ...] -> [R, C, ...]: ``uncond + scale * (cond - uncond)``.
+
+    A ``scale`` that is a tensor must broadcast to a row; 1 gives the conditional values.
+    """
+    cond, uncond = unpair(pairs).unbind(1)
+    return torch.lerp(uncond, cond, scale)
+
+
+def merge(out: TeacherOutput, eps: Tensor) -> TeacherOutput:
+    """The output for R states, of that for their pairs of rows and the guided ``eps [R, ...]``.
+
+    ``feature`` has both rows of a state, [R, 2, T, E]; ``variance`` is the conditional.
+    """
+    feature = None if out.feature is None else unpair(out.feature)
+    return TeacherOutput(eps, feature, None if out.variance is None else out.variance[::2])
 
 
 @dataclass(frozen=True)
@@ -66,17 +100,14 @@ class Guidance:
 
     def expand(self, x: Tensor, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Rows for states [R, ...]: [2R, ...], [2R], [2R]."""
-        labels = torch.stack([y, torch.full_like(y, self.null_label)], dim=1).flatten()
-        return x.repeat_interleave(2, dim=0), t.repeat_interleave(2), labels
+        return pair(x), pair(t), pair_labels(y, self.null_label)
 
     def combine(self, eps: Tensor) -> Tensor:
         """[2R, C, ...] interleaved -> guided eps [R, C, ...]."""
-        cond, uncond = eps.unflatten(0, (-1, 2)).unbind(1)
-        count = self.count(cond.shape[1])
-        guided = torch.lerp(uncond, cond, self.scale)
-        if count == cond.shape[1]:
+        guided, count = blend(eps, self.scale), self.count(eps.shape[1])
+        if count == eps.shape[1]:
             return guided
-        return torch.cat([guided[:, :count], cond[:, count:]], dim=1)
+        return torch.cat([guided[:, :count], eps[::2, count:]], dim=1)
 
 
 class GuidedTeacher:
@@ -94,13 +125,9 @@ class GuidedTeacher:
         self.guidance = guidance
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
-        """``feature`` has both rows of a state, [R, 2, T, E]; ``variance`` is the conditional.
+        """The guided output; see :func:`merge`.
 
         The combination is taken in float32: it magnifies what lower precision rounds away.
         """
         out = self.teacher(*self.guidance.expand(x, t, y))
-        return TeacherOutput(
-            self.guidance.combine(out.eps.float()),
-            None if out.feature is None else out.feature.unflatten(0, (-1, 2)),
-            None if out.variance is None else out.variance[::2],
-        )
+        return merge(out, self.guidance.combine(out.eps.float()))
