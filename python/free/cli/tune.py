@@ -25,7 +25,7 @@ from free.window.acceptance import AcceptanceRecord, write_records
 from free.window.auto import AutoWindows, Basis
 from free.window.predict import Predicted, predict
 from free.window.recording import RecordingWindow
-from free.window.rule import fixed_windows
+from free.window.rule import FixedWindows
 
 __all__ = ["tune"]
 
@@ -193,7 +193,7 @@ def _promises(basis: Basis, steps: int, samples: int, recycles: bool) -> dict[st
     """What each width promises, in its best way, and what the automatic window does."""
     play = partial(
         predict,
-        records=basis.ways,
+        records=basis.records,
         costs=basis.costs,
         steps=steps,
         samples=samples,
@@ -201,7 +201,7 @@ def _promises(basis: Basis, steps: int, samples: int, recycles: bool) -> dict[st
     )
     promised = {}
     for rows in (rows for rows in _WIDTHS if rows <= basis.largest):
-        each = [play(partial(fixed_windows, rows, steps, sweeps)) for sweeps in basis.ways]
+        each = [play(partial(FixedWindows, rows, steps, sweeps)) for sweeps in basis.records]
         promised[str(rows)] = min(each, key=lambda run: run.seconds)
     promised["auto"] = play(lambda: AutoWindows(steps, samples, basis))
     return promised
