@@ -1,4 +1,4 @@
-"""Exports of models, made on first use and kept."""
+"""Exports of models, made on first use and kept in the cache folder."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ def cached_export(
     sweeps: int | None,
     max_batch: int,
     guided: bool,
+    *,
     precision: str = "fp32",
     progress: Callable[[str], object] = lambda graph: None,
 ) -> Path:
-    """The folder of a model's graphs in the cache; exported now if it is not there.
+    """Find the folder of a model's graphs in the cache; export the model if it is not there.
 
-    What it depends on is part of its name: weights, settings and the version of the package.
-    One that has been damaged is made again.
+    Its name is a digest of weights, settings and the version of the package. A damaged export is
+    replaced.
 
     Parameters are those of :func:`free.export.package.export_model`; ``guided`` chooses one kind
     of graphs.
@@ -53,9 +54,9 @@ def cached_export(
             pass
         else:
             # The record of its acceptance is no part of a graph, and may be younger.
-            known = drafter.acceptance if drafter is not None else {}
-            if known and manifest.sampling.get("acceptance") != known:
-                manifest.sampling["acceptance"] = known
+            record = drafter.acceptance if drafter is not None else {}
+            if record and manifest.sampling.get("acceptance") != record:
+                manifest.sampling["acceptance"] = record
                 manifest.write(folder)
             return folder
     export_model(
@@ -65,7 +66,7 @@ def cached_export(
         window,
         sweeps,
         max_batch,
-        precision,
+        precision=precision,
         guidance=(guided,),
         progress=progress,
     )

@@ -9,7 +9,7 @@ __all__ = ["draft_contract", "step_contract", "teacher_contract"]
 
 
 def teacher_contract(config: DiTConfig, guided: bool, rows: Profile) -> Contract:
-    """Of :class:`export.graphs.Teacher`.
+    """Contract of :class:`export.graphs.Teacher`.
 
     Parameters
     ----------
@@ -18,19 +18,15 @@ def teacher_contract(config: DiTConfig, guided: bool, rows: Profile) -> Contract
     rows : Profile
         States of a call; under guidance the network runs at twice as many.
     """
-    state = _state(config)
-    outputs = [
-        TensorSpec("eps", "float32", ("rows", *state)),
-        TensorSpec("feature", "float32", ("rows", *_feature(config, guided))),
-    ]
+    outputs = [_state("eps", config, "rows"), _feature("feature", config, guided)]
     if config.learn_sigma:
-        outputs.append(TensorSpec("variance", "float32", ("rows", *state)))
+        outputs.append(_state("variance", config, "rows"))
     return Contract(
         _name("teacher", guided),
         (
-            TensorSpec("x", "float32", ("rows", *state)),
-            TensorSpec("t", "int64", ("rows",), 0, 1000),
-            TensorSpec("y", "int64", ("rows",), 0, config.num_classes + 1),
+            _state("x", config, "rows"),
+            _times("rows"),
+            _labels(config, "rows"),
             *_scale(config, guided),
         ),
         tuple(outputs),
@@ -39,22 +35,18 @@ def teacher_contract(config: DiTConfig, guided: bool, rows: Profile) -> Contract
 
 
 def step_contract(config: DiTConfig, guided: bool, rows: Profile) -> Contract:
-    """Of :class:`export.graphs.DrafterStep`; the parameters are :func:`teacher_contract`'s."""
-    state, feature = _state(config), _feature(config, guided)
+    """Contract of :class:`export.graphs.DrafterStep`; see :func:`teacher_contract`."""
     return Contract(
         _name("drafter", guided),
         (
-            TensorSpec("x", "float32", ("rows", *state)),
-            TensorSpec("innovation", "float32", ("rows", *state)),
-            TensorSpec("t", "int64", ("rows",), 0, 1000),
-            TensorSpec("y", "int64", ("rows",), 0, config.num_classes + 1),
-            TensorSpec("feature", "float32", ("rows", *feature)),
+            _state("x", config, "rows"),
+            _state("innovation", config, "rows"),
+            _times("rows"),
+            _labels(config, "rows"),
+            _feature("feature", config, guided),
             *_scale(config, guided),
         ),
-        (
-            TensorSpec("change", "float32", ("rows", *state)),
-            TensorSpec("feature_after", "float32", ("rows", *feature)),
-        ),
+        (_state("change", config, "rows"), _feature("feature_after", config, guided)),
         {"rows": rows},
     )
 
@@ -62,7 +54,7 @@ def step_contract(config: DiTConfig, guided: bool, rows: Profile) -> Contract:
 def draft_contract(
     config: DiTConfig, guided: bool, window: int, sweeps: int | None, max_batch: int
 ) -> Contract:
-    """Of :class:`export.graphs.DraftSweeps`, or without sweeps of ``DraftSteps``.
+    """Contract of :class:`export.graphs.DraftWindow`.
 
     Parameters
     ----------
@@ -74,27 +66,24 @@ def draft_contract(
     max_batch : int
         Samples drawn together.
     """
-    P, state = window - 1, _state(config)
-    axes = {
-        "batch": Profile(1, 1, max_batch),
-        "rows": Profile(1, window, max_batch * window),
-    }
+    P = window - 1
+    axes = {"batch": Profile(1, 1, max_batch), "rows": Profile(1, window, max_batch * window)}
 
-    def positive(name: str) -> TensorSpec:
+    def coefficient(name: str) -> TensorSpec:
         return TensorSpec(name, "float32", ("batch", P), 0.1, 1.0)
 
     inputs = [
-        TensorSpec("x", "float32", ("batch", *state)),
-        TensorSpec("noise", "float32", ("batch", P, *state)),
-        *(positive(name) for name in ("a", "b", "sigma", "sigma_before")),
-        TensorSpec("t", "int64", ("batch", P), 0, 1000),
-        TensorSpec("y", "int64", ("batch",), 0, config.num_classes + 1),
-        positive("slope"),
-        TensorSpec("intercept", "float32", ("batch", P, *state)),
+        _state("x", config, "batch"),
+        _state("noise", config, "batch", P),
+        *(coefficient(name) for name in ("a", "b", "sigma", "sigma_before")),
+        _times("batch", P),
+        _labels(config, "batch"),
+        coefficient("slope"),
+        _state("intercept", config, "batch", P),
         TensorSpec("settled", "bool", ("batch", P)),
-        TensorSpec("guess_before", "float32", ("batch", *state)),
-        TensorSpec("mean_before", "float32", ("batch", *state)),
-        TensorSpec("feature", "float32", ("rows", *_feature(config, guided))),
+        _state("guess_before", config, "batch"),
+        _state("mean_before", config, "batch"),
+        _feature("feature", config, guided),
     ]
     if sweeps is None:
         inputs += [
@@ -114,10 +103,7 @@ def draft_contract(
     return Contract(
         _name("draft", guided),
         (*inputs, *_scale(config, guided)),
-        (
-            TensorSpec("states", "float32", ("batch", window, *state)),
-            TensorSpec("means", "float32", ("batch", P, *state)),
-        ),
+        (_state("states", config, "batch", window), _state("means", config, "batch", P)),
         axes,
     )
 
@@ -126,13 +112,23 @@ def _name(graph: str, guided: bool) -> str:
     return f"{graph}_guided" if guided else graph
 
 
-def _state(config: DiTConfig) -> tuple[int, int, int]:
-    return (config.channels, config.image_size, config.image_size)
+def _state(name: str, config: DiTConfig, *axes: int | str) -> TensorSpec:
+    size = config.image_size
+    return TensorSpec(name, "float32", (*axes, config.channels, size, size))
 
 
-def _feature(config: DiTConfig, guided: bool) -> tuple[int, ...]:
+def _times(*axes: int | str) -> TensorSpec:
+    return TensorSpec("t", "int64", axes, 0, 1000)
+
+
+def _labels(config: DiTConfig, axis: str) -> TensorSpec:
+    return TensorSpec("y", "int64", (axis,), 0, config.num_classes + 1)
+
+
+def _feature(name: str, config: DiTConfig, guided: bool) -> TensorSpec:
     tokens = (config.image_size // config.patch_size) ** 2
-    return (*((2,) if guided else ()), tokens, config.hidden_size)
+    pair = (2,) if guided else ()
+    return TensorSpec(name, "float32", ("rows", *pair, tokens, config.hidden_size))
 
 
 def _scale(config: DiTConfig, guided: bool) -> tuple[TensorSpec, ...]:

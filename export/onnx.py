@@ -27,13 +27,7 @@ _ALIGNMENT = 64
 
 
 def require_onnx() -> None:
-    """Raise unless what export needs is installed.
-
-    Raises
-    ------
-    ImportError
-        Naming the extra.
-    """
+    """Raise an ImportError that names the extra unless what export needs is installed."""
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -42,18 +36,18 @@ def require_onnx() -> None:
 
 
 class WeightsFile:
-    """A file that graphs share: each distinct tensor is in it once. Closed by ``with``.
+    """A file that graphs share, with each distinct tensor once; to be used by ``with``.
 
     Parameters
     ----------
     path : Path
-        Written from its beginning; beside the graphs, which refer to it by its name.
+        Beside the graphs, which refer to it by its name. An earlier file is overwritten.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = path.open("wb")
-        self._places: dict[tuple[str, bytes], tuple[int, int]] = {}
+        self._spans: dict[tuple[str, bytes], tuple[int, int]] = {}
 
     def externalize(self, model: Any) -> None:
         """Move the large tensors of an ``onnx_ir.Model`` into the file."""
@@ -63,7 +57,7 @@ class WeightsFile:
             tensor = value.const_value
             if tensor is None or tensor.nbytes < _SMALL:
                 continue
-            offset, length = self._place(str(tensor.dtype), tensor.tobytes())
+            offset, length = self._span(str(tensor.dtype), tensor.tobytes())
             value.const_value = ir.ExternalTensor(
                 self.path.name,
                 offset,
@@ -74,13 +68,14 @@ class WeightsFile:
                 base_dir=self.path.parent,
             )
 
-    def _place(self, dtype: str, content: bytes) -> tuple[int, int]:
+    def _span(self, dtype: str, content: bytes) -> tuple[int, int]:
+        """Offset and length of a tensor, written now if it is not in the file yet."""
         key = (dtype, hashlib.sha256(content).digest())
-        if key not in self._places:
+        if key not in self._spans:
             self._file.write(b"\0" * (-self._file.tell() % _ALIGNMENT))
-            self._places[key] = (self._file.tell(), len(content))
+            self._spans[key] = (self._file.tell(), len(content))
             self._file.write(content)
-        return self._places[key]
+        return self._spans[key]
 
     def __enter__(self) -> WeightsFile:
         return self
@@ -147,7 +142,7 @@ def _name_axes(model: Any, contract: Contract) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter's notes on packages that are not needed here, and on its own internals."""
+    """Silence the exporter's notes on packages that are not needed, and on its own internals."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""A model as a folder of graphs: everything an engine needs, and a manifest of it."""
+"""A model as a folder of graphs, with everything an engine needs; or as graphs that torch runs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ import torch
 
 from free.drafters.feature import FeatureDrafter
 from free.drafters.frozen import FrozenDrafter
-from free.engines.interface import Contract, Profile
+from free.engines.interface import Contract, Profile, Session
 from free.engines.manifest import MANIFEST, Graph, Manifest
 from free.engines.networks import EngineDrafter, EngineTeacher, on_engine
-from free.engines.session import Session
 from free.engines.torch import TorchSession
 from free.export.contracts import draft_contract, step_contract, teacher_contract
-from free.export.graphs import DrafterStep, DraftSteps, DraftSweeps, Teacher
+from free.export.graphs import DrafterStep, DraftWindow, Teacher
 from free.export.onnx import OPSET, WeightsFile, export_graph, require_onnx
 from free.export.precision import PRECISIONS, lower
 from free.files import digest
@@ -38,7 +37,7 @@ def graphs_of(
     max_batch: int,
     guidance: tuple[bool, ...] = (False, True),
 ) -> list[tuple[torch.nn.Module, Contract]]:
-    """The graphs of a model with their contracts, ready to be traced or run by torch.
+    """Graphs of a model with their contracts, to be traced, or run by torch.
 
     Parameters are those of :func:`export_model`.
     """
@@ -46,21 +45,16 @@ def graphs_of(
     rows = Profile(1, window, max_batch * window)
     graphs: list[tuple[torch.nn.Module, Contract]] = []
     for guided in guidance:
-        graphs.append((Teacher(teacher, guided), teacher_contract(config, guided, rows)))
+        graphs.append((Teacher(teacher), teacher_contract(config, guided, rows)))
         if drafter is None:
             continue
-        step = DrafterStep(drafter.network, teacher, guided)
+        step = DrafterStep(drafter.network, teacher)
         # The control variate asks at the discarded states as well.
         twice = Profile(1, window, 2 * max_batch * window)
         graphs.append((step, step_contract(config, guided, twice)))
         if window > 1:
-            draft = (
-                DraftSteps(step, window - 1)
-                if sweeps is None
-                else DraftSweeps(step, window - 1, sweeps)
-            )
             contract = draft_contract(config, guided, window, sweeps, max_batch)
-            graphs.append((draft, contract))
+            graphs.append((DraftWindow(step, window - 1, sweeps), contract))
     return graphs
 
 
@@ -71,6 +65,7 @@ def export_model(
     window: int = 8,
     sweeps: int | None = None,
     max_batch: int = 1,
+    *,
     precision: str = "fp32",
     drafter_precision: str | None = None,
     guidance: tuple[bool, ...] = (False, True),
@@ -79,7 +74,7 @@ def export_model(
     """Export a model to ONNX.
 
     The folder appears complete or not at all: the graphs, one file with the weights of all of
-    them, and ``manifest.json``. One that was there before is replaced.
+    them, and ``manifest.json``. An earlier export is replaced.
 
     Parameters
     ----------
@@ -101,7 +96,7 @@ def export_model(
     guidance : tuple of bool
         Which graphs to make: without guidance, with it, or both.
     progress : callable
-        Told each graph's name before it is made.
+        Called with each graph's name before it is traced.
 
     Raises
     ------
@@ -120,18 +115,18 @@ def export_model(
     lowered, drafter = _lowered(teacher, drafter, precision, drafter_precision)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-        made = Path(scratch) / "graphs"
-        made.mkdir()
+        new, earlier = Path(scratch) / "new", Path(scratch) / "earlier"
+        new.mkdir()
         graphs: dict[str, Graph] = {}
-        with WeightsFile(made / WEIGHTS) as weights:
+        with WeightsFile(new / WEIGHTS) as weights:
             for graph, contract in graphs_of(lowered, drafter, window, sweeps, max_batch, guidance):
                 progress(contract.graph)
-                path = made / f"{contract.graph}.onnx"
+                path = new / f"{contract.graph}.onnx"
                 export_graph(graph, contract, path, weights)
                 graphs[contract.graph] = Graph(contract, path.name, digest(path))
         manifest = Manifest(
             graphs=graphs,
-            weights=(WEIGHTS, digest(made / WEIGHTS)),
+            weights=(WEIGHTS, digest(new / WEIGHTS)),
             teacher=dataclasses.asdict(teacher.config),
             precision=precision,
             drafter_precision=drafter_precision or precision,
@@ -142,15 +137,14 @@ def export_model(
             schedule={"steps": 250, "train_steps": 1000},
             versions={"free": __version__, "torch": torch.__version__, "opset": str(OPSET)},
         )
-        manifest.write(made)
-        before = Path(scratch) / "before"
+        manifest.write(new)
         if folder.exists():
-            folder.rename(before)
+            folder.rename(earlier)
         try:
-            made.rename(folder)
+            new.rename(folder)
         except OSError:
-            if before.exists():
-                before.rename(folder)
+            if earlier.exists():
+                earlier.rename(folder)
             raise
     return manifest
 
@@ -161,21 +155,21 @@ def torch_engine(
     window: int = 8,
     sweeps: int | None = None,
     max_batch: int = 1,
+    *,
     precision: str = "fp32",
     drafter_precision: str | None = None,
     guidance: tuple[bool, ...] = (False, True),
     mode: str = "eager",
     device: torch.device | str = "cpu",
 ) -> tuple[EngineTeacher, EngineDrafter | FrozenDrafter]:
-    """The same graphs, run by torch: what an export is compared with, and an engine of its own.
+    """Run the graphs of a model by torch: an engine, and what an export is compared with.
 
     Parameters
     ----------
     teacher, drafter, window, sweeps, max_batch, precision, drafter_precision, guidance
-        As of :func:`export_model`.
-    mode : {"eager", "compiled", "graphed"}
+        See :func:`export_model`.
+    mode, device
         See :class:`free.engines.torch.TorchSession`.
-    device : torch.device or str
     """
     lowered, low = _lowered(teacher, drafter, precision, drafter_precision)
     sessions: dict[str, Session] = {
@@ -205,10 +199,9 @@ def _check(
         )
     if not guidance or not set(guidance) <= {False, True}:
         raise ValueError(f"guidance must be False, True or both, got {guidance!r}")
-    tables = {"teacher": teacher.pos_embed}
-    if drafter is not None:
-        tables["drafter"] = drafter.network.pos_embed
-    for name, table in tables.items():
+    networks = {"teacher": teacher, **({} if drafter is None else {"drafter": drafter.network})}
+    for name, network in networks.items():
+        table = network.pos_embed
         if table.dtype is not torch.float32 or table.device.type != "cpu":
             dtype = str(table.dtype).removeprefix("torch.")
             raise ValueError(
@@ -224,17 +217,19 @@ def _lowered(
         raise ValueError(
             f"drafter_precision must be one of {', '.join(PRECISIONS)}, got {drafter_precision!r}"
         )
+    """Both networks in their precisions; the drafter with its settings."""
     low = lower(teacher, precision)
     if drafter is None:
         return low, None
     network = lower(drafter.network, drafter_precision or precision)
-    own = drafter.sampling | {"acceptance": drafter.acceptance}
-    return low, FeatureDrafter(network, low, own)
+    return low, FeatureDrafter(network, low, {**drafter.sampling, "acceptance": drafter.acceptance})
 
 
 def _sampling(drafter: FeatureDrafter | None, window: int, sweeps: int | None) -> dict[str, Any]:
-    """Settings that the window's graph serves: the drafter's, with its window and sweeps."""
-    recommended = {} if drafter is None else drafter.sampling
-    record = {} if drafter is None else {"acceptance": drafter.acceptance}
-    settings = {"recycle": False} | recommended | {"window": window, "sweeps": sweeps}
-    return settings | {name: kept for name, kept in record.items() if kept}
+    """Settings that the graphs serve: the drafter's, with the window and sweeps of its graph."""
+    settings: dict[str, Any] = {"recycle": False}
+    if drafter is not None:
+        settings |= drafter.sampling | (
+            {"acceptance": drafter.acceptance} if drafter.acceptance else {}
+        )
+    return settings | {"window": window, "sweeps": sweeps}

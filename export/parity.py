@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +13,9 @@ from torch import Tensor
 
 from free.drafters.feature import FeatureDrafter
 from free.drafters.protocol import Drafter
+from free.engines.interface import Session
 from free.engines.manifest import Manifest
 from free.engines.networks import EngineTeacher
-from free.engines.session import Session
 from free.engines.torch import TorchSession
 from free.export.package import graphs_of
 from free.models.dit import DiT
@@ -31,7 +32,7 @@ TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
 
 @dataclasses.dataclass(frozen=True)
 class Corner:
-    """One graph at one corner of its profile.
+    """Error of one graph at one corner of its profile.
 
     Attributes
     ----------
@@ -84,12 +85,12 @@ def check_graphs(
     sessions: dict[str, Session],
     seed: int = 0,
 ) -> list[Corner]:
-    """Run every graph at every corner of its profile, beside torch in float32.
+    """Compare every graph with torch in float32, at every corner of its profile.
 
     Parameters
     ----------
     teacher, drafter
-        What was exported, in float32.
+        The exported model, in float32.
     manifest : Manifest
     sessions : dict of str to Session
         The graphs on the engine.
@@ -123,13 +124,14 @@ def check_sampling(
     drafter: Drafter,
     engine_teacher: EngineTeacher,
     engine_drafter: Drafter,
+    *,
     settings: dict[str, Any],
     schedule: Schedule,
     labels: Sequence[int],
     cfg_scale: float = 1.5,
     seed: int = 0,
 ) -> Agreement:
-    """Sample the same seeds on both.
+    """Sample the same seeds on torch and on an engine.
 
     Parameters
     ----------
@@ -146,43 +148,46 @@ def check_sampling(
     seed : int
         Sample ``i`` has ``seed + i``.
     """
-    pairs = ((teacher, drafter), (engine_teacher, engine_drafter))
-    samplers = [
-        SpeculativeSampler(networks, drafts, schedule, cfg_scale=cfg_scale, **settings)
-        for networks, drafts in pairs
-    ]
-    same, rounds, largest = 0, 0, -math.inf
-    totals = [0, 0]
+    reference, engine = (
+        SpeculativeSampler(network, guesses, schedule, cfg_scale=cfg_scale, **settings)
+        for network, guesses in ((teacher, drafter), (engine_teacher, engine_drafter))
+    )
+    same = rounds = rounds_engine = compared = 0
+    largest = -math.inf
     states: list[tuple[Tensor, int, int]] = []
     for i, label in enumerate(labels):
-        paths: list[list[int]] = [[], []]
-        samples = []
-        for which, sampler in enumerate(samplers):
-            seen: list[tuple[Tensor, int]] = []
-
-            def note(made: int, x: Tensor, seen: list[tuple[Tensor, int]] = seen) -> None:
-                seen.append((x[0].cpu().clone(), made))
-
-            result = sampler.sample([label], seed + i, observer=note)
-            samples.append(result.samples.cpu())
-            paths[which] = [k for _, k in seen]
-            totals[which] += len(seen)
-            if which == 0:
-                states += [(x, k, label) for x, k in seen if k < len(schedule) - 1]
-        agreed = _common(*paths)
+        sample, path = _followed(reference, label, seed + i)
+        other, path_engine = _followed(engine, label, seed + i)
+        states += [(x, k, label) for x, k in path if k < len(schedule) - 1]
+        steps, steps_engine = [k for _, k in path], [k for _, k in path_engine]
+        pairs = zip(steps, steps_engine, strict=False)
+        agreed = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)))
+        if steps == steps_engine:
+            largest = max(largest, float((sample - other).abs().max()))
         same += agreed
-        rounds += agreed + (paths[0] != paths[1])
-        if paths[0] == paths[1]:
-            largest = max(largest, float((samples[0] - samples[1]).abs().max()))
-    moved = len(labels) * len(schedule)
+        compared += agreed + (steps != steps_engine)
+        rounds += len(steps)
+        rounds_engine += len(steps_engine)
+    transitions = len(labels) * len(schedule)
     return Agreement(
-        len(labels),
-        same / rounds,
-        moved / totals[0],
-        moved / totals[1],
-        _delta_shift(teacher, engine_teacher, states, schedule, cfg_scale),
-        largest if math.isfinite(largest) else math.nan,
+        images=len(labels),
+        identical=same / compared,
+        efficiency=transitions / rounds,
+        efficiency_engine=transitions / rounds_engine,
+        delta_shift=_delta_shift(teacher, engine_teacher, states, schedule, cfg_scale),
+        largest=largest if math.isfinite(largest) else math.nan,
     )
+
+
+def _followed(
+    sampler: SpeculativeSampler, label: int, seed: int
+) -> tuple[Tensor, list[tuple[Tensor, int]]]:
+    """A sample, and its state and transition after each round."""
+    path: list[tuple[Tensor, int]] = []
+    result = sampler.sample(
+        [label], seed, observer=lambda k, x: path.append((x[0].cpu().clone(), k))
+    )
+    return result.samples.cpu(), path
 
 
 def _delta_shift(
@@ -193,36 +198,32 @@ def _delta_shift(
     cfg_scale: float,
 ) -> float:
     """See :class:`Agreement`; over states with their transitions and labels."""
-    here: Teacher = teacher
-    there: Teacher = engine
+    on_torch: Teacher = teacher
+    on_engine: Teacher = engine
     if cfg_scale != 1.0:
         guidance = Guidance(cfg_scale, None, teacher.null_label)
-        here, there = GuidedTeacher(teacher, guidance), engine.guided(guidance)
+        on_torch, on_engine = GuidedTeacher(teacher, guidance), engine.guided(guidance)
     shifts = []
     for x, k, label in states:
-        row = (x[None], torch.tensor([int(schedule.timesteps[k])]), torch.tensor([label]))
+        x, t, y = x[None], torch.tensor([int(schedule.timesteps[k])]), torch.tensor([label])
         with torch.no_grad():
-            expected = here(*row).eps
-        got = there(*(part.to(engine.device) for part in row)).eps.cpu()
+            expected = on_torch(x, t, y).eps
+        there = engine.device
+        got = on_engine(x.to(there), t.to(there), y.to(there)).eps.cpu()
         scale = abs(float(schedule.b[k])) / float(schedule.sigma[k])
         shifts.append(scale * float((got - expected).norm()))
     return sum(shifts) / len(shifts)
 
 
-def _common(one: list[int], other: list[int]) -> int:
-    """How many entries agree before the first that does not."""
-    pairs = zip(one, other, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
-
-
 def _error(got: Tensor, expected: Tensor) -> tuple[float, float]:
+    """Largest difference, and that over the root mean square of ``expected``."""
     largest = float((got.double() - expected.double()).abs().max())
     scale = float(expected.double().square().mean().sqrt())
     return largest, largest / scale if scale > 0 else math.inf if largest else 0.0
 
 
 def parity_record(corners: list[Corner], agreement: Agreement, tolerance: float) -> dict[str, Any]:
-    """Everything that was found, as JSON values; NaN becomes null."""
+    """All results as JSON values; NaN becomes null."""
     sampling = dataclasses.asdict(agreement)
     return {
         "tolerance": tolerance,

@@ -1,9 +1,9 @@
 """Networks in lower precision: the blocks' matrix products, and only those.
 
 The state between blocks, the norms, the embeddings of patch, timestep and label, the final layer,
-guidance and the scan of a window stay float32: with them in lower precision too, eps is five times
-as wrong, for a twentieth of the weights. adaLN's modulation, a third of them, can be lowered at
-hardly any cost. ``benchmarks/precision.py`` has the figures.
+guidance and the roll of a window stay float32. In lower precision they would make the error of eps
+five times as large, for a twentieth of the weights. adaLN's modulation, a third of the weights,
+adds hardly any error. ``benchmarks/precision.py`` has the figures.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class _LowLinear(nn.Module):
-    """A linear layer that rounds its input and weights to ``dtype``; so is what it returns."""
+    """A linear layer with input and weights rounded to ``dtype``; it returns type ``result``."""
 
     def __init__(self, linear: nn.Linear, dtype: torch.dtype, result: torch.dtype) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class _LowLinear(nn.Module):
 
 
 def lower(network: Network, precision: str, modulation: bool = True) -> Network:
-    """A copy of ``network`` whose blocks multiply in lower precision.
+    """Copy ``network``, its blocks' matrix products in lower precision.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def lower(network: Network, precision: str, modulation: bool = True) -> Network:
         In float32.
     precision : {"fp32", "fp16", "bf16"}
     modulation : bool
-        Whether the layers that make adaLN's shifts, scales and gates are lowered too.
+        Whether this includes the layers of adaLN's shifts, scales and gates.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def lower(network: Network, precision: str, modulation: bool = True) -> Network:
     if dtype is torch.float32:
         return network
     for block in [part for part in network.modules() if isinstance(part, DiTBlock)]:
-        # Inside attention and MLP everything is low; what is added to the state is not.
+        # Inside attention and MLP all is low; what they add to the state is float32.
         block.attn.qkv = _LowLinear(block.attn.qkv, dtype, dtype)  # type: ignore[assignment]
         block.attn.proj = _LowLinear(block.attn.proj, dtype, torch.float32)  # type: ignore[assignment]
         block.mlp.fc1 = _LowLinear(block.mlp.fc1, dtype, dtype)  # type: ignore[assignment]

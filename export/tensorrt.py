@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from free.engines.interface import Contract
-from free.engines.tensorrt import Log, check_interface, load_tensorrt
+from free.engines.tensorrt import Log, load_tensorrt, require_graph
 from free.engines.tensorrt_file import ANY, BuiltEngine, engine_path, file_digest, this_gpu
 from free.files import write_atomic
 
@@ -27,7 +27,7 @@ def build_engine(
     target: str | None = None,
     path: str | Path | None = None,
 ) -> BuiltEngine:
-    """Build an engine and write it, with what it depends on, atomically.
+    """Build an engine and write it atomically, with a record of what it depends on.
 
     Types are the graph's own, and float32 products are not rounded to TensorFloat-32.
 
@@ -63,8 +63,10 @@ def build_engine(
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, log.logger)
     if not parser.parse_from_file(str(onnx)):
-        raise ValueError(f"{onnx} must be an ONNX graph that TensorRT parses, got {_why(parser)}")
-    check_interface(trt, _interface(network), contract, onnx)
+        raise ValueError(
+            f"{onnx} must be an ONNX graph that TensorRT parses, got {_reasons(parser)}"
+        )
+    require_graph(trt, contract, onnx, _interface(network))
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)
     if flavour == "tensorrt-rtx" and target != ANY:
@@ -103,49 +105,48 @@ def load_or_build(
     target: str | None = None,
     rebuild: bool = True,
 ) -> BuiltEngine:
-    """The engine of a graph: the one beside it, or if there is none or it is stale, a new one.
+    """Take the engine beside a graph, or build one if it is missing or stale.
 
     Stale is an engine of other weights, another contract, version, or GPU, and one that has
     been damaged.
 
-    Parameters are :func:`build_engine`'s, and
-
     Parameters
     ----------
+    onnx, contract, flavour, target
+        See :func:`build_engine`, also for what is raised.
     rebuild : bool
         Whether to build. If not, a missing or stale engine is an error.
 
     Raises
     ------
     ValueError
-        As :func:`build_engine`; or, without ``rebuild``, saying what is wrong with the engine.
+        Also without ``rebuild``, saying what is wrong with the engine.
     """
     onnx = Path(onnx)
     version = load_tensorrt(flavour).__version__
     target, gpu = _resolve(flavour, target)
     path = engine_path(onnx, flavour, target)
-    reason = "there is none"
+    reason: str | None = "there is none"
     if path.is_file():
         try:
             built = BuiltEngine.read(path)
         except ValueError as error:
             reason = str(error)
         else:
-            stale = built.stale(path, contract, version)
-            if stale is None and built.gpu != gpu:
-                stale = f"it was built for {built.gpu}, and this GPU is {gpu}"
-            if stale is None and built.sources != _sources(onnx):
-                stale = f"it was built from another {onnx.name}"
-            if stale is None:
+            reason = built.stale(path, contract, version)
+            if reason is None and built.gpu != gpu:
+                reason = f"it was built for {built.gpu}, and this GPU is {gpu}"
+            if reason is None and built.sources != _sources(onnx):
+                reason = f"it was built from another {onnx.name}"
+            if reason is None:
                 return built
-            reason = stale
     if not rebuild:
         raise ValueError(f"{path} must be the engine of {onnx.name} as it is now, but {reason}")
     return build_engine(onnx, contract, flavour=flavour, target=target)
 
 
 def _resolve(flavour: str, target: str | None) -> tuple[str, str | None]:
-    """The target, and the model of GPU that the engine is bound to."""
+    """Find the target, and the model of GPU that the engine is bound to."""
     if flavour == "tensorrt":
         capability, gpu = this_gpu()
         if target not in (None, capability):
@@ -191,6 +192,7 @@ def _sources(onnx: Path) -> dict[str, str]:
 
 
 def _interface(network: Any) -> dict[str, tuple[Any, tuple[int, ...]]]:
+    """Types and shapes of a parsed network's inputs and outputs."""
     tensors = [network.get_input(i) for i in range(network.num_inputs)]
     tensors += [network.get_output(i) for i in range(network.num_outputs)]
     return {tensor.name: (tensor.dtype, tuple(tensor.shape)) for tensor in tensors}
@@ -198,21 +200,18 @@ def _interface(network: Any) -> dict[str, tuple[Any, tuple[int, ...]]]:
 
 def _profile(contract: Contract) -> dict[str, list[tuple[int, ...]]]:
     """Least, usual and largest shape of every input that has an axis."""
-    ends = ("minimum", "optimum", "maximum")
+    ends = [
+        {axis: getattr(sizes, end) for axis, sizes in contract.axes.items()}
+        for end in ("minimum", "optimum", "maximum")
+    ]
     return {
-        spec.name: [
-            tuple(
-                getattr(contract.axes[axis], end) if isinstance(axis, str) else axis
-                for axis in spec.shape
-            )
-            for end in ends
-        ]
+        spec.name: [spec.sized(sizes) for sizes in ends]
         for spec in contract.inputs
         if any(isinstance(axis, str) for axis in spec.shape)
     }
 
 
-def _why(parser: Any) -> str:
+def _reasons(parser: Any) -> str:
     """All of a parser's errors, in one line, with the nodes that they are about."""
     lines = []
     for error in (parser.get_error(i) for i in range(parser.num_errors)):

@@ -55,7 +55,7 @@ def test_the_record_stays_with_the_drafter(
     assert drafter.sampling == load(digits)[1].sampling
     rule = AutoWindow()
     SpeculativeSampler(teacher, drafter, Schedule.ddpm(12), rule, sweeps="auto").sample([0])
-    assert set(rule.basis.ways) == {1, 2}
+    assert set(rule.basis.records) == {1, 2}
     assert "its acceptance is on record" in succeed("info", model / "drafter")
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from free import FrozenDrafter, Schedule
+from free.schedule.table import Prediction, Table
+from free.window import Run
 from free.window.acceptance import (
     DISTANCES,
     FRESH,
@@ -19,15 +23,15 @@ from free.window.acceptance import (
 )
 from free.window.auto import AutoWindows, Basis
 from free.window.costs import CostCurve, RoundCosts
-from free.window.rule import Committed, Windows, fixed_windows
+from free.window.rule import Committed, FixedWindows, Windows
 
 STEPS = 250
 Delta = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
 
 
 class Machine(NamedTuple):
-    """What a machine takes, in units of a plain call: a share of a call that does not grow with its
-    rows, and a factor, from transition to transition of the run.
+    """Times of a machine in units of a plain call: the share of a call that does not grow with its
+    rows, and a factor that depends on the progress of the run.
     """
 
     fixed: float
@@ -122,9 +126,27 @@ def automatic(
     machine: Machine, believed: AcceptanceRecord | None = None, samples: int = 1
 ) -> AutoWindows:
     """The automatic window, with the costs measured at the beginning."""
-    ways = {1: believed or record()}
-    return AutoWindows(STEPS, samples, Basis(32, machine.costs(samples), ways))
+    records = {1: believed or record()}
+    return AutoWindows(STEPS, samples, Basis(32, machine.costs(samples), records))
 
 
 def fixed(rows: int) -> Windows:
-    return fixed_windows(rows, STEPS, 1)
+    return FixedWindows(rows, STEPS, 1)
+
+
+def begun(teacher: Any, schedule: Schedule) -> Run:
+    """A run at its beginning, as rules see it."""
+    table = Table.of(schedule, "cpu")
+    return Run(
+        model=teacher,
+        target=teacher,
+        guided=False,
+        drafter=FrozenDrafter(),
+        table=table,
+        prediction=Prediction.of(table),
+        labels=torch.arange(2),
+        seeds=torch.arange(2),
+        state=torch.zeros(2, 1, 8, 8),
+        sweeps=1,
+        verifier="reflection",
+    )

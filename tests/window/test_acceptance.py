@@ -24,23 +24,22 @@ from free.window.acceptance import (
 SHAPE = (2, len(DISTANCES), PARTS)
 
 
-def test_acceptance_is_equation_40() -> None:
-    delta = np.array([0.0, 0.3, 1.0, 5.0])
+def test_acceptance_is_equation_40_and_equivalent_its_inverse() -> None:
+    delta = np.array([1e-3, 0.1, 1.0, 4.0])
     np.testing.assert_allclose(acceptance(delta), 2 * norm.cdf(-delta / 2), rtol=1e-12)
+    np.testing.assert_allclose(equivalent(1.0 - acceptance(delta)), delta, rtol=1e-6)
+    assert np.isfinite(np.log(equivalent(np.array([0.0, 1.0])))).all()
 
 
 def test_places_of_a_window() -> None:
-    """Three rows are known: the transition just made, and two that were discarded."""
+    """Three rows are known: the last transition's, and two of discarded states."""
     kind, distance, part = places(np.array([10, 0]), np.array([3, 1]), 4, 32)
     assert kind.tolist() == [[RECYCLED, RECYCLED, FRESH, FRESH], [FRESH] * 4]
     assert distance.tolist() == [[1, 2, 1, 2], [1, 2, 3, 4]]
     assert part.tolist() == [[5, 5, 6, 6], [0, 0, 1, 1]]
-
-
-def test_nothing_is_drafted_past_the_last_transition() -> None:
-    expected = AcceptanceEstimate(1, 32).expect(
-        AcceptanceRecord(), np.array([29]), np.array([1]), 4
-    )
+    # Nothing is drafted past the last transition.
+    last, estimate = np.array([29]), AcceptanceEstimate(1, 32)
+    expected = estimate.expect(AcceptanceRecord(), last, np.array([1]), 4)
     assert np.isfinite(expected).tolist() == [[True, True, False, False]]
     assert reached(expected)[0, 2:].tolist() == [0.0, 0.0]
 
@@ -58,12 +57,6 @@ def test_reached_under_either_verifier(delta: float) -> None:
         log_p = np.minimum(0.0, log_p + generator.normal(-(delta**2) / 2, delta, log_p.size))
         simulated.append(np.exp(log_p).mean())
     np.testing.assert_allclose(reached(deltas, "block")[0], simulated, rtol=0.02, atol=0.003)
-
-
-def test_equivalent_is_the_delta_of_a_rejection() -> None:
-    deltas = np.array([1e-3, 0.1, 1.0, 4.0])
-    np.testing.assert_allclose(equivalent(1.0 - acceptance(deltas)), deltas, rtol=1e-6)
-    assert np.isfinite(np.log(equivalent(np.array([0.0, 1.0])))).all()
 
 
 def test_spread_deltas_are_worth_their_mean_rejection() -> None:
@@ -89,7 +82,7 @@ def test_spread_deltas_are_worth_their_mean_rejection() -> None:
 
 @pytest.mark.parametrize(("truth", "share"), [(0.02, 0.75), (3.0, 0.3), (60.0, 0.2)])
 def test_committed_deltas_correct_the_record(truth: float, share: float) -> None:
-    """Of each sample by itself."""
+    """Each sample's by its own."""
     estimate, record = AcceptanceEstimate(2, 100), AcceptanceRecord(np.full(SHAPE, np.log(0.3)))
     k, known = np.array([20, 20]), np.array([1, 1])
     deltas = np.array([[truth, np.nan], [np.nan, np.nan]])
@@ -121,8 +114,5 @@ def test_records_on_disk() -> None:
     for damaged in ({"one": []}, {"1": [[1.0]]}, {"1": "x"}, [3]):
         with pytest.raises(ValueError, match="acceptance must hold a table"):
             read_records(damaged)  # type: ignore[arg-type]
-
-
-def test_bad_records() -> None:
     with pytest.raises(ValueError, match=r"log_delta must be finite, of shape"):
         AcceptanceRecord(np.full(SHAPE, np.nan))

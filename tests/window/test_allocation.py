@@ -7,30 +7,22 @@ import itertools
 import numpy as np
 import pytest
 
-from free.window.allocation import allocate
+from free.window.allocation import allocate, later_worth
 
 
-def _advance(acceptance: np.ndarray, drafts: tuple[int, ...]) -> float:
-    worth = acceptance.cumprod(1)
-    return len(drafts) + sum(worth[b, :n].sum() for b, n in enumerate(drafts))
-
-
-@pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("marginal", [0.05, 0.4, 1.0])
+@pytest.mark.parametrize(("seed", "marginal"), [(0, 0.05), (1, 0.05), (2, 0.4), (3, 0.4), (4, 1.0)])
 def test_as_good_as_any_allocation(seed: int, marginal: float) -> None:
-    """Of all that give each of three samples up to four drafts."""
-    acceptance = np.random.default_rng(seed).uniform(0, 1, (3, 4)) ** 0.5
+    """Compared with all that give each of three samples up to four drafts."""
+    worth = (np.random.default_rng(seed).uniform(0, 1, (3, 4)) ** 0.5).cumprod(1)
 
-    def cost(drafts: np.ndarray, longest: np.ndarray) -> np.ndarray:
-        return 1.0 + marginal * drafts
+    def speed(drafts: tuple[int, ...]) -> float:
+        advance = 3 + sum(worth[b, :n].sum() for b, n in enumerate(drafts))
+        return advance / (1.0 + marginal * sum(drafts))
 
-    best = allocate(acceptance.cumprod(1), cost)
-    found = _advance(acceptance, tuple(best.drafts)) / (1 + marginal * best.drafts.sum())
-    assert found == pytest.approx(best.advance / best.seconds)
-    others = itertools.product(range(5), repeat=3)
-    assert found >= max(
-        _advance(acceptance, n) / (1 + marginal * sum(n)) for n in others if sum(n)
-    ) * (1 - 1e-12)
+    best = allocate(worth, lambda drafts, longest: 1.0 + marginal * drafts)
+    assert speed(tuple(best.drafts)) == pytest.approx(best.advance / best.seconds)
+    others = [speed(n) for n in itertools.product(range(5), repeat=3) if sum(n)]
+    assert best.advance / best.seconds >= max(others) * (1 - 1e-12)
 
 
 def test_certain_drafts_are_shared_evenly() -> None:
@@ -50,3 +42,39 @@ def test_nothing_to_draft() -> None:
     best = allocate(np.zeros((2, 3)), lambda drafts, longest: 1.0 + drafts)
     assert best.drafts.tolist() == [0, 0]
     assert (best.advance, best.seconds) == (2.0, 1.0)
+
+
+def test_a_certain_window_leaves_nothing() -> None:
+    one = np.ones((2, 4))
+    assert later_worth(one, one, 0.5 * one, 0.0).sum() == 0
+
+
+def test_behind_a_certain_rejection_rows_are_worth_what_they_add() -> None:
+    """The first draft fails: its own row is the next window's first draft, and so on."""
+    none, known, fresh = np.zeros((1, 3)), np.array([[0.9, 0.8, 0.7]]), np.array([[0.5, 0.2, 0.1]])
+    np.testing.assert_allclose(later_worth(none, known, fresh, 0.0), known - fresh)
+    # A fresh row of .2 or .1 would not be bought for .3.
+    np.testing.assert_allclose(later_worth(none, known, fresh, 0.3), [[0.4, 0.5, 0.4]])
+    assert later_worth(none, known, fresh, 1.0).sum() == 0
+
+
+def test_past_the_last_transition_there_is_nothing() -> None:
+    end = np.array([[1.0, 1.0, 0.0, 0.0]])
+    later = later_worth(0.5 * end, 0.9 * end, 0.1 * end, 0.0)
+    assert (later[0, :2] > 0).all()
+    assert later[0, 2:].sum() == 0
+
+
+def test_simulated() -> None:
+    """Rows behind the first rejection, for the drafts of the next window."""
+    generator = np.random.default_rng(0)
+    single = np.array([0.9, 0.6, 0.8, 0.5])
+    reach, known, fresh = single.cumprod(), 0.95 ** np.arange(1, 5), 0.4 ** np.arange(1, 5)
+    stands = generator.random((200_000, 4)) < single
+    first = np.where(stands.all(1), 4, (~stands).argmax(1))
+    expected = np.zeros(4)
+    for draft in range(4):
+        behind = draft - first
+        expected[draft] = np.where(behind >= 0, (known - fresh)[behind.clip(0)], 0.0).mean()
+    found = later_worth(reach[None], known[None], fresh[None], 0.0)[0]
+    np.testing.assert_allclose(found, expected, atol=0.005)

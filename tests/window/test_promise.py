@@ -23,8 +23,10 @@ def _seconds(windows: object, machine: Machine, delta: Delta, samples: int, nois
     return float(np.mean([play(make(), machine, delta, samples, i, noise).seconds for i in runs]))
 
 
-@pytest.mark.parametrize(("samples", "noise"), [(1, 0), (1, 0.2), (4, 0), (16, 0), (64, 0)])
-@pytest.mark.parametrize("fixed_share", [0.0, 0.3, 0.6, 0.9, 1.0])
+@pytest.mark.parametrize(
+    ("fixed_share", "samples", "noise"),
+    [(0, 1, 0), (0.3, 1, 0.2), (0.6, 1, 0), (0.9, 1, 0.2), (1, 4, 0), (0.6, 16, 0), (0, 64, 0)],
+)
 def test_close_to_the_best_width(fixed_share: float, samples: int, noise: float) -> None:
     machine, delta = Machine(fixed_share), measured_delta()
     times = {w: _seconds(lambda w=w: fixed(w), machine, delta, samples, noise) for w in WIDTHS}
@@ -33,8 +35,7 @@ def test_close_to_the_best_width(fixed_share: float, samples: int, noise: float)
     assert auto < (1.05 if noise == 0 else 1.08) * min(times.values())
 
 
-@pytest.mark.parametrize("samples", [1, 16])
-@pytest.mark.parametrize("fixed_share", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize(("fixed_share", "samples"), [(0.0, 16), (0.5, 1), (0.9, 16)])
 def test_a_useless_drafter_with_a_good_record(fixed_share: float, samples: int) -> None:
     machine, delta = Machine(fixed_share), measured_delta(200.0)
     plain = _seconds(lambda: fixed(1), machine, delta, samples, 0.0)
@@ -42,7 +43,7 @@ def test_a_useless_drafter_with_a_good_record(fixed_share: float, samples: int) 
     assert auto < 1.03 * plain
 
 
-@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
+@pytest.mark.parametrize("scale", [0.3, 3.0])
 def test_a_drafter_without_a_record(scale: float) -> None:
     machine, delta = Machine(0.8), measured_delta(scale)
     best = min(_seconds(lambda w=w: fixed(w), machine, delta, 1, 0.0) for w in WIDTHS)
@@ -51,11 +52,10 @@ def test_a_drafter_without_a_record(scale: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "factor", [lambda p: 1 + 4 * (p > 0.5), lambda p: 1 - 0.8 * (p > 0.5)], ids=["slower", "faster"]
+    ("fixed_share", "change"), [(0.0, 4.0), (0.5, 4.0), (0.5, -0.8), (0.9, -0.8)]
 )
-@pytest.mark.parametrize("fixed_share", [0.0, 0.5, 0.9])
-def test_a_teacher_whose_speed_changes_midway(fixed_share: float, factor: object) -> None:
-    machine, delta = Machine(fixed_share, factor), measured_delta()  # type: ignore[arg-type]
+def test_a_teacher_whose_speed_changes_midway(fixed_share: float, change: float) -> None:
+    machine, delta = Machine(fixed_share, lambda p: 1 + change * (p > 0.5)), measured_delta()
     times = {w: _seconds(lambda w=w: fixed(w), machine, delta, 1, 0.0) for w in WIDTHS}
     auto = _seconds(lambda: automatic(machine), machine, delta, 1, 0.0)
     assert auto < 1.03 * times[1]
@@ -68,11 +68,10 @@ def test_a_machine_that_is_not_as_measured() -> None:
     plain = _seconds(lambda: fixed(1), true, delta, 1, 0.0)
     auto = _seconds(lambda: automatic(believed), true, delta, 1, 0.0)
     assert auto < 2.0 * plain
-    costs = automatic(believed)._costs
-    ways = {1: record()}
+    basis = Basis(32, believed.costs(1), {1: record()})
 
     def one_more() -> AutoWindows:
-        return AutoWindows(STEPS, 1, Basis(32, costs, ways))
+        return AutoWindows(STEPS, 1, basis)
 
     _seconds(one_more, true, delta, 1, 0.0)
     assert _seconds(one_more, true, delta, 1, 0.0) < 1.3 * plain
@@ -113,9 +112,10 @@ def test_a_plain_sampler_that_is_faster_than_was_measured(samples: int) -> None:
     assert max(runs[1:]) < 1.03 * plain
 
 
-@pytest.mark.parametrize("samples", [1, 4, 16])
-@pytest.mark.parametrize("fixed_share", [0.6, 0.9, 1.0])
-@pytest.mark.parametrize("bad", [1.0, 50.0])
+@pytest.mark.parametrize(
+    ("fixed_share", "samples", "bad"),
+    [(0.6, 1, 50.0), (0.9, 4, 50.0), (1.0, 16, 50.0), (0.6, 16, 1.0), (1.0, 1, 1.0)],
+)
 def test_rows_that_pay_in_the_next_window_only(
     fixed_share: float, samples: int, bad: float
 ) -> None:

@@ -24,7 +24,7 @@ from free.window.acceptance import AcceptanceRecord, write_records
 from free.window.auto import AutoWindows, Basis
 from free.window.predict import Predicted, predict
 from free.window.recording import RecordingWindow
-from free.window.rule import fixed_windows
+from free.window.rule import FixedWindows
 
 __all__ = ["tune"]
 
@@ -158,7 +158,7 @@ def _promises(basis: Basis, steps: int, samples: int, recycles: bool) -> dict[st
     """What each width promises with the best number of sweeps, and what the automatic window."""
     play = partial(
         predict,
-        records=basis.ways,
+        records=basis.records,
         costs=basis.costs,
         steps=steps,
         samples=samples,
@@ -166,7 +166,7 @@ def _promises(basis: Basis, steps: int, samples: int, recycles: bool) -> dict[st
     )
     promises = {}
     for rows in (rows for rows in _WIDTHS if rows <= basis.largest):
-        each = [play(partial(fixed_windows, rows, steps, sweeps)) for sweeps in basis.ways]
+        each = [play(partial(FixedWindows, rows, steps, sweeps)) for sweeps in basis.records]
         promises[str(rows)] = min(each, key=lambda run: run.seconds)
     promises["auto"] = play(lambda: AutoWindows(steps, samples, basis))
     return promises

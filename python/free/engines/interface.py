@@ -1,6 +1,7 @@
-"""What a graph takes and gives: names, types, axes and their ranges.
+"""What a graph takes and gives, and what runs it.
 
-Exporters write contracts, engines check calls against them, parity checks draw inputs from them.
+Exporters write contracts, engines check files and calls against them, parity checks draw inputs
+from them. Nothing here knows a network or an engine.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-__all__ = ["Contract", "Profile", "TensorSpec"]
+__all__ = ["Contract", "Profile", "Session", "TensorSpec"]
 
 _DTYPES = {"float32": torch.float32, "int64": torch.int64, "bool": torch.bool}
 
@@ -41,6 +43,10 @@ class TensorSpec:
     low: float = -math.inf
     high: float = math.inf
     below: tuple[str, ...] = ()
+
+    def sized(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """The shape where axes have these sizes."""
+        return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in self.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,9 +98,9 @@ class Contract:
         sizes: dict[str, int] = {}
         for spec in self.inputs:
             value = inputs[spec.name]
-            expected = [sizes.get(axis) if isinstance(axis, str) else axis for axis in spec.shape]
-            fits = value.dim() == len(expected) and all(
-                want in (None, size) for want, size in zip(expected, value.shape, strict=True)
+            fits = value.dim() == len(spec.shape) and all(
+                sizes.get(axis, size) == size if isinstance(axis, str) else axis == size
+                for axis, size in zip(spec.shape, value.shape, strict=True)
             )
             if not fits or value.dtype is not _DTYPES[spec.dtype]:
                 shape = ", ".join(
@@ -105,9 +111,8 @@ class Contract:
                     f"{spec.name} of {self.graph} must be {spec.dtype} of shape [{shape}], "
                     f"got {dtype} of {list(value.shape)}"
                 )
-            for axis, size in zip(spec.shape, value.shape, strict=True):
-                if isinstance(axis, str):
-                    sizes[axis] = size
+            pairs = zip(spec.shape, value.shape, strict=True)
+            sizes |= {axis: size for axis, size in pairs if isinstance(axis, str)}
         for axis, size in sizes.items():
             profile = self.axes[axis]
             if not profile.minimum <= size <= profile.maximum:
@@ -117,6 +122,49 @@ class Contract:
                     f"it was exported, got {size}{remedy if size > profile.maximum else ''}"
                 )
         return sizes
+
+    def require_device(self, inputs: Mapping[str, Tensor], device: torch.device) -> None:
+        """Raise a ValueError unless inputs are on ``device``; without an index, on any of its type.
+
+        The address of another device's memory would mean nothing to an engine.
+        """
+        for name, value in inputs.items():
+            if value.device.type != device.type or device.index not in (None, value.device.index):
+                raise ValueError(f"{name} of {self.graph} must be on {device}, got {value.device}")
+
+    def require_graph(
+        self, path: str | Path, tensors: Mapping[str, tuple[str, tuple[int | str, ...]]]
+    ) -> None:
+        """Compare a file's inputs and outputs with what was agreed.
+
+        Parameters
+        ----------
+        path : str or Path
+            For the message.
+        tensors : mapping of str to (str, tuple of int or str)
+            Types and shapes by name; -1 is an axis of any size.
+
+        Raises
+        ------
+        ValueError
+            If one is missing, unexpected, or of another type or shape.
+        """
+        agreed = {spec.name: spec for spec in (*self.inputs, *self.outputs)}
+        if tensors.keys() != agreed.keys():
+            raise ValueError(
+                f"{path} must be the graph {self.graph} with {', '.join(agreed)}, got "
+                f"{', '.join(tensors) or 'an empty one'}"
+            )
+        for name, (dtype, shape) in tensors.items():
+            spec = agreed[name]
+            fits = len(shape) == len(spec.shape) and all(
+                size in (-1, axis) for axis, size in zip(spec.shape, shape, strict=True)
+            )
+            if not fits or dtype != spec.dtype:
+                raise ValueError(
+                    f"{name} in {path} must be {spec.dtype} of shape {list(spec.shape)}, as in the "
+                    f"contract of {self.graph}, got {dtype} of {list(shape)}"
+                )
 
     def corners(self) -> list[dict[str, int]]:
         """Sizes at which a check is worth most: all axes smallest, as tuned for, and largest."""
@@ -132,14 +180,13 @@ class Contract:
         generator = torch.Generator().manual_seed(seed)
         drawn = {}
         for spec in self.inputs:
-            shape = [sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape]
+            shape = spec.sized(sizes)
             high = sum(sizes[axis] for axis in spec.below) if spec.below else spec.high
             if spec.dtype == "bool":
                 drawn[spec.name] = torch.rand(shape, generator=generator) < 0.5
             elif spec.dtype == "int64":
-                drawn[spec.name] = torch.randint(
-                    max(0, int(max(spec.low, 0))), int(high), shape, generator=generator
-                )
+                low = int(max(spec.low, 0))
+                drawn[spec.name] = torch.randint(low, int(high), shape, generator=generator)
             elif math.isinf(high):
                 drawn[spec.name] = torch.randn(shape, generator=generator)
             else:
@@ -150,16 +197,12 @@ class Contract:
     def empty_outputs(self, sizes: Mapping[str, int], device: torch.device) -> dict[str, Tensor]:
         """Uninitialised outputs for a call with these sizes."""
         return {
-            spec.name: torch.empty(
-                [sizes[axis] if isinstance(axis, str) else axis for axis in spec.shape],
-                dtype=_DTYPES[spec.dtype],
-                device=device,
-            )
+            spec.name: torch.empty(spec.sized(sizes), dtype=_DTYPES[spec.dtype], device=device)
             for spec in self.outputs
         }
 
     def to_record(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The contract as JSON values."""
         record = dataclasses.asdict(self)
         for spec in (*record["inputs"], *record["outputs"]):
             for bound in ("low", "high"):
@@ -202,3 +245,36 @@ class Contract:
                     f"{[*spec.shape, *spec.below]}"
                 )
         return contract
+
+
+class Session(Protocol):
+    """One graph, ready to run on an engine.
+
+    Attributes
+    ----------
+    contract : Contract
+    device : torch.device
+        Where inputs are and outputs come.
+    """
+
+    contract: Contract
+    device: torch.device
+
+    def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run the graph.
+
+        Parameters
+        ----------
+        inputs : mapping of str to Tensor
+            Those of the contract, on ``device``.
+
+        Returns
+        -------
+        dict of str to Tensor
+            The outputs, in memory of their own.
+
+        Raises
+        ------
+        ValueError
+            If an input is not as agreed.
+        """

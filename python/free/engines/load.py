@@ -6,11 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from free.drafters.frozen import FrozenDrafter
-from free.engines.interface import Contract
+from free.engines.interface import Contract, Session
 from free.engines.manifest import Manifest
 from free.engines.networks import EngineDrafter, EngineTeacher, on_engine
 from free.engines.onnx import OnnxSession
-from free.engines.session import Session
 from free.engines.tensorrt import FLAVOURS, TensorRTSession, find_engine
 from free.models.config import DiTConfig
 
@@ -50,7 +49,7 @@ def load_engine(
     ValueError
         If the folder is not what was exported, or an argument is out of its range.
     RuntimeError
-        If the engine cannot run here; nothing falls back to something else.
+        If the engine cannot run here; nothing falls back to another one.
     """
     manifest = Manifest.read(folder)
     manifest.check_files(folder)
@@ -59,15 +58,14 @@ def load_engine(
         name: open_session(Path(folder) / graph.file, graph.contract)
         for name, graph in manifest.graphs.items()
     }
-    config = DiTConfig(**manifest.teacher)
-    graphs = {name: graph.sha256 for name, graph in manifest.graphs.items()}
+    digests = {name: graph.sha256 for name, graph in manifest.graphs.items()}
     return on_engine(
         sessions,
-        config,
-        manifest.window,
-        manifest.sweeps,
-        manifest.sampling,
-        [engine, device, threads, graphs],
+        DiTConfig(**manifest.teacher),
+        window=manifest.window,
+        sweeps=manifest.sweeps,
+        sampling=manifest.sampling,
+        cost_key=[engine, device, threads, digests],
     )
 
 

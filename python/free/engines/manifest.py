@@ -1,22 +1,27 @@
-"""What stands in a folder of exported graphs: ``manifest.json``."""
+"""What a folder of exported graphs holds, in its ``manifest.json``."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from free.engines.interface import Contract
-from free.files import digest, write_json
+from free.files import digest, read_json, write_json
 from free.models.config import DiTConfig
 
-__all__ = ["MANIFEST", "Graph", "Manifest"]
+__all__ = ["MANIFEST", "Graph", "Manifest", "read_record", "write_record"]
 
 MANIFEST = "manifest.json"
+
+#: Format of the records that this room writes.
 _FORMAT = 1
+
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
+Record = TypeVar("Record")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Graph:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What was exported, from what and how.
+    """Which graphs were exported, from which model and with which settings.
 
     Attributes
     ----------
@@ -38,7 +43,7 @@ class Manifest:
     weights : tuple of str
         File that the graphs share their weights in, and its digest.
     teacher : dict
-        Architecture of the teacher, as :class:`free.DiTConfig` takes it.
+        Arguments of the teacher's :class:`free.DiTConfig`.
     precision, drafter_precision : str
         Of the large matrix products of teacher and drafter.
     window, max_batch : int
@@ -75,7 +80,7 @@ class Manifest:
             }
             for name, graph in self.graphs.items()
         }
-        write_json(folder / MANIFEST, {"format": _FORMAT, **record})
+        write_record(folder / MANIFEST, record)
 
     @classmethod
     def read(cls, folder: str | Path) -> Manifest:
@@ -87,41 +92,28 @@ class Manifest:
             If it is missing, malformed, or of another format.
         """
         path = Path(folder) / MANIFEST
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
+        if not path.exists():
             raise ValueError(
                 f"engine folder must hold {MANIFEST}, as free export writes it, got {folder}"
-            ) from error
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{path} must be a manifest, got {error}") from error
-        if not isinstance(record, dict) or record.pop("format", None) != _FORMAT:
-            raise ValueError(f"{path} must have format {_FORMAT}: export the model again")
-        try:
-            graphs = {
-                name: Graph(
-                    Contract.from_record(entry["contract"]),
-                    _plain(entry["file"], path),
-                    str(entry["sha256"]),
-                )
-                for name, entry in record.pop("graphs").items()
-            }
-            if not any(name.startswith("teacher") for name in graphs):
-                raise ValueError(f"graphs must have a teacher, got {list(graphs)}")
-            DiTConfig(**record["teacher"])  # says what is wrong with it
-            name, sha256 = record.pop("weights")
-            return cls(graphs, (_plain(name, path), str(sha256)), **record)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"{path} must be a complete manifest, got {error!r}") from error
+            )
+        return read_record(path, "manifest", cls._build)
+
+    @classmethod
+    def _build(cls, record: dict[str, Any]) -> Manifest:
+        graphs = {
+            name: Graph(
+                Contract.from_record(entry["contract"]), _plain(entry["file"]), str(entry["sha256"])
+            )
+            for name, entry in record.pop("graphs").items()
+        }
+        if not any(name.startswith("teacher") for name in graphs):
+            raise ValueError(f"graphs must have a teacher, got {list(graphs)}")
+        DiTConfig(**record["teacher"])  # says what is wrong with it
+        name, sha256 = record.pop("weights")
+        return cls(graphs, (_plain(name), str(sha256)), **record)
 
     def check_files(self, folder: str | Path) -> None:
-        """Compare every file with its digest.
-
-        Raises
-        ------
-        ValueError
-            If one is missing or another than was exported.
-        """
+        """Raise a ValueError if a file is missing or is not the one that was exported."""
         entries = [(graph.file, graph.sha256) for graph in self.graphs.values()]
         for name, sha256 in [*entries, self.weights]:
             path = Path(folder) / name
@@ -134,8 +126,38 @@ class Manifest:
                 )
 
 
-def _plain(name: Any, path: Path) -> str:
-    """A file name that stays in its folder."""
+def _plain(name: Any) -> str:
+    """Check a file's name, which must not lead out of its folder."""
     if not isinstance(name, str) or not _PLAIN_NAME.fullmatch(name):
-        raise ValueError(f"{path} must name plain files, got {name!r}")
+        raise ValueError(f"it must name plain files, got {name!r}")
     return name
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write what :func:`read_record` reads, atomically."""
+    write_json(path, {"format": _FORMAT, **record})
+
+
+def read_record(path: Path, name: str, build: Callable[[dict[str, Any]], Record]) -> Record:
+    """Read a file of this package's engines.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+        What the file is, for errors.
+    build : callable
+        Makes the record from the file's object; it may raise what missing or wrong fields raise.
+
+    Raises
+    ------
+    ValueError
+        If the file is missing, malformed, incomplete, or of another format.
+    """
+    content = read_json(path, name)
+    if content.pop("format", None) != _FORMAT:
+        raise ValueError(f"{path} must have format {_FORMAT}: export the model again")
+    try:
+        return build(content)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} must be a complete {name}, got {error!r}") from error

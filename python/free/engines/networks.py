@@ -1,4 +1,7 @@
-"""Teacher and drafter on an engine: what the sampler sees of exported graphs."""
+"""Teacher and drafter on an engine: what the sampler sees of exported graphs.
+
+Which engine runs them is not known here, only that it keeps to their contracts.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from free.devices import require_device
 from free.drafters.feature import NetworkDrafter
 from free.drafters.frozen import FrozenDrafter
 from free.drafters.protocol import DraftingBatch, WindowPlan
-from free.engines.session import Session
+from free.engines.interface import Session
 from free.models.config import DiTConfig
 from free.models.guidance import Guidance
 from free.models.output import Teacher, TeacherOutput
@@ -28,8 +31,7 @@ class EngineTeacher:
         ``teacher`` and, for guidance, ``teacher_guided``.
     config : DiTConfig
     cost_key : optional
-        What its calls take goes by, as JSON takes it; None if that is not known, so that measured
-        costs are not kept.
+        JSON value by which costs of its calls are kept; None where they are not to be.
     """
 
     #: Engines launch work that torch does not see.
@@ -52,20 +54,16 @@ class EngineTeacher:
         return min(session.contract.axes["rows"].maximum for session in self.sessions.values())
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
-        """As :class:`free.DiT`."""
-        return self._run("teacher", {"x": x, "t": t, "y": y})
+        """Evaluate the network without guidance; see :class:`free.DiT`."""
+        return self._call({"x": x, "t": t, "y": y}, None)
 
     def guided(self, guidance: Guidance) -> Teacher:
         """The teacher under guidance, which is part of the graph."""
         scale = guidance_scale(guidance, self.config.channels, self.device)
+        return lambda x, t, y: self._call({"x": x, "t": t, "y": y}, scale)
 
-        def call(x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
-            return self._run("teacher_guided", {"x": x, "t": t, "y": y, "cfg_scale": scale})
-
-        return call
-
-    def _run(self, graph: str, inputs: dict[str, Tensor]) -> TeacherOutput:
-        out = _session(self.sessions, graph).run(inputs)
+    def _call(self, inputs: dict[str, Tensor], scale: Tensor | None) -> TeacherOutput:
+        out = _run(self.sessions, "teacher", inputs, scale)
         return TeacherOutput(out["eps"], out["feature"], out.get("variance"))
 
 
@@ -82,9 +80,9 @@ class EngineDrafter(NetworkDrafter):
     sweeps : int or None
         What the window's graph was made for.
     sampling : dict, optional
-        As of :class:`NetworkDrafter`.
+        See :class:`NetworkDrafter`.
     cost_key : optional
-        As of :class:`EngineTeacher`.
+        See :class:`EngineTeacher`.
     """
 
     capturable = False
@@ -107,13 +105,18 @@ class EngineDrafter(NetworkDrafter):
         self._scale: Tensor | None = None
 
     def begin(self, batch: DraftingBatch) -> None:
-        """As :meth:`FeatureDrafter.begin`."""
+        """Remember the run, and its guidance as graphs take it; see :meth:`NetworkDrafter.begin`.
+
+        Raises
+        ------
+        ValueError
+            Also if the engine does not take inputs from the device of the states.
+        """
         super().begin(batch)
         guidance, device = batch.guidance, batch.table.sigma.device
         require_device(device, drafter=next(iter(self.sessions.values()), None))
-        self._scale = (
-            None if guidance is None else guidance_scale(guidance, self.config.channels, device)
-        )
+        channels = self.config.channels
+        self._scale = None if guidance is None else guidance_scale(guidance, channels, device)
 
     def step(
         self,
@@ -124,36 +127,27 @@ class EngineDrafter(NetworkDrafter):
         feature: Tensor,
         guidance: Guidance | None,
     ) -> tuple[Tensor, Tensor]:
-        """One drafter call; see :meth:`NetworkDrafter.step`."""
+        """Run the network once; see :meth:`NetworkDrafter.step`."""
         feature = feature.float()  # a teacher on torch may run in lower precision
         inputs = {"x": x, "innovation": innovation, "t": t, "y": y, "feature": feature}
-        out = self._run("drafter", inputs)
+        out = _run(self.sessions, "drafter", inputs, self._scale)
         return out["change"], out["feature_after"]
 
     def drafts(self, window: int, sweeps: int | None) -> bool:
-        """Whether :meth:`draft` serves a window of so many rows, drafted in this way."""
+        """Whether :meth:`draft` serves a window of so many rows, drafted in so many sweeps."""
         return window <= self.window and sweeps == self.sweeps
 
     def draft(self, plan: WindowPlan) -> tuple[Tensor, Tensor]:
-        """Draft a window in one call.
-
-        Parameters
-        ----------
-        plan : WindowPlan
-
-        Returns
-        -------
-        states : Tensor, shape [B, P + 1, ...]
-        means : Tensor, shape [B, P, ...]
-        """
+        """Draft a window in one call; see :class:`free.drafters.protocol.WindowDrafter`."""
         table, _ = self.table_and_guidance()
-        B, P = plan.k.shape
-        width = self.window - 1
-        assert plan.rows.feature is not None
-        carry = plan.row[:, :P]
-        own = torch.arange(P, device=carry.device) >= plan.known[:, None]
-        asked = plan.asked.flatten()
-        slot = torch.where(asked, asked.cumsum(0), 0).view(B, P)
+        (B, P), width, feature = plan.k.shape, self.window - 1, plan.rows.feature
+        if feature is None:
+            raise ValueError(
+                "teacher must return a feature for this drafter, got TeacherOutput.feature = None"
+            )
+        own = torch.arange(P, device=plan.k.device) >= plan.known[:, None]
+        # Where the answer to each transition is among those to all that are asked about, from 1.
+        slot = torch.where(plan.asked, plan.asked.flatten().cumsum(0).view(B, P), 0)
         by_transition = {
             "noise": plan.noise,
             "a": plan.a,
@@ -164,31 +158,27 @@ class EngineDrafter(NetworkDrafter):
             "slope": plan.slope,
             "intercept": plan.intercept,
             "settled": plan.settled,
-            **({"carry": carry, "own": own} if self.sweeps is None else {"slot": slot}),
+            **({"carry": plan.row, "own": own} if self.sweeps is None else {"slot": slot}),
         }
-        # The graph's window is as wide as it was made: what is behind a narrower one is not read.
+        # What the graph drafts behind a narrower window than its own is not read.
         inputs = {name: _widen(value, width) for name, value in by_transition.items()} | {
             "x": plan.x,
             "y": plan.y,
             "guess_before": plan.guess_before,
             "mean_before": plan.mean_before,
-            "feature": plan.rows.feature.float(),
+            "feature": feature.float(),
         }
         if self.sweeps is not None:
             b, i = plan.asked.nonzero(as_tuple=True)
-            inputs |= {"asked": b * width + i, "carry": carry[b, i]}
+            carry = plan.row[b, i]
+            inputs |= {"asked": b * width + i, "carry": carry}
             if self.sweeps > 1:
                 # The drafter's answer one transition before, where that is what the carry is; never
                 # at the first, whose carry the teacher always knows.
-                before = slot[b, (i - 1).clamp(min=0)] - 1 + len(plan.rows.feature)
-                inputs["carry_next"] = torch.where(own[b, i], before, carry[b, i])
-        out = self._run("draft", inputs)
+                before = slot[b, (i - 1).clamp(min=0)] - 1 + len(feature)
+                inputs["carry_next"] = torch.where(own[b, i], before, carry)
+        out = _run(self.sessions, "draft", inputs, self._scale)
         return out["states"][:, : P + 1].contiguous(), out["means"][:, :P].contiguous()
-
-    def _run(self, graph: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        if self._scale is None:
-            return _session(self.sessions, graph).run(inputs)
-        return _session(self.sessions, f"{graph}_guided").run({**inputs, "cfg_scale": self._scale})
 
 
 def on_engine(
@@ -203,9 +193,9 @@ def on_engine(
 
     Parameters are those of the two classes.
     """
-    of_teacher = {name: s for name, s in sessions.items() if name.startswith("teacher")}
-    teacher = EngineTeacher(of_teacher, config, cost_key)
-    if len(of_teacher) == len(sessions):
+    teachers = {name: session for name, session in sessions.items() if name.startswith("teacher")}
+    teacher = EngineTeacher(teachers, config, cost_key)
+    if len(teachers) == len(sessions):
         frozen = FrozenDrafter()
         frozen.sampling["window"] = min(frozen.sampling["window"], window)
         return teacher, frozen
@@ -233,10 +223,15 @@ def _widen(value: Tensor, width: int) -> Tensor:
     return torch.cat([value, value.new_full(shape, value.is_floating_point())], dim=1)
 
 
-def _session(sessions: dict[str, Session], graph: str) -> Session:
+def _run(
+    sessions: dict[str, Session], graph: str, inputs: dict[str, Tensor], scale: Tensor | None
+) -> dict[str, Tensor]:
+    """Run a graph, or the guided one of that name."""
+    if scale is not None:
+        graph, inputs = f"{graph}_guided", {**inputs, "cfg_scale": scale}
     if graph not in sessions:
         raise ValueError(
             f"engine must have the graph {graph} for this, got {', '.join(sessions)}: export with "
             "--guidance both"
         )
-    return sessions[graph]
+    return sessions[graph].run(inputs)

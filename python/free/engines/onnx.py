@@ -1,4 +1,4 @@
-"""ONNX Runtime: the CPU, CUDA and TensorRT execution providers."""
+"""ONNX Runtime as an engine, on its CPU, CUDA or TensorRT execution provider."""
 
 from __future__ import annotations
 
@@ -22,13 +22,7 @@ PROVIDERS = {
 
 
 def require_onnxruntime() -> Any:
-    """The module ``onnxruntime``.
-
-    Raises
-    ------
-    ImportError
-        If it is not installed; names the extra.
-    """
+    """Import ``onnxruntime``, or raise an ImportError that names the extra."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -56,7 +50,7 @@ class OnnxSession:
         If the provider is unknown, ``threads`` is not positive, or the file is not the
         contract's graph.
     RuntimeError
-        If the provider cannot be had here. ONNX Runtime itself would fall back to the CPU.
+        If the provider cannot start here. ONNX Runtime itself would fall back to the CPU.
     """
 
     def __init__(
@@ -89,10 +83,10 @@ class OnnxSession:
             self._session = ort.InferenceSession(str(path), options, providers=[name])
         except Exception as error:  # onnxruntime's own types have no common base
             if "out of memory" in str(error).lower() or "failed to allocate" in str(error).lower():
-                raise RuntimeError(f"{path} does not fit into memory: {_first(error)}") from error
+                raise RuntimeError(f"{path} does not fit into memory: {_reason(error)}") from error
             raise ValueError(
                 f"{path} must be an ONNX graph with its weights beside it that {name} can run, "
-                f"got {_first(error)}"
+                f"got {_reason(error)}"
             ) from error
         if name not in self._session.get_providers():
             raise RuntimeError(
@@ -102,24 +96,23 @@ class OnnxSession:
             )
         self.contract = contract
         self.device = torch.device("cpu" if provider == "cpu" else "cuda")
-        _check_interface(self._session, contract, path)
+        values = (*self._session.get_inputs(), *self._session.get_outputs())
+        contract.require_graph(path, {v.name: (_dtype(v.type), tuple(v.shape)) for v in values})
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Run the graph; see :class:`free.engines.session.Session`."""
+        """Run the graph; see :class:`free.engines.interface.Session`."""
         sizes = self.contract.sizes(inputs)
+        self.contract.require_device(inputs, self.device)
         outputs = self.contract.empty_outputs(sizes, self.device)
         binding = self._session.io_binding()
-        kept = []  # contiguous copies live until the graph has run
-        for name, value in inputs.items():
-            if value.device.type != self.device.type:  # its address would mean nothing there
-                raise ValueError(
-                    f"{name} of {self.contract.graph} must be on {self.device}, got {value.device}"
-                )
-            value = value.contiguous()
-            kept.append(value)
-            binding.bind_input(name, *_place(value))
-        for name, value in outputs.items():
-            binding.bind_output(name, *_place(value))
+        # Copies, where there are any, live until the graph has run.
+        contiguous = {name: value.contiguous() for name, value in inputs.items()}
+        for bind, values in ((binding.bind_input, contiguous), (binding.bind_output, outputs)):
+            for name, value in values.items():
+                kind = {torch.float32: 1, torch.int64: 7, torch.bool: 9}[value.dtype]  # ONNX's
+                index = value.device.index or 0
+                shape = list(value.shape)
+                bind(name, value.device.type, index, kind, shape, value.data_ptr())
         if self.device.type == "cuda":
             # ONNX Runtime has a stream of its own.
             torch.cuda.current_stream().synchronize()
@@ -127,29 +120,12 @@ class OnnxSession:
         return outputs
 
 
-def _place(value: Tensor) -> tuple[str, int, Any, list[int], int]:
-    """Device, its number, element type, shape and address."""
-    kind = {torch.float32: 1, torch.int64: 7, torch.bool: 9}[value.dtype]  # ONNX's numbers
-    return value.device.type, value.device.index or 0, kind, list(value.shape), value.data_ptr()
+def _dtype(kind: str) -> str:
+    """Our name of ONNX Runtime's ``tensor(float)`` and so on."""
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    return "float32" if name == "float" else name
 
 
-def _check_interface(session: Any, contract: Contract, path: str | Path) -> None:
-    types = {"float32": "tensor(float)", "int64": "tensor(int64)", "bool": "tensor(bool)"}
-    for side, specs, found in (
-        ("inputs", contract.inputs, session.get_inputs()),
-        ("outputs", contract.outputs, session.get_outputs()),
-    ):
-        agreed = [(spec.name, types[spec.dtype], list(spec.shape)) for spec in specs]
-        got = [(value.name, value.type, list(value.shape)) for value in found]
-        if agreed != got:
-            wrong = next(
-                (pair for pair in zip(agreed, got, strict=False) if pair[0] != pair[1]),
-                (agreed, got),
-            )
-            raise ValueError(
-                f"{path} must have the {side} of its manifest, {wrong[0]}, got {wrong[1]}"
-            )
-
-
-def _first(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def _reason(error: Exception) -> str:
+    """An error's first line."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

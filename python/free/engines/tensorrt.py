@@ -1,4 +1,4 @@
-"""TensorRT, and TensorRT-RTX, which has nearly the same interface and needs no GPU to build."""
+"""TensorRT as an engine; TensorRT-RTX has nearly the same interface and builds without a GPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from free.engines.interface import Contract
 from free.engines.tensorrt_file import ANY, BuiltEngine, engine_path, this_gpu
 
-__all__ = ["FLAVOURS", "Log", "TensorRTSession", "check_interface", "find_engine", "load_tensorrt"]
+__all__ = ["FLAVOURS", "Log", "TensorRTSession", "find_engine", "load_tensorrt", "require_graph"]
 
 #: Modules by the names that we give them, which are those of the extras too.
 FLAVOURS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -22,7 +22,7 @@ _ALIGNMENT = 256  # of what a CUDA allocation returns, which kernels may count o
 
 
 def load_tensorrt(flavour: str) -> Any:
-    """The module ``tensorrt`` or ``tensorrt_rtx``.
+    """Import ``tensorrt`` or ``tensorrt_rtx``.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def load_tensorrt(flavour: str) -> Any:
 
 
 class Log:
-    """What TensorRT says of errors, for the message of an exception.
+    """TensorRT's messages of errors, for that of an exception.
 
     Attributes
     ----------
@@ -60,21 +60,20 @@ class Log:
 
     def __init__(self, trt: Any) -> None:
         self.errors: list[str] = []
-        keep, worst = self.errors, (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
+        errors, worst = self.errors, (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
 
         def log(_: Any, severity: Any, message: str) -> None:
             if severity in worst:
-                keep.append(message.strip())
+                errors.append(message.strip())
 
-        kind = type("Logger", (trt.ILogger,), {"log": log})
-        self.logger = kind()
+        self.logger = type("Logger", (trt.ILogger,), {"log": log})()
 
     def __str__(self) -> str:
         return "; ".join(self.errors) or "TensorRT gave no reason"
 
 
 def find_engine(onnx: Path, contract: Contract, flavour: str) -> Path:
-    """The engine that was built from a graph and that this GPU can run.
+    """Path of the engine that was built from a graph and that this GPU can run.
 
     Parameters
     ----------
@@ -165,26 +164,22 @@ class TensorRTSession:
             name: (engine.get_tensor_dtype(name), tuple(engine.get_tensor_shape(name)))
             for name in names
         }
-        check_interface(trt, tensors, contract, path)
+        require_graph(trt, contract, path, tensors)
 
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Run the graph; see :class:`free.engines.session.Session`."""
+        """Run the graph; see :class:`free.engines.interface.Session`."""
         sizes = self.contract.sizes(inputs)
-        for name, value in inputs.items():
-            if value.device != self.device:
-                raise ValueError(
-                    f"{name} of {self.contract.graph} must be on {self.device}, got {value.device}"
-                )
+        self.contract.require_device(inputs, self.device)
         with torch.cuda.device(self.device):
             return self._run(inputs, sizes)
 
     def _run(self, inputs: Mapping[str, Tensor], sizes: dict[str, int]) -> dict[str, Tensor]:
         outputs = self.contract.empty_outputs(sizes, self.device)
-        placed = {name: _whole(value) for name, value in inputs.items()}
-        for name, value in placed.items():
+        readable = {name: _aligned(value) for name, value in inputs.items()}
+        for name, value in readable.items():
             if not self._context.set_input_shape(name, tuple(value.shape)):
                 self._fail(f"{name} of shape {list(value.shape)} was refused")
-        for name, value in (*placed.items(), *outputs.items()):
+        for name, value in (*readable.items(), *outputs.items()):
             if not self._context.set_tensor_address(name, value.data_ptr()):
                 self._fail(f"the address of {name} was refused")
         # torch reuses freed memory in the order of its stream, so nothing need be kept alive.
@@ -198,54 +193,23 @@ class TensorRTSession:
             current.wait_stream(stream)
         return outputs
 
-    def _fail(self, what: str) -> None:
-        raise RuntimeError(f"{self.contract.graph} failed on {self.device}, {what}: {self._log}")
+    def _fail(self, problem: str) -> None:
+        raise RuntimeError(f"{self.contract.graph} failed on {self.device}, {problem}: {self._log}")
 
 
-def check_interface(
+def require_graph(
     trt: Any,
-    tensors: Mapping[str, tuple[Any, tuple[int, ...]]],
     contract: Contract,
     path: str | Path,
+    tensors: Mapping[str, tuple[Any, tuple[int, ...]]],
 ) -> None:
-    """Compare a network's inputs and outputs with what was agreed.
-
-    Parameters
-    ----------
-    trt : module
-    tensors : mapping of str to (DataType, tuple of int)
-        Inputs and outputs by name; -1 is an axis of any size.
-    contract : Contract
-    path : str or Path
-        For the message.
-
-    Raises
-    ------
-    ValueError
-        If one is missing, unexpected, or of another type or shape.
-    """
-    types = {"float32": trt.float32, "int64": trt.int64, "bool": trt.bool}
-    agreed = {
-        spec.name: (types[spec.dtype], spec.shape) for spec in (*contract.inputs, *contract.outputs)
-    }
-    if tensors.keys() != agreed.keys():
-        raise ValueError(
-            f"{path} must be the graph {contract.graph} with {', '.join(agreed)}, got "
-            f"{', '.join(tensors) or 'an empty one'}"
-        )
-    for name, (dtype, shape) in agreed.items():
-        found_dtype, found_shape = tensors[name]
-        fits = len(found_shape) == len(shape) and all(
-            size in (-1, axis) for axis, size in zip(shape, found_shape, strict=True)
-        )
-        if not fits or found_dtype != dtype:
-            raise ValueError(
-                f"{name} in {path} must be {dtype} of shape {list(shape)}, as in the contract "
-                f"of {contract.graph}, got {found_dtype} of {list(found_shape)}"
-            )
+    """Call :meth:`Contract.require_graph` with types that are TensorRT's."""
+    names = {trt.float32: "float32", trt.int64: "int64", trt.bool: "bool"}
+    found = {name: (names.get(kind, str(kind)), shape) for name, (kind, shape) in tensors.items()}
+    contract.require_graph(path, found)
 
 
-def _whole(value: Tensor) -> Tensor:
+def _aligned(value: Tensor) -> Tensor:
     """The tensor itself if its memory is contiguous and aligned, else a copy that is."""
     value = value.contiguous()
     return value.clone() if value.data_ptr() % _ALIGNMENT else value

@@ -1,23 +1,25 @@
-"""What a TensorRT engine file was built from and for: the JSON beside it."""
+"""What a TensorRT engine file was built from and for, in the JSON beside it.
+
+Nothing here needs TensorRT.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from free.engines.interface import Contract
-from free.files import digest, write_json
+from free.engines.manifest import read_record, write_record
+from free.files import digest
 
 __all__ = ["ANY", "BuiltEngine", "engine_path", "file_digest", "this_gpu"]
 
 #: Target of an engine of TensorRT-RTX for every GPU from compute capability 8.0 on.
 ANY = "any"
-
-_FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +36,7 @@ class BuiltEngine:
     target : str
         ``"any"``, or the GPUs' compute capability, as ``"sm89"``.
     gpu : str or None
-        Model of the GPU it was tuned on, which alone may run it; None for ``tensorrt-rtx``.
+        Model of the GPU it was tuned on, the only one that may run it; None for ``tensorrt-rtx``.
     sources : dict of str to str
         SHA-256 of the ``.onnx`` file and the weights beside it, by name.
     sha256 : str
@@ -65,7 +67,7 @@ class BuiltEngine:
     def write(self, engine: Path) -> None:
         """Write it beside the engine, atomically; after the engine, so that it vouches for it."""
         record = {**dataclasses.asdict(self), "contract": self.contract.to_record()}
-        write_json(engine.with_suffix(".json"), {"format": _FORMAT, **record})
+        write_record(engine.with_suffix(".json"), record)
 
     @classmethod
     def read(cls, engine: Path) -> BuiltEngine:
@@ -76,21 +78,17 @@ class BuiltEngine:
         ValueError
             If it is missing, malformed or of another format.
         """
-        path = engine.with_suffix(".json")
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if record.pop("format") != _FORMAT:
-                raise ValueError(f"format must be {_FORMAT}")
-            contract = Contract.from_record(record.pop("contract"))
-            built = cls(contract=contract, **record)
-            if not isinstance(built.sources, dict) or not isinstance(built.sha256, str):
-                raise TypeError("sources and sha256 must be an object and a string")
-        except (OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"{path} must say what {engine.name} is, got {error!r}") from error
+        return read_record(engine.with_suffix(".json"), "engine record", cls._build)
+
+    @classmethod
+    def _build(cls, record: dict[str, Any]) -> BuiltEngine:
+        built = cls(contract=Contract.from_record(record.pop("contract")), **record)
+        if not isinstance(built.sources, dict) or not isinstance(built.sha256, str):
+            raise TypeError("sources and sha256 must be an object and a string")
         return built
 
     def stale(self, engine: Path, contract: Contract, version: str) -> str | None:
-        """Why the file is not what is wanted, or None.
+        """Why the file is not the wanted engine, or None.
 
         Parameters
         ----------

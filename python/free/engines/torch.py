@@ -1,4 +1,4 @@
-"""torch itself as an engine: eager, compiled, or replayed as CUDA graphs."""
+"""torch as an engine: eager, compiled, or replayed as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ MODES = ("eager", "compiled", "graphed")
 
 
 class _Captured(NamedTuple):
+    """A CUDA graph with the memory that it reads and writes."""
+
     graph: torch.cuda.CUDAGraph
     inputs: dict[str, Tensor]
     outputs: tuple[Tensor, ...]
@@ -58,7 +60,7 @@ class TorchSession:
 
     @torch.no_grad()
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Run the graph; see :class:`free.engines.session.Session`."""
+        """Run the graph; see :class:`free.engines.interface.Session`."""
         sizes = self.contract.sizes(inputs)
         names = [spec.name for spec in self.contract.outputs]
         if self._captured is None:
@@ -67,11 +69,11 @@ class TorchSession:
         if key not in self._captured:
             with torch.cuda.device(self.device):  # else its streams are another GPU's
                 self._captured[key] = self._capture(inputs)
-        graph, own, outputs = self._captured[key]
+        captured = self._captured[key]
         for name, value in inputs.items():
-            own[name].copy_(value)
-        graph.replay()
-        return {name: value.clone() for name, value in zip(names, outputs, strict=True)}
+            captured.inputs[name].copy_(value)
+        captured.graph.replay()
+        return {name: value.clone() for name, value in zip(names, captured.outputs, strict=True)}
 
     def _capture(self, inputs: Mapping[str, Tensor]) -> _Captured:
         own = {

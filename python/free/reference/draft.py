@@ -17,6 +17,7 @@ __all__ = [
     "FirstGuesses",
     "WindowNoise",
     "first_guesses",
+    "roll_transition",
     "roll_window_",
     "window_noise",
 ]
@@ -270,14 +271,66 @@ def roll_window_(
     The result for a sample depends neither on its batch nor on threads nor on the instruction set.
     """
     for j in range(first, end):
-        x = states[:, j]
-        guess = intercept[:, j] + _like(slope[:, j], x) * x
-        if change is not None and settled is not None:
-            drafted = change[:, j] + guesses[:, j] if adds else change[:, j]
-            guess = torch.where(_like(j < settled, x), guess, drafted)
-        mean = _like(a[:, j], x) * x + _like(b[:, j], x) * guess
-        states[:, j + 1] = mean + _like(sigma[:, j], x) * noise[:, j]
-        means[:, j + 1], guesses[:, j + 1] = mean, guess
+        states[:, j + 1], means[:, j + 1], guesses[:, j + 1] = roll_transition(
+            states[:, j],
+            guesses[:, j],
+            noise[:, j],
+            intercept=intercept[:, j],
+            slope=slope[:, j],
+            change=None if change is None else change[:, j],
+            stands=None if settled is None else j < settled,
+            adds=adds,
+            a=a[:, j],
+            b=b[:, j],
+            sigma=sigma[:, j],
+        )
+
+
+def roll_transition(
+    x: Tensor,
+    guess: Tensor,
+    noise: Tensor,
+    *,
+    intercept: Tensor,
+    slope: Tensor,
+    change: Tensor | None,
+    stands: Tensor | None,
+    adds: bool,
+    a: Tensor,
+    b: Tensor,
+    sigma: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Make one transition of a window from a guess. Writes to nothing, and can be traced.
+
+    Parameters
+    ----------
+    x : Tensor, shape [B, ...]
+        Where the transition starts.
+    guess : Tensor, shape [B, ...]
+        That of the transition before, to which a change is added.
+    noise : Tensor, shape [B, ...]
+    intercept : Tensor, shape [B, ...]
+    slope : Tensor, shape [B]
+        The first guess is ``intercept + slope x``.
+    change : Tensor, shape [B, ...], or None
+        The drafter's answer: a change of the guess if it ``adds``, else the guess itself.
+    stands : Tensor, shape [B], bool, or None
+        Where the first guess stands whatever the drafter answers; None with ``change`` only.
+    adds : bool
+    a, b, sigma : Tensor, shape [B]
+
+    Returns
+    -------
+    state, mean, guess : Tensor, shape [B, ...]
+        Where the transition leads, and its own mean and guess.
+    """
+    first = intercept + _like(slope, x) * x
+    if change is not None and stands is not None:
+        guess = torch.where(_like(stands, x), first, guess + change if adds else change)
+    else:
+        guess = first
+    mean = _like(a, x) * x + _like(b, x) * guess
+    return mean + _like(sigma, x) * noise, mean, guess
 
 
 def _like(column: Tensor, states: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from free.sampling.request import (
     progress_bar,
 )
 from free.schedule.schedule import Schedule
-from free.window.rule import fixed_windows
+from free.window.rule import FixedWindows
 
 __all__ = ["SequentialSampler"]
 
@@ -89,7 +89,7 @@ class SequentialSampler:
             result = draw(
                 rounds,
                 rounds.begin(y, seeds, x),
-                fixed_windows(1, N, None),
+                FixedWindows(1, N, None),
                 recorder,
                 progress=report_progress if progress else None,
                 observer=observer,

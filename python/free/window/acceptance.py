@@ -1,9 +1,8 @@
-"""How likely drafts are to stand: the model's record, corrected by what a run shows.
+"""How likely drafts are to stand: a drafter's record, corrected by each sample's own transitions.
 
 A draft stands with probability ``2 Phi(-delta / 2)``, ``delta = |m_hat - m| / sigma`` (supplement,
-Eq. 40). What delta is to be expected depends on where in the run the transition is, on whether the
-teacher has already seen it, at a discarded state, and on how far the draft is from the last thing
-that the teacher said.
+Eq. 40). The delta to expect depends on the part of the run, on whether the teacher has already seen
+the transition, at a discarded state, and on the distance from the last row that it has seen.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ __all__ = [
     "AcceptanceEstimate",
     "AcceptanceRecord",
     "acceptance",
+    "bucket_of",
     "equivalent",
     "places",
     "reached",
@@ -36,16 +36,16 @@ PARTS = 16
 
 DISTANCES = np.array([1, 2, 3, 4, 6, 8, 12, 16, 24])
 
-#: Which bucket a distance is in, up to the last one's beginning.
+#: The bucket of each distance up to the beginning of the last.
 _BUCKETS = np.searchsorted(DISTANCES, np.arange(DISTANCES[-1] + 1), side="right") - 1
 
 FRESH, RECYCLED = 0, 1
 
-#: Weight that a run's own evidence keeps from round to round, and that of the record beside it: as
-#: many transitions as are made to believe a record, and to believe no record at all.
+#: Weight that a run's own evidence keeps from round to round; and the weight beside it, in
+#: transitions, of a drafter's record and of the common one.
 _MEMORY, _BELIEF, _DOUBT = 0.8, 3.0, 0.5
 
-#: How wrong a record is thought to be, at most: a factor of 1,000.
+#: Largest error of a record, in logarithm.
 _LARGEST_ERROR = math.log(1e3)
 
 
@@ -55,15 +55,16 @@ def acceptance(delta: Floats) -> Floats:
 
 
 def equivalent(rejection: Floats) -> Floats:
-    """The delta of one draft that is rejected as often as many are on average: the inverse of
-    ``1 - acceptance(delta)``. ``rejection`` in [0, 1]; its ends stand for what is nearly so.
+    """Delta of a draft that is rejected with probability ``rejection``, in [0, 1].
+
+    This is the inverse of ``1 - acceptance(delta)``; 0 and 1 are taken as values close to them.
     """
     inside = np.clip(rejection, 1e-9, 1.0 - 1e-12)
     return math.sqrt(8.0) * torch.special.erfinv(torch.from_numpy(inside)).numpy()
 
 
 def reached(delta: Floats, verifier: str = "reflection") -> Floats:
-    """Probability that each draft of a window and all before it stand.
+    """Probability that a draft of a window and all before it stand.
 
     For reflection the product of their acceptances. For block verification it is the mean of the
     running likelihood ratio capped at 1, ``p_j`` (docs/verification.md); it lies between that
@@ -86,20 +87,20 @@ def reached(delta: Floats, verifier: str = "reflection") -> Floats:
 
 
 class AcceptanceRecord:
-    """Deltas that a drafter is known for.
+    """Deltas to expect of a drafter.
 
     Parameters
     ----------
     log_delta : array_like, shape [2, len(DISTANCES), PARTS], optional
         ``ln delta`` of the drafts' mean rejection (:func:`equivalent`): of transitions that the
-        teacher has not seen, by how far behind the last one that it has; and of those it has, by
-        their place in the window. Each in parts of the run. By default something that is true of
-        many drafters, and is given little weight.
+        teacher has not seen, by their distance from the last one that it has; and of those it has,
+        by their place in the window. Each in parts of the run. The default fits many drafters, and
+        is given little weight.
 
     Raises
     ------
     ValueError
-        If it has another shape or is not finite.
+        If ``log_delta`` has another shape or is not finite.
     """
 
     def __init__(self, log_delta: Any = None) -> None:
@@ -122,22 +123,22 @@ class AcceptanceRecord:
             )
 
     def at(self, kind: Integers, distance: Integers, part: Integers) -> Floats:
-        """``ln delta`` to be expected; arguments of one shape."""
-        return self.log_delta[kind, _BUCKETS[np.minimum(distance, DISTANCES[-1])], part]
+        """``ln delta`` to expect; arguments of one shape."""
+        return self.log_delta[kind, bucket_of(distance), part]
 
     @classmethod
     def of(cls, sums: Floats, counts: Floats) -> AcceptanceRecord:
-        """A record of what was seen; where nothing was, the nearest shorter distance's.
+        """Make a record from drafts; a cell without any takes the nearest shorter distance's.
 
         Parameters
         ----------
         sums, counts : ndarray, shape [2, len(DISTANCES), PARTS]
-            Of ``1 - acceptance(delta)``.
+            Sums of ``1 - acceptance(delta)`` over drafts, and their number.
 
         Raises
         ------
         ValueError
-            If nothing was seen at all.
+            If there was no draft at all.
         """
         if not counts.sum():
             raise ValueError("counts must not all be 0: no draft was recorded")
@@ -147,23 +148,22 @@ class AcceptanceRecord:
         by_kind = (by_kind / (counts.sum((1, 2)) + 1))[:, None, None]
         record = (sums + by_kind) / (counts + 1)
         for bucket in range(1, len(DISTANCES)):
-            unseen = counts[:, bucket] == 0
-            record[:, bucket] = np.where(unseen, record[:, bucket - 1], record[:, bucket])
+            empty = counts[:, bucket] == 0
+            record[:, bucket] = np.where(empty, record[:, bucket - 1], record[:, bucket])
         return cls(np.log(equivalent(record)))
 
     def to_list(self) -> list[Any]:
-        """As JSON takes it."""
+        """The record as JSON values."""
         return np.round(self.log_delta, 3).tolist()
 
 
 def read_records(stored: Mapping[str, Any]) -> dict[int | None, AcceptanceRecord]:
-    """Records by number of sweeps, as a drafter's ``config.json`` keeps them: ``"0"`` is
-    autoregression.
+    """Read records by number of sweeps from a drafter's ``config.json``; "0" is autoregression.
 
     Raises
     ------
     ValueError
-        If they are not such.
+        If ``stored`` is something else.
     """
     try:
         return {int(sweeps) or None: AcceptanceRecord(table) for sweeps, table in stored.items()}
@@ -179,7 +179,7 @@ def write_records(records: Mapping[int | None, AcceptanceRecord]) -> dict[str, A
 
 
 class AcceptanceEstimate:
-    """Deltas to be expected in a run, for each sample by its own committed transitions.
+    """Deltas to expect in a run, for each sample by its own committed transitions.
 
     Parameters
     ----------
@@ -198,13 +198,13 @@ class AcceptanceEstimate:
         Parameters
         ----------
         record : AcceptanceRecord
-            Of the way in which the window would be drafted.
+            Of the number of sweeps.
         k : ndarray, shape [B], int64
-            As of :meth:`free.window.Windows.choose`.
+            See :meth:`free.window.Windows.choose`, also for ``known``.
         known : ndarray, shape [..., B], int64
-            The same, or several to choose among.
+            Also several alternatives.
         drafts : int
-            P; of transitions past the last delta is infinite.
+            P; delta is infinite past the last transition.
 
         Returns
         -------
@@ -224,20 +224,20 @@ class AcceptanceEstimate:
         """Learn from committed transitions; ``deltas [B, P]``, NaN where there was no draft."""
         kind, distance, part = places(k, known, deltas.shape[1], self._steps)
         log_delta = record.at(kind, distance, part)
-        seen = ~np.isnan(deltas)
-        error = np.log(np.maximum(np.where(seen, deltas, 1.0), 1e-8)) - log_delta
+        decided = ~np.isnan(deltas)
+        error = np.log(np.maximum(np.where(decided, deltas, 1.0), 1e-8)) - log_delta
         error = np.minimum(np.maximum(error, -_LARGEST_ERROR), _LARGEST_ERROR)
         self._sum, self._weight = _MEMORY * self._sum, _MEMORY * self._weight
-        # What counts is the mean rejection, which goes by the mean of delta. For errors that are
-        # normal exp(error / 2) gives just that: ln E[exp(error)], not E[error].
-        weight = np.where(seen, np.maximum(np.exp(error / 2.0), 0.5), 0.0)
-        for one in (FRESH, RECYCLED):
-            counted = np.where(kind == one, weight, 0.0)
-            self._sum[:, one] += (counted * error).sum(1)
-            self._weight[:, one] += counted.sum(1)
+        # The mean rejection follows the mean of delta, ln E[exp(error)], not E[error]; of normal
+        # errors the weights exp(error / 2) give just that.
+        weight = np.where(decided, np.maximum(np.exp(error / 2.0), 0.5), 0.0)
+        for column in (FRESH, RECYCLED):
+            own = np.where(kind == column, weight, 0.0)
+            self._sum[:, column] += (own * error).sum(1)
+            self._weight[:, column] += own.sum(1)
 
     def keep(self, samples: NDArray[np.bool_]) -> None:
-        """Forget all samples but these."""
+        """Select samples by mask."""
         self._sum, self._weight = self._sum[samples], self._weight[samples]
 
 
@@ -248,9 +248,14 @@ def places(
 
     Parameters are those of :meth:`AcceptanceEstimate.expect`.
     """
-    at, behind = np.arange(drafts), known[..., None]
-    seen_before = at < behind - 1
-    kind = np.where(seen_before, RECYCLED, FRESH)
-    distance = np.where(seen_before, at + 1, at + 2 - behind)
-    part = np.minimum((k[:, None] + at) * PARTS // steps, PARTS - 1)
+    place, rows = np.arange(drafts), known[..., None]
+    recycled = place < rows - 1
+    kind = np.where(recycled, RECYCLED, FRESH)
+    distance = np.where(recycled, place + 1, place + 2 - rows)
+    part = np.minimum((k[:, None] + place) * PARTS // steps, PARTS - 1)
     return kind, distance, part
+
+
+def bucket_of(distance: Integers) -> Integers:
+    """Index of each distance, >= 1, into :data:`DISTANCES`."""
+    return _BUCKETS[np.minimum(distance, DISTANCES[-1])]

@@ -8,14 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "Allocation",
-    "Cost",
-    "allocate",
-    "later_worth",
-]
+__all__ = ["Allocation", "Cost", "allocate", "later_worth"]
 
-Cost = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+#: ``cost(drafts [M], longest [M]) -> seconds [M]``: of rounds with so many drafts, the longest
+#: window having so many.
+Cost = Callable[[Integers, Integers], Floats]
 
 
 class Allocation(NamedTuple):
@@ -25,31 +25,27 @@ class Allocation(NamedTuple):
     ----------
     drafts : ndarray, shape [B], int64
         Rows besides the current state's.
-    advance : float
-        Transitions that the round is expected to make, of all samples.
-    seconds : float
-        What it is expected to take.
+    advance, seconds : float
+        Transitions that the round is expected to make, of all samples, and its time.
     """
 
-    drafts: NDArray[np.int64]
+    drafts: Integers
     advance: float
     seconds: float
 
 
-def allocate(worth: NDArray[np.float64], cost: Cost) -> Allocation:
-    """The speculative round that makes most transitions a second.
+def allocate(worth: Floats, cost: Cost) -> Allocation:
+    """Choose the speculative round that makes most transitions a second.
 
     A draft is worth the probability that it and all before it stand, so the drafts worth most are
-    the first of each sample, and taking them in order of their worth leaves one number to choose:
-    how many.
+    the first of each sample. Taken in order of their worth, only their number is left to choose.
 
     Parameters
     ----------
     worth : ndarray, shape [B, P]
-        As of :func:`free.window.acceptance.reached`, falling; 0 where there is no draft.
+        From :func:`free.window.acceptance.reached`: falling; 0 where there is no draft.
     cost : callable
-        ``cost(drafts [M], longest [M]) -> seconds [M]`` of rounds with so many drafts, the longest
-        window having so many.
+        See :data:`Cost`.
 
     Returns
     -------
@@ -63,8 +59,8 @@ def allocate(worth: NDArray[np.float64], cost: Cost) -> Allocation:
     gained = worth.T.ravel()[order]
     count = int((gained > 0).sum())
     if not count:
-        nothing = np.zeros(samples, dtype=np.int64)
-        return Allocation(nothing, float(samples), float(cost(nothing[:1], nothing[:1])[0]))
+        none = np.zeros(samples, dtype=np.int64)
+        return Allocation(none, float(samples), float(cost(none[:1], none[:1])[0]))
     advance = samples + gained[:count].cumsum()
     longest = np.maximum.accumulate(place[:count] + 1)
     seconds = cost(np.arange(1, count + 1), longest)
@@ -73,22 +69,19 @@ def allocate(worth: NDArray[np.float64], cost: Cost) -> Allocation:
     return Allocation(drafts, float(advance[best]), float(seconds[best]))
 
 
-Floats = NDArray[np.float64]
-
-
 def later_worth(reach: Floats, known: Floats, fresh: Floats, price: float) -> Floats:
-    """Transitions that each draft of a window is expected to add to the *next* one.
+    """Transitions that each draft of a window is expected to add to the *next* window.
 
     If draft ``i`` is the first to be rejected, the ``m``-th row behind it is recycled for the
-    ``m``-th draft of the next window, which is then kept with another probability. What a draft
-    brings is what is left after its price, or nothing: then it is not made.
+    ``m``-th draft of the next window, which then stands with another probability. A draft of the
+    next window is worth its probability less its price; one that is worth less than 0 is not made.
 
     Parameters
     ----------
     reach : ndarray, shape [B, P]
         Probability that a draft and all before it stand; 0 past the last transition.
     known, fresh : ndarray, shape [B, P]
-        The same of a window of which the teacher has seen all, and nothing.
+        The same probability in a window of which the teacher has seen all, or nothing.
     price : float
         Transitions that the time of one row would make elsewhere.
 

@@ -1,4 +1,8 @@
-"""Windows that are as wide as pays, and the plain sampler where none does."""
+"""Windows as wide as pays, and the plain sampler where none does.
+
+The rule decides from expected acceptance and costs; how they are estimated and measured is not its
+business.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +28,15 @@ from free.window.rule import Choice, Committed, Integers, Run, Windows
 
 __all__ = ["AutoWindow", "AutoWindows", "Basis"]
 
-#: A speculative round must be expected to be worth that much more than the plain sampler's: after
-#: another, and after a plain one, when what is expected has not been seen for a while.
+#: Speed-up that a speculative round must promise over plain ones: after another speculative round,
+#: and after a plain one, when the expectation has not been checked for a while.
 _MARGIN, _SWITCH = 1.05, 1.15
-#: Transitions, at most, that the plain sampler makes before anything is chosen again; and after
-#: eight such stretches.
+#: Plain transitions, at most, before the next choice; and after eight such stretches.
 _STRETCH, _LONG_STRETCH = 8, 24
-#: Share of the time that may be lost by trying, of a plain and the best speculative round, the one
-#: that seems slower: prices and drafters change, and what was measured may be wrong.
+#: Share of the time that trials may lose. A trial is the slower, by expectation, of a plain and the
+#: best speculative round: costs and drafters change, and measurements may be wrong.
 _TRIALS = 0.0075
-#: What a trial is thought to lose at least, as a share of it.
+#: Loss that a trial is expected to have at least, as a share of its time.
 _LEAST_LOSS = 0.03
 #: Rows of a run's first window; each later one may be twice as wide, so that a drafter that does
 #: not deserve its record costs little.
@@ -43,58 +46,58 @@ _SWEEPS = (1, 2)
 
 
 class Basis(NamedTuple):
-    """What windows are chosen by.
+    """Limits, costs and expectations that windows are chosen by.
 
     Attributes
     ----------
     largest : int
         Rows of a window, at most.
     costs : RoundCosts
-    ways : dict of (int or None) to AcceptanceRecord
-        The numbers of sweeps to choose among.
+    records : dict of (int or None) to AcceptanceRecord
+        By the numbers of sweeps to choose among.
     verifier : str
     """
 
     largest: int
     costs: RoundCosts
-    ways: dict[int | None, AcceptanceRecord]
+    records: dict[int | None, AcceptanceRecord]
     verifier: str = "reflection"
 
 
 class AutoWindow:
-    """Choose each round's rows to make as many transitions a second as can be expected.
+    """The rule that chooses each round's rows to make most transitions a second, by expectation.
 
     What rounds cost is measured once, in a second or two, kept on disk, and corrected by every
-    round; how likely drafts are to stand is the model's record, corrected by each sample's own
+    round; how likely drafts are to stand is the drafter's record, corrected by each sample's own
     committed transitions. A teacher call's rows are shared out among the samples of the batch
     (:func:`free.window.allocation.allocate`). Where no draft pays, the plain sampler goes on.
 
-    The law of the samples is the teacher's, but the sample that a seed gives depends on what was
-    measured and, where seeds are few, on its batch.
+    The law of the samples is the teacher's, but the sample that a seed gives depends on the clock
+    and on the batch.
 
     Parameters
     ----------
     largest : int
         Rows of a window, at most; on CUDA no more than 256.
     costs : RoundCosts, optional
-        What rounds cost, instead of measuring; corrected as they go.
+        Used instead of measuring, and corrected by every round.
     records : mapping of (int or None) to AcceptanceRecord, optional
-        By number of sweeps, what deltas to expect. By default the drafter's own
+        Deltas to expect, by number of sweeps. By default the drafter's own
         (``drafter.acceptance``), or one that fits many.
     fresh : bool
-        Measure anew even if the costs are on disk.
+        Measure even if the costs are on disk.
 
     Raises
     ------
     TypeError
-        If ``costs`` or ``records`` are something else.
+        If ``costs`` or ``records`` are of another type.
     ValueError
         If ``largest`` is less than 1.
 
     Attributes
     ----------
     basis : Basis or None
-        What the windows of the last run were chosen by.
+        That of the last run's windows.
     """
 
     def __init__(
@@ -120,10 +123,10 @@ class AutoWindow:
         self.records = records
         self.fresh = fresh
         self.basis: Basis | None = None
-        self._measured: dict[Any, tuple[Any, RoundCosts]] = {}
+        self._costs: dict[Any, tuple[Any, RoundCosts]] = {}
 
     def begin(self, run: Run) -> Windows:
-        """Measure what rounds cost, if that is not known yet, and take up the record."""
+        """Measure what rounds cost, if that is not known yet, and take the drafter's record."""
         largest = min(self.largest, len(run.table.sigma))
         if run.state.device.type == "cuda":
             largest = min(largest, WIDEST_ON_CUDA)
@@ -131,82 +134,79 @@ class AutoWindow:
         samples, rows = len(run.labels), getattr(run.model, "largest_batch", None)
         if rows is not None:
             largest = max(min(largest, rows // samples), 1)
-        ways = self._ways(run)
-        costs = self._measured_costs(run, ways, largest) if self.costs is None else self.costs
-        costs.require(ways)
-        self.basis = Basis(largest, costs, ways, run.verifier)
+        records = self._records(run)
+        costs = self._known_costs(run, list(records), largest) if self.costs is None else self.costs
+        costs.require(records)
+        self.basis = Basis(largest, costs, records, run.verifier)
         return AutoWindows(len(run.table.sigma), samples, self.basis)
 
-    def _measured_costs(
-        self, run: Run, ways: Mapping[int | None, AcceptanceRecord], largest: int
-    ) -> RoundCosts:
-        """Those of an earlier run of the same networks, corrected since, or of the disk, or new."""
+    def _known_costs(self, run: Run, sweeps: list[int | None], largest: int) -> RoundCosts:
+        """Costs of the same networks from an earlier run, with its corrections; or measured."""
         networks: Any = fingerprint(run)
         parts = (run.model, run.drafter, run.table.mixture)
         if networks is None:  # then these very objects, kept so that no other gets their id
             networks = (*map(id, parts), run.guided, str(run.state.device))
         # Another batch has other windows to choose among.
-        key = (networks, tuple(run.state.shape), *ways, largest)
-        if key not in self._measured:
-            self._measured[key] = parts, measured_costs(run, ways, largest, self.fresh)
-        return self._measured[key][1]
+        key = (networks, tuple(run.state.shape), *sweeps, largest)
+        if key not in self._costs:
+            self._costs[key] = parts, measured_costs(run, sweeps, largest, self.fresh)
+        return self._costs[key][1]
 
-    def _ways(self, run: Run) -> dict[int | None, AcceptanceRecord]:
+    def _records(self, run: Run) -> dict[int | None, AcceptanceRecord]:
         """The numbers of sweeps to choose among, each with its record."""
         records = self.records
         if records is None:
             records = read_records(getattr(run.drafter, "acceptance", {}))
-        sweeps = run.sweeps
-        among = (tuple(records) or _SWEEPS) if isinstance(sweeps, str) else (sweeps,)
-        return {way: records.get(way) or AcceptanceRecord() for way in among}
+        numbers = (tuple(records) or _SWEEPS) if isinstance(run.sweeps, str) else (run.sweeps,)
+        return {number: records.get(number) or AcceptanceRecord() for number in numbers}
 
 
 class AutoWindows:
-    """One run's windows.
+    """Windows of one run.
 
     Parameters
     ----------
     steps, samples : int
     basis : Basis
-        Its costs are corrected as the run goes.
+        Its costs are corrected by every round.
     """
 
     learns = True
 
     def __init__(self, steps: int, samples: int, basis: Basis) -> None:
-        self._steps = steps
-        self._largest, self._costs, self._ways, self._verifier = basis
+        self._steps, self._basis, self._costs = steps, basis, basis.costs
         self._estimate = AcceptanceEstimate(samples, steps)
         self._rounds = 0  # speculative ones
         self._plain = 0  # transitions in a row
         self._speculating = False
-        self._elapsed = self._lost = 0.0  # seconds of the run, and what trials have cost
-        self._price: float | None = None  # of a trial's transitions, made otherwise
-        self._known: Integers | None = None
-        self._recycles = False  # until a window has been told of discarded rows
+        self._elapsed = self._lost = 0.0  # seconds of the run, and those lost by trials
+        #: Of a trial: seconds that each of its transitions is expected to take otherwise.
+        self._price: float | None = None
+        self._known: Integers = np.zeros(0, dtype=np.int64)
+        self._recycles = False  # until a window begins with rows of discarded states
         self._choice = Choice(np.zeros(0, dtype=np.int64), None)
 
     def choose(self, k: Integers, known: Integers | None) -> Choice:
         """The choice that promises most transitions a second; see :class:`Windows`."""
-        self._known = known
-        self._recycles = self._recycles or (known is not None and bool((known > 1).any()))
-        self._choice = self._decide(k, known)
+        self._price = None
+        self._choice = Choice(np.ones_like(k), None, 1)
+        if known is not None:
+            self._known = known
+            self._recycles = self._recycles or bool((known > 1).any())
+            self._choice = self._decide(k, known)
         return self._choice
 
-    def _decide(self, k: Integers, known: Integers | None) -> Choice:
-        self._price = None
-        plain = Choice(np.ones_like(k), None, 1)
-        if known is None:
-            return plain
-        left = self._steps - k
-        widest = min(self._largest, _FIRST << min(self._rounds, 16), int(left.max()))
+    def _decide(self, k: Integers, known: Integers) -> Choice:
+        plain, left = self._choice, self._steps - k
+        widest = min(self._basis.largest, _FIRST << min(self._rounds, 16), int(left.max()))
         best, advance, seconds = plain, 0.0, math.inf
-        for sweeps, record in self._ways.items() if widest > 1 else ():
+        for sweeps, record in self._basis.records.items() if widest > 1 else ():
             cost = partial(self._costs.round, len(k), sweeps=sweeps)
-            drafts, promised, taken = allocate(self._worth(record, k, known, widest, cost), cost)
-            if drafts.any() and promised * seconds > advance * taken:
-                best, advance, seconds = Choice(1 + drafts, sweeps), promised, taken
-        # Each stretch is as long as all before: what plain transitions take is soon known.
+            found = allocate(self._worth(record, k, known, widest, cost), cost)
+            if found.drafts.any() and found.advance * seconds > advance * found.seconds:
+                best = Choice(1 + found.drafts, sweeps)
+                advance, seconds = found.advance, found.seconds
+        # Each stretch is as long as all before: the cost of plain transitions is soon known.
         longest = _STRETCH if self._plain < 8 * _STRETCH else _LONG_STRETCH
         stretch = plain._replace(plain=max(min(longest, self._plain, int(left.min())), 1))
         if best is plain:
@@ -228,25 +228,25 @@ class AutoWindows:
     def _worth(
         self, record: AcceptanceRecord, k: Integers, known: Integers, widest: int, cost: Cost
     ) -> Floats:
-        """What each draft [B, P] brings, in transitions, now and in the next window."""
+        """What each draft [B, P] is worth, in transitions of this window and the next."""
         one = np.ones_like(k)
         foresees = self._recycles and widest >= 3
-        # As things are; and in the next window, if it is told of all its transitions, or of none.
+        # This window; and the next one, if the teacher has seen all its transitions, or none.
         cases = np.stack([known, one * widest, one]) if foresees else known[None]
         expected = self._estimate.expect(record, k, cases, widest - 1)
-        now, *later = reached(expected, self._verifier)
+        now, *later = reached(expected, self._basis.verifier)
         if not later:
             return now
-        seen, fresh = later
+        recycled, fresh = later
         few, many = cost(np.array([1, widest - 1]) * len(k), np.array([1, widest - 1]))
         row = (many - few) / ((widest - 2) * len(k))
         price = row * len(k) / self._costs.plain_round(len(k))
-        return np.minimum.accumulate(now + later_worth(now, seen, fresh, float(price)), axis=1)
+        return np.minimum.accumulate(now + later_worth(now, recycled, fresh, float(price)), axis=1)
 
     def made(self, committed: Committed) -> None:
-        """Learn what rounds cost and how drafts fare."""
-        lengths, sweeps, plain = self._choice
-        drafts = lengths - 1
+        """Learn what rounds cost and how many drafts stand."""
+        sweeps, plain = self._choice.sweeps, self._choice.plain
+        drafts = self._choice.lengths - 1
         spent = {name: part / max(plain, 1) for name, part in committed.seconds.items()}
         self._costs.observe(len(drafts), int(drafts.sum()), int(drafts.max()), sweeps, spent)
         seconds = sum(committed.seconds.values())
@@ -255,10 +255,8 @@ class AutoWindows:
         self._elapsed += seconds
         self._speculating = not plain
         self._plain = self._plain + plain if plain else 0
-        if not plain:
-            assert committed.deltas is not None
-            assert self._known is not None
-            record = self._ways[sweeps]
+        if committed.deltas is not None and not plain:
+            record = self._basis.records[sweeps]
             self._estimate.update(record, committed.k, self._known, committed.deltas)
             self._rounds += 1
         self._estimate.keep(committed.going)

@@ -1,4 +1,7 @@
-"""What a round costs: teacher, drafting, and everything else."""
+"""What rounds cost: curves of seconds by rows, corrected by every round.
+
+Nothing here measures; :mod:`free.window.measure` does.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +14,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = [
-    "DRAFTING",
-    "CostCurve",
-    "RoundCosts",
-]
+__all__ = ["DRAFTING", "CostCurve", "RoundCosts"]
 
-#: What the time of drafting goes by: rows of all windows together; samples, for each transition of
-#: the longest window; or samples alone, where a graph drafts windows of one width.
+#: What the time of drafting depends on: rows of all windows together; samples, for each transition
+#: of the longest window; or samples alone, where a graph drafts windows of one width.
 DRAFTING = ("rows", "calls", "windows")
 
 
 class RoundCosts:
-    """Seconds of rounds, from the curves of their parts.
+    """Seconds of rounds, added up from curves of their parts.
 
     Parameters
     ----------
     teacher : CostCurve
         By teacher rows.
     plain : CostCurve
-        What the plain sampler does besides, by samples.
+        The rest of the plain sampler's rounds, by samples.
     other : CostCurve
-        What a speculative round does besides teacher and drafter, by teacher rows.
+        The rest of speculative rounds, without teacher and drafter, by teacher rows.
     draft : mapping of (int or None) to (str, CostCurve)
         For each number of sweeps one of :data:`DRAFTING`, and the curve.
     """
@@ -50,7 +49,7 @@ class RoundCosts:
         self.draft = dict(draft)
 
     def plain_round(self, samples: int) -> float:
-        """Seconds of a transition by the plain sampler."""
+        """Seconds of a round of the plain sampler."""
         return self.teacher.at(samples) + self.plain.at(samples)
 
     def round(
@@ -62,9 +61,9 @@ class RoundCosts:
         ----------
         samples : int
         drafts : array_like of int
-            All drafts of the round, each of which is a teacher row besides ``samples``.
+            All drafts of the round; each is a teacher row besides the ``samples``.
         longest : array_like of int
-            Drafts of the sample that has most.
+            Drafts of the longest window.
         sweeps : int or None
         """
         rows = samples + np.asarray(drafts)
@@ -77,9 +76,9 @@ class RoundCosts:
             drafting = curve.at(samples)
         return self.teacher(rows) + drafting + self.other(rows)
 
-    def require(self, ways: Iterable[int | None]) -> None:
-        """Raise a ValueError unless all these numbers of sweeps have a curve."""
-        missing = [way for way in ways if way not in self.draft]
+    def require(self, sweeps: Iterable[int | None]) -> None:
+        """Raise a ValueError unless each number of ``sweeps`` has a curve of drafting."""
+        missing = [number for number in sweeps if number not in self.draft]
         if missing:
             raise ValueError(
                 f"costs must have a curve of drafting for sweeps {missing[0]}, "
@@ -96,18 +95,18 @@ class RoundCosts:
     ) -> None:
         """Correct the curves by a round, ``spent`` seconds by phase; 0 drafts for a plain one."""
         self.teacher.observe(samples + drafts, spent.get("teacher", 0.0))
-        besides = spent.get("verify", 0.0) + spent.get("bookkeeping", 0.0)
+        rest = spent.get("verify", 0.0) + spent.get("bookkeeping", 0.0)
         if not drafts:
-            self.plain.observe(samples, besides)
+            self.plain.observe(samples, rest)
             return
-        self.other.observe(samples + drafts, besides)
+        self.other.observe(samples + drafts, rest)
         by, curve = self.draft[sweeps]
         at = drafts if by == "rows" else samples
         calls = longest if by == "calls" else 1
         curve.observe(at, spent.get("draft", 0.0) / calls)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it; autoregression is 0 sweeps there."""
+        """The costs as JSON values; autoregression is 0 sweeps there."""
         parts = {name: getattr(self, name).to_dict() for name in ("teacher", "plain", "other")}
         draft = {
             str(sweeps or 0): {"by": by, **curve.to_dict()}
@@ -125,9 +124,7 @@ class RoundCosts:
             If it is no such record.
         """
         try:
-            teacher, plain, other = (
-                CostCurve.from_dict(record[name]) for name in ("teacher", "plain", "other")
-            )
+            parts = [CostCurve.from_dict(record[name]) for name in ("teacher", "plain", "other")]
             draft = {
                 int(sweeps) or None: (entry["by"], CostCurve.from_dict(entry))
                 for sweeps, entry in record["draft"].items()
@@ -138,19 +135,19 @@ class RoundCosts:
             ) from error
         if any(by not in DRAFTING for by, _ in draft.values()):
             raise ValueError(f"costs must draft by one of {DRAFTING}, got {record['draft']!r}")
-        return cls(teacher, plain, other, draft)
+        return cls(*parts, draft)
 
 
-#: How much of an observation's surprise changes the curve around it, and all of the curve.
+#: Shares of an observation's surprise that correct the curve near it, and all of the curve.
 _NEAR, _EVERYWHERE = 0.5, 0.2
 
-#: Share of a correction that reaches half or twice the rows.
+#: Share of a local correction that reaches half or twice the rows.
 _REACH = 0.6
 
-#: What a single observation may claim, in logarithm: others use the machine, too.
+#: Largest surprise of one observation, in logarithm: others use the machine, too.
 _SURPRISE = math.log(4.0)
 
-#: Share of a local correction that stays with each observation made elsewhere.
+#: Share of a local correction that stays with each observation elsewhere.
 _MEMORY = 0.99
 
 
@@ -167,7 +164,7 @@ class CostCurve:
     Raises
     ------
     ValueError
-        If they are not such.
+        If ``rows`` or ``seconds`` are out of these ranges, or differ in length.
     """
 
     def __init__(self, rows: Sequence[int], seconds: Sequence[float]) -> None:
@@ -190,14 +187,14 @@ class CostCurve:
         self._refresh()
 
     def __call__(self, rows: ArrayLike) -> Any:
-        """Seconds of ``rows``; 0 of none. Beyond the last knot the last slope goes on."""
+        """Seconds of ``rows``; 0 of 0. Beyond the last knot the last slope goes on."""
         rows = np.asarray(rows, dtype=np.float64)
         inside = np.interp(rows, self._rows, self._seconds)
         beyond = np.maximum(rows - self._rows[-1], 0.0) * self._slope
         return np.where(rows > 0, inside + beyond, 0.0)
 
     def at(self, rows: float) -> float:
-        """As calling it, for one number of rows."""
+        """Seconds of one number of rows, faster than by calling."""
         knots, seconds = self._rows, self._seconds
         if rows <= 0:
             return 0.0
@@ -210,10 +207,10 @@ class CostCurve:
         return seconds[after - 1] + share * (seconds[after] - seconds[after - 1])
 
     def observe(self, rows: float, seconds: float) -> None:
-        """Correct the curve by ``seconds`` that ``rows`` took just now.
+        """Correct the curve by the ``seconds`` that ``rows`` took.
 
-        Near ``rows`` it follows at once, elsewhere slowly: if everything has become slower, what
-        was not tried looks cheap, is tried, and found out.
+        Near ``rows`` it follows at once, elsewhere slowly: if everything has become slower, other
+        numbers of rows look cheap, are tried, and then corrected too.
         """
         if rows <= 0 or seconds <= 0:
             return
@@ -235,7 +232,7 @@ class CostCurve:
             self._slope = self._seconds[0] / self._rows[0]
 
     def to_dict(self) -> dict[str, list[float]]:
-        """Knots and seconds as they are now."""
+        """Knots and their corrected seconds."""
         return {"rows": list(self._rows), "seconds": list(self._seconds)}
 
     @classmethod

@@ -1,4 +1,8 @@
-"""Measuring what rounds cost on this machine: once, and then it is kept on disk."""
+"""Measuring what rounds cost on this machine: once, then it is kept on disk.
+
+The parts of a round are repeated here on invented states; how rounds put them together is known in
+:mod:`free.rounds` only.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ import torch
 from torch import Tensor
 
 from free.drafters.protocol import drafts_windows
-from free.files import cache_folder, write_json
+from free.files import cache_folder, read_json, write_json
 from free.models.output import TeacherRows
 from free.ops import verify_window
 from free.reference.draft import DRAFTER
@@ -31,7 +35,8 @@ from free.window.rule import Run
 
 __all__ = ["fingerprint", "measured_costs"]
 
-Ways = Iterable[int | None]
+#: Makes a call on so many rows, or whatever is counted, to be timed.
+Work = Callable[[int], Callable[[], Any]]
 
 #: Seconds that the teacher's curve, and all the others together, may take to measure.
 _TEACHER_BUDGET, _OTHER_BUDGET = 1.0, 1.0
@@ -40,12 +45,12 @@ _PASSES = 10
 
 
 def fingerprint(run: Run) -> str | None:
-    """What costs depend on, hashed; None if teacher or drafter do not tell what they are.
+    """Hash of what costs depend on; None if a network is of an unknown kind.
 
-    The machine, the device, threads, the package's version, and of the networks, that of the
-    variance included, what is in ``cost_key``, or their class, ``config``, precision and device.
+    The machine, the device, threads, the package's version, and of each network, that of the
+    variance included, its ``cost_key``, or its class, ``config``, precision and device.
     """
-    parts = [_of_network(part) for part in (run.model, run.drafter, run.table.mixture)]
+    parts = [_describe(part) for part in (run.model, run.drafter, run.table.mixture)]
     if None in parts:
         return None
     device = run.state.device
@@ -56,41 +61,38 @@ def fingerprint(run: Run) -> str | None:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def measured_costs(run: Run, ways: Ways, largest: int, fresh: bool = False) -> RoundCosts:
-    """What rounds of this run cost; from disk, if it was measured before.
+def measured_costs(
+    run: Run, sweeps: Sequence[int | None], largest: int, fresh: bool = False
+) -> RoundCosts:
+    """Measure what rounds of this run cost, or read it from disk if it was measured before.
 
     Parameters
     ----------
     run : Run
         Its drafter has begun.
-    ways : iterable of (int or None)
+    sweeps : sequence of (int or None)
         Numbers of sweeps to measure.
     largest : int
         Rows of a window, at most.
     fresh : bool
-        Measure anew.
-
-    Returns
-    -------
-    RoundCosts
+        Measure even if the costs are on disk.
     """
-    ways = list(ways)
-    path = _cache_path(run, ways, largest)
+    path = _cache_path(run, sweeps, largest)
     if path is not None and path.is_file() and not fresh:
-        # Damaged: measured again.
-        with suppress(ValueError, KeyError, TypeError, OverflowError, OSError):
-            costs = RoundCosts.from_dict(json.loads(path.read_text(encoding="utf-8"))["costs"])
-            costs.require(ways)
+        # A damaged file is written again.
+        with suppress(ValueError, KeyError, TypeError, OverflowError):
+            costs = RoundCosts.from_dict(read_json(path, "costs")["costs"])
+            costs.require(sweeps)
             return costs
-    costs = _measure(run, ways, largest)
+    costs = _measure(run, sweeps, largest)
     if path is not None:
         with suppress(OSError):  # a folder that cannot be written to is no reason not to sample
             write_json(path, {"shape": list(run.state.shape), "costs": costs.to_dict()})
     return costs
 
 
-def _of_network(network: Any) -> Any:
-    """What a network's cost depends on, or None if that cannot be told."""
+def _describe(network: Any) -> Any:
+    """JSON values that a network's cost depends on, or None if it is of an unknown kind."""
     if network is None:
         return "none"
     if hasattr(network, "cost_key"):
@@ -105,32 +107,34 @@ def _of_network(network: Any) -> Any:
     return [type(network).__qualname__, dataclasses.asdict(config), *precision]
 
 
-def _cache_path(run: Run, ways: list[int | None], largest: int) -> Path | None:
+def _cache_path(run: Run, sweeps: Sequence[int | None], largest: int) -> Path | None:
     key = fingerprint(run)
     if key is None:
         return None
     shape = "x".join(map(str, run.state.shape))
-    drafted = "-".join(str(way or 0) for way in ways)
-    return cache_folder() / "costs" / f"{key}-{shape}-{drafted}-{largest}.json"
+    numbers = "-".join(str(number or 0) for number in sweeps)
+    return cache_folder() / "costs" / f"{key}-{shape}-{numbers}-{largest}.json"
 
 
 @torch.no_grad()
-def _measure(run: Run, ways: list[int | None], largest: int) -> RoundCosts:
+def _measure(run: Run, sweeps: Sequence[int | None], largest: int) -> RoundCosts:
     samples, device = len(run.labels), run.state.device
     stage = _Stage(run, largest)
     rows = _ladder(samples, largest)
-    teacher = _curve(stage.teacher, rows, _TEACHER_BUDGET, device)
-    share = _OTHER_BUDGET / (len(ways) + 2)
-    plain = _curve(stage.plain, [samples, max(samples // 4, 1)], share, device)
-    other = _curve(stage.other, rows, share, device)
-    draft: dict[int | None, tuple[str, CostCurve]] = {}
-    for way in ways:
-        draft[way] = stage.drafting(way), _curve(stage.draft(way), stage.drafts(way), share, device)
-    return RoundCosts(teacher, plain, other, draft)
+    share = _OTHER_BUDGET / (len(sweeps) + 2)
+    return RoundCosts(
+        _curve(stage.teacher, rows, _TEACHER_BUDGET, device),
+        _curve(stage.plain, [samples, max(samples // 4, 1)], share, device),
+        _curve(stage.other, rows, share, device),
+        {
+            n: (stage.drafting(n), _curve(stage.draft(n), stage.drafts(n), share, device))
+            for n in sweeps
+        },
+    )
 
 
 class _Stage:
-    """The parts of a round on made-up states, all in the middle of the run."""
+    """The parts of a round on invented states, all in the middle of the run."""
 
     def __init__(self, run: Run, largest: int) -> None:
         self.run = run
@@ -147,8 +151,8 @@ class _Stage:
         return self.run.state[each], self._rows(rows), self.run.labels[each]
 
     def teacher(self, rows: int) -> Callable[[], Any]:
-        inputs = self._inputs(rows)
-        return lambda: self.run.target(*inputs)
+        x, k, y = self._inputs(rows)
+        return lambda: self.run.target(x, k, y)
 
     def plain(self, samples: int) -> Callable[[], Any]:
         """Noise and counting of a transition."""
@@ -184,7 +188,7 @@ class _Stage:
         return work
 
     def drafting(self, sweeps: int | None) -> str:
-        """What the time of drafting goes by (:data:`free.window.costs.DRAFTING`)."""
+        """What the time of drafting depends on (:data:`free.window.costs.DRAFTING`)."""
         drafter = self.run.drafter
         whole = (
             drafter is not None
@@ -202,11 +206,11 @@ class _Stage:
             return sorted({samples, 1})
         return _ladder(1, self.places) + _ladder(self.places, samples)[1:]
 
-    def draft(self, sweeps: int | None) -> Callable[[int], Callable[[], Any]]:
-        """Drafting windows of which nothing is known but one teacher row."""
+    def draft(self, sweeps: int | None) -> Work:
+        """Drafting windows from one teacher row, the transition before."""
         by = self.drafting(sweeps)
 
-        def of(count: int) -> Callable[[], Any]:
+        def work(count: int) -> Callable[[], Any]:
             places = {"rows": min(count, self.places), "calls": 1, "windows": self.places}[by]
             samples = -(-count // places) if by == "rows" else count
             x, _, y = self._inputs(samples)
@@ -229,26 +233,21 @@ class _Stage:
                 source=DRAFTER,
             )
 
-        return of
+        return work
 
 
 def _ladder(base: int, largest: int) -> list[int]:
-    """``base`` times 1 .. ``largest``, in steps of a half to a third; the needed ones first."""
+    """``base`` times 1 .. ``largest``, in steps of a half to a third; the most useful first."""
     factors = [1, 2, 1.5, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]
     rows = [int(base * f) for f in factors if f <= largest] + [max(base // 4, 1), 1]
     return list(dict.fromkeys(rows))
 
 
-def _curve(
-    work: Callable[[int], Callable[[], Any]],
-    rows: list[int],
-    budget: float,
-    device: torch.device,
-) -> CostCurve:
+def _curve(work: Work, rows: list[int], budget: float, device: torch.device) -> CostCurve:
     """Time ``work(n)()`` for those of ``rows`` that the budget, in seconds, allows.
 
-    The first two are always measured. The shortest of some calls, in turn with the others': what
-    else the machine does only adds to it, and comes and goes.
+    The first two are always measured. Calls of all sizes take turns, and the shortest of each size
+    counts: other processes come and go, and only add to it.
     """
     began = time.perf_counter()
     calls: dict[int, Callable[[], Any]] = {}

@@ -1,4 +1,4 @@
-"""What a rule for windows would take, played through without any network."""
+"""What runs with a rule for windows would take: rounds played without networks."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ __all__ = ["Predicted", "predict"]
 
 
 class Predicted(NamedTuple):
-    """What a run is expected to take.
+    """Expected figures of a run.
 
     Attributes
     ----------
-    rounds : float
-        Mean of the samples'.
-    rows : float
-        Teacher rows of a sample.
+    rounds, rows : float
+        Rounds and teacher rows of a sample.
     seconds : float
+        Of the run.
     """
 
     rounds: float
@@ -33,6 +32,7 @@ class Predicted(NamedTuple):
 
 def predict(
     windows: Callable[[], Windows],
+    *,
     records: dict[int | None, AcceptanceRecord],
     costs: RoundCosts,
     steps: int,
@@ -40,18 +40,18 @@ def predict(
     recycles: bool,
     runs: int = 20,
 ) -> Predicted:
-    """Play runs through: drafts stand by chance as the records say, rounds take what they cost.
+    """Play runs: drafts stand with the probabilities of the records, rounds take what they cost.
 
     Parameters
     ----------
     windows : callable
-        The windows of a new run.
+        Makes the windows of a new run.
     records : dict of (int or None) to AcceptanceRecord
         By number of sweeps.
     costs : RoundCosts
     steps, samples : int
     recycles : bool
-        Whether rows behind a rejection are kept.
+        Whether rows behind a rejection are recycled.
     runs : int
         To average over.
     """
@@ -69,17 +69,17 @@ def predict(
                 record, longest = records[choice.sweeps], int(drafts.max())
                 delta = AcceptanceEstimate(len(k), steps).expect(record, k, known, longest)
                 delta = np.where(np.arange(longest) < drafts[:, None], delta, np.inf)
-                # One uniform for a window: that many drafts stand with the right probability.
+                # One uniform for a window: the number that stand has the right law.
                 stands = generator.random((len(k), 1)) < reached(delta)
                 advance = 1 + stands.sum(1)
                 seconds += float(costs.round(len(k), drafts.sum(), longest, choice.sweeps))
             rounds += len(k) * max(choice.plain, 1)
             rows += lengths.sum() * max(choice.plain, 1)
-            seen_before = lengths - advance + 1 if recycles else 1
-            after, going = k + advance, k + advance < steps
-            unseen = np.full((len(k), max(int(drafts.max()), 0)), np.nan)
-            chooser.made(Committed(k, advance, unseen, {}, going))
-            known = np.where(lengths > 1, seen_before, 1)[going]
-            k = after[going]
+            going = k + advance < steps
+            nothing = np.full((len(k), int(drafts.max())), np.nan)
+            chooser.made(Committed(k, advance, nothing, {}, going))
+            recycled = lengths - advance + 1 if recycles else 1
+            known = np.where(lengths > 1, recycled, 1)[going]
+            k = (k + advance)[going]
     count = runs * samples
     return Predicted(rounds / count, float(rows / count), seconds / runs)

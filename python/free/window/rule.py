@@ -1,4 +1,7 @@
-"""What the sampler asks of a rule for windows, and the rule of a fixed window."""
+"""What the sampler asks of a rule for windows, and the rule of a fixed window.
+
+A rule knows samples by their transitions, never their states.
+"""
 
 from __future__ import annotations
 
@@ -17,35 +20,35 @@ __all__ = [
     "Choice",
     "Committed",
     "FixedWindow",
+    "FixedWindows",
     "Run",
     "WindowRule",
     "Windows",
     "check_choice",
-    "fixed_windows",
 ]
 
 Integers = NDArray[np.int64]
 
 
 class Run(NamedTuple):
-    """What is known when a run begins.
+    """A run at its beginning.
 
     Attributes
     ----------
     model : callable
-        The teacher as the sampler was given it.
+        The teacher that the sampler was given.
     target : Target
         The teacher, guided if the run is, as transitions.
     guided : bool
     drafter : Drafter or None
-        Which has begun.
+        After its ``begin``.
     table : Table
     prediction : Prediction
     labels, seeds : Tensor, shape [B], int64
     state : Tensor, shape [B, ...]
         Initial noise.
     sweeps : int, None or "auto"
-        As asked of the sampler.
+        The sampler's.
     verifier : str
     """
 
@@ -63,7 +66,7 @@ class Run(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What to do next.
+    """The next round, or several plain ones.
 
     Attributes
     ----------
@@ -72,8 +75,8 @@ class Choice(NamedTuple):
         ``largest``; 1 before the first round and for plain transitions.
     sweeps : int or None
     plain : int
-        If not 0, so many transitions are made by the plain sampler instead, before anything is
-        chosen again; no sample may have fewer left. Before the first round 0 counts as 1.
+        If not 0, the plain sampler makes so many transitions before the next choice; no sample may
+        have fewer left. Before the first round 0 counts as 1.
     """
 
     lengths: Integers
@@ -82,14 +85,14 @@ class Choice(NamedTuple):
 
 
 class Committed(NamedTuple):
-    """What a round tells about the transitions that it made.
+    """The transitions that a round made.
 
     Attributes
     ----------
     k : ndarray, shape [B], int64
-        Transitions before the round.
+        Each sample's transition before the round.
     advance : ndarray, shape [B], int64
-        How many were made of each sample.
+        Transitions made.
     deltas : ndarray, shape [B, W - 1], or None
         ``|m_hat - m| / sigma`` of those that were drafted; NaN of all others. None after plain
         transitions, and unless the rule learns from them.
@@ -124,27 +127,26 @@ class Windows(Protocol):
 
     @property
     def learns(self) -> bool:
-        """Whether :meth:`made` is to be told deltas; the seeds of a batch must then be distinct."""
+        """Whether :meth:`made` needs deltas; the seeds of a batch must then be distinct."""
 
     def choose(self, k: Integers, known: Integers | None) -> Choice:
-        """What to do next.
+        """Choose the next round.
 
         **Exactness rule.** The choice may depend on transitions that are *committed*, on costs
-        and on chance of its own, but never on noise that is still to be used, nor on anything
-        the teacher said at a discarded state: else a draft sees its own noise, in how long its
-        window is.
+        and on chance of its own, but never on noise that is still to be used, nor on the teacher's
+        output at a discarded state: else a draft sees its own noise, in the length of its window.
 
         Parameters
         ----------
         k : ndarray, shape [B], int64
             Next transition of each unfinished sample.
         known : ndarray, shape [B], int64, or None
-            Its row of the last transition, and how many further transitions the teacher has seen
-            already; None before the first round, when nothing is known to draft from.
+            Rows of the last teacher call that are recycled: that of the last transition, and those
+            of the next ones. None before the first round, when there is nothing to draft from.
         """
 
     def made(self, committed: Committed) -> None:
-        """Learn from a round."""
+        """Learn from the round that was chosen."""
 
 
 @runtime_checkable
@@ -160,11 +162,11 @@ class WindowRule(Protocol):
     largest: int
 
     def begin(self, run: Run) -> Windows:
-        """Called once at the start of a run."""
+        """Start a run."""
 
 
 class FixedWindow:
-    """Always as many rows, cut where the run ends: nothing past the last transition is drafted.
+    """The rule of a fixed number of rows, or as many as a sample has transitions left.
 
     Parameters
     ----------
@@ -176,13 +178,13 @@ class FixedWindow:
         self.largest = rows
 
     def begin(self, run: Run) -> Windows:
-        """A window needs no more of a run than its length and how it is to be drafted."""
+        """Start a run; its length and sweeps are all that matters."""
         sweeps = None if isinstance(run.sweeps, str) else run.sweeps
-        return fixed_windows(self.largest, len(run.table.sigma), sweeps)
+        return FixedWindows(self.largest, len(run.table.sigma), sweeps)
 
 
-class _FixedWindows(NamedTuple):
-    """One run's windows."""
+class FixedWindows(NamedTuple):
+    """Windows of ``rows`` for one run of ``steps`` transitions."""
 
     rows: int
     steps: int
@@ -190,19 +192,14 @@ class _FixedWindows(NamedTuple):
     learns: bool = False
 
     def choose(self, k: Integers, known: Integers | None) -> Choice:
-        """A plain transition first, then the same number of rows; of one row, only plain ones."""
+        """A plain transition, then windows of the same rows; of 1 row, plain transitions only."""
         if known is None or self.rows == 1:
             left = self.steps - int(k.max())
             return Choice(np.ones_like(k), None, left if self.rows == 1 else 1)
         return Choice(np.minimum(self.steps - k, self.rows), self.sweeps)
 
     def made(self, committed: Committed) -> None:
-        """Nothing is learned."""
-
-
-def fixed_windows(rows: int, steps: int, sweeps: int | None) -> Windows:
-    """Windows of ``rows`` for a run of ``steps`` transitions, drafted in ``sweeps``."""
-    return _FixedWindows(rows, steps, sweeps)
+        """Learn nothing."""
 
 
 def check_choice(choice: Choice, left: Integers, widest: int) -> None:
@@ -214,8 +211,7 @@ def check_choice(choice: Choice, left: Integers, widest: int) -> None:
     left : ndarray, shape [B], int64
         Transitions that each sample has left.
     widest : int
-        Rows of a window, at most: the rule's ``largest``, and 1 where nothing is known to draft
-        from.
+        Rows of a window, at most: the rule's ``largest``, and 1 before the first round.
 
     Raises
     ------

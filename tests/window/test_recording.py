@@ -1,11 +1,11 @@
-"""Deltas by their place in the window."""
+"""Deltas that fixed windows note."""
 
 import numpy as np
-import pytest
 from scipy.stats import norm
 
-from free.window.recording import PositionWindow
-from free.window.rule import Committed
+from free.window.acceptance import FRESH, RECYCLED
+from free.window.recording import PositionWindow, RecordingWindow
+from free.window.rule import Committed, FixedWindows
 
 
 def _committed(deltas: object) -> Committed:
@@ -26,9 +26,15 @@ def test_places_are_told_apart() -> None:
     np.testing.assert_allclose(accepts, [first, 2 * norm.cdf(-0.2), 0.0])
 
 
-def test_windows_are_the_fixed_ones() -> None:
-    rule = PositionWindow(4)
+def test_recorded_by_what_the_teacher_had_seen() -> None:
+    rule = RecordingWindow(4)
     assert rule.learns  # or no deltas are computed
-    assert rule.largest == 4
-    with pytest.raises(AssertionError):
-        rule.choose(np.zeros(1, dtype=np.int64), None)  # before a run
+    rule._fixed, rule._steps = FixedWindows(4, 16, 1), 16
+    known = np.array([2, 1])  # one draft was seen before, in the first sample
+    assert rule.choose(np.ones(2, dtype=np.int64), known).lengths.tolist() == [4, 4]
+    rule.made(_committed([[0.02, 0.4, np.nan], [0.4, np.nan, np.nan]]))
+    rule.made(_committed(None))
+    delta = np.exp(rule.record().log_delta)
+    assert rule._counts[RECYCLED].sum() == 1
+    assert rule._counts[FRESH].sum() == 2
+    assert delta[RECYCLED, 0, 1] < 0.3 < delta[FRESH, 0, 1] < 0.5

@@ -8,15 +8,12 @@ import pytest
 from free.window.costs import CostCurve, RoundCosts
 
 
-def test_linear_between_knots_and_beyond() -> None:
-    curve = CostCurve([1, 2, 8], [1.0, 2.0, 5.0])
-    np.testing.assert_allclose(curve([0, 1, 1.5, 5, 8, 10]), [0, 1, 1.5, 3.5, 5, 6])
+def test_linear_between_knots_and_beyond_and_never_falling() -> None:
+    curve, rows = CostCurve([1, 2, 8], [1.0, 2.0, 5.0]), [0, 1, 1.5, 5, 8, 10]
+    np.testing.assert_allclose(curve(rows), [0, 1, 1.5, 3.5, 5, 6])
+    np.testing.assert_allclose([curve.at(row) for row in rows], curve(rows))
     np.testing.assert_allclose(CostCurve([4], [2.0])([2, 4, 8]), [2, 2, 4])
-
-
-def test_never_falls() -> None:
-    """A wide call measured faster than a narrow one was lucky."""
-    curve = CostCurve([1, 2, 4], [1.0, 3.0, 2.0])
+    curve = CostCurve([1, 2, 4], [1.0, 3.0, 2.0])  # a lucky measurement
     np.testing.assert_allclose(curve([2, 4]), [3, 3])
     curve.observe(1, 50.0)
     assert (np.diff(curve(np.arange(1, 9))) >= 0).all()
@@ -64,16 +61,12 @@ def _costs() -> RoundCosts:
     return RoundCosts(line, flat, flat, draft)
 
 
-def test_rounds_add_up() -> None:
+def test_rounds_add_up_and_correct_their_parts() -> None:
     costs = _costs()
     np.testing.assert_allclose(costs.plain_round(3), 5.0)
     # 3 samples, 5 drafts, at most 2 of one sample: 8 rows; drafted in 2 calls, 5 rows, or 1 graph.
     for sweeps, drafting in ((None, 6.0), (1, 5.0), (2, 3.0)):
         np.testing.assert_allclose(costs.round(3, 5, 2, sweeps), 8.0 + drafting + 2.0)
-
-
-def test_observed_rounds_correct_their_parts() -> None:
-    costs = _costs()
     spent = {"teacher": 16.0, "draft": 12.0, "verify": 1.0, "bookkeeping": 3.0}
     for _ in range(30):
         costs.observe(3, 5, 2, None, spent)
