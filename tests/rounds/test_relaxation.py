@@ -68,12 +68,13 @@ def test_no_budget_and_no_strength_are_the_exact_sampler(
 
 def test_no_budget_is_the_exact_sampler_of_digits() -> None:
     teacher, drafter = load_pretrained("mnist")
+    settings = {"cfg_scale": 1.5, **drafter.sampling}
     results = [
         SpeculativeSampler(
-            teacher, drafter, Schedule.ddpm(12), cfg_scale=1.5, relaxation=relaxed, **drafter.sampling
+            teacher, drafter, Schedule.ddpm(12), relaxation=relaxation, **settings
         ).sample([0, 4], 3)
-        for relaxed in (None, Relaxation("allow", 1.0, 0.0), Relaxation("allow", 1.0))
-    ]  # fmt: skip
+        for relaxation in (None, Relaxation("allow", 1.0, 0.0), Relaxation("allow", 1.0))
+    ]
     assert torch.equal(results[1].samples, results[0].samples)
     assert results[2].report.rounds < results[0].report.rounds
 

@@ -109,7 +109,7 @@ class Rounds:
             See :func:`free.rounds.draft.draft_window`.
         """
         if W == 1:
-            return self._one_row(samples)
+            return self._one_row(samples, widths)
         assert widths is not None
         assert self.drafter is not None
         with self.phase("bookkeeping"):
@@ -132,28 +132,30 @@ class Rounds:
                 rows=self.rows,
             )
         with self.phase("bookkeeping"):
-            rows = self.rows.select(None, wanted, 0, W)
+            # Who wants none is asked about too: so a sample's rows begin where lengths add up to.
+            rows = self.rows.select(None, length, 0, W)
             asked = self.target.inputs(
                 rows.take(draft.states), rows.take(draft.k), rows.each(samples.y)
             )
         return Window(*asked, draft, rows, wanted, length, uniforms, last)
 
-    def _one_row(self, samples: Samples) -> Window:
+    def _one_row(self, samples: Samples, widths: Tensor | None) -> Window:
         """A window without drafts: a transition of the plain sampler."""
         with self.phase("bookkeeping"):
-            x, k = samples.x, samples.k
+            x, k, one = samples.x, samples.k, torch.ones_like(samples.k)
+            if widths is not None:  # some may have finished
+                k = k.clamp(max=len(self.prediction.sigma) - 1)
             redraws = self.width > 1 and not self.recycles
             number = samples.rounds if redraws else torch.zeros_like(k)
             noise = normal(samples.seeds, k, number, Purpose.TRANSITION, x.shape[1:])
             sigma = self.prediction.table.sigma_at(k, x)[:, None]
             no_means = x.new_empty(len(x), 0, *x.shape[1:])
             draft = Draft(x[:, None], no_means, k[:, None], sigma, 0)
-            one = torch.ones_like(k)
             return Window(
                 *self.target.inputs(x, k, samples.y),
                 draft,
                 Span(len(k), 0, 1, k.device),
-                wanted=one,
+                wanted=one if widths is None else widths,
                 length=one.int(),
                 uniforms=sigma[:, :0],
                 noise=noise,
