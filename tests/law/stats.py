@@ -20,14 +20,6 @@ def ks_two_sample(x: Tensor, y: Tensor) -> float:
     return float(stats.ks_2samp(x.double().numpy(), y.double().numpy(), method="asymp").pvalue)
 
 
-def binomial_z(successes: int, trials: int, probability: float) -> float:
-    """Distance of a success count from its expectation, in standard errors."""
-    error = (trials * probability * (1 - probability)) ** 0.5
-    if error == 0:
-        return 0.0 if successes == trials * probability else float("inf")
-    return (successes - trials * probability) / error
-
-
 def correlation_p(x: Tensor, y: Tensor) -> float:
     """Two-sided test that ``x [n]`` and ``y [n]`` are uncorrelated (large n)."""
     r = torch.corrcoef(torch.stack((x, y)).double())[0, 1]
