@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from free.devices import find_device
 from free.files import check_writable, write_json
 from free.machine import machine
 from free.ops import build_info

@@ -42,9 +42,6 @@ class Block:
         """Of the repaired transition: fresh, or the draft's."""
         return fresh
 
-    def along(self, noise: Array, e: Array) -> Array:
-        return (noise * e).sum(1)
-
     def __call__(
         self,
         states: Tensor,
@@ -83,7 +80,7 @@ class Block:
         j = np.minimum(tau, drafts - 1)
         e = shift[rows, j] / delta[rows, j, None]
         own = self.noise(fresh, z[rows, j])
-        along = self.along(own, e)
+        along = (own * e).sum(1)
         s = self.quantile(self.share(log_p[rows, j]), delta[rows, j], along)
         repaired = m_hat[rows, j] + scale[rows, j, None] * (own + (s - along)[:, None] * e)
         target = m[rows, tau] + scale[rows, tau, None] * fresh
@@ -100,3 +97,34 @@ class Block:
             beyond = residual_mass(log_p, delta, middle) > goal
             low, high = np.where(beyond, middle, low), np.where(beyond, high, middle)
         return (low + high) / 2
+
+
+class WholeTarget(Block):
+    """The residual without the factor p_tau: of the whole target, not of the share left over."""
+
+    def share(self, log_p: Array) -> Array:
+        return np.zeros_like(log_p)
+
+
+class StopsAtFirstFailure(Block):
+    """The drafts before the first failure stand, not those before the last success."""
+
+    def choose(self, stands: Array, real: Array) -> Array:
+        return (stands & real).cumprod(1).sum(1)
+
+
+class OneUniform(Block):
+    """All decisions of a window look at the same uniform."""
+
+    def uniforms(self, u: Array) -> Array:
+        return np.repeat(u[:, :1], u.shape[1], axis=1)
+
+
+class ReusesDraft(Block):
+    """The draft's own component along e is the uniform of the residual."""
+
+    def noise(self, fresh: Array, own: Array) -> Array:
+        return own
+
+
+BUGS = [WholeTarget, StopsAtFirstFailure, OneUniform, ReusesDraft]

@@ -9,15 +9,15 @@ blurred by the later ones.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from unittest import mock
 
 import torch
 from torch import Tensor
 
-import free.rounds.round
-from free import Report, SpeculativeSampler
-from free.rounds.report import Recorder
+from free import Report, SpeculativeSampler, TeacherOutput
+from free.rounds.round import Rounds
+from free.rounds.state import Outcome, Samples, Window
 from tests.law.stats import correlation_p, ks_normal, ks_two_sample
 
 DIRECTIONS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [0.8, -0.6]])
@@ -37,45 +37,30 @@ class Run(NamedTuple):
     def acceptance(self) -> float:
         return self.report.accepted / sum(self.report.examined_by_step)
 
+    @property
+    def p(self) -> float:
+        return innovations_p(self.innovations, self.states)
+
 
 def run(sampler: SpeculativeSampler, labels: Tensor, seed: int) -> Run:
     """``sampler.sample`` under observation; what is monkeypatched in ``free.rounds`` stays so."""
     dim = sampler.teacher.sample_shape[0]  # type: ignore[attr-defined]
-    made = torch.full((2, len(labels), len(sampler.schedule), dim), torch.nan)
-    verify_window, step = free.rounds.round.verify_window, free.rounds.round.plain_step
-    count = Recorder.round
-    seen: list[Tensor] = []
+    found = torch.full((2, len(labels), len(sampler.schedule), dim), torch.nan)
+    verify = Rounds.verify
 
-    def verify(*arguments: Any) -> Any:
-        states, _, means, sigma, *_ = arguments
-        out = verify_window(*arguments)
-        after = torch.cat([states[:, 1:], out.state[:, None]], dim=1)
-        after[torch.arange(len(after)), out.advance.long() - 1] = out.state
-        seen[:] = [out.advance, (after - means) / sigma[..., None], states]
-        return out
+    def observed(self: Rounds, samples: Samples, window: Window, output: TeacherOutput) -> Outcome:
+        outcome = verify(self, samples, window, output)
+        before, made = window.draft.states, outcome.advance.long()
+        after = torch.cat([before[:, 1:], outcome.x[:, None]], dim=1)
+        after[torch.arange(len(made)), made - 1] = outcome.x
+        b, j = (torch.arange(before.shape[1]) < made[:, None]).nonzero(as_tuple=True)
+        innovations = (after - outcome.means)[b, j] / outcome.sigma[b, j, None]
+        found[:, samples.number[b], samples.k[b] + j] = torch.stack([innovations, before[b, j]])
+        return outcome
 
-    def make_step(target: Any, table: Any, x: Tensor, k: Tensor, *rest: Any) -> Any:
-        seen.clear()  # no draft is judged
-        after, out, guess = step(target, table, x, k, *rest)
-        innovations = (after - table.mean(k, x, out.eps)) / table.sigma_at(k, x)[:, None]
-        made[:, rest[3], k] = torch.stack([innovations, x])
-        return after, out, guess
-
-    def count_round(self: Recorder, samples: Tensor, k: Tensor, *rest: Any) -> None:
-        if not seen:
-            return count(self, samples, k, *rest)
-        advance, innovations, states = seen
-        b, j = (torch.arange(states.shape[1]) < advance[:, None]).nonzero(as_tuple=True)
-        made[:, samples[b], k[b] + j] = torch.stack([innovations[b, j], states[b, j]])
-        return count(self, samples, k, *rest)
-
-    with (
-        mock.patch.object(free.rounds, "verify_window", verify),
-        mock.patch.object(free.rounds, "plain_step", make_step),
-        mock.patch.object(Recorder, "round", count_round),
-    ):
+    with mock.patch.object(Rounds, "verify", observed):
         samples, report = sampler.sample(labels, seed)
-    innovations, states = made[:, :, :-1]
+    innovations, states = found[:, :, :-1]
     return Run(samples, innovations, states, report)
 
 

@@ -1,13 +1,12 @@
 """What a draft may depend on, without statistics: change a noise, and see what changes with it.
 
-The rule is that of :func:`free.rounds.draft.draft_window`. It is tried on single windows as they occur
-in runs, and on whole runs, where a noise could also reach an earlier transition by way of what was
-recycled or of the choice between sources.
+The rule is that of :func:`free.rounds.draft.draft_window`. It is tried on single windows as they
+occur in runs, and on whole runs, where a noise could also reach an earlier transition by way of
+what was recycled or of the response.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,47 +15,38 @@ import torch
 from torch import Tensor
 
 import free.rounds.round
-from free import FrozenDrafter, SpeculativeSampler
-from free.drafters import Drafter
-from free.reference.draft import SOURCES
+from free import SpeculativeSampler
 from free.rounds import noise as random
 from free.rounds.draft import draft_window
-from free.rounds.draft_source import with_round
-from free.rounds.report import Recorder
-from free.rounds.state import Draft
-from tests.law.test_drafting import CASES, SCHEDULE
+from free.rounds.state import Draft, Samples
+from tests.law.cells import Cell
 from tests.law.test_drafting_bugs import (
-    Unchecked,
-    _behind,
-    _of_the_neighbour,
-    _sees_own_noise,
-    _shifted,
+    learns_from_all,
+    learns_from_behind,
+    of_the_neighbour,
+    sees_own_noise,
+    shifted,
 )
-from tests.networks import AnchoredDrafter, CallableDrafter, MixtureTeacher
 
 LABELS = torch.arange(200) % 3
 SEEDS = torch.arange(200) + 77
-MAKE: dict[str, Callable[[MixtureTeacher], Drafter]] = {
-    "opaque": CallableDrafter,
-    "anchored": AnchoredDrafter,
-    "frozen": lambda _: FrozenDrafter(),
-    "unchecked": Unchecked,
-}
-DRAFTERS = ["opaque", "anchored", "frozen"]
 WINDOW = 6
 
 
 class Round(NamedTuple):
-    """Of one round: which samples, at which transitions, and how ``draft_window`` was called."""
+    """How ``draft_window`` was called in a round, and what it returned."""
 
-    samples: Tensor
-    k: Tensor
+    drafter: Any
+    samples: Samples
+    noise: Tensor
     length: Tensor
-    arguments: dict[str, Any]
+    options: dict[str, Any]
     draft: Draft
 
-    def again(self, **changed: Any) -> Draft:
-        return draft_window(**{**self.arguments, **changed})
+    def again(self, noise: Tensor | None = None, **options: Any) -> Draft:
+        noise = self.noise if noise is None else noise
+        options = {**self.options, **options}
+        return draft_window(self.drafter, self.samples, noise, self.length, **options)
 
     def drafted(self) -> Tensor:
         """Which entries of the means are of drafts, [B, W - 1]."""
@@ -66,58 +56,56 @@ class Round(NamedTuple):
 def _sampler(
     sweeps: int | None, recycle: bool | str, drafter: str, case: str = "nearly linear"
 ) -> SpeculativeSampler:
-    teacher, guess = CASES[case]
-    return SpeculativeSampler(
-        teacher, MAKE[drafter](guess), SCHEDULE, WINDOW, sweeps=sweeps, recycle=recycle
-    )
+    return Cell(WINDOW, sweeps, recycle, drafter=drafter, case=case).sampler()
 
 
 def _rounds(sampler: SpeculativeSampler) -> list[Round]:
     """The rounds of a run, observed; what is monkeypatched in ``free.rounds`` stays so."""
     rounds: list[Round] = []
-    calls: list[tuple[dict[str, Any], Draft]] = []
-    draft, count = free.rounds.round.draft_window, Recorder.round
+    draft = free.rounds.round.draft_window
 
-    def draft_and_keep(*arguments: Any) -> Draft:
-        given = inspect.signature(draft_window).bind(*arguments).arguments
-        calls.append((given, draft(*arguments)))
-        return calls[-1][1]
-
-    def count_and_keep(
-        self: Recorder, samples: Tensor, k: Tensor, length: Tensor, *rest: Any
-    ) -> None:
-        if calls:  # the first transition is made without drafts
-            rounds.append(Round(samples, k, length, *calls.pop()))
-        count(self, samples, k, length, *rest)
+    def kept(drafter: Any, samples: Samples, noise: Tensor, length: Tensor, **options: Any) -> Any:
+        made = draft(drafter, samples, noise, length, **options)
+        rounds.append(Round(drafter, samples, noise, length, options, made))
+        return made
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(free.rounds.round, "draft_window", draft_and_keep)
-        patch.setattr(Recorder, "round", count_and_keep)
+        patch.setattr(free.rounds.round, "draft_window", kept)
         sampler.sample(LABELS, SEEDS)
     return rounds
 
 
-every_way = pytest.mark.parametrize(
+ways = pytest.mark.parametrize(
     ("sweeps", "recycle", "drafter"),
     [
-        (sweeps, recycle, drafter)
-        for sweeps in (None, 1, 2, 3)
-        for recycle in (False, True, *SOURCES)
-        for drafter in DRAFTERS
+        (None, False, "opaque"),
+        (None, "response", "anchored"),
+        (None, "drafter", "image"),
+        (None, "reuse", "opaque"),
+        (1, True, "opaque"),
+        (1, "response", "image"),
+        (1, "reuse", "anchored"),
+        (1, False, "anchored"),
+        (2, "response", "opaque"),
+        (2, "drafter", "opaque"),
+        (2, "reuse", "image"),
+        (3, "response", "anchored"),
+        (3, "drafter", "anchored"),
+        (3, False, "image"),
     ],
 )
 
 
-@every_way
+@ways
 def test_a_mean_never_sees_its_own_or_later_noise(
     sweeps: int | None, recycle: bool | str, drafter: str
 ) -> None:
     reached = 0.0
     for made in _rounds(_sampler(sweeps, recycle, drafter))[:5]:
         for j in range(made.draft.means.shape[1]):
-            noise = made.arguments["noise"].clone()
+            noise = made.noise.clone()
             noise[:, j:] = torch.randn(noise[:, j:].shape)
-            change = (made.again(noise=noise).means - made.draft.means).abs()
+            change = (made.again(noise).means - made.draft.means).abs()
             change[~made.drafted()] = 0.0
             assert change[:, : j + 1].max() == 0.0
             reached += float(change[:, j + 1 :].sum())
@@ -132,67 +120,57 @@ def _seen_too_early(sampler: SpeculativeSampler, patch: pytest.MonkeyPatch) -> f
     """
     before, changes = _rounds(sampler), [0.0]
     for T in (2, 4, 6, 9):
-        for draw in ("normal", "uniform"):
+        for normals in (True, False):
             with patch.context() as changed:
-                changed.setattr(
-                    free.rounds.round, "normal", _with_other_numbers(random.normal, draw, T)
-                )
-                changed.setattr(
-                    free.rounds.round,
-                    "window_numbers",
-                    _with_other_windows(random.window_numbers, draw, T),
-                )
+                for name, draw in (("normal", _other_normals), ("window_numbers", _other_window)):
+                    changed.setattr(free.rounds.round, name, draw(T, normals))
                 after = _rounds(sampler)
             for one, other in zip(before, after, strict=False):
                 # Samples that are at or before T still; in both runs in the same order.
-                here, there = one.k <= T, other.k <= T
-                if not torch.equal(one.samples[here], other.samples[there]):
+                here, there = one.samples.k <= T, other.samples.k <= T
+                k = one.samples.k[here]
+                if not torch.equal(one.samples.number[here], other.samples.number[there]):
                     return torch.inf
-                if not torch.equal(one.k[here], other.k[there]):
+                if not torch.equal(k, other.samples.k[there]):
                     return torch.inf
                 means = min(one.draft.means.shape[1], other.draft.means.shape[1])
-                upto = one.k[here, None] + torch.arange(means) <= T
+                upto = k[:, None] + torch.arange(means) <= T
                 upto &= one.drafted()[here, :means] & other.drafted()[there, :means]
                 difference = one.draft.means[here, :means] - other.draft.means[there, :means]
                 changes.append(float(difference[upto].abs().max()) if upto.any() else 0.0)
     return max(changes)
 
 
-def _with_other_numbers(normal: Callable[..., Tensor], draw: str, T: int) -> Callable[..., Tensor]:
-    """Other numbers for transition ``T`` of every sample."""
+def _other_normals(T: int, normals: bool) -> Callable[..., Tensor]:
+    """Other numbers for transition ``T`` of every sample, made without drafts."""
 
     def other(seeds: Tensor, transition: Any, *rest: Any) -> Tensor:
-        if draw != "normal":
-            return normal(seeds, transition, *rest)
-        return normal(seeds + 10**6 * (transition == T), transition, *rest)
+        return random.normal(seeds + 10**6 * normals * (transition == T), transition, *rest)
 
     return other
 
 
-def _with_other_windows(window: Callable[..., Any], draw: str, T: int) -> Callable[..., Any]:
-    """The same for a window's normals or uniforms."""
+def _other_window(T: int, normals: bool) -> Callable[..., Any]:
+    """Other normals, or other uniforms, for transition ``T`` of a window."""
 
     def other(seeds: Tensor, k: Tensor, rounds: Any, length: Tensor, W: int, shape: Any) -> Any:
-        noise, uniforms, last = window(seeds, k, rounds, length, W, shape)
-        others = window(seeds + 10**6, k, rounds, length, W, shape)
+        noise, uniforms, last = random.window_numbers(seeds, k, rounds, length, W, shape)
+        others = random.window_numbers(seeds + 10**6, k, rounds, length, W, shape)
         here = k[:, None] + torch.arange(W - 1) == T
-        if draw == "uniform":
+        if not normals:
             return noise, torch.where(here, others[1], uniforms), last
         ends = (k + length - 1 == T)[:, None]
-        return (
-            torch.where(here[..., None], others[0], noise),
-            uniforms,
-            torch.where(ends, others[2], last),
-        )
+        noise = torch.where(here[..., None], others[0], noise)
+        return noise, uniforms, torch.where(ends, others[2], last)
 
     return other
 
 
-@every_way
+@ways
 def test_a_run_sees_no_noise_early(
     sweeps: int | None, recycle: bool | str, drafter: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever way it could go: recycled rows, choices, the response, batches, decisions.
+    """Whatever way it could go: recycled rows, the response, batches, decisions.
 
     A noise changes what other samples share a batch, and with it rounding.
     """
@@ -203,29 +181,29 @@ def test_a_run_sees_no_noise_early(
 @pytest.mark.parametrize(
     ("name", "bug", "recycle"),
     [
-        ("draft_window", _sees_own_noise, "reuse"),
-        ("recycle", _shifted(1), "reuse"),
-        ("recycle", _shifted(1), "control_variate"),
-        ("with_round", lambda *given: with_round(*given[:-1], given[-2]), "response"),
-        ("with_round", _behind, "response"),
-        ("with_round", _behind, True),
+        ("draft_window", sees_own_noise, "reuse"),
+        ("recycle", shifted(1), "reuse"),
+        ("recycle", shifted(1), "response"),
+        ("updated_response", learns_from_all, "response"),
+        ("updated_response", learns_from_behind, "response"),
+        ("updated_response", learns_from_behind, True),
     ],
 )
 def test_what_is_seen_early_is_found(
     name: str, bug: Any, recycle: bool | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bugs of :mod:`tests.law.test_drafting_bugs`, and evidence from all rows."""
+    """The bugs of :mod:`tests.law.test_drafting_bugs`, and a response that learns too much."""
     monkeypatch.setattr(free.rounds.round, name, bug)
     assert _seen_too_early(_sampler(2, recycle, "unchecked", "nonlinear"), monkeypatch) > 1e-2
 
 
-@pytest.mark.parametrize("drafter", DRAFTERS)
-@pytest.mark.parametrize("recycle", [False, True, *SOURCES])
+@pytest.mark.parametrize(
+    ("recycle", "drafter"), [(False, "unchecked"), ("response", "anchored"), ("drafter", "image")]
+)
 def test_sweeps_reproduce_autoregression(recycle: bool | str, drafter: str) -> None:
     """``W - 1`` sweeps, in every window of a run, and in whole runs: rounding apart."""
     for made in _rounds(_sampler(None, recycle, drafter)):
-        swept = made.again(sweeps=WINDOW - 1)
-        drafted = made.drafted()
+        swept, drafted = made.again(sweeps=WINDOW - 1), made.drafted()
         torch.testing.assert_close(
             swept.means[drafted], made.draft.means[drafted], rtol=1e-3, atol=1e-3
         )
@@ -234,21 +212,22 @@ def test_sweeps_reproduce_autoregression(recycle: bool | str, drafter: str) -> N
     torch.testing.assert_close(swept_run.samples, in_turn.samples, rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.parametrize("drafter", DRAFTERS)
-@pytest.mark.parametrize("recycle", [False, True, *SOURCES])
+def _far_from_alone(recycle: bool | str, drafter: str) -> float:
+    """Largest distance of a sample drawn alone from the same one drawn in a batch."""
+    sampler = _sampler(2, recycle, drafter)
+    batch = sampler.sample(LABELS, SEEDS).samples
+    alone = [sampler.sample(LABELS[i : i + 1], SEEDS[i : i + 1]).samples for i in range(20)]
+    return float((torch.cat(alone) - batch[:20]).abs().max())
+
+
+@pytest.mark.parametrize(
+    ("recycle", "drafter"), [(False, "opaque"), ("response", "image"), ("reuse", "anchored")]
+)
 def test_a_sample_does_not_depend_on_its_neighbours(recycle: bool | str, drafter: str) -> None:
     assert _far_from_alone(recycle, drafter) < 1e-3
 
 
 def test_rows_of_the_neighbour_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The law is right with them; a sample on its own is not the one of the batch."""
-    monkeypatch.setattr(free.rounds.round, "recycle", _of_the_neighbour)
+    monkeypatch.setattr(free.rounds.round, "recycle", of_the_neighbour)
     assert _far_from_alone("reuse", "unchecked") > 0.1
-
-
-def _far_from_alone(recycle: bool | str, drafter: str) -> float:
-    """Largest distance of a sample drawn alone from the same one drawn in a batch."""
-    sampler = _sampler(2, recycle, drafter)
-    batch = sampler.sample(LABELS, SEEDS).samples
-    alone = [sampler.sample(LABELS[i : i + 1], SEEDS[i : i + 1]).samples for i in range(40)]
-    return float((torch.cat(alone) - batch[:40]).abs().max())

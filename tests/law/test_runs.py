@@ -1,8 +1,10 @@
-"""Whole runs: speculative samples have the sequential sampler's law.
+"""The law of whole runs, however windows are drafted and verified and whatever is recycled.
 
-The teacher is the exact eps of a Gaussian mixture, strongly nonlinear between its modes; the
-drafter is a teacher of displaced, wider modes, wrong enough to be rejected often. 20,000
-speculative samples are held against 20,000 sequential ones. Each planted bug must be found.
+Chosen by risk are some thirty cells (:mod:`tests.law.cells`): every level of every factor in two or
+more, with deep windows that recycle, windows of one draft, block verification with sweeps, and
+guidance. As all cells of a teacher have one law and different seeds, their samples are also pooled,
+more than 200,000 chains against 200,000 sequential ones. All combinations are slow tests. Each
+planted bug must be found.
 """
 
 from __future__ import annotations
@@ -21,81 +23,134 @@ from free import (
     DiTConfig,
     DrafterNet,
     FeatureDrafter,
-    FrozenDrafter,
     Schedule,
     SequentialSampler,
     SpeculativeSampler,
 )
-from free.ops import VERIFIERS, Verified, verify_window
+from free.ops import VERIFIERS, Verified
+from free.schedule.table import Table
+from tests.law import planted
+from tests.law.cells import CASES, CHAINS, LABELS, LEVEL, SCHEDULES, Cell
+from tests.law.paths import margins_p
 from tests.law.stats import energy_test, ks_two_sample
-from tests.networks import CallableDrafter, MixtureTeacher, randomized
+from tests.networks import randomized
 
-SAMPLES = 20_000
-SCHEDULE = Schedule.ddpm(12)
-TEACHER = MixtureTeacher(2)
-POOR = CallableDrafter(MixtureTeacher(2, shift=0.25, spread=0.3), in_turn=True)
-LABELS = torch.arange(SAMPLES) % 3
-#: A correct sampler falls below by chance once in 10,000 runs of a test.
-LEVEL = 1e-4
+LINEAR = {"case": "nearly linear"}
+POOLED = [
+    Cell(4),  # the paper's
+    Cell(4, case="near"),
+    Cell(16, verifier="block"),
+    Cell(16, 1, "response"),
+    Cell(8, 2, "reuse"),
+    Cell(8, 3, "drafter"),
+    Cell(2, None, "response"),
+    Cell(8, 1, verifier="block"),
+    Cell(8, 1, "response", drafter="image"),
+    Cell(8, 1, drafter="eps"),
+    Cell(4, None, "reuse", drafter="anchored"),
+    Cell("erratic"),
+    Cell(8, 1, "response", **LINEAR),
+    Cell(16, 2, "response", **LINEAR),
+    Cell(2, 1, "reuse", **LINEAR),
+    Cell(4, None, "drafter", **LINEAR),
+    Cell(16, 3, "reuse", **LINEAR),
+    Cell(4, 2, verifier="block", **LINEAR),
+    Cell(8, 3, **LINEAR),
+    Cell(16, None, "response", **LINEAR),
+    Cell(16, 2, "response", drafter="anchored", **LINEAR),
+    Cell("erratic", 2, "response", **LINEAR),
+    Cell(2, 3, **LINEAR),
+]
+OTHERS = [
+    Cell(8, cfg_scale=1.5),
+    Cell(8, 1, "response", cfg_scale=1.5),
+    Cell(4, verifier="block", case="near", cfg_scale=1.5),
+    Cell(4, 1, schedule="without x0"),
+    Cell(8, 2, "response", schedule="without x0"),
+]
+GRID = [
+    Cell(window, sweeps, recycle, verifier, case=case)
+    for case in ("nonlinear", "nearly linear")
+    for sweeps in (None, 1, 2, 3)
+    for recycle, verifier in (
+        *((recycle, "reflection") for recycle in (False, "response", "reuse", "drafter")),
+        (False, "block"),
+    )
+    for window in (2, 4, 8, 16)
+]
+CELLS = list(dict.fromkeys(POOLED + OTHERS + GRID))
+
+
+class Judged(NamedTuple):
+    """What is left of a run: its samples, the p of its innovations, its acceptance."""
+
+    samples: Tensor
+    p: float
+    acceptance: float
 
 
 @functools.cache
-def _sequential(cfg_scale: float) -> Tensor:
-    sampler = SequentialSampler(TEACHER, SCHEDULE, cfg_scale)
-    return sampler.sample(LABELS, seed=10**9).samples
+def _judged(cell: Cell) -> Judged:
+    run = cell.run(seed=(1 + CELLS.index(cell)) * CHAINS)
+    return Judged(run.samples, run.p, run.acceptance)
 
 
-def _speculative(
-    window: int, cfg_scale: float = 1.0, verifier: str = "reflection"
-) -> tuple[Tensor, free.Report]:
-    sampler = SpeculativeSampler(TEACHER, POOR, SCHEDULE, window, cfg_scale, verifier=verifier)
-    return sampler.sample(LABELS, seed=0)
+@pytest.mark.parametrize(
+    "cell",
+    [pytest.param(c, marks=[] if c in POOLED + OTHERS else pytest.mark.slow) for c in CELLS],
+    ids=lambda cell: "-".join(str(value) for value in cell),
+)
+def test_law_of_a_cell(cell: Cell) -> None:
+    judged = _judged(cell)
+    assert 0.03 < judged.acceptance < 0.95
+    assert judged.p > LEVEL
+    assert margins_p(judged.samples, cell.sequential()) > LEVEL
 
 
-def smallest_p(samples: Tensor, reference: Tensor) -> float:
-    """Smallest p of KS in each coordinate and two diagonals, and of the energy distance,
-    corrected for their number (Bonferroni).
-    """
-    directions = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [0.8, -0.6]])
-    tests = [ks_two_sample(samples @ v, reference @ v) for v in directions]
-    tests.append(energy_test(samples, reference))
-    return min(1.0, len(tests) * min(tests))
+@pytest.mark.parametrize("case", ["nonlinear", "nearly linear"])
+def test_law_of_pooled_samples(case: str) -> None:
+    """The energy distance sees what no margin shows; a part of each cell, 20,000 chains in all."""
+    cells = [c for c in POOLED if CASES[c.case].teacher.spread == CASES[case].teacher.spread]
+    pool, sequential = [_judged(cell).samples for cell in cells], cells[0].sequential()
+    assert len(pool) >= 11
+    assert margins_p(torch.cat(pool), sequential) > LEVEL
+    part = torch.cat([samples[: CHAINS // len(cells)] for samples in pool])
+    assert energy_test(part, sequential[: len(part)]) > LEVEL
 
 
-@pytest.mark.parametrize("keep", ["image", "eps"])
-@pytest.mark.parametrize("verifier", VERIFIERS)
-def test_law_with_frozen_drafters(verifier: str, keep: str) -> None:
-    drafter = FrozenDrafter(keep)
-    sampler = SpeculativeSampler(TEACHER, drafter, SCHEDULE, window=4, verifier=verifier)
-    samples, report = sampler.sample(LABELS, seed=0)
-    assert 0.03 < report.accepted / sum(report.examined_by_step) < 0.95
-    assert smallest_p(samples, _sequential(1.0)) > LEVEL
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "factor", "level"),
+    [
+        (case, factor, level)
+        for case in ("nonlinear", "nearly linear")
+        for factor in ("window", "sweeps", "recycle", "verifier")
+        for level in dict.fromkeys(getattr(cell, factor) for cell in GRID)
+    ],
+)
+def test_law_of_pooled_samples_by_factor(case: str, factor: str, level: Any) -> None:
+    cells = [c for c in GRID if c.case == case and getattr(c, factor) is level]
+    pool = torch.cat([_judged(cell).samples for cell in cells])
+    assert len(pool) > 200_000
+    assert margins_p(pool, cells[0].sequential()) > LEVEL
 
 
-@pytest.mark.parametrize("window", [1, 2, 4, 8])
-@pytest.mark.parametrize("cfg_scale", [1.0, 1.5])
-@pytest.mark.parametrize("verifier", VERIFIERS)
-def test_law_of_whole_runs(verifier: str, window: int, cfg_scale: float) -> None:
-    samples, report = _speculative(window, cfg_scale, verifier)
-    if window > 1:
-        assert 0.3 < report.accepted / sum(report.examined_by_step) < 0.95  # a hard case
-    assert smallest_p(samples, _sequential(cfg_scale)) > LEVEL
-
-
-@pytest.mark.parametrize("verifier", VERIFIERS)
-def test_alone_is_as_in_a_batch(verifier: str) -> None:
-    """So the law of single requests is the one tested above."""
-    batch, _ = _speculative(4, verifier=verifier)
-    sampler = SpeculativeSampler(TEACHER, POOR, SCHEDULE, 4, verifier=verifier)
-    alone = torch.cat([sampler.sample([i % 3], i).samples for i in range(100)])
-    torch.testing.assert_close(alone, batch[:100], rtol=1e-4, atol=1e-4)
+def test_the_chosen_cells_have_every_level_twice() -> None:
+    chosen = POOLED + OTHERS
+    for factor, values in zip(Cell._fields, zip(*GRID, strict=True), strict=True):
+        for level in set(values):
+            assert sum(getattr(cell, factor) == level for cell in chosen) >= 2, (factor, level)
+    for column, levels in (("drafter", ("anchored",)), ("window", ("erratic",))):
+        assert all(sum(getattr(c, column) == level for c in chosen) >= 2 for level in levels)
+    assert not Table.of(SCHEDULES["without x0"], "cpu").has_image()
 
 
 def test_sequential_law_is_the_mixture() -> None:
     """The reference itself: with many steps it is the data's law, within its modes."""
-    samples = SequentialSampler(TEACHER, Schedule.ddpm(250)).sample([0] * 3000, seed=5).samples
+    teacher = CASES["nonlinear"].teacher
+    samples = SequentialSampler(teacher, Schedule.ddpm(250)).sample([0] * 3000, seed=5).samples
     noise = torch.randn(3000, 2, generator=torch.Generator().manual_seed(0))
-    data = TEACHER.modes[torch.arange(3000) % 3] + TEACHER.spread * noise
+    data = teacher.modes[torch.arange(3000) % 3] + teacher.spread * noise
     for v in torch.eye(2):
         distance = ((samples @ v).sort().values - (data @ v).sort().values).abs().mean()
         assert distance < 0.05  # Wasserstein; the data has a standard deviation of about 1
@@ -111,8 +166,7 @@ def test_law_with_the_feature_drafter_and_guidance(verifier: str) -> None:
     network = randomized(DrafterNet(config), seed=1)
     teacher.final_layer.linear.weight.mul_(0.1)
     network.final_layer.linear.weight.mul_(0.01)
-    drafter = FeatureDrafter(network, teacher)
-    schedule = Schedule.ddpm(30)
+    drafter, schedule = FeatureDrafter(network, teacher), Schedule.ddpm(15)
     labels = torch.arange(2000) % 2
     plain = SequentialSampler(teacher, schedule, cfg_scale=1.5).sample(labels, 10**6).samples
     sampler = SpeculativeSampler(teacher, drafter, schedule, 4, cfg_scale=1.5, verifier=verifier)
@@ -125,106 +179,29 @@ def test_law_with_the_feature_drafter_and_guidance(verifier: str) -> None:
     assert len(tests) * min(tests) > LEVEL
 
 
-class Window(NamedTuple):
-    """The arguments of ``verify_window``, as the sampler passes them."""
-
-    states: Tensor
-    draft_means: Tensor
-    target_means: Tensor
-    sigma: Tensor
-    length: Tensor
-    uniforms: Tensor
-    noise: Tensor
-    verifier: str
-
-    def last_made(self, column: Tensor, verified: Verified) -> Tensor:
-        """Entries [B, ...] of ``column [B, >= W - 1, ...]`` at the last transition made; where
-        that is the target's own (no draft), those of another transition.
-        """
-        at = (verified.advance.long() - 1).clamp(max=column.shape[1] - 1)
-        return column[torch.arange(len(at)), at]
-
-    def repaired(self, verified: Verified, state: Tensor) -> Verified:
-        """``verified`` with ``state [B, ...]`` where a draft was rejected."""
-        rejected = (verified.advance < self.length)[:, None]
-        return verified._replace(state=torch.where(rejected, state, verified.state))
+# --- mistakes of the verifier --------------------------------------------------------------------
 
 
-def _always_accept(w: Window) -> Verified:
-    own = torch.cat([w.draft_means, w.target_means[:, -1:]], dim=1)
-    keep = torch.arange(own.shape[1]) < w.length[:, None] - 1
-    return verify_window(
-        *w._replace(target_means=torch.where(keep[..., None], own, w.target_means))
-    )
-
-
-def _no_reflection(w: Window) -> Verified:
-    """A rejected draft becomes the target's mean plus its own, unmirrored noise."""
-    out = verify_window(*w)
-    noise = w.last_made(w.states[:, 1:] - w.draft_means, out)
-    return w.repaired(out, w.last_made(w.target_means, out) + noise)
-
-
-def _redraw(w: Window) -> Verified:
-    """A rejected draft becomes an independent draw from the target."""
-    out = verify_window(*w)
-    noise = w.last_made(w.sigma, out)[:, None] * w.noise
-    return w.repaired(out, w.last_made(w.target_means, out) + noise)
-
-
-def _wrong_sign(w: Window) -> Verified:
-    """The inner product in the ratio has the wrong sign: decisions see the mirrored noise."""
-    mirrored = torch.cat([w.states[:, :1], 2 * w.draft_means - w.states[:, 1:]], dim=1)
-    out = verify_window(*w._replace(states=mirrored))
-    shift = w.last_made(w.draft_means - w.target_means[:, :-1], out)
-    e = shift / shift.norm(dim=1, keepdim=True)
-    noise = w.last_made(w.states[:, 1:] - w.draft_means, out)
-    reflected = noise - 2 * (noise * e).sum(1, keepdim=True) * e
-    return w.repaired(out, w.last_made(w.target_means, out) + reflected)
-
-
-def _means_for_sums(w: Window) -> Verified:
-    """Averages over the dimensions in place of sums: every log-ratio is divided by D."""
-    softened = (1 - (1 - w.uniforms) ** w.states.shape[2]).clamp(max=1 - 2**-24)
-    return verify_window(*w._replace(uniforms=softened))
-
-
-def _noise_reused(w: Window) -> Verified:
-    """The transition from the target reuses the noise of the window's last draft."""
-    z = (w.states[:, 1:] - w.draft_means) / w.sigma[:, :-1, None]
-    last = (w.length.long() - 2).clamp(min=0)
-    reused = torch.where(w.length[:, None] > 1, z[torch.arange(len(z)), last], w.noise)
-    return verify_window(*w._replace(noise=reused))
-
-
-def _off_by_one(w: Window) -> Verified:
-    """Drafts are judged by the target's mean of the row before theirs."""
-    before = torch.cat([w.target_means[:, :1], w.target_means[:, :-1]], dim=1)
-    drafted = torch.arange(before.shape[1]) < w.length[:, None] - 1
-    means = torch.where(drafted[..., None], before, w.target_means)
-    return verify_window(*w._replace(target_means=means))
-
-
-BUGS: list[Callable[[Window], Verified]] = [
-    _always_accept,
-    _no_reflection,
-    _redraw,
-    _wrong_sign,
-    _means_for_sums,
-    _noise_reused,
-    _off_by_one,
-]
-
-
-@pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.parametrize(
+    "bug",
+    [
+        planted.always_accepts,
+        planted.does_not_reflect,
+        planted.draws_afresh,
+        planted.wrong_sign,
+        planted.means_for_sums,
+        planted.noise_reused,
+        planted.off_by_one,
+    ],
+)
 def test_planted_bugs_are_found(
-    bug: Callable[[Window], Verified], monkeypatch: pytest.MonkeyPatch
+    bug: Callable[[planted.Window], Verified], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def planted(*arguments: Any) -> Verified:
-        window = Window(*arguments)
-        # The first round has one row, nothing drafted, and so nothing to get wrong.
-        return bug(window) if window.draft_means.shape[1] else verify_window(*arguments)
-
-    monkeypatch.setattr(free.rounds.round, "verify_window", planted)
-    samples, _ = _speculative(4)
-    assert smallest_p(samples, _sequential(1.0)) < LEVEL / 100
+    """In the samples of a cell, 20,000 of them: by their margins, or all directions together."""
+    monkeypatch.setattr(free.rounds.round, "verify_window", planted.planted(bug))
+    cell = Cell(4, case="near")
+    samples, sequential = cell.sampler().sample(LABELS, 0).samples, cell.sequential()
+    p = margins_p(samples, sequential)
+    if p > LEVEL / 200:
+        p = energy_test(samples, sequential[:CHAINS])
+    assert 2 * p < LEVEL / 100

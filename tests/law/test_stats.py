@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from tests.law.stats import binomial_z, correlation_p, energy_test, ks_normal, ks_two_sample
+from tests.law.stats import correlation_p, energy_test, ks_normal, ks_two_sample
 
 N = 5000
 
@@ -51,9 +50,3 @@ def test_ks_and_correlation_see_differences() -> None:
     assert ks_normal(x + 0.1) < 1e-4
     assert ks_two_sample(normals(N), x + 0.15) < 1e-4
     assert correlation_p(x, normals(N) + 0.1 * x) < 1e-4
-
-
-def test_binomial_z() -> None:
-    assert binomial_z(60, 100, 0.5) == pytest.approx(2.0)
-    assert binomial_z(100, 100, 1.0) == 0.0
-    assert binomial_z(99, 100, 1.0) == math.inf

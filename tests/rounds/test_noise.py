@@ -33,13 +33,13 @@ def test_known_answer() -> None:
     assert random.uniform(0, 0, 0, 0, (4,)).flatten().tolist() == expected
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 63, 64, 65, 130, 784])
-def test_agrees_with_twin(size: int) -> None:
-    arguments = (*counters(9), int(Purpose.DECISION), size)
-    uniforms = ops.philox_uniform(*arguments)
-    assert torch.equal(uniforms, reference.philox_uniform(*arguments))
-    normals = ops.philox_normal(*arguments)
-    torch.testing.assert_close(normals, reference.philox_normal(*arguments), rtol=3e-6, atol=3e-6)
+def test_agrees_with_twin() -> None:
+    for size in (1, 2, 3, 4, 5, 63, 64, 65, 130, 784):
+        arguments = (*counters(9), int(Purpose.DECISION), size)
+        assert torch.equal(ops.philox_uniform(*arguments), reference.philox_uniform(*arguments))
+        normals = ops.philox_normal(*arguments)
+        twin = reference.philox_normal(*arguments)
+        torch.testing.assert_close(normals, twin, rtol=3e-6, atol=3e-6)
 
 
 def test_normals_are_as_accurate_as_stated() -> None:
@@ -78,30 +78,19 @@ def test_uniforms_are_uniform() -> None:
     assert ks_normal(torch.special.ndtri(u.clamp(2**-25))) > 1e-3
 
 
-@pytest.mark.parametrize("other", ["seed", "transition", "round", "purpose", "element"])
-def test_neighbouring_counters_are_independent(other: str) -> None:
-    rows = torch.arange(100_000)
-    zero = torch.zeros_like(rows)
-    drawn = {
-        "seed": (rows, zero + 5, zero, Purpose.TRANSITION),
-        "transition": (zero + 5, rows, zero, Purpose.TRANSITION),
-        "round": (zero + 5, zero, rows, Purpose.TRANSITION),
-        "purpose": (rows, zero, zero, Purpose.DECISION),
-        "element": (rows, zero, zero, Purpose.TRANSITION),
-    }[other]
-    z = random.normal(*drawn, (4,))
-    if other == "purpose":
-        assert (
-            correlation_p(z[:, 0], random.normal(rows, zero, zero, Purpose.TRANSITION, (4,))[:, 0])
-            > 1e-3
-        )
-    elif other == "element":
-        for a in range(4):
-            for b in range(a):
-                assert correlation_p(z[:, a], z[:, b]) > 1e-3
-                assert correlation_p(z[:, a].square(), z[:, b].square()) > 1e-3
-    else:
-        assert correlation_p(z[:-1, 0], z[1:, 0]) > 1e-3
+def test_neighbouring_counters_are_independent() -> None:
+    rows, zero = torch.arange(100_000), torch.zeros(100_000, dtype=torch.int64)
+    five, purpose = zero + 5, Purpose.TRANSITION
+    for drawn in ((rows, five, zero), (five, rows, zero), (five, zero, rows)):
+        z = random.normal(*drawn, purpose, (1,))[:, 0]
+        assert correlation_p(z[:-1], z[1:]) > 1e-3
+    z = random.normal(rows, zero, zero, purpose, (4,))
+    other = random.normal(rows, zero, zero, Purpose.DECISION, (4,))
+    assert correlation_p(z[:, 0], other[:, 0]) > 1e-3
+    for a in range(4):
+        for b in range(a):
+            assert correlation_p(z[:, a], z[:, b]) > 1e-3
+            assert correlation_p(z[:, a].square(), z[:, b].square()) > 1e-3
 
 
 # --- what a number depends on --------------------------------------------------------------------
@@ -149,12 +138,8 @@ def test_result_does_not_depend_on_the_number_of_threads(draw: Any) -> None:
 
 
 def test_purposes_keep_their_values() -> None:
-    assert {p.name: p.value for p in Purpose} == {
-        "INITIAL": 0,
-        "TRANSITION": 1,
-        "DECISION": 2,
-        "LABEL": 3,
-    }
+    values = {"INITIAL": 0, "TRANSITION": 1, "DECISION": 2, "LABEL": 3}
+    assert {p.name: p.value for p in Purpose} == values
 
 
 # --- arguments -----------------------------------------------------------------------------------
@@ -162,85 +147,68 @@ def test_purposes_keep_their_values() -> None:
 
 @BOTH
 def test_shapes_and_types_of_arguments(draw: Any) -> None:
-    expected = draw(
-        torch.tensor([5, 5, 5]), torch.tensor([1, 2, 3]), torch.zeros(3).long(), 1, (2, 3)
-    )
+    k = torch.tensor([1, 2, 3])
+    expected = draw(torch.tensor([5, 5, 5]), k, torch.zeros(3).long(), 1, (2, 3))
     assert expected.shape == (3, 2, 3)
     assert expected.dtype == torch.float32
     assert torch.equal(draw([5, 5, 5], [1, 2, 3], [0, 0, 0], Purpose.TRANSITION, (2, 3)), expected)
-    assert torch.equal(draw(5, torch.tensor([1, 2, 3], dtype=torch.int32), 0, 1, (2, 3)), expected)
+    assert torch.equal(draw(5, k.int(), 0, 1, (2, 3)), expected)
     assert draw(5, 1, 0, 1, ()).shape == (1,)
     assert draw([], 1, 0, 1, (4,)).shape == (0, 4)
 
 
 def test_seeds_are_64_bit_keys() -> None:
     assert as_seeds(3).tolist() == [3]
-    assert as_seeds([0, 2**63 - 1, 2**63, 2**64 - 1, -1]).tolist() == [
-        0,
-        2**63 - 1,
-        -(2**63),
-        -1,
-        -1,
-    ]
+    ends = as_seeds([0, 2**63 - 1, 2**63, 2**64 - 1, -1]).tolist()
+    assert ends == [0, 2**63 - 1, -(2**63), -1, -1]
     drawn = random.normal([2**64 - 1, -1, 2**32 - 1], 0, 0, Purpose.TRANSITION, (4,))
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
 
 
-@pytest.mark.parametrize("seeds", [2**64, -(2**63) - 1, [0, 2**70]])
-def test_seed_out_of_range(seeds: Any) -> None:
-    with pytest.raises(ValueError, match=r"^seeds: expected values in -2\*\*63\.\.2\*\*64-1, got"):
-        random.normal(seeds, 0, 0, Purpose.TRANSITION, (4,))
+#: Values of each argument that are no integers, out of range, or of another shape.
+NO_INTEGERS = (1.5, "1", [1.0], True, [True], torch.zeros(1), None)
+SEED = r"expected values in -2\*\*63\.\.2\*\*64-1, got"
+WORD = r"expected values in 0\.\.4294967295, got"
+BAD: list[tuple[str, Any, type[Exception], str]] = [
+    *((name, value, TypeError, "expected integers, got")
+      for name in ("seeds", "transition", "round") for value in NO_INTEGERS),
+    *(("seeds", value, ValueError, SEED) for value in (2**64, -(2**63) - 1, [0, 2**70])),
+    *((name, value, ValueError, WORD)
+      for name in ("transition", "round")
+      for value in (-1, 2**32, [0, 2**40], torch.tensor([-1]), torch.tensor([2**32]))),
+    *(("shape", value, ValueError, "expected positive integers, got")
+      for value in ((0,), (2, -1), (2.0,), (True,))),
+    *(("purpose", value, ValueError, r"expected a value in 0\.\.4294967295, got")
+      for value in (-1, 2**32)),
+    ("seeds", torch.zeros(1, 1).long(), ValueError, r"expected shape \[R\], got \[1, 1\]$"),
+    ("round", torch.tensor(0), ValueError, r"expected shape \[R\], got \[\]$"),
+]  # fmt: skip
+
+
+def test_bad_arguments() -> None:
+    right = {"seeds": 0, "transition": 0, "round": 0, "purpose": 1, "shape": (4,)}
+    for name, value, error, message in BAD:
+        with pytest.raises(error, match=f"^{name}: {message}"):
+            random.normal(**{**right, name: value})
+    with pytest.raises(ValueError, match=r"^transition: expected shape \[2\], got \[3\]$"):
+        random.normal([0, 1], [0, 1, 2], 0, Purpose.TRANSITION, (4,))
 
 
 @pytest.mark.parametrize(
-    "value", [-1, 2**32, [0, 2**40], torch.tensor([-1]), torch.tensor([2**32])]
+    ("given", "error", "message"),
+    [
+        ({"seeds": [1]}, TypeError, "seeds: expected a tensor, got list$"),
+        ({"round": torch.arange(3).int()}, TypeError, "round: expected int64, got int32$"),
+        ({"seeds": torch.zeros(3, 1).long()}, ValueError, r"seeds: expected shape \[R\], got \[3"),
+        ({"size": 0}, ValueError, "size: expected at least 1, got 0$"),
+        ({"transition": torch.arange(6)[::2]}, ValueError, "transition: expected a contiguous ten"),
+    ],
 )
-@pytest.mark.parametrize("name", ["transition", "round"])
-def test_counter_out_of_range(name: str, value: Any) -> None:
-    arguments = {"seeds": 0, "transition": 0, "round": 0} | {name: value}
-    with pytest.raises(ValueError, match=rf"^{name}: expected values in 0\.\.4294967295, got"):
-        random.normal(**arguments, purpose=Purpose.TRANSITION, shape=(4,))
-
-
-@pytest.mark.parametrize("value", [1.5, "1", [1.0], True, [True], torch.zeros(1), None])
-@pytest.mark.parametrize("name", ["seeds", "transition", "round"])
-def test_no_integers(name: str, value: Any) -> None:
-    arguments = {"seeds": 0, "transition": 0, "round": 0} | {name: value}
-    with pytest.raises(TypeError, match=f"^{name}: expected integers, got"):
-        random.normal(**arguments, purpose=Purpose.TRANSITION, shape=(4,))
-
-
-def test_rows_that_do_not_match() -> None:
-    with pytest.raises(ValueError, match=r"^transition: expected shape \[2\], got \[3\]$"):
-        random.normal([0, 1], [0, 1, 2], 0, Purpose.TRANSITION, (4,))
-    with pytest.raises(ValueError, match=r"^seeds: expected shape \[R\], got \[1, 1\]$"):
-        random.normal(torch.zeros(1, 1, dtype=torch.int64), 0, 0, Purpose.TRANSITION, (4,))
-    with pytest.raises(ValueError, match=r"^round: expected shape \[R\], got \[\]$"):
-        random.normal(0, 0, torch.tensor(0), Purpose.TRANSITION, (4,))
-
-
-@pytest.mark.parametrize("shape", [(0,), (2, -1), (2.0,), (True,)])
-def test_bad_shape(shape: Any) -> None:
-    with pytest.raises(ValueError, match="^shape: expected positive integers, got"):
-        random.normal(0, 0, 0, Purpose.TRANSITION, shape)
-
-
-@pytest.mark.parametrize("purpose", [-1, 2**32])
-def test_bad_purpose(purpose: int) -> None:
-    with pytest.raises(ValueError, match=r"^purpose: expected a value in 0\.\.4294967295, got"):
-        random.normal(0, 0, 0, purpose, (4,))
-
-
-def test_ops_check_their_arguments() -> None:
+def test_ops_check_their_arguments(
+    given: dict[str, Any], error: type[Exception], message: str
+) -> None:
     row = torch.arange(3)
-    with pytest.raises(TypeError, match="^seeds: expected a tensor, got list$"):
-        ops.philox_normal([1], row, row, 0, 4)
-    with pytest.raises(TypeError, match="^round: expected int64, got int32$"):
-        ops.philox_normal(row, row, row.int(), 0, 4)
-    with pytest.raises(ValueError, match=r"^seeds: expected shape \[R\], got \[3, 1\]$"):
-        ops.philox_uniform(row[:, None], row, row, 0, 4)
-    with pytest.raises(ValueError, match="^size: expected at least 1, got 0$"):
-        ops.philox_uniform(row, row, row, 0, 0)
-    with pytest.raises(ValueError, match="^transition: expected a contiguous tensor"):
-        ops.philox_uniform(row, torch.arange(6)[::2], row, 0, 4)
+    right = {"seeds": row, "transition": row, "round": row, "purpose": 0, "size": 4}
+    with pytest.raises(error, match=f"^{message}"):
+        ops.philox_uniform(**{**right, **given})

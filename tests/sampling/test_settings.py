@@ -22,10 +22,6 @@ POOR = CallableDrafter(MixtureTeacher(4, shift=0.15))
 SCHEDULE = Schedule.ddpm(30)
 
 
-def _sampler(window: int, drafter: CallableDrafter = POOR, **options) -> SpeculativeSampler:
-    return SpeculativeSampler(TEACHER, drafter, SCHEDULE, window, **options)
-
-
 def test_what_is_no_teacher_schedule_or_drafter_is_refused() -> None:
     with pytest.raises(TypeError, match="schedule must be a Schedule, got int"):
         SpeculativeSampler(TEACHER, POOR, 50)
@@ -47,44 +43,34 @@ def test_what_is_no_teacher_schedule_or_drafter_is_refused() -> None:
     ("options", "message"),
     [
         ({"sweeps": 2.0}, "sweeps must be None, 'auto' or an integer >= 1, got 2.0"),
+        ({"sweeps": 0}, "sweeps must be None, 'auto' or an integer >= 1, got 0"),
+        ({"sweeps": True}, "sweeps must be None, 'auto' or an integer >= 1, got True"),
         ({"sweeps": "auto"}, "sweeps must be None or an integer with window 4, got 'auto'"),
         ({"window": "wide"}, "'auto' or a WindowRule, got 'wide'"),
         ({"window": object()}, "'auto' or a WindowRule, got <object"),
         ({"window": FixedWindow(0)}, "window must have an integer >= 1 as largest, got 0 in"),
-        ({"sweeps": 0}, "sweeps must be None, 'auto' or an integer >= 1, got 0"),
-        ({"sweeps": True}, "sweeps must be None, 'auto' or an integer >= 1, got True"),
-        ({"sweeps": 1.5}, "sweeps must be None, 'auto' or an integer >= 1, got 1.5"),
-        ({"recycle": "all"}, "recycle must be True, False or one of 'response'.* got 'all'"),
-        ({"recycle": None}, "recycle must be True, False or one of .* got None"),
-    ],
-)
-def test_bad_drafting_settings(options: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        _sampler(**{"window": 4, **options})
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
         ({"window": 0}, "window must be an integer >= 1, 'auto' or a WindowRule, got 0"),
-        ({"cfg_channels": 0}, "cfg_channels must be an integer >= 1 or None, got 0"),
-        ({"cfg_scale": "1.5"}, "cfg_scale must be finite and >= 0, got '1.5'"),
         ({"window": True}, "window must be an integer >= 1, 'auto' or a WindowRule, got True"),
         ({"window": 2.5}, "window must be an integer >= 1, 'auto' or a WindowRule, got 2.5"),
+        ({"recycle": "all"}, "recycle must be True, False or one of 'response', 'reuse', 'drafter"),
+        ({"recycle": "control_variate"}, "recycle must be True, False or one of .* got 'control"),
+        ({"recycle": None}, "recycle must be True, False or one of .* got None"),
+        ({"cfg_channels": 0}, "cfg_channels must be an integer >= 1 or None, got 0"),
+        ({"cfg_scale": 2.0, "cfg_channels": 0}, "cfg_channels must be an integer >= 1"),
+        ({"cfg_scale": "1.5"}, "cfg_scale must be finite and >= 0, got '1.5'"),
+        ({"cfg_scale": -1.0}, "cfg_scale must be finite and >= 0, got -1.0"),
         ({"verifier": "hope"}, "verifier: expected one of"),
+        ({"verifier": "block", "recycle": True}, "recycle must be False with verifier 'block'"),
         (
             {"verifier": "block", "recycle": "reuse"},
             "recycle must be False with verifier 'block', whose decisions look at later drafts, so "
             "that their noise must not be used again; got 'reuse'",
         ),
-        ({"verifier": "block", "recycle": True}, "recycle must be False with verifier 'block'"),
-        ({"cfg_scale": -1.0}, "cfg_scale must be finite and >= 0, got -1.0"),
-        ({"cfg_scale": 2.0, "cfg_channels": 0}, "cfg_channels must be an integer >= 1"),
     ],
 )
-def test_bad_options_are_refused(options: dict, message: str) -> None:
+def test_bad_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        SpeculativeSampler(TEACHER, POOR, SCHEDULE, **options)
+        SpeculativeSampler(TEACHER, POOR, SCHEDULE, **{"window": 4, **options})
 
 
 def test_a_deterministic_sampler_cannot_be_speculated() -> None:

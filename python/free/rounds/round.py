@@ -123,7 +123,7 @@ class Rounds:
         elif W is None:
             W = int(widths.max())
         if W == 1 or not len(samples.past.rows.k):
-            return self._one_row(samples)
+            return self._one_row(samples, None if isinstance(widths, int) else widths)
         if isinstance(widths, int):
             widths = (len(self.prediction.sigma) - samples.k).clamp(max=W)
         assert self.drafter is not None
@@ -147,16 +147,19 @@ class Rounds:
                 rows=self.rows,
             )
         with self.phase("bookkeeping"):
-            rows = self.rows.select(None, wanted, 0, W)
+            # Who wants none is asked about too: so a sample's rows begin where lengths add up to.
+            rows = self.rows.select(None, length, 0, W)
             asked = self.target.inputs(
                 rows.take(draft.states), rows.take(draft.k), rows.each(samples.y)
             )
         return Window(*asked, draft, rows, wanted, length, uniforms, last)
 
-    def _one_row(self, samples: Samples) -> Window:
+    def _one_row(self, samples: Samples, widths: Tensor | None) -> Window:
         """A window without drafts: a transition of the plain sampler."""
         with self.phase("bookkeeping"):
-            x, k = samples.x, samples.k
+            x, k, one = samples.x, samples.k, torch.ones_like(samples.k)
+            if widths is not None:  # some may have finished
+                k = k.clamp(max=len(self.prediction.sigma) - 1)
             redraws = self.width > 1 and not self.recycles
             number = samples.rounds if redraws else torch.zeros_like(k)
             noise = normal(samples.seeds, k, number, Purpose.TRANSITION, x.shape[1:])
@@ -167,7 +170,7 @@ class Rounds:
                 *self.target.inputs(x, k, samples.y),
                 draft,
                 Span(len(k), 0, 1),
-                wanted=torch.ones_like(k),
+                wanted=one if widths is None else widths.clamp(max=1),
                 length=torch.ones_like(k, dtype=torch.int32),
                 uniforms=sigma[:, :0],
                 noise=noise,

@@ -176,10 +176,11 @@ class Samples(NamedTuple):
         rows, new = self.past.rows, others.past.rows
         # Until the teacher has been asked, nobody knows whether it returns features.
         kept = new if not len(rows.k) else rows if not len(new.k) else join(rows, new)
+        offset = len(rows.k) if len(new.k) else 0  # without rows, entries mean nothing
         past = Recycled(
             kept,
             join(self.past.guess, others.past.guess),
-            join(self.past.row, others.past.row + len(rows.k)),
+            join(self.past.row, others.past.row + offset),
             join(self.past.known, others.past.known),
         )
         return Samples(**join(self._columns(), others._columns()), past=past)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 import free.sampling.cuda_graphs.batch_graphs
 from free import Relaxation, Schedule, SequentialSampler, SpeculativeSampler, TeacherOutput
-from free.rounds import noise as random
+from free.rounds.drafted_window import DraftedWindow
+from free.rounds.drafter_call import DrafterCall
 from free.rounds.row_selection import EveryRow, Span
 from free.sampling.cuda_graphs import Graphs
 from tests.networks import CallableDrafter, MixtureTeacher
@@ -70,37 +71,38 @@ def test_what_nobody_wanted_is_not_judged() -> None:
             return torch.where((k == 29)[:, None], torch.nan, eps), carry
 
     asked: list[Tensor] = []
-    for recycle in (False, True, "control_variate"):
+    for recycle in (False, True, "drafter"):
         graphed(sampler(Odd(TEACHER), sweeps=1, recycle=recycle)).sample(LABELS, SEEDS)
     assert max(int(k.max()) for k in asked) == 29
 
 
-@pytest.mark.parametrize("sweeps", [None, 1])
-@pytest.mark.parametrize("recycle", [True, "control_variate"])
-def test_nor_is_what_was_discarded_before_a_transition(
-    recycle: bool | str, sweeps: int | None
+@pytest.mark.parametrize(("recycle", "sweeps"), [(True, 1), ("reuse", None)])
+def test_nor_is_what_another_source_drafts(
+    recycle: bool | str, sweeps: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody wants the drafter at a state that the teacher has seen at another transition."""
-    start = random.normal(SEEDS, 0, 0, random.Purpose.INITIAL, (4,))
+    """Nobody wants the drafter where the teacher has seen the transition."""
+    found, ask = [], DrafterCall.ask
 
-    class Odd(Guessing):
-        def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Any) -> Any:
-            nonlocal asked
-            started = (x[:, None] == start).all(2).any(1)
-            asked = asked or bool(started.any())
-            eps, carry = super().predict(x, k, y, carry)
-            return torch.where(started[:, None], torch.nan, eps), carry
+    def spoiled(self: DrafterCall, window: DraftedWindow, rows: Span, again: bool) -> Tensor:
+        answer = ask(self, window, rows, again)
+        unwanted = rows.i < rows.each(window.settled)
+        found.append(bool(unwanted.any()))
+        answer = torch.where(unwanted[:, None], torch.nan, answer)
+        window.said = rows.put(answer, window.said)
+        return answer
 
-    asked = False
-    graphed(sampler(Odd(TEACHER), sweeps=sweeps, recycle=recycle)).sample(LABELS, SEEDS)
-    assert asked
+    monkeypatch.setattr(DrafterCall, "ask", spoiled)
+    made = graphed(sampler(sweeps=sweeps, recycle=recycle)).sample(LABELS, SEEDS)
+    assert made.samples.isfinite().all()
+    assert any(found)
 
 
 def test_large_values_of_half_precision_are_finite() -> None:
     rows = EveryRow(1, 30, torch.device("cpu"))
     k, one = torch.zeros(1, dtype=torch.int64), Span(1, 0, 1, torch.device("cpu"))
     for value, failed in ((5.0, 30), (torch.inf, 0)):
-        rows.require_finite(torch.full((1, 16384), value).half(), "teacher", k, one, k)
+        eps = torch.full((1, 16384), value).half()
+        rows.require_finite(eps, k, one, network="teacher", samples=k)
         assert int(rows.failed["teacher"]) == failed
 
 

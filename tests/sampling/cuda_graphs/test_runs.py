@@ -25,7 +25,6 @@ from free import (
     SequentialSampler,
     SpeculativeSampler,
 )
-from free.reference.draft import SOURCES
 from free.sampling.cuda_graphs import Graphs
 from free.sampling.cuda_graphs.graphed_round import GraphedRound, State
 from tests.networks import MixtureTeacher, randomized
@@ -45,30 +44,30 @@ from tests.sampling.cuda_graphs.captures import (
 # --- the same runs -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sweeps", [None, 1, 2])
-@pytest.mark.parametrize("recycle", [False, True, *SOURCES])
-def test_runs_are_those_without_graphs(recycle: bool | str, sweeps: int | None) -> None:
-    options: dict[str, Any] = {"recycle": recycle, "sweeps": sweeps, "cfg_scale": 1.5}
-    expected = sampler(**options).sample(LABELS, SEEDS)
-    assert 0 < expected.report.acceptance < 1
-    same(graphed(sampler(**options)).sample(LABELS, SEEDS), expected)
-
-
-@pytest.mark.parametrize("window", [2, 29, 30, 64])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"recycle": False, "sweeps": None},
+        {"recycle": False, "sweeps": 2, "verifier": "block"},
+        {"recycle": True, "sweeps": 1},
+        {"recycle": "response", "sweeps": None},
+        {"recycle": "reuse", "sweeps": 2},
+        {"recycle": "drafter", "sweeps": 1},
+        {"recycle": "response", "sweeps": 1, "window": 2},
+        {"recycle": "response", "sweeps": 1, "window": 29},
+        {"recycle": "reuse", "sweeps": 1, "window": 64},
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("batch", [1, 5])
-def test_windows_of_any_width(batch: int, window: int) -> None:
-    options: dict[str, Any] = {"window": window, "sweeps": 1, "recycle": "response"}
-    expected = sampler(**options).sample(LABELS[:batch], SEEDS[:batch])
-    same(graphed(sampler(**options)).sample(LABELS[:batch], SEEDS[:batch]), expected)
+def test_runs_are_those_without_graphs(batch: int, options: dict[str, Any]) -> None:
+    labels, seeds = LABELS[:batch], SEEDS[:batch]
+    expected = sampler(cfg_scale=1.5, **options).sample(labels, seeds)
+    assert 0 < expected.report.acceptance < 1
+    same(graphed(sampler(cfg_scale=1.5, **options)).sample(labels, seeds), expected)
 
 
-def test_block_verification() -> None:
-    expected = sampler(verifier="block").sample(LABELS, SEEDS)
-    same(graphed(sampler(verifier="block")).sample(LABELS, SEEDS), expected)
-
-
-@pytest.mark.parametrize("window", [1, 2, 5])
-@pytest.mark.parametrize("steps", [2, 3])
+@pytest.mark.parametrize(("steps", "window"), [(2, 1), (2, 5), (3, 2)])
 def test_the_shortest_schedules(steps: int, window: int) -> None:
     made = SpeculativeSampler(TEACHER, Guessing(TEACHER), Schedule.ddpm(steps), window, sweeps=1)
     expected = made.sample(LABELS, SEEDS)
@@ -87,8 +86,8 @@ def test_a_network_with_features() -> None:
     config = DiTConfig(8, 4, 4, 32, 2, 2, num_classes=3)
     teacher = randomized(DiT(config))
     drafter = FeatureDrafter(randomized(DrafterNet(config), 1), teacher)
-    for options in ({"sweeps": 1, "recycle": "response"}, {}, {"sweeps": 2, "recycle": True}):
-        made = SpeculativeSampler(teacher, drafter, SCHEDULE, 6, 1.5, 3, **options)
+    for options in ({}, {"sweeps": 1, "recycle": True}):
+        made = SpeculativeSampler(teacher, drafter, Schedule.ddpm(12), 6, 1.5, 3, **options)
         expected = made.sample([0, 1, 2], 5)
         same(graphed(made).sample([0, 1, 2], 5), expected)
 
@@ -132,7 +131,7 @@ def test_copies_capture_their_own() -> None:
     made = graphed(sampler(sweeps=1))
     made.sample([0, 1], 3)
     copied = copy.deepcopy(made)
-    assert copied._graphs._stages == {}
+    assert copied._graphs._by_batch == {}
     assert copied._graphs._graph is True
 
 
@@ -186,7 +185,7 @@ def _sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     loaded, load = [], GraphedRound.load
 
     def kept(self: GraphedRound, state: State) -> None:
-        loaded.append(len(state.at.k))
+        loaded.append(len(state.samples.k))
         load(self, state)
 
     monkeypatch.setattr(GraphedRound, "load", kept)
@@ -209,14 +208,14 @@ def test_a_batch_that_has_shrunk_goes_on_in_a_smaller_graph(
 def test_rows_of_others_in_the_smaller_graph_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bug that a shrunk batch invites."""
 
-    def planted(state: State, samples: Tensor, W: int) -> State:
-        right = kept(state, samples, W)
-        assert right.at.past is not None
-        wrong = right.at.past._replace(row=right.at.past.row.roll(1, 0))
-        return right._replace(at=right.at._replace(past=wrong))
+    def planted(state: State, places: Tensor, W: int) -> State:
+        right = keep_samples(state, places, W)
+        past = right.samples.past
+        wrong = past._replace(row=past.row.roll(1, 0))
+        return right._replace(samples=right.samples._replace(past=wrong))
 
-    kept = free.sampling.cuda_graphs.batch_graphs.kept
-    monkeypatch.setattr(free.sampling.cuda_graphs.batch_graphs, "kept", planted)
+    keep_samples = free.sampling.cuda_graphs.batch_graphs.keep_samples
+    monkeypatch.setattr(free.sampling.cuda_graphs.batch_graphs, "keep_samples", planted)
     labels = [0, 0, 1, 0, 0, 0, 1, 0, 0, 0]
     expected = sampler(Uneven(), sweeps=1, recycle="response").sample(labels, 3)
     made = graphed(sampler(Uneven(), sweeps=1, recycle="response")).sample(labels, 3)

@@ -16,28 +16,24 @@ from torch._subclasses.fake_tensor import (
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from free import DiT, DiTConfig, DrafterNet, FeatureDrafter, FrozenDrafter, Relaxation, Schedule
-from free.drafters import DraftingBatch
 from free.models.guidance import Guidance
-from free.reference.draft import SOURCES
-from free.rounds.relaxation import Spending
 from free.rounds.round import Rounds
-from free.rounds.row_selection import EveryRow, Rows, WantedRows
-from free.rounds.state import UnderWay
+from free.rounds.row_selection import EveryRow, RowSelector, WantedRows
 from free.rounds.target import Target
 from free.rounds.tensor_tree import map_tensors
+from free.sampling.assembly import Plan, assemble, begin_drafting
 from free.sampling.cuda_graphs.graphed_round import (
     GraphedRound,
     State,
-    begun,
-    first,
-    kept,
-    plain,
-    speculative,
+    first_round,
+    keep_samples,
+    plain_step,
+    window_round,
 )
 from free.schedule.table import Prediction, Table
 from tests.networks import randomized
 
-B, W, N = 3, 5, 20
+B, W, N = 3, 3, 20
 SCHEDULE = Schedule.ddpm(N)
 CPU = torch.device("cpu")
 CONFIG = DiTConfig(8, 4, 4, 32, 1, 2, num_classes=3)
@@ -48,62 +44,50 @@ DRAFTERS = {
 }
 
 
-def rounds(rows: Rows, drafter: str = "feature", **options: Any) -> Rounds:
-    table, guidance = Table.of(SCHEDULE, "cpu"), options.get("guidance")
-    DRAFTERS[drafter].begin(DraftingBatch(table, guidance))
-    prediction = Prediction.of(table)
-    target = Target(TEACHER, guidance, table, prediction)
-    relaxed = options.get("relaxation")
-    spending = None if relaxed is None else Spending(relaxed, SCHEDULE, B, CPU)
-    way = (options.get("verifier", "reflection"), options.get("recycle", False), W, spending, rows)
-    return Rounds(target, DRAFTERS[drafter], prediction, *way, lambda name: nullcontext())
+def rounds(rows: RowSelector, drafter: str = "feature", **options: Any) -> Rounds:
+    options = {"guidance": None, **options}
+    plan = Plan(teacher=TEACHER, schedule=SCHEDULE, drafter=DRAFTERS[drafter], **options)
+    made = assemble(plan, B, CPU, width=W, rows=rows, phase=lambda name: nullcontext())
+    begin_drafting(plan, made)
+    return made
 
 
-def initial() -> State:
+def initial(rounds: Rounds) -> State:
     y, seeds, x = torch.tensor([0, 1, 2]), torch.tensor([4, 5, 6]), torch.randn(B, 4, 8, 8)
-    return State(UnderWay.begin(y, seeds, x))
+    return State.begin(rounds.begin(y, seeds, x), N)
 
 
 @torch.no_grad()
 def run(made: Rounds, sweeps: int | None) -> None:
     """Every function that is captured, on tensors without values."""
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        state: State = map_tensors(mode.from_tensor, initial())
-        plain(made)(state)
-        state = begun(first(made, W)(state).at, N)
-        for _ in range(2):
-            state = speculative(made, W, sweeps)(state)
-        kept(state, torch.tensor([0, 2]), W)
-    assert state.at.x.shape == (B, 4, 8, 8)
+        state: State = map_tensors(mode.from_tensor, initial(made))
+        plain_step(made)(state)
+        state = first_round(made, W)(state)
+        state = window_round(made, W, sweeps)(state)
+        keep_samples(state, torch.tensor([0, 2]), W)
+    assert state.samples.x.shape == (B, 4, 8, 8)
 
 
 def test_a_target_that_tells_no_images_is_none_to_draft_images_from() -> None:
     table = Table.of(SCHEDULE, "cpu")
-    way = ("reflection", False, W, None, WantedRows())
     with pytest.raises(AssertionError):
-        Rounds(
-            Target(TEACHER, None, table), None, Prediction.of(table), *way, lambda _: nullcontext()
-        )
-
-
-@pytest.mark.parametrize("drafter", DRAFTERS)
-@pytest.mark.parametrize("sweeps", [None, 1, 2])
-@pytest.mark.parametrize("recycle", [False, True, *SOURCES])
-def test_no_value_is_looked_at(recycle: bool | str, sweeps: int | None, drafter: str) -> None:
-    run(rounds(EveryRow(B, N, CPU), drafter, recycle=recycle), sweeps)
+        Rounds(target=Target(TEACHER, None, table), prediction=Prediction.of(table), width=W)
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("drafter", "sweeps", "options"),
     [
-        {"guidance": Guidance(1.5, 3, 3)},
-        {"verifier": "block"},
-        {"relaxation": Relaxation("allow", 0.3, tv_budget=0.2)},
+        ("feature", None, {"recycle": False, "guidance": Guidance(1.5, 3, 3)}),
+        ("feature", 1, {"recycle": True}),
+        ("frozen", 2, {"recycle": "reuse"}),
+        ("frozen", 1, {"verifier": "block"}),
+        ("frozen", 1, {"recycle": True, "relaxation": Relaxation("allow", 0.3, tv_budget=0.2)}),
     ],
-    ids=lambda options: next(iter(options)),
+    ids=str,
 )
-def test_nor_with_other_settings(options: dict[str, Any]) -> None:
-    run(rounds(EveryRow(B, N, CPU), **options), 1)
+def test_no_value_is_looked_at(drafter: str, sweeps: int | None, options: dict[str, Any]) -> None:
+    run(rounds(EveryRow(B, N, CPU), drafter, **options), sweeps)
 
 
 def test_looking_is_found() -> None:
@@ -113,27 +97,9 @@ def test_looking_is_found() -> None:
 
 VIEWS = frozenset(
     [
-        "view",
-        "_unsafe_view",
-        "unsqueeze",
-        "squeeze",
-        "expand",
-        "slice",
-        "select",
-        "transpose",
-        "permute",
-        "t",
-        "detach",
-        "alias",
-        "split",
-        "split_with_sizes",
-        "unbind",
-        "as_strided",
-        "chunk",
-        "empty",
-        "empty_like",
-        "new_empty",
-        "empty_strided",
+        *("view", "_unsafe_view", "unsqueeze", "squeeze", "expand", "slice", "select", "transpose"),
+        *("permute", "t", "detach", "alias", "split", "split_with_sizes", "unbind", "as_strided"),
+        *("chunk", "empty", "empty_like", "new_empty", "empty_strided"),
     ]
 )
 
@@ -152,7 +118,7 @@ class Launches(TorchDispatchMode):
 
 @pytest.mark.parametrize(
     ("recycle", "sweeps", "most"),
-    [("response", 1, 55), (False, 1, 54), (False, None, 123), (True, 2, 180)],
+    [("response", 1, 59), (False, 1, 58), (False, None, 86), (True, 2, 92)],
 )
 @torch.no_grad()
 def test_a_round_launches_as_little_as_the_docs_say(
@@ -171,12 +137,12 @@ def test_a_round_launches_as_little_as_the_docs_say(
         monkeypatch.setattr(network, "forward", quiet)
     guidance = Guidance(1.5, None, 3)
     made = rounds(EveryRow(B, N, CPU), recycle=recycle, guidance=guidance)
-    state = begun(first(made, W)(initial()).at, N)
+    state = first_round(made, W)(initial(made))
 
     def capture(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
         with launches:
             work()
         return work
 
-    GraphedRound(speculative(made, W, sweeps), state, capture)
+    GraphedRound(window_round(made, W, sweeps), state, capture)
     assert 0.9 * most < launches.count <= most
