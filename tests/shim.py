@@ -146,7 +146,7 @@ class Kernels:
         results = [guard(torch.full_like(t, -77)) for t in contract.allocate([*given.values()])]
         values = given | {key: guarded.tensor for key, guarded in inside.items()}
         written = tuple(guarded.tensor for guarded in results)
-        record = _C.record(contract.index, (), dict(values), written)
+        record = _C.record(contract.number, (), dict(values), written)
         room = self._doors.shim_workspace(door, record)
         space = guard(torch.full((room // 8,), math.nan, dtype=torch.float64))
         if failure := self._doors.shim_call(door, record, space.tensor.data_ptr()):

@@ -54,7 +54,7 @@ def _restored() -> Iterator[None]:
 
 
 def run(example: Example) -> Any:
-    return _C.run(CONTRACTS[example.name].index, (), example.given, True)
+    return _C.run(CONTRACTS[example.name].number, (), example.given, True)
 
 
 @pytest.mark.skipif(NO_CUDA, reason="this build has no CUDA")

@@ -251,7 +251,7 @@ def refused(name: str, error: type[Exception], message: str, **changes: Any) -> 
     given = {k: v.clone() if isinstance(v, Tensor) else v for k, v in example.given.items()}
     with pytest.raises(error, match=message):
         getattr(ops, name)(**(given | changes))
-    assert _C.run(CONTRACTS[name].index, (), given | changes, True) is NotImplemented
+    assert _C.run(CONTRACTS[name].number, (), given | changes, True) is NotImplemented
     for key, value in given.items():
         if isinstance(value, Tensor):
             same((value,), (example.given[key],))
@@ -380,7 +380,7 @@ def test_the_core_called_directly_raises_and_never_crashes() -> None:
     ):
         with pytest.raises(TypeError, match="expected .op: int, args: tuple, kwargs: dict"):
             _C.run(*wrong)
-    index = CONTRACTS["verify_window"].index
+    index = CONTRACTS["verify_window"].number
     for args in ((), (None,) * 8, (object(),) * 8, (1,) * 9):
         assert _C.run(index, args, {}, False) is NotImplemented
     window = random_window(2, 4, (3,))

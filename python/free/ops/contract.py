@@ -135,7 +135,7 @@ class Sizes:
 class Contract(NamedTuple):
     """What an op takes and gives."""
 
-    index: int
+    number: int
     name: str
     arguments: list[Argument]
     results: list[Argument]

@@ -63,7 +63,7 @@ def operator(twin: Callable[P, T], result: Callable[..., T] | None = None) -> Ca
     """
     contract = CONTRACTS[twin.__name__]
     signature = inspect.signature(twin)
-    names, index = list(signature.parameters), contract.index
+    names, index = list(signature.parameters), contract.number
     assert names == [argument.name for argument in contract.arguments], contract
     parameters = signature.parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
@@ -101,14 +101,18 @@ def _by_name(
     return [given[name] for name in names]
 
 
+# Looked up once: this is asked at every call.
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_function_modes = torch._C._len_torch_function_stack
+_transform = torch._C._functorch.peek_interpreter_stack
+_trace = torch._C._get_tracing_state
+_is_profiled = torch.autograd._profiler_enabled
+
+
 def _is_observed() -> bool:
     """Whether somebody wants to see each op: modes, transforms, traces, profilers."""
     return bool(
-        torch._C._len_torch_dispatch_stack()
-        or torch._C._len_torch_function_stack()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch._C._get_tracing_state() is not None
-        or torch.autograd._profiler_enabled()
+        _dispatch_modes() or _function_modes() or _transform() or _trace() or _is_profiled()
     )
 
 
@@ -135,7 +139,7 @@ def _register(contract: Contract, twin: Callable[..., Any]) -> Any:
     name, by_twin = contract.name, fallback(contract, twin)
 
     def by_kernel(*values: Any) -> Any:
-        results = _C.run(contract.index, values, {}, False)
+        results = _C.run(contract.number, values, {}, False)
         return by_twin(*values) if results is NotImplemented else results
 
     def fake(*values: Any) -> Any:
