@@ -10,10 +10,12 @@ from scipy.stats import chisquare, norm
 from torch import nn
 
 from free import DiT, DiTConfig, DrafterNet, Schedule, TeacherOutput
-from free.schedule.table import Table, eps_from_image, image_from_eps
+from free.models.guidance import Guidance
+from free.schedule.table import Table, eps_from_image
 from free.training.losses import drafter_loss, first_transitions, noised, smoothness, teacher_loss
 from free.training.randomness import RowRandom
 from free.training.recipe import REJECTIONS, Recipe
+from free.training.rollout import Rollout, in_turn, prediction_of
 from tests.networks import randomized
 
 CONFIG = DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3, learn_sigma=False)
@@ -163,43 +165,21 @@ def test_windows_end_with_the_schedule() -> None:
 
 
 def test_guided_loss_is_the_error_of_the_combination() -> None:
+    """No label is dropped; features of both halves, relative to the size of both together."""
     teacher, drafter = _networks()
-    schedule, random = Schedule.ddpm(50), RowRandom(0, 0, ROWS)
-    table = Table.of(schedule, "cpu")
-    recipe = Recipe(50, guidance=2.5)
+    recipe, random = Recipe(50, guidance=2.5), RowRandom(0, 0, ROWS)
     parts = drafter_loss(drafter, X0, LABELS, RowRandom(0, 0, ROWS), teacher=teacher, recipe=recipe)
-
+    prediction = prediction_of(50, torch.device("cpu"))
+    table = prediction.table
     k = random.integers(48)
-    random.uniform()  # no label is dropped
+    random.uniform()
     x = noised(table, k, X0, random.normal((1, 8, 8)))
-    z = random.normal((1, 8, 8))
-    null = torch.full_like(LABELS, 3)
-
-    def both(network: Any) -> list[Any]:
-        return [network(LABELS, 0), network(null, 1)]
-
-    def combined(pair: list[torch.Tensor]) -> torch.Tensor:
-        return pair[1] + 2.5 * (pair[0] - pair[1])
-
-    first = both(lambda y, _: teacher(x, table.timesteps[k], y))
-    eps = combined([half.eps for half in first])
-    x1 = table.mean(k, x, eps) + table.sigma[k].view(-1, 1, 1, 1) * z
-    t = table.timesteps[k + 1]
-    second = both(lambda y, _: teacher(x1, t, y))
-    drafts = both(
-        lambda y, half: drafter(x1, z, t, teacher.label_embedding(y), first[half].feature)
-    )
-    image = image_from_eps(x, eps, table.signal[k]) + combined([change for change, _ in drafts])
-    error = eps_from_image(x1, image, table.signal[k + 1]) - combined([out.eps for out in second])
+    z, guidance = random.normal((1, 8, 8))[:, None], Guidance(2.5, None, 3)
+    rollout = Rollout(drafter, teacher, prediction, guidance, x=x, k=k, y=LABELS, noise=z)
+    x1, image, feature, _, eps, taught = (part[:, 0] for part in in_turn(rollout))
+    error = eps_from_image(x1, image, table.signal[k + 1]) - eps
     torch.testing.assert_close(parts["noise"], error.square().mean(), rtol=1e-4, atol=1e-6)
-    # Features of both halves, relative to the size of both together.
-    wrong, size = (
-        sum(value.square().flatten(1).sum(1) for value in values)
-        for values in (
-            [draft[1] - out.feature for draft, out in zip(drafts, second, strict=True)],
-            [out.feature for out in second],
-        )
-    )
+    wrong, size = (part.square().flatten(1).sum(1) for part in (feature - taught, taught))
     torch.testing.assert_close(parts["feature"], (wrong / size).mean(), rtol=1e-4, atol=1e-6)
 
 

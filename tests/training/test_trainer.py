@@ -97,25 +97,26 @@ def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
     _same(*results)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
-    def broken(model, x0, labels, random):
-        parts = loss(model, x0, labels, random)
-        return {"loss": parts["loss"] * (torch.nan if random.step == 12 else 1.0)}
-
-    with pytest.raises(FloatingPointError, match="the loss is nan at batch 12"):
-        run(tmp_path, 30, loss=broken, save_every=10)
-    _require_finite_checkpoint(tmp_path, 10)
-
-
-@pytest.mark.parametrize("evaluate_every", [None, 10])
-def test_a_gradient_that_is_not_finite_leaves_the_checkpoint_before(
-    tmp_path: Path, evaluate_every: int | None
+@pytest.mark.parametrize(
+    ("broken", "evaluate_every", "message"),
+    [
+        ("loss", None, "the loss is nan at batch 8"),
+        ("gradient", None, "the gradients' length is nan at batch 9, where"),
+        ("gradient", 10, "the gradients' length is nan at batch 9, where"),
+    ],
+)
+def test_what_is_not_finite_leaves_the_checkpoint_before(
+    tmp_path: Path, broken: str, evaluate_every: int | None, message: str
 ) -> None:
-    """The loss of the last step before a checkpoint is finite, the weights after it are not."""
+    """Also where the loss of the last step before a checkpoint is finite, and the weights after it
+    are not.
+    """
 
-    def broken(model, x0, labels, random):
+    def loss_that_breaks(model, x0, labels, random):
         parts = loss(model, x0, labels, random)
-        if random.step == 9:  # its square root is 0, the root's slope infinite
+        if broken == "loss" and random.step == 8:
+            parts["loss"] = parts["loss"] * torch.nan
+        if broken == "gradient" and random.step == 9:  # a square root of 0, its slope infinite
             zero = 0.0 * model[0].weight.sum()
             parts["loss"] = parts["loss"] + (zero * zero).sqrt()
         return parts
@@ -123,19 +124,15 @@ def test_a_gradient_that_is_not_finite_leaves_the_checkpoint_before(
     def evaluate(model, ranks):
         raise AssertionError("a network of NaN was evaluated")
 
-    with pytest.raises(FloatingPointError, match="the gradients' length is nan at batch 9, where"):
-        run(tmp_path, 20, loss=broken, save_every=5, evaluate=evaluate,
+    with pytest.raises(FloatingPointError, match=message):
+        run(tmp_path, 20, loss=loss_that_breaks, save_every=5, evaluate=evaluate,
             evaluate_every=evaluate_every)  # fmt: skip
-    _require_finite_checkpoint(tmp_path, 5)
+    checkpoint = state(tmp_path)
+    assert checkpoint["step"] == 5
+    assert all(value.isfinite().all() for value in checkpoint["weights"]["model"].values())
     resumed, _ = run(tmp_path, 20, save_every=5)
     whole, _ = run(tmp_path / "whole", 20, save_every=5)
     _same(resumed, whole)
-
-
-def _require_finite_checkpoint(folder: Path, step: int) -> None:
-    checkpoint = state(folder)
-    assert checkpoint["step"] == step
-    assert all(value.isfinite().all() for value in checkpoint["weights"]["model"].values())
 
 
 def test_the_folder_says_what_went_into_it(tmp_path: Path) -> None:

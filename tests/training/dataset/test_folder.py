@@ -16,7 +16,7 @@ from free.training.dataset.pixels import read_image
 from free.training.dataset.sets import TrainingImages, mnist_set
 from free.training.randomness import RowRandom
 from tests.pipelines import tiny_vae
-from tests.training.dataset.folders import class_folders, labelled, picture, teacher
+from tests.training.dataset.folders import class_folders, picture, teacher
 
 SEED = 11
 
@@ -121,18 +121,6 @@ def test_latents_are_drawn_from_the_posterior(folder: Path) -> None:
     assert len(z.unique()) > 0.99 * len(z)  # every image, step and element has its own noise
 
 
-def test_a_subset_is_of_the_seed(folder: Path) -> None:
-    def chosen(**options: Any) -> set[bytes]:
-        data = open_images(folder, teacher(), **options)
-        return {x.numpy().tobytes() for x in data.batch(0, 0, range(len(data)), len(data))[0]}
-
-    assert len(chosen()) == 4  # 30 % of 12
-    assert len(chosen(subset=0.5)) == 6
-    assert chosen(subset=0.5) == chosen(subset=0.5)
-    assert any(chosen(subset=0.5, seed=seed) != chosen(subset=0.5) for seed in (1, 2))
-    assert len(chosen(subset=1.0)) == 12
-
-
 def test_the_record_says_what_was_trained_on(folder: Path) -> None:
     data = open_images(folder, teacher(), subset=0.5, seed=3, flip=True)
     record = json.loads(json.dumps(data.record))
@@ -140,6 +128,8 @@ def test_the_record_says_what_was_trained_on(folder: Path) -> None:
     assert (record["images"], record["subset"], record["subset_seed"]) == (6, 0.5, 3)
     assert (record["image_size"], record["flip"], record["upscale"]) == (16, True, False)
     assert "vae" not in record
+    assert len(open_images(folder, teacher())) == 4  # 30 % of 12
+    assert open_images(folder, teacher(), subset=0.5, seed=4).record["files"] != record["files"]
     moved = open_images(folder.rename(folder.parent / "moved"), teacher(), subset=0.5, seed=3)
     assert moved.record == {**record, "flip": False}
     one, two = (_latents(folder.parent / "moved", posterior=p).record for p in ("sample", "mean"))
@@ -149,17 +139,6 @@ def test_the_record_says_what_was_trained_on(folder: Path) -> None:
     other.encoder.conv_in.weight.data[0, 0, 0, 0] += 1
     changed = open_images(folder.parent / "moved", teacher(2, 4), LatentCoder(other))
     assert changed.record["vae"] != one["vae"]
-
-
-def test_labels_from_a_file(tmp_path: Path) -> None:
-    folder = labelled(tmp_path / "a", {"x.png": 999, "y.png": 5})
-    data = open_images(folder, teacher(classes=1000), subset=1.0)
-    x0, labels = data.batch(SEED, 0, range(2), 2)
-    expected = read_image(folder / "x.png", 16, 3, False)
-    row = labels.tolist().index(999)
-    assert torch.equal(x0[row], torch.tensor(expected).permute(2, 0, 1) / 127.5 - 1)
-    assert sorted(labels.tolist()) == [5, 999]
-    assert data.record["classes"] is None
 
 
 def test_damaged_files_are_left_out_and_listed(folder: Path) -> None:

@@ -39,9 +39,9 @@ def shuffled(count: int, seed: int, number: int, stream: Stream = Stream.ORDER) 
 def images_at(count: int, seed: int, step: int, rows: range, batch_size: int) -> Tensor:
     """The images of some rows of one training step.
 
-    Row r of step s is place ``s * batch_size + r`` of a sequence of epochs, each of which shows every image
-    once, in an order of its own. So neither the number of ranks, nor micro-batches, nor resuming
-    change which image a place has.
+    Row r of step s is place ``s * batch_size + r`` of a sequence of epochs, each of which shows
+    every image once, in an order of its own. So neither the number of ranks, nor micro-batches,
+    nor resuming change which image a place has.
 
     Parameters
     ----------
