@@ -9,7 +9,8 @@ from typing import Annotated
 import torch
 import typer
 
-from free.bench import bench, chosen_rows
+from free.bench import bench as run_bench
+from free.bench import chosen_rows
 from free.bench.draws import Draws
 from free.bench.judge import BATCH, Judge
 from free.bench.plot import plot, require_matplotlib
@@ -26,14 +27,14 @@ from free.files import write_atomic, write_json
 from free.images.picture import check_picture_suffix
 from free.machine import machine
 
-__all__ = ["bench_command"]
+__all__ = ["bench"]
 
 #: Images of each law where digits are judged: just enough for a covariance of 128 features.
 _DIGITS = 130
 
 
 @with_records
-def bench_command(
+def bench(
     *,
     model: EngineOptions,
     rows: Annotated[
@@ -113,7 +114,7 @@ def bench_command(
         judge, notes = _judge(models, quality, reference, features, model.device)
         if plot_path is not None and judge is None:
             raise ValueError("--plot must come with --quality and --reference for this model")
-        lines = bench(draws, steps, images, judge, progress=True)
+        lines = run_bench(draws, steps, images, judge, progress=True)
 
     notes += [f"left out: {name}: {why}" for name, why in absent.items()]
     notes += remarks(lines)

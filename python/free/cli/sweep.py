@@ -260,6 +260,10 @@ def _judge(
             f"--per-label must make more than {network.dims} images for the covariance of as many "
             f"features, got {len(labels)}; or --reference none"
         )
-    measured = measure(reference, network, "--reference")
-    asked = list(labels) if network.classes is not None else None
-    return partial(quality, reference=measured, features=network, labels=asked, device=device)
+    return partial(
+        quality,
+        reference=measure(reference, network, "--reference"),
+        features=network,
+        labels=list(labels) if network.classes is not None else None,
+        device=device,
+    )

@@ -118,7 +118,8 @@ class EfficientNetFeatures(ColourFeatures):
     device : torch.device or str
     """
 
-    name, dims, is_inception, classes = "EfficientNet-Lite0", 1280, False, 1000
+    name, dims, is_inception = "EfficientNet-Lite0", 1280, False
+    classes: int | None = 1000
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
         super().__init__(EfficientNetLite0(), path, device)

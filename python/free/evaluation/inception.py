@@ -196,7 +196,7 @@ class InceptionFeatures(ColourFeatures):
     """
 
     dims = 2048
-    classes = None  # 1008 of them, in an order of their own
+    classes: int | None = None  # 1008 of them, in an order of their own
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
         super().__init__(InceptionV3(), path, device)
