@@ -31,6 +31,8 @@ __all__ = ["bench"]
 
 #: Images of each law where digits are judged: just enough for a covariance of 128 features.
 _DIGITS = 130
+#: Options of the model that are kept with the figures.
+_RECORDED = ("model", "device", "dtype", "cfg", "drafter")
 
 
 @with_records
@@ -130,16 +132,12 @@ def bench(
             record = {
                 "machine": machine(),
                 "settings": {
-                    "model": model.model,
+                    **{name: getattr(model, name) for name in _RECORDED},
                     "engine": models.engine,
-                    "device": model.device,
-                    "dtype": model.dtype,
                     "steps": steps,
-                    "cfg": model.cfg,
                     "batch_size": batch_size,
                     "images": images,
                     "seed": seed,
-                    "drafter": model.drafter,
                 },
                 "quality": judge and judge.to_dict(),
                 "rows": [line.to_dict() for line in lines],

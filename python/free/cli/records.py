@@ -180,11 +180,6 @@ class DraftingOptions:
         ----------
         recommended : mapping
             The drafter's own settings, where no option is given.
-
-        Raises
-        ------
-        ValueError
-            If ``--paper`` is joined by options that it sets, or one of them cannot be read.
         """
         choices = (self.sweeps, self.recycle, self.verifier)
         if self.paper and choices != (None, None, PAPER["verifier"]):
