@@ -24,6 +24,7 @@ from free.bench.grid import (
 from free.bench.grid_plot import draw
 from free.bench.grid_table import describe, label, varied
 from free.evaluation.quality import Figure, Quality
+from free.images.autoencoder import PixelCoder
 from tests.networks import MixtureTeacher
 
 ONE = {"window": 1, "sweeps": 1, "recycle": "response", "verifier": "reflection"}
@@ -31,31 +32,14 @@ FOUR = ONE | {"window": 4}
 LABELS = [0, 1] * 10
 
 
-class Points:
-    """Samples are what they are."""
-
-    def decode(self, samples: Tensor) -> Tensor:
-        return samples
-
-
 def _sampler(setting: Setting) -> Any:
     teacher = MixtureTeacher()
     schedule = Schedule.ddpm(setting.steps, stochasticity=setting.stochasticity)
     if setting.window == 1:
         return SequentialSampler(teacher, schedule)
-    relaxation = None
-    if setting.relax != "none":
-        rule, strength = setting.relax.split(":")
-        relaxation = Relaxation(rule, float(strength))
-    return SpeculativeSampler(
-        teacher,
-        "frozen",
-        schedule,
-        setting.window,
-        sweeps=1,
-        recycle=setting.recycle,
-        relaxation=relaxation,
-    )
+    relaxation = None if setting.relax == "none" else Relaxation("allow", 1.0)
+    settings = {name: getattr(setting, name) for name in ("window", "sweeps", "recycle")}
+    return SpeculativeSampler(teacher, "frozen", schedule, relaxation=relaxation, **settings)
 
 
 def _quality(samples: Tensor) -> Quality:
@@ -65,27 +49,20 @@ def _quality(samples: Tensor) -> Quality:
     return Quality(len(samples), 0, "points", False, False, 3, 0, figures)
 
 
-def _grid(stochasticities: list[float], drafting: list[Any], relaxations: list[str]) -> Any:
-    return grid(
-        steps=[12],
-        variances=["posterior"],
-        stochasticities=stochasticities,
-        sde=False,
-        drafting=drafting,
-        relaxations=relaxations,
-        uncertainty="discrepancy" if len(relaxations) > 1 else "learned_variance",
-    )
+_GRID: dict[str, Any] = {"steps": [12], "variances": ["posterior"], "sde": False}
 
 
 @pytest.fixture(scope="module")
 def settings() -> list[Setting]:
-    return _grid([1.0, 0.5], [FOUR, ONE], ["none", "allow:1"])
+    return grid(
+        **_GRID, stochasticities=[1.0, 0.5], drafting=[FOUR, ONE], relaxations=["none", "allow:1"]
+    )
 
 
 @pytest.fixture(scope="module")
 def rows(settings: list[Setting]) -> list[dict[str, Any]]:
     samplers = {setting: _sampler(setting) for setting in settings}
-    return sweep(samplers, LABELS, Points(), _quality, seed=3, batch_size=7)  # type: ignore[arg-type]
+    return sweep(samplers, LABELS, PixelCoder(), _quality, seed=3, batch_size=7)
 
 
 def test_a_grid_has_each_combination_once_and_the_sequential_sampler_first(
@@ -98,7 +75,8 @@ def test_a_grid_has_each_combination_once_and_the_sequential_sampler_first(
     assert settings[0] == Setting(steps=12, window=1) == settings[2].plain()
     assert settings[2].exact() == settings[1]
     # A source of uncertainty says nothing without relaxation.
-    assert _grid([1.0], [FOUR], ["none"]) == [settings[1]]
+    exact = {"drafting": [FOUR], "relaxations": ["none"], "uncertainty": "learned_variance"}
+    assert grid(**_GRID, stochasticities=[1.0], **exact) == [settings[1]]
 
 
 def test_rows_are_what_the_samplers_do(settings: list[Setting], rows: list[dict[str, Any]]) -> None:
@@ -162,7 +140,7 @@ def test_what_was_drawn_before_is_kept(
     for setting in settings[:4]:
         drawn[setting].sample = None  # would fail
     again = sweep(
-        drawn, LABELS, Points(), _quality, seed=3, batch_size=7, rows=earlier,  # type: ignore[arg-type]
+        drawn, LABELS, PixelCoder(), _quality, seed=3, batch_size=7, rows=earlier,
         keep=lambda rows: kept.append(len(rows)),
     )  # fmt: skip
     assert kept == [5, 6]
@@ -239,6 +217,6 @@ def test_noise_of_images_is_the_same_whatever_the_batch(settings: list[Setting])
         return _quality(samples)
 
     for batch_size in (3, 20):
-        drawn = {settings[1]: _sampler(settings[1])}
-        sweep(drawn, LABELS, Points(), judge, batch_size=batch_size)  # type: ignore[arg-type]
+        samplers = {settings[1]: _sampler(settings[1])}
+        sweep(samplers, LABELS, PixelCoder(), judge, batch_size=batch_size)
     torch.testing.assert_close(*images, atol=1e-4, rtol=1e-4)

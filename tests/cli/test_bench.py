@@ -61,25 +61,6 @@ def test_batches_and_no_figures(digits: Path, tmp_path: Path) -> None:
     assert auto["window"] == "auto"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--rows", "fastest"], "--rows must be of plain, ddpm-2"),
-        (["--plot", "x.png", "--quality", "0"], "--plot must come with --quality, got 0"),
-        (["--plot", "x.what"], "--plot must end like a picture"),
-        (["--engine", "abacus"], "--engine must be one of auto, torch"),
-        (["--reference", "nowhere"], "--reference must be a folder of images"),
-        (["--features", "vgg"], "features must be auto, inception:PATH"),
-        (["--steps", "1"], "1 / 1 steps are fewer than 2"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_2(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Any, message: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    refuse(message, *_arguments(digits, *arguments))
-
-
 def test_without_matplotlib_the_extra_is_named(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

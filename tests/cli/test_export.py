@@ -14,7 +14,7 @@ import torch
 from free import DiT, DiTConfig, DrafterNet
 from free.engines.manifest import Manifest
 from free.export import parity
-from tests.cli.commands import refuse, run, succeed
+from tests.cli.commands import run, succeed
 from tests.networks import randomized
 
 pytest.importorskip("onnxruntime")
@@ -90,21 +90,3 @@ def test_an_engine_for_the_gpu_that_is_not_there(again: Any, tmp_path: Path) -> 
     assert code == 2
     assert "error: target must be named without a GPU" in text
     assert (tmp_path / "e" / "manifest.json").is_file()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--to", "coreml"], "--to must be onnx, tensorrt or tensorrt-rtx, got 'coreml'"),
-        (["--guidance", "maybe"], "--guidance must be both, only or none, got 'maybe'"),
-        (["--target", "sm89"], "--target must come with --to tensorrt-rtx, got --to onnx"),
-        (["--precision", "int8"], "precision must be one of fp32, fp16, bf16, got 'int8'"),
-        (
-            ["--window", 2, "--sweeps", 2],
-            "sweeps must be None or an integer in 1..window - 1, got 2 at window 2",
-        ),
-    ],
-)
-def test_bad_input(bundle: Path, tmp_path: Path, arguments: list[object], message: str) -> None:
-    refuse(message, "export", "--model", bundle, "--out", tmp_path / "e", *arguments)
-    assert not (tmp_path / "e").exists()

@@ -156,23 +156,3 @@ def test_a_run_that_drew_nothing_leaves_its_name_free(digits: Path, tmp_path: Pa
     few = _arguments(digits, tmp_path / "x.npz", "--num", 2, "--cfg-channels")
     refuse("cfg_channels must be", *few, 2)
     succeed(*few, 1)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--num", 0], "num must be an integer >= 1, got 0"),
-        (["--labels", "11"], "labels must be in 0..9 or 10 (the null class), got 11"),
-        (["--sampler", "ddim"], "--sampler must be free or plain, got 'ddim'"),
-        (["--sampler", "plain", "--verifier", "block"],
-         "--sampler plain must come without --paper"),
-        (["--sampler", "plain", "--window", 3], "--sampler plain must come without --paper"),
-        (["--window", "auto"], "--window must be a number here, got auto: the images"),
-        (["--out", "x.npy"], "out must end in .npz, got 'x.npy'"),
-    ],
-)  # fmt: skip
-def test_bad_options_are_one_line_and_exit_2(
-    digits: Path, tmp_path: Path, arguments: list[object], message: str
-) -> None:
-    refuse(message, *_arguments(digits, tmp_path / "x.npz", *arguments))
-    assert not list(tmp_path.iterdir())

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from tests.cli.commands import refuse, succeed
+from tests.cli.commands import succeed
 
 
 def test_phases_operators_and_a_trace(digits: Path, tmp_path: Path) -> None:
@@ -32,17 +29,3 @@ def test_the_plain_sampler_has_neither_drafts_nor_decisions(digits: Path) -> Non
     assert "8.0 rounds" in text
     assert "verify" not in text
     assert "aten::" not in text
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--trace", "x.txt"], "--trace must end in .json or .json.gz, got 'x.txt'"),
-        (["--trace", "x.json", "--json", "x.json"], "--json must be another file than --trace"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_2(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Any, message: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    refuse(message, "profile", "--model", digits, *arguments)

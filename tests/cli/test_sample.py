@@ -147,28 +147,6 @@ def test_a_drafter_from_elsewhere(tmp_path: Path) -> None:
            *_arguments(tmp_path, *model, tmp_path / "other"))  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--paper", "--sweeps", "1"], "--paper must come without --sweeps, --recycle and"),
-        (["--verifier", "block", "--recycle", "reuse"],
-         "recycle must be False with verifier 'block'"),
-        (["--drafter", "none"], "drafter must be a checkpoint's file or folder"),
-        (["--labels", "11"], "labels must be in 0..9 or 10 (the null class), got 11"),
-        (["--labels", "tench"], "labels must look like 0-9 or 1,4-6, got 'tench'"),
-        (["--model", "nowhere"], "model must be a checkpoint's file or folder"),
-        (["--device", "tpu"], "--device must be one that this machine has, got 'tpu'"),
-        (["--dtype", "int8", "--engine", "onnxruntime"], "--dtype must be one of float32, bfloat"),
-        (["--out", "digits"], "--out must end like a picture"),
-        (["--cfg-channels", "2"], "cfg_channels must be"),
-    ],
-)  # fmt: skip
-def test_bad_options_are_one_line_and_exit_2(
-    digits: Path, tmp_path: Path, options: list[str], message: str
-) -> None:
-    refuse(message, *_arguments(tmp_path, "--model", digits, *options))
-
-
 @pytest.mark.parametrize("option", ["--out", "--json"])
 def test_unwritable_paths_are_found_before_sampling(
     tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from tests.cli.commands import refuse, succeed
@@ -51,29 +49,3 @@ def test_laws_without_quality(digits: Path) -> None:
     assert "2 images a row" in text
     assert text.count("5 steps, stochasticity") == 2
     assert "Frechet" not in text
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--steps", "x"], "--steps must be integers with commas between them, got 'x'"),
-        (["--stochasticity", "1;2"], "--stochasticity must be numbers with commas between them"),
-        (["--stochasticity", "0"], "schedule must have sigma > 0 before its last transition"),
-        (["--window", ","], "--window must be values with commas between them, got ','"),
-        (["--variance", "posterior,wide"], "--variance must be posterior, upper, a number"),
-        (["--variance", "0.5", "--sde"], "--sde must come without --variance"),
-        (["--relax", "allow"], "--relax must look like temper:1 or allow:0.3:0.05, got 'allow'"),
-        (["--relax", "temper:1", "--verifier", "block"], "relaxation must be None unless verifier"),
-        (["--model", "mnist", "--per-label", "12"], "--per-label must make more than 128 images"),
-        (["--reference", "none.npz", "--per-label", "20"],
-         "--reference must be an .npz of arrays that can be read"),
-        (["--reference", "x.npz", "--features", "vgg"], "features must be auto, inception:PATH"),
-        (["--resume"], "--resume must come with --json"),
-        (["--plot", "x.txt"], "--plot must end like a picture"),
-    ],
-)  # fmt: skip
-def test_bad_input_is_one_line_and_exits_2(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Any, message: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    refuse(message, "sweep", "--model", digits, "--steps", "5", *arguments)

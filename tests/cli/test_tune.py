@@ -59,11 +59,6 @@ def test_the_record_stays_with_the_drafter(
     assert "its acceptance is on record" in succeed("info", model / "drafter")
 
 
-def test_nothing_to_save_the_record_with(digits: Path) -> None:
-    refuse("--save needs a trained drafter in a folder, got 'frozen'",
-           *_arguments(digits, "--drafter", "frozen", "--save"))  # fmt: skip
-
-
 def test_bad_steps_are_refused_before_anything_is_exported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -301,8 +301,6 @@ def test_what_cannot_be_saved(part: str, value: Any, message: str, tmp_path: Pat
         ("model_index.json", "[1]", "model_index.json is missing or malformed: got list"),
         ("scheduler/scheduler_config.json", "<html>", "scheduler_config.json is missing or malf"),
         ("vae/config.json", "{}", "vae must be a diffusers folder with the config.json"),
-        ("vae/diffusion_pytorch_model.safetensors", "<html>", "vae .* is missing, truncated or"),
-        ("transformer/config.json", "{", "is missing or malformed"),
     ],
 )
 def test_damaged_folders_are_refused(root: Path, path: str, content: str, message: str) -> None:

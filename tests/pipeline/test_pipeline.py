@@ -63,8 +63,7 @@ class _Noises:
         return noise.repeat(shape[0] // len(noise), 1, 1, 1).to(options["dtype"])
 
 
-@pytest.mark.parametrize("guidance_scale", [4.0, 1.0])
-@pytest.mark.parametrize("output_type", ["np", "pil"])
+@pytest.mark.parametrize(("guidance_scale", "output_type"), [(4.0, "np"), (1.0, "pil")])
 def test_with_the_same_noises_dit_pipeline_draws_the_same_images(
     guidance_scale: float, output_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,7 +66,7 @@ class Server:
         """The four steps."""
         left = (self.steps - samples.k).clamp(max=self.rounds.width)
         widths = left.where(samples.past.known > 0, left.clamp(max=1))
-        window = self.rounds.draft(samples, widths, int(widths.max()), self.sweeps)
+        window = self.rounds.draft(samples, widths, self.sweeps)
         output = self.teacher(window.x, window.t, window.y)
         outcome = self.rounds.verify(samples, window, output)
         going = widths > 0
@@ -248,7 +248,7 @@ def test_wrong_outputs_are_refused(cfg_scale: float, width: int) -> None:
     samples = served.begin()
     if width > 1:
         samples = served.round(samples, Drawn(samples.x, *torch.zeros(2, 6).long()))
-    window = served.rounds.draft(samples, torch.full((6,), width), width)
+    window = served.rounds.draft(samples, width)
     assert len(window.x) == 6 * width * (1 + (cfg_scale > 1))
     for output, error, message in WRONG:
         with pytest.raises(error, match=message):

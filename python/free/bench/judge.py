@@ -86,10 +86,12 @@ class Judge(NamedTuple):
             for start in range(0, len(samples), BATCH)
         ]
         pixels: Any = torch.cat(images).numpy()
-        asked = labels if self.network.classes == self.classes else None
+        classes = labels if self.network.classes == self.classes else None
         if self.reference is not None and len(pixels) > self.network.dims:
-            return quality(pixels, self.reference, self.network, labels=asked).figures
-        return {} if asked is None else {"accuracy": named_as_asked(pixels, asked, self.network)}
+            return quality(pixels, self.reference, self.network, labels=classes).figures
+        if classes is None:
+            return {}
+        return {"accuracy": named_as_asked(pixels, classes, self.network)}
 
     def to_dict(self) -> dict[str, Any]:
         """Describe it for JSON."""

@@ -49,7 +49,7 @@ class Profile(NamedTuple):
     Attributes
     ----------
     report : Report
-        Of the batches that were timed, nothing looking on.
+        Of the batches that were timed, without the profiler.
     phases : dict of str to float
         Seconds of a round, the longest first, with what is ``elsewhere``. On a GPU each phase waits
         for its own work, so that what the host could have done meanwhile comes on top.
@@ -99,14 +99,14 @@ def profiled(
     device = device_of(sampler.teacher) or torch.device("cpu")
     on_gpu = device.type == "cuda"
     draw(batches[0])
-    with _phases_in(partial(_awaited, device) if on_gpu else nullcontext):
+    with _around_phases(partial(_wait_after, device) if on_gpu else nullcontext):
         report = Report.merge([draw(batch) for batch in batches])
     phases = {name: spent / report.rounds for name, spent in report.seconds_by_phase.items()}
     phases[ELSEWHERE] = max(report.seconds / report.rounds - sum(phases.values()), 0.0)
     activities = [ProfilerActivity.CPU]
     if on_gpu:
         activities.append(ProfilerActivity.CUDA)
-    with _phases_in(_marked), torch.profiler.profile(activities=activities) as profiler:
+    with _around_phases(_mark), torch.profiler.profile(activities=activities) as profiler:
         rounds = draw(batches[0]).rounds
     if trace is not None:
         write_atomic(trace, lambda path: profiler.export_chrome_trace(str(path)))
@@ -117,20 +117,20 @@ def profiled(
     )
 
 
-def _marked(phase: str) -> AbstractContextManager[Any]:
-    """Seen by the profiler, under its name."""
+def _mark(phase: str) -> AbstractContextManager[Any]:
+    """Show a phase to the profiler, under its name."""
     return record_function(_MARK + phase)
 
 
 @contextmanager
-def _awaited(device: torch.device, phase: str) -> Iterator[None]:
-    """Over when the GPU has done what it was asked for."""
+def _wait_after(device: torch.device, phase: str) -> Iterator[None]:
+    """End a phase when the GPU has done its work."""
     yield
     torch.cuda.synchronize(device)
 
 
 @contextmanager
-def _phases_in(mark: Callable[[str], AbstractContextManager[Any]]) -> Iterator[None]:
+def _around_phases(mark: Callable[[str], AbstractContextManager[Any]]) -> Iterator[None]:
     """Put this around each phase of all runs."""
     token = PHASE_MARK.set(mark)
     try:
@@ -140,7 +140,7 @@ def _phases_in(mark: Callable[[str], AbstractContextManager[Any]]) -> Iterator[N
 
 
 def _operators(events: Sequence[Any], rounds: int, on_gpu: bool) -> list[Operator]:
-    """Summed by phase and name; on a GPU those that have kernels."""
+    """Sum events by phase and name; on a GPU those that have kernels."""
     sums: dict[tuple[str, str], list[float]] = {}
     for event in events:
         if event.device_type != torch.autograd.DeviceType.CPU or event.name.startswith(_MARK):

@@ -47,7 +47,7 @@ def timed(
     attempts: int = 4,
     tell: Callable[[str, bool], object] = lambda name, kept: None,
 ) -> dict[str, Timing]:
-    """Time functions in turn, so that a change of the machine's mood meets all of them alike.
+    """Time functions in turn, so that what happens to the machine happens to all of them.
 
     Parameters
     ----------

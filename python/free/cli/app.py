@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from free.cli.bench import bench_command
+from free.cli.bench import bench
 from free.cli.convert import convert
 from free.cli.evaluate import evaluate
 from free.cli.export import export
@@ -27,17 +27,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
-app.command()(sample)
-app.command()(generate)
-app.command()(tune)
-app.command()(sweep)
-app.command("bench")(bench_command)
-app.command()(profile)
-app.command()(evaluate)
-app.command()(info)
-app.command()(convert)
-app.command("train-teacher")(train_teacher)
-app.command("train-drafter")(train_drafter)
-app.command("train-variance")(train_variance)
-app.command("fit-variance")(fit_variance)
-app.command()(export)
+for command in (sample, generate, tune, sweep, bench, profile, evaluate, info, convert,
+                train_teacher, train_drafter, train_variance, fit_variance, export):  # fmt: skip
+    app.command()(command)

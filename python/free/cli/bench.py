@@ -9,7 +9,8 @@ from typing import Annotated
 import torch
 import typer
 
-from free.bench import bench, chosen_rows
+from free.bench import bench as run_bench
+from free.bench import chosen_rows
 from free.bench.draws import Draws
 from free.bench.judge import BATCH, Judge
 from free.bench.plot import plot, require_matplotlib
@@ -26,14 +27,16 @@ from free.files import write_atomic, write_json
 from free.images.picture import check_picture_suffix
 from free.machine import machine
 
-__all__ = ["bench_command"]
+__all__ = ["bench"]
 
 #: Images of each law where digits are judged: just enough for a covariance of 128 features.
 _DIGITS = 130
+#: Options of the model that are kept with the figures.
+_RECORDED = ("model", "device", "dtype", "cfg", "drafter")
 
 
 @with_records
-def bench_command(
+def bench(
     *,
     model: EngineOptions,
     rows: Annotated[
@@ -113,7 +116,7 @@ def bench_command(
         judge, notes = _judge(models, quality, reference, features, model.device)
         if plot_path is not None and judge is None:
             raise ValueError("--plot must come with --quality and --reference for this model")
-        lines = bench(draws, steps, images, judge, progress=True)
+        lines = run_bench(draws, steps, images, judge, progress=True)
 
     notes += [f"left out: {name}: {why}" for name, why in absent.items()]
     notes += remarks(lines)
@@ -129,16 +132,12 @@ def bench_command(
             record = {
                 "machine": machine(),
                 "settings": {
-                    "model": model.model,
+                    **{name: getattr(model, name) for name in _RECORDED},
                     "engine": models.engine,
-                    "device": model.device,
-                    "dtype": model.dtype,
                     "steps": steps,
-                    "cfg": model.cfg,
                     "batch_size": batch_size,
                     "images": images,
                     "seed": seed,
-                    "drafter": model.drafter,
                 },
                 "quality": judge and judge.to_dict(),
                 "rows": [line.to_dict() for line in lines],

@@ -71,16 +71,7 @@ class Models(NamedTuple):
 
 
 def load_models(model: ModelOptions) -> Models:
-    """Load what the options name.
-
-    Raises
-    ------
-    ValueError
-        If something is missing, damaged or does not fit; and if the samples are latents and there
-        is no VAE.
-    ImportError
-        If an extra is missing; names it.
-    """
+    """Load what the options name; errors are those of :func:`free.load_pretrained`."""
     engine = choose_engine(model) if isinstance(model, EngineOptions) else "torch"
     dtype = options.parse_dtype(model.dtype)
     if engine != "torch":
@@ -111,11 +102,6 @@ def load_models(model: ModelOptions) -> Models:
 def choose_engine(model: EngineOptions) -> str:
     """Resolve ``auto``: ONNX Runtime for embedded models in float32 on the CPU, where it is
     installed, as it is the fastest measured there; else torch.
-
-    Raises
-    ------
-    ValueError
-        If there is no such engine.
     """
     if model.engine not in ENGINES:
         raise ValueError(f"--engine must be one of {', '.join(ENGINES)}, got {model.engine!r}")

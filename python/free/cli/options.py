@@ -1,4 +1,7 @@
-"""Options that several commands share, and how their texts are read."""
+"""Options that several commands share, and how their texts are read.
+
+What cannot be read is a ValueError that names the option, what it takes and what came.
+"""
 
 from __future__ import annotations
 
@@ -90,19 +93,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def parse_labels(text: str, names: Mapping[str, int] | None = None) -> list[int]:
-    """``"0-9"``, ``"3"``, ``"1,4-6"``, ``"tench,5"`` -> the labels.
-
-    Parameters
-    ----------
-    text : str
-    names : mapping of str to int, optional
-        Classes by name, where the model's have names.
-
-    Raises
-    ------
-    ValueError
-        If the text is not such a list, or a name is not known; suggests the nearest.
-    """
+    """``"0-9"``, ``"3"``, ``"1,4-6"``, or by name ``"tench,5"`` -> the labels."""
     labels: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
@@ -119,13 +110,7 @@ def parse_labels(text: str, names: Mapping[str, int] | None = None) -> list[int]
 def parse_schedule(
     steps: int, variance: str, stochasticity: float, sde: bool, device: torch.device
 ) -> Schedule:
-    """The schedule of a law's options; a variance network is put on ``device``.
-
-    Raises
-    ------
-    ValueError
-        If an option cannot be read, or they exclude each other.
-    """
+    """The schedule of a law's options; a variance network is put on ``device``."""
     if sde:
         if variance != "posterior":
             raise ValueError(f"--sde must come without --variance, which it sets, got {variance!r}")
@@ -148,13 +133,7 @@ def parse_schedule(
 
 
 def parse_window(text: str) -> int | str:
-    """``"auto"``, or a number of rows.
-
-    Raises
-    ------
-    ValueError
-        If it is neither.
-    """
+    """``"auto"``, or a number of rows."""
     if text == "auto":
         return text
     if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) < 1:
@@ -163,13 +142,7 @@ def parse_window(text: str) -> int | str:
 
 
 def parse_relaxation(text: str | None, uncertainty: str) -> Relaxation | None:
-    """``"temper:1"``, ``"allow:0.3:0.05"`` -> the relaxation; None for none.
-
-    Raises
-    ------
-    ValueError
-        If the text is not of this form, or a part of it is out of its range.
-    """
+    """``"temper:1"``, ``"allow:0.3:0.05"`` -> the relaxation; None for none."""
     if text is None:
         if uncertainty != "discrepancy":
             raise ValueError(f"--uncertainty must come with --relax, got {uncertainty!r} alone")
@@ -187,13 +160,7 @@ def parse_relaxation(text: str | None, uncertainty: str) -> Relaxation | None:
 
 
 def parse_dtype(text: str) -> torch.dtype:
-    """A precision by its name.
-
-    Raises
-    ------
-    ValueError
-        If it is none of those that networks run in.
-    """
+    """A precision that networks run in, by its name."""
     if text not in _DTYPES:
         raise ValueError(f"--dtype must be one of {', '.join(_DTYPES)}, got {text!r}")
     return _DTYPES[text]
@@ -205,17 +172,9 @@ def parse_device(text: str) -> torch.device:
 
 
 def check_outputs(**outputs: Path | None) -> None:
-    """Refuse, before the work for them is done, files that cannot be written or have two uses.
+    """Refuse files that cannot be written, or have two uses, before the work for them is done.
 
-    Parameters
-    ----------
-    **outputs : Path or None
-        By the name of their option; None where it is not given.
-
-    Raises
-    ------
-    ValueError
-        Naming the option.
+    They go by the names of their options; None is an option that is not given.
     """
     uses: dict[Path, str] = {}
     for name, path in outputs.items():

@@ -15,18 +15,7 @@ from typing import Annotated, Any, get_type_hints
 import torch
 import typer
 
-from free.cli.options import (
-    Cfg,
-    CfgChannels,
-    Constants,
-    Device,
-    Model,
-    Sde,
-    Steps,
-    Uncertainty,
-    parse_schedule,
-    parse_window,
-)
+from free.cli import options
 from free.reference.decide import LOOKING_AHEAD
 from free.reference.draft import SOURCES
 from free.schedule.schedule import Schedule
@@ -51,7 +40,7 @@ _RECYCLE = {"off": False, "best": "response"} | {source: source for source in SO
 class ModelOptions:
     """Which networks run, under which guidance, and where."""
 
-    model: Model = "mnist"
+    model: options.Model = "mnist"
     drafter: Annotated[
         str,
         typer.Option(
@@ -66,10 +55,10 @@ class ModelOptions:
             "stabilityai/sd-vae-ft-ema. Default: the model's own vae/, if it has one."
         ),
     ] = None
-    constants: Constants = None
-    cfg: Cfg = 1.5
-    cfg_channels: CfgChannels = None
-    device: Device = "cpu"
+    constants: options.Constants = None
+    cfg: options.Cfg = 1.5
+    cfg_channels: options.CfgChannels = None
+    device: options.Device = "cpu"
     dtype: Annotated[
         str,
         typer.Option(help="float32, bfloat16 or float16: of the networks; states are float32."),
@@ -100,7 +89,7 @@ class EngineOptions(ModelOptions):
 class LawOptions:
     """Which law is sampled."""
 
-    steps: Steps = 250
+    steps: options.Steps = 250
     variance: Annotated[
         str,
         typer.Option(
@@ -116,11 +105,13 @@ class LawOptions:
             "supplement's epsilon. 0 is deterministic: only with --window 1."
         ),
     ] = 1.0
-    sde: Sde = False
+    sde: options.Sde = False
 
     def schedule(self, device: torch.device) -> Schedule:
         """The schedule of this law; see :func:`free.cli.options.parse_schedule`."""
-        return parse_schedule(self.steps, self.variance, self.stochasticity, self.sde, device)
+        return options.parse_schedule(
+            self.steps, self.variance, self.stochasticity, self.sde, device
+        )
 
 
 @dataclass(frozen=True)
@@ -136,7 +127,7 @@ class RelaxationOptions:
             "exact one. The report bounds the distance. Default: exact.",
         ),
     ] = None
-    uncertainty: Uncertainty = "discrepancy"
+    uncertainty: options.Uncertainty = "discrepancy"
 
 
 @dataclass(frozen=True)
@@ -189,11 +180,6 @@ class DraftingOptions:
         ----------
         recommended : mapping
             The drafter's own settings, where no option is given.
-
-        Raises
-        ------
-        ValueError
-            If ``--paper`` is joined by options that it sets, or one of them cannot be read.
         """
         choices = (self.sweeps, self.recycle, self.verifier)
         if self.paper and choices != (None, None, PAPER["verifier"]):
@@ -204,7 +190,7 @@ class DraftingOptions:
         if self.verifier in LOOKING_AHEAD:
             settings["recycle"] = False
         if self.window is not None:
-            settings["window"] = parse_window(self.window)
+            settings["window"] = options.parse_window(self.window)
         if settings["window"] == "auto" and not self.paper:
             settings["sweeps"] = "auto"
         if self.sweeps is not None:
@@ -242,12 +228,12 @@ def with_records(command: Callable[..., None]) -> Callable[..., None]:
         ]
 
     @functools.wraps(command)
-    def flat(**options: Any) -> None:
+    def flat(**values: Any) -> None:
         built = {
-            name: record(**{f.name: options.pop(f.name) for f in fields(record)})
+            name: record(**{f.name: values.pop(f.name) for f in fields(record)})
             for name, record in records.items()
         }
-        command(**built, **options)
+        command(**built, **values)
 
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     flat.__annotations__ = {one.name: one.annotation for one in parameters}

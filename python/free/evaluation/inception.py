@@ -4,8 +4,9 @@ Szegedy et al. 2015, with the peculiarities of that graph: averages at the borde
 out, the last block takes a maximum instead of an average, images are resized as TensorFlow 1 did,
 and the class scores are taken without their bias. Features are those that ADM's evaluator reads.
 
-torch-fidelity (which torchmetrics' FID needs), pytorch-fid and clean-fid all import torchvision,
-which cannot be had beside the CPU build of torch. None of them gives the spatial features of sFID.
+Our own because torch-fidelity, which torchmetrics' FID is built on, pytorch-fid and clean-fid import
+torchvision, whose wheels in the registry do not load beside a CPU build of torch (operator
+torchvision::nms does not exist). None of them gives the spatial features of sFID.
 """
 
 from __future__ import annotations
@@ -196,7 +197,7 @@ class InceptionFeatures(ColourFeatures):
     """
 
     dims = 2048
-    classes = None  # 1008 of them, in an order of their own
+    classes: int | None = None  # 1008 of them, in an order of their own
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
         super().__init__(InceptionV3(), path, device)

@@ -82,15 +82,15 @@ def coverage(
     start = 0
     for rows in _blocks(samples, centre, _ROWS):
         own = sample_radii[start : start + len(rows), None]
-        found = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
+        near = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         first = 0
         for columns in _blocks(reference, centre, _COLUMNS):
             last = first + len(columns)
             distances = _squared_distances(rows, columns, room)
-            found |= (distances <= reference_radii[first:last]).any(1)
+            near |= (distances <= reference_radii[first:last]).any(1)
             reached[first:last] |= (distances <= own).any(0)
             first = last
-        inside.append(found)
+        inside.append(near)
         start += len(rows)
         tell(len(rows))
     return torch.cat(inside), reached

@@ -109,13 +109,13 @@ class ChunkFolder:
 
     def present(self) -> NDArray[np.bool_]:
         """Which chunks have a file, [chunks]."""
-        found = np.zeros(len(self.plan), np.bool_)
+        present = np.zeros(len(self.plan), np.bool_)
         if self.path.is_dir():
             for path in self.path.iterdir():
                 number = path.name.removeprefix("chunk-").removesuffix(".npz")
-                if number.isdigit() and int(number) < len(found):
-                    found[int(number)] = True
-        return found
+                if number.isdigit() and int(number) < len(present):
+                    present[int(number)] = True
+        return present
 
     def sweep(self) -> None:
         """Remove what a process that was killed left half-written."""

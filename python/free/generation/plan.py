@@ -102,14 +102,14 @@ def make_plan(
         if labels == "random":
             every = torch.arange(num)
             shares = uniform(seed, every, 0, Purpose.LABEL, ()).double()
-            chosen = (shares * classes).long().numpy()
+            ids = (shares * classes).long().numpy()
         else:
-            chosen = np.arange(num) % classes
+            ids = np.arange(num) % classes
     else:
         if not len(labels):
             raise ValueError("labels must be 'random', 'balanced' or classes, got none")
         check_request(teacher, sorted(set(labels)), 0, None)
-        chosen = np.resize(np.asarray(labels, np.int64), num)
+        ids = np.resize(np.asarray(labels, np.int64), num)
     # Runs with neighbouring seeds must not share noises, so image 0 starts anywhere.
     first = int.from_bytes(hashlib.sha256(str(seed % 2**64).encode()).digest()[:8], "big")
-    return Plan(chosen.astype(np.int64), first, batch_size)
+    return Plan(ids.astype(np.int64), first, batch_size)

@@ -175,12 +175,12 @@ def claim(folder: Path, settings: dict[str, Any], pattern: str, argument: str) -
     path = folder / MANIFEST
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{argument} must be a folder, got the file {folder}")
-    if (found := next(folder.glob(pattern), None)) is None:
+    if (file := next(folder.glob(pattern), None)) is None:
         write_json(path, settings)
         return
     if not path.is_file():
         raise ValueError(
-            f"{argument} must be new or without such files, got {folder} with {found.name}"
+            f"{argument} must be new or without such files, got {folder} with {file.name}"
         )
     there = read_manifest(folder)
     other = "a damaged manifest" if there is None else differences(there, settings)

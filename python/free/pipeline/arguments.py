@@ -108,9 +108,9 @@ def observer(callback: Callable[..., Any], pipe: Any, schedule: Schedule) -> Obs
     """
 
     def observe(step: int, states: Tensor) -> None:
-        given = {"latents": states.clone()}
-        returned = callback(pipe, step - 1, int(schedule.timesteps[step - 1]), given)
-        for record in (given, returned if isinstance(returned, Mapping) else {}):
+        latents = {"latents": states.clone()}
+        answer = callback(pipe, step - 1, int(schedule.timesteps[step - 1]), latents)
+        for record in (latents, answer if isinstance(answer, Mapping) else {}):
             if not torch.equal(record.get("latents", states), states):
                 raise ValueError(
                     "callback_on_step_end must leave the latents as they are (others would "

@@ -22,12 +22,9 @@ from free.models.dit import DiT
 from free.pipeline.scheduler import as_scheduler
 from free.pretrained import load_pretrained
 
-__all__ = [
-    "read",
-    "write",
-]
+__all__ = ["read", "write"]
 
-#: What diffusers has no word for.
+#: Entry of the index for what diffusers has no word for.
 _OWN = "_free"
 
 _SCHEDULER = Path("scheduler") / "scheduler_config.json"
@@ -60,9 +57,11 @@ def read(
             f"{path / MODEL_INDEX} must name no drafter but 'frozen' (others lie in the folder), "
             f"got {own['drafter']!r}"
         )
-    given = not (drafter is None or isinstance(drafter, (str, Path)))
-    stored = "frozen" if given else own.get("drafter") if drafter is None else drafter
-    transformer, loaded = load_pretrained(path, stored, dtype=dtype, constants=constants)
+    ready = not (drafter is None or isinstance(drafter, (str, Path)))
+    source_of_drafter = own.get("drafter") if drafter is None else drafter
+    transformer, of_folder = load_pretrained(
+        path, "frozen" if ready else source_of_drafter, dtype=dtype, constants=constants
+    )
     if vae is None:
         vae = own_vae(source)
     if isinstance(vae, (str, Path)):
@@ -71,10 +70,10 @@ def read(
         "transformer": transformer,
         "vae": getattr(vae, "vae", vae),
         "scheduler": scheduler,
-        "drafter": drafter if given else loaded,
+        "drafter": drafter if ready else of_folder,
         "id2label": index.get("id2label"),
         "cfg_channels": own.get("cfg_channels"),
-        # Those of another drafter would not serve this one.
+        # The settings of one drafter would not serve another.
         "sampling": own.get("sampling", {}) if drafter is None else {},
     }
 

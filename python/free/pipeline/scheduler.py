@@ -11,6 +11,11 @@ from free.schedule.schedule import Schedule
 
 __all__ = ["as_scheduler", "schedule_of"]
 
+_EXPECTED = (
+    "scheduler must be 'ddpm', a DDPMScheduler or its config, a Schedule or a function that makes "
+    "one"
+)
+
 
 def as_scheduler(scheduler: Any, own: Any = None) -> Any:
     """What is meant by a pipeline's ``scheduler``, checked.
@@ -37,10 +42,7 @@ def as_scheduler(scheduler: Any, own: Any = None) -> Any:
         scheduler = ddpm_config() if own is None else own
     elif isinstance(scheduler, str):
         if scheduler != "ddpm":
-            raise ValueError(
-                "scheduler must be 'ddpm', a DDPMScheduler or its config, a Schedule or a function "
-                f"that makes one, got {scheduler!r}"
-            )
+            raise ValueError(f"{_EXPECTED}, got {scheduler!r}")
         scheduler = ddpm_config(_config_of(own))
     if isinstance(scheduler, Schedule):
         return scheduler
@@ -54,10 +56,7 @@ def as_scheduler(scheduler: Any, own: Any = None) -> Any:
         return DDPMScheduler.from_config(dict(config))
     if callable(scheduler) and not isinstance(scheduler, type):
         return scheduler
-    raise TypeError(
-        "scheduler must be 'ddpm', a DDPMScheduler or its config, a Schedule or a function that "
-        f"makes one, got {scheduler!r}"
-    )
+    raise TypeError(f"{_EXPECTED}, got {scheduler!r}")
 
 
 def schedule_of(scheduler: Any, steps: int) -> Schedule:
