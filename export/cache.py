@@ -15,8 +15,6 @@ from free.files import cache_folder
 from free.models.dit import DiT
 from free.version import __version__
 
-__all__ = ["cached_export"]
-
 
 def cached_export(
     teacher: DiT,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from free.engines.interface import Contract, Profile, TensorSpec
 from free.models.config import DiTConfig
 
-__all__ = ["draft_contract", "step_contract", "teacher_contract"]
-
 
 def teacher_contract(config: DiTConfig, guided: bool, rows: Profile) -> Contract:
     """Contract of :class:`export.graphs.Teacher`.

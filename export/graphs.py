@@ -16,8 +16,6 @@ from free.models.drafter import DrafterNet
 from free.models.guidance import blend, merge, pair, pair_labels, unpair
 from free.reference.draft import roll_transition
 
-__all__ = ["DraftWindow", "DrafterStep", "Teacher"]
-
 
 class Teacher(nn.Module):
     """``(x [R, C, H, W], t [R], y [R][, cfg_scale [C]]) -> eps, feature[, variance]``.

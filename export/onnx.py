@@ -16,8 +16,6 @@ from torch import nn
 from free.engines.interface import Contract
 from free.files import write_atomic
 
-__all__ = ["OPSET", "WeightsFile", "export_graph", "require_onnx"]
-
 #: The newest operator set whose graphs TensorRT-RTX builds in every precision.
 OPSET = 20
 

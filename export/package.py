@@ -24,8 +24,6 @@ from free.files import digest
 from free.models.dit import DiT
 from free.version import __version__
 
-__all__ = ["export_model", "graphs_of", "torch_engine"]
-
 WEIGHTS = "weights.bin"
 
 

@@ -24,8 +24,6 @@ from free.models.output import Teacher
 from free.sampling.speculative import SpeculativeSampler
 from free.schedule.schedule import Schedule
 
-__all__ = ["TOLERANCE", "Agreement", "Corner", "check_graphs", "check_sampling", "parity_record"]
-
 #: Largest error of a graph, relative to the output's root mean square, by precision.
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
 

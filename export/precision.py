@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from free.models.layers import DiTBlock
 
-__all__ = ["PRECISIONS", "lower"]
-
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 Network = TypeVar("Network", bound=nn.Module)

@@ -12,8 +12,6 @@ from free.engines.tensorrt import Log, load_tensorrt, require_graph
 from free.engines.tensorrt_file import ANY, BuiltEngine, engine_path, file_digest, this_gpu
 from free.files import write_atomic
 
-__all__ = ["TARGETS", "build_engine", "load_or_build"]
-
 #: GPUs that TensorRT-RTX builds for without having one, by compute capability; ``any`` is one
 #: engine for all of them. Turing (sm75) is not among them: it has no float32 matrix product there.
 TARGETS = (ANY, "sm80", "sm86", "sm89", "sm120", "sm121")

@@ -12,17 +12,6 @@ from typing import Any
 
 import torch
 
-__all__ = [
-    "absent",
-    "allocated",
-    "device_of",
-    "explain_out_of_memory",
-    "find_device",
-    "peak",
-    "require_device",
-    "reset_peak",
-]
-
 
 def find_device(name: torch.device | str, argument: str = "device") -> torch.device:
     """A device that torch can work on here.

@@ -10,9 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["cache_folder", "check_writable", "digest", "read_json", "write_atomic", "write_json"]
-
-
 #: Labels of a million files take a quarter of it.
 _LARGEST_JSON = 256 << 20
 

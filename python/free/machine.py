@@ -13,8 +13,6 @@ import torch
 from free.ops import build_info
 from free.version import __version__
 
-__all__ = ["machine"]
-
 
 def machine() -> dict[str, Any]:
     """Hardware, versions, threads; the commit where the package runs from a checkout of its own."""

@@ -12,8 +12,6 @@ from free.models.checkpoints import bundled_drafter, locate, read_drafter
 from free.models.dit import DiT
 from free.models.drafter import DrafterNet
 
-__all__ = ["load_pretrained"]
-
 
 def load_pretrained(
     model: str | Path,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["aligned", "drop_empty", "with_interval"]
-
 
 def drop_empty(rows: Sequence[Sequence[str]]) -> list[list[str]]:
     """Leave out the columns that are empty below the heading, which is the first row."""

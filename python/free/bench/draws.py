@@ -12,8 +12,6 @@ from free.rounds.report import Report
 from free.sampling.sequential import SequentialSampler
 from free.sampling.speculative import SpeculativeSampler
 
-__all__ = ["Draws"]
-
 #: Seeds from one row's first to the next one's, and to those of batches that are not timed.
 _APART, _UNTIMED = 10**6, 5 * 10**5
 

@@ -23,19 +23,6 @@ from free.rounds.report import Report
 from free.sampling.sequential import SequentialSampler
 from free.sampling.speculative import SpeculativeSampler
 
-__all__ = [
-    "Row",
-    "Sampler",
-    "Setting",
-    "compared",
-    "difference",
-    "grid",
-    "read_rows",
-    "row_of",
-    "sweep",
-    "write_rows",
-]
-
 Sampler = SpeculativeSampler | SequentialSampler
 Row = dict[str, Any]
 

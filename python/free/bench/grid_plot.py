@@ -8,8 +8,6 @@ from typing import Any
 from free.bench.grid_table import label, varied
 from free.bench.plot import error_bars, require_matplotlib
 
-__all__ = ["draw"]
-
 Row = Mapping[str, Any]
 
 _NAMES = {

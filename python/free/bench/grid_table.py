@@ -8,8 +8,6 @@ from typing import Any
 from free.bench.columns import aligned, drop_empty, with_interval
 from free.evaluation.bootstrap import QUANTILE
 
-__all__ = ["describe", "label", "varied"]
-
 _LAW = ("steps", "variance", "stochasticity", "sde")
 
 

@@ -15,8 +15,6 @@ from free.evaluation.measured import Measured
 from free.images.autoencoder import LatentCoder, PixelCoder
 from free.images.picture import to_uint8
 
-__all__ = ["BATCH", "Judge"]
-
 #: Images that are drawn and looked at together, at most.
 BATCH = 8
 

@@ -15,8 +15,6 @@ from free.bench.timing import Timing, timed
 from free.evaluation import Figure
 from free.rounds.report import Report
 
-__all__ = ["Line", "bench"]
-
 
 class Line(NamedTuple):
     """A row and what it took.

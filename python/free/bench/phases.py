@@ -17,8 +17,6 @@ from free.rounds.report import PHASE_MARK, Report
 from free.sampling.sequential import SequentialSampler
 from free.sampling.speculative import SpeculativeSampler
 
-__all__ = ["ELSEWHERE", "Operator", "Profile", "profiled"]
-
 _MARK = "free::"
 #: What is outside all phases: choosing windows, the loop itself.
 ELSEWHERE = "elsewhere"

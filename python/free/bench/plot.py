@@ -10,8 +10,6 @@ from typing import Any
 from free.bench.lines import Line
 from free.files import write_atomic
 
-__all__ = ["error_bars", "plot", "require_matplotlib"]
-
 
 def require_matplotlib() -> Any:
     """Matplotlib's Figure, which draws without a window.

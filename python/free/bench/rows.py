@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 
 from free.rounds.relaxation import Relaxation
 
-__all__ = ["PAPER_WINDOW", "PLAIN", "ROWS", "WIDEST", "Row", "chosen_rows"]
-
 PLAIN = "plain"
 #: Rows of the paper's windows.
 PAPER_WINDOW = 8

@@ -13,8 +13,6 @@ from free.sampling.sequential import SequentialSampler
 from free.sampling.speculative import SpeculativeSampler
 from free.schedule.schedule import Schedule
 
-__all__ = ["Networks", "StepByStep", "sampler_of"]
-
 #: Fewer steps than a schedule can have.
 _FEWEST = 2
 

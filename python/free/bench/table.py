@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from free.bench.columns import aligned, drop_empty, with_interval
 from free.bench.lines import Line
 
-__all__ = ["markdown", "remarks", "text"]
-
 
 def _figure(name: str, scale: float) -> Callable[[Line], str]:
     def cell(line: Line) -> str:

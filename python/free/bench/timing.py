@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Timing", "timed"]
-
 _TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 
 

@@ -19,8 +19,6 @@ from free.cli.train_teacher import train_teacher
 from free.cli.train_variance import train_variance
 from free.cli.tune import tune
 
-__all__ = ["app"]
-
 app = typer.Typer(
     name="free",
     help="Lossless, faster sampling for Diffusion Transformers.",

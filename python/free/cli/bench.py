@@ -27,8 +27,6 @@ from free.files import write_atomic, write_json
 from free.images.picture import check_picture_suffix
 from free.machine import machine
 
-__all__ = ["bench"]
-
 #: Images of each law where digits are judged: just enough for a covariance of 128 features.
 _DIGITS = 130
 #: Options of the model that are kept with the figures.

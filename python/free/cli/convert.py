@@ -14,8 +14,6 @@ from free.models.config import PUBLISHED_HEADS
 from free.models.dit import DiT
 from free.models.summary import inspect
 
-__all__ = ["convert"]
-
 _DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
 
 

@@ -14,8 +14,6 @@ from free.evaluation import Quality
 from free.evaluation import quality as measure_quality
 from free.evaluation.image_stream import open_images
 
-__all__ = ["evaluate"]
-
 
 def evaluate(
     samples: Annotated[

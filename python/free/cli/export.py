@@ -17,8 +17,6 @@ from free.files import write_json
 from free.pretrained import load_pretrained
 from free.schedule.schedule import Schedule
 
-__all__ = ["export"]
-
 
 def export(
     *,

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from free.schedule.variance import VarianceFit
 
-__all__ = ["fit_variance"]
-
 
 def fit_variance(
     *,

@@ -18,8 +18,6 @@ from free.sampling.sequential import SequentialSampler
 from free.sampling.speculative import SpeculativeSampler
 from free.schedule.schedule import Schedule
 
-__all__ = ["generate"]
-
 
 @with_records
 def generate(

@@ -17,8 +17,6 @@ from free.models.summary import Summary, drafters_beside, inspect
 from free.ops import build_info, cuda_devices
 from free.version import __version__
 
-__all__ = ["info"]
-
 
 def info(
     checkpoint: Annotated[

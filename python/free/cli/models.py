@@ -28,15 +28,6 @@ from free.models.dit import DiT
 from free.pretrained import load_pretrained
 from free.window import AutoWindow
 
-__all__ = [
-    "ENGINES",
-    "Models",
-    "choose_engine",
-    "load_models",
-    "put_on_engine",
-    "unavailable_to_usage_error",
-]
-
 _PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 ENGINES = ("auto", "torch", *ON_FOLDERS)
 

@@ -22,29 +22,6 @@ from free.rounds.relaxation import Relaxation
 from free.schedule.schedule import Schedule
 from free.schedule.variance import VarianceFit
 
-__all__ = [
-    "Cfg",
-    "CfgChannels",
-    "Constants",
-    "Device",
-    "Figures",
-    "Heads",
-    "ImageSize",
-    "Model",
-    "Sde",
-    "Steps",
-    "Uncertainty",
-    "bad_input_to_usage_error",
-    "check_outputs",
-    "fail",
-    "parse_device",
-    "parse_dtype",
-    "parse_labels",
-    "parse_relaxation",
-    "parse_schedule",
-    "parse_window",
-]
-
 Model = Annotated[
     str,
     typer.Option(

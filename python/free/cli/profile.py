@@ -19,8 +19,6 @@ from free.machine import machine
 from free.sampling.speculative import SpeculativeSampler
 from free.schedule.schedule import Schedule
 
-__all__ = ["profile"]
-
 
 @with_records
 def profile(

@@ -20,16 +20,6 @@ from free.reference.decide import LOOKING_AHEAD
 from free.reference.draft import SOURCES
 from free.schedule.schedule import Schedule
 
-__all__ = [
-    "PAPER",
-    "DraftingOptions",
-    "EngineOptions",
-    "LawOptions",
-    "ModelOptions",
-    "RelaxationOptions",
-    "with_records",
-]
-
 #: The paper's settings, and those of a drafter that recommends none.
 PAPER: dict[str, Any] = {"window": 8, "sweeps": None, "recycle": False, "verifier": "reflection"}
 

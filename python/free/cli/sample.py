@@ -27,8 +27,6 @@ from free.sampling.request import check_request
 from free.sampling.sequential import SequentialSampler
 from free.sampling.speculative import SpeculativeSampler
 
-__all__ = ["sample"]
-
 #: Height of an image in the picture, in pixels, at least: small ones are enlarged.
 _CELL = 84
 

@@ -29,8 +29,6 @@ from free.sampling.sequential import SequentialSampler
 from free.sampling.speculative import SpeculativeSampler
 from free.version import __version__
 
-__all__ = ["sweep"]
-
 #: Options of the model that all rows of a file have in common.
 _SHARED = ("model", "drafter", "cfg", "cfg_channels", "device", "dtype")
 

@@ -12,8 +12,6 @@ import typer
 
 from free.cli import training
 
-__all__ = ["train_drafter"]
-
 _data, _recipe, _evaluation = map(training.options_of, ("Data", "Recipe", "Evaluation"))
 
 #: What a drafter is saved to draft with, and evaluated by besides the paper's way with

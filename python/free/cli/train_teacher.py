@@ -12,8 +12,6 @@ import typer
 
 from free.cli import training
 
-__all__ = ["train_teacher"]
-
 
 @dataclass(frozen=True)
 class _Optimiser(training.Optimiser):

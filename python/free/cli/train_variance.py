@@ -12,8 +12,6 @@ import typer
 
 from free.cli import options, training
 
-__all__ = ["train_variance"]
-
 
 @dataclass(frozen=True)
 class _Optimiser(training.Optimiser):

@@ -26,8 +26,6 @@ from free.window.predict import Predicted, predict
 from free.window.recording import RecordingWindow
 from free.window.rule import FixedWindows
 
-__all__ = ["tune"]
-
 #: Rows of the windows that a record is made from.
 _RECORDED = 32
 #: Images that it is made from.

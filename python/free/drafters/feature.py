@@ -23,8 +23,6 @@ from free.models.guidance import Guidance, pair, unpair
 from free.models.output import TeacherRows
 from free.schedule.table import Table
 
-__all__ = ["Anchored", "FeatureDrafter", "NetworkDrafter", "evaluate"]
-
 
 class Anchored(NamedTuple):
     """The carry of a drafter that knows the change of x0: what the change is from.

@@ -10,8 +10,6 @@ from free.drafters.protocol import DraftingBatch
 from free.models.output import TeacherRows
 from free.schedule.table import Table
 
-__all__ = ["FrozenDrafter"]
-
 
 class FrozenDrafter:
     """Keeps what the teacher predicted at the last verified state. Serves any teacher.

@@ -11,16 +11,6 @@ from free.models.guidance import Guidance
 from free.models.output import TeacherRows
 from free.schedule.table import Table
 
-__all__ = [
-    "ChangeDrafter",
-    "Drafter",
-    "DraftingBatch",
-    "WindowDrafter",
-    "WindowPlan",
-    "drafts_windows",
-    "says_changes",
-]
-
 
 @dataclass(frozen=True)
 class DraftingBatch:

@@ -15,8 +15,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-__all__ = ["Contract", "Profile", "Session", "TensorSpec"]
-
 _DTYPES = {"float32": torch.float32, "int64": torch.int64, "bool": torch.bool}
 
 

@@ -13,8 +13,6 @@ from free.engines.onnx import OnnxSession
 from free.engines.tensorrt import FLAVOURS, TensorRTSession, find_engine
 from free.models.config import DiTConfig
 
-__all__ = ["ENGINES", "load_engine"]
-
 ENGINES = ("onnxruntime", "onnxruntime-tensorrt", *FLAVOURS)
 
 

@@ -12,8 +12,6 @@ from free.engines.interface import Contract
 from free.files import digest, read_json, write_json
 from free.models.config import DiTConfig
 
-__all__ = ["MANIFEST", "Graph", "Manifest", "read_record", "write_record"]
-
 MANIFEST = "manifest.json"
 
 #: Format of the records that this room writes.

@@ -19,8 +19,6 @@ from free.models.config import DiTConfig
 from free.models.guidance import Guidance
 from free.models.output import Teacher, TeacherOutput
 
-__all__ = ["EngineDrafter", "EngineTeacher", "on_engine"]
-
 
 class EngineTeacher:
     """A teacher whose network runs on an engine. The law sampled is that of this engine.

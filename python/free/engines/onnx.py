@@ -11,8 +11,6 @@ from torch import Tensor
 
 from free.engines.interface import Contract
 
-__all__ = ["PROVIDERS", "OnnxSession", "require_onnxruntime"]
-
 #: Execution providers by the names that we give them.
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",

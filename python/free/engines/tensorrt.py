@@ -13,8 +13,6 @@ from torch import Tensor
 from free.engines.interface import Contract
 from free.engines.tensorrt_file import ANY, BuiltEngine, engine_path, this_gpu
 
-__all__ = ["FLAVOURS", "Log", "TensorRTSession", "find_engine", "load_tensorrt", "require_graph"]
-
 #: Modules by the names that we give them, which are those of the extras too.
 FLAVOURS = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 

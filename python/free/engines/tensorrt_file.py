@@ -16,8 +16,6 @@ from free.engines.interface import Contract
 from free.engines.manifest import read_record, write_record
 from free.files import digest
 
-__all__ = ["ANY", "BuiltEngine", "engine_path", "file_digest", "this_gpu"]
-
 #: Target of an engine of TensorRT-RTX for every GPU from compute capability 8.0 on.
 ANY = "any"
 

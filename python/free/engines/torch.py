@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from free.engines.interface import Contract
 
-__all__ = ["MODES", "TorchSession"]
-
 MODES = ("eager", "compiled", "graphed")
 
 

@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 import torch
 
-__all__ = ["standard_errors", "wilson_interval"]
-
 #: Standard errors to either side of a 95 % interval.
 QUANTILE = 1.959964
 

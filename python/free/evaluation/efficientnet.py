@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from free.evaluation.features import ColourFeatures
 
-__all__ = ["EfficientNetFeatures", "EfficientNetLite0", "efficientnet_path"]
-
 #: Blocks, kernel, stride of the first, expansion, channels.
 _STAGES = (
     (1, 3, 1, 1, 16),

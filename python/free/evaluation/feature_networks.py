@@ -8,8 +8,6 @@ from free.evaluation.efficientnet import EfficientNetFeatures, efficientnet_path
 from free.evaluation.features import DigitFeatures, FeatureNetwork
 from free.evaluation.inception import InceptionFeatures, inception_path
 
-__all__ = ["load_network"]
-
 
 def load_network(
     features: str | FeatureNetwork, shape: tuple[int, ...], device: torch.device | str = "cpu"

@@ -14,15 +14,6 @@ from torch import Tensor, nn
 
 from free.models.classifier import DigitClassifier
 
-__all__ = [
-    "ColourFeatures",
-    "DigitFeatures",
-    "FeatureNetwork",
-    "Features",
-    "check_images",
-    "load_weights",
-]
-
 
 class Features(NamedTuple):
     """What a network sees in R images.

@@ -18,8 +18,6 @@ from free.images.archive import member_shapes, read_rows
 from free.images.mnist import load_mnist
 from free.images.picture import to_uint8
 
-__all__ = ["ImageStream", "open_images"]
-
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 #: How Pillow calls what it has read, and what it becomes; others are refused, not guessed at.
 _MODES = {"L": "L", "1": "L", "RGB": "RGB", "P": "RGB"}

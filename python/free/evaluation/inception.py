@@ -4,8 +4,8 @@ Szegedy et al. 2015, with the peculiarities of that graph: averages at the borde
 out, the last block takes a maximum instead of an average, images are resized as TensorFlow 1 did,
 and the class scores are taken without their bias. Features are those that ADM's evaluator reads.
 
-Our own because torch-fidelity, which torchmetrics' FID is built on, pytorch-fid and clean-fid import
-torchvision, whose wheels in the registry do not load beside a CPU build of torch (operator
+Our own because torch-fidelity, which torchmetrics' FID is built on, pytorch-fid and clean-fid
+import torchvision, whose wheels in the registry do not load beside a CPU build of torch (operator
 torchvision::nms does not exist). None of them gives the spatial features of sFID.
 """
 
@@ -20,8 +20,6 @@ from torch import Tensor, nn
 
 from free.evaluation.features import ColourFeatures
 from free.files import digest
-
-__all__ = ["WEIGHTS", "InceptionFeatures", "InceptionV3", "inception_path"]
 
 #: The usual file, as pytorch-fid and torch-fidelity publish it.
 WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"

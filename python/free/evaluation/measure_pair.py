@@ -17,8 +17,6 @@ from free.evaluation.image_stream import ImageStream, open_images
 from free.evaluation.measured import Measured, measure, read_measured, write_measured
 from free.files import check_writable
 
-__all__ = ["Labels", "check_labels", "measure_pair"]
-
 Labels = Sequence[int] | NDArray[np.int64] | Tensor | str
 
 

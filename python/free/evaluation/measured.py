@@ -22,8 +22,6 @@ from free.evaluation.statistics import Gaussian
 from free.files import write_atomic
 from free.version import __version__
 
-__all__ = ["Measured", "measure", "read_measured", "write_measured"]
-
 _FEATURES = ("pooled", "spatial", "probabilities")
 _GAUSSIANS = ("published", "published_spatial")
 

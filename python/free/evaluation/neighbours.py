@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-__all__ = ["coverage", "neighbour_radii"]
-
 #: Rows and columns of a block of distances, 8 bytes each: 16 MB.
 _ROWS, _COLUMNS = 1024, 2048
 

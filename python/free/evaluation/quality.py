@@ -29,8 +29,6 @@ from free.evaluation.statistics import (
     inception_score,
 )
 
-__all__ = ["Figure", "Quality", "named_as_asked", "quality"]
-
 #: Of each figure: what it is with the network that defines FID, and with any other.
 _TITLES = {
     "frechet": ("FID", "Frechet distance, {} features"),

@@ -7,8 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Gaussian", "covariance_factor", "frechet_distance", "gaussian", "inception_score"]
-
 #: Rows that are turned to float64 at a time.
 _ROWS = 4096
 #: ADM's evaluator, as the original code, takes the score of each 5,000 images and averages.

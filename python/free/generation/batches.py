@@ -13,8 +13,6 @@ from free.rounds.report import Report
 from free.sampling.sequential import SequentialSampler
 from free.sampling.speculative import SpeculativeSampler
 
-__all__ = ["draw_batches"]
-
 
 def draw_batches(
     sampler: SpeculativeSampler | SequentialSampler,

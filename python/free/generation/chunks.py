@@ -22,8 +22,6 @@ from free.generation.run_manifest import MANIFEST
 from free.images.archive import Member, write_npz
 from free.rounds.report import Report
 
-__all__ = ["Chunk", "ChunkFolder", "write_pngs"]
-
 
 class Chunk(NamedTuple):
     """What one call of the sampler made.

@@ -34,8 +34,6 @@ from free.sampling.request import check_request
 from free.sampling.sequential import SequentialSampler
 from free.sampling.speculative import SpeculativeSampler
 
-__all__ = ["Generated", "generate"]
-
 #: Images of a finished archive that are turned into pictures at a time.
 _ROWS = 64
 

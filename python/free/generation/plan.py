@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from free.rounds.noise import Purpose, as_seeds, uniform
 from free.sampling.request import check_request
 
-__all__ = ["Plan", "make_plan"]
-
 
 @dataclass(frozen=True)
 class Plan:

@@ -13,8 +13,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-__all__ = ["Processes"]
-
 #: Longer than one process may have to wait for another's share of a run.
 _TIMEOUT = timedelta(days=7)
 _NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")

@@ -20,8 +20,6 @@ from free.sampling.sequential import SequentialSampler
 from free.sampling.speculative import SpeculativeSampler
 from free.version import __version__
 
-__all__ = ["MANIFEST", "claim", "describe_run", "differences", "parse", "read_manifest"]
-
 #: Name of the file that says whose a folder is.
 MANIFEST = "manifest.json"
 

@@ -17,8 +17,6 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Member", "member_shapes", "read_note", "read_rows", "write_npz"]
-
 #: The first moment that a zip can name.
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
 _LONGEST_NOTE = 2**16 - 1

@@ -19,8 +19,6 @@ from free.images.picture import check_drawable
 from free.models.checkpoints import locate
 from free.models.checkpoints.hub import download, is_hub_id
 
-__all__ = ["MODEL_INDEX", "LatentCoder", "PixelCoder", "load_autoencoder", "own_vae"]
-
 #: Where a pipeline's folder says what it is made of.
 MODEL_INDEX = "model_index.json"
 

@@ -7,8 +7,6 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["class_ids", "imagenet_names", "label_table"]
-
 _IMAGENET = Path(__file__).resolve().parents[1] / "assets" / "imagenet_labels.json"
 
 

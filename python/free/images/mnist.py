@@ -7,8 +7,6 @@ import functools
 import torch
 from torch import Tensor
 
-__all__ = ["load_mnist"]
-
 
 @functools.cache  # the package keeps them as text, which takes seconds to read
 def load_mnist() -> tuple[Tensor, Tensor]:

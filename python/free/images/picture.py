@@ -9,8 +9,6 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-__all__ = ["check_drawable", "check_picture_suffix", "image_grid", "to_uint8"]
-
 _MARGIN = 8
 
 

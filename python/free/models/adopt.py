@@ -18,8 +18,6 @@ from free.models.checkpoints.source import Source
 from free.models.checkpoints.tensors import StoredTensor
 from free.models.dit import DiT
 
-__all__ = ["adopt_transformer"]
-
 
 def adopt_transformer(transformer: nn.Module, constants: str | None = None) -> DiT:
     """Our DiT with the weights of a ``diffusers.DiTTransformer2DModel``.

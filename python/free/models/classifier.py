@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from free.files import read_json
 
-__all__ = ["DigitClassifier"]
-
 _EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "mnist" / "classifier"
 
 

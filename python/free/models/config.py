@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-__all__ = ["DIT_SIZES", "PUBLISHED_HEADS", "DiTConfig"]
-
 #: Published sizes: hidden width, depth, heads.
 DIT_SIZES = {
     "S": (384, 12, 6),

@@ -26,8 +26,6 @@ from free.models.layers import (
 )
 from free.models.output import TeacherOutput
 
-__all__ = ["DiT"]
-
 
 class DiT(nn.Module):
     """Diffusion Transformer with adaLN-Zero conditioning, predicting eps.

@@ -37,8 +37,6 @@ from free.models.layers import (
     unpatchify,
 )
 
-__all__ = ["DrafterNet"]
-
 
 class DrafterNet(nn.Module):
     """Predicts how x0 and the top-block feature change from ``x_k`` to ``x_{k+1}``.

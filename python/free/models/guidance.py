@@ -16,8 +16,6 @@ from torch import Tensor
 
 from free.models.output import TeacherOutput
 
-__all__ = ["Guidance", "GuidedTeacher", "blend", "merge", "pair", "pair_labels", "unpair"]
-
 
 def pair(rows: Tensor) -> Tensor:
     """[R, ...] -> [2R, ...]: each row twice, one after the other."""

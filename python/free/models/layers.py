@@ -12,17 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = [
-    "DiTBlock",
-    "FinalLayer",
-    "LabelEmbedder",
-    "PatchEmbedder",
-    "TimestepEmbedder",
-    "initialize_linear",
-    "sincos_position_embedding",
-    "unpatchify",
-]
-
 _NORM_EPS = 1e-6
 _FREQUENCIES = 256
 

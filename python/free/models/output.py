@@ -9,15 +9,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = [
-    "Teacher",
-    "TeacherOutput",
-    "TeacherRows",
-    "check_output",
-    "require_eps",
-    "require_finite",
-]
-
 
 class TeacherOutput(NamedTuple):
     """The result of one teacher call on ``R`` rows.

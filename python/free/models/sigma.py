@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from free.files import read_json, write_atomic, write_json
 from free.models.layers import TimestepEmbedder
 
-__all__ = ["SigmaNet"]
-
 
 class SigmaNet(nn.Module):
     """Where the variance of a transition lies between the posterior's and beta, from its state.

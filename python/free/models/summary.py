@@ -14,8 +14,6 @@ from free.models.checkpoints.source import locate, open_source
 from free.models.dit import DiT
 from free.models.drafter import DrafterNet
 
-__all__ = ["FoundDrafter", "Summary", "drafters_beside", "inspect"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Summary(Description):

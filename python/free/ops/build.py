@@ -9,8 +9,6 @@ import torch  # noqa: F401
 
 from free.ops import _C
 
-__all__ = ["build_info", "cuda_devices"]
-
 
 def build_info() -> dict[str, Any]:
     """How the compiled core was built: ``compiler``, ``cuda`` (version or None), ``openmp``, and

@@ -17,8 +17,6 @@ from torch import Tensor
 # After torch, so that one OpenMP runtime serves both.
 from free.ops import _C
 
-__all__ = ["CONTRACTS", "Argument", "Contract", "Sizes"]
-
 #: ``times * (letter + plus)``, or a number; with ``open``, a letter for whatever is at least that.
 Axis = tuple[str, str, int, str]
 

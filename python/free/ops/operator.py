@@ -20,8 +20,6 @@ from torch.utils.dlpack import to_dlpack
 from free.ops import _C
 from free.ops.contract import CONTRACTS, Contract
 
-__all__ = ["connect", "fallback", "operator"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

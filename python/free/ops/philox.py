@@ -5,7 +5,5 @@ from __future__ import annotations
 from free import reference
 from free.ops.operator import operator
 
-__all__ = ["philox_normal", "philox_uniform"]
-
 philox_normal = operator(reference.philox_normal)
 philox_uniform = operator(reference.philox_uniform)

@@ -15,8 +15,6 @@ from free.images.labels import class_ids
 from free.sampling.request import Observer
 from free.schedule.schedule import Schedule
 
-__all__ = ["cfg_scale", "classes", "observer", "sampler_key", "sampler_settings", "seeds"]
-
 _SETTINGS = ("window", "sweeps", "recycle", "verifier", "graph")
 
 

@@ -22,8 +22,6 @@ from free.models.dit import DiT
 from free.pipeline.scheduler import as_scheduler
 from free.pretrained import load_pretrained
 
-__all__ = ["read", "write"]
-
 #: Entry of the index for what diffusers has no word for.
 _OWN = "_free"
 

@@ -26,8 +26,6 @@ from free.rounds.report import Report
 from free.sampling.speculative import SpeculativeSampler
 from free.schedule.schedule import Schedule
 
-__all__ = ["FreePipeline", "FreePipelineOutput"]
-
 _OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 #: ``callback(pipe, step, timestep, {"latents": ...})``.
 StepCallback = Callable[["FreePipeline", int, int, dict[str, Any]], Any]

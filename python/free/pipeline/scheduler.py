@@ -9,8 +9,6 @@ from typing import Any
 from free.schedule.diffusers import ddpm_config, schedule_from_config
 from free.schedule.schedule import Schedule
 
-__all__ = ["as_scheduler", "schedule_of"]
-
 _EXPECTED = (
     "scheduler must be 'ddpm', a DDPMScheduler or its config, a Schedule or a function that makes "
     "one"

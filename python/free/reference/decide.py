@@ -13,18 +13,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = [
-    "DECISIONS",
-    "LOOKING_AHEAD",
-    "RULES",
-    "Account",
-    "Outcome",
-    "Transitions",
-    "decide_block",
-    "decide_reflection",
-    "decide_relaxed",
-]
-
 _SAME_MEAN = 1e-10
 _DISJOINT = 100.0
 _CLOSE_MEANS = 1e-3

@@ -7,8 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["philox4x32", "philox_normal", "philox_uniform"]
-
 _WORD = 0xFFFFFFFF
 
 
@@ -47,8 +45,8 @@ def philox_uniform(
 ) -> Tensor:
     """Uniforms in [0, 1), multiples of 2**-24: float32 ``[R, size]``.
 
-    ``seeds``, ``transition`` and ``round`` are int64 ``[R]``, the last two ``0 .. 2**32 - 1``, which
-    is checked on the CPU; see :func:`free.rounds.noise.uniform`.
+    ``seeds``, ``transition`` and ``round`` are int64 ``[R]``, the last two ``0 .. 2**32 - 1``,
+    which is checked on the CPU; see :func:`free.rounds.noise.uniform`.
     """
     words = _words(seeds, transition, round, purpose, size)
     return ((words >> 8).float() * 2.0**-24)[:, :size].contiguous()
@@ -59,8 +57,8 @@ def philox_normal(
 ) -> Tensor:
     """Standard normals by Box-Muller, evaluated in float64: float32 ``[R, size]``.
 
-    ``seeds``, ``transition`` and ``round`` are int64 ``[R]``, the last two ``0 .. 2**32 - 1``, which
-    is checked on the CPU; see :func:`free.rounds.noise.normal`.
+    ``seeds``, ``transition`` and ``round`` are int64 ``[R]``, the last two ``0 .. 2**32 - 1``,
+    which is checked on the CPU; see :func:`free.rounds.noise.normal`.
     """
     pairs = _words(seeds, transition, round, purpose, size).unflatten(1, (-1, 2))
     radius_word, angle_word = pairs.unbind(-1)

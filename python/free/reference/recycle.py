@@ -7,8 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["RecycledRows", "ResponseSums", "recycled_rows", "response_sums"]
-
 
 class RecycledRows(NamedTuple):
     """Rows of a teacher call, as seen from each sample's next window.

@@ -7,8 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["TargetMeans", "note_nonfinite_", "target_means"]
-
 
 class TargetMeans(NamedTuple):
     """Transitions as the teacher has them.

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from free.reference.decide import DECISIONS, RULES, Outcome, Transitions, decide_relaxed
 
-__all__ = ["Verified", "VerifiedRelaxed", "verify_window", "verify_window_relaxed"]
-
 T = TypeVar("T")
 
 

@@ -11,8 +11,6 @@ from free.rounds.row_selection import RowSelector, WantedRows
 from free.rounds.state import Draft, Samples
 from free.schedule.table import Prediction
 
-__all__ = ["draft_window"]
-
 
 def draft_window(
     drafter: Drafter,

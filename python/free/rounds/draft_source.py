@@ -21,8 +21,6 @@ from free.ops import response_sums
 from free.reference.draft import DRAFTER, RESPONSE, SOURCES
 from free.rounds.state import Draft, Response, Samples
 
-__all__ = ["source_of", "updated_response"]
-
 #: Weight that a round's evidence keeps in the next one: about the last five rounds count.
 _MEMORY = 0.8
 

@@ -13,8 +13,6 @@ from free.ops import first_guesses, roll_window_
 from free.rounds.state import Samples
 from free.schedule.table import Prediction
 
-__all__ = ["DraftedWindow"]
-
 
 class DraftedWindow:
     """States, means and guesses of a window of P drafted transitions.

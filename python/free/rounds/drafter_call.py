@@ -15,8 +15,6 @@ from free.rounds.state import Recycled
 from free.rounds.tensor_tree import map_tensors, put, take
 from free.schedule.table import Prediction
 
-__all__ = ["DrafterCall"]
-
 
 class DrafterCall:
     """The calls of one drafter for one window.

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from free import ops
 
-__all__ = ["Purpose", "as_seeds", "normal", "uniform", "window_numbers"]
-
 #: One value for all rows, or one a row.
 Integers = int | Sequence[int] | Tensor
 

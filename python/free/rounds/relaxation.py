@@ -29,8 +29,6 @@ from free.rounds.target import Answer
 from free.schedule.schedule import Schedule
 from free.schedule.table import Table
 
-__all__ = ["UNCERTAINTIES", "Relaxation", "Spending", "check_relaxation"]
-
 #: Where an uncertainty comes from, by name; a table is given as itself.
 UNCERTAINTIES = ("discrepancy", "learned_variance")
 

@@ -15,8 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["PHASE_MARK", "Recorder", "Report"]
-
 #: What is put around each phase of a run: nothing, unless a profiler is to see them.
 PHASE_MARK: ContextVar[Callable[[str], AbstractContextManager[Any]]] = ContextVar(
     "PHASE_MARK", default=nullcontext

@@ -29,8 +29,6 @@ from free.rounds.state import Draft, Outcome, Recycled, Samples, Window, recycle
 from free.rounds.target import Answer, Target
 from free.schedule.table import Prediction
 
-__all__ = ["Phase", "Rounds", "committed_deltas", "no_phase"]
-
 Phase = Callable[[str], AbstractContextManager[None]]
 
 

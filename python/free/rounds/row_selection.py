@@ -13,8 +13,6 @@ from torch import Tensor
 from free.models.output import require_finite
 from free.ops import note_nonfinite_
 
-__all__ = ["EveryRow", "Listed", "RowSelector", "Selection", "Span", "WantedRows"]
-
 
 class Listed(NamedTuple):
     """Some rows of the windows of a batch, sample by sample, listed.

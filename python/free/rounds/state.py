@@ -15,8 +15,6 @@ from free.ops import recycled_rows
 from free.rounds.row_selection import Selection
 from free.rounds.tensor_tree import join, take
 
-__all__ = ["Draft", "Outcome", "Recycled", "Response", "Samples", "Window", "recycle"]
-
 
 class Recycled(NamedTuple):
     """The teacher's last call, as seen from each sample's next window.

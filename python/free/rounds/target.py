@@ -16,8 +16,6 @@ from free.models.output import Teacher, TeacherOutput, check_output
 from free.ops import target_means
 from free.schedule.table import Prediction, Table
 
-__all__ = ["Answer", "Target", "guidance_of"]
-
 
 class Answer(NamedTuple):
     """A teacher's output, read.

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["join", "map_tensors", "put", "take"]
-
 
 def take(tree: Any, rows: Tensor) -> Any:
     """Select rows of every tensor, in a new tree.

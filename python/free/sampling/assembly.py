@@ -17,8 +17,6 @@ from free.schedule.schedule import Schedule
 from free.schedule.table import Prediction, Table
 from free.window import FixedWindow, WindowRule
 
-__all__ = ["Plan", "assemble", "begin_drafting"]
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Plan:

@@ -15,8 +15,6 @@ from free.sampling.request import Observer
 from free.window import Committed, Windows
 from free.window.rule import check_choice
 
-__all__ = ["draw"]
-
 
 def draw(
     rounds: Rounds,

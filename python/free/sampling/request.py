@@ -17,18 +17,6 @@ from free.devices import allocated, device_of, explain_out_of_memory
 from free.rounds.noise import Purpose, as_seeds, normal
 from free.rounds.report import Report
 
-__all__ = [
-    "Labels",
-    "Observer",
-    "Progress",
-    "Request",
-    "SamplingResult",
-    "Seeds",
-    "check_request",
-    "explained_sampling",
-    "progress_bar",
-]
-
 Labels = Tensor | Sequence[int]
 
 Seeds = int | Tensor | Sequence[int]

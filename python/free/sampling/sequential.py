@@ -26,8 +26,6 @@ from free.sampling.request import (
 from free.schedule.schedule import Schedule
 from free.window.rule import FixedWindows
 
-__all__ = ["SequentialSampler"]
-
 
 class SequentialSampler:
     """The plain sampler: one teacher call a transition.

@@ -16,8 +16,6 @@ from free.schedule.schedule import Schedule
 from free.schedule.table import Table
 from free.window import AutoWindow, FixedWindow, WindowRule
 
-__all__ = ["Settings", "check_settings", "largest_window"]
-
 
 class Settings(NamedTuple):
     """What the arguments of :class:`free.SpeculativeSampler` stand for.

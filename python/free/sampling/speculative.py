@@ -36,8 +36,6 @@ from free.sampling.settings import check_settings, largest_window
 from free.schedule.schedule import Schedule
 from free.window import Run, WindowRule
 
-__all__ = ["SpeculativeSampler"]
-
 
 class SpeculativeSampler:
     """Draws from the plain sampler's law in fewer rounds (supplement, section B).

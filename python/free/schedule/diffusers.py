@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from free.schedule.schedule import Schedule
 
-__all__ = ["ddpm_config", "schedule_from_config"]
-
 #: Parameters of diffusers' DDPMScheduler, with its defaults.
 _DEFAULTS: dict[str, Any] = {
     "num_train_timesteps": 1000,

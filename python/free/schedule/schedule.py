@@ -21,8 +21,6 @@ from torch import Tensor
 from free.schedule import sde
 from free.schedule.variance import Variance, VarianceFit, fixed_variance
 
-__all__ = ["Mixture", "Schedule"]
-
 #: ``mixture(x [R, ...], t [R] int64) -> w [R]``: where a variance lies at a state.
 Mixture = Callable[[Tensor, Tensor], Tensor]
 

@@ -16,8 +16,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["linear", "vp"]
-
 Column = NDArray[np.float64]
 #: ``a``, ``b``, ``sigma``, ``signal`` and ``noise`` of a :class:`free.Schedule`, float64 [N] each.
 Columns = tuple[Column, Column, Column, Column, Column]

@@ -17,8 +17,6 @@ from torch import Tensor
 
 from free.schedule.schedule import Mixture, Schedule
 
-__all__ = ["Prediction", "Table", "eps_from_image", "image_from_eps"]
-
 
 class Table(NamedTuple):
     """A schedule as tensors: ``mean = a x + b eps``.

@@ -15,8 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from free.files import read_json, write_json
 
-__all__ = ["Variance", "VarianceFit", "fixed_variance"]
-
 
 @dataclass(frozen=True, eq=False)
 class VarianceFit:

@@ -15,8 +15,6 @@ from free.files import write_atomic, write_json
 from free.models.classifier import DigitClassifier
 from free.training.dataset.sets import ImageSet, mnist_set
 
-__all__ = ["save_classifier", "split_digits", "train_classifier"]
-
 
 def split_digits(count: int) -> tuple[Tensor, Tensor]:
     """Which of ``count`` images are held out (a fifth), and which are learnt from; int64."""

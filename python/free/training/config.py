@@ -8,8 +8,6 @@ from typing import Any
 
 from free.training.precision import PRECISIONS
 
-__all__ = ["TrainConfig", "require_choices"]
-
 #: Fields that change how a run is carried out and watched, but not what it computes.
 _FREE_TO_CHANGE = (
     "micro_batch",

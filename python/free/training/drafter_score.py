@@ -17,8 +17,6 @@ from free.schedule.schedule import Schedule
 from free.training.parallel import Ranks
 from free.window.recording import PositionWindow
 
-__all__ = ["DrafterEvaluation"]
-
 
 @dataclasses.dataclass(frozen=True)
 class DrafterEvaluation:

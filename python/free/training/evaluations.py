@@ -16,8 +16,6 @@ from typing import Any
 from free.files import write_atomic, write_json
 from free.training.parallel import Ranks
 
-__all__ = ["Evaluate", "Evaluations", "scalars"]
-
 #: Called on all ranks with the averaged weights; the same result on all.
 Evaluate = Callable[[Any, Ranks], dict[str, Any]]
 

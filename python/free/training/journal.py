@@ -18,8 +18,6 @@ from free.training.evaluations import Evaluate, Evaluations, scalars
 from free.training.log import LossMeans, RunLog, draw_losses, read_log
 from free.training.parallel import Ranks
 
-__all__ = ["Journal"]
-
 
 class Journal:
     """Losses, speed and evaluations of a run; the first rank writes and shows, all take part.

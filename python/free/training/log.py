@@ -13,8 +13,6 @@ from torch import Tensor
 from free.files import write_atomic
 from free.training.parallel import Ranks
 
-__all__ = ["LossMeans", "RunLog", "draw_losses", "read_log"]
-
 _TABLE, _PICTURE = "log.csv", "loss.png"
 
 #: Columns of the table that are not losses.

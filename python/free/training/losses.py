@@ -21,15 +21,6 @@ from free.training.rollout import (
     sweep,
 )
 
-__all__ = [
-    "drafter_loss",
-    "drop_labels",
-    "first_transitions",
-    "noised",
-    "smoothness",
-    "teacher_loss",
-]
-
 #: Of the noising that teachers are trained with; its schedule has a transition for each.
 TIMESTEPS = 1000
 

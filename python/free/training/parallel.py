@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from free.devices import find_device
 
-__all__ = ["Ranks", "ranks_of_environment"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Ranks:

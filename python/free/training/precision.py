@@ -12,8 +12,6 @@ import torch
 
 from free.training.parallel import Ranks
 
-__all__ = ["PRECISIONS", "Precision", "choose_precision", "has_bf16", "products_in"]
-
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 
 #: What multiplies bfloat16 at speed: torch's function that asks for it, and /proc/cpuinfo's flag.

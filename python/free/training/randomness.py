@@ -14,8 +14,6 @@ from torch import Tensor
 
 from free.rounds.noise import as_seeds, normal, uniform
 
-__all__ = ["RowRandom", "Stream"]
-
 # Draws of a stream. Above the purposes of sampling: a run of training may share a sampler's seed.
 _DRAWS = 1 << 16
 

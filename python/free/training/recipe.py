@@ -8,8 +8,6 @@ from typing import Any
 
 from free.training.config import require_choices
 
-__all__ = ["RECIPES", "REJECTIONS", "Recipe", "recipe_named"]
-
 #: How often drafts of each of 16 equal parts of a run, from noise to image, are rejected: of the
 #: embedded drafter by autoregression, W = 8, guidance 1.5, 250 steps, 100 images
 #: (benchmarks/rounds.py). Only the proportions count.

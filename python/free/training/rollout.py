@@ -21,8 +21,6 @@ from free.ops import roll_window_
 from free.schedule.schedule import Schedule
 from free.schedule.table import Prediction, Table
 
-__all__ = ["Drafts", "Rollout", "in_turn", "prediction_of", "sweep"]
-
 
 @functools.lru_cache(maxsize=8)
 def prediction_of(steps: int, device: torch.device) -> Prediction:

@@ -24,8 +24,6 @@ from free.machine import machine
 from free.training.dataset.sets import Skipped
 from free.training.parallel import Ranks
 
-__all__ = ["RunFolder", "misfit"]
-
 #: Characters of a value in a message.
 _LONGEST = 60
 

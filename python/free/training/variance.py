@@ -21,8 +21,6 @@ from free.schedule.variance import VarianceFit
 from free.training.losses import drop_labels, noised
 from free.training.randomness import RowRandom
 
-__all__ = ["fit_variance", "sigma_loss"]
-
 
 def fit_variance(
     teacher: Teacher,

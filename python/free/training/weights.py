@@ -17,8 +17,6 @@ from free.models.layers import DiTBlock
 from free.training.config import TrainConfig
 from free.training.parallel import Ranks
 
-__all__ = ["Weights", "recomputed"]
-
 #: Gradients are shortened to this length, of all weights together.
 _LONGEST_GRADIENT = 1.0
 

@@ -15,18 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = [
-    "AcceptanceEstimate",
-    "AcceptanceRecord",
-    "acceptance",
-    "bucket_of",
-    "equivalent",
-    "places",
-    "reached",
-    "read_records",
-    "write_records",
-]
-
 Floats = NDArray[np.float64]
 
 Integers = NDArray[np.int64]

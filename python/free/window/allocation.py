@@ -8,8 +8,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Allocation", "Cost", "allocate", "later_worth"]
-
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 

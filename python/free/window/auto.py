@@ -26,8 +26,6 @@ from free.window.costs import RoundCosts
 from free.window.measure import fingerprint, measured_costs
 from free.window.rule import Choice, Committed, Integers, Run, Windows
 
-__all__ = ["AutoWindow", "AutoWindows", "Basis"]
-
 #: Speed-up that a speculative round must promise over plain ones: after another speculative round,
 #: and after a plain one, when the expectation has not been checked for a while.
 _MARGIN, _SWITCH = 1.05, 1.15

@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["DRAFTING", "CostCurve", "RoundCosts"]
-
 #: What the time of drafting depends on: rows of all windows together; samples, for each transition
 #: of the longest window; or samples alone, where a graph drafts windows of one width.
 DRAFTING = ("rows", "calls", "windows")

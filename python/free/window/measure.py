@@ -33,8 +33,6 @@ from free.version import __version__
 from free.window.costs import CostCurve, RoundCosts
 from free.window.rule import Run
 
-__all__ = ["fingerprint", "measured_costs"]
-
 #: Makes a call on so many rows, or whatever is counted, to be timed.
 Work = Callable[[int], Callable[[], Any]]
 

@@ -11,8 +11,6 @@ from free.window.acceptance import AcceptanceEstimate, AcceptanceRecord, reached
 from free.window.costs import RoundCosts
 from free.window.rule import Committed, Windows
 
-__all__ = ["Predicted", "predict"]
-
 
 class Predicted(NamedTuple):
     """Expected figures of a run.

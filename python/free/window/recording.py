@@ -15,8 +15,6 @@ from free.window.acceptance import (
 )
 from free.window.rule import Choice, Committed, FixedWindow, Integers, Run, Windows
 
-__all__ = ["PositionWindow", "RecordingWindow"]
-
 
 class _Noting:
     """A fixed window, rule and windows in one; what a subclass notes adds up from run to run."""

@@ -16,17 +16,6 @@ from free.models.output import Teacher
 from free.rounds.target import Target
 from free.schedule.table import Prediction, Table
 
-__all__ = [
-    "Choice",
-    "Committed",
-    "FixedWindow",
-    "FixedWindows",
-    "Run",
-    "WindowRule",
-    "Windows",
-    "check_choice",
-]
-
 Integers = NDArray[np.int64]
 
 

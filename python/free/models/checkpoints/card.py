@@ -9,8 +9,6 @@ from typing import Any
 from free.files import write_atomic
 from free.models.checkpoints.configs import Description, published_name
 
-__all__ = ["write_card"]
-
 _MARK = "<!-- Written by free-dit at every save. Remove this line to keep your own text. -->"
 
 _WHAT = {

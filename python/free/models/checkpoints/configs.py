@@ -11,17 +11,6 @@ from typing import Any
 from free.files import read_json
 from free.models.config import DIT_SIZES, DiTConfig
 
-__all__ = [
-    "DIFFUSERS_CLASSES",
-    "Description",
-    "config_from_diffusers",
-    "config_to_diffusers",
-    "config_to_own",
-    "published_name",
-    "read_config",
-    "with_constants",
-]
-
 #: The second is what DiTs were saved as before diffusers gave them a class of their own.
 DIFFUSERS_CLASSES = ("DiTTransformer2DModel", "Transformer2DModel")
 _KINDS = {"dit": "teacher", "drafter": "drafter"}

@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["download", "is_hub_id"]
-
 #: Where a network's repository has its parts.
 _NETWORKS = ("", "teacher/", "drafter/", "transformer/")
 _DIFFUSERS = "diffusion_pytorch_model"

@@ -11,8 +11,6 @@ from typing import NamedTuple
 from free.models.checkpoints.tensors import StoredTensor
 from free.models.config import PUBLISHED_HEADS, DiTConfig
 
-__all__ = ["Layout", "Origin", "diffusers_layout", "drafter_layout", "infer_config", "own_layout"]
-
 
 class Origin(NamedTuple):
     """Where a format keeps one of our weights.

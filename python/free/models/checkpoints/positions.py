@@ -8,8 +8,6 @@ from torch import Tensor
 from free.models.config import DiTConfig
 from free.models.layers import sincos_position_embedding
 
-__all__ = ["fixed_table", "is_fixed"]
-
 _LAST_DIGITS = 2.0**-22  # of a float32 table: sines differ in the last digit among libraries
 
 

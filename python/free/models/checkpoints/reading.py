@@ -19,8 +19,6 @@ from free.models.checkpoints.source import Source, locate, open_source
 from free.models.checkpoints.tensors import StoredTensor
 from free.models.config import DiTConfig
 
-__all__ = ["build", "match", "read_drafter", "read_teacher"]
-
 Network = TypeVar("Network", bound=nn.Module)
 _LISTED = 8  # names of one kind in a message
 

@@ -19,8 +19,6 @@ from free.models.checkpoints.layout import (
 )
 from free.models.checkpoints.tensors import StoredTensor, open_file, open_index
 
-__all__ = ["EMBEDDED", "ORIGINAL_FILE", "Source", "bundled_drafter", "locate", "open_source"]
-
 _ASSETS = Path(__file__).resolve().parents[2] / "assets"
 #: Bundles that come with the package.
 EMBEDDED = ("mnist",)

@@ -21,8 +21,6 @@ from torch import Tensor
 
 from free.files import read_json
 
-__all__ = ["StoredTensor", "open_file", "open_index"]
-
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,

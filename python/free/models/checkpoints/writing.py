@@ -16,8 +16,6 @@ from free.models.checkpoints.positions import is_fixed
 from free.models.checkpoints.source import ORIGINAL_FILE
 from free.models.config import DiTConfig
 
-__all__ = ["FORMATS", "is_original_file", "write_network"]
-
 FORMATS = ("free", "original", "diffusers")
 #: safetensors files say which framework wrote them; other loaders ask.
 _METADATA = {"format": "pt"}

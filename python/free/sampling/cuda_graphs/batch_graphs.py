@@ -22,8 +22,6 @@ from free.sampling.cuda_graphs.graphed_round import (
     window_round,
 )
 
-__all__ = ["BatchGraphs"]
-
 #: Plain transitions between two reports of progress.
 _PROGRESS = 16
 

@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["Capture", "CaptureError", "CudaGraphs"]
-
 #: Makes of a function one that repeats its work on the device.
 Capture = Callable[[Callable[[], object], torch.device], Callable[[], object]]
 

@@ -13,8 +13,6 @@ from free.rounds.state import Recycled, Samples
 from free.rounds.tensor_tree import map_tensors, take
 from free.sampling.cuda_graphs.capture import Capture
 
-__all__ = ["GraphedRound", "State", "first_round", "keep_samples", "plain_step", "window_round"]
-
 
 class State(NamedTuple):
     """All that changes from round to round.

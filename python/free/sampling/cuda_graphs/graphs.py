@@ -15,8 +15,6 @@ from free.sampling.cuda_graphs.graphed_round import State
 from free.sampling.request import Progress, Request, progress_bar
 from free.window import FixedWindow
 
-__all__ = ["Graphing", "Graphs"]
-
 #: Whether rounds are captured: if they can be, for None, and after torch.compile, for "compiled".
 Graphing = bool | str | None
 

@@ -18,8 +18,6 @@ from torch import Tensor
 from free.training.dataset.order import images_at
 from free.training.dataset.sets import Skipped
 
-__all__ = ["Decoder"]
-
 Pixels = NDArray[np.uint8]
 #: Pixels, and the file that they are of.
 _Decoding = Future[tuple[Pixels, int]]

@@ -13,8 +13,6 @@ from free.training.dataset.decoder import Decoder
 from free.training.dataset.sets import Skipped
 from free.training.randomness import RowRandom, Stream
 
-__all__ = ["FolderImages"]
-
 
 @dataclass(frozen=True, eq=False)
 class FolderImages:

@@ -14,8 +14,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Listing", "list_images"]
-
 _SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
 _LABEL_FILES = ("labels.csv", "labels.json")
 

@@ -18,8 +18,6 @@ from free.training.dataset.order import random_subset
 from free.training.dataset.pixels import read_image
 from free.training.dataset.sets import TrainingImages, mnist_set
 
-__all__ = ["open_images"]
-
 #: Share of a folder that is trained on by default (supplement, section A).
 _PAPER_SUBSET = 0.3
 

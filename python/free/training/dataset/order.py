@@ -9,8 +9,6 @@ from torch import Tensor
 
 from free.training.randomness import RowRandom, Stream
 
-__all__ = ["images_at", "random_subset", "shuffled"]
-
 
 @functools.lru_cache(maxsize=4)  # one epoch serves many steps; a batch may straddle two
 def shuffled(count: int, seed: int, number: int, stream: Stream = Stream.ORDER) -> Tensor:

@@ -8,8 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["centre_crop", "read_image"]
-
 #: Formats that are read, whatever a file is called. Pillow has others that run programs.
 _FORMATS = ("JPEG", "PNG", "WEBP")
 #: Of 8 bits a channel, as Pillow calls them; others would be clipped, not converted.

@@ -12,13 +12,6 @@ from torch import Tensor
 from free.images.mnist import load_mnist
 from free.training.dataset.order import images_at
 
-__all__ = [
-    "ImageSet",
-    "Skipped",
-    "TrainingImages",
-    "mnist_set",
-]
-
 #: A file that is not used, as ``{"file": ..., "reason": ...}``.
 Skipped = dict[str, str]
 
