@@ -47,8 +47,8 @@ def philox_uniform(
 ) -> Tensor:
     """Uniforms in [0, 1), multiples of 2**-24: float32 ``[R, size]``.
 
-    ``seeds``, ``transition`` and ``round`` are int64 ``[R]``, the last two ``0 .. 2**32 - 1``, which
-    is checked on the CPU; see :func:`free.rounds.noise.uniform`.
+    ``seeds``, ``transition`` and ``round`` are int64 ``[R]``, the last two ``0 .. 2**32 - 1``,
+    which is checked on the CPU; see :func:`free.rounds.noise.uniform`.
     """
     words = _words(seeds, transition, round, purpose, size)
     return ((words >> 8).float() * 2.0**-24)[:, :size].contiguous()
@@ -59,8 +59,8 @@ def philox_normal(
 ) -> Tensor:
     """Standard normals by Box-Muller, evaluated in float64: float32 ``[R, size]``.
 
-    ``seeds``, ``transition`` and ``round`` are int64 ``[R]``, the last two ``0 .. 2**32 - 1``, which
-    is checked on the CPU; see :func:`free.rounds.noise.normal`.
+    ``seeds``, ``transition`` and ``round`` are int64 ``[R]``, the last two ``0 .. 2**32 - 1``,
+    which is checked on the CPU; see :func:`free.rounds.noise.normal`.
     """
     pairs = _words(seeds, transition, round, purpose, size).unflatten(1, (-1, 2))
     radius_word, angle_word = pairs.unbind(-1)
