@@ -2,16 +2,16 @@ r"""Drafters trained by different recipes, at an equal budget, on the embedded t
 
     python benchmarks/ablation.py --out runs/ablation --steps 1200 \
         --json benchmarks/results/recipes.json --markdown recipes.md --plot docs/recipes.png
-    python benchmarks/ablation.py --out runs/ablation --variants paper,sweep --seeds 0 --steps 300
+    python benchmarks/ablation.py --out runs/ablation --variants paper,delta --seeds 0 --steps 300
     python benchmarks/ablation.py --count
 
 The last counts each variant's operations and steps, and trains nothing.
 
 Every variant gets as many floating-point operations, forward and backward, of both networks, as
-``--steps`` batches of the paper's recipe take; hence fewer steps where a step is heavier. Windows
-give several drafts a row: they have a quarter of the rows. Otherwise all settings are the same.
-Each run has a folder below ``--out``; one that is finished is not trained again, one that was
-stopped goes on, and several processes may share the work by ``--variants`` and ``--seeds``.
+``--steps`` batches of the paper's recipe take; hence fewer steps where a step is heavier. Otherwise
+all settings are the same. Each run has a folder below ``--out``; one that is finished is not
+trained again, one that was stopped goes on, and several processes may share the work by
+``--variants`` and ``--seeds``.
 """
 
 from __future__ import annotations
@@ -56,8 +56,6 @@ class Variant:
     ----------
     label : str
     recipe : Recipe
-    share : float
-        Rows of a batch, relative to the paper's recipe.
     rates : dict
         Other settings of the optimiser than all have.
     trained : bool
@@ -66,13 +64,8 @@ class Variant:
 
     label: str
     recipe: Recipe = dataclasses.field(default_factory=Recipe)
-    share: float = 1.0
     rates: dict[str, Any] = dataclasses.field(default_factory=dict)
     trained: bool = True
-
-
-def _window(label: str, **options: Any) -> Variant:
-    return Variant(label, Recipe(**{"rollout": 7, "fed": "sweeps", **options}), 0.25)
 
 
 VARIANTS = {
@@ -82,39 +75,13 @@ VARIANTS = {
         "the paper's, its rate of 1e-4 and EMA of .9999",
         rates={"learning_rate": 1e-4, "decay": "constant", "ema_decay": 0.9999},
     ),
-    "unit": Variant("stride of one timestep", Recipe(stride="unit")),
-    "rollout2": Variant("2 steps on its own features", Recipe(rollout=2)),
-    "own2": Variant("2 steps on its own features and states", Recipe(rollout=2, fed="own")),
-    "own4": Variant("4 steps, likewise", Recipe(rollout=4, fed="own")),
-    "sweep": _window("window of 7 in one sweep"),
-    "sweep2": _window("window of 7 in two sweeps", sweeps=2),
     "delta": Variant("log(1 + delta)", Recipe(objective="delta")),
-    "squared": Variant("delta^2", Recipe(objective="delta_squared")),
-    "times": Variant("times of rejections", Recipe(times="rejections")),
-    "guided": Variant("guided targets", Recipe(guidance=1.5)),
     "depth2": Variant("2 blocks", Recipe(depth=2)),
     "depth3": Variant("3 blocks", Recipe(depth=3)),
     "gate": Variant("gated", Recipe(gate=True)),
-    "embedded": Variant("log(1 + delta), 2 steps", Recipe(objective="delta", rollout=2)),
-    "delta-own4": Variant(
-        "log(1 + delta), 4 steps, own states", Recipe(objective="delta", rollout=4, fed="own")
-    ),
-    "delta-sweep": _window("log(1 + delta), window in one sweep", objective="delta"),
-    "delta-sweep-times": _window(
-        "log(1 + delta), window in one sweep, times", objective="delta", times="rejections"
-    ),
     "delta-gate": Variant("log(1 + delta), gated", Recipe(objective="delta", gate=True)),
-    "delta-gate-times": Variant(
-        "log(1 + delta), gated, times", Recipe(objective="delta", gate=True, times="rejections")
-    ),
-    "delta-gate-sweep": _window(
-        "log(1 + delta), gated, window in one sweep", objective="delta", gate=True
-    ),
     "delta-gate-depth2": Variant(
         "log(1 + delta), gated, 2 blocks", Recipe(objective="delta", gate=True, depth=2)
-    ),
-    "delta-gate-sweep-depth2": _window(
-        "log(1 + delta), gated, window, 2 blocks", objective="delta", gate=True, depth=2
     ),
 }
 
@@ -130,7 +97,7 @@ def new_drafter(teacher: DiT, recipe: Recipe, seed: int) -> DrafterNet:
 def operations(teacher: DiT, variant: Variant, batch: int) -> int:
     """Floating-point operations of a step: both networks, forward and backward."""
     data, recipe = mnist_set(), variant.recipe
-    rows = range(round(batch * variant.share))
+    rows = range(batch)
     drafter = new_drafter(teacher, recipe, 0)
     with FlopCounterMode(display=False) as counter:
         x0, labels = data.batch(0, 0, rows, len(rows))
@@ -158,9 +125,10 @@ def run(teacher: DiT, name: str, seed: int, options: argparse.Namespace) -> dict
         "warmup": min(200, steps // 10),
         **variant.rates,
     }
-    rows = round(options.batch * variant.share)
     precision = choose_precision("auto", Ranks()).name
-    config = TrainConfig(steps, rows, seed=seed, precision=precision, save_every=100, **rates)
+    config = TrainConfig(
+        steps, options.batch, seed=seed, precision=precision, save_every=100, **rates
+    )
     settings = {
         "training": dataclasses.asdict(config),
         "recipe": dataclasses.asdict(variant.recipe),
@@ -315,7 +283,7 @@ def main() -> None:
     parser.add_argument("--variants", default=",".join(VARIANTS), help="of: " + ", ".join(VARIANTS))
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--steps", type=int, default=1200, help="of the paper's recipe")
-    parser.add_argument("--batch", type=int, default=64, help="rows of the paper's recipe")
+    parser.add_argument("--batch", type=int, default=64, help="rows of a batch")
     parser.add_argument("--images", type=int, default=30, help="drawn for each figure")
     parser.add_argument("--count", action="store_true", help="only count operations")
     parser.add_argument("--json", type=Path)
@@ -334,10 +302,9 @@ def main() -> None:
     if options.count:
         for name in names:
             variant = VARIANTS[name]
-            rows = round(options.batch * variant.share)
             count = operations(teacher, variant, options.batch) / 1e9
             steps = steps_of(teacher, variant, options)
-            print(f"{name:20s} {rows:3d} rows  {count:6.1f} GFLOP a step  {steps:6d} steps")
+            print(f"{name:20s} {count:6.1f} GFLOP a step  {steps:6d} steps")
         return
     if options.out is None:
         parser.error("--out is needed, the folder of the runs")

@@ -74,7 +74,7 @@ def test_budgets_are_equal(load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ablation, "mnist_set", lambda: images)
     options = argparse.Namespace(steps=1000, batch=4)
     budget = 1000 * ablation.operations(teacher, ablation.VARIANTS["paper"], 4)
-    for name in ("own4", "depth2", "sweep"):
+    for name in ("depth2", "delta-gate"):
         variant = ablation.VARIANTS[name]
         steps = ablation.steps_of(teacher, variant, options)
         spent = steps * ablation.operations(teacher, variant, 4)

@@ -7,8 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
-from free.training.recipe import RECIPES
+from free.training.recipe import FORMER_FIELDS, RECIPES
 from tests.cli.commands import refuse, succeed
 
 
@@ -27,12 +28,12 @@ def _drafter(bundle: Path, *more: object) -> list[object]:
 
 
 def test_train_commands_make_a_bundle_that_samples(teacher: Path, tmp_path: Path) -> None:
-    drafter = _drafter(teacher, "--objective", "delta", "--rollout", 2)
+    drafter = _drafter(teacher, "--objective", "delta", "--depth", 2)
     for _ in range(2):  # a finished run may be asked for again
         succeed(*drafter)
-    refuse("a run of the same settings", *drafter, "--rollout", 3)
+    refuse("a run of the same settings", *drafter, "--depth", 1)
     refuse("a run of the same settings", *drafter, "--feature-weight", 9)
-    refuse("rollout must be in 1..1 for a schedule of 3 steps", *drafter, "--sampling-steps", 3)
+    refuse("sampling_steps must be at least 3, got 2", *drafter, "--sampling-steps", 2)
     config = json.loads((teacher / "drafter" / "config.json").read_text())
     assert config["training"]["objective"] == "delta"
     succeed("sample", "--model", teacher, "--labels", 1, "--steps", 5, "--out", tmp_path / "x.png")
@@ -40,18 +41,27 @@ def test_train_commands_make_a_bundle_that_samples(teacher: Path, tmp_path: Path
 
 def test_recipes_of_a_drafter(teacher: Path, tmp_path: Path) -> None:
     drafter = _drafter(tmp_path, "--model", teacher)
-    succeed(*drafter, "--recipe", "paper", "--fed", "sweeps", "--rollout", 3, "--sweeps", 2,
-            "--depth", 2, "--guidance", 1.5, "--times", "rejections", "--stride", "unit",
-            "--smooth-weight", 0.01, "--gate")  # fmt: skip
+    succeed(*drafter, "--recipe", "paper", "--depth", 2, "--smooth-weight", 0.01, "--gate")
     config = json.loads((tmp_path / "drafter" / "config.json").read_text())
     assert (config["depth"], config["gate"]) == (2, True)
-    changes = {"fed": "sweeps", "rollout": 3, "sweeps": 2, "depth": 2, "guidance": 1.5,
-               "times": "rejections", "stride": "unit", "smooth_weight": 0.01,
-               "gate": True}  # fmt: skip
+    changes = {"depth": 2, "smooth_weight": 0.01, "gate": True}
     assert config["training"].items() >= {**asdict(RECIPES["paper"]), **changes}.items()
     refuse("recipe must be one of paper, free, got 'soup'", *drafter, "--recipe", "soup")
-    refuse("fed must be 'teacher', 'own' or 'sweeps', got 'x'", *drafter, "--fed", "x")
+    refuse("objective must be 'mse' or 'delta', got 'x'", *drafter, "--objective", "x")
     refuse("depth must be an integer in 1..2", *drafter, "--depth", 3)
+    refuse("No such option: --rollout", *drafter, "--rollout", 2)
+
+
+def test_a_run_of_a_former_version_goes_on(teacher: Path, tmp_path: Path) -> None:
+    """Its record has fields that are gone: where they ask for what is done now."""
+    drafter, path = _drafter(tmp_path, "--model", teacher), tmp_path / "training/drafter/state.pt"
+    succeed(*drafter)
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "settings": {**FORMER_FIELDS, **state["settings"]}}, path)
+    succeed(*drafter, "--steps", 2)
+    assert torch.load(path, weights_only=True)["step"] == 2
+    torch.save({**state, "settings": {**FORMER_FIELDS, **state["settings"], "rollout": 3}}, path)
+    refuse("with rollout 3 (now 1)", *drafter, "--steps", 2)
 
 
 def test_a_drafter_needs_a_teacher(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
-"""What is trained: the noising, the three parts of the drafter's loss, and that they can fall."""
+"""What is trained: the noising, the three parts of the drafter's loss, and that they can fall.
 
+And that a drafter is shown the same when it is trained as when it drafts.
+"""
+
+import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,13 +12,16 @@ import torch
 from scipy.stats import chisquare, norm
 from torch import nn
 
-from free import DiT, DiTConfig, DrafterNet, Schedule, TeacherOutput
-from free.models.guidance import Guidance
-from free.schedule.table import Table, eps_from_image
-from free.training.losses import drafter_loss, first_transitions, noised, smoothness, teacher_loss
+from free import DiT, DiTConfig, DrafterNet, FeatureDrafter, Schedule, TeacherOutput
+from free.drafters import DraftingBatch
+from free.models.output import TeacherRows
+from free.rounds.draft import draft_window
+from free.rounds.draft_source import DRAFTER
+from free.rounds.state import Samples, recycle
+from free.schedule.table import Prediction, Table, eps_from_image, image_from_eps
+from free.training.losses import drafter_loss, noised, prediction_of, smoothness, teacher_loss
 from free.training.randomness import RowRandom
-from free.training.recipe import REJECTIONS, Recipe
-from free.training.rollout import Rollout, in_turn, prediction_of
+from free.training.recipe import RECIPES, Recipe
 from tests.networks import randomized
 
 CONFIG = DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3, learn_sigma=False)
@@ -52,40 +58,23 @@ def test_teacher_loss_is_the_error_of_the_noise_and_drops_labels() -> None:
     assert (x - x0)[clear].square().mean() < 0.02
 
 
-#: Every option, away from its default, and all of them.
-OPTIONS: dict[str, dict[str, Any]] = {
-    "paper": {},
-    "unit stride": {"stride": "unit", "objective": "delta"},
-    "guided": {"guidance": 1.5, "times": "rejections", "objective": "delta_squared"},
-    "teacher's states": {"rollout": 3},
-    "own states": {"rollout": 3, "fed": "own", "gate": True},
-    "one sweep": {"rollout": 3, "fed": "sweeps"},
-    "all": {
-        "rollout": 3, "fed": "sweeps", "sweeps": 2, "guidance": 1.5, "times": "rejections",
-        "objective": "delta", "gate": True,
-    },
-}  # fmt: skip
+def _networks(recipe: Recipe) -> tuple[DiT, DrafterNet]:
+    drafter = DrafterNet(CONFIG, recipe.depth, recipe.gate)
+    return randomized(DiT(CONFIG)), randomized(drafter, 1)
 
 
-def _networks() -> tuple[DiT, DrafterNet]:
-    return randomized(DiT(CONFIG)), randomized(DrafterNet(CONFIG), 1)
-
-
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS.keys())
-def test_losses_are_sums_of_parts_and_means_of_rows(options: dict[str, Any]) -> None:
-    """So neither the number of ranks nor micro-batches matter. Some rows reach the last steps,
-    where there are fewer drafts. A step down the gradient helps.
-    """
-    recipe, step = Recipe(8, 0.3, 0.2, **options), 3
-    teacher = randomized(DiT(CONFIG)).requires_grad_(True)
-    drafter = randomized(DrafterNet(CONFIG, recipe.depth, recipe.gate), 1).requires_grad_(True)
+@pytest.mark.parametrize("name", RECIPES)
+def test_losses_are_sums_of_parts_and_means_of_rows(name: str) -> None:
+    """So neither the number of ranks nor micro-batches matter. A step down the gradient helps."""
+    recipe = dataclasses.replace(
+        RECIPES[name], sampling_steps=8, feature_weight=0.3, smooth_weight=0.2
+    )
+    teacher, drafter = (network.requires_grad_(True) for network in _networks(recipe))
 
     def loss(rows: range) -> dict[str, torch.Tensor]:
-        random, part = RowRandom(0, step, rows), slice(rows.start, rows.stop)
+        random, part = RowRandom(0, 3, rows), slice(rows.start, rows.stop)
         return drafter_loss(drafter, X0[part], LABELS[part], random, teacher=teacher, recipe=recipe)
 
-    k = first_transitions(recipe, 8, RowRandom(0, step, ROWS))
-    assert recipe.rollout == 1 or len((k + recipe.rollout).clamp(max=6).unique()) > 1
     whole, halves = loss(ROWS), (loss(range(2)), loss(range(2, 4)))
     total = whole["noise"] + 0.3 * whole["feature"] + 0.2 * whole["smooth"]
     torch.testing.assert_close(whole["loss"], total)
@@ -128,13 +117,11 @@ class Off(nn.Module):
         return torch.full_like(x, self.error), feature
 
 
-@pytest.mark.parametrize(
-    ("objective", "guidance"), [("mse", 1.0), ("mse", 1.5), ("delta", 1.5), ("delta_squared", 1.0)]
-)
-def test_objectives_in_closed_form(objective: str, guidance: float) -> None:
+@pytest.mark.parametrize("objective", ["mse", "delta"])
+def test_objectives_in_closed_form(objective: str) -> None:
     """A drafter with a known error has the acceptance of Eq. 40 at its transition."""
     schedule = Schedule.ddpm(3)  # one transition is trained: k + 1 = 1
-    recipe, random = Recipe(3, objective=objective, guidance=guidance), RowRandom(0, 0, ROWS)
+    recipe, random = Recipe(3, objective=objective), RowRandom(0, 0, ROWS)
     teacher = OneImage(schedule)
     parts = drafter_loss(Off(), X0, LABELS, random, teacher=teacher, recipe=recipe)
     later = schedule.signal[1]
@@ -142,80 +129,132 @@ def test_objectives_in_closed_form(objective: str, guidance: float) -> None:
     delta = abs(schedule.b[1]) / schedule.sigma[1] * error * math.sqrt(64)
     assert 0.1 < parts["acceptance"] < 0.99
     assert parts["acceptance"] == pytest.approx(2 * norm.cdf(-delta / 2), abs=1e-3)
-    expected = {"mse": error**2, "delta": math.log1p(delta), "delta_squared": delta**2}
+    expected = {"mse": error**2, "delta": math.log1p(delta)}
     assert parts["noise"] == pytest.approx(expected[objective], rel=2e-3)
     assert parts["feature"] == parts["smooth"] == 0
 
 
-def test_windows_end_with_the_schedule() -> None:
-    """Two of four transitions are drafted. Errors add up along a window, so what a row's loss is
-    the mean of can be told from it.
-    """
-    schedule = Schedule.ddpm(4)
-    recipe = Recipe(4, objective="delta_squared", rollout=2, fed="sweeps")
-    n = np.sqrt(1 - schedule.signal**2)
-    unit = np.square(schedule.b * schedule.signal / n / schedule.sigma.clip(1e-9)) * 64 * 1e-6
-    for row in range(20):
-        random = RowRandom(0, row, range(1))
-        k = first_transitions(recipe, 4, RowRandom(0, row, range(1))).item()
-        teacher = OneImage(schedule)
-        parts = drafter_loss(Off(), X0[:1], LABELS[:1], random, teacher=teacher, recipe=recipe)
-        expected = [(unit[1] + 4 * unit[2]) / 2, unit[2]][k]
-        assert parts["noise"].item() == pytest.approx(expected, rel=5e-3)
-
-
-def test_guided_loss_is_the_error_of_the_combination() -> None:
-    """No label is dropped; features of both halves, relative to the size of both together."""
-    teacher, drafter = _networks()
-    recipe, random = Recipe(50, guidance=2.5), RowRandom(0, 0, ROWS)
+def test_the_loss_compares_with_the_teacher_at_the_drafted_state() -> None:
+    recipe = Recipe(50, label_dropout=0.0)
+    teacher, drafter = _networks(recipe)
+    random, table = RowRandom(0, 0, ROWS), Table.of(Schedule.ddpm(50), "cpu")
     parts = drafter_loss(drafter, X0, LABELS, RowRandom(0, 0, ROWS), teacher=teacher, recipe=recipe)
-    prediction = prediction_of(50, torch.device("cpu"))
-    table = prediction.table
+
     k = random.integers(48)
-    random.uniform()
+    random.uniform()  # no label is dropped
     x = noised(table, k, X0, random.normal((1, 8, 8)))
-    z, guidance = random.normal((1, 8, 8))[:, None], Guidance(2.5, None, 3)
-    rollout = Rollout(drafter, teacher, prediction, guidance, x=x, k=k, y=LABELS, noise=z)
-    x1, image, feature, _, eps, taught = (part[:, 0] for part in in_turn(rollout))
-    error = eps_from_image(x1, image, table.signal[k + 1]) - eps
-    torch.testing.assert_close(parts["noise"], error.square().mean(), rtol=1e-4, atol=1e-6)
-    wrong, size = (part.square().flatten(1).sum(1) for part in (feature - taught, taught))
-    torch.testing.assert_close(parts["feature"], (wrong / size).mean(), rtol=1e-4, atol=1e-6)
+    z = random.normal((1, 8, 8))
+    first = teacher(x, table.timesteps[k], LABELS)
+    x1 = table.mean(k, x, first.eps) + table.sigma[k].view(-1, 1, 1, 1) * z
+    t = table.timesteps[k + 1]
+    second = teacher(x1, t, LABELS)
+    change, feature = drafter(x1, z, t, teacher.label_embedding(LABELS), first.feature)
+    image = image_from_eps(x, first.eps, table.signal[k]) + change
+    error = eps_from_image(x1, image, table.signal[k + 1]) - second.eps
+    size = second.feature.square().flatten(1).sum(1)
+    wrong, moved = (
+        (feature - other).square().flatten(1).sum(1) / size
+        for other in (second.feature, first.feature)
+    )
+    expected = {"noise": error.square(), "feature": wrong, "smooth": moved}
+    for name, value in expected.items():
+        torch.testing.assert_close(parts[name], value.mean(), rtol=1e-4, atol=1e-6, msg=name)
 
 
-@pytest.mark.parametrize(("stride", "steps"), [("sampling", {20, 21}), ("unit", {1})])
-def test_the_stride(stride: str, steps: set[int]) -> None:
-    """Between the two passes lies one of 50 transitions of the schedule, or one timestep."""
-    teacher, drafter = _networks()
-    times: list[torch.Tensor] = []
+STEPS = 30  # of the schedule that the drafter is trained and drafts by
+K = RowRandom(0, 0, ROWS).integers(STEPS - 2)
+
+
+def _shown_in_training(wrong: int | None = None) -> list[torch.Tensor]:
+    """What the drafter is given by the loss; input ``wrong`` is another row's."""
+    inputs: list[torch.Tensor] = []
+
+    def drafter(*arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs.extend(x.roll(-1, 0) if i == wrong else x for i, x in enumerate(arguments))
+        return torch.zeros_like(arguments[0]), arguments[4]
+
+    random, recipe = RowRandom(0, 0, ROWS), Recipe(STEPS, label_dropout=0.0)
+    drafter_loss(drafter, X0, LABELS, random, teacher=_networks(recipe)[0], recipe=recipe)
+    return inputs
+
+
+def _shown_by_the_sampler(sweeps: int | None) -> list[torch.Tensor]:
+    """What it is given for the first draft of a window, after a plain transition."""
+    (teacher, network), rows, k = _networks(Recipe()), len(ROWS), K
+    prediction = prediction_of(STEPS, torch.device("cpu"))
+    table, random = prediction.table, RowRandom(0, 0, ROWS)
+    random.integers(STEPS - 2), random.uniform()
+    x = noised(table, k, X0, random.normal((1, 8, 8)))
+    z = random.normal((1, 8, 8))
+    out = teacher(x, table.timesteps[k], LABELS)
+    following = table.mean(k, x, out.eps) + table.sigma[k].view(-1, 1, 1, 1) * z
+    guess, one = prediction.from_eps(k, x, out.eps), torch.ones(rows, dtype=torch.int32)
+    past = recycle(TeacherRows(*out, x, k), guess, one, one, width=2, discarded=False)
+    samples = Samples.begin(LABELS, torch.arange(rows), following, 2)._replace(k=k + 1, past=past)
+    drafter = FeatureDrafter(network, teacher)
+    drafter.begin(DraftingBatch(table, None))
+    inputs: list[torch.Tensor] = []
+    network.register_forward_pre_hook(lambda _, arguments: inputs.extend(arguments))
+    draft_window(
+        drafter,
+        samples,
+        random.normal((1, 8, 8))[:, None],  # the draft's own, which it must not be shown
+        2 * one,
+        prediction=prediction,
+        sweeps=sweeps,
+        source=DRAFTER,
+    )
+    return inputs
+
+
+def _require_close(shown: list[torch.Tensor], asked: list[torch.Tensor]) -> None:
+    assert len(shown) == len(asked) == 5
+    for one, other in zip(shown, asked, strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("sweeps", [None, 1])
+def test_it_is_shown_what_it_is_shown_when_it_drafts(sweeps: int | None) -> None:
+    _require_close(_shown_in_training(), _shown_by_the_sampler(sweeps))
+
+
+@pytest.mark.parametrize("bug", ["noise", "feature", "states"])
+def test_a_wrong_input_is_noticed(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The noise or the feature of another transition, or a state that stays where it was."""
+    asked = _shown_by_the_sampler(1)
+    if bug == "states":
+        monkeypatch.setattr(Prediction, "mean", lambda self, k, x, guess: x)
+    shown = _shown_in_training({"noise": 1, "feature": 4}.get(bug))
+    with pytest.raises(AssertionError, match="Tensor-likes are not close"):
+        _require_close(shown, asked)
+
+
+def test_transitions_are_drawn_uniformly() -> None:
+    """The last is not drafted, hence neither of the last two is begun at."""
+    rows, steps = 20000, 18
+    timesteps = torch.tensor(Schedule.ddpm(steps).timesteps)
+    teacher, times = OneImage(Schedule.ddpm(steps)), []
     teacher.register_forward_pre_hook(lambda _, arguments: times.append(arguments[1]))
-    recipe = Recipe(50, stride=stride)
-    drafter_loss(drafter, X0, LABELS, RowRandom(0, 0, ROWS), teacher=teacher, recipe=recipe)
-    assert set((times[0] - times[1]).tolist()) <= steps
+    x0, labels = torch.zeros(rows, 1, 1, 1), torch.zeros(rows, dtype=torch.int64)
+    random = RowRandom(0, 0, range(rows))
+    drafter_loss(Off(), x0, labels, random, teacher=teacher, recipe=Recipe(steps))
+    k, following = ((time[:, None] == timesteps).int().argmax(1) for time in times)
+    assert torch.equal(following, k + 1)
+    assert (k.min(), k.max()) == (0, steps - 3)
 
+    def p_value(drawn: torch.Tensor) -> float:
+        return chisquare(np.bincount(drawn, minlength=steps - 2)).pvalue
 
-def test_times() -> None:
-    """Half of the rows are uniform, the others are where drafts are rejected."""
-    rows, steps = 40000, 66  # 64 transitions are drafted: 4 in most sixteenths of the run
-    uniform = first_transitions(Recipe(steps), steps, RowRandom(0, 0, range(rows)))
-    recipe = Recipe(steps, times="rejections")
-    often = first_transitions(recipe, steps, RowRandom(0, 0, range(rows)))
-    part = [(k + 1) * 16 // steps for k in range(64)]
-    weight = np.array([REJECTIONS[p] for p in part])
-    density = 0.5 / 64 + 0.5 * weight / weight.sum()
-    for drawn, expected in ((uniform, np.full(64, 1 / 64)), (often, density)):
-        assert (drawn.min(), drawn.max()) == (0, 63)
-        counts = np.bincount(drawn, minlength=64)
-        assert chisquare(counts, rows * expected).pvalue > 1e-4
-    # What is asked for is told from what is not.
-    assert chisquare(np.bincount(often, minlength=64), np.full(64, rows / 64)).pvalue < 1e-12
+    assert p_value(k) > 1e-4
+    # Every other row drawn from the last half is told from what is uniform.
+    late = torch.where(torch.arange(rows) % 2 == 0, k, 8 + k // 2)
+    assert p_value(late) < 1e-12
 
 
 def test_smoothness_is_relative() -> None:
-    a, b = torch.randn(2, 1, 4, 3), torch.randn(2, 1, 4, 3)
+    a, b = torch.randn(2, 4, 3), torch.randn(2, 4, 3)
     torch.testing.assert_close(
-        smoothness(a, b, torch.full((2, 1), 2.0)),
-        smoothness(3 * a, 3 * b, torch.full((2, 1), 18.0)),
+        smoothness(a, b, torch.full((2,), 2.0)), smoothness(3 * a, 3 * b, torch.full((2,), 18.0))
     )
 
 

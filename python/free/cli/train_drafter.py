@@ -46,21 +46,9 @@ class _Recipe:
         _recipe("What it is trained for: free, or paper. The flags below change single fields."),
     ] = "free"
     sampling_steps: Annotated[int | None, _recipe("Length of the schedule to be sampled.")] = None
-    stride: Annotated[
-        str | None, _recipe("Of the second teacher pass: sampling, or unit (one timestep).")
-    ] = None
     feature_weight: Annotated[float | None, _recipe("lambda_f.")] = None
     smooth_weight: Annotated[float | None, _recipe("lambda_s; 0.01 at 512 pixels.")] = None
-    objective: Annotated[
-        str | None, _recipe("L_noise: mse (the paper's), delta or delta_squared.")
-    ] = None
-    rollout: Annotated[
-        int | None, _recipe("Transitions drafted from one teacher pass; paper: 1.")
-    ] = None
-    fed: Annotated[str | None, _recipe("Where they start: teacher, own or sweeps.")] = None
-    sweeps: Annotated[int | None, _recipe("With --fed sweeps: drafter calls for a window.")] = None
-    times: Annotated[str | None, _recipe("Of the first pass: uniform, or rejections.")] = None
-    guidance: Annotated[float | None, _recipe("Scale of guided targets; 1 for none.")] = None
+    objective: Annotated[str | None, _recipe("L_noise: mse (the paper's), or delta.")] = None
     depth: Annotated[int | None, _recipe("Blocks of the drafter.")] = None
     gate: Annotated[bool | None, _recipe("Gated drafter.", "--gate/--no-gate")] = None
 
@@ -155,8 +143,8 @@ def train_drafter(
     `free train-drafter --model mnist --out runs/mnist --steps 3000 --learning-rate 1e-3
     --decay cosine --ema-decay .999 --evaluate-every 500`
 
-    `free train-drafter --model mnist --out runs/own --recipe paper --objective delta --rollout 3
-    --steps 3000 --learning-rate 1e-3 --decay cosine --ema-decay .999`
+    `free train-drafter --model mnist --out runs/own --recipe paper --objective delta --steps 3000
+    --learning-rate 1e-3 --decay cosine --ema-decay .999`
 
     `torchrun --nproc-per-node 4 -m free train-drafter --recipe paper --model DiT-XL-2-256x256.pt
     --vae sd-vae --data imagenet/train --out runs/xl --steps 120epochs --batch-size 256
@@ -169,7 +157,7 @@ def train_drafter(
     from free.training.dataset.open import open_images
     from free.training.drafter_score import DrafterEvaluation
     from free.training.losses import drafter_loss
-    from free.training.recipe import recipe_named
+    from free.training.recipe import FORMER_FIELDS, recipe_named
     from free.training.run_folder import RunFolder
     from free.training.trainer import train
 
@@ -235,6 +223,7 @@ def train_drafter(
             ranks=ranks,
             evaluate=evaluate if every else None,
             extra={**asdict(terms), "teacher": digest(inspect(source).path)},
+            former=FORMER_FIELDS,
             tensorboard=folder.tensorboard,
         )
         if not ranks.first:

@@ -9,20 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from free.models.dit import DiT
-from free.rounds.target import guidance_of
-from free.schedule.table import Table, eps_from_image
+from free.schedule.schedule import Schedule
+from free.schedule.table import Prediction, Table, eps_from_image
 from free.training.randomness import RowRandom
-from free.training.recipe import REJECTIONS, Recipe
-from free.training.rollout import (
-    Drafts,
-    Rollout,
-    in_turn,
-    prediction_of,
-    sweep,
-)
+from free.training.recipe import Recipe
+
 
 #: Of the noising that teachers are trained with; its schedule has a transition for each.
 TIMESTEPS = 1000
+
+
+@functools.lru_cache(maxsize=8)
+def prediction_of(steps: int, device: torch.device) -> Prediction:
+    """The DDPM schedule of ``steps`` on ``device``, in terms of x0; built once."""
+    return Prediction.of(Table.of(Schedule.ddpm(steps), device))
 
 
 def noised(table: Table, k: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
@@ -69,41 +69,17 @@ def teacher_loss(
 
 
 def relative_error(feature_hat: Tensor, feature: Tensor, scale: Tensor) -> Tensor:
-    """Squared difference [R, P] of features [R, P, ...], in units of ``scale [R, P]``."""
-    return (feature_hat - feature).square().flatten(2).mean(2) / scale
+    """Mean squared difference [R] of features [R, T, E], in units of ``scale [R]``."""
+    return (feature_hat - feature).square().flatten(1).mean(1) / scale
 
 
 def smoothness(feature_hat: Tensor, feature_previous: Tensor, scale: Tensor) -> Tensor:
-    """Relative squared change [R, P] of the predicted feature from one step to the next.
+    """Relative squared change [R] of the predicted feature from one step to the next.
 
     The paper defines its smoothness term in a part that this project does not have; this is
     our reading of "temporal consistency of the top-block features".
     """
     return relative_error(feature_hat, feature_previous, scale)
-
-
-def first_transitions(recipe: Recipe, steps: int, random: RowRandom) -> Tensor:
-    """Where the teacher's first passes are, ``k [R]``; the first draft is of ``k + 1``.
-
-    Parameters
-    ----------
-    recipe : Recipe
-    steps : int
-        Length of the schedule. Its last transition is not coupled, hence not drafted.
-    random : RowRandom
-    """
-    if recipe.times == "uniform":
-        return random.integers(steps - 2)
-    u = random.uniform().double()
-    return torch.searchsorted(_cumulative(steps, u.device), u, right=True).clamp(max=steps - 3)
-
-
-@functools.lru_cache(maxsize=8)
-def _cumulative(steps: int, device: torch.device) -> Tensor:
-    """Distribution function of ``k`` where drafts are rejected: half of it is uniform."""
-    part = torch.arange(1, steps - 1, device=device) * len(REJECTIONS) // steps
-    often = torch.tensor(REJECTIONS, dtype=torch.float64, device=device)[part]
-    return (0.5 * often / often.sum() + 0.5 / len(often)).cumsum(0)
 
 
 def drafter_loss(
@@ -117,10 +93,22 @@ def drafter_loss(
 ) -> dict[str, Tensor]:
     """L_noise + lambda_f L_feat + lambda_s L_smooth (supplement, section A).
 
-    The teacher sees ``x_k``; drafts start from ``x_{k+1}``, where its own transition leads, and
-    are compared with what it says at the states drafted from (:mod:`free.training.rollout`).
-    Feature errors are relative to the mean square of the feature itself. A row's loss is the
-    mean over its drafts, and a batch's is the mean of its rows'.
+    The teacher sees ``x_k`` of a uniform transition ``k``, and its own transition leads to
+    ``x_{k+1}``. There the drafter is given the feature of ``x_k``, and compared with the teacher.
+    Feature errors are relative to the mean square of the feature itself. A batch's loss is the
+    mean of its rows'.
+
+    Parameters
+    ----------
+    drafter : nn.Module
+        A DrafterNet, or what wraps one.
+    x0 : Tensor, shape [R, C, H, W], float32
+    labels : Tensor, shape [R], int64
+    random : RowRandom
+        Of these rows.
+    teacher : DiT
+        No gradient flows through it, nor through states.
+    recipe : Recipe
 
     Returns
     -------
@@ -128,23 +116,34 @@ def drafter_loss(
         ``loss`` and its parts ``noise``, ``feature``, ``smooth``, and ``acceptance``, the mean
         of ``2 Phi(-delta / 2)``.
     """
-    steps = recipe.sampling_steps if recipe.stride == "sampling" else TIMESTEPS
-    prediction = prediction_of(steps, x0.device)
+    prediction = prediction_of(recipe.sampling_steps, x0.device)
     table = prediction.table
-    guidance = guidance_of(teacher, recipe.guidance, None)
-    k = first_transitions(recipe, steps, random)
-    dropped = recipe.label_dropout if guidance is None else 0.0
-    y = drop_labels(labels, teacher.null_label, dropped, random)
+    # The last transition has no noise, so it is not drafted: k + 1 is at most the one before.
+    k = random.integers(recipe.sampling_steps - 2)
+    y = drop_labels(labels, teacher.null_label, recipe.label_dropout, random)
     x = noised(table, k, x0, random.normal(x0.shape[1:]))
-    noise = torch.stack([random.normal(x0.shape[1:]) for _ in range(recipe.rollout)], dim=1)
-    rollout = Rollout(drafter, teacher, prediction, guidance, x=x, k=k, y=y, noise=noise)
-    if recipe.fed == "sweeps":
-        drafts = sweep(rollout, recipe.sweeps)
-    else:
-        drafts = in_turn(rollout, follow_teacher=recipe.fed == "teacher")
-    terms = _terms(drafts, rollout.k, table, recipe.objective)
-    share = rollout.real / rollout.real.sum(dim=1, keepdim=True)
-    parts = {name: (term * share).sum(dim=1).mean() for name, term in terms.items()}
+    z = random.normal(x0.shape[1:])
+    with torch.no_grad():
+        eps, previous = _predicted(teacher, x, table.timesteps[k], y)
+        image = prediction.from_eps(k, x, eps)
+        axes = [-1] + [1] * (x.dim() - 1)
+        x = prediction.mean(k, x, image) + prediction.sigma[k].view(axes) * z
+        k = k + 1
+        t = table.timesteps[k]
+        eps, feature = _predicted(teacher, x, t, y)
+        embedding = teacher.label_embedding(y)
+    change, feature_hat = drafter(x, z, t, embedding, previous)
+    eps_hat = eps_from_image(x, image + change.float(), table.signal[k], table.noise[k])
+    error, feature_hat = (eps_hat - eps).flatten(1), feature_hat.float()
+    delta = (table.b[k].abs() / table.sigma[k]) * error.norm(dim=1)
+    scale = feature.square().flatten(1).mean(1)
+    terms = {
+        "noise": error.square().mean(1) if recipe.objective == "mse" else torch.log1p(delta),
+        "feature": relative_error(feature_hat, feature, scale),
+        "smooth": smoothness(feature_hat, previous, scale),
+        "acceptance": torch.erfc(delta / math.sqrt(8.0)),
+    }
+    parts = {name: term.mean() for name, term in terms.items()}
     loss = (
         parts["noise"]
         + recipe.feature_weight * parts["feature"]
@@ -153,21 +152,8 @@ def drafter_loss(
     return {"loss": loss, **{name: value.detach() for name, value in parts.items()}}
 
 
-def _terms(drafts: Drafts, k: Tensor, table: Table, objective: str) -> dict[str, Tensor]:
-    """Parts of the loss and the acceptance, [R, P] each; ``k [R, P]`` are the transitions."""
-    at = k.flatten()
-    states, images = drafts.states.flatten(0, 1), drafts.image.flatten(0, 1)
-    eps = eps_from_image(states, images, table.signal[at], table.noise[at])
-    error = (eps.view_as(drafts.target_eps) - drafts.target_eps).flatten(2)
-    delta = (table.b[k].abs() / table.sigma[k]) * error.norm(dim=2)
-    if objective == "mse":
-        noise = error.square().mean(dim=2)
-    else:
-        noise = torch.log1p(delta) if objective == "delta" else delta.square()
-    scale = drafts.target_feature.square().flatten(2).mean(dim=2)
-    return {
-        "noise": noise,
-        "feature": relative_error(drafts.feature, drafts.target_feature, scale),
-        "smooth": smoothness(drafts.feature, drafts.previous, scale),
-        "acceptance": torch.erfc(delta / math.sqrt(8.0)),
-    }
+def _predicted(teacher: DiT, x: Tensor, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The teacher's eps and feature, float32."""
+    out = teacher(x, t, y)
+    assert out.feature is not None
+    return out.eps.float(), out.feature.float()

@@ -119,12 +119,19 @@ class RunFolder:
         return state
 
     def require_same(
-        self, state: dict[str, Any], settings: Mapping[str, Any], model: nn.Module
+        self,
+        state: dict[str, Any],
+        settings: Mapping[str, Any],
+        model: nn.Module,
+        former: Mapping[str, Any],
     ) -> None:
-        """Refuse a checkpoint of other settings or of another network; says in what it differs."""
-        differences = misfit(settings, state["settings"]) or _other_weights(
-            model, state["weights"]["model"]
-        )
+        """Refuse a checkpoint of other settings or of another network; says in what it differs.
+
+        Settings of ``former`` versions that are not stored, or no longer exist, have these values.
+        """
+        differences = misfit(
+            {**former, **settings}, {**former, **state["settings"]}
+        ) or _other_weights(model, state["weights"]["model"])
         if differences:
             raise ValueError(
                 "folder must be empty or hold a run of the same settings, "

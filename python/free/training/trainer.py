@@ -6,7 +6,7 @@ Knows neither what is trained nor on which images: losses, data and evaluations 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ def train(
     ranks: Ranks | None = None,
     evaluate: Evaluate | None = None,
     extra: dict[str, Any] | None = None,
+    former: Mapping[str, Any] | None = None,
     tensorboard: bool = False,
     progress: bool = True,
 ) -> tuple[nn.Module, dict[str, Any]]:
@@ -75,6 +76,9 @@ def train(
     extra : dict, optional
         What else the result depends on (settings of the loss, what was started from), as JSON
         values; kept in the record and compared when a run is continued.
+    former : mapping, optional
+        Settings that only former versions had, with the values that this version stands for: a
+        run that was begun with these can go on.
     tensorboard : bool
         Whether to write TensorBoard's events too, to ``tensorboard/``.
     progress : bool
@@ -114,7 +118,7 @@ def train(
         record = {**dataclasses.asdict(chosen), **extras}
         settings = {**chosen.decisive(), **extras}  # a run continues only with the same
         if state is not None:
-            run.require_same(state, settings, model)
+            run.require_same(state, settings, model, former or {})
         step = 0 if state is None else state["step"]
         if not ranks.equal(step):
             raise ValueError(
