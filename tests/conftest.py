@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,11 +27,15 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
     """The CUDA kernels, for the CPU: compiled once, for all of pytest's processes."""
     from tests.shim import build
 
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
+    folder = _shared(tmp_path_factory)
     with FileLock(folder / "kernels.lock"):
         return build(folder / "kernels")
+
+
+def _shared(factory: pytest.TempPathFactory) -> Path:
+    """A folder of all of pytest's processes."""
+    folder = factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
 
 def _exported(factory: pytest.TempPathFactory, guided: bool) -> Export:
@@ -39,7 +44,7 @@ def _exported(factory: pytest.TempPathFactory, guided: bool) -> Export:
         pytest.importorskip(package)
     from tests.exports import export
 
-    return export(factory.mktemp("export") / "engine", guided)
+    return export(_shared(factory) / ("guided_export" if guided else "plain_export"), guided)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from filelock import FileLock
 
 from free import DiT, DiTConfig, DrafterNet, FeatureDrafter
 from free.engines.manifest import Manifest
@@ -44,13 +45,17 @@ class Export(NamedTuple):
 
 
 def export(folder: Path, guided: bool) -> Export:
-    """Two exports hold between them what graphs can have, at the least tracing: guidance, sweeps,
-    the variance and a gated drafter of two blocks, or none of them.
+    """Export a model, or take the export that another of pytest's processes has made.
+
+    Two exports hold between them what graphs can have, at the least tracing: guidance, sweeps, the
+    variance and a gated drafter of two blocks, or none of them.
     """
     teacher, drafter = small_model(learn_sigma=guided)
-    sweeps = 2 if guided else None
-    manifest = export_model(teacher, drafter, folder, 3, sweeps, max_batch=3, guidance=(guided,))
-    return Export(folder, manifest, teacher, drafter)
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            sweeps, kinds = 2 if guided else None, (guided,)
+            export_model(teacher, drafter, folder, 3, sweeps, max_batch=3, guidance=kinds)
+    return Export(folder, Manifest.read(folder), teacher, drafter)
 
 
 def close(got: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:

@@ -44,8 +44,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def rewrite(folder: Path, **changes: Any) -> None:
-    record = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps(record | changes))
+    """Change fields of the manifest; ``...`` leaves one out."""
+    record = json.loads((folder / MANIFEST).read_text()) | changes
+    kept = {name: value for name, value in record.items() if value is not ...}
+    (folder / MANIFEST).write_text(json.dumps(kept))
 
 
 def test_comes_back_as_written(folder: Path) -> None:
@@ -54,37 +56,29 @@ def test_comes_back_as_written(folder: Path) -> None:
     assert manifest.weights == ("weights.bin", digest(folder / "weights.bin"))
     assert manifest.sweeps is None
     assert manifest.sampling == {"recycle": "response"}
-    assert Manifest.read(str(folder)) == manifest
     manifest.check_files(folder)
     manifest.write(folder)
+    assert Manifest.read(str(folder)) == manifest
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        dataclasses.replace(manifest, schedule={"steps": float("nan")}).write(folder)
     assert Manifest.read(folder) == manifest
 
 
-def test_a_number_that_json_lacks_is_refused(folder: Path) -> None:
-    manifest = dataclasses.replace(Manifest.read(folder), schedule={"steps": float("nan")})
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        manifest.write(folder)
-    assert Manifest.read(folder).schedule == {"steps": 250}
-
-
 def test_a_folder_without_one(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f"engine folder must hold {MANIFEST}, as free export"):
-        Manifest.read(tmp_path)
-    with pytest.raises(ValueError, match=f"engine folder must hold {MANIFEST}, as free export"):
-        Manifest.read(tmp_path / "nowhere")
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(ValueError, match=f"engine folder must hold {MANIFEST}, as free export"):
+            Manifest.read(folder)
 
 
-@pytest.mark.parametrize(
-    "text", ["", '{"format": 1, "graphs": {', "\xff\xfe", "onnx", "\u2028{}", "NaN"]
-)
+@pytest.mark.parametrize("text", ["", '{"format": 1, "graphs": {', "\xff\xfe", "[]", "NaN"])
 def test_a_file_that_is_no_json_object(folder: Path, text: str) -> None:
     (folder / MANIFEST).write_bytes(text.encode("latin-1", "replace"))
-    with pytest.raises(ValueError, match=rf"{MANIFEST} must (be a manifest, got|have format 1)"):
+    with pytest.raises(ValueError, match=rf"manifest .*{MANIFEST} is missing or malformed: "):
         Manifest.read(folder)
 
 
-@pytest.mark.parametrize("record", [[], {}, {"format": 2}, {"format": "1"}, {"graphs": {}}, None])
-def test_json_of_another_kind(folder: Path, record: Any) -> None:
+@pytest.mark.parametrize("record", [{}, {"format": 2}, {"format": "1"}])
+def test_another_format(folder: Path, record: Any) -> None:
     (folder / MANIFEST).write_text(json.dumps(record))
     with pytest.raises(ValueError, match="must have format 1: export the model again"):
         Manifest.read(folder)
@@ -101,19 +95,12 @@ def test_json_of_another_kind(folder: Path, record: Any) -> None:
         ({"future": 1}, "must be a complete manifest, got TypeError.*future"),
         ({"teacher": {"depth": 1}}, "must be a complete manifest, got TypeError"),
         ({"teacher": {"image_size": 4, "width": 3}}, "must be a complete manifest, got TypeErr"),
+        ({"window": ...}, "must be a complete manifest, got TypeError.*window"),
     ],
 )
 def test_a_manifest_with_other_content(folder: Path, changes: Any, message: str) -> None:
     rewrite(folder, **changes)
     with pytest.raises(ValueError, match=message):
-        Manifest.read(folder)
-
-
-def test_a_manifest_that_lacks_something(folder: Path) -> None:
-    record = json.loads((folder / MANIFEST).read_text())
-    del record["window"]
-    (folder / MANIFEST).write_text(json.dumps(record))
-    with pytest.raises(ValueError, match="must be a complete manifest, got TypeError.*window"):
         Manifest.read(folder)
 
 

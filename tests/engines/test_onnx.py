@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import sys
 import threading
@@ -40,46 +41,31 @@ def inputs_of(session: OnnxSession, rows: int = 4) -> dict[str, Tensor]:
     return session.contract.sample_inputs({"rows": rows})
 
 
-def test_outputs_are_torch_memory_that_the_runtime_wrote(
+def test_inputs_and_outputs_are_torchs_memory(
     session: OnnxSession, monkeypatch: pytest.MonkeyPatch, plain_export: Export
 ) -> None:
-    made: list[dict[str, Tensor]] = []
-    empty_outputs = Contract.empty_outputs
+    addresses: dict[str, int] = {}
+    for side in ("bind_input", "bind_output"):
+        bind = getattr(ort.IOBinding, side)
 
-    def remembered(self: Contract, *args: Any) -> dict[str, Tensor]:
-        made.append({n: o.fill_(torch.nan) for n, o in empty_outputs(self, *args).items()})
-        return made[-1]
+        def spied(self: Any, name: str, *place: Any, bind: Any = bind) -> None:
+            addresses[name] = place[-1]
+            bind(self, name, *place)
 
-    monkeypatch.setattr(Contract, "empty_outputs", remembered)
+        monkeypatch.setattr(ort.IOBinding, side, spied)
     inputs = inputs_of(session)
     with torch.no_grad():
         expected = plain_export.teacher(**inputs)
     first = session.run(inputs)
+    assert addresses == {name: value.data_ptr() for name, value in (inputs | first).items()}
     for name, value in first.items():
-        assert value is made[0][name]
         close(value, getattr(expected, name))
-    # Every call has its own.
-    kept = {name: value.clone() for name, value in first.items()}
+    # Every call has its own outputs.
+    before = {name: value.clone() for name, value in first.items()}
     second = session.run({**inputs, "x": 2 * inputs["x"]})
     for name, value in first.items():
-        torch.testing.assert_close(value, kept[name], rtol=0, atol=0)
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
         assert not torch.equal(second[name], value)
-
-
-def test_inputs_are_read_where_they_are(
-    session: OnnxSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bound: dict[str, int] = {}
-    bind_input = ort.IOBinding.bind_input
-
-    def spied(self: Any, name: str, *place: Any) -> None:
-        bound[name] = place[-1]
-        bind_input(self, name, *place)
-
-    monkeypatch.setattr(ort.IOBinding, "bind_input", spied)
-    inputs = inputs_of(session)
-    session.run(inputs)
-    assert bound == {name: value.data_ptr() for name, value in inputs.items()}
 
 
 def test_inputs_need_not_be_contiguous(session: OnnxSession) -> None:
@@ -101,7 +87,7 @@ def test_inputs_need_not_be_contiguous(session: OnnxSession) -> None:
 def test_rows_do_not_depend_on_each_other(session: OnnxSession) -> None:
     inputs = inputs_of(session, 9)
     together = session.run(inputs)["eps"]
-    for row in range(9):
+    for row in (0, 4, 8):
         alone = session.run({name: value[row : row + 1] for name, value in inputs.items()})
         close(alone["eps"], together[row : row + 1])
     spoiled = inputs["x"].clone()
@@ -125,21 +111,10 @@ def test_calls_are_checked_before_the_runtime_sees_them(session: OnnxSession) ->
         session.run({**inputs, "y": inputs["y"] + 16})
 
 
-@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
-def test_a_provider_that_cannot_start_is_an_error(
-    folder: Path, contract: Contract, provider: str
-) -> None:
-    """ONNX Runtime itself goes on, on the CPU."""
-    if provider == "cuda" and torch.cuda.is_available():
-        pytest.skip("the CUDA provider starts here")
-    with pytest.raises(RuntimeError, match=f"provider {PROVIDERS[provider]} (was asked|is not in)"):
-        OnnxSession(folder / "teacher.onnx", contract, provider)
-
-
 def test_a_provider_that_falls_back_is_an_error(
     folder: Path, contract: Contract, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the machine: all are offered, none but the CPU's starts."""
+    """Whatever the machine: all are offered, and ONNX Runtime goes on, on the CPU."""
     monkeypatch.setattr(ort, "get_available_providers", lambda: list(PROVIDERS.values()))
     session = ort.InferenceSession
 
@@ -172,9 +147,7 @@ def test_a_provider_that_is_not_in_the_build(
 SPOILERS: dict[str, Callable[[Path], object]] = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1000]),
     "text": lambda path: path.write_text("a graph, honestly"),
-    "empty": lambda path: path.write_bytes(b""),
     "missing": lambda path: path.unlink(),
-    "folder": lambda path: (path.unlink(), path.mkdir()),
     "no weights": lambda path: path.with_name("weights.bin").unlink(),
     "short weights": lambda path: path.with_name("weights.bin").write_bytes(b"1234"),
 }
@@ -192,15 +165,19 @@ def test_files_that_are_no_graph(folder: Path, contract: Contract, spoil: str) -
 
 def test_another_models_graph(folder: Path, contract: Contract, guided_export: Export) -> None:
     with pytest.raises(
-        ValueError, match=r"drafter.onnx must have the inputs of its manifest, \('t"
+        ValueError,
+        match=r"drafter.onnx must be the graph teacher with x, t, y, eps, .*, got x, inn",
     ):
         OnnxSession(folder / "drafter.onnx", contract)
-    of_guided = guided_export.manifest.graphs["teacher_guided"].contract
-    with pytest.raises(ValueError, match="must have the inputs of its manifest, .*'cfg_scale'"):
-        OnnxSession(folder / "teacher.onnx", of_guided)
-    fewer = Contract(contract.graph, contract.inputs, contract.outputs[:1], contract.axes)
-    with pytest.raises(ValueError, match="must have the outputs of its manifest"):
-        OnnxSession(folder / "teacher.onnx", fewer)
+    guided = guided_export.manifest.graphs["teacher_guided"].contract
+    with pytest.raises(ValueError, match="graph teacher_guided with x, t, y, cfg_scale, .* got x,"):
+        OnnxSession(folder / "teacher.onnx", guided)
+    other = dataclasses.replace(contract.inputs[0], shape=("rows", 2, 4, 5))
+    wider = dataclasses.replace(contract, inputs=(other, *contract.inputs[1:]))
+    with pytest.raises(
+        ValueError, match=r"x in .* of shape \['rows', 2, 4, 5\], .*'rows', 2, 4, 4"
+    ):
+        OnnxSession(folder / "teacher.onnx", wider)
 
 
 def test_threads(folder: Path, contract: Contract) -> None:
@@ -221,7 +198,7 @@ def test_two_threads_may_use_one_session(session: OnnxSession) -> None:
     wrong: list[int] = []
 
     def work(which: int) -> None:
-        for _ in range(50):
+        for _ in range(20):
             if not torch.equal(session.run(calls[which])["eps"], expected[which]):
                 wrong.append(which)
 

@@ -149,44 +149,30 @@ def test_calls_outside_the_contract(build: Callable[..., Path]) -> None:
     assert context.shapes == {}
 
 
-@pytest.mark.parametrize(
-    ("refuse", "message"),
-    [
-        ("shape", r"toy failed on cpu, x of shape \[1, 64\] was refused: no shape today"),
-        ("address", "toy failed on cpu, the address of x was refused: no address today"),
-        ("start", "toy failed on cpu, it could not be started: no start today"),
-    ],
-)
-def test_refusals_are_raised_with_tensorrts_words(
-    build: Callable[..., Path], refuse: str, message: str
-) -> None:
-    session, context = opened(build())
-    context.refuse = refuse
-    with pytest.raises(RuntimeError, match=f"^{message}$"):
-        session.run(CONTRACT.sample_inputs({"rows": 1}))
-
-
-def test_what_tensorrt_does_not_open(build: Callable[..., Path]) -> None:
+def test_refusals_are_raised_with_tensorrts_words(build: Callable[..., Path]) -> None:
+    for refuse, message in (
+        ("shape", r"x of shape \[1, 64\] was refused: no shape today"),
+        ("address", "the address of x was refused: no address today"),
+        ("start", "it could not be started: no start today"),
+    ):
+        session, context = opened(build())
+        context.refuse = refuse
+        with pytest.raises(RuntimeError, match=f"^toy failed on cpu, {message}$"):
+            session.run(CONTRACT.sample_inputs({"rows": 1}))
     with pytest.raises(RuntimeError, match=r"engine could not be opened on cuda:0: magic tag is"):
         TensorRTSession(build(b"foreign"), CONTRACT)
 
 
-@pytest.mark.parametrize(
-    ("tensors", "message"),
-    [
+def test_engines_of_another_interface(build: Callable[..., Path]) -> None:
+    for tensors, message in (
         ({"x": None}, "must be the graph toy with x, t, keep, total, late, got t, keep, total, la"),
         ({"t": ["float32", [-1]]}, r"t in .* must be int64 .*, got float32 of \[-1\]"),
-        ({"x": ["float32", [-1, 32]]}, r"x in .* of shape \['rows', 64\], .* got .* \[-1, 32\]"),
-        ({"late": ["bool", [-1, 1]]}, r"late in .* must be bool .* got bool of \[-1, 1\]"),
+        ({"late": ["half", [-1]]}, r"late in .* must be bool of .* got half of \[-1\]"),
         ({"total": ["float32", [2, 64]]}, r"total in .* got float32 of \[2, 64\]"),
-    ],
-)
-def test_engines_of_another_interface(
-    build: Callable[..., Path], tensors: dict[str, Any], message: str
-) -> None:
-    merged = {name: spec for name, spec in (TENSORS | tensors).items() if spec}
-    with pytest.raises(ValueError, match=message):
-        TensorRTSession(build(json.dumps(merged).encode()), CONTRACT)
+    ):
+        merged = {name: spec for name, spec in (TENSORS | tensors).items() if spec}
+        with pytest.raises(ValueError, match=message):
+            TensorRTSession(build(json.dumps(merged).encode()), CONTRACT)
 
 
 def test_without_a_gpu(build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,14 +212,9 @@ def test_stale_engines_are_refused(
         TensorRTSession(build(**changes), CONTRACT)
 
 
-def test_an_engine_may_travel_without_its_graph(build: Callable[..., Path]) -> None:
-    path = build()
-    path.with_name("toy.onnx").unlink()
-    TensorRTSession(path, CONTRACT)
-
-
 def test_truncated_engines_and_records(build: Callable[..., Path]) -> None:
     path = build()
+    path.with_name("toy.onnx").unlink()  # an engine may travel without its graph
     TensorRTSession(path, CONTRACT)  # its digest is remembered, and must not be believed below
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ValueError, match="the file is missing, truncated or another one"):
@@ -251,10 +232,12 @@ def test_truncated_engines_and_records(build: Callable[..., Path]) -> None:
     ]
     for text in spoiled:
         record.write_text(text)
-        with pytest.raises(ValueError, match=r"sm89\.json must say what toy.* is, got"):
+        with pytest.raises(
+            ValueError, match=r"sm89\.json (is missing|must have format 1|must be a)"
+        ):
             TensorRTSession(path, CONTRACT)
     record.unlink()
-    with pytest.raises(ValueError, match="FileNotFoundError"):
+    with pytest.raises(ValueError, match="engine record .* FileNotFoundError"):
         TensorRTSession(path, CONTRACT)
 
 

@@ -18,7 +18,7 @@ WIDTHS = (1, 2, 4, 8, 16, 32)
 
 
 def _seconds(windows: object, machine: Machine, delta: Delta, samples: int, noise: float) -> float:
-    runs = range(12 if samples == 1 else 2)
+    runs = range(6 if samples == 1 else 2)
     make = windows if callable(windows) else lambda: windows
     return float(np.mean([play(make(), machine, delta, samples, i, noise).seconds for i in runs]))
 
