@@ -68,16 +68,16 @@ def _p(result: Run, member: str) -> float:
 @pytest.mark.parametrize(
     ("member", "settings"),
     [
-        ("upper", {}),
+        ("upper", {"verifier": "block"}),
         ("mixture", {"sweeps": 1}),
         ("array", {"sweeps": 2, "recycle": "response"}),
         ("fit", {"sweeps": 1, "recycle": True}),
         ("eta", {}),
         ("vp 0.5", {"sweeps": 1, "recycle": "response"}),
-        ("vp 1", {"verifier": "block"}),
         ("vp 2", {}),
-        ("linear 0.5", {}),
-        ("linear 1", {"sweeps": 1, "recycle": "reuse"}),
+        pytest.param("vp 1", {}, marks=pytest.mark.slow),
+        ("linear 0.5", {"sweeps": 1, "recycle": "reuse"}),
+        ("linear 1", {}),
         # A sweep moves later states, and their sigma with them; both are rolled in turn.
         ("state", {}),
         ("state", {"sweeps": 1}),

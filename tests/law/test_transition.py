@@ -31,7 +31,7 @@ def judged(verify: Any, verifier: str, *arguments: Any, **options: Any) -> Verdi
     ("verify", "dim", "delta"),
     [
         *((OP, dim, delta) for dim, delta in [(1, 0.1), (1, 3.0), (2, 1.0), (16, 0.0), (16, 3.0)]),
-        *((OP, 784, delta) for delta in (0.1, 1.0)),
+        (OP, 784, 1.0),
         *((TWIN, dim, delta) for dim, delta in [(2, 3.0), (16, 0.1)]),
     ],
 )
@@ -103,7 +103,7 @@ def test_mistakes_are_found(bug: Callable[..., Any], breaks_the_law: bool, dim: 
         assert verdict.p < 1e-6, verdict
 
 
-def block(rule: Block, delta: float, chains: int) -> Verdict:
+def block(rule: Block, delta: float, chains: int = 20_000) -> Verdict:
     return judge(rule, 2, delta, verifier="block", transitions=8, window=8, chains=chains)
 
 
@@ -115,8 +115,8 @@ def test_mistakes_of_block_verification_break_the_law(bug: type[Block]) -> None:
 
 
 def test_the_harness_of_block_verification_is_sound() -> None:
-    for delta in (0.3, 1.0, 2.5):
-        verdict = block(Block(), delta, 20_000)
+    for delta in (0.3, 1.5):
+        verdict = block(Block(), delta)
         assert verdict.passes, verdict
 
 

@@ -8,6 +8,7 @@ sampled from the target, residuals must be independent N(0, I).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -39,6 +40,7 @@ class Verdict(NamedTuple):
         return self.p > LEVEL and abs(self.acceptance_z) <= 4
 
 
+@functools.cache
 def standing(verifier: str, delta: float, drafts: int) -> np.ndarray:
     """Probabilities, [drafts], that at least 1, 2, .. drafts stand, each ``delta`` off.
 
@@ -83,34 +85,23 @@ def judge(
     directions = torch.randn(3, dim, generator=generator)
     directions /= directions.norm(dim=1, keepdim=True)
     shift = SIGMA * delta * directions[0]
+    lengths = (transitions, window, ragged)
+    parts = [
+        _chains(verify, min(CHUNK, chains), shift, lengths, directions, generator)
+        for _ in range(0, chains, CHUNK)
+    ]
+    r, drafts, kept = (torch.cat(column) for column in zip(*parts, strict=True))
+    steps = r.flatten(1).T  # of a transition, its three projections
+    pairs = list(zip(steps[:-3], steps[3:], strict=True))
+    tests = [ks_normal(step) for step in steps]
+    tests += [correlation_p(*pair) for pair in pairs]
+    tests += [ks_normal((one + next_) / 2**0.5) for one, next_ in pairs]
+    # Of the number that stands among 0 .. W - 1 drafts.
     chance = standing(verifier, delta, window - 1)
-    excess = variance = 0.0
-    projections = []
-    for _ in range(0, chains, CHUNK):
-        residuals, more, spread = _chains(
-            verify,
-            min(CHUNK, chains),
-            shift,
-            transitions,
-            window,
-            ragged,
-            directions,
-            chance,
-            generator,
-        )
-        excess, variance = excess + more, variance + spread
-        projections.append(residuals)
-    r = torch.cat(projections)
-    tests = [ks_normal(r[:, k, v]) for k in range(transitions) for v in range(3)]
-    tests += [
-        correlation_p(r[:, k - 1, v], r[:, k, v]) for k in range(1, transitions) for v in range(3)
-    ]
-    tests += [
-        ks_normal((r[:, k - 1, v] + r[:, k, v]) / 2**0.5)
-        for k in range(1, transitions)
-        for v in range(3)
-    ]
-    error = variance**0.5
+    mean = np.append(0.0, chance.cumsum())
+    square = np.append(0.0, ((2 * np.arange(1, window) - 1) * chance).cumsum())
+    excess = float(kept.sum()) - mean[drafts].sum()
+    error = (square - mean**2)[drafts].sum() ** 0.5
     acceptance_z = excess / error if error > 1e-9 else (0.0 if abs(excess) < 1e-6 else np.inf)
     return Verdict(min(1.0, len(tests) * min(tests)), acceptance_z)
 
@@ -119,25 +110,18 @@ def _chains(
     verify: Verify,
     count: int,
     shift: Tensor,
-    transitions: int,
-    window: int,
-    ragged: bool,
+    lengths: tuple[int, int, bool],
     directions: Tensor,
-    chance: np.ndarray,
     generator: torch.Generator,
-) -> tuple[Tensor, float, float]:
-    """Residuals' projections [count, transitions, directions]; how many drafts stood, less the
-    expectation, and the variance of that.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Residuals' projections [count, transitions, directions]; and of every window, how many drafts
+    it had, and how many stood.
     """
-    # Of the number that stands among 0 .. W - 1 drafts.
-    mean = np.append(0.0, chance.cumsum())
-    square = np.append(0.0, ((2 * np.arange(1, window) - 1) * chance).cumsum())
+    transitions, window, ragged = lengths
     dim = len(shift)
-    x = torch.randn(count, dim, generator=generator)
-    k = torch.zeros(count, dtype=torch.int64)
+    x, k = torch.randn(count, dim, generator=generator), torch.zeros(count, dtype=torch.int64)
     projections = torch.full((count, transitions, len(directions)), torch.nan)
-    rows = torch.arange(count)
-    excess = variance = 0.0
+    rows, drafts, stood = torch.arange(count), [], []
     while len(rows):
         batch = len(rows)
         length = (transitions - k[rows]).clamp(max=window).int()
@@ -152,18 +136,11 @@ def _chains(
         means = states / 2
         noise = torch.randn(batch, dim, generator=generator)
         uniforms = torch.rand(batch, window - 1, generator=generator)
-        state, advance, kept, _ = verify(
-            states,
-            (means + shift)[:, :-1].contiguous(),
-            means,
-            torch.full((batch, window), SIGMA),
-            length,
-            uniforms,
-            noise,
-        )
-        drafts = length.numpy() - 1
-        excess += float(kept.sum() - mean[drafts].sum())
-        variance += float((square - mean**2)[drafts].sum())
+        draft_means = (means + shift)[:, :-1].contiguous()
+        sigma = torch.full((batch, window), SIGMA)
+        state, advance, kept, _ = verify(states, draft_means, means, sigma, length, uniforms, noise)
+        drafts.append(length.long() - 1)
+        stood.append(kept)
         for j in range(window):
             made = advance > j
             last = (advance == j + 1)[:, None]
@@ -172,4 +149,4 @@ def _chains(
             projections[rows[made], k[rows[made]] + j] = (residual @ directions.T)[made]
         x[rows], k[rows] = state, k[rows] + advance
         rows = rows[k[rows] < transitions]
-    return projections, excess, variance
+    return projections, torch.cat(drafts), torch.cat(stood)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import free.rounds.relaxation
-from free import Relaxation, Report, Schedule, SpeculativeSampler, TeacherOutput, load_pretrained
+from free import Relaxation, Report, Schedule, SpeculativeSampler, TeacherOutput
 from tests.networks import CallableDrafter, MixtureTeacher
 
 SCHEDULE = Schedule.ddpm(30)
@@ -64,19 +64,6 @@ def test_no_budget_and_no_strength_are_the_exact_sampler(
     other = _sampler(Relaxation(rule, 2.0, None, source), **options).sample(labels, 7)
     assert not torch.equal(other.samples, exact.samples)
     assert other.report.tv_bound > 0
-
-
-def test_no_budget_is_the_exact_sampler_of_digits() -> None:
-    teacher, drafter = load_pretrained("mnist")
-    settings = {"cfg_scale": 1.5, **drafter.sampling}
-    results = [
-        SpeculativeSampler(
-            teacher, drafter, Schedule.ddpm(12), relaxation=relaxation, **settings
-        ).sample([0, 4], 3)
-        for relaxation in (None, Relaxation("allow", 1.0, 0.0), Relaxation("allow", 1.0))
-    ]
-    assert torch.equal(results[1].samples, results[0].samples)
-    assert results[2].report.rounds < results[0].report.rounds
 
 
 def test_relaxing_saves_rounds_within_the_budget() -> None:
@@ -208,18 +195,15 @@ def test_merged_reports_weigh_by_samples() -> None:
         ({"tv_budget": 1.1}, ValueError, r"tv_budget must be in \[0, 1\] or None, got 1.1"),
         ({"tv_budget": math.nan}, ValueError, r"tv_budget must be in \[0, 1\] or None, got nan"),
         ({"tv_budget": "0.1"}, TypeError, "tv_budget must be a number, got str"),
-        (
-            {"uncertainty": "entropy"},
-            ValueError,
-            "uncertainty must be one of 'discrepancy', 'learned_variance' or a table, got 'ent",
-        ),
+        ({"uncertainty": "entropy"}, ValueError,
+         "uncertainty must be one of 'discrepancy', 'learned_variance' or a table, got 'entropy'"),
         ({"uncertainty": [0.0, math.nan]}, ValueError, "uncertainty must be finite, got nan"),
         ({"uncertainty": [[0.0]]}, ValueError, r"uncertainty must be a vector, got shape \(1, 1\)"),
         ({"uncertainty": 1.0}, ValueError, r"uncertainty must be a vector, got shape \(\)"),
         ({"uncertainty": ["a"]}, TypeError, r"uncertainty must be a name or a vector, got \['a'\]"),
         ({"uncertainty": None}, ValueError, "uncertainty must be"),
     ],
-)
+)  # fmt: skip
 def test_bad_arguments(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"^{message}"):
         Relaxation(**arguments)

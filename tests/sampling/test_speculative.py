@@ -30,15 +30,18 @@ def _sampler(window: int, drafter: object = POOR, **options) -> SpeculativeSampl
 
 @pytest.mark.parametrize("cfg_scale", [1.0, 1.5])
 def test_window_of_one_is_the_sequential_sampler(cfg_scale: float) -> None:
+    """It needs no drafter; recycling, it has nothing to."""
     labels, seeds = [0, 1, 2], [5, 6, 2**63 - 1]
-    one = _sampler(1, cfg_scale=cfg_scale).sample(labels, seeds)
     plain = SequentialSampler(TEACHER, SCHEDULE, cfg_scale).sample(labels, seeds)
-    torch.testing.assert_close(one.samples, plain.samples, rtol=1e-6, atol=1e-6)
-    assert one.report.rounds == plain.report.rounds == 30
-    assert one.report.parallel_efficiency == 1.0
-    assert one.report.drafter_calls == one.report.proposed == 0
-    recycled = _sampler(1, cfg_scale=cfg_scale, recycle=True).sample(labels, seeds)
-    torch.testing.assert_close(recycled.samples, one.samples, rtol=0, atol=0)
+    for drafter, recycle in ((POOR, False), (POOR, True), (None, False)):
+        sampler = _sampler(1, drafter, cfg_scale=cfg_scale, recycle=recycle)
+        one = sampler.sample(labels, seeds)
+        torch.testing.assert_close(one.samples, plain.samples, rtol=1e-6, atol=1e-6)
+        assert one.report.rounds == plain.report.rounds == 30
+        assert one.report.parallel_efficiency == 1.0
+        assert one.report.drafter_calls == one.report.proposed == one.report.kept_bytes == 0
+    with pytest.raises(TypeError, match="drafter must have begin, predict and carry_from"):
+        _sampler(2, None)
 
 
 @pytest.mark.parametrize("window", [1, 4])
@@ -74,7 +77,6 @@ def test_kept_bytes_are_those_of_a_teacher_call() -> None:
     report = _sampler(8, recycle=True).sample([0, 1, 2]).report
     rows = 3 * 8
     assert report.kept_bytes == rows * (3 * 4 * 4 + 8)  # eps, state and guess; transition
-    assert _sampler(1).sample([0, 1, 2]).report.kept_bytes == 0  # nothing is ever drafted
 
 
 def test_the_drafter_of_the_docs() -> None:
@@ -115,10 +117,9 @@ def test_drafter_errors_name_the_samples_own_number() -> None:
         _sampler(4, Failing(), sweeps=1).sample([0, 1, 2], [4, 4, 5])
 
 
-@pytest.mark.parametrize("window", [2, 8, 29, 64])
+@pytest.mark.parametrize("window", [2, 8, 29, 10**9])
 def test_perfect_drafter_advances_a_full_window(window: int) -> None:
-    result = _sampler(window, CallableDrafter(TEACHER)).sample([0, 1])
-    report = result.report
+    report = _sampler(window, CallableDrafter(TEACHER)).sample([0, 1]).report
     # One row first, since nothing is verified yet; then full windows over the other 29 steps.
     assert report.rounds == 1 + math.ceil(29 / window)
     assert report.accepted == report.proposed
@@ -159,49 +160,21 @@ def test_merged_reports_are_the_runs_together() -> None:
         type(first).merge([])
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"sweeps": 1, "recycle": True, "cfg_scale": 1.5}, {"recycle": "reuse", "cfg_scale": 1.5}],
-)
-def test_a_sample_does_not_depend_on_its_neighbours(options: dict[str, object]) -> None:
-    """The networks' own rounding apart, which tests/rounds/test_round.py meets."""
-    sampler = _sampler(4, **options)
-    labels, seeds = torch.tensor([0, 1, 0, 1, 2, 2, 0]), torch.arange(7) * 11
-    batch = sampler.sample(labels, seeds).samples
-    order = torch.tensor([3, 0, 6, 5, 1, 4, 2])
-    torch.testing.assert_close(sampler.sample(labels[order], seeds[order]).samples, batch[order])
-    for i in range(7):
-        alone = sampler.sample(labels[i : i + 1], seeds[i : i + 1]).samples
-        torch.testing.assert_close(alone, batch[i : i + 1], rtol=1e-4, atol=1e-4)
-
-
-def test_seeds_make_the_draws() -> None:
+def test_seeds_make_the_draws_and_are_64_bits_however_they_are_given() -> None:
     sampler = _sampler(4)
-    first = sampler.sample([1, 1], seed=7).samples
-    torch.testing.assert_close(sampler.sample([1, 1], seed=7).samples, first, rtol=0, atol=0)
-    torch.testing.assert_close(sampler.sample([1], seed=8).samples[0], first[1])
+    first = sampler.sample([1, 1], seed=2**64 - 3).samples
     assert (first[0] - first[1]).abs().max() > 1e-3
-
-
-def test_seeds_are_64_bits_however_they_are_given() -> None:
-    sampler = _sampler(4)
-    first = sampler.sample([1], seed=2**64 - 3).samples
     for same in (-3, [2**64 - 3], [-3], torch.tensor([-3]), np.array([-3]), np.int64(-3)):
-        torch.testing.assert_close(sampler.sample([1], seed=same).samples, first, rtol=0, atol=0)
+        samples = sampler.sample([1], seed=same).samples
+        torch.testing.assert_close(samples, first[:1], rtol=1e-4, atol=1e-4)
+    again = sampler.sample([1], seed=-3).samples
+    torch.testing.assert_close(again, samples, rtol=0, atol=0)
 
 
 def test_samples_can_be_changed_and_differentiated_through() -> None:
     for sampler in (_sampler(4), SequentialSampler(TEACHER, SCHEDULE)):
         samples = sampler.sample([0]).samples.clamp_(-1, 1).requires_grad_()
         samples.square().sum().backward()
-
-
-def test_a_window_of_one_needs_no_drafter() -> None:
-    plain = SequentialSampler(TEACHER, SCHEDULE).sample([0, 1]).samples
-    alone = SpeculativeSampler(TEACHER, None, SCHEDULE, window=1).sample([0, 1]).samples
-    torch.testing.assert_close(alone, plain)
-    with pytest.raises(TypeError, match="drafter must have begin, predict and carry_from"):
-        SpeculativeSampler(TEACHER, None, SCHEDULE, window=2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -214,18 +187,13 @@ def test_teachers_of_other_precision_serve(dtype: torch.dtype) -> None:
     assert samples.isfinite().all()
 
 
-def test_progress_counts_every_transition() -> None:
-    made = []
-    _sampler(4).sample([0, 1], progress=made.append)
-    assert sum(made) == 2 * 30
-
-
 @pytest.mark.parametrize("kind", ["speculative", "sequential"])
 def test_observers_see_every_state_after_every_round(kind: str) -> None:
     sampler = _sampler(4) if kind == "speculative" else SequentialSampler(TEACHER, SCHEDULE)
-    seen = []
-    labels = [0, 1, 0]
-    result = sampler.sample(labels, observer=lambda made, x: seen.append((made, x.clone())))
+    seen, progress, labels = [], [], [0, 1, 0]
+    observe = lambda made, x: seen.append((made, x.clone()))  # noqa: E731
+    result = sampler.sample(labels, observer=observe, progress=progress.append)
+    assert sum(progress) == 3 * 30
     assert len(seen) == result.report.rounds
     made = [count for count, _ in seen]
     assert made == sorted(set(made))  # grows with every round
@@ -313,9 +281,3 @@ def test_a_response_measured_too_large_does_not_blow_up(seed: int) -> None:
     samples, report = sampler.sample([0, 1], seed=seed)
     assert torch.isfinite(samples).all()
     assert report.rounds > 1
-
-
-def test_a_window_beyond_the_schedule_costs_no_more_than_the_schedule() -> None:
-    wide = _sampler(10**9).sample([0, 1], 0)
-    whole = _sampler(len(SCHEDULE)).sample([0, 1], 0)
-    torch.testing.assert_close(wide.samples, whole.samples, rtol=0, atol=0)

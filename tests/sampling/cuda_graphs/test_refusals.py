@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import free.sampling.cuda_graphs.batch_graphs
 from free import Relaxation, Schedule, SequentialSampler, SpeculativeSampler, TeacherOutput
 from free.rounds.drafted_window import DraftedWindow
 from free.rounds.drafter_call import DrafterCall
 from free.rounds.row_selection import EveryRow, Span
 from free.sampling.cuda_graphs import Graphs
+from free.sampling.cuda_graphs.capture import CaptureError
 from tests.networks import CallableDrafter, MixtureTeacher
 from tests.sampling.cuda_graphs.captures import (
     LABELS,
@@ -39,12 +39,12 @@ class Broken(MixtureTeacher):
 @pytest.mark.parametrize("window", [1, 6])
 def test_a_network_that_fails_is_named(window: int) -> None:
     step = int((torch.tensor(SCHEDULE.timesteps) < 500).int().argmax())
-    made = SpeculativeSampler(Broken(4), "frozen", SCHEDULE, window, sweeps=1)
+    made = graphed(SpeculativeSampler(Broken(4), "frozen", SCHEDULE, window, sweeps=1))
     message = rf"^teacher returned a non-finite eps at step \[{step}\] for sample \[1, 3\]$"
     for _ in range(2):
         with pytest.raises(FloatingPointError, match=message):
-            graphed(made).sample([0, 1, 0, 1], 0)
-    assert graphed(made).sample([0, 0], 0).samples.isfinite().all()
+            made.sample([0, 1, 0, 1], 0)
+    assert made.sample([0, 0], 0).samples.isfinite().all()
 
 
 class Late(Guessing):
@@ -106,14 +106,6 @@ def test_large_values_of_half_precision_are_finite() -> None:
         assert int(rows.failed["teacher"]) == failed
 
 
-def test_autocast_is_refused() -> None:
-    made = SpeculativeSampler(Pure(4), "frozen", SCHEDULE, 4)
-    made._graphs = Graphs(None, repeated)
-    with torch.autocast("cpu"):
-        report = made.sample([0, 1], 0).report
-    assert report.execution == "eager: torch.autocast keeps weights of its own"
-
-
 class Outside(MixtureTeacher):
     capturable = False
 
@@ -129,69 +121,66 @@ class Varied(MixtureTeacher):
         return super().__call__(x, t, y)._replace(variance=torch.zeros_like(x))
 
 
-REFUSALS: dict[str, tuple[Callable[[], Any], str]] = {
-    "cpu": (sampler, "states are on cpu, not on a CUDA device"),
-    "asked": (lambda: sampler(graph=False), "as asked"),
-    "auto": (lambda: sampler(window="auto"), "windows are chosen anew in every round"),
-    "callable": (
-        lambda: SpeculativeSampler(TEACHER, "frozen", SCHEDULE, 4),
-        "the teacher is no torch.nn.Module; graph=True takes it for a function",
+def frozen(teacher: Any, drafter: Any = "frozen", **options: Any) -> SpeculativeSampler:
+    schedule = options.pop("schedule", SCHEDULE)
+    return SpeculativeSampler(teacher, drafter, schedule, 4, **options)
+
+
+#: Whether graph=True makes it an error, or takes the network for a function of its rows.
+REFUSALS: dict[str, tuple[Callable[[], Any], bool]] = {
+    "windows are chosen anew in every round": (lambda: sampler(window="auto"), True),
+    "the teacher runs outside of torch": (lambda: frozen(Outside(4)), True),
+    "a learned variance is checked in every round": (
+        lambda: frozen(Varied(4), relaxation=Relaxation("allow", 0.3, None, "learned_variance")),
+        True,
     ),
-    "drafter": (
-        lambda: SpeculativeSampler(Pure(4), CallableDrafter(TEACHER), SCHEDULE, 4),
-        "the drafter is no torch.nn.Module; graph=True takes it for a function",
-    ),
-    "learned variance": (
-        lambda: SpeculativeSampler(
-            Varied(4),
-            "frozen",
-            SCHEDULE,
-            4,
-            relaxation=Relaxation("allow", 0.3, uncertainty="learned_variance"),
+    "a variance of the state is checked in every round": (
+        lambda: frozen(
+            TEACHER, schedule=Schedule.ddpm(30, variance=lambda x, t: 0.5 + 0.0 * x[:, 0])
         ),
-        "a learned variance is checked in every round",
+        True,
     ),
-    "variance of the state": (
-        lambda: SpeculativeSampler(
-            TEACHER, "frozen", Schedule.ddpm(30, variance=lambda x, t: 0.5 + 0.0 * x[:, 0]), 4
-        ),
-        "a variance of the state is checked in every round",
+    "the teacher is no torch.nn.Module; graph=True takes it for a function": (
+        lambda: frozen(TEACHER),
+        False,
     ),
-    "engine": (
-        lambda: SpeculativeSampler(Outside(4), "frozen", SCHEDULE, 4),
-        "the teacher runs outside of torch",
+    "the drafter is no torch.nn.Module; graph=True takes it for a function": (
+        lambda: frozen(Pure(4), CallableDrafter(TEACHER)),
+        False,
     ),
 }
 
 
-@pytest.mark.parametrize("name", REFUSALS)
-def test_why_there_is_no_graph(name: str) -> None:
-    make, why = REFUSALS[name]
+@pytest.mark.parametrize("why", REFUSALS)
+def test_why_there_is_no_graph(why: str) -> None:
+    make, is_an_error = REFUSALS[why]
     made = make()
-    if name not in ("cpu", "asked"):
-        made._graphs = Graphs(None, repeated)
+    made._graphs = Graphs(None, repeated)
     assert made.sample([0, 1], 0).report.execution == f"eager: {why}"
-    if name in ("callable", "drafter"):
-        return
-    if name != "asked":
-        made._graphs = Graphs(True) if name == "cpu" else Graphs(True, repeated)
+    if is_an_error:
+        made._graphs = Graphs(True, repeated)
         with pytest.raises(ValueError, match=f"^graph must be False or None .* got True: {why}$"):
             made.sample([0, 1], 0)
 
 
-def test_what_is_all_torch_is_captured_unasked() -> None:
-    made = SpeculativeSampler(Pure(4), "frozen", SCHEDULE, 4)
+def test_there_is_none_on_the_cpu_or_unasked() -> None:
+    assert sampler(graph=False).sample([0], 0).report.execution == "eager: as asked"
+    why = "states are on cpu, not on a CUDA device"
+    assert sampler().sample([0], 0).report.execution == f"eager: {why}"
+    with pytest.raises(ValueError, match=f"^graph must be False or None .* got True: {why}$"):
+        sampler(graph=True).sample([0], 0)
+
+
+def test_what_is_all_torch_is_captured_unasked_unless_autocast_or_an_observer_is_on() -> None:
+    made, steps = frozen(Pure(4)), []
     made._graphs = Graphs(None, repeated)
     assert made.sample([0, 1], 0).report.execution == "graph"
-
-
-def test_an_observer_is_served_without_graphs() -> None:
-    seen: list[int] = []
-    made = sampler()
-    made._graphs = Graphs(None, repeated)
-    report = made.sample([0, 1], 0, observer=lambda step, x: seen.append(step)).report
+    with torch.autocast("cpu"):
+        report = made.sample([0, 1], 0).report
+    assert report.execution == "eager: torch.autocast keeps weights of its own"
+    report = made.sample([0, 1], 0, observer=lambda step, x: steps.append(step)).report
     assert report.execution == "eager: an observer looks at every round"
-    assert seen[-1] == 30
+    assert steps[-1] == 30
 
 
 def test_what_cuda_refuses_is_said_and_not_tried_again() -> None:
@@ -199,9 +188,9 @@ def test_what_cuda_refuses_is_said_and_not_tried_again() -> None:
 
     def refusing(function: Any, device: Any) -> Any:
         tries.append(function)
-        raise free.sampling.cuda_graphs.CaptureError("CUDA could not capture a round: no")
+        raise CaptureError("CUDA could not capture a round: no")
 
-    made = SpeculativeSampler(Pure(4), "frozen", SCHEDULE, 4)
+    made = frozen(Pure(4))
     made._graphs = Graphs(None, refusing)
     for _ in range(2):
         report = made.sample([0, 1], 0).report
