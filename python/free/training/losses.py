@@ -14,7 +14,6 @@ from free.schedule.table import Prediction, Table, eps_from_image
 from free.training.randomness import RowRandom
 from free.training.recipe import Recipe
 
-
 #: Of the noising that teachers are trained with; its schedule has a transition for each.
 TIMESTEPS = 1000
 

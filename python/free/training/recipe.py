@@ -8,7 +8,6 @@ from typing import Any
 
 from free.training.config import require_choices
 
-
 #: Fields of former versions, with the values that a recipe of this version stands for.
 FORMER_FIELDS: dict[str, Any] = {
     "rollout": 1,
