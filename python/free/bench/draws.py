@@ -20,24 +20,9 @@ class Draws:
     """Called, it draws a batch: image ``i`` of class ``i`` modulo their number.
 
     No two images of a table have one seed, so that those of several rows are independent.
-
-    Parameters
-    ----------
-    row : Row
-    sampler : SequentialSampler or SpeculativeSampler
-    classes : int
-    batch_size : int
-    seed : int
-
-    Attributes
-    ----------
-    reports : list of Report
-        Of the timed batches.
-    labels : list of int
-        Of all images.
-    samples : list of Tensor, shape [C, H, W], on the CPU
-    peak : int or None
-        Bytes, of the batches from the second on: the first may measure or compile.
+    ``reports`` are those of the timed batches; ``labels`` and ``samples`` ([C, H, W], on the CPU)
+    are of all images. ``peak`` is in bytes, of the batches from the second on: the first may
+    measure or compile.
     """
 
     def __init__(

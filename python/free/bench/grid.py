@@ -31,21 +31,8 @@ Row = dict[str, Any]
 class Setting:
     """One combination of a grid, in the words of the command line.
 
-    Attributes
-    ----------
-    steps : int
-    variance : str
-    stochasticity : float
-    sde : bool
-        Together with the three above: which law.
-    window : int or str
-        1 is the sequential sampler.
-    sweeps : int, str or None
-    recycle : bool or str
-    verifier : str
-    relax : str
-        "none", or ``RULE:STRENGTH[:BUDGET]``.
-    uncertainty : str
+    Steps, variance, stochasticity and ``sde`` are the law. Window 1 is the sequential sampler.
+    ``relax`` is "none", or ``RULE:STRENGTH[:BUDGET]``.
     """
 
     steps: int = 250
@@ -80,15 +67,8 @@ def grid(
 ) -> list[Setting]:
     """All combinations, each once; of a law the sequential sampler first.
 
-    Parameters
-    ----------
-    steps, variances, stochasticities, relaxations : sequence
-        Values of the :class:`Setting`'s.
-    sde : bool
-    drafting : sequence of mapping
-        ``window``, ``sweeps``, ``recycle``, ``verifier``. For window 1 there is nothing to draft
-        and nothing to relax.
-    uncertainty : str
+    ``drafting`` has ``window``, ``sweeps``, ``recycle``, ``verifier``; for window 1 there is
+    nothing to draft and nothing to relax. All else are values of the :class:`Setting`'s.
     """
     drafting = sorted(drafting, key=lambda settings: settings["window"] != 1)
     combinations: dict[Setting, None] = {}
@@ -119,21 +99,16 @@ def sweep(
 
     Parameters
     ----------
-    samplers : mapping of Setting to sampler
-    labels : sequence of int
     coder : LatentCoder or PixelCoder
         Makes images of the samples.
     judge : callable, optional
         ``judge(images [n, C, H, W])`` is their quality.
-    seed : int
     batch_size : int
         Images drawn together.
     rows : sequence of dict
         Of earlier runs; their settings are not drawn again.
     keep : callable
         Gets all rows after each new one.
-    progress : bool
-        Show bars.
 
     Returns
     -------
@@ -225,19 +200,10 @@ def difference(ours: Figure, theirs: Figure) -> Figure:
 
 
 def read_rows(path: Path, shared: Mapping[str, Any]) -> list[Row]:
-    """The rows of an earlier run.
+    """The rows of an earlier run, as ``free sweep --json`` wrote them.
 
-    Parameters
-    ----------
-    path : Path
-        What ``free sweep --json`` wrote.
-    shared : mapping
-        Settings that are not of the grid.
-
-    Raises
-    ------
-    ValueError
-        If it is something else, or was run with other shared settings; says which.
+    A ValueError if it is something else, or was run with other shared settings (those that are not
+    of the grid); says which.
     """
     record = parse(path.read_text(encoding="utf-8", errors="replace"))
     if record is None or not {"shared", "rows"} <= record.keys():

@@ -26,16 +26,12 @@ _FRONTIER = ("tv_bound", "tv_estimate", "frechet", "accuracy")
 
 
 def draw(rows: Sequence[Row]) -> Any:
-    """Four panels, with 95 % intervals.
+    """Four panels, with 95 % intervals, as a matplotlib Figure.
 
     With several relaxations: rounds against their bound, their estimate, and quality, a line for
     each rule. Else acceptance, rounds and quality against the stochasticity, the steps, the window
     or the variance, whichever varies first in this order, a line for each combination of the
     others.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     names = varied([row["setting"] for row in rows])
     figure = require_matplotlib()(figsize=(11, 8), layout="constrained")

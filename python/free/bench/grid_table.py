@@ -14,8 +14,7 @@ _LAW = ("steps", "variance", "stochasticity", "sde")
 def varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of what is not the same in all of them.
 
-    The sequential sampler stands for itself: its window and its drafting do not count beside
-    others.
+    The sequential sampler stands for itself: its window and drafting do not count beside others.
     """
     speculative = [setting for setting in settings if setting["window"] != 1]
     return [

@@ -22,16 +22,8 @@ BATCH = 8
 class Judge(NamedTuple):
     """What images are judged by.
 
-    Attributes
-    ----------
-    images : int
-        Of each law, as many of each class.
-    classes : int
-        Of the model.
-    network : FeatureNetwork
-    coder : LatentCoder or PixelCoder
-    reference : Measured or None
-        For distances, if there are enough images.
+    ``images`` of each law are judged, as many of each of the model's classes; ``reference`` serves
+    distances, if there are enough images.
     """
 
     images: int
@@ -59,16 +51,9 @@ class Judge(NamedTuple):
     def figures(self, draws: list[Draws]) -> dict[str, Figure]:
         """Figures of one law, of equally many images of each class, from its rows alike.
 
-        Parameters
-        ----------
-        draws : list of Draws
-            Of the rows of the law, complete.
-
-        Returns
-        -------
-        dict of str to Figure
-            ``accuracy``, where the network knows the classes; those of
-            :class:`free.evaluation.Quality`, where there are a reference and enough images.
+        ``draws`` are those of the rows of the law, complete. The figures are ``accuracy``, where
+        the network knows the classes, and those of :class:`free.evaluation.Quality`, where there
+        are a reference and enough images.
         """
         left = self._quota()
         labels, samples = [], []

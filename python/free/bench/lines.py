@@ -21,7 +21,6 @@ class Line(NamedTuple):
 
     Attributes
     ----------
-    row : Row
     law : str
         Name of the distribution that it draws from.
     report : Report
@@ -32,7 +31,6 @@ class Line(NamedTuple):
         Plain sampler's median over this one's.
     share : dict of str to float
         Median share of the time, by phase; empty where a graph made the rounds.
-    peak_bytes : int or None
     figures : dict of str to Figure
         Of the law.
     """
@@ -96,25 +94,15 @@ def bench(
     judge: Judge | None,
     progress: bool = False,
 ) -> list[Line]:
-    """Time samplers in turn, a batch each, and judge their images.
+    """Time samplers, the plain one among them, in turn, a batch each, and judge their images.
 
     Parameters
     ----------
-    draws : sequence of Draws
-        The plain sampler's among them.
     steps : int
         N.
     repeats : int
         Batches of each, >= 2, that no other process has disturbed; if they are not to be had from
         twice as many, all are used (:func:`timed`).
-    judge : Judge or None
-        Of quality.
-    progress : bool
-        Show bars.
-
-    Returns
-    -------
-    list of Line
     """
     functions: dict[str, Callable[[], Any]] = {row.row.name: row for row in draws}
     total = len(draws) * (1 + repeats)  # and more, if some are disturbed

@@ -23,16 +23,10 @@ ELSEWHERE = "elsewhere"
 
 
 class Operator(NamedTuple):
-    """One of torch's operators.
+    """One of torch's operators; ``calls`` and ``seconds`` are of a round.
 
-    Attributes
-    ----------
-    phase, name : str
-    calls : float
-        Of a round.
-    seconds : float
-        Of a round, without operators that it calls: on the CPU, or, for networks on a GPU, of the
-        kernels there.
+    The seconds are without operators that it calls: on the CPU, or, for networks on a GPU, of the
+    kernels there.
     """
 
     phase: str
@@ -69,22 +63,10 @@ def profiled(
 ) -> Profile:
     """Time the phases of batches, then look at the operators of one.
 
-    Parameters
-    ----------
-    sampler : SequentialSampler or SpeculativeSampler
-    batches : sequence of sequence of int
-        Labels; at least one batch. The first is drawn twice more: before, to warm up, and after,
-        under torch's profiler.
-    seed : int
-    trace : Path, optional
-        A ``.json`` or ``.json.gz`` to write for Perfetto or Chrome's ``about:tracing``.
-    tell : callable
-        Gets 1 after each batch.
-
-    Raises
-    ------
-    ValueError
-        If there is no batch.
+    ``batches`` are their labels; the first is drawn twice more: before, to warm up, and after,
+    under torch's profiler. ``trace``, a ``.json`` or ``.json.gz``, is written for Perfetto or
+    Chrome's ``about:tracing``. ``tell`` gets 1 after each batch. A ValueError if there is no
+    batch.
     """
     if not batches:
         raise ValueError("batches must be at least one, got none")

@@ -12,13 +12,7 @@ from free.files import write_atomic
 
 
 def require_matplotlib() -> Any:
-    """Matplotlib's Figure, which draws without a window.
-
-    Raises
-    ------
-    ImportError
-        If it is not installed; names the extra.
-    """
+    """Matplotlib's Figure, which draws without a window; an ImportError names the extra."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -27,18 +21,10 @@ def require_matplotlib() -> Any:
 
 
 def error_bars(figures: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[list[float]] | None]:
-    """Values, and how far their intervals reach below and above.
+    """Values, and how far their intervals reach below and above, as matplotlib takes them.
 
-    Parameters
-    ----------
-    figures : sequence of mapping
-        ``value``, ``low`` and ``high`` of each; without ends where there is no interval.
-
-    Returns
-    -------
-    values : list
-    bars : list of two lists of float, or None
-        As matplotlib takes them; None where none is longer than 0.
+    Each figure has a ``value``, and ``low`` and ``high`` where there is an interval. The bars are
+    None where none is longer than 0.
     """
     below = [0.0 if f["low"] is None else f["value"] - f["low"] for f in figures]
     above = [0.0 if f["low"] is None else f["high"] - f["value"] for f in figures]
@@ -48,19 +34,8 @@ def error_bars(figures: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[li
 def plot(path: Path, lines: Sequence[Line], title: str, network: str) -> None:
     """Write a picture: one mark a sampler, those that differ in the window alone joined.
 
-    Parameters
-    ----------
-    path : Path
-    lines : sequence of Line
-        With figures; where they have a Frechet distance it is drawn, else the accuracy.
-    title : str
-    network : str
-        What the images were judged by.
-
-    Raises
-    ------
-    ValueError
-        If the lines have neither figure.
+    The lines' Frechet distance is drawn where they have one, else the accuracy; a ValueError if
+    they have neither. ``network`` is what the images were judged by.
     """
     titles = {
         "frechet": "Frechet distance, {} features (lower is better)",

@@ -18,16 +18,14 @@ _RELAXATION = Relaxation("allow", 0.3, 0.05)
 
 
 class Row(NamedTuple):
-    """A sampler.
+    """A sampler of the table, named as ``--rows`` calls it.
 
     Attributes
     ----------
-    name : str
-        As ``--rows`` calls it.
     group : str
         Which rows differ in one setting alone.
     label : str
-        In tables.
+        What tables call it.
     window : int or "auto"
         1 is the plain sampler.
     drafter : {"trained", "image", "eps"} or None
@@ -115,15 +113,7 @@ ROWS: tuple[Row, ...] = (
 def chosen_rows(patterns: str) -> list[Row]:
     """Rows by their names, in the table's order; the plain sampler is always among them.
 
-    Parameters
-    ----------
-    patterns : str
-        Names or shell patterns: ``"paper,free-*"``.
-
-    Raises
-    ------
-    ValueError
-        If a pattern names no row.
+    Patterns are names or shell patterns, ``"paper,free-*"``; a ValueError if one names no row.
     """
     names: set[str] = {PLAIN}
     for pattern in (part.strip() for part in patterns.split(",")):

@@ -21,12 +21,8 @@ class StepByStep:
     """A drafter that is kept from drafting whole windows in a graph of its own.
 
     In one sweep that is as fast as the graph, and serves windows of any width, while a graph serves
-    one: a single export, with the graph that autoregression needs, does for all rows.
-
-    Parameters
-    ----------
-    drafter : ChangeDrafter
-        All of its protocol is its own still; see :mod:`free.drafters.protocol`.
+    one: a single export, with the graph that autoregression needs, does for all rows. All of the
+    drafter's protocol is its own still; see :mod:`free.drafters.protocol`.
     """
 
     begin: Any
@@ -43,15 +39,9 @@ class StepByStep:
 
 
 class Networks(NamedTuple):
-    """What all rows run on.
+    """What all rows run on: the teacher, and the model's own drafter, if it has one.
 
-    Attributes
-    ----------
-    teacher : callable
-    window_drafter : Drafter or None
-        The model's own, for autoregression; None if it has none.
-    sweep_drafter : Drafter or None
-        The same for sweeps.
+    ``window_drafter`` is for autoregression, ``sweep_drafter`` for sweeps.
     """
 
     teacher: Teacher
@@ -62,17 +52,7 @@ class Networks(NamedTuple):
 def sampler_of(
     row: Row, networks: Networks, steps: int, guidance: Mapping[str, Any]
 ) -> SequentialSampler | SpeculativeSampler | str:
-    """The sampler, or why there is none.
-
-    Parameters
-    ----------
-    row : Row
-    networks : Networks
-    steps : int
-        N.
-    guidance : mapping
-        ``cfg_scale`` and ``cfg_channels`` of the sampler.
-    """
+    """The sampler, or why there is none; ``guidance`` is ``cfg_scale`` and ``cfg_channels``."""
     if steps // row.part < _FEWEST:
         return f"{steps} / {row.part} steps are fewer than {_FEWEST}"
     schedule = Schedule.ddpm(steps // row.part, stochasticity=row.stochasticity)

@@ -13,19 +13,11 @@ _TICK = 1.0 / os.sysconf("SC_CLK_TCK")
 
 
 class Timing(NamedTuple):
-    """Statistics of one function's samples.
+    """Statistics of one function's samples; median, iqr and minimum are seconds a call.
 
-    Attributes
-    ----------
-    median, iqr, minimum : float
-        Seconds a call.
-    samples : int
-        Samples that these are the statistics of.
-    discarded : int
-        Samples thrown away because other processes used the CPU meanwhile.
-    clean : bool
-        False if the machine was too busy to do that: nothing was thrown away, minima and ratios of
-        interleaved functions are what can be trusted.
+    ``discarded`` counts samples that were thrown away because other processes used the CPU
+    meanwhile. ``clean`` is False if the machine was too busy to do that: nothing was thrown away,
+    minima and ratios of interleaved functions are what can be trusted.
     """
 
     median: float

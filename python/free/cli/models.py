@@ -33,16 +33,9 @@ ENGINES = ("auto", "torch", *ON_FOLDERS)
 
 
 class Models(NamedTuple):
-    """A teacher and what belongs to it, in torch.
+    """A teacher and what belongs to it, in torch; ``engine`` is what is to run the networks.
 
-    Attributes
-    ----------
-    teacher : DiT
-    drafter : FeatureDrafter or FrozenDrafter
-    coder : LatentCoder or PixelCoder
-        Makes images of its samples.
-    engine : str
-        What is to run the networks.
+    The coder makes images of its samples.
     """
 
     teacher: DiT
@@ -110,15 +103,9 @@ def put_on_engine(
 ) -> tuple[DiT | EngineTeacher, FeatureDrafter | EngineDrafter | FrozenDrafter]:
     """Teacher and drafter on their engine; exported now, unless they were before.
 
-    Parameters
-    ----------
-    models : Models
-    model : EngineOptions
-        ``dtype`` is the precision of the graphs' products.
-    settings : mapping
-        ``window`` and ``sweeps``; where they are "auto", the drafter's own are exported.
-    max_batch : int
-        Samples that are drawn together, at most.
+    ``dtype`` of ``model`` is the precision of the graphs' products. Where ``window`` and
+    ``sweeps`` of the settings are "auto", the drafter's own are exported; ``max_batch`` samples
+    are drawn together, at most.
     """
     teacher, drafter, engine = models.teacher, models.drafter, models.engine
     if engine == "torch":

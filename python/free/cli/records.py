@@ -163,13 +163,9 @@ class DraftingOptions:
     def settings(self, recommended: Mapping[str, Any]) -> dict[str, Any]:
         """The sampler's ``window``, ``sweeps``, ``recycle`` and ``verifier``.
 
-        Recycling is off with a verifier that excludes it, and an automatic window chooses the
-        sweeps too, unless ``--recycle`` and ``--sweeps`` say otherwise.
-
-        Parameters
-        ----------
-        recommended : mapping
-            The drafter's own settings, where no option is given.
+        They are the drafter's own, ``recommended``, where no option is given. Recycling is off
+        with a verifier that excludes it, and an automatic window chooses the sweeps too, unless
+        ``--recycle`` and ``--sweeps`` say otherwise.
         """
         choices = (self.sweeps, self.recycle, self.verifier)
         if self.paper and choices != (None, None, PAPER["verifier"]):
@@ -198,11 +194,8 @@ class DraftingOptions:
 def with_records(command: Callable[..., None]) -> Callable[..., None]:
     """Turn a command that takes records into one that typer can read and call.
 
-    Parameters
-    ----------
-    command : callable
-        Each parameter is one of typer's, or is annotated with a dataclass. No two options may have
-        one name.
+    Each parameter is one of typer's, or is annotated with a dataclass. No two options may have one
+    name.
     """
     records: dict[str, Any] = {}
     parameters: list[inspect.Parameter] = []

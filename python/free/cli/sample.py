@@ -167,15 +167,9 @@ def _settings_in_words(settings: dict[str, Any]) -> str:
 def _describe(
     reports: dict[str, Report], relaxation: Relaxation | None, same_noise: bool
 ) -> list[str]:
-    """The reports in plain words.
+    """The reports in plain words: "free", and "plain" where both were run.
 
-    Parameters
-    ----------
-    reports : dict of str to Report
-        "free", and "plain" where both were run.
-    relaxation : Relaxation or None
-    same_noise : bool
-        Whether a transition has one noise in both.
+    ``same_noise`` says whether a transition has one noise in both.
     """
     free, plain = reports["free"], reports.get("plain")
     drafts = (

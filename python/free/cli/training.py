@@ -102,10 +102,7 @@ class Machine:
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """Let a command's options come in records: every field of a dataclass becomes a flag.
 
-    Parameters
-    ----------
-    command : callable
-        Takes keywords alone, some of which are dataclasses of annotated options.
+    The command takes keywords alone, some of which are dataclasses of annotated options.
     """
     hints = get_type_hints(command, include_extras=True)
     records: dict[str, Any] = {
@@ -173,10 +170,7 @@ def training_run(machine: Machine) -> Iterator[Ranks]:
 def parse_duration(text: str, batch_size: int, images: int, option: str) -> int:
     """``"2000"`` (batches), ``"30 epochs"``, ``"0.5e"`` -> batches, rounded up.
 
-    Raises
-    ------
-    ValueError
-        If it is none of these, or nothing, or there are no batches of that size.
+    A ValueError if it is none of these, or nothing, or there are no batches of that size.
     """
     if batch_size < 1:
         raise ValueError(f"--batch-size must be at least 1, got {batch_size}")

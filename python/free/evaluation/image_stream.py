@@ -31,8 +31,6 @@ class ImageStream:
 
     Attributes
     ----------
-    name : str
-        For messages.
     count : int
         0 for an archive that has statistics alone.
     shape : tuple of int
@@ -63,10 +61,6 @@ def open_images(source: Any, argument: str) -> ImageStream:
         ``arr_0``, or samples ``[n, 1 or 3, H, W]`` in [-1, 1].
     argument : str
         Its name in messages.
-
-    Returns
-    -------
-    ImageStream
 
     Raises
     ------

@@ -154,12 +154,7 @@ class InceptionV3(nn.Module):
         self.fc = nn.Linear(channels, 1008)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Look at images.
-
-        Parameters
-        ----------
-        x : Tensor, shape [R, 3, 299, 299], float32
-            In [-1, 1).
+        """Look at images x [R, 3, 299, 299], float32 in [-1, 1).
 
         Returns
         -------
@@ -186,12 +181,8 @@ class InceptionV3(nn.Module):
 class InceptionFeatures(ColourFeatures):
     """Features of FID, sFID and the Inception Score.
 
-    Parameters
-    ----------
-    path : Path
-        The usual file, or one of the same tensors. Only the usual one, told by its SHA-256, makes
-        the figures FID.
-    device : torch.device or str
+    The path is that of the usual file, or of one of the same tensors. Only the usual one, told by
+    its SHA-256, makes the figures FID.
     """
 
     dims = 2048
@@ -235,10 +226,7 @@ def resize_like_tensorflow(x: Tensor, size: int) -> Tensor:
 def inception_path(text: str | None) -> Path:
     """Where the weights are: the path given, or where pytorch-fid keeps its download.
 
-    Raises
-    ------
-    ValueError
-        If there is no such file; says what to download and where to put it.
+    A ValueError says what to download, and where to put it.
     """
     home = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
     path = home if text is None else Path(text).expanduser()

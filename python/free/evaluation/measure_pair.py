@@ -99,19 +99,9 @@ def _check_counts(
 def check_labels(
     labels: Labels, samples: ImageStream | Measured, classes: int | None
 ) -> NDArray[np.int64]:
-    """The classes asked for, [n].
+    """The classes asked for, [n] int64; ``classes`` is how many the network names, or None.
 
-    Parameters
-    ----------
-    labels : sequence of int [n], or "archive"
-    samples : ImageStream or Measured
-    classes : int or None
-        How many the network names, as in :class:`free.evaluation.features.FeatureNetwork`.
-
-    Raises
-    ------
-    ValueError
-        If the network names none, or the labels are not n of its classes.
+    A ValueError if it names none, or the labels are not n of its classes.
     """
     if classes is None:
         raise ValueError(

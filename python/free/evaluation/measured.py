@@ -32,24 +32,18 @@ class Measured:
 
     Attributes
     ----------
-    name : str
-        Of the set, for messages.
-    network : str
-        Name of the feature network.
-    is_inception : bool
-    classes : int or None
+    name, network : str
+        Of the set, for messages, and of the feature network.
+    is_inception, classes
         See :class:`free.evaluation.features.FeatureNetwork`.
     shape : tuple of int
         (H, W, C) of the images; () where there were none.
     pooled : Tensor, shape [n, D], float32
         n is 0 for published statistics without images.
-    spatial : Tensor, shape [n, S], float32, or None
-    probabilities : Tensor, shape [n, classes], float32, or None
+    spatial, probabilities : Tensor, shapes [n, S] and [n, classes], float32, or None
     labels : ndarray, shape [n], int64, or None
-    published : Gaussian or None
-        Statistics of FID that an archive brought along, of more images than it has.
-    published_spatial : Gaussian or None
-        Statistics of sFID likewise.
+    published, published_spatial : Gaussian or None
+        Statistics of FID and sFID that an archive brought along, of more images than it has.
     """
 
     name: str
@@ -212,10 +206,7 @@ def write_measured(measured: Measured, path: str | Path) -> None:
 def read_measured(path: str | Path, argument: str, device: torch.device | str = "cpu") -> Measured:
     """Read what :func:`write_measured` wrote.
 
-    Raises
-    ------
-    ValueError
-        If it is no such file, or of another version of free, whose networks may be others.
+    A ValueError if it is no such file, or of another version of free, whose networks may be others.
     """
     try:
         with safe_open(path, framework="pt") as file:

@@ -14,24 +14,10 @@ _ROWS, _COLUMNS = 1024, 2048
 def neighbour_radii(
     features: Tensor, neighbours: int = 3, tell: Callable[[int], object] = lambda rows: None
 ) -> Tensor:
-    """Squared distance of each row to its k-th nearest neighbour among the others.
+    """Squared distance of each row of [n, D] to its k-th nearest neighbour among the others.
 
-    Parameters
-    ----------
-    features : Tensor, shape [n, D]
-    neighbours : int
-        k, from 1 to n - 1.
-    tell : callable
-        Gets numbers of rows as they are done.
-
-    Returns
-    -------
-    Tensor, shape [n], float64
-
-    Raises
-    ------
-    ValueError
-        If there are not so many neighbours.
+    They are [n] float64; k, ``neighbours``, is from 1 to n - 1, or a ValueError. ``tell`` gets
+    numbers of rows as they are done.
     """
     if not 1 <= neighbours < len(features):
         raise ValueError(
@@ -58,22 +44,11 @@ def coverage(
     reference_radii: Tensor,
     tell: Callable[[int], object] = lambda rows: None,
 ) -> tuple[Tensor, Tensor]:
-    """Which samples look like references, and which references the samples reach.
+    """Which samples [n, D] look like references [m, D], and which references the samples reach.
 
-    Parameters
-    ----------
-    samples, reference : Tensor, shapes [n, D] and [m, D]
-    sample_radii, reference_radii : Tensor, shapes [n] and [m]
-        Of :func:`neighbour_radii`.
-    tell : callable
-        Gets numbers of samples as they are done.
-
-    Returns
-    -------
-    inside : Tensor, shape [n], bool
-        Within the radius of some reference; their share is the precision.
-    reached : Tensor, shape [m], bool
-        Within the radius of some sample; their share is the recall.
+    Bools [n] and [m]: whether a row is within the radius (:func:`neighbour_radii`) of some row of
+    the other set. Their shares are the precision and the recall. ``tell`` gets numbers of samples
+    as they are done.
     """
     inside, centre, room = [], _mean(reference), _room(reference)
     reached = torch.zeros(len(reference), dtype=torch.bool, device=reference.device)

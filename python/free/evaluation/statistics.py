@@ -14,31 +14,16 @@ SPLIT = 5000
 
 
 class Gaussian(NamedTuple):
-    """Mean and covariance of a set of features.
-
-    Attributes
-    ----------
-    mean : Tensor, shape [D], float64
-    covariance : Tensor, shape [D, D], float64
-        Divided by n - 1.
-    """
+    """Mean [D] and covariance [D, D] (divided by n - 1) of a set of features, float64."""
 
     mean: Tensor
     covariance: Tensor
 
 
 def gaussian(features: Tensor, counts: Tensor | None = None) -> Gaussian:
-    """Mean and covariance, block by block: beside the features it needs a few [D, D].
+    """Mean and covariance of [n, D], block by block: beside the features it needs a few [D, D].
 
-    Parameters
-    ----------
-    features : Tensor, shape [n, D], any floating-point dtype
-    counts : Tensor, shape [n], float64, optional
-        How often each row counts (of a resample); once by default.
-
-    Returns
-    -------
-    Gaussian
+    A row counts ``counts`` [n] float64 times (of a resample), once by default.
 
     Raises
     ------
@@ -82,10 +67,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     the sum of the singular values of ``F_a^T F_b`` for any factors ``S = F F^T``, which keeps the
     precision that the root of a nearly singular product loses.
 
-    Raises
-    ------
-    ValueError
-        If they are of different dimensions, or not finite.
+    A ValueError if they are of different dimensions, or not finite.
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(
@@ -106,13 +88,8 @@ def inception_score(
 ) -> float:
     """``exp(mean KL(p(y|x) || p(y)))`` (Salimans et al. 2016), averaged over splits in order.
 
-    Parameters
-    ----------
-    probabilities : Tensor, shape [n, C]
-    counts : Tensor, shape [n], float64, optional
-        How often each image counts; once by default.
-    split : int
-        Images of a split; the last may have fewer.
+    Probabilities are [n, C]; ``counts`` [n] float64 is how often each image counts, once by
+    default. The last split may have fewer images.
     """
     scores = []
     for start in range(0, len(probabilities), split):

@@ -22,23 +22,10 @@ def draw_batches(
     batch_size: int,
     title: str | None,
 ) -> tuple[Tensor, Report]:
-    """Images and the merged report of all batches, under one progress bar.
+    """Images [n, C, H, W] on the CPU and the merged report of all batches, under one progress bar.
 
-    Parameters
-    ----------
-    sampler : SpeculativeSampler or SequentialSampler
-    coder : LatentCoder or PixelCoder
-        Makes images of its samples.
-    labels : sequence of int
-        One an image; image ``i`` has seed ``seed + i``.
-    seed, batch_size : int
-    title : str or None
-        Of the bar; None shows none.
-
-    Returns
-    -------
-    images : Tensor, shape [n, C, H, W], on the CPU
-    report : Report
+    Label ``i`` is drawn with seed ``seed + i``; the coder makes images of samples. ``title`` is of
+    the bar; None shows none.
     """
     parts, reports = [], []
     total = len(sampler.schedule) * len(labels)

@@ -24,28 +24,14 @@ from free.rounds.report import Report
 
 
 class Chunk(NamedTuple):
-    """What one call of the sampler made.
-
-    Attributes
-    ----------
-    images : ndarray, shape [R, H, W, C], uint8
-    report : Report
-    """
+    """What one call of the sampler made: images [R, H, W, C] uint8, and the report."""
 
     images: NDArray[np.uint8]
     report: Report
 
 
 class ChunkFolder:
-    """The folder beside the output where chunks wait until all are there.
-
-    Parameters
-    ----------
-    path : Path
-    plan : Plan
-    image_shape : tuple of int
-        (H, W, C).
-    """
+    """The folder beside the output where chunks of (H, W, C) images wait until all are there."""
 
     def __init__(self, path: Path, plan: Plan, image_shape: tuple[int, ...]) -> None:
         self.path = path
@@ -59,12 +45,8 @@ class ChunkFolder:
     def write(self, chunk: int, content: Chunk) -> None:
         """Keep a chunk.
 
-        Raises
-        ------
-        RuntimeError
-            If the folder is gone: then another process has finished the run.
-        OSError
-            If it cannot be written; nothing of it is left.
+        A RuntimeError if the folder is gone: then another process has finished the run. An OSError
+        if it cannot be written; nothing of it is left.
         """
         if not (self.path / MANIFEST).is_file():
             raise RuntimeError(f"{self.path} is gone: another process has ended this run")
@@ -80,10 +62,7 @@ class ChunkFolder:
     def read(self, chunk: int) -> Chunk:
         """A chunk, checked: its bytes by their checksum, and that they are what was asked for.
 
-        Raises
-        ------
-        ValueError
-            If it is missing, damaged or another one; says how.
+        A ValueError says how it is missing, damaged or another one.
         """
         path = self.file(chunk)
         try:
@@ -128,13 +107,9 @@ class ChunkFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folder, and keep other runs out. The lock goes with the process, however that
-        ends.
+        """Make the folder, and keep other runs out; a ValueError if another process has it.
 
-        Raises
-        ------
-        ValueError
-            If another process has it.
+        The lock goes with the process, however that ends.
         """
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"out must have room for a folder beside it, got the file {self.path}")

@@ -24,14 +24,8 @@ class Plan:
     """Images to draw, in chunks of ``batch_size``.
 
     A chunk is one call of the sampler, always with the same companions: the rounding of a batched
-    product depends on them.
-
-    Attributes
-    ----------
-    labels : ndarray, shape [num], int64
-    first_seed : int
-        Noise seed of image 0; image ``i`` has the one ``i`` further on, modulo 2**64.
-    batch_size : int
+    product depends on them. Labels are [num] int64; image ``i`` has the noise seed
+    ``first_seed + i``, modulo 2**64.
     """
 
     labels: NDArray[np.int64]
@@ -73,14 +67,12 @@ def make_plan(
     ----------
     teacher : Teacher
         Its ``num_classes`` are the classes that "random" and "balanced" take from.
-    num : int
-        Images, >= 1.
+    num, batch_size : int
+        Images, and how many are drawn together; >= 1.
     labels : {"random", "balanced"} or sequence of int
         Uniformly random classes; all classes in turn; or these in turn.
     seed : int
         64 bits. Of the noise as of the random classes; other seeds have other noises throughout.
-    batch_size : int
-        Images drawn together, >= 1.
 
     Raises
     ------

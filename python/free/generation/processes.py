@@ -22,11 +22,8 @@ _NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 class Processes:
     """Which of how many processes this is.
 
-    Attributes
-    ----------
-    rank, count : int
-    local_rank : int
-        Among those of this machine: the GPU to use.
+    ``local_rank`` is its number among those of this machine: the GPU to use. What waits for the
+    others raises a RuntimeError if another process has died.
     """
 
     rank: int = 0
@@ -37,10 +34,7 @@ class Processes:
     def from_environment(cls) -> Processes:
         """Read what ``torchrun`` says in the environment; one process if it says nothing.
 
-        Raises
-        ------
-        ValueError
-            If the environment contradicts itself.
+        A ValueError if the environment contradicts itself.
         """
         values = {name: os.environ[name] for name in _NAMES if name in os.environ}
         if "RANK" not in values and "WORLD_SIZE" not in values:
@@ -69,15 +63,7 @@ class Processes:
             dist.destroy_process_group()
 
     def first(self, function: Callable[[], Any]) -> Any:
-        """What a function returns that process 0 alone calls.
-
-        Raises
-        ------
-        ValueError
-            In all processes, if the function raises one.
-        RuntimeError
-            If another process has died.
-        """
+        """What a function returns that process 0 alone calls; all raise its ValueError."""
         answer: list[Any] = [None, None]
         if self.rank == 0:
             try:
@@ -93,21 +79,7 @@ class Processes:
         return value
 
     def any(self, flags: torch.Tensor) -> torch.Tensor:
-        """Where any process has a flag set.
-
-        Parameters
-        ----------
-        flags : Tensor, shape [R], bool
-
-        Returns
-        -------
-        Tensor, shape [R], bool
-
-        Raises
-        ------
-        RuntimeError
-            If another process has died.
-        """
+        """Where any process has a flag set; bools [R], as the flags."""
         if self.count == 1:
             return flags
         counts = flags.to(torch.int32)
@@ -116,13 +88,7 @@ class Processes:
         return counts > 0
 
     def wait(self, look: Callable[[], object], seconds: float = 0.2) -> None:
-        """Wait until all processes are here, calling ``look`` now and then.
-
-        Raises
-        ------
-        RuntimeError
-            If another process has died.
-        """
+        """Wait until all processes are here, calling ``look`` now and then."""
         if self.count == 1:
             return
         with _deaths_named():

@@ -31,15 +31,10 @@ def describe_run(
     seed: int,
     device: torch.device,
 ) -> dict[str, Any]:
-    """The settings of a run, as JSON values.
+    """The settings of a run, as JSON values; a ValueError if the VAE does not fit the teacher.
 
     Weights are described by their digests. Versions, kind of device and CPU threads are among the
     settings because results differ by rounding between them.
-
-    Raises
-    ------
-    ValueError
-        If the VAE does not fit the teacher.
     """
     schedule = sampler.schedule
     teacher: Any = sampler.teacher
@@ -152,23 +147,11 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def claim(folder: Path, settings: dict[str, Any], pattern: str, argument: str) -> None:
-    """Make a folder this run's, or find that it is.
+    """Make a folder this run's, created if it is missing, or find that it is.
 
-    Parameters
-    ----------
-    folder : Path
-        Created if it is missing.
-    settings : dict
-    pattern : str
-        Of the files that the run puts there. A folder that has such files, and does not say that
-        they are this run's, is not taken.
-    argument : str
-        What errors say about whose folder it is.
-
-    Raises
-    ------
-    ValueError
-        If it is another run's; says what differs.
+    A folder that has files of the ``pattern`` that the run puts there, and does not say that they
+    are this run's, is not taken. A ValueError says what differs from another run's settings;
+    ``argument`` is what it says about whose folder it is.
     """
     path = folder / MANIFEST
     if folder.exists() and not folder.is_dir():

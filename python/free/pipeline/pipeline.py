@@ -33,14 +33,7 @@ StepCallback = Callable[["FreePipeline", int, int, dict[str, Any]], Any]
 
 @dataclass
 class FreePipelineOutput(ImagePipelineOutput):
-    """What a pipeline returns.
-
-    Attributes
-    ----------
-    images : list of PIL.Image.Image, ndarray or Tensor
-    report : Report
-        What the run took.
-    """
+    """What a pipeline returns: PIL images, an ndarray or a Tensor, and the report of the run."""
 
     images: Any
     report: Report | None = None
@@ -159,12 +152,7 @@ class FreePipeline:
         """Move all networks; ``to(dtype)`` will do too.
 
         A VAE whose configuration has ``force_upcast`` is not put in float16, nor is a schedule's
-        variance network.
-
-        Raises
-        ------
-        ValueError
-            For a device that this machine does not have.
+        variance network. A device that this machine does not have is a ValueError.
         """
         if isinstance(device, torch.dtype):
             if dtype is not None:
@@ -199,10 +187,7 @@ class FreePipeline:
     def get_label_ids(self, label: str | Sequence[str]) -> list[int]:
         """Ids of classes by their names, of which ``labels`` has all.
 
-        Raises
-        ------
-        ValueError
-            If there is no such name; suggests the nearest.
+        A ValueError suggests the nearest where there is no such name.
         """
         return class_ids([label] if isinstance(label, str) else label, self.labels)
 
@@ -330,17 +315,9 @@ class FreePipeline:
     ) -> FreePipeline:
         """A pipeline of the parts of a ``diffusers.DiTPipeline``.
 
-        Parameters
-        ----------
-        pipeline : diffusers.DiTPipeline
-            Its VAE and most of its transformer's weights are shared, not copied.
-        drafter : Drafter, str or Path, optional
-            As for the constructor.
-        scheduler : optional
-            As for the constructor; by default the pipeline's own. ``"ddpm"`` is DiT's sampler with
-            the betas of the pipeline's own scheduler.
-        constants : {"original", "diffusers"}, optional
-            Of the teacher; see :meth:`free.DiT.from_pretrained`.
+        Its VAE and most of its transformer's weights are shared, not copied. The scheduler is by
+        default the pipeline's own, whose betas ``"ddpm"``, DiT's sampler, takes too. The other
+        parameters are those of the constructor and of :meth:`from_pretrained`.
 
         Raises
         ------

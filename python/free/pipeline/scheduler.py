@@ -16,7 +16,7 @@ _EXPECTED = (
 
 
 def as_scheduler(scheduler: Any, own: Any = None) -> Any:
-    """What is meant by a pipeline's ``scheduler``, checked.
+    """What is meant by a pipeline's ``scheduler``, checked: DDPMScheduler, Schedule or callable.
 
     Parameters
     ----------
@@ -26,10 +26,6 @@ def as_scheduler(scheduler: Any, own: Any = None) -> Any:
         None for ``own``.
     own : optional
         The model's own scheduler, or its configuration; by default DiT's.
-
-    Returns
-    -------
-    diffusers.DDPMScheduler, Schedule or callable
 
     Raises
     ------
@@ -58,19 +54,9 @@ def as_scheduler(scheduler: Any, own: Any = None) -> Any:
 
 
 def schedule_of(scheduler: Any, steps: int) -> Schedule:
-    """The schedule of so many steps.
+    """The schedule of ``num_inference_steps``, by what :func:`as_scheduler` returned.
 
-    Parameters
-    ----------
-    scheduler : diffusers.DDPMScheduler, Schedule or callable
-        From :func:`as_scheduler`.
-    steps : int
-        ``num_inference_steps``.
-
-    Raises
-    ------
-    ValueError
-        If the scheduler has no such schedule.
+    A ValueError if the scheduler has no such schedule.
     """
     config = _config_of(scheduler)
     if config is not None:

@@ -26,21 +26,9 @@ def split_digits(count: int) -> tuple[Tensor, Tensor]:
 def train_classifier(
     data: ImageSet, steps: int = 2000, *, progress: bool = False
 ) -> DigitClassifier:
-    """Train a classifier on four fifths of the digits and measure it on the rest.
+    """Train a classifier on four fifths of the 28x28 digits and measure it on the rest.
 
-    Parameters
-    ----------
-    data : ImageSet
-        Digits, 28x28.
-    steps : int
-        Batches of 64.
-    progress : bool
-        Show a bar.
-
-    Returns
-    -------
-    DigitClassifier
-        Its weights are rounded to float16, as they are stored.
+    A step is a batch of 64. The weights are rounded to float16, as they are stored.
     """
     held, kept = split_digits(len(data.labels))
     generator = torch.Generator().manual_seed(1)

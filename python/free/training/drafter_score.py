@@ -23,30 +23,19 @@ class DrafterEvaluation:
     """Draws images with a drafter and counts rounds; the images are shared among the ranks.
 
     Drafting is the paper's: autoregression, reflection, nothing recycled. Images and noise are the
-    same at each evaluation.
+    same at each evaluation. A number out of its range is a ValueError.
 
     Parameters
     ----------
-    teacher : DiT
-    steps : int
-        Of the sampler.
-    images : int
-    window : int
-        Teacher rows of a round, >= 2.
-    cfg_scale : float
-    cfg_channels : int, optional
-    batch_size : int
-        Images drawn together.
+    steps, window, cfg_scale, cfg_channels
+        Of the sampler; the window, teacher rows of a round, is at least 2.
+    images, batch_size : int
+        Images drawn, and how many of them together.
     seed : int
         Image i has the noise of ``seed + i``.
     recommended : dict, optional
         ``window``, ``sweeps`` and ``recycle`` of :class:`free.SpeculativeSampler` to draw with
         besides; gives ``recommended_efficiency``.
-
-    Raises
-    ------
-    ValueError
-        If a number is out of its range.
     """
 
     teacher: DiT

@@ -31,17 +31,8 @@ _STAGED = ".best-step-"
 class Evaluations:
     """The evaluations of a run, kept in its folder.
 
-    Parameters
-    ----------
-    folder : Path
-        Of the run.
-    results : list of dict
-        Those so far, of a run that is continued; each with ``step``, ``parallel_efficiency`` and
-        its settings.
-
-    Attributes
-    ----------
-    results : list of dict
+    ``results`` are those so far, of a run that is continued; each has ``step``,
+    ``parallel_efficiency`` and its settings.
     """
 
     def __init__(self, folder: Path, results: list[dict[str, Any]]) -> None:
@@ -65,11 +56,7 @@ class Evaluations:
     def add(self, result: dict[str, Any], save: Callable[[Path], object]) -> None:
         """Note an evaluation; a checkpoint and then :meth:`publish` must follow.
 
-        Parameters
-        ----------
-        result : dict
-        save : callable
-            Writes the network to the folder that it is given: it is asked to if this is the best.
+        If it is the best, ``save(folder)`` is asked to write the network.
         """
         self.results.append(result)
         if self.best is result:
@@ -109,9 +96,7 @@ class Evaluations:
 
 
 def scalars(result: dict[str, Any]) -> dict[str, float]:
-    """The numbers of an evaluation: short lists become columns such as ``delta_by_position_1``,
-    others are left out.
-    """
+    """The numbers of an evaluation; short lists become columns such as ``delta_by_position_1``."""
     columns: dict[str, float] = {}
     for name, value in result.items():
         if isinstance(value, list) and name.endswith("_by_position"):

@@ -24,17 +24,12 @@ class Journal:
 
     Parameters
     ----------
-    folder : Path
-        Of the run.
-    config : TrainConfig
-    ranks : Ranks
     images : int
         Of an epoch.
     step : int
         Where the run is.
     stored : dict, optional
         What :meth:`state` returned, of the run that is continued.
-    tensorboard, progress : bool
     """
 
     def __init__(
@@ -106,16 +101,8 @@ class Journal:
     ) -> None:
         """Evaluate a network, and keep it if it is the best; all ranks must ask.
 
-        A checkpoint and then :meth:`publish` must follow.
-
-        Parameters
-        ----------
-        step : int
-        evaluate : callable
-        network : nn.Module
-            With ``save_pretrained(folder, training=)``.
-        settings : dict
-            Of the training, to be kept with the network.
+        A checkpoint and then :meth:`publish` must follow. The network has
+        ``save_pretrained(folder, training=)``; the settings of the training are kept with it.
         """
         self._losses.gather(step)  # a network of NaN is not worth it
         before = time.monotonic()

@@ -31,11 +31,6 @@ class LossMeans:
         Whose shares of the losses add up.
     stored : dict, optional
         What :meth:`state` returned, of the run that is continued.
-
-    Attributes
-    ----------
-    names : list of str
-        Of the losses of the last step.
     """
 
     def __init__(self, ranks: Ranks, stored: dict[str, Any] | None = None) -> None:
@@ -59,15 +54,8 @@ class LossMeans:
     def gather(self, step: int) -> None:
         """Take what is pending from the device and from the other ranks.
 
-        Parameters
-        ----------
-        step : int
-            Steps so far, for the error.
-
-        Raises
-        ------
-        FloatingPointError
-            If a loss or the length of the gradients is not finite; names the first such step.
+        A loss or a length of the gradients that is not finite raises a FloatingPointError, which
+        names the first such step; ``step`` is that of the last one.
         """
         if not self._pending:
             return
@@ -101,17 +89,8 @@ class LossMeans:
 class RunLog:
     """``log.csv`` and, where wanted, TensorBoard's events, in the folder of a run.
 
-    Parameters
-    ----------
-    folder : Path
-    step : int
-        Where the run is: lines of later steps, of a run that was killed, are forgotten.
-    tensorboard : bool
-
-    Raises
-    ------
-    ImportError
-        If TensorBoard is wanted and not installed; names the extra.
+    Lines of steps after ``step``, of a run that was killed, are forgotten. An ImportError names
+    the extra where TensorBoard is wanted and not installed.
     """
 
     def __init__(self, folder: Path, step: int, tensorboard: bool) -> None:
@@ -167,13 +146,8 @@ def read_log(folder: Path) -> list[dict[str, float]]:
 def draw_losses(folder: Path) -> bool:
     """Draw the parts of the loss over the steps, from the folder's log, as ``loss.png``.
 
-    A part has an axis of its own: their sizes are orders of magnitude apart.
-
-    Returns
-    -------
-    bool
-        False, and nothing is drawn, if matplotlib is not installed or the log has less than two
-        lines.
+    A part has an axis of its own: their sizes are orders of magnitude apart. False, and nothing is
+    drawn, if matplotlib is not installed or the log has less than two lines.
     """
     lines = read_log(folder)
     if len(lines) < 2:

@@ -17,15 +17,7 @@ from free.devices import find_device
 
 @dataclasses.dataclass(frozen=True)
 class Ranks:
-    """One process among those of a run: this one.
-
-    Attributes
-    ----------
-    rank, world : int
-        Its number, and how many there are.
-    device : torch.device
-        Of its networks.
-    """
+    """One process of a run, this one: its number, how many there are, and its networks' device."""
 
     rank: int = 0
     world: int = 1
@@ -37,19 +29,10 @@ class Ranks:
         return self.rank == 0
 
     def rows(self, batch_size: int, micro_batch: int | None = None) -> list[range]:
-        """Places of this rank in a batch, a range for each pass.
+        """Places of this rank in a batch of all ranks, a range for each pass.
 
-        Parameters
-        ----------
-        batch_size : int
-            Of all ranks.
-        micro_batch : int, optional
-            Rows of a pass; by default all of this rank's.
-
-        Raises
-        ------
-        ValueError
-            If the ranks do not divide the batch, or the micro-batches a rank's share.
+        A pass has ``micro_batch`` rows, by default all of this rank's. A ValueError if the ranks do
+        not divide the batch, or the micro-batches a rank's share.
         """
         share, rest = divmod(batch_size, self.world)
         if rest or not share:
@@ -103,15 +86,8 @@ class Ranks:
 def ranks_of_environment(device: str = "auto") -> Iterator[Ranks]:
     """The ranks that ``torchrun`` has started, or this process alone.
 
-    Parameters
-    ----------
-    device : str
-        ``"auto"`` is a GPU where there is one. ``"cuda"`` is the one of this process's local rank.
-
-    Raises
-    ------
-    ValueError
-        If the device is not there; says why.
+    ``"auto"`` is a GPU where there is one; ``"cuda"`` is the one of this process's local rank. A
+    ValueError says why a device is not there.
     """
     rank, world, local = (
         int(os.environ.get(name, default))

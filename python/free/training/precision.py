@@ -25,14 +25,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 class Precision(NamedTuple):
-    """A precision and why it was taken.
-
-    Attributes
-    ----------
-    name : {"fp32", "tf32", "bf16"}
-    reason : str
-        In words, for one line of output.
-    """
+    """A precision, fp32, tf32 or bf16, and why it was taken, in words for a line of output."""
 
     name: str
     reason: str
@@ -41,14 +34,9 @@ class Precision(NamedTuple):
 def choose_precision(name: str, ranks: Ranks, stored: str | None = None) -> Precision:
     """The precision of a run; all ranks must ask, and get the same.
 
-    Parameters
-    ----------
-    name : str
-        One of :data:`PRECISIONS`. ``"auto"`` is bf16 where every rank's device multiplies it at
-        speed, else fp32: without such instructions a CPU's bf16 takes ten times as long as fp32.
-    ranks : Ranks
-    stored : str, optional
-        What the run has been in so far; ``"auto"`` stays with it.
+    ``name`` is one of :data:`PRECISIONS`. ``"auto"`` stays with ``stored``, what the run has been
+    in so far. Else it is bf16 where every rank's device multiplies it at speed, else fp32: without
+    such instructions a CPU's bf16 takes ten times as long as fp32.
     """
     if name != "auto":
         return Precision(name, "as asked for")
@@ -89,10 +77,7 @@ def _cpu_has(probe: str, flag: str) -> bool:
 def products_in(name: str, device: torch.device) -> Iterator[Callable[[], torch.autocast]]:
     """Work in a precision while this lasts; yields the context that a forward pass needs.
 
-    Raises
-    ------
-    ValueError
-        If the device does not have it.
+    A ValueError if the device does not have it.
     """
     if name == "tf32" and device.type != "cuda":
         raise ValueError(f"precision 'tf32' needs a GPU, got device {device}")

@@ -30,20 +30,8 @@ class Stream(IntEnum):
 class RowRandom:
     """The numbers of some rows of one training step; each draw is independent of those before.
 
-    Parameters
-    ----------
-    seed : int
-        64 bits.
-    step : int
-        ``0 .. 2**32 - 1``.
-    rows : range
-        Places in the batch of the whole step, ``0 .. 2**32 - 1``.
-    device : torch.device or str, optional
-    stream : Stream
-
-    Attributes
-    ----------
-    step : int
+    ``seed`` has 64 bits; ``step`` and the ``rows``, places in the batch of the whole step, are
+    below ``2**32``.
     """
 
     def __init__(
@@ -68,13 +56,7 @@ class RowRandom:
         return uniform(self._seeds, self.step, self._rows, self._purpose(), ())
 
     def integers(self, end: int) -> Tensor:
-        """Integers [R] in ``0 .. end - 1``, int64; ``end`` at most ``2**24``.
-
-        Raises
-        ------
-        ValueError
-            If ``end`` is out of its range.
-        """
+        """Integers [R] in ``0 .. end - 1``, int64; a ValueError unless ``1 <= end <= 2**24``."""
         if not 1 <= end <= 1 << 24:
             raise ValueError(f"end must be in 1..{1 << 24}, got {end}")
         return (self.uniform().double() * end).long()

@@ -33,15 +33,8 @@ _PARTS = {"settings", "step", "weights", "journal"}
 class RunFolder:
     """The files of a run that the next process goes on from.
 
-    Parameters
-    ----------
-    path : Path
-
-    Attributes
-    ----------
-    path : Path
-    checkpoint, config, skipped : Path
-        ``state.pt``, ``config.json`` and ``skipped.json``.
+    ``checkpoint``, ``config`` and ``skipped`` are the paths of ``state.pt``, ``config.json`` and
+    ``skipped.json``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,13 +45,9 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs out of the folder, which is created, until the end; or until this
-        process dies.
+        """Keep other runs out of the folder, which is created, until the end.
 
-        Raises
-        ------
-        ValueError
-            If another run has it.
+        The lock goes with the process, however that ends. A ValueError if another run has it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".lock").open("a") as file:
@@ -71,13 +60,9 @@ class RunFolder:
             yield
 
     def write_checkpoint(self, state: dict[str, Any]) -> None:
-        """Write ``state``: tensors and plain values, as ``settings``, ``step``, ``weights`` and
-        ``journal``.
+        """Write ``settings``, ``step``, ``weights`` and ``journal``: tensors and plain values.
 
-        Raises
-        ------
-        OSError
-            If it cannot be written, as on a full disk; the one before is still there.
+        An OSError if that fails, as on a full disk; the one before is still there.
         """
 
         def write(path: Path) -> None:
@@ -100,10 +85,7 @@ class RunFolder:
     def read_checkpoint(self) -> dict[str, Any] | None:
         """What :meth:`write_checkpoint` was given, its tensors on the CPU; None if there is none.
 
-        Raises
-        ------
-        ValueError
-            If it is damaged.
+        A ValueError if it is damaged.
         """
         if not self.checkpoint.is_file():
             return None
@@ -139,17 +121,9 @@ class RunFolder:
             )
 
     def begin(self, settings: dict[str, Any], step: int, ranks: Ranks, precision: str) -> None:
-        """Write ``config.json`` when a run begins, or add to it when one goes on.
+        """Write ``config.json`` when a run begins, at step 0, or add to it when one goes on.
 
-        Parameters
-        ----------
-        settings : dict
-            All of them, as JSON values.
-        step : int
-            Where it goes on; 0 begins it.
-        ranks : Ranks
-        precision : str
-            Which one it is in here, and why.
+        All ``settings`` are JSON values; ``precision`` says which one it is in here, and why.
         """
         for leftover in self.path.glob(f".{self.checkpoint.stem}-*{self.checkpoint.suffix}"):
             leftover.unlink(missing_ok=True)  # of a process that was killed while it wrote

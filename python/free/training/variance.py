@@ -94,20 +94,8 @@ def sigma_loss(
     with the true noise (Ho et al. 2020, Eq. 5): with the frozen teacher's squared error
     ``err = b^2 |eps - eps_theta|^2 / D`` it is least at ``sigma^2 = beta~ + err``.
 
-    Parameters
-    ----------
-    network : SigmaNet
-        ``network(x, t) -> w [R]``.
-    x0 : Tensor, shape [R, ...]
-    labels : Tensor, shape [R], int64
-    random : RowRandom
-        Of these rows.
-    teacher : DiT
-        Frozen.
-    schedule : Schedule
-        DDPM's with the posterior's variance.
-    label_dropout : float
-        Share of the rows whose label the teacher does not get.
+    ``network(x, t)`` is w [R], x0 is [R, ...], the labels are [R] int64. The schedule is DDPM's
+    with the posterior's variance; the teacher does not get a share ``label_dropout`` of the labels.
     """
     table = Table.of(schedule, x0.device)
     upper = Table.of(Schedule.ddpm(len(schedule), variance="upper"), x0.device)

@@ -24,22 +24,9 @@ _LONGEST_GRADIENT = 1.0
 class Weights:
     """AdamW without decay and an exponential average that begins at the first weights, as DiT's.
 
-    Parameters
-    ----------
-    model : nn.Module
-        Moved to the rank's device; all ranks get the first one's weights.
-    config : TrainConfig
-    ranks : Ranks
-
-    Attributes
-    ----------
-    model, average : nn.Module
-        What is trained, and its averaged copy in evaluation mode.
-
-    Raises
-    ------
-    ValueError
-        If nothing is trainable, or the trainable weights are not all float32 on one device.
+    ``model`` is moved to the rank's device, and all ranks get the first one's weights; ``average``
+    is its averaged copy in evaluation mode. A ValueError if nothing is trainable, or the trainable
+    weights are not all float32 on one device.
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig, ranks: Ranks) -> None:
@@ -63,13 +50,10 @@ class Weights:
         self._gradients.zero_()
 
     def update(self, rate: float) -> Tensor:
-        """After the last backward pass of a step, with its learning rate.
+        """Take a step at this learning rate, after its last backward pass.
 
-        Returns
-        -------
-        Tensor, shape []
-            Length of the gradients before they are shortened, the same on all ranks. Where it is
-            not finite, the weights are of no use any more.
+        Returns the length [] of the gradients before they are shortened, the same on all ranks.
+        Where it is not finite, the weights are of no use any more.
         """
         gradients = self._ranks.sum(self._gradients)
         length = torch.linalg.vector_norm(gradients)

@@ -45,24 +45,15 @@ class Decoder:
     """Reads the images of training steps.
 
     Pillow lets go of the interpreter while it decodes and resizes, so threads use all cores. At
-    most ``prefetch`` steps are held, in bytes.
+    most ``prefetch`` steps are decoded ahead, and held in bytes; 0 for none.
 
     An image that cannot be read is replaced by the next of the list that can: which one a row gets
     depends on the files alone, not on who met the damage before. So a read that fails for another
     reason than the file (``EIO``, ``ESTALE``, too many open files) is tried again, and then ends
     the run.
 
-    Parameters
-    ----------
-    folder : Path
-    files : sequence of str
-        Below ``folder``, at least one.
-    read : callable
-        ``read(path)`` returns the pixels of a file, [H, W, C] uint8 of one shape for all files, or
-        raises.
-    threads : int
-    prefetch : int
-        Steps that are decoded ahead; 0 for none.
+    ``read(path)`` returns the pixels of a file, [H, W, C] uint8 of one shape for all files, or
+    raises. The files, at least one, are named below the folder.
 
     Raises
     ------
@@ -102,23 +93,11 @@ class Decoder:
         ]
 
     def pixels(self, seed: int, step: int, rows: range, batch_size: int) -> tuple[Pixels, Tensor]:
-        """The images of some rows of a step, and which ones they are.
+        """The images of some rows of a step, [R, H, W, C] uint8, and their index, [R] int64.
 
-        Parameters
-        ----------
-        seed, step, rows, batch_size
-            See :func:`free.training.dataset.order.images_at`.
-
-        Returns
-        -------
-        pixels : ndarray, shape [R, H, W, C], uint8
-        index : Tensor, shape [R], int64
-            Of the files that were read, replacements included.
-
-        Raises
-        ------
-        ValueError
-            If none of the files can be read any more.
+        The index is of the files that were read, replacements included. Arguments are those of
+        :func:`free.training.dataset.order.images_at`. A ValueError if none of the files can be read
+        any more.
         """
         now = _Request(seed, step, rows, batch_size)
         steps = range(step, step + 1 + self._prefetch)

@@ -18,22 +18,10 @@ from free.training.randomness import RowRandom, Stream
 class FolderImages:
     """Images that are decoded, mirrored and encoded when they are asked for.
 
-    Everything random is drawn for each row by :class:`RowRandom`.
-
-    Attributes
-    ----------
-    decoder : Decoder
-    labels : Tensor, shape [n], int64
-        Of the decoder's files.
-    num_classes : int
-    sample_shape : tuple of int
-        (C, H, W) of what the coder makes of an image.
-    coder : PixelCoder or LatentCoder
-    flip : bool
-        Whether half of the images are mirrored.
-    sampled : bool
-        Whether latents are drawn from the VAE's posterior; else they are its mean.
-    record : dict
+    Everything random is drawn for each row by :class:`RowRandom`. Labels [n] int64 are those of
+    the decoder's files; ``sample_shape`` (C, H, W) is what the coder makes of an image. With
+    ``flip``, half of the images are mirrored; latents are drawn from the VAE's posterior if
+    ``sampled``, else they are its mean.
     """
 
     decoder: Decoder

@@ -21,14 +21,9 @@ _LABEL_FILES = ("labels.csv", "labels.json")
 class Listing(NamedTuple):
     """Images of a folder.
 
-    Attributes
-    ----------
-    folder : Path
-    files : list of str
-        Below ``folder``, with ``/``, sorted by class and name, or as a label file has them.
-    labels : Tensor, shape [n], int64
-    classes : list of str or None
-        Names of the folders of classes 0, 1, ...; None if a file has the labels.
+    Files are named below the folder, with ``/``, sorted by class and name, or as a label file has
+    them. Labels are [n] int64. ``classes`` are the names of the folders of classes 0, 1, ...; None
+    if a file has the labels.
     """
 
     folder: Path
@@ -52,19 +47,10 @@ class Listing(NamedTuple):
 def list_images(folder: str | Path, num_classes: int) -> Listing:
     """The images of a folder with their labels; they are not opened.
 
-    Parameters
-    ----------
-    folder : str or Path
-        One folder a class with ``.jpeg``, ``.jpg``, ``.png`` or ``.webp`` in it: the classes are
-        0, 1, ... in the order of their names. Or with ``labels.csv``, which has the header
-        ``file,label``, or ``labels.json``, an object ``{"file": label, ...}``; files are named
-        relative to the folder, labels are the model's classes.
-    num_classes : int
-        Of the model.
-
-    Returns
-    -------
-    Listing
+    The folder has one folder a class with ``.jpeg``, ``.jpg``, ``.png`` or ``.webp`` in it: the
+    classes are 0, 1, ... in the order of their names. Or it has ``labels.csv``, with the header
+    ``file,label``, or ``labels.json``, an object ``{"file": label, ...}``; files are named
+    relative to the folder, labels are the model's classes.
 
     Raises
     ------

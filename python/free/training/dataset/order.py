@@ -12,21 +12,10 @@ from free.training.randomness import RowRandom, Stream
 
 @functools.lru_cache(maxsize=4)  # one epoch serves many steps; a batch may straddle two
 def shuffled(count: int, seed: int, number: int, stream: Stream = Stream.ORDER) -> Tensor:
-    """A uniformly random order of ``0 .. count - 1``.
+    """A uniformly random order of ``0 .. count - 1``, int64, by a seed of 64 bits.
 
-    Parameters
-    ----------
-    count : int
-    seed : int
-        64 bits.
-    number : int
-        Orders of different numbers are independent; the epoch.
-    stream : Stream
-
-    Returns
-    -------
-    Tensor, shape [count], int64
-        Kept for the next call: not to be written to.
+    Orders of different numbers (epochs) are independent. It is kept for the next call: not to be
+    written to.
     """
     random = RowRandom(seed, number, range(count), stream=stream)
     # Two draws of 24 bits: among millions of images a single one would have ties.
@@ -35,7 +24,7 @@ def shuffled(count: int, seed: int, number: int, stream: Stream = Stream.ORDER) 
 
 
 def images_at(count: int, seed: int, step: int, rows: range, batch_size: int) -> Tensor:
-    """The images of some rows of one training step.
+    """The images of some rows of one training step, [R] int64 in ``0 .. count - 1``.
 
     Row r of step s is place ``s * batch_size + r`` of a sequence of epochs, each of which shows
     every image once, in an order of its own. So neither the number of ranks, nor micro-batches,
@@ -47,21 +36,10 @@ def images_at(count: int, seed: int, step: int, rows: range, batch_size: int) ->
         Images of an epoch.
     seed : int
         64 bits.
-    step : int
     rows : range
-        Within ``0 .. batch_size - 1``.
+        Within ``0 .. batch_size - 1``; others are a ValueError.
     batch_size : int
         Rows of the step, all ranks and micro-batches together.
-
-    Returns
-    -------
-    Tensor, shape [R], int64
-        In ``0 .. count - 1``.
-
-    Raises
-    ------
-    ValueError
-        If the rows are not of this batch.
     """
     if not rows or min(rows) < 0 or max(rows) >= batch_size:
         raise ValueError(
@@ -79,10 +57,7 @@ def images_at(count: int, seed: int, step: int, rows: range, batch_size: int) ->
 def random_subset(count: int, share: float, seed: int) -> Tensor:
     """A share of ``0 .. count - 1`` without replacement, at least one, ascending; int64.
 
-    Raises
-    ------
-    ValueError
-        If ``share`` is not in (0, 1].
+    A ValueError if ``share`` is not in (0, 1].
     """
     if not 0 < share <= 1:
         raise ValueError(f"subset must be in (0, 1], got {share}")

@@ -17,22 +17,11 @@ _MOST_PIXELS = 1 << 26
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
-    """The central square of an image, its short side resized to ``size``.
+    """The central square of an image, of the same mode, its short side resized to ``size``.
 
     As ADM and DiT prepare ImageNet: halve with a box filter while the short side is at least
     twice the target, bicubic to the target, crop. Without the halvings, large images would be
     reduced with another filter than the published models were trained with.
-
-    Parameters
-    ----------
-    image : PIL.Image.Image
-    size : int
-        Side of the square, in pixels.
-
-    Returns
-    -------
-    PIL.Image.Image
-        ``size x size``, of the same mode.
 
     References
     ----------
@@ -49,25 +38,12 @@ def centre_crop(image: Image.Image, size: int) -> Image.Image:
 
 
 def read_image(path: Path, size: int, channels: int, upscale: bool) -> NDArray[np.uint8]:
-    """The central square of an image file.
+    """The central square of an image file, [size, size, channels] uint8.
 
     The orientation that a camera noted is not applied, nor is transparency: as torchvision's
-    ``ImageFolder``, which the published models were trained with.
-
-    Parameters
-    ----------
-    path : Path
-        JPEG, PNG or WebP, told from its content.
-    size : int
-        Side of the square.
-    channels : {1, 3}
-        Grey or RGB, whatever the file has.
-    upscale : bool
-        Whether to enlarge an image that is smaller.
-
-    Returns
-    -------
-    ndarray, shape [size, size, channels], uint8
+    ``ImageFolder``, which the published models were trained with. The file is JPEG, PNG or WebP,
+    told from its content. One channel is grey and three are RGB, whatever it has. An image that is
+    smaller is enlarged if ``upscale`` says so.
 
     Raises
     ------

@@ -56,38 +56,18 @@ class TrainingImages(Protocol):
         batch_size: int,
         device: torch.device | str | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Images and labels of some rows of a step: a function of the arguments alone.
+        """Images x0 [R, C, H, W] float32 and labels [R] int64 of some rows of a step.
 
-        Parameters
-        ----------
-        seed : int
-            Of the order and of what is drawn for each row.
-        step : int
-        rows : range
-            Within ``0 .. batch_size - 1``.
-        batch_size : int
-            Rows of the step, all ranks and micro-batches together.
-        device : torch.device or str, optional
-
-        Returns
-        -------
-        x0 : Tensor, shape [R, C, H, W], float32
-        labels : Tensor, shape [R], int64
+        Both are functions of the arguments alone, which are those of
+        :func:`free.training.dataset.order.images_at`; the seed is also that of what is drawn for
+        each row.
         """
         ...
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images in memory.
-
-    Attributes
-    ----------
-    images : Tensor, shape [n, C, H, W], float32 in [-1, 1]
-    labels : Tensor, shape [n], int64
-    num_classes : int
-    record : dict
-    """
+    """Labelled images in memory: [n, C, H, W] float32 in [-1, 1], labels [n] int64."""
 
     images: Tensor
     labels: Tensor
