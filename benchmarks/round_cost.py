@@ -1,7 +1,7 @@
 """What a round costs without its networks, on one CPU thread, and beside another version.
 
     python benchmarks/round_cost.py --json round_cost.json
-    python benchmarks/round_cost.py --before ../other/python    # a folder with another version's `free`
+    python benchmarks/round_cost.py --before ../other/python    # a folder with another `free`
 
 Teacher and drafter return tensors that are there already, so what is left is the round: noise,
 drafting, verification, bookkeeping. Window of 16, one sweep, recycled by response, one image of 250
@@ -39,17 +39,19 @@ class Networks:
         self.outputs = [free.TeacherOutput(torch.zeros(rows, size)) for rows in range(64)]
 
     def __call__(self, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> free.TeacherOutput:
+        """The drafter's eps, too: every draft stands."""
         return self.outputs[len(x)]
 
     def begin(self, batch: object) -> None:
-        pass
+        """Nothing to remember."""
 
     def carry_from(self, teacher_output: object, rows: torch.Tensor) -> None:
-        return None
+        """No carry."""
 
     def predict(
         self, x: torch.Tensor, k: torch.Tensor, y: torch.Tensor, carry: None
     ) -> tuple[torch.Tensor, None]:
+        """An eps that was there before."""
         return self.outputs[len(x)].eps, None
 
 
