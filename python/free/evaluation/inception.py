@@ -4,9 +4,9 @@ Szegedy et al. 2015, with the peculiarities of that graph: averages at the borde
 out, the last block takes a maximum instead of an average, images are resized as TensorFlow 1 did,
 and the class scores are taken without their bias. Features are those that ADM's evaluator reads.
 
-Our own because torch-fidelity, on which torchmetrics' FID is built, pytorch-fid and clean-fid
-import torchvision, whose wheels in the registry do not load beside a CPU build of torch ("operator
-torchvision::nms does not exist"). None of them gives the spatial features of sFID.
+Our own because torch-fidelity, which torchmetrics' FID is built on, pytorch-fid and clean-fid
+import torchvision, whose wheels in the registry do not load beside a CPU build of torch (operator
+torchvision::nms does not exist). None of them gives the spatial features of sFID.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from torch import Tensor, nn
 
 from free.evaluation.features import ColourFeatures
 from free.files import digest
-
-__all__ = ["WEIGHTS", "InceptionFeatures", "InceptionV3", "inception_path"]
 
 #: The usual file, as pytorch-fid and torch-fidelity publish it.
 WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
@@ -124,12 +122,7 @@ class InceptionV3(nn.Module):
         self.fc = nn.Linear(channels, 1008)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Look at images.
-
-        Parameters
-        ----------
-        x : Tensor, shape [R, 3, 299, 299], float32
-            In [-1, 1).
+        """Look at images x [R, 3, 299, 299], float32 in [-1, 1).
 
         Returns
         -------
@@ -156,12 +149,8 @@ class InceptionV3(nn.Module):
 class InceptionFeatures(ColourFeatures):
     """Features of FID, sFID and the Inception Score.
 
-    Parameters
-    ----------
-    path : Path
-        The usual file, or one of the same tensors. Only the usual one, told by its SHA-256, makes
-        the figures FID.
-    device : torch.device or str
+    The path is that of the usual file, or of one of the same tensors. Only the usual one, told by
+    its SHA-256, makes the figures FID.
     """
 
     dims = 2048
@@ -205,10 +194,7 @@ def resize_like_tensorflow(x: Tensor, size: int) -> Tensor:
 def inception_path(text: str | None) -> Path:
     """Where the weights are: the path given, or where pytorch-fid keeps its download.
 
-    Raises
-    ------
-    ValueError
-        If there is no such file; says what to download and where to put it.
+    A ValueError says what to download, and where to put it.
     """
     home = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
     path = home if text is None else Path(text).expanduser()
