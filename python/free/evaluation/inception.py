@@ -11,7 +11,6 @@ torchvision::nms does not exist). None of them gives the spatial features of sFI
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -25,59 +24,45 @@ from free.files import digest
 WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
 _DIGEST = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
-#: (channels, kernel), or (channels, kernel, stride), one after the other; a list is a fork.
-_Layer = tuple[int, int | tuple[int, int]] | tuple[int, int | tuple[int, int], int]
-_Path = Sequence[_Layer | list[_Layer]]
-
-_FORK: list[_Layer] = [(384, (1, 3)), (384, (3, 1))]
-
-
-def _block_a(pooled: int) -> dict[str, _Path]:
-    return {
-        "branch1x1": [(64, 1)],
-        "branch5x5": [(48, 1), (64, 5)],
-        "branch3x3dbl": [(64, 1), (96, 3), (96, 3)],
-        "branch_pool": [(pooled, 1)],
-    }
-
-
-def _block_c(inner: int) -> dict[str, _Path]:
-    wide, tall = (1, 7), (7, 1)
-    return {
-        "branch1x1": [(192, 1)],
-        "branch7x7": [(inner, 1), (inner, wide), (192, tall)],
-        "branch7x7dbl": [(inner, 1), (inner, tall), (inner, wide), (inner, tall), (192, wide)],
-        "branch_pool": [(192, 1)],
-    }
-
-
-_BLOCK_B: dict[str, _Path] = {
-    "branch3x3": [(384, 3, 2)],
-    "branch3x3dbl": [(64, 1), (96, 3), (96, 3, 2)],
-    "branch_pool": [],
-}
-_BLOCK_D: dict[str, _Path] = {
-    "branch3x3": [(192, 1), (320, 3, 2)],
-    "branch7x7x3": [(192, 1), (192, (1, 7)), (192, (7, 1)), (192, 3, 2)],
-    "branch_pool": [],
-}
-_BLOCK_E: dict[str, _Path] = {
-    "branch1x1": [(320, 1)],
-    "branch3x3": [(384, 1), _FORK],
-    "branch3x3dbl": [(448, 1), (384, 3), _FORK],
-    "branch_pool": [(192, 1)],
-}
+#: Branches of the blocks: layers one after the other, as channels@kernel; /2 is a stride, + a fork.
+_A = "1x1 64@1; 5x5 48@1 64@5; 3x3dbl 64@1 96@3 96@3; _pool {}@1"
+_B = "3x3 384@3/2; 3x3dbl 64@1 96@3 96@3/2; _pool"
+_C = (
+    "1x1 192@1; 7x7 {0}@1 {0}@1x7 192@7x1; 7x7dbl {0}@1 {0}@7x1 {0}@1x7 {0}@7x1 192@1x7; "
+    "_pool 192@1"
+)
+_D = "3x3 192@1 320@3/2; 7x7x3 192@1 192@1x7 192@7x1 192@3/2; _pool"
+_FORK = "384@1x3+384@3x1"
+_E = f"1x1 320@1; 3x3 384@1 {_FORK}; 3x3dbl 448@1 384@3 {_FORK}; _pool 192@1"
+#: Name, branches and pooling of each block.
+_BLOCKS = (
+    ("5b", _A.format(32), "average"),
+    ("5c", _A.format(64), "average"),
+    ("5d", _A.format(64), "average"),
+    ("6a", _B, "strided"),
+    ("6b", _C.format(128), "average"),
+    ("6c", _C.format(160), "average"),
+    ("6d", _C.format(160), "average"),
+    ("6e", _C.format(192), "average"),
+    ("7a", _D, "strided"),
+    ("7b", _E, "average"),
+    ("7c", _E, "maximum"),
+)
 
 
 class _Conv(nn.Module):
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int | tuple[int, int], stride: int, padded: bool
-    ) -> None:
+    """A layer such as ``96@3``, ``192@1x7`` or ``384@3/2``, padded by default unless it strides."""
+
+    def __init__(self, inputs: int, layer: str, padded: bool | None = None) -> None:
         super().__init__()
-        size = (kernel, kernel) if isinstance(kernel, int) else kernel
+        channels, _, shape = layer.partition("@")
+        kernel, _, stride = shape.partition("/")
+        height, _, width = kernel.partition("x")
+        size = int(height), int(width or height)
+        padded = not stride if padded is None else padded
         padding = (size[0] // 2, size[1] // 2) if padded else (0, 0)
-        self.conv = nn.Conv2d(inputs, outputs, size, stride, padding, bias=False)
-        self.bn = nn.BatchNorm2d(outputs, eps=0.001)
+        self.conv = nn.Conv2d(inputs, int(channels), size, int(stride or 1), padding, bias=False)
+        self.bn = nn.BatchNorm2d(int(channels), eps=0.001)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.bn(self.conv(x)))
@@ -86,33 +71,28 @@ class _Conv(nn.Module):
 class _Mixed(nn.Module):
     """Branches beside each other, joined along the channels; layers go by their branch's name."""
 
-    def __init__(self, inputs: int, branches: dict[str, _Path], pool: str) -> None:
+    def __init__(self, inputs: int, branches: str, pool: str) -> None:
         super().__init__()
-        self._branches: list[tuple[bool, list[list[str]]]] = []
-        self._pool = pool
-        self.outputs = 0
-        for branch, path in branches.items():
-            channels, steps = inputs, []
+        self._pool, self.outputs = pool, 0
+        #: For each branch, the names of its layers, step by step.
+        self._branches: dict[str, list[list[str]]] = {}
+        for text in branches.split("; "):
+            branch, *path = text.split()
+            channels = inputs
+            steps = self._branches[branch] = []
             for index, step in enumerate(path, 1):
-                fork = isinstance(step, list)
-                name = branch if len(path) == 1 else f"{branch}_{index}"
-                names = []
-                layers: list[_Layer] = step if isinstance(step, list) else [step]
-                for suffix, (outputs, kernel, *stride) in zip("ab", layers, strict=False):
-                    names.append(name + suffix if fork else name)
-                    strided = stride[0] if stride else 1
-                    self.add_module(
-                        names[-1], _Conv(channels, outputs, kernel, strided, strided == 1)
-                    )
-                channels = sum(layer[0] for layer in layers)
-                steps.append(names)
-            self._branches.append((branch == "branch_pool", steps))
+                name = f"branch{branch}" if len(path) == 1 else f"branch{branch}_{index}"
+                fork = step.split("+")
+                steps.append([name] if len(fork) == 1 else [name + "a", name + "b"])
+                for layer_name, layer in zip(steps[-1], fork, strict=True):
+                    self.add_module(layer_name, _Conv(channels, layer))
+                channels = sum(int(layer.partition("@")[0]) for layer in fork)
             self.outputs += channels
 
     def forward(self, x: Tensor) -> Tensor:
         joined = []
-        for pooled, steps in self._branches:
-            y = self._pooled(x) if pooled else x
+        for branch, steps in self._branches.items():
+            y = self._pooled(x) if branch == "_pool" else x
             for names in steps:
                 y = torch.cat([self.get_submodule(name)(y) for name in names], 1)
             joined.append(y)
@@ -129,25 +109,13 @@ class InceptionV3(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.Conv2d_1a_3x3 = _Conv(3, 32, 3, 2, padded=False)
-        self.Conv2d_2a_3x3 = _Conv(32, 32, 3, 1, padded=False)
-        self.Conv2d_2b_3x3 = _Conv(32, 64, 3, 1, padded=True)
-        self.Conv2d_3b_1x1 = _Conv(64, 80, 1, 1, padded=False)
-        self.Conv2d_4a_3x3 = _Conv(80, 192, 3, 1, padded=False)
+        self.Conv2d_1a_3x3 = _Conv(3, "32@3/2")
+        self.Conv2d_2a_3x3 = _Conv(32, "32@3", padded=False)
+        self.Conv2d_2b_3x3 = _Conv(32, "64@3")
+        self.Conv2d_3b_1x1 = _Conv(64, "80@1")
+        self.Conv2d_4a_3x3 = _Conv(80, "192@3", padded=False)
         channels = 192
-        for name, branches, pool in (
-            ("5b", _block_a(32), "average"),
-            ("5c", _block_a(64), "average"),
-            ("5d", _block_a(64), "average"),
-            ("6a", _BLOCK_B, "strided"),
-            ("6b", _block_c(128), "average"),
-            ("6c", _block_c(160), "average"),
-            ("6d", _block_c(160), "average"),
-            ("6e", _block_c(192), "average"),
-            ("7a", _BLOCK_D, "strided"),
-            ("7b", _BLOCK_E, "average"),
-            ("7c", _BLOCK_E, "maximum"),
-        ):
+        for name, branches, pool in _BLOCKS:
             block = _Mixed(channels, branches, pool)
             self.add_module(f"Mixed_{name}", block)
             channels = block.outputs
