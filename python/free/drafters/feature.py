@@ -70,8 +70,8 @@ class NetworkDrafter(ABC):
         """Evaluate the network: the guided change of x0, [R, ...], and the next ``feature``.
 
         ``x`` and ``innovation``, [R, ...], are states, and the noise of the transitions that led to
-        them, ``t`` and ``y`` [R] timesteps and labels; ``feature [R, T, E]`` under guidance is [R,
-        2, T, E]. Guidance combines the changes of x0 rather than the eps, which is the same: its
+        them; ``t`` and ``y``, [R], timesteps and labels; ``feature`` is [R, T, E], or [R, 2, T, E]
+        under guidance. It combines the changes of x0 rather than the eps, which is the same: its
         weights add up to 1 and the anchor is common to both rows of a state.
         """
 

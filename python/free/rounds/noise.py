@@ -95,10 +95,10 @@ def window_numbers(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What a window of each sample draws: ``noise``, ``uniforms`` and ``last``.
 
-    They are [B, W - 1, *shape], of the drafts; [B, W - 1], of the decisions about them; [B,
-    *shape], of the transition that is sampled from the target if every draft is accepted. Windows
-    begin at transitions ``k [B]`` and have ``length [B]`` rows, ``1 .. width``. ``rounds [B]`` says
-    which of a transition's numbers; None where it has only one of each kind.
+    They are [B, W - 1, *shape], of the drafts; [B, W - 1], of the decisions about them; and
+    [B, *shape], of the transition that is sampled from the target if every draft is accepted.
+    Windows begin at transitions ``k [B]`` and have ``length [B]`` rows, ``1 .. width``.
+    ``rounds [B]`` says which of a transition's numbers; None where it has only one of each kind.
     """
     noise, uniforms, last = ops.window_noise(
         seeds,

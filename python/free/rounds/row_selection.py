@@ -15,8 +15,7 @@ from free.ops import note_nonfinite_
 
 
 class Listed(NamedTuple):
-    """Some rows of the windows of a batch, sample by sample: samples ``b``, positions ``i``, [R].
-    """
+    """Rows of the windows of a batch, sample by sample: samples ``b`` and positions ``i``, [R]."""
 
     b: Tensor
     i: Tensor
