@@ -49,7 +49,7 @@ class Corner:
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """The same seeds sampled on torch in float32 and on an engine.
+    """Equal seeds sampled on torch in float32 and on an engine.
 
     Attributes
     ----------

@@ -16,16 +16,8 @@ import torch
 def find_device(name: torch.device | str, argument: str = "device") -> torch.device:
     """A device that torch can work on here.
 
-    Parameters
-    ----------
-    name : torch.device or str
-    argument : str
-        What errors call it.
-
-    Raises
-    ------
-    ValueError
-        If torch cannot put a tensor there; says why, and what helps.
+    Raises ValueError, which calls it ``argument``, if torch cannot put a tensor there; says why,
+    and what helps.
     """
     try:
         device = torch.device(name)
@@ -59,19 +51,10 @@ def device_of(network: Any) -> torch.device | None:
 
 
 def require_device(device: torch.device, **networks: Any) -> None:
-    """Refuse networks that are not where the states are.
+    """Refuse networks that are not where the states are, the teacher's ``device``.
 
-    Parameters
-    ----------
-    device : torch.device
-        Of the states: the teacher's, or the labels' if the teacher does not tell.
-    **networks
-        By the name that an error calls them; those that do not tell where they are pass.
-
-    Raises
-    ------
-    ValueError
-        Naming both devices.
+    It is the labels' if the teacher does not tell. ``networks`` go by the name that an error calls
+    them; those that do not tell where they are pass. Raises ValueError naming both devices.
     """
     for name, network in networks.items():
         place = device_of(network)
@@ -111,15 +94,8 @@ def peak(device: torch.device) -> int | None:
 def explain_out_of_memory(describe: Callable[[], str]) -> Iterator[None]:
     """Say what was being done where CUDA says that its memory is full.
 
-    Parameters
-    ----------
-    describe : callable
-        Returns the work with its sizes, and what to reduce.
-
-    Raises
-    ------
-    torch.OutOfMemoryError
-        With both; torch's own is its cause, and what callers catch stays the same.
+    ``describe()`` returns the work with its sizes, and what to reduce. The torch.OutOfMemoryError
+    that is raised has both; torch's own is its cause, and what callers catch stays the same.
     """
     try:
         yield

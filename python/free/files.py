@@ -22,15 +22,10 @@ def cache_folder() -> Path:
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Call ``write(temporary)`` beside ``path``, then rename over it.
+    """Call ``write(temporary)`` beside ``path``, then rename over it. The folder is created.
 
-    Parameters
-    ----------
-    path : str or Path
-        Final name; its folder is created.
-    write : callable
-        Writes the whole file to the path it is given. The temporary name keeps the
-        suffix, because image and weight writers choose their format by it.
+    ``write`` writes the whole file to the path it is given. The temporary name keeps the suffix,
+    because image and weight writers choose their format by it.
     """
     path = Path(path).resolve()  # a link stays, what it points to is written
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,19 +46,10 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
 def read_json(path: str | Path, what: str, kind: type = dict) -> Any:
     """Read a JSON file.
 
-    Parameters
-    ----------
-    path : str or Path
-    what : str
-        What the file should hold, such as ``"manifest"``: errors begin with it.
-    kind : type
-        Of the value at the top.
-
-    Raises
-    ------
-    ValueError
-        Naming the file, if it cannot be read, is larger than 256 MiB, is no JSON or is nested
-        more deeply than Python recurses, or another kind of value is at the top.
+    Errors begin with ``what`` the file should hold, such as ``"manifest"``; ``kind`` is that of the
+    value at the top. Raises ValueError naming the file, if it cannot be read, is larger than 256
+    MiB, is no JSON or is nested more deeply than Python recurses, or another kind of value is at
+    the top.
     """
     path = Path(path)
     try:
@@ -86,10 +72,8 @@ def write_json(path: str | Path, value: Any) -> None:
 def check_writable(path: str | Path, argument: str) -> Path:
     """Make sure that a file can be created at ``path``, before long work is done for it.
 
-    Raises
-    ------
-    ValueError
-        Naming ``argument`` and the reason, if the folder cannot be made or written to.
+    Raises ValueError naming ``argument`` and the reason, if the folder cannot be made or written
+    to.
     """
     path = Path(path)
     try:

@@ -31,25 +31,19 @@ def load_pretrained(
     drafter : str or Path, optional
         A drafter's folder or hub id, or a bundle with one; or ``"frozen"``, which needs no
         training. By default the bundle's own, and frozen where there is none.
-    device : torch.device or str
-    dtype : torch.dtype, optional
-        Of both networks; float32 by default.
-    constants : {"original", "diffusers"}, optional
-        Of the teacher; see :meth:`free.DiT.from_pretrained`.
+    dtype, device, constants
+        See :meth:`free.DiT.from_pretrained`; the first two are of both networks.
 
     Returns
     -------
-    teacher : DiT
-    drafter : FeatureDrafter or FrozenDrafter
-        Its ``sampling`` are the settings measured to serve it best:
+    teacher, drafter
+        The drafter's ``sampling`` are the settings measured to serve it best:
         ``SpeculativeSampler(teacher, drafter, schedule, **drafter.sampling)``.
 
     Raises
     ------
-    ValueError
-        If a checkpoint is missing, damaged, or does not fit.
-    ImportError
-        If one can only be a hub id and ``huggingface_hub`` is not installed.
+    ValueError, ImportError
+        See :meth:`free.DiT.from_pretrained`; ValueError also if the drafter does not fit.
     """
     path = locate(model, "model")
     teacher = DiT.from_pretrained(path, dtype=dtype, device=device, constants=constants)

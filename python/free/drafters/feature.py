@@ -67,33 +67,18 @@ class NetworkDrafter(ABC):
         feature: Tensor,
         guidance: Guidance | None,
     ) -> tuple[Tensor, Tensor]:
-        """Evaluate the network.
+        """Evaluate the network: the guided change of x0, [R, ...], and the next ``feature``.
 
-        Parameters
-        ----------
-        x, innovation : Tensor, shape [R, ...], float32
-            States, and the noise of the transitions that led to them.
-        t, y : Tensor, shape [R], int64
-            Timesteps and labels.
-        feature : Tensor, shape [R, T, E], under guidance [R, 2, T, E]
-        guidance : Guidance or None
-            Guidance combines the changes of x0 rather than the eps, which is the same: its
-            weights add up to 1 and the anchor is common to both rows of a state.
-
-        Returns
-        -------
-        change : Tensor, shape [R, ...]
-            Of x0, guided.
-        feature : Tensor, like ``feature``
+        ``x`` and ``innovation``, [R, ...], are states, and the noise of the transitions that led to
+        them; ``t`` and ``y``, [R], timesteps and labels; ``feature`` is [R, T, E], or [R, 2, T, E]
+        under guidance. It combines the changes of x0 rather than the eps, which is the same: its
+        weights add up to 1 and the anchor is common to both rows of a state.
         """
 
     def begin(self, batch: DraftingBatch) -> None:
         """Remember the schedule and the guidance of the run.
 
-        Raises
-        ------
-        ValueError
-            If the schedule does not say how eps tells x0.
+        Raises ValueError if the schedule does not say how eps tells x0.
         """
         batch.table.require_image()
         self._batch = batch
@@ -134,10 +119,7 @@ class NetworkDrafter(ABC):
     def table_and_guidance(self) -> tuple[Table, Guidance | None]:
         """What :meth:`begin` was given.
 
-        Raises
-        ------
-        RuntimeError
-            Before :meth:`begin`.
+        Raises RuntimeError before :meth:`begin`.
         """
         if self._batch is None:
             raise RuntimeError("begin() must be called before predict() and carry_from()")
@@ -185,16 +167,9 @@ class FeatureDrafter(NetworkDrafter):
     ) -> FeatureDrafter:
         """Load a drafter with the settings it was saved with.
 
-        Parameters
-        ----------
-        source, dtype, device
-            See :meth:`free.DrafterNet.from_pretrained`, also for what is raised.
-        teacher : DiT
-
-        Raises
-        ------
-        ValueError
-            Also if the drafter is of another shape than the teacher.
+        ``source``, ``dtype``, ``device`` and what is raised are those of
+        :meth:`free.DrafterNet.from_pretrained`; ValueError also if the drafter is of another shape
+        than the teacher.
         """
         network, sampling = read_drafter(DrafterNet, source, dtype=dtype, device=device)
         return cls(network, teacher, sampling)
@@ -202,10 +177,7 @@ class FeatureDrafter(NetworkDrafter):
     def begin(self, batch: DraftingBatch) -> None:
         """Remember the run; see :meth:`NetworkDrafter.begin`.
 
-        Raises
-        ------
-        ValueError
-            Also if the networks are not on the device of the states.
+        Raises ValueError also if the networks are not on the device of the states.
         """
         super().begin(batch)
         parts = {"drafter": self.network, "drafter.teacher": self.teacher}

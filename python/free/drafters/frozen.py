@@ -17,14 +17,9 @@ class FrozenDrafter:
     Parameters
     ----------
     keep : {"image", "eps"}
-        ``"image"`` keeps the predicted image x0, and eps follows the noise of each state; it
-        needs a schedule that says how eps tells x0. ``"eps"`` keeps the predicted noise itself
-        (De Bortoli et al. 2025, the frozen-target drafter), and is far weaker.
-
-    Raises
-    ------
-    ValueError
-        If ``keep`` is neither.
+        ``"image"`` keeps the predicted image x0, and eps follows the noise of each state; it needs
+        a schedule that says how eps tells x0. ``"eps"`` keeps the predicted noise itself (De
+        Bortoli et al. 2025, the frozen-target drafter), and is far weaker. ValueError for others.
 
     Attributes
     ----------

@@ -16,12 +16,8 @@ from free.schedule.table import Table
 class DraftingBatch:
     """What stays the same during one run of ``sample``.
 
-    Attributes
-    ----------
-    table : Table
-        The schedule, on the states' device.
-    guidance : Guidance or None
-        How the teacher is guided; drafts are guesses of the *guided* eps.
+    ``table`` is the schedule, on the states' device; ``guidance`` says how the teacher is guided,
+    or None. Drafts are guesses of the *guided* eps.
     """
 
     table: Table
@@ -49,10 +45,8 @@ class Drafter(Protocol):
         ----------
         x : Tensor, shape [R, ...], float32
             States at the start of the transitions.
-        k : Tensor, shape [R], int64
-            Transition indices.
-        y : Tensor, shape [R], int64
-            Labels.
+        k, y : Tensor, shape [R], int64
+            Transition indices and labels.
         carry : Any
             What the previous step of the same rows returned, or :meth:`carry_from`; where a
             whole window is drafted in one call, that of the nearest earlier step there is. A
@@ -60,8 +54,8 @@ class Drafter(Protocol):
 
         Returns
         -------
-        eps_hat : Tensor, shape [R, ...]
-        carry : Any
+        eps_hat, carry
+            [R, ...], and what the next step is given.
         """
 
     def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Any:
@@ -86,18 +80,9 @@ class ChangeDrafter(Drafter, Protocol):
     ) -> tuple[Tensor, Any]:
         """Guess by how much the (guided) x0 of transition ``k`` differs from that of ``k - 1``.
 
-        Parameters
-        ----------
-        x, k, y, carry
-            See :meth:`Drafter.predict`; a fresh carry is :meth:`carry_of_change`'s, not
-            :meth:`Drafter.carry_from`'s.
-        mean : Tensor, shape [R, ...], float32
-            Of the transition that led to ``x``.
-
-        Returns
-        -------
-        change : Tensor, shape [R, ...]
-        carry : Any
+        Arguments are those of :meth:`Drafter.predict`, and the ``mean [R, ...]``, float32, of the
+        transition that led to ``x``. A fresh carry is :meth:`carry_of_change`'s, not
+        :meth:`Drafter.carry_from`'s. Returned are the change, [R, ...], and the next carry.
         """
 
     def carry_of_change(self, teacher_output: TeacherRows, rows: Tensor) -> Any:
@@ -111,16 +96,13 @@ class WindowPlan(NamedTuple):
 
     Attributes
     ----------
-    x : Tensor, shape [B, ...]
-        Current states.
-    k : Tensor, shape [B, P], int64
-        Transitions of the window.
-    y : Tensor, shape [B], int64
-    noise : Tensor, shape [B, P, ...]
+    x, y : Tensor, shape [B, ...] and [B], int64
+        Current states, and labels.
+    k, noise : Tensor, shape [B, P], int64, and [B, P, ...]
+        Transitions of the window, and their noises.
     a, b, sigma : Tensor, shape [B, P]
         Coefficients of the transitions.
-    slope : Tensor, shape [B, P]
-    intercept : Tensor, shape [B, P, ...]
+    slope, intercept : Tensor, shape [B, P] and [B, P, ...]
         First guesses, ``intercept + slope x``.
     settled : Tensor, shape [B, P], bool
         Transitions whose first guess stands: a prefix of each window.
@@ -128,10 +110,8 @@ class WindowPlan(NamedTuple):
         Transitions that the drafter is called for.
     guess_before, mean_before : Tensor, shape [B, ...]
         Of the transition just made.
-    rows : TeacherRows
-        The teacher's last call.
-    row : Tensor, shape [B, P], int64
-        Which of its rows is nearest before each transition.
+    rows, row : TeacherRows, and Tensor of shape [B, P], int64
+        The teacher's last call, and which of its rows is nearest before each transition.
     known : Tensor, shape [B], int64
         From this transition of the window on, the nearest is the drafter's own.
     """

@@ -22,23 +22,13 @@ from free.models.dit import DiT
 def adopt_transformer(transformer: nn.Module, constants: str | None = None) -> DiT:
     """Our DiT with the weights of a ``diffusers.DiTTransformer2DModel``.
 
-    Parameters
-    ----------
-    transformer : diffusers.DiTTransformer2DModel
-        All its weights stay shared, but for those of the attention's three projections, a sixth of
-        the whole, which are one here, and the copies of the conditioning in every block.
-    constants : {"original", "diffusers"}, optional
-        See :meth:`free.DiT.from_pretrained`.
+    On the same device and in the same precision, in evaluation mode, without gradients. All weights
+    stay shared, but for those of the attention's three projections, a sixth of the whole, which are
+    one here, and the copies of the conditioning in every block. For ``constants`` see
+    :meth:`free.DiT.from_pretrained`.
 
-    Returns
-    -------
-    DiT
-        On the same device and in the same precision, in evaluation mode, without gradients.
-
-    Raises
-    ------
-    ValueError
-        If it is another model, its weights do not fit its configuration, or copies do not agree.
+    Raises ValueError if it is another model, its weights do not fit its configuration, or copies do
+    not agree.
     """
     name = type(transformer).__name__
     if name not in DIFFUSERS_CLASSES:

@@ -17,10 +17,7 @@ _EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "mnist" / "class
 class DigitClassifier(nn.Module):
     """Two convolutions and two linear layers for 28x28 digits.
 
-    Attributes
-    ----------
-    record : dict
-        How it was trained, and ``held_out_accuracy``; empty if it was not.
+    ``record`` says how it was trained, with ``held_out_accuracy``; empty if it was not.
     """
 
     def __init__(self) -> None:
@@ -41,16 +38,9 @@ class DigitClassifier(nn.Module):
         return network.eval().requires_grad_(False)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the last layer reads, and where in the image it comes from.
+        """What the last layer reads, [R, 128], and where it comes from, [R, 48, 7, 7].
 
-        Parameters
-        ----------
-        images : Tensor, shape [R, 1, 28, 28], float32 in [-1, 1]
-
-        Returns
-        -------
-        hidden : Tensor, shape [R, 128]
-        maps : Tensor, shape [R, 48, 7, 7]
+        Images are [R, 1, 28, 28], float32 in [-1, 1].
         """
         maps = self.pool(torch.relu(self.conv1(images)))
         maps = self.pool(torch.relu(self.conv2(maps)))

@@ -102,16 +102,11 @@ class DiTConfig:
         Parameters
         ----------
         name : str
-            ``"DiT-{S,B,L,XL}/{2,4,8}"``.
+            ``"DiT-{S,B,L,XL}/{2,4,8}"``; ValueError for others.
         image_size : int
             Latent side: 32 for 256x256 images, 64 for 512x512.
         **overrides
             Other fields of the configuration.
-
-        Raises
-        ------
-        ValueError
-            If the name is not a published one.
         """
         size, _, patch = name.removeprefix("DiT-").partition("/")
         if not name.startswith("DiT-") or size not in DIT_SIZES or patch not in ("2", "4", "8"):

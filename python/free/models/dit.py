@@ -33,9 +33,8 @@ class DiT(nn.Module):
     Attributes
     ----------
     config : DiTConfig
-    null_label : int
-        The class that stands for "no label".
-    num_classes : int
+    null_label, num_classes : int
+        The class that stands for "no label", and how many others there are.
     sample_shape : tuple of int
         Shape of one state, ``(channels, image_size, image_size)``.
     """
@@ -81,22 +80,15 @@ class DiT(nn.Module):
         Parameters
         ----------
         x : Tensor, shape [R, C, H, W]
-            States.
-        t : Tensor, shape [R], int64
-            Timesteps, 0 .. 999.
-        y : Tensor, shape [R], int64
-            Labels, 0 .. ``num_classes``; ``null_label`` for none.
+            States; ValueError if they have another shape than the network was made for.
+        t, y : Tensor, shape [R], int64
+            Timesteps, 0 .. 999, and labels, 0 .. ``num_classes``; ``null_label`` for none.
 
         Returns
         -------
         TeacherOutput
             ``eps [R, C, H, W]``, ``feature [R, T, E]`` and, with learned sigma,
             ``variance [R, C, H, W]``.
-
-        Raises
-        ------
-        ValueError
-            If ``x`` has another shape than the network was made for.
         """
         if x.dim() != 4 or x.shape[1:] != self.sample_shape:
             raise ValueError(
@@ -135,6 +127,8 @@ class DiT(nn.Module):
     ) -> DiT:
         """Load a checkpoint of any format, told from its content; see ``docs/checkpoints.md``.
 
+        The network is in evaluation mode, without gradients.
+
         Parameters
         ----------
         source : str or Path
@@ -149,15 +143,9 @@ class DiT(nn.Module):
         constants : {"original", "diffusers"}, optional
             Whose timestep divisor and norm epsilon to compute with. By default those of the
             format, or of its configuration where that says.
-        heads : int, optional
-            Attention heads, where neither a configuration nor a published size tells.
-        image_size : int, optional
-            Side of the input, where neither a configuration nor ``pos_embed`` tells.
-
-        Returns
-        -------
-        DiT
-            In evaluation mode, without gradients.
+        heads, image_size : int, optional
+            Attention heads, where neither a configuration nor a published size tells; side of the
+            input, where neither a configuration nor ``pos_embed`` does.
 
         Raises
         ------

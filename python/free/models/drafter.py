@@ -116,10 +116,9 @@ class DrafterNet(nn.Module):
 
         Parameters
         ----------
-        x : Tensor, shape [R, C, H, W]
-            Latents at the current step, not normalised.
-        innovation : Tensor, shape [R, C, H, W]
-            ``(x - mean) / sigma`` of the transition that led to them.
+        x, innovation : Tensor, shape [R, C, H, W]
+            Latents at the current step, not normalised, and ``(x - mean) / sigma`` of the
+            transition that led to them.
         t : Tensor, shape [R], int64
             Their timesteps.
         label_embedding : Tensor, shape [R, E]
@@ -178,11 +177,8 @@ class DrafterNet(nn.Module):
 
         Parameters
         ----------
-        folder : str or Path
-        dtype : torch.dtype, optional
-            Precision to store the weights in; as they are by default.
-        training : dict, optional
-            How it was trained, as JSON values.
+        folder, dtype, training
+            See :meth:`free.DiT.save_pretrained`.
         sampling : dict, optional
             ``window``, ``sweeps`` and ``recycle`` of :class:`free.SpeculativeSampler` that it
             serves best with, and ``acceptance``, the record that ``free tune`` makes.

@@ -54,20 +54,10 @@ def merge(out: TeacherOutput, eps: Tensor) -> TeacherOutput:
 class Guidance:
     """``uncond + scale * (cond - uncond)`` on the first ``channels`` channels.
 
-    Parameters
-    ----------
-    scale : float
-        Guidance scale, finite and >= 0; 1 is no guidance.
-    channels : int or None
-        How many leading channels are guided (the original DiT: 3 of 4); the others are the
-        conditional ones. None guides all.
-    null_label : int
-        The label of the unconditional rows.
-
-    Raises
-    ------
-    ValueError
-        If ``scale`` or ``channels`` is out of range.
+    ``scale`` is finite and >= 0; 1 is no guidance. ``channels`` leading ones are guided (the
+    original DiT: 3 of 4), the others are the conditional ones; None guides all. ``null_label`` is
+    the label of the unconditional rows. Raises ValueError if ``scale`` or ``channels`` is out of
+    range.
     """
 
     scale: float
@@ -84,10 +74,7 @@ class Guidance:
     def count(self, channels: int) -> int:
         """How many of so many channels are guided.
 
-        Raises
-        ------
-        ValueError
-            If there are fewer than are to be.
+        Raises ValueError if there are fewer than are to be.
         """
         guided = channels if self.channels is None else self.channels
         if guided > channels:
@@ -109,14 +96,7 @@ class Guidance:
 
 
 class GuidedTeacher:
-    """A teacher under guidance is a teacher.
-
-    Parameters
-    ----------
-    teacher : callable
-        ``teacher(x, t, y) -> TeacherOutput``.
-    guidance : Guidance
-    """
+    """A teacher, ``teacher(x, t, y) -> TeacherOutput``, under guidance is a teacher."""
 
     def __init__(self, teacher: Callable[..., TeacherOutput], guidance: Guidance) -> None:
         self.teacher = teacher

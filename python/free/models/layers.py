@@ -17,12 +17,7 @@ _FREQUENCIES = 256
 
 
 def sincos_position_embedding(grid: int, hidden: int) -> Tensor:
-    """Fixed 2-D sine-cosine table, the column's half first (as in MAE).
-
-    Returns
-    -------
-    Tensor, shape [1, grid * grid, hidden], float32
-    """
+    """Fixed 2-D sine-cosine table [1, grid * grid, hidden], the column's half first (as in MAE)."""
     shape = (1, grid * grid, hidden)
     if torch.get_default_device().type == "meta":
         return torch.empty(shape)  # arange would import sympy, which takes longer than loading
@@ -63,15 +58,7 @@ class PatchEmbedder(nn.Module):
 
 
 class TimestepEmbedder(nn.Module):
-    """[R] int64 timesteps -> [R, E].
-
-    Parameters
-    ----------
-    hidden : int
-        E.
-    divisor : int
-        The 128 frequencies are ``10000 ** (-i / divisor)``.
-    """
+    """[R] int64 timesteps -> [R, hidden]; the 128 frequencies are ``10000 ** (-i / divisor)``."""
 
     frequencies: Tensor
 

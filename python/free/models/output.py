@@ -33,14 +33,8 @@ class TeacherOutput(NamedTuple):
 class TeacherRows(NamedTuple):
     """A teacher's output together with the rows it was called on: what drafting starts from.
 
-    Attributes
-    ----------
-    eps, feature, variance
-        See :class:`TeacherOutput`.
-    x : Tensor, shape [R, ...], float32
-        The states.
-    k : Tensor, shape [R], int64
-        Their transitions.
+    ``x [R, ...]``, float32, are the states and ``k [R]``, int64, their transitions; for the others
+    see :class:`TeacherOutput`.
     """
 
     eps: Tensor
@@ -62,10 +56,7 @@ def check_output(output: TeacherOutput, x: Tensor) -> None:
 
     A wrong shape would broadcast into plausible, wrong samples.
 
-    Raises
-    ------
-    TypeError, ValueError
-        Saying what a teacher must return, and what came.
+    Raises TypeError or ValueError saying what a teacher must return, and what came.
     """
     if not isinstance(output, TeacherOutput):
         raise TypeError(f"teacher must return a TeacherOutput, got {type(output).__name__}")
@@ -75,10 +66,7 @@ def check_output(output: TeacherOutput, x: Tensor) -> None:
 def require_eps(eps: Tensor, x: Tensor, network: str, what: str = "eps") -> None:
     """Refuse an output that is no floating-point tensor like ``x`` in shape and device.
 
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the network and ``what`` it should return.
+    Raises TypeError or ValueError naming the network and ``what`` it should return.
     """
     if not isinstance(eps, Tensor) or not eps.is_floating_point():
         got = str(eps.dtype) if isinstance(eps, Tensor) else type(eps).__name__
@@ -99,10 +87,8 @@ def require_finite(
 ) -> None:
     """Refuse a network's output that has NaN or inf.
 
-    Raises
-    ------
-    FloatingPointError
-        Naming the network, ``what`` it is, the transitions ``k [R]`` and the ``samples [R]``.
+    Raises FloatingPointError naming the network, ``what`` it is, the transitions ``k [R]`` and the
+    ``samples [R]``.
     """
     # The sum is not finite if a term is not, and takes one pass; only then look closer.
     if math.isfinite(eps.sum() if eps.dtype in _WIDE else eps.sum(dtype=torch.float32)):

@@ -22,17 +22,8 @@ class SigmaNet(nn.Module):
     ``Schedule.ddpm(variance=network)``. It knows neither the generative model nor the label, and
     draft and target share its answer because both start from the same state.
 
-    Parameters
-    ----------
-    channels : int
-        Of the states, >= 1.
-    width : int
-        Of the first convolution; the second has twice as many.
-
-    Raises
-    ------
-    ValueError
-        If a size is not a positive integer.
+    The states have ``channels`` channels, the first convolution has ``width``, the second twice as
+    many. Raises ValueError if either is not a positive integer.
     """
 
     def __init__(self, channels: int, width: int = 16) -> None:
@@ -70,10 +61,7 @@ class SigmaNet(nn.Module):
     def from_pretrained(cls, folder: str | Path, device: torch.device | str = "cpu") -> SigmaNet:
         """Read what :meth:`save_pretrained` wrote, for inference.
 
-        Raises
-        ------
-        ValueError
-            If a file is missing, damaged, or of something else.
+        Raises ValueError if a file is missing, damaged, or of something else.
         """
         folder = Path(folder)
         try:

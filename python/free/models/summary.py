@@ -45,14 +45,7 @@ class Summary(Description):
 
 @dataclass(frozen=True)
 class FoundDrafter:
-    """A drafter found beside a teacher.
-
-    Attributes
-    ----------
-    folder : Path
-    misfit : str
-        Why it does not fit; empty if it does.
-    """
+    """A drafter found beside a teacher; ``misfit`` says why it does not fit, empty if it does."""
 
     folder: Path
     misfit: str

@@ -2,7 +2,8 @@
 
 These twins say what the kernels compute, are what the kernels are tested against, and run where no
 kernel exists; :mod:`free.ops` has their signatures and documentation. They do not check their
-arguments; :mod:`free.ops` does, and raises what they document.
+arguments; :mod:`free.ops` does: its TypeError and ValueError name the argument, what was expected
+and what came.
 """
 
 from __future__ import annotations

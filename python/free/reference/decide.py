@@ -19,19 +19,12 @@ _CLOSE_MEANS = 1e-3
 
 
 class Transitions(NamedTuple):
-    """What is known of the drafted transitions of a batch.
+    """What is known of the drafted transitions of a batch: [B, W - 1] each, float64 but ``real``.
 
-    Attributes
-    ----------
-    noise_dot_shift : Tensor, shape [B, W - 1], float64
-        ``<x_hat - m_hat, m_hat - m> = sigma^2 <z, Delta>``.
-    shift_sq : Tensor, shape [B, W - 1], float64
-        ``|m_hat - m|^2 = sigma^2 |Delta|^2``.
-    fresh_noise_dot_shift : Tensor, shape [B, W - 1], float64
-        ``<noise, m_hat - m>``, the noise that is not the draft's.
-    sigma : Tensor, shape [B, W - 1], float64
-    real : Tensor, shape [B, W - 1], bool
-        Whether there is a draft; what else is said of the others means nothing.
+    ``noise_dot_shift`` is ``<x_hat - m_hat, m_hat - m> = sigma^2 <z, Delta>``, ``shift_sq`` is
+    ``|m_hat - m|^2 = sigma^2 |Delta|^2``, ``fresh_noise_dot_shift`` is ``<noise, m_hat - m>``, of
+    the noise that is not the draft's. ``real`` says whether there is a draft; what else is said of
+    the others means nothing.
     """
 
     noise_dot_shift: Tensor
@@ -60,17 +53,11 @@ class Transitions(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What becomes of each sample, with ``j = accepted``:
+    """What becomes of each sample, with ``j = accepted [B]``:
     ``state = m_j + sigma_j noise + shift_factor (m_hat_j - m_j)``.
 
-    Attributes
-    ----------
-    accepted : Tensor, shape [B], int64
-    keeps_noise : Tensor, shape [B], bool
-        The noise is the draft's own, instead of the fresh one.
-    shift_factor : Tensor, shape [B], float64
-    log_ratio : Tensor, shape [B, W - 1], float64
-        NaN where the draft was not examined.
+    Where ``keeps_noise [B]``, the noise is the draft's own, instead of the fresh one.
+    ``log_ratio [B, W - 1]`` is NaN where the draft was not examined.
     """
 
     accepted: Tensor
@@ -112,14 +99,11 @@ RULES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"temper": _temper, "allo
 
 
 class Account(NamedTuple):
-    """What a relaxed decision does to the law.
+    """What a relaxed decision does to the law, [B], float64.
 
-    Attributes
-    ----------
-    spent : Tensor, shape [B], float64
-        Sum of ``a' - a`` over the drafts examined in a sample's run so far.
-    log_likelihood : Tensor, shape [B], float64
-        Log of the relaxed law's density over the exact one's, of this window's states.
+    ``spent`` sums up ``a' - a`` over the drafts examined in a sample's run so far;
+    ``log_likelihood`` is the log of the relaxed law's density over the exact one's, of this
+    window's states.
     """
 
     spent: Tensor

@@ -29,15 +29,15 @@ RESPONSE, REUSE, DRAFTER = range(3)
 
 
 class WindowNoise(NamedTuple):
-    """What a window draws.
+    """What a window draws, float32.
 
     Attributes
     ----------
-    noise : Tensor, shape [B, W - 1, D], float32
+    noise : Tensor, shape [B, W - 1, D]
         Standard normals of the drafts.
-    uniforms : Tensor, shape [B, W - 1], float32
+    uniforms : Tensor, shape [B, W - 1]
         In [0, 1), of the decisions about them.
-    last : Tensor, shape [B, D], float32
+    last : Tensor, shape [B, D]
         Standard normals of transition ``length - 1``, which is sampled from the target if every
         draft stands.
     """
@@ -63,9 +63,8 @@ def window_noise(
 
     Parameters
     ----------
-    seeds : Tensor, shape [B], int64
-    k : Tensor, shape [B], int64
-        Where the windows begin, ``0 .. 2**32 - width``.
+    seeds, k : Tensor, shape [B], int64
+        Keys, and where the windows begin, ``0 .. 2**32 - width``.
     rounds : Tensor or None, shape [B], int64
         Which of a transition's numbers, ``0 .. 2**32 - 1``; None for the first of all.
     length : Tensor, shape [B], int32
@@ -75,16 +74,11 @@ def window_noise(
     purpose, decision : int
         Last words of the counters of normals and uniforms (:class:`free.rounds.noise.Purpose`).
 
-    Returns
-    -------
-    WindowNoise
-
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, what was expected and what came; on the CPU also for a ``k``, as
-        ``transition``, or ``rounds``, as ``round``, out of range. On CUDA values are not looked
-        at.
+        On the CPU also for a ``k``, as ``transition``, or ``rounds``, as ``round``, out of range.
+        On CUDA values are not looked at.
     """
     seed = seeds.repeat_interleave(width)
     transition = (k[:, None] + torch.arange(width, device=k.device)).flatten()
@@ -106,8 +100,7 @@ class FirstGuesses(NamedTuple):
     Attributes
     ----------
     states, means, guesses : Tensor, shape [B, W, ...], float32
-    intercept : Tensor, shape [B, P, ...], float32
-    slope : Tensor, shape [B, P], float32
+    intercept, slope : Tensor, shape [B, P, ...] and [B, P], float32
         The guess of transition ``k + i`` at a state x is ``intercept + slope x``.
     settled : Tensor, shape [B], int64
         For how many transitions that stands; the others are the drafter's.
@@ -155,29 +148,22 @@ def first_guesses(
         Their transitions; those beyond the schedule count as its nearest.
     past_x, past_guess : Tensor, shape [R, ...], float32
         States of the call, and what was said of them, as guesses.
-    row : Tensor, shape [B, V], int64, V >= W
-        As :class:`free.ops.RecycledRows` has it. The first W = P + 1 are used.
-    known : Tensor, shape [B], int64
-        Likewise.
+    row, known : Tensor, shape [B, V], V >= W, and [B], int64
+        As :class:`free.ops.RecycledRows` has them. The first W = P + 1 rows are used.
     source : Tensor, shape [B], int64
         Index into :data:`free.reference.draft.SOURCES`.
     dot, square : Tensor, shape [B], float32
-        As :class:`free.rounds.state.Evidence` has them.
+        As :class:`free.rounds.state.Response` has them.
     columns : Tensor, shape [4, N], float32
         ``a``, ``b``, ``sigma`` and the largest response of each transition.
     drafts : int
         P, at least 0.
 
-    Returns
-    -------
-    FirstGuesses
-
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, what was expected and what came; on the CPU also for a ``row`` that is
-        not in ``0 .. R - 1``. On CUDA the nearest that is stands for it. Other values are not
-        looked at.
+        On the CPU also for a ``row`` that is not in ``0 .. R - 1``. On CUDA the nearest that is
+        stands for it. Other values are not looked at.
     """
     width, steps = drafts + 1, columns.shape[1]
     step = torch.arange(width, device=k.device)
@@ -242,9 +228,8 @@ def roll_window_(
     states, means, guesses : Tensor, shape [B, P + 1, ...], float32
         Entry ``j`` is read as of the transition before, entries ``first + 1 .. end`` are written.
         At least one axis follows P; only P may be 0.
-    noise : Tensor, shape [B, P, ...], float32
-        N(0, I).
-    intercept : Tensor, shape [B, P, ...], float32
+    noise, intercept : Tensor, shape [B, P, ...], float32
+        The noise is N(0, I).
     slope : Tensor, shape [B, P], float32
     change : Tensor or None, shape [B, P, ...], float32
         What the drafter says.
@@ -259,11 +244,9 @@ def roll_window_(
 
     Raises
     ------
-    TypeError
-        For an argument that is no tensor, or a tensor of another dtype.
-    ValueError
-        For shapes that do not match or are empty, non-contiguous tensors, different devices, a
-        change without settled, a span that is not in the window.
+    TypeError, ValueError
+        For tensors as in :func:`free.ops.verify_window`; ValueError also for a change without
+        settled, and a span that is not in the window.
 
     Notes
     -----
@@ -302,27 +285,12 @@ def roll_transition(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Make one transition of a window from a guess. Writes to nothing, and can be traced.
 
-    Parameters
-    ----------
-    x : Tensor, shape [B, ...]
-        Where the transition starts.
-    guess : Tensor, shape [B, ...]
-        That of the transition before, to which a change is added.
-    noise : Tensor, shape [B, ...]
-    intercept : Tensor, shape [B, ...]
-    slope : Tensor, shape [B]
-        The first guess is ``intercept + slope x``.
-    change : Tensor, shape [B, ...], or None
-        The drafter's answer: a change of the guess if it ``adds``, else the guess itself.
-    stands : Tensor, shape [B], bool, or None
-        Where the first guess stands whatever the drafter answers; None with ``change`` only.
-    adds : bool
-    a, b, sigma : Tensor, shape [B]
+    States ``x``, ``noise`` and ``intercept`` are [B, ...], ``guess [B, ...]`` is that of the
+    transition before; ``slope``, ``a``, ``b`` and ``sigma`` are [B]; ``change`` is what the drafter
+    says and ``adds`` as in :func:`roll_window_`. Where ``stands [B]``, the first guess stands
+    whatever the drafter answers; None with ``change`` only.
 
-    Returns
-    -------
-    state, mean, guess : Tensor, shape [B, ...]
-        Where the transition leads, and its own mean and guess.
+    Returned are the state where the transition leads, and its own mean and guess.
     """
     first = intercept + _like(slope, x) * x
     if change is not None and stands is not None:

@@ -13,17 +13,8 @@ _WORD = 0xFFFFFFFF
 def philox4x32(counter: Tensor, key: Tensor) -> Tensor:
     """Philox4x32-10 (Salmon et al., SC 2011) on 32-bit words held in int64.
 
-    Parameters
-    ----------
-    counter : Tensor, shape [..., 4], int64
-        Words in ``0 .. 2**32 - 1``.
-    key : Tensor, shape [..., 2], int64
-        Low and high word of the key; broadcasts against ``counter``.
-
-    Returns
-    -------
-    Tensor, shape [..., 4], int64
-        Random words in ``0 .. 2**32 - 1``.
+    From ``counter [..., 4]`` and the low and high word of the ``key [..., 2]``, which broadcasts
+    against it, to random words [..., 4]; all int64 in ``0 .. 2**32 - 1``.
     """
     x, y, z, w = counter.unbind(-1)
     k0, k1 = key.unbind(-1)
@@ -57,8 +48,7 @@ def philox_normal(
 ) -> Tensor:
     """Standard normals by Box-Muller, evaluated in float64: float32 ``[R, size]``.
 
-    ``seeds``, ``transition`` and ``round`` are int64 ``[R]``, the last two ``0 .. 2**32 - 1``,
-    which is checked on the CPU; see :func:`free.rounds.noise.normal`.
+    Arguments are those of :func:`philox_uniform`; see :func:`free.rounds.noise.normal`.
     """
     pairs = _words(seeds, transition, round, purpose, size).unflatten(1, (-1, 2))
     radius_word, angle_word = pairs.unbind(-1)

@@ -32,7 +32,8 @@ def recycled_rows(
     Parameters
     ----------
     length, advance : Tensor, shape [B], int32
-        Rows of each sample, and transitions made of them, ``1 .. length``.
+        Rows of each sample, and transitions made of them, ``1 .. length``. Values are not looked
+        at.
     width : int
         W of the next window, at least 1.
     discarded : bool
@@ -41,15 +42,9 @@ def recycled_rows(
         Rows from a sample's first to the next one's, at least 1; None where samples follow each
         other without a gap.
 
-    Returns
-    -------
-    RecycledRows
-
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, what was expected and what came. Values of ``length`` and ``advance``
-        are not looked at.
     """
     length, advance = length.long(), advance.long()
     made = advance - 1
@@ -64,12 +59,7 @@ def recycled_rows(
 
 
 class ResponseSums(NamedTuple):
-    """Sums over transitions that the teacher has seen twice.
-
-    Attributes
-    ----------
-    dot, square : Tensor, shape [B], float32
-    """
+    """Sums over transitions that the teacher has seen twice; ``dot``, ``square``: [B], float32."""
 
     dot: Tensor
     square: Tensor
@@ -99,7 +89,7 @@ def response_sums(
     states, guess : Tensor, shape [B, W, ...], float32
         States of the window, and what the teacher says of them, as guesses.
     past_x, past_guess : Tensor, shape [R, ...], float32
-        The same of its call before.
+        Those of its call before.
     row : Tensor, shape [B, V], int64, V >= W
         Entry ``i + 1`` is that call's row of the window's transition ``i``.
     known : Tensor, shape [B], int64
@@ -108,15 +98,11 @@ def response_sums(
     memory : float
         In [0, 1].
 
-    Returns
-    -------
-    ResponseSums
-
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, what was expected and what came; on the CPU also for a row that counts
-        and is not there. On CUDA values are not looked at, and the nearest row stands in.
+        On the CPU also for a row that counts and is not there. On CUDA values are not looked at,
+        and the nearest row stands in.
 
     Notes
     -----

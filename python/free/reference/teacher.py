@@ -9,14 +9,13 @@ from torch import Tensor
 
 
 class TargetMeans(NamedTuple):
-    """Transitions as the teacher has them.
+    """Transitions as the teacher has them: [R, C, ...], float32.
 
     Attributes
     ----------
-    eps : Tensor, shape [R, C, ...], float32
-        Guided.
-    means : Tensor, shape [R, C, ...], float32
-    guess : Tensor, shape [R, C, ...], float32
+    eps, means : Tensor
+        Guided, and the transitions' means.
+    guess : Tensor
         The image that eps tells, where it was asked for; else eps.
     """
 
@@ -56,14 +55,9 @@ def target_means(
     signal, noise : Tensor or None, shape [R], float32
         Of the states, to have the image ``(x - noise eps) / signal``.
 
-    Returns
-    -------
-    TargetMeans
-
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, what was expected and what came.
     """
     eps = eps.to(torch.float32, copy=True)
     if cfg_scale is not None:
@@ -101,14 +95,13 @@ def note_nonfinite_(
     k : Tensor, shape [B n], int64
     samples : Tensor, shape [B], int64, in ``0 .. S - 1``
     first : int
-    low : Tensor or None, shape [B], int64
-        None for 0.
-    high : Tensor, shape [B], int64
+    low, high : Tensor, shape [B], int64
+        A ``low`` of None is 0.
 
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, what was expected and what came. Values are not looked at.
+        Values are not looked at.
     RuntimeError
         On the CPU, where torch finds a sample that is not there. On CUDA that is passed over.
     """

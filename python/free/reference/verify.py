@@ -21,10 +21,9 @@ class Verified(NamedTuple):
     ----------
     state : Tensor, shape [B, ...], float32
         The state after the last transition made.
-    advance : Tensor, shape [B], int32
-        Transitions made, ``1 .. length``: a repaired draft counts.
-    accepted : Tensor, shape [B], int32
-        Drafts that stand, ``0 .. length - 1``.
+    advance, accepted : Tensor, shape [B], int32
+        Transitions made, ``1 .. length``: a repaired draft counts; and drafts that stand,
+        ``0 .. length - 1``.
     log_ratio : Tensor, shape [B, W - 1], float32
         ``log q(x_hat) / p(x_hat)`` of every examined draft: by reflection those up to
         ``accepted``, by block verification all. NaN for the others, and for an examined one whose
@@ -72,10 +71,8 @@ def verify_window(
     states : Tensor, shape [B, W, ...], float32
         ``x_k`` and the drafted ``x_{k+1} .. x_{k+W-1}``: the rows that the teacher saw. At least
         one axis follows ``W``.
-    draft_means : Tensor, shape [B, W - 1, ...], float32
-        ``m_hat`` of transitions ``0 .. W-2``.
-    target_means : Tensor, shape [B, W, ...], float32
-        ``m`` of transitions ``0 .. W-1``.
+    draft_means, target_means : Tensor, shape [B, W - 1, ...] and [B, W, ...], float32
+        ``m_hat`` of transitions ``0 .. W-2``, and ``m`` of ``0 .. W-1``.
     sigma : Tensor, shape [B, W], float32
         Finite and >= 0; 0 only where the transition is deterministic.
     length : Tensor, shape [B], int32
@@ -86,10 +83,6 @@ def verify_window(
         Fresh N(0, I) for a transition sampled from the target, or from what is left of it.
     verifier : {"reflection", "block"}
         The decision rule.
-
-    Returns
-    -------
-    Verified
 
     Raises
     ------
@@ -121,12 +114,12 @@ def verify_window(
 
 
 class VerifiedRelaxed(NamedTuple):
-    """What became of a window.
+    """What became of a window, and of the relaxation: its ``log_ratio`` is the exact one.
 
     Attributes
     ----------
     state, advance, accepted, log_ratio
-        As in :class:`free.ops.Verified`; ``log_ratio`` is the exact one.
+        See :class:`free.ops.Verified`.
     bound : Tensor, shape [B], float64
         ``spent`` and the sum of ``a' - a`` over the examined drafts.
     log_likelihood : Tensor, shape [B], float64
@@ -163,14 +156,14 @@ def verify_window_relaxed(
         temper    r' = r / (1 + strength * u)
         allow     r' = min(0, r + strength * u)
 
-    and so accepted with probability ``a' = exp(r')`` instead of ``a = exp(r)``. All else is as it
-    was, the repair of a rejected draft included. Where ``a' - a`` would take what the sample has
-    ``spent`` past ``budget``, the draft is tested by ``r``.
+    and so accepted with probability ``a' = exp(r')`` instead of ``a = exp(r)``. All else, arguments
+    and errors included, is as it was, and so is the repair of a rejected draft. Where ``a' - a``
+    would take what the sample has ``spent`` past ``budget``, the draft is tested by ``r``.
 
     Parameters
     ----------
     states, draft_means, target_means, sigma, length, uniforms, noise
-        As for :func:`free.ops.verify_window`.
+        See :func:`free.ops.verify_window`.
     uncertainty : Tensor or None, shape [B, W - 1], float32
         ``u`` of each draft, finite; what is negative counts as 0. It must not depend on the draft's
         own uniform. None for the discrepancy, ``|m_hat - m| / sigma``.
@@ -182,17 +175,11 @@ def verify_window_relaxed(
     budget : float
         >= 0; infinite for none.
 
-    Returns
-    -------
-    VerifiedRelaxed
-
     Raises
     ------
-    TypeError
-        For an argument that is no tensor, or a tensor of another dtype.
-    ValueError
-        As for :func:`free.ops.verify_window`; for an unknown rule, or ``strength`` or ``budget``
-        out of range; on the CPU also for real entries of ``uncertainty`` and ``spent``.
+    TypeError, ValueError, RuntimeError
+        ValueError also for an unknown rule, or ``strength`` or ``budget`` out of range; on the CPU
+        also for real entries of ``uncertainty`` and ``spent``.
 
     Notes
     -----

@@ -37,39 +37,17 @@ def draft_window(
     transition ``j`` is allowed, though that state was discarded: it depends on earlier noises
     only.
 
-    Parameters
-    ----------
-    drafter : Drafter
-        A :class:`WindowDrafter` is given the whole window, where it can; a :class:`ChangeDrafter`
-        is asked for changes, which add up along the window.
-    samples : Samples
-        The teacher has been asked about each of them that drafts anything.
-    noise : Tensor, shape [B, W - 1, ...], float32
-        The drafts' noises z.
-    length : Tensor, shape [B], int32 or int64
-        Rows wanted of each sample, ``0 .. W``; ``length - 1`` transitions are drafted. Results at
-        and beyond are undefined.
-    prediction : Prediction
-        The schedule, in terms of what is guessed.
-    sweeps : int or None
-        Drafter calls, each for the whole window; None for one after the other.
-    source : int
-        Which source drafts recycled transitions (:mod:`free.rounds.draft_source`).
-    rows : RowSelector, optional
-        Which rows the drafter is asked about; default
-        :class:`free.rounds.row_selection.WantedRows`.
+    A :class:`WindowDrafter` is given the whole window, where it can; a :class:`ChangeDrafter` is
+    asked for changes, which add up along the window, and needs a schedule with x0 (ValueError).
 
-    Returns
-    -------
-    Draft
+    ``samples`` that draft anything have been seen by the teacher. ``noise [B, W - 1, ...]``,
+    float32, is the drafts' z. Of ``length [B]``, ``0 .. W`` rows wanted, ``length - 1`` transitions
+    are drafted; results at and beyond are undefined. ``source`` drafts recycled transitions
+    (:mod:`free.rounds.draft_source`). ``rows`` the drafter is asked about are by default
+    :class:`free.rounds.row_selection.WantedRows`.
 
-    Raises
-    ------
-    FloatingPointError
-        If the drafter's output is not finite.
-    TypeError, ValueError
-        If the drafter's output or carry is not what the protocol says, or a :class:`ChangeDrafter`
-        is given a schedule without x0.
+    Raises FloatingPointError if the drafter's output is not finite, TypeError or ValueError if its
+    output or carry is not what the protocol says.
     """
     P, rows, drafted = noise.shape[1], rows or WantedRows(), length.long() - 1
     call = DrafterCall(drafter, prediction)

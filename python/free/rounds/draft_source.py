@@ -39,15 +39,9 @@ def updated_response(
 ) -> Response:
     """The samples' response with what a round tells of it; older evidence fades.
 
-    Parameters
-    ----------
-    samples : Samples
-        Before the round.
-    draft : Draft
-    guess : Tensor, shape [B, W, ...]
-        What the teacher said in the round, as drafts guess it.
-    length, advance : Tensor, shape [B], int32
-        Rows of each sample, and transitions made. Only these are looked at (:class:`Response`).
+    ``samples`` are those before the round, ``guess [B, W, ...]`` is what the teacher said in it, as
+    drafts guess it. Only the ``advance [B]`` transitions made of ``length [B]`` rows are looked at
+    (:class:`Response`).
     """
     past, sums = samples.past, samples.response
     dot, square = response_sums(

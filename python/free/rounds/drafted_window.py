@@ -17,30 +17,14 @@ from free.schedule.table import Prediction
 class DraftedWindow:
     """States, means and guesses of a window of P drafted transitions.
 
-    Entry ``i`` of ``states``, ``means`` and ``guesses`` is the state before transition ``k + i``,
-    and mean and guess of the transition that led there.
+    Entry ``i`` of ``states``, ``means`` and ``guesses``, [B, P + 1, ...], is the state before
+    transition ``k + i``, and mean and guess of the transition that led there. ``k [B, P + 1]`` are
+    the transitions; beyond the schedule, its last. The first ``settled [B]`` guesses stand, so that
+    the drafter is not asked about them; ``said [B, P, ...]`` is what it has said so far.
 
-    Parameters
-    ----------
-    samples : Samples
-    noise : Tensor, shape [B, P, ...], float32
-        The drafts' noises z.
-    prediction : Prediction
-    source : int
-        Which source drafts recycled transitions (:mod:`free.rounds.draft_source`).
-    adds : bool
-        Whether the drafter says how x0 changes, rather than a guess.
-
-    Attributes
-    ----------
-    states, means, guesses : Tensor, shape [B, P + 1, ...]
-    k : Tensor, shape [B, P + 1], int64
-        Transitions; beyond the schedule, its last.
-    settled : Tensor, shape [B], int64
-        How many first guesses stand, so that the drafter is not asked about them.
-    sigma : Tensor, shape [B, P + 1]
-    said : Tensor or None, shape [B, P, ...]
-        What the drafter has said so far.
+    Made from ``noise [B, P, ...]``, the drafts' z, the ``source`` of recycled transitions
+    (:mod:`free.rounds.draft_source`), and whether the drafter ``adds``: says how x0 changes, rather
+    than a guess.
     """
 
     def __init__(

@@ -17,18 +17,7 @@ from free.schedule.table import Prediction
 
 
 class DrafterCall:
-    """The calls of one drafter for one window.
-
-    Parameters
-    ----------
-    drafter : Drafter
-    prediction : Prediction
-
-    Attributes
-    ----------
-    count : int
-        Calls so far.
-    """
+    """The calls of one drafter for one window; ``count`` of them so far."""
 
     def __init__(self, drafter: Drafter, prediction: Prediction) -> None:
         self._drafter, self._prediction = drafter, prediction
@@ -50,20 +39,9 @@ class DrafterCall:
         return self._changes is not None
 
     def ask(self, window: DraftedWindow, rows: Selection, again: bool) -> Tensor:
-        """Ask the drafter at these rows of the window.
+        """Ask the drafter at these rows for changes of x0, or guesses: [R, ...].
 
-        Parameters
-        ----------
-        window : DraftedWindow
-            ``window.said`` is updated.
-        rows : Selection
-        again : bool
-            Whether it is to be asked again: then the carry moves on.
-
-        Returns
-        -------
-        Tensor, shape [R, ...]
-            Changes of x0, or guesses.
+        ``window.said`` is updated. If it is to be asked ``again``, the carry moves on.
         """
         batch, P = window.noise.shape[:2]
         past = window.samples.past

@@ -65,8 +65,7 @@ def normal(
     Raises
     ------
     TypeError, ValueError
-        Naming the argument, what was expected and what came. Values of ``transition`` and ``round``
-        are looked at on the CPU only.
+        Values of ``transition`` and ``round`` are looked at on the CPU only.
 
     References
     ----------
@@ -82,14 +81,7 @@ def uniform(
     purpose: Purpose | int,
     shape: Sequence[int],
 ) -> Tensor:
-    """Independent uniforms in [0, 1), multiples of ``2**-24``.
-
-    Parameters, errors and source are those of :func:`normal`.
-
-    Returns
-    -------
-    Tensor, shape [R, *shape], float32
-    """
+    """Independent uniforms in [0, 1), multiples of ``2**-24``; all else is as in :func:`normal`."""
     return _draw(ops.philox_uniform, seeds, transition, round, purpose, shape)
 
 
@@ -101,29 +93,12 @@ def window_numbers(
     width: int,
     shape: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What a window of each sample draws: the numbers of its transitions.
+    """What a window of each sample draws: ``noise``, ``uniforms`` and ``last``.
 
-    Parameters
-    ----------
-    seeds, k : Tensor, shape [B], int64
-        Keys, and the transitions where the windows begin.
-    rounds : Tensor or None, shape [B], int64
-        Which of a transition's numbers; None where it has only one of each kind.
-    length : Tensor, shape [B], int32
-        Rows of each window, ``1 .. width``.
-    width : int
-        W.
-    shape : sequence of int
-        Axes of a state.
-
-    Returns
-    -------
-    noise : Tensor, shape [B, W - 1, *shape], float32
-        Of the drafts.
-    uniforms : Tensor, shape [B, W - 1], float32
-        Of the decisions about them.
-    last : Tensor, shape [B, *shape], float32
-        Noise of the transition that is sampled from the target if every draft is accepted.
+    They are [B, W - 1, *shape], of the drafts; [B, W - 1], of the decisions about them; and
+    [B, *shape], of the transition that is sampled from the target if every draft is accepted.
+    Windows begin at transitions ``k [B]`` and have ``length [B]`` rows, ``1 .. width``.
+    ``rounds [B]`` says which of a transition's numbers; None where it has only one of each kind.
     """
     noise, uniforms, last = ops.window_noise(
         seeds,
@@ -143,24 +118,11 @@ def as_seeds(
     device: torch.device | str | None = None,
     name: str = "seeds",
 ) -> Tensor:
-    """Seeds as the tensor that the noise functions take.
+    """Seeds as the tensor that the noise functions take: [R], int64.
 
-    Parameters
-    ----------
-    seeds : int or sequence of int
-        ``-2**63 .. 2**64 - 1``; values from ``2**63`` on wrap to the same 64 bits.
-    device : torch.device or str, optional
-    name : str
-        What errors call the argument.
-
-    Returns
-    -------
-    Tensor, shape [R], int64
-
-    Raises
-    ------
-    TypeError, ValueError
-        For what is no integer, or does not fit 64 bits.
+    They may be ``-2**63 .. 2**64 - 1``; values from ``2**63`` on wrap to the same 64 bits. Raises
+    TypeError or ValueError, which call them ``name``, for what is no integer or does not fit 64
+    bits.
     """
     values = _integers(name, seeds, -(2**63), 2**64, "-2**63..2**64-1")
     signed = [(seed + 2**63) % 2**64 - 2**63 for seed in values]

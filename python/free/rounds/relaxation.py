@@ -65,10 +65,8 @@ class Relaxation:
 
     Raises
     ------
-    TypeError
-        If a number is none.
-    ValueError
-        If an argument is out of its range.
+    TypeError, ValueError
+        If a number is none, or an argument is out of its range.
     """
 
     rule: str = "allow"
@@ -111,13 +109,8 @@ class Relaxation:
 def check_relaxation(relaxation: Relaxation | None, schedule: Schedule, verifier: str) -> None:
     """Raise unless ``relaxation`` is None, or relaxes ``verifier`` over ``schedule``.
 
-    Raises
-    ------
-    TypeError
-        If it is something else.
-    ValueError
-        For another verifier than reflection, a table of another length, or a learned variance
-        where the schedule says nothing of the posterior's.
+    TypeError if it is something else; ValueError for another verifier than reflection, a table of
+    another length, or a learned variance where the schedule says nothing of the posterior's.
     """
     if relaxation is None:
         return
@@ -143,22 +136,11 @@ def check_relaxation(relaxation: Relaxation | None, schedule: Schedule, verifier
 
 
 class Spending:
-    """A relaxation at work: what it has done to each sample of a run.
+    """A relaxation at work: what it has done to each of a run's B ``samples``.
 
-    Parameters
-    ----------
-    relaxation : Relaxation
-    schedule : Schedule
-    samples : int
-        B.
-    device : torch.device
-
-    Attributes
-    ----------
-    spent : Tensor, shape [B], float64
-        Sum of ``a' - a`` over a sample's examined drafts, of finished samples too.
-    log_likelihood : Tensor, shape [B], float64
-        Log of the density of a sample's trajectory, relaxed over exact.
+    ``spent [B]``, float64, sums up ``a' - a`` over a sample's examined drafts, of finished samples
+    too; ``log_likelihood [B]``, float64, is the log of the density of a sample's trajectory,
+    relaxed over exact.
     """
 
     def __init__(
@@ -179,23 +161,9 @@ class Spending:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """``state``, ``advance``, ``accepted`` of a window as of :func:`free.ops.verify_window`.
 
-        Parameters
-        ----------
-        window : Window
-        answer : Answer
-            What the teacher said of its rows.
-        means : Tensor, shape [B, W, ...]
-            The target's.
-        sigma : Tensor, shape [B, W]
-        samples : Tensor, shape [B], int64
-            Which samples of the run these are.
-
-        Raises
-        ------
-        ValueError
-            If the learned variance is asked for and there is none.
-        FloatingPointError
-            If it is not finite; names the step and the samples.
+        ``means [B, W, ...]`` are the target's, ``samples [B]`` says which of the run these are.
+        Raises ValueError if the learned variance is asked for and there is none, FloatingPointError
+        if it is not finite (naming the step and the samples).
         """
         budget, draft = self.relaxation.tv_budget, window.draft
         state, advance, accepted, _, bound, log_likelihood = verify_window_relaxed(

@@ -27,10 +27,8 @@ class Report:
 
     Attributes
     ----------
-    steps : int
-        Transitions of the schedule, N.
-    samples : int
-        B.
+    steps, samples : int
+        Transitions of the schedule, N; and B.
     seeds : list of int
         The noise seed of each sample; sampling a label alone with its seed repeats its image.
     rounds : int
@@ -57,16 +55,17 @@ class Report:
     execution : str
         ``"graph"`` if rounds were replayed as CUDA graphs, else ``"eager: "`` and why.
     tv_bound : float
-        Bound on the total-variation distance to the teacher's law: the mean over the samples of
-        ``tv_bound_by_sample``. 0 without relaxation.
+        Mean of ``tv_bound_by_sample``: a bound on the total-variation distance to the teacher's
+        law.
     tv_bound_by_sample : list of float, length B
-        What each sample's relaxed decisions add up to (:class:`free.Relaxation`).
+        What each sample's relaxed decisions add up to (:class:`free.Relaxation`); 0 without.
     tv_estimate : float
-        Unbiased estimate of the total-variation distance between the laws of whole trajectories,
-        which that of the images does not exceed: the mean over the samples of
-        ``tv_estimate_by_sample``. It needs many samples. 0 without relaxation.
+        Mean of ``tv_estimate_by_sample``: an unbiased estimate of the total-variation distance
+        between the laws of whole trajectories, which that of the images does not exceed. It needs
+        many samples.
     tv_estimate_by_sample : list of float, length B
-        ``max(0, 1 - exp(-l))``, ``l`` a trajectory's log likelihood ratio; in [0, 1].
+        ``max(0, 1 - exp(-l))``, ``l`` a trajectory's log likelihood ratio; in [0, 1]. 0
+        without relaxation.
     """
 
     steps: int
@@ -109,10 +108,7 @@ class Report:
     def merge(cls, reports: Sequence[Report]) -> Report:
         """One report for runs of the same schedule, one after the other.
 
-        Raises
-        ------
-        ValueError
-            If there are none, or their schedules differ in length.
+        Raises ValueError if there are none, or their schedules differ in length.
         """
         if len({report.steps for report in reports}) != 1:
             raise ValueError(
@@ -179,15 +175,7 @@ class _Phase:
 
 
 class Recorder:
-    """Fills a report round by round.
-
-    Parameters
-    ----------
-    steps : int
-    seeds : Tensor, shape [B], int64
-    execution : str
-        See :class:`Report`.
-    """
+    """Fills a report of samples with ``seeds [B]`` round by round."""
 
     def __init__(self, steps: int, seeds: Tensor, execution: str = "") -> None:
         self.report = Report(steps, len(seeds), seeds.tolist(), execution=execution)
@@ -217,15 +205,8 @@ class Recorder:
     ) -> None:
         """Count a round, or several. Values are looked at by :meth:`finish` only.
 
-        Parameters
-        ----------
-        samples : Tensor, shape [R], int64
-            Which samples took part.
-        k : Tensor, shape [R], int64
-            Their transition before the round.
-        length, accepted : Tensor, shape [R], int32 or int64
-            Rows evaluated, 0 for a sample that did not take part, and drafts accepted.
-        drafter_calls, rounds : int
+        Of the ``samples [R]``, ``k [R]`` is the transition before the round, ``length [R]`` the
+        rows evaluated (0 for one that did not take part), ``accepted [R]`` the drafts accepted.
         """
         self.report.drafter_calls += drafter_calls
         self.report.rounds += rounds

@@ -58,11 +58,8 @@ class Rounds:
         Rows of a window, at most; 1 is the plain sampler.
     drafter : Drafter or None
         Which has begun; None needs a width of 1.
-    verifier : str
-    recycle : bool or str
-        As :class:`free.SpeculativeSampler` takes it.
-    spending : Spending or None
-        The relaxation.
+    verifier, recycle, spending
+        As :class:`free.SpeculativeSampler` takes them; ``spending`` is its relaxation, or None.
     rows : RowSelector
         Which rows of a window the networks are asked about.
     phase : callable
@@ -103,18 +100,11 @@ class Rounds:
     ) -> Window:
         """Propose states for the teacher: step 1.
 
-        Parameters
-        ----------
-        samples : Samples
-        widths : int, or Tensor of shape [B], int64
-            Rows of each sample, at most the run's ``width``. One number is cut where a sample has
-            fewer transitions left; more than those must not be asked for otherwise. A sample that
-            the teacher has not seen yet gets 1 at most. With 0, ``k`` stays, and the next ``x`` is
-            not to be used.
-        sweeps : int or None
-            See :func:`free.rounds.draft.draft_window`.
-        W : int, optional
-            The largest of the widths; looked up by default, which waits for the device.
+        ``widths`` are the rows of each sample, at most the run's ``width``. One number is cut where
+        a sample has fewer transitions left; [B] int64 must not ask for more. A sample that the
+        teacher has not seen yet gets 1 at most. With 0, ``k`` stays, and the next ``x`` is not to
+        be used. ``W``, the largest of them, is looked up by default, which waits for the device.
+        For ``sweeps`` see :func:`free.rounds.draft.draft_window`.
         """
         if isinstance(widths, int):
             W = widths
@@ -182,20 +172,9 @@ class Rounds:
     def verify(self, samples: Samples, window: Window, output: TeacherOutput) -> Outcome:
         """Keep the drafts that the teacher's law allows, and repair the first failure: step 3.
 
-        Parameters
-        ----------
-        samples : Samples
-            As they were drafted from.
-        window : Window
-        output : TeacherOutput
-            For the rows ``window.x``, ``window.t`` and ``window.y``.
-
-        Raises
-        ------
-        FloatingPointError
-            If the output is not finite; names the step and the samples.
-        TypeError, ValueError
-            If it is not of the rows that were asked about.
+        ``samples`` are as they were drafted from; ``output`` is for the rows ``window.x``,
+        ``window.t`` and ``window.y``, else TypeError or ValueError is raised. Raises
+        FloatingPointError if it is not finite, naming the step and the samples.
         """
         draft, rows = window.draft, window.rows
         batch, W = draft.k.shape
@@ -262,18 +241,8 @@ class Rounds:
     def advance(self, samples: Samples, outcome: Outcome, stride: int | None = None) -> Samples:
         """Move on, with what the next windows may know of this round: step 4.
 
-        Parameters
-        ----------
-        samples : Samples
-        outcome : Outcome
-        stride : int or None
-            Rows of the teacher's call from a sample's first to the next one's; None where there
-            are no others than its ``length``.
-
-        Returns
-        -------
-        Samples
-            Also those that have made the last transition; :meth:`Samples.keep` lets them leave.
+        Samples that have made the last transition stay; :meth:`Samples.keep` lets them leave.
+        ``stride`` is that of :func:`free.rounds.state.recycle`.
         """
         window = outcome.window
         with self.phase("bookkeeping"):
@@ -305,15 +274,11 @@ class Rounds:
 
 
 def committed_deltas(outcome: Outcome) -> Tensor:
-    """How far drafts and target were apart, ``|m_hat - m| / sigma``, of committed transitions.
+    """How far apart drafts and target were, ``|m_hat - m| / sigma``, in committed transitions.
 
-    A rejection depends on the draft's own noise, and what lies behind it on noise that is still to
-    be used; of these a window must not know (:class:`free.window.Windows`).
-
-    Returns
-    -------
-    Tensor, shape [B, W - 1]
-        NaN of the others.
+    [B, W - 1], NaN of the others. A rejection depends on the draft's own noise, and what lies
+    behind it on noise that is still to be used; of these a window must not know
+    (:class:`free.window.Windows`).
     """
     window, draft = outcome.window, outcome.window.draft
     drafts = draft.means.shape[1]

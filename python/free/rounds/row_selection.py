@@ -15,13 +15,7 @@ from free.ops import note_nonfinite_
 
 
 class Listed(NamedTuple):
-    """Some rows of the windows of a batch, sample by sample, listed.
-
-    Attributes
-    ----------
-    b, i : Tensor, shape [R], int64
-        Samples and positions.
-    """
+    """Rows of the windows of a batch, sample by sample: samples ``b`` and positions ``i``, [R]."""
 
     b: Tensor
     i: Tensor
@@ -84,8 +78,8 @@ class RowSelector(Protocol):
     """A way to choose rows of windows, and to see to it that networks are finite there."""
 
     def select(self, low: Tensor | None, high: Tensor, first: int, end: int) -> Selection:
-        """Of positions ``first .. end - 1`` at least those from ``low [B]``, or 0, to ``high [B]``,
-        exclusive.
+        """Choose, among positions ``first .. end - 1``, at least those from ``low [B]``, or 0, to
+        ``high [B]``, exclusive.
         """
 
     def any(self, low: Tensor | None, high: Tensor, first: int, end: int) -> bool:
@@ -104,18 +98,8 @@ class RowSelector(Protocol):
     ) -> None:
         """Refuse a network's output that is not finite where it is wanted.
 
-        Parameters
-        ----------
-        eps : Tensor, shape [R, ...]
-        k : Tensor, shape [R], int64
-            Transitions of the rows.
-        rows : Selection
-        network : str
-            What the error calls it.
-        samples : Tensor, shape [B], int64
-            What the error calls the samples.
-        low, high : Tensor or None, shape [B], int64
-            Rows are wanted from here to there; by default all.
+        ``eps [R, ...]`` and transitions ``k [R]`` are of these rows. They are wanted from ``low``
+        to ``high``, [B], by default all. The error names the ``network`` and its ``samples [B]``.
         """
 
 
@@ -145,13 +129,7 @@ class WantedRows:
         low: Tensor | None = None,
         high: Tensor | None = None,
     ) -> None:
-        """Raise at once.
-
-        Raises
-        ------
-        FloatingPointError
-            Naming the network, the transitions and the samples.
-        """
+        """Raise FloatingPointError at once, naming the network, the transitions and the samples."""
         require_finite(eps, network, k, rows.each(samples))
 
 
@@ -174,20 +152,9 @@ def _within(low: Tensor | None, high: Tensor, first: int, end: int) -> Tensor:
 class EveryRow:
     """All rows, wanted or not: every round has the same shapes, and nothing is looked at.
 
-    What is computed at unwanted rows is thrown away by whoever wanted the others.
-
-    Parameters
-    ----------
-    samples : int
-        How many of the run there are; ``samples`` of :meth:`require_finite` are below.
-    steps : int
-        N.
-    device : torch.device
-
-    Attributes
-    ----------
-    failed : dict of str to Tensor, shape [samples], int64
-        By network, the first transition at which it was not finite; N where it always was.
+    What is computed at unwanted rows is thrown away by whoever wanted the others. The run has so
+    many ``samples``; those of :meth:`require_finite` are below. ``failed`` has by network [samples]
+    int64, the first transition at which it was not finite; N where it always was.
     """
 
     def __init__(self, samples: int, steps: int, device: torch.device) -> None:
@@ -231,12 +198,8 @@ class EveryRow:
         )
 
     def check(self) -> None:
-        """Raise if anything was not finite. Waits for the device.
-
-        Raises
-        ------
-        FloatingPointError
-            Naming the network, the first such transition of each sample, and the samples.
+        """Raise FloatingPointError if anything was not finite: it names the network, the samples,
+        and the first such transition of each. Waits for the device.
         """
         # What comes first is the cause; within a round the drafter does.
         network = min(self.failed, key=lambda name: (int(self.failed[name].min()), name))

@@ -28,10 +28,9 @@ class Recycled(NamedTuple):
 
     Attributes
     ----------
-    rows : TeacherRows
-        All rows of the call.
-    guess : Tensor, shape [R, ...]
-        What was predicted there, as drafts guess it (:class:`free.schedule.table.Prediction`).
+    rows, guess : TeacherRows, and Tensor of shape [R, ...]
+        The call, and what was predicted there, as drafts guess it
+        (:class:`free.schedule.table.Prediction`).
     row : Tensor, shape [B, W], int64
         Entry ``i`` of a sample with next transition ``k``: its row of transition ``k - 1 + i``,
         or its last one where there is none. Entry 0 is the transition just made.
@@ -72,21 +71,10 @@ def recycle(
     discarded: bool,
     stride: int | None = None,
 ) -> Recycled:
-    """Shift a teacher call by what each sample advanced.
+    """Shift a teacher call by what each sample advanced, for windows of ``width`` rows.
 
-    Parameters
-    ----------
-    rows : TeacherRows
-        The call; the rows of a sample follow each other, and samples too.
-    guess : Tensor, shape [R, ...]
-    length, advance : Tensor, shape [B], int32
-        Rows of each sample, and transitions made of them, ``1 .. length``.
-    width : int
-        W of the next window.
-    discarded : bool
-        Whether rows behind a rejection are kept; otherwise only that of the transition made.
-    stride : int or None
-        Rows from a sample's first to the next one's; None where that is ``length``.
+    The ``rows`` of a sample follow each other, and samples too; ``guess [R, ...]`` is of these
+    rows. The other arguments are those of :func:`free.ops.recycled_rows`.
     """
     shifted = recycled_rows(length, advance, width=width, discarded=discarded, stride=stride)
     return Recycled(rows, guess, *shifted)
@@ -95,15 +83,10 @@ def recycle(
 class Response(NamedTuple):
     """By how much the teacher's prediction follows its state: running sums of a regression.
 
-    Only *committed* transitions may be summed up. What the teacher says behind a rejection depends
-    on noises that are still to be used: sums over such rows would tell the draft of an earlier
-    transition about its own noise.
-
-    Attributes
-    ----------
-    dot, square : Tensor, shape [B]
-        Sums of ``<x - x_old, change of the teacher's prediction>`` and ``|x - x_old|^2`` over
-        committed transitions that the teacher has seen twice.
+    ``dot`` and ``square``, [B], sum up ``<x - x_old, change of the teacher's prediction>`` and
+    ``|x - x_old|^2`` over *committed* transitions that the teacher has seen twice, and no others:
+    what it says behind a rejection depends on noises that are still to be used, so sums over such
+    rows would tell the draft of an earlier transition about its own noise.
     """
 
     dot: Tensor
@@ -129,10 +112,8 @@ class Samples(NamedTuple):
         Current states.
     k, rounds : Tensor, shape [B], int64
         Transitions and rounds behind them.
-    past : Recycled
-        The teacher's last call.
-    response : Response
-        How the teacher's predictions have followed its states.
+    past, response
+        The teacher's last call, and how its predictions have followed its states.
     """
 
     number: Tensor
@@ -146,16 +127,7 @@ class Samples(NamedTuple):
 
     @classmethod
     def begin(cls, y: Tensor, seeds: Tensor, x: Tensor, width: int) -> Samples:
-        """Samples before their first round, numbered ``0 .. B - 1``.
-
-        Parameters
-        ----------
-        y, seeds : Tensor, shape [B], int64
-        x : Tensor, shape [B, ...], float32
-            Initial noise.
-        width : int
-            Rows of a window, at most.
-        """
+        """Samples before their first round, numbered ``0 .. B - 1``, from noise ``x [B, ...]``."""
         number = torch.arange(len(y), device=x.device)
         zero = torch.zeros_like(number)
         sums = torch.zeros(len(y), device=x.device)
@@ -191,18 +163,9 @@ class Samples(NamedTuple):
 class Draft(NamedTuple):
     """Drafted states, and the means they were drawn around.
 
-    Attributes
-    ----------
-    states : Tensor, shape [B, W, ...]
-        The current state and the drafted ones.
-    means : Tensor, shape [B, W - 1, ...]
-        ``m_hat``: the means they were drawn around.
-    k : Tensor, shape [B, W], int64
-        The transitions; beyond the schedule, its last.
-    sigma : Tensor, shape [B, W], float32
-        Of the drafts' transitions; the last is the table's.
-    calls : int
-        Of the drafter.
+    ``states [B, W, ...]`` are the current one and the drafted ones, ``means [B, W - 1, ...]`` the
+    latter's ``m_hat``. ``k [B, W]`` are the transitions; beyond the schedule, its last.
+    ``sigma [B, W]`` is theirs; its last is the table's. The drafter was called ``calls`` times.
     """
 
     states: Tensor
@@ -217,21 +180,17 @@ class Window(NamedTuple):
 
     Attributes
     ----------
-    x : Tensor, shape [R, ...], float32
-        States for the teacher; under guidance two rows each, with the label and without.
-    t, y : Tensor, shape [R], int64
-        Their timesteps and labels.
-    draft : Draft
-    rows : Selection
+    x, t, y : Tensor, shape [R, ...], float32, and [R], int64
+        States, timesteps and labels for the teacher; under guidance two rows each, with the label
+        and without.
+    draft, rows : Draft and Selection
         Which rows of the samples' windows these are, without the second ones of guidance.
     wanted : Tensor, shape [B], int64
         Rows of each sample, ``0 .. W``.
     length : Tensor, shape [B], int32
-        The same, at least 1: a sample of 0 rows goes through the motions of one.
-    uniforms : Tensor, shape [B, W - 1], float32
-        Of the decisions about the drafts.
-    noise : Tensor, shape [B, ...], float32
-        Of the transition that is sampled from the target if every draft is accepted.
+        Likewise, at least 1: a sample of 0 rows goes through the motions of one.
+    uniforms, noise : Tensor, shape [B, W - 1] and [B, ...], float32
+        See :func:`free.ops.verify_window`.
     """
 
     x: Tensor
@@ -248,23 +207,10 @@ class Window(NamedTuple):
 class Outcome(NamedTuple):
     """What verification made of a window.
 
-    Attributes
-    ----------
-    x : Tensor, shape [B, ...], float32
-        The next states.
-    advance, accepted : Tensor, shape [B], int32
-        Transitions made, ``1 .. length``, and drafts that stand.
-    means : Tensor, shape [B, W, ...], float32
-        The target's.
-    sigma : Tensor, shape [B, W], float32
-    teacher : TeacherRows
-        The teacher's call, guided.
-    guess : Tensor, shape [R, ...]
-        What it says, as drafts guess it.
-    response : Response
-        With what the round tells about it.
-    window : Window
-        What was verified.
+    ``x [B, ...]`` are the next states; ``advance [B]``, ``1 .. length``, transitions made, and
+    ``accepted [B]`` drafts that stand, int32. ``means [B, W, ...]`` and ``sigma [B, W]`` are the
+    target's. ``teacher`` is the teacher's call, guided, and ``guess [R, ...]`` what it says, as
+    drafts guess it; ``response`` has what the round tells about it.
     """
 
     x: Tensor

@@ -20,15 +20,10 @@ from free.schedule.table import Prediction, Table
 class Answer(NamedTuple):
     """A teacher's output, read.
 
-    Attributes
-    ----------
-    output : TeacherOutput
-        eps guided and in float32; ``feature`` under guidance has both rows of a state,
-        [R, 2, T, E]; ``variance`` is the conditional.
-    means : Tensor, shape [R, ...], float32
-        Of the transitions.
-    guess : Tensor, shape [R, ...], float32
-        What eps says, as drafts guess it; eps itself where nothing is to be drafted.
+    ``output`` has eps guided and in float32; its ``feature`` under guidance has both rows of a
+    state, [R, 2, T, E], its ``variance`` is the conditional. ``means [R, ...]``, float32, are those
+    of the transitions; ``guess [R, ...]`` is what eps says, as drafts guess it, or eps itself where
+    nothing is to be drafted.
     """
 
     output: TeacherOutput
@@ -39,20 +34,9 @@ class Answer(NamedTuple):
 class Target:
     """A teacher under guidance, as transitions of a schedule.
 
-    Parameters
-    ----------
-    teacher : callable
-        ``teacher(x [R, ...], t [R], y [R]) -> TeacherOutput``. One that has ``guided(guidance)``,
-        as an engine's graph, combines by itself.
-    guidance : Guidance or None
-    table : Table
-    prediction : Prediction, optional
-        The table in terms of what drafts guess, if anything is to be drafted from the answers.
-
-    Attributes
-    ----------
-    images : bool
-        Whether guesses are images.
+    ``teacher(x [R, ...], t [R], y [R]) -> TeacherOutput``; one that has ``guided(guidance)``, as an
+    engine's graph, combines by itself. ``prediction`` is the table in terms of what drafts guess,
+    if anything is to be drafted from the answers; ``images`` says whether guesses are images.
     """
 
     def __init__(
@@ -69,34 +53,17 @@ class Target:
         self.images = prediction is not None and prediction.signal is not None
 
     def inputs(self, x: Tensor, k: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the teacher is asked: states, timesteps and labels; two rows each under guidance.
-
-        Parameters
-        ----------
-        x : Tensor, shape [R, ...], float32
-        k, y : Tensor, shape [R], int64
-            Transitions and labels.
+        """What the teacher is asked about states ``x [R, ...]`` at transitions ``k [R]``: states,
+        timesteps and labels; two rows each under guidance.
         """
         t = self._table.timesteps[k]
         return (x, t, y) if self._guidance is None else self._guidance.expand(x, t, y)
 
     def read(self, output: TeacherOutput, asked: Tensor, x: Tensor, k: Tensor) -> Answer:
-        """Guide an output and turn it into transitions.
+        """Guide an output and turn it into transitions ``k [R]`` from states ``x [R, ...]``.
 
-        Parameters
-        ----------
-        output : TeacherOutput
-            For :meth:`inputs`.
-        asked : Tensor
-            The first of these.
-        x : Tensor, shape [R, ...], float32
-        k : Tensor, shape [R], int64
-            Transitions.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the output is not what was asked for.
+        ``asked`` are the states of :meth:`inputs`. Raises TypeError or ValueError if the output is
+        not what was asked for.
         """
         check_output(output, asked)
         a, b, _, signal, noise = self._table.at(k)
@@ -127,10 +94,7 @@ class Target:
 def guidance_of(teacher: Teacher, scale: float, channels: int | None) -> Guidance | None:
     """Guidance as a sampler's arguments ask for it; None for a scale of 1.
 
-    Raises
-    ------
-    ValueError
-        If an argument is out of its range, or the teacher has no null class.
+    Raises ValueError if an argument is out of its range, or the teacher has no null class.
     """
     guidance = Guidance(scale, channels, getattr(teacher, "null_label", 0))
     if scale == 1.0:

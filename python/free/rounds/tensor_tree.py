@@ -12,10 +12,7 @@ from torch import Tensor
 def take(tree: Any, rows: Tensor) -> Any:
     """Select rows of every tensor, in a new tree.
 
-    Raises
-    ------
-    TypeError
-        If the tree is something else.
+    Raises TypeError if the tree is something else.
     """
     return map_tensors(lambda part: part[rows], tree)
 
@@ -24,10 +21,7 @@ def put(tree: Any, rows: Tensor, values: Any) -> Any:
     """A new tree with ``values`` in these rows. The given one is the drafter's own: its rows may
     share memory, with each other or with what the drafter keeps, so it is not written to.
 
-    Raises
-    ------
-    TypeError
-        If the two are not built alike.
+    Raises TypeError if the two are not built alike.
     """
 
     def written(part: Tensor, value: Tensor) -> Tensor:
@@ -42,10 +36,7 @@ def put(tree: Any, rows: Tensor, values: Any) -> Any:
 def join(tree: Any, other: Any) -> Any:
     """The rows of one tree, then those of another that is built alike.
 
-    Raises
-    ------
-    TypeError
-        If the two are not built alike.
+    Raises TypeError if the two are not built alike.
     """
     return map_tensors(lambda *parts: torch.cat(parts), tree, other)
 
@@ -53,10 +44,7 @@ def join(tree: Any, other: Any) -> Any:
 def map_tensors(function: Callable[..., Tensor], tree: Any, *others: Any) -> Any:
     """``function`` of each tensor, and of those in its place in ``others``, built the same way.
 
-    Raises
-    ------
-    TypeError
-        If they are not built alike, or hold something else.
+    Raises TypeError if they are not built alike, or hold something else.
     """
     if any(type(other) is not type(tree) for other in others):
         got = " and ".join(type(part).__name__ for part in (tree, *others))

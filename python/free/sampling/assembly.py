@@ -20,15 +20,9 @@ from free.window import FixedWindow, WindowRule
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Plan:
-    """How a sampler draws: its arguments, checked; by default the plain sampler.
+    """How a sampler draws: checked arguments of :class:`free.SpeculativeSampler`; see there.
 
-    Parameters
-    ----------
-    teacher, schedule, drafter, verifier, sweeps, recycle, relaxation
-        See :class:`free.SpeculativeSampler`.
-    guidance : Guidance or None
-    rule : WindowRule
-        How wide windows are.
+    By default it is the plain sampler. ``rule`` says how wide windows are.
     """
 
     teacher: Teacher
@@ -51,21 +45,9 @@ def assemble(
     rows: RowSelector | None = None,
     phase: Phase = no_phase,
 ) -> Rounds:
-    """The rounds of a run.
+    """Put together the rounds of a run of B ``samples`` in windows of at most ``width`` rows.
 
-    Parameters
-    ----------
-    plan : Plan
-    samples : int
-        B.
-    device : torch.device
-        Where the states are.
-    width : int
-        Rows of a window, at most.
-    rows : RowSelector, optional
-        Default :class:`free.rounds.row_selection.WantedRows`.
-    phase : callable
-        A context around each phase; see :class:`free.rounds.round.Rounds`.
+    The states are on ``device``. For ``rows`` and ``phase`` see :class:`free.rounds.round.Rounds`.
     """
     table = Table.of(plan.schedule, device)
     prediction = Prediction.of(table)

@@ -25,25 +25,11 @@ def draw(
     progress: Callable[[int], object] | None,
     observer: Observer | None,
 ) -> Tensor:
-    """Draw samples, each at its own pace; finished ones leave.
+    """Draw samples ``[B, ...]``, each at its own pace; finished ones leave.
 
-    Parameters
-    ----------
-    rounds : Rounds
-        Its drafter has begun.
-    samples : Samples
-        Before their first round, numbered ``0 .. B - 1``.
-    windows : Windows
-        How wide each round is.
-    recorder : Recorder
-    progress : callable or None
-        Told how many transitions a round made.
-    observer : callable or None
-        See :meth:`free.SpeculativeSampler.sample`.
-
-    Returns
-    -------
-    Tensor, shape [B, ...], float32
+    They are before their first round, numbered ``0 .. B - 1``, and the drafter of ``rounds`` has
+    begun. ``windows`` says how wide each round is. ``progress`` is told how many transitions a
+    round made; for ``observer`` see :meth:`free.SpeculativeSampler.sample`.
     """
     N, result = len(rounds.prediction.sigma), torch.empty_like(samples.x)
     k, known = samples.k.cpu().numpy(), None

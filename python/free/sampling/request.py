@@ -27,14 +27,8 @@ Sample = TypeVar("Sample", bound=Callable[..., Any])
 
 
 class Request(NamedTuple):
-    """A checked request, on the teacher's device.
-
-    Attributes
-    ----------
-    labels : Tensor, shape [B], int64
-    seeds : Tensor, shape [B], int64
-    state : Tensor, shape [B, ...], float32
-        The initial noise.
+    """A checked request, on the teacher's device: ``labels`` and ``seeds`` [B], int64, and the
+    initial noise, ``state [B, ...]``, float32.
     """
 
     labels: Tensor
@@ -53,10 +47,7 @@ def check_request(
     A teacher may have the attributes ``num_classes`` (labels are checked against it) and
     ``sample_shape`` (the default of ``shape``).
 
-    Raises
-    ------
-    ValueError
-        Naming the argument, what was expected and what came.
+    Raises ValueError naming the argument, what was expected and what came.
     """
     y = _integers(labels, "labels")
     classes, null = getattr(teacher, "num_classes", None), getattr(teacher, "null_label", None)

@@ -32,16 +32,10 @@ class SequentialSampler:
 
     Parameters
     ----------
-    teacher : callable
-        ``teacher(x [R, ...], t [R], y [R]) -> TeacherOutput``.
-    schedule : Schedule
-    cfg_scale : float
-        Classifier-free guidance; 1 is none. Otherwise the teacher needs ``null_label``.
-    cfg_channels : int or None
-        How many leading channels are guided; None for all, 3 for the original DiT's figures.
+    teacher, schedule, cfg_scale, cfg_channels
+        See :class:`free.SpeculativeSampler`.
     graph : bool, "compiled" or None
-        Whether a transition is captured as a CUDA graph and replayed; see
-        :class:`free.SpeculativeSampler`.
+        Whether a transition is captured as a CUDA graph and replayed; see there.
 
     Raises
     ------

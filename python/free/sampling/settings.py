@@ -18,13 +18,7 @@ from free.window import AutoWindow, FixedWindow, WindowRule
 
 
 class Settings(NamedTuple):
-    """What the arguments of :class:`free.SpeculativeSampler` stand for.
-
-    Attributes
-    ----------
-    drafter : Drafter or None
-    rule : WindowRule
-    """
+    """What the arguments of :class:`free.SpeculativeSampler` stand for."""
 
     drafter: Drafter | None
     rule: WindowRule
@@ -43,10 +37,7 @@ def check_settings(
 ) -> Settings:
     """Check the arguments of :class:`free.SpeculativeSampler`.
 
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the argument, what was expected and what came.
+    Raises TypeError or ValueError naming the argument, what was expected and what came.
     """
     if not isinstance(schedule, Schedule):
         raise TypeError(f"schedule must be a Schedule, got {type(schedule).__name__}")
@@ -94,10 +85,8 @@ def check_settings(
 def largest_window(rule: WindowRule, steps: int, device: torch.device) -> int:
     """Rows of a window, at most, in a run of so many transitions on this device.
 
-    Raises
-    ------
-    ValueError
-        If they are more than the CUDA kernels verify; a :class:`free.AutoWindow` keeps to these.
+    Raises ValueError if they are more than the CUDA kernels verify; a :class:`free.AutoWindow`
+    keeps to these.
     """
     largest = min(rule.largest, steps)
     if device.type != "cuda" or largest <= WIDEST_ON_CUDA:

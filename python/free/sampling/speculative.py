@@ -224,14 +224,8 @@ class SpeculativeSampler:
         """Begin a run whose loop is the caller's, who also calls the teacher.
 
         Parameters and errors are those of :meth:`sample`; a relaxation is for the samples that
-        begin here only.
-
-        Returns
-        -------
-        rounds : Rounds
-            The steps of a round: ``draft``, ``verify``, ``advance``.
-        samples : Samples
-            Before their first round.
+        begin here only. Returned are the steps of a round (``draft``, ``verify``, ``advance``), and
+        the samples before their first.
         """
         y, seeds, x = check_request(self.teacher, labels, seed, shape)
         require_device(x.device, variance=self.schedule.mixture)

@@ -65,23 +65,12 @@ _REFUSED = {
 
 
 def ddpm_config(config: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """DDPM as DiT samples: linspace spacing, the posterior's variance, no clipping.
+    """A configuration of diffusers' ``DDPMScheduler``, as DiT samples.
 
-    Parameters
-    ----------
-    config : mapping, optional
-        Any diffusers scheduler's; its betas and its ``prediction_type`` are kept. None for the
-        betas of DiT, linear from 1e-4 to 0.02 over 1000 steps.
-
-    Returns
-    -------
-    dict
-        A configuration of diffusers' ``DDPMScheduler``.
-
-    Raises
-    ------
-    ValueError
-        If ``config`` has no betas (a flow-matching scheduler's).
+    Linspace spacing, the posterior's variance, no clipping. ``config`` is any diffusers
+    scheduler's, whose betas and ``prediction_type`` are kept; None for the betas of DiT, linear
+    from 1e-4 to 0.02 over 1000 steps. Raises ValueError if it has no betas (a flow-matching
+    scheduler's).
     """
     if config is not None and not {"beta_schedule", "trained_betas"} & config.keys():
         raise ValueError(
@@ -102,6 +91,11 @@ def ddpm_config(config: Mapping[str, Any] | None = None) -> dict[str, Any]:
 def schedule_from_config(config: Mapping[str, Any], steps: int) -> Schedule:
     """The sampler that a diffusers ``DDPMScheduler`` of this configuration is.
 
+    Mean and variance of every step are those of ``DDPMScheduler.step``, in float64. Where its grid
+    does not end at timestep 0 and its variance is ``fixed_large``, diffusers adds noise in the last
+    step too, and so does the schedule. ``fixed_large_log`` is ``fixed_large``; diffusers takes the
+    root of its logarithm there and returns NaN.
+
     Parameters
     ----------
     config : mapping
@@ -110,14 +104,6 @@ def schedule_from_config(config: Mapping[str, Any], steps: int) -> Schedule:
         ``_class_name``.
     steps : int
         ``num_inference_steps``, 1 .. ``num_train_timesteps``.
-
-    Returns
-    -------
-    Schedule
-        Mean and variance of every step are those of ``DDPMScheduler.step``, in float64. Where its
-        grid does not end at timestep 0 and its variance is ``fixed_large``, diffusers adds noise
-        in the last step too, and so does the schedule. ``fixed_large_log`` is ``fixed_large``;
-        diffusers takes the root of its logarithm there and returns NaN.
 
     Raises
     ------

@@ -25,15 +25,8 @@ def vp(signal: Column, stochasticity: float) -> Columns:
     """Variance-preserving: ``f = -1/2``, ``g = 1``, ``s = -eps / noise``.
 
     These are f and g in a time that counts the noise so far, ``integral of beta``. In this time
-    Euler-Maruyama needs the states' signals alone, and a table for few steps is closer to the SDE
-    than one that takes beta at the ends of its steps.
-
-    Parameters
-    ----------
-    signal : ndarray, shape [N]
-        ``sqrt(abar)`` of the states, rising, in (0, 1).
-    stochasticity : float
-        eps.
+    Euler-Maruyama needs the states' signals alone, ``sqrt(abar)``, rising, in (0, 1), and a table
+    for few steps is closer to the SDE than one that takes beta at the ends of its steps.
     """
     gamma = 2.0 * np.log(np.append(signal[1:], 1.0) / signal)
     noise = np.sqrt(1.0 - signal**2)
@@ -59,14 +52,7 @@ def linear(times: Column, stochasticity: float) -> Columns:
     about a known image is right after steps of any length, as it is along DDIM's family. No step
     replaces more noise than there is.
 
-    The velocity tells x0 too: ``x = x0 + t v``.
-
-    Parameters
-    ----------
-    times : ndarray, shape [N + 1]
-        Falling from at most 1 to 0.
-    stochasticity : float
-        eps.
+    The velocity tells x0 too: ``x = x0 + t v``. ``times [N + 1]`` fall from at most 1 to 0.
     """
     t, after = times[:-1], times[1:]
     gamma = t - after

@@ -19,17 +19,10 @@ from free.schedule.schedule import Mixture, Schedule
 
 
 class Table(NamedTuple):
-    """A schedule as tensors: ``mean = a x + b eps``.
+    """A schedule as tensors, [N] float32: ``mean = a x + b eps``.
 
-    Attributes
-    ----------
-    timesteps : Tensor, shape [N], int64
-    a, b, sigma, signal, noise : Tensor, shape [N], float32
-    spread : Tensor, shape [N], float32
-        ``log(upper / sigma)``; 0 where there is no mixture.
-    mixture : callable or None
-    columns : Tensor, shape [5, N], float32
-        ``a``, ``b``, ``sigma``, ``signal`` and ``noise``, which are views of it.
+    ``spread`` is ``log(upper / sigma)``; 0 where there is no ``mixture``. ``a``, ``b``, ``sigma``,
+    ``signal`` and ``noise`` are views of the rows of ``columns [5, N]``.
     """
 
     timesteps: Tensor
@@ -110,20 +103,11 @@ class Table(NamedTuple):
 class Prediction(NamedTuple):
     """A table in terms of what drafts guess: ``mean = a x + b guess``.
 
-    The guess is x0 where the schedule says how it follows from eps, else eps.
-
-    Attributes
-    ----------
-    a, b, sigma : Tensor, shape [N], float32
-    signal : Tensor or None, shape [N], float32
-        None where the guess is eps.
-    table : Table
-        In terms of eps.
-    columns : Tensor, shape [4, N], float32
-        ``a``, ``b`` and ``sigma``, which are views of it, and by how much a guess can follow its
-        state, at most; the least is 0. Between an x0 that stays and an eps that stays lies every
-        denoiser of Gaussian data. A larger response, as a few noisy transitions may suggest, would
-        blow up along a window.
+    The guess is x0 where the schedule says how it follows from eps, else eps; then ``signal`` is
+    None. ``a``, ``b`` and ``sigma`` [N] are views of ``columns [4, N]``, float32. Its last row is
+    by how much a guess can follow its state, at most; the least is 0. Between an x0 that stays and
+    an eps that stays lies every denoiser of Gaussian data. A larger response, as a few noisy
+    transitions may suggest, would blow up along a window.
     """
 
     a: Tensor
@@ -163,11 +147,8 @@ class Prediction(NamedTuple):
 def image_from_eps(x: Tensor, eps: Tensor, signal: Tensor, noise: Tensor | None = None) -> Tensor:
     """x0 = (x - noise eps) / signal, for x = signal x0 + noise eps.
 
-    Parameters
-    ----------
-    x, eps : Tensor, shape [R, ...]
-    signal, noise : Tensor, shape [R]
-        Of each row, > 0; by default ``noise = sqrt(1 - signal^2)``, with a signal below 1.
+    Of each row ``signal`` and ``noise`` [R] are > 0; by default ``noise = sqrt(1 - signal^2)``,
+    with a signal below 1.
     """
     signal, noise = _per_row(x, signal, noise)
     return (x - noise * eps) / signal

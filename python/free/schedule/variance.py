@@ -20,17 +20,9 @@ from free.files import read_json, write_json
 class VarianceFit:
     """Weights between the posterior's variance (0) and beta (1), by the network's timestep.
 
-    Parameters
-    ----------
-    timesteps : ndarray of int64, shape [M]
-        Falling.
-    weights : ndarray of float64, shape [M]
-        As fitted; a network may go beyond 0 and 1.
-
-    Raises
-    ------
-    ValueError
-        If the columns are not finite vectors of one length, or ``timesteps`` do not fall.
+    ``timesteps`` fall, int64 [M]; ``weights``, float64 [M], are as fitted: a network may go beyond
+    0 and 1. Raises ValueError if they are not finite vectors of one length, or ``timesteps`` do not
+    fall.
     """
 
     timesteps: NDArray[np.int64]
@@ -63,10 +55,7 @@ class VarianceFit:
     def load(cls, path: str | Path) -> VarianceFit:
         """Read what :meth:`save` wrote.
 
-        Raises
-        ------
-        ValueError
-            If the file is missing or is not one.
+        Raises ValueError if the file is missing or is not one.
         """
         try:
             record = read_json(path, "table")
@@ -94,10 +83,7 @@ def fixed_variance(
     ``posterior`` and ``upper`` [N] are the two ends; their last entry is not used, nor is the
     result's.
 
-    Raises
-    ------
-    ValueError
-        If ``variance`` stands for none, or is out of range.
+    Raises ValueError if ``variance`` stands for none, or is out of range.
     """
     if isinstance(variance, str):
         if variance not in ("posterior", "upper"):

@@ -33,10 +33,7 @@ def with_constants(config: DiTConfig, constants: str | None, form: str) -> DiTCo
     ``"original"`` and ``"diffusers"`` are what either would compute with; diffusers takes the
     epsilon of a configuration in its own format, else its default. None changes nothing.
 
-    Raises
-    ------
-    ValueError
-        If ``constants`` is none of these.
+    Raises ValueError if ``constants`` is none of these.
     """
     if constants is None:
         return config
@@ -79,10 +76,7 @@ class Description:
 def read_config(path: Path) -> Description:
     """Read a ``config.json``, ours or that of diffusers.
 
-    Raises
-    ------
-    ValueError
-        If it is missing, malformed, or of another model.
+    Raises ValueError if it is missing, malformed, or of another model.
     """
     record = read_json(path, "configuration")
     if "_class_name" in record:
@@ -145,10 +139,7 @@ def config_from_diffusers(
 ) -> DiTConfig:
     """The architecture in a configuration of diffusers.
 
-    Raises
-    ------
-    ValueError
-        If it is of another model, or malformed.
+    Raises ValueError if it is of another model, or malformed.
     """
     if record["_class_name"] == "Transformer2DModel":
         record = {"norm_type": None, **record}  # the class had several
@@ -183,10 +174,7 @@ def config_from_diffusers(
 def config_to_diffusers(about: Description) -> dict[str, Any]:
     """The ``config.json`` of diffusers, with what it has no word for in a private key.
 
-    Raises
-    ------
-    ValueError
-        If diffusers has no such DiT.
+    Raises ValueError if diffusers has no such DiT.
     """
     config = about.config
     if config.mlp_ratio != 4:

@@ -35,20 +35,10 @@ def download(name: str, argument: str, folders: Sequence[str] = _NETWORKS) -> Pa
     """Bring the weights of a repository here, or find them in the hub's cache.
 
     Only weights and their configurations are fetched; pickled ones where there is no safetensors.
-
-    Parameters
-    ----------
-    name : str
-        ``owner/name``; errors call it ``argument``.
-    folders : sequence of str
-        Folders of the repository to look in, each with a slash at its end; ``""`` is the root.
-
-    Raises
-    ------
-    ImportError
-        If ``huggingface_hub`` is not installed.
-    ValueError
-        If there is no such repository, or no way to it.
+    ``name`` is ``owner/name``, which errors call ``argument``; ``folders`` are those of the
+    repository to look in, each with a slash at its end, ``""`` the root. Raises ImportError if
+    ``huggingface_hub`` is not installed, ValueError if there is no such repository, or no way to
+    it.
     """
     try:
         from huggingface_hub import snapshot_download

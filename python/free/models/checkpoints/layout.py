@@ -15,12 +15,8 @@ from free.models.config import PUBLISHED_HEADS, DiTConfig
 class Origin(NamedTuple):
     """Where a format keeps one of our weights.
 
-    Attributes
-    ----------
-    parts : tuple of str
-        Its pieces along the first axis; empty if the format does not keep it.
-    copies : tuple of str
-        Further copies of a weight in one piece.
+    In ``parts`` along the first axis, none if the format does not keep it; a weight in one piece
+    may have further ``copies``.
     """
 
     parts: tuple[str, ...]
@@ -93,10 +89,8 @@ def infer_config(
     ``heads`` and ``image_size`` are needed where the shapes do not tell: the number of heads is
     known for published widths only.
 
-    Raises
-    ------
-    ValueError
-        If the tensors are not a DiT's, or ``heads`` or ``image_size`` are needed or contradict.
+    Raises ValueError if the tensors are not a DiT's, or ``heads`` or ``image_size`` are needed or
+    contradict.
     """
     blocks = (re.match(r"(?:transformer_)?blocks\.(\d+)\.", name) for name in tensors)
     depth = len({block[1] for block in blocks if block})

@@ -63,25 +63,11 @@ def build(
     source: Source,
     join: Callable[[list[StoredTensor], torch.Size], Tensor],
 ) -> Network:
-    """Make a network with the weights of a checkpoint.
+    """A network with the weights of a checkpoint, in evaluation mode, without gradients.
 
-    Parameters
-    ----------
-    make : callable
-        Returns the network; called where the default device is "meta".
-    source : Source
-    join : callable
-        ``join(parts, shape)`` returns one weight, whose parts lie along the first axis.
-
-    Returns
-    -------
-    Module
-        In evaluation mode, without gradients.
-
-    Raises
-    ------
-    ValueError
-        If names or shapes differ (:func:`match`), or copies of a weight do.
+    ``make()`` returns the network; it is called where the default device is "meta". ``join(parts,
+    shape)`` returns one weight, whose parts lie along the first axis. Raises ValueError if names or
+    shapes differ (:func:`match`), or copies of a weight do.
     """
     with torch.device("meta"):
         network = make()
@@ -109,10 +95,7 @@ def match(source: Source, network: nn.Module) -> dict[str, Origin]:
 
     A position table may be missing: it is computed then.
 
-    Raises
-    ------
-    ValueError
-        Listing what is missing, unexpected, of another shape, or not floating-point.
+    Raises ValueError listing what is missing, unexpected, of another shape, or not floating-point.
     """
     own, tensors = network.state_dict(), source.tensors
     origins = {name: source.layout(name, source.config.depth) for name in own}

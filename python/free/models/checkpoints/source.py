@@ -36,15 +36,7 @@ _WEIGHTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Source(Description):
-    """An opened checkpoint; no weight has been read.
-
-    Attributes
-    ----------
-    path : Path
-        Of the weights, or their index.
-    tensors : mapping of str to StoredTensor
-    layout : Layout
-    """
+    """An opened checkpoint, no weight read; ``path`` is that of the weights, or their index."""
 
     path: Path
     tensors: Mapping[str, StoredTensor] = field(repr=False)
@@ -52,14 +44,10 @@ class Source(Description):
 
 
 def locate(source: str | Path, argument: str = "source") -> Path:
-    """The file or folder that a name stands for: an embedded model, a path, or a hub id.
+    """Find the file or folder that a name stands for: an embedded model, a path, or a hub id.
 
-    Raises
-    ------
-    ValueError
-        If it is none, or a hub id that cannot be reached; names ``argument``.
-    ImportError
-        If it can only be a hub id and ``huggingface_hub`` is not installed.
+    Raises ValueError, which names ``argument``, if it is none, or a hub id that cannot be reached;
+    ImportError if it can only be a hub id and ``huggingface_hub`` is not installed.
     """
     if str(source) in EMBEDDED:
         return _ASSETS / str(source)
@@ -89,10 +77,7 @@ def open_source(
     parts it decides which is meant; with ``"any"`` that is the teacher. ``heads`` and
     ``image_size`` are needed where the checkpoint does not tell.
 
-    Raises
-    ------
-    ValueError
-        If it is of another kind, or missing, damaged, or no DiT's.
+    Raises ValueError if it is of another kind, or missing, damaged, or no DiT's.
     """
     described = (path.parent / "config.json").is_file()
     if path.is_dir():

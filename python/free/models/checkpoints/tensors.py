@@ -40,14 +40,8 @@ _madvise = ctypes.CDLL(None).madvise
 class StoredTensor(NamedTuple):
     """One tensor of a checkpoint.
 
-    Attributes
-    ----------
-    shape : tuple of int
-    dtype : torch.dtype
-    view : callable
-        Returns the tensor as it lies in the file, or in memory; not to be written to.
-    mapped : bool
-        Whether it lies in a file that is mapped into memory.
+    ``view()`` returns it as it lies in the file, or in memory; not to be written to. ``mapped``:
+    whether it lies in a file that is mapped into memory.
     """
 
     shape: tuple[int, ...]
@@ -86,17 +80,9 @@ class StoredTensor(NamedTuple):
 def open_file(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | None]:
     """Open a checkpoint file; its format is told from its first bytes.
 
-    Returns
-    -------
-    tensors : dict of str to StoredTensor
-    arguments : dict or None
-        Of the training run, if this is a training checkpoint; the tensors are then the averaged
-        ones.
-
-    Raises
-    ------
-    ValueError
-        If the file is missing, empty, truncated, no checkpoint, or would run code.
+    Returned are its tensors and, of a training checkpoint, the run's arguments; the tensors are
+    then the averaged ones. Raises ValueError if the file is missing, empty, truncated, no
+    checkpoint, or would run code.
     """
     try:
         with path.open("rb") as file:
@@ -116,10 +102,7 @@ def open_file(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | Non
 def open_index(path: Path) -> dict[str, StoredTensor]:
     """Open all shards of an index, ``{"weight_map": {tensor: file}}``.
 
-    Raises
-    ------
-    ValueError
-        If the index is malformed, or a shard is missing, damaged or lacks a tensor.
+    Raises ValueError if the index is malformed, or a shard is missing, damaged or lacks a tensor.
     """
     index = read_json(path, "index").get("weight_map")
     files = list(index.values()) if isinstance(index, dict) else [index]

@@ -30,25 +30,10 @@ Report = Callable[[int], object] | None
 
 
 class BatchGraphs:
-    """The graphs of batches of one size, and the loops that replay them.
+    """The graphs of batches of so many ``samples``, and the loops that replay them.
 
-    Parameters
-    ----------
-    plan : Plan
-        With a fixed window.
-    samples : int
-        B.
-    device : torch.device
-    capture : callable
-    compiled : bool
-        Whether torch.compile makes fewer and larger kernels of a round before it is captured.
-
-    Attributes
-    ----------
-    window : int
-        Rows of a window, at most the transitions that there are.
-    rows : EveryRow
-    rounds : Rounds
+    ``plan`` has a fixed window; ``window`` are its rows, at most the transitions that there are. If
+    ``compiled``, torch.compile makes fewer and larger kernels of a round before it is captured.
     """
 
     def __init__(

@@ -37,21 +37,9 @@ class CudaGraphs:
     ) -> Callable[[], object]:
         """A CUDA graph of what ``function`` launches; each call replays it on the current stream.
 
-        Parameters
-        ----------
-        function : callable
-            Reads and writes tensors that live as long as the graph. Whatever else it allocates is
-            gone when it returns. It is called four times.
-        device : torch.device
-
-        Returns
-        -------
-        callable
-
-        Raises
-        ------
-        CaptureError
-            If something in it waits for the device or uses another; with CUDA's own words.
+        The function is called four times. It reads and writes tensors that live as long as the
+        graph; whatever else it allocates is gone when it returns. Raises CaptureError, with CUDA's
+        own words, if something in it waits for the device or uses another.
         """
         graph = torch.cuda.CUDAGraph()
         with _CAPTURING, torch.cuda.device(device):

@@ -17,13 +17,9 @@ from free.sampling.cuda_graphs.capture import Capture
 class State(NamedTuple):
     """All that changes from round to round.
 
-    Attributes
-    ----------
-    samples : Samples
-        Also those that have finished, with ``k = N``.
-    log : Tensor, shape [N, 3, B], int64
-        Of each round, counted from the first of all, the transitions before it, the rows evaluated
-        (0 of finished samples) and the drafts accepted; [0, 3, B] where there are no drafts.
+    ``samples`` are also those that have finished, with ``k = N``. ``log [N, 3, B]``, int64, has of
+    each round, counted from the first of all, the transitions before it, the rows evaluated (0 of
+    finished samples) and the drafts accepted; [0, 3, B] where there are no drafts.
     """
 
     samples: Samples
@@ -41,29 +37,13 @@ Step = Callable[[State], State]
 class GraphedRound:
     """A function of a state at a fixed place.
 
-    Parameters
-    ----------
-    step : callable
-        ``step(state) -> state``. Looks at no values. May write to tensors of its own that live
-        as long as this.
-    like : State
-        Whose shapes, types and device the states have that it is given.
-    capture : callable
-        :class:`free.sampling.cuda_graphs.CudaGraphs`, or another that repeats a function.
-    repeats : bool
-        Whether what it returns, built like what it is given, is what it is given next.
+    ``step(state) -> state`` looks at no values; it may write to tensors of its own that live as
+    long as this. It is given states of the shapes, types and device of ``like``. ``capture`` is
+    :class:`free.sampling.cuda_graphs.CudaGraphs`, or another that repeats a function; it raises
+    CaptureError where it cannot. ``repeats``: what the step returns, built like what it is given,
+    is what it is given next.
 
-    Raises
-    ------
-    CaptureError
-        If it cannot be captured.
-
-    Attributes
-    ----------
-    state : State
-        What :meth:`replay` is given.
-    after : State
-        What it returned; its memory is used again by the next one.
+    :meth:`replay` makes ``after`` of ``state``; the next one uses its memory again.
     """
 
     after: State

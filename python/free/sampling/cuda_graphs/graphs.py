@@ -26,13 +26,7 @@ class Graphs:
     """Graphs of a sampler's rounds, captured when first needed and kept.
 
     They hold the addresses of weights: whoever moves or replaces these makes a new sampler.
-
-    Parameters
-    ----------
-    graph : bool, "compiled" or None
-        As of the samplers.
-    capture : callable, optional
-        :class:`free.sampling.cuda_graphs.CudaGraphs`, or another that repeats a function.
+    ``graph`` is the samplers' argument; ``capture`` as for :class:`GraphedRound`.
     """
 
     def __init__(self, graph: Graphing = None, capture: Capture | None = None) -> None:
@@ -52,12 +46,7 @@ class Graphs:
     ) -> tuple[Tensor, Report] | str:
         """Samples ``[B, ...]`` and report, or why rounds are not replayed as graphs.
 
-        Raises
-        ------
-        ValueError
-            If they must be and cannot.
-        FloatingPointError
-            If a network returns NaN or inf.
+        Raises ValueError if they must be and cannot, FloatingPointError if a network is not finite.
         """
         why = self._refusal(plan, request.state.device, observed)
         if not why:
