@@ -40,9 +40,7 @@ def test_nan_is_not_json(tmp_path: Path) -> None:
         (json.dumps({"a": "long" * 30}).encode(), "it must have at most 100 bytes"),
     ],
 )
-def test_json_that_cannot_be_read(
-    tmp_path: Path, content: bytes | None, reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_json_that_cannot_be_read(tmp_path, content, reason, monkeypatch) -> None:
     monkeypatch.setattr(files, "_LARGEST_JSON", 100 if reason.startswith("it") else 10**6)
     if content is not None:
         (tmp_path / "x.json").write_bytes(content)

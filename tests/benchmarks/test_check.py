@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 from benchmarks.check import Figure, compare, main
@@ -83,9 +82,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     return found
 
 
-def test_the_command(
-    tmp_path: Path, figures: dict[str, Figure], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command(tmp_path, figures, capsys) -> None:
     path = tmp_path / "check.json"
     to = ["--committed", str(path)]
     assert main([*to, "--update"]) == 0
@@ -100,12 +97,7 @@ def test_the_command(
     assert json.loads(path.read_text())["figures"]["paper: rounds"] == [68, "rounds"]
 
 
-def test_another_compiler_is_not_compared(
-    tmp_path: Path,
-    figures: dict[str, Figure],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_another_compiler_is_not_compared(tmp_path, figures, monkeypatch, capsys) -> None:
     to = ["--committed", str(tmp_path / "check.json")]
     main([*to, "--update"])
     slower = {"core, roll": Figure(9999, "instructions")}

@@ -3,8 +3,6 @@ under compute-sanitizer. What the kernels compute is tested without a GPU in tes
 test_cuda_windows, test_cuda_rows.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 import threading
@@ -141,9 +139,7 @@ EACH = pytest.mark.parametrize("call", CALLS)
     [(1, 1, 1), (1, 8, 7), (5, 4, 513), (300, 3, 784), (1, 8, 4096), (5, 4, 16_385), (300, 3, 1)],
 )
 @EVERY
-def test_verifying_agrees_with_cpu_and_twin(
-    verifier: str, batch: int, width: int, size: int
-) -> None:
+def test_verifying_agrees_with_cpu_and_twin(verifier, batch, width, size) -> None:
     arguments = verifying(batch, width, size, verifier, seed=size)
     given = on_gpu(arguments)
     verified = ops.verify_window(**given)
@@ -160,9 +156,7 @@ def test_rolling_agrees_with_cpu(drafts: int, size: int, changes: str | None) ->
 
 @pytest.mark.parametrize("source", range(len(SOURCES)))
 @pytest.mark.parametrize(("drafts", "size"), [(0, 16), (1, 1), (7, 16), (7, 1027)])
-def test_first_guesses_agree_with_cpu_and_read_no_other_rows(
-    drafts: int, size: int, source: int
-) -> None:
+def test_first_guesses_agree_with_cpu_and_read_no_other_rows(drafts, size, source) -> None:
     given = random_guesses(9, drafts, (size,), source=source)
     same(guessed(**on_gpu(given._asdict())), guessed(**given._asdict()), 1e-5)
     nearest = given._replace(row=given.row.clone())
@@ -214,8 +208,7 @@ def test_noting_agrees_with_twin(batch: int, entries: int, size: int, dtype: tor
 
 
 @pytest.mark.parametrize(
-    ("batch", "width", "size"),
-    [(1, 1, 1), (1, 8, 7), (300, 3, 257), (300, 3, 784), (1, 8, 16_385)],
+    ("batch", "width", "size"), [(1, 1, 1), (1, 8, 7), (300, 3, 257), (300, 3, 784), (1, 8, 16_385)]
 )
 def test_response_sums_agree_with_twin(batch: int, width: int, size: int) -> None:
     response = random_response(batch, width, (size,), seed=size)._asdict()

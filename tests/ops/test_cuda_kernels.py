@@ -2,8 +2,6 @@
 verifying and rows of noise. test_cuda_windows and test_cuda_rows have the others.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any
@@ -31,9 +29,7 @@ ALONE, SHARED = 1, 10_000
     [(1, 1, 1), (1, 1, 1500), (2, 2, 7), (1, 9, 16), (5, 4, 513), (2, 6, 1500), (2, 6, 512)],
 )
 @EVERY
-def test_verifying_agrees_with_twin_and_cpu(
-    kernels: Kernels, verifier: str, batch: int, width: int, size: int
-) -> None:
+def test_verifying_agrees_with_twin_and_cpu(kernels, verifier, batch, width, size) -> None:
     window = random_window(batch, width, (size,), delta=0.6, ragged=True, seed=width + size)
     window = spoil_beyond_length(window, math.nan)
     verified = kernels.verify_window(*window, verifier)
@@ -79,9 +75,7 @@ def test_a_deterministic_end(kernels: Kernels, verifier: str) -> None:
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-18, 1e15, 1e25])
 @EVERY
-def test_extreme_magnitudes_decide_as_on_the_cpu(
-    kernels: Kernels, verifier: str, scale: float
-) -> None:
+def test_extreme_magnitudes_decide_as_on_the_cpu(kernels, verifier, scale) -> None:
     """Squares of these are no floats."""
     window = random_window(20, 4, (33,), delta=0.8)
     rows = ("states", "draft_means", "target_means", "sigma")
@@ -127,9 +121,7 @@ def test_the_widest_window(kernels: Kernels) -> None:
 
 @pytest.mark.parametrize("size", [4500, 4501])  # split in chunks and in parts; whole quads and not
 @EVERY
-def test_launches_runs_order_and_alignment_change_no_bit(
-    kernels: Kernels, verifier: str, size: int
-) -> None:
+def test_launches_runs_order_and_alignment_change_no_bit(kernels, verifier, size) -> None:
     window = random_window(2, 9, (size,), delta=0.4, ragged=True, seed=2)
     window.length[0] = 9
     window = spoil_beyond_length(window, math.nan)
@@ -164,9 +156,7 @@ def test_result_does_not_depend_on_the_batch(kernels: Kernels, verifier: str) ->
     ("rule", "unsure", "processors"),
     [("temper", False, ALONE), ("temper", True, SHARED), ("allow", True, ALONE)],
 )
-def test_relaxed_verifying_agrees_with_twin_and_cpu(
-    kernels: Kernels, rule: str, unsure: bool, processors: int
-) -> None:
+def test_relaxed_verifying_agrees_with_twin_and_cpu(kernels, rule, unsure, processors) -> None:
     for size, batch, width in ((13, 20, 5), (4500, 1, 9)):
         window = random_window(batch, width, (size,), delta=0.9, ragged=True, seed=size)
         given: dict[str, Any] = {

@@ -1,7 +1,5 @@
 """The text of the CUDA kernels on rows of a teacher call, executed on the CPU."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any
@@ -33,14 +31,7 @@ EACH_TYPE = pytest.mark.parametrize("dtype", DTYPES)
         ((4, 8, 8), torch.bfloat16, 0.3, 1, False),
     ],
 )
-def test_target_means_agree_with_twin(
-    kernels: Kernels,
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    scale: float | None,
-    channels: int | None,
-    image: bool,
-) -> None:
+def test_target_means_agree_with_twin(kernels, shape, dtype, scale, channels, image) -> None:
     rows = 3
     given: dict[str, Any] = {
         "x": torch.randn(rows, *shape),
@@ -85,9 +76,7 @@ def test_every_16_bit_number_is_widened_exactly(kernels: Kernels, dtype: torch.d
         (13, 3, 1500, torch.float32, False),
     ],
 )
-def test_noting_agrees_with_twin(
-    kernels: Kernels, batch: int, entries: int, size: int, dtype: torch.dtype, low: bool
-) -> None:
+def test_noting_agrees_with_twin(kernels, batch, entries, size, dtype, low) -> None:
     note = random_note(batch, entries, (size,), dtype=dtype, low=low, seed=size)
     expected = noted(reference.note_nonfinite_, note)
     assert batch == 1 or not torch.equal(expected, note.failed)
@@ -222,9 +211,7 @@ def test_a_count_out_of_range_reaches_no_other_memory(kernels: Kernels, name: st
     ("batch", "width", "discarded"),
     [(1, 1, False), (2, 9, True), (5, 40, False), (33, 9, True), (100, 2, True)],
 )
-def test_recycled_rows_agree_with_twin(
-    kernels: Kernels, batch: int, width: int, discarded: bool
-) -> None:
+def test_recycled_rows_agree_with_twin(kernels, batch, width, discarded) -> None:
     length = torch.randint(1, width + 1, (batch,), dtype=torch.int32)
     advance = (1 + torch.rand(batch) * length).int().clamp(max=length)
     for stride in (None, width, width + 3):

@@ -2,8 +2,6 @@
 kernels: window_noise, first_guesses and roll_window_.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -34,9 +32,7 @@ SETTINGS = ({"descending": True}, {"shift": 1}, {"shift": 2, "descending": True}
     ("batch", "width", "size", "rounds"),
     [(1, 1, 1, False), (1, 2, 3, True), (9, 8, 16, True), (5, 4, 255, False), (5, 4, 1028, True)],
 )
-def test_noise_agrees_with_twin_and_cpu(
-    kernels: Kernels, batch: int, width: int, size: int, rounds: bool
-) -> None:
+def test_noise_agrees_with_twin_and_cpu(kernels, batch, width, size, rounds) -> None:
     given = random_draws(batch, width, size, rounds)
     drawn = kernels.window_noise(**given._asdict())
     expected = ops.window_noise(**given._asdict())
@@ -69,9 +65,7 @@ def test_a_length_out_of_range_reaches_no_other_memory(kernels: Kernels, length:
         (9, 7, 1028, RESPONSE),
     ],
 )
-def test_guesses_agree_with_twin_and_cpu(
-    kernels: Kernels, batch: int, drafts: int, size: int, source: int
-) -> None:
+def test_guesses_agree_with_twin_and_cpu(kernels, batch, drafts, size, source) -> None:
     given = random_guesses(batch, drafts, (size,), source=source)._asdict()
     window = kernels.first_guesses(**given)
     kept = without_what_is_to_be_rolled(window)
@@ -119,14 +113,7 @@ def test_a_transition_far_beyond_the_schedule(kernels: Kernels, k: int) -> None:
     ],
 )
 @pytest.mark.parametrize("changes", CHANGES)
-def test_rolling_agrees_with_twin_and_cpu(
-    kernels: Kernels,
-    batch: int,
-    drafts: int,
-    span: tuple[int, int],
-    size: int,
-    changes: str | None,
-) -> None:
+def test_rolling_agrees_with_twin_and_cpu(kernels, batch, drafts, span, size, changes) -> None:
     window = random_roll(batch, drafts, (size,), changes, span)
     rolled = window.by(kernels.roll_window_)
     same(rolled, window.by(reference.roll_window_))

@@ -1,7 +1,5 @@
 """first_guesses against its twin, a loop over transitions, and by hand."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -168,8 +166,7 @@ def test_a_slope_that_is_no_number_stays_none(guess: Any, where: str) -> None:
 
 @BOTH
 @pytest.mark.parametrize(
-    ("source", "slope", "settled"),
-    [("response", 0.25, 1), ("reuse", 0, 1), ("drafter", 0, 0)],
+    ("source", "slope", "settled"), [("response", 0.25, 1), ("reuse", 0, 1), ("drafter", 0, 0)]
 )
 def test_what_the_sources_say(guess: Any, source: str, slope: float, settled: int) -> None:
     made = FirstGuesses(*guess(**one(source=SOURCES.index(source))._asdict()))

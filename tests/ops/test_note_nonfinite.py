@@ -1,7 +1,5 @@
 """note_nonfinite_ against a loop over rows."""
 
-from __future__ import annotations
-
 import math
 
 import pytest
@@ -90,9 +88,7 @@ def ints(*values: int) -> Tensor:
         (5, 8, 100, NEVER),
     ],
 )
-def test_positions_that_are_asked_about(
-    first: int, low: int | None, high: int, expected: int
-) -> None:
+def test_positions_that_are_asked_about(first, low, high, expected) -> None:
     """Three rows, all bad."""
     failed, lowest = ints(NEVER), None if low is None else ints(low)
     values = torch.full((3, 2), math.nan)

@@ -1,7 +1,5 @@
 """What all ops share, each tried on every op: contracts, the ways to call one, torch's tracers."""
 
-from __future__ import annotations
-
 import inspect
 import math
 import re
@@ -137,9 +135,7 @@ def of_many_samples() -> dict[str, Example]:
 
 
 @pytest.mark.parametrize("name", [name for name in CONTRACTS if name[:5] not in ("philo", "recyc")])
-def test_a_sample_depends_on_no_other_nor_on_threads(
-    of_many_samples: dict[str, Example], name: str
-) -> None:
+def test_a_sample_depends_on_no_other_nor_on_threads(of_many_samples, name) -> None:
     example, contract = of_many_samples[name], CONTRACTS[name]
     together = compared(example, example.by_op())
     torch.set_num_threads(2)
@@ -357,9 +353,7 @@ MISFITS: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("name", "changes", "message"), MISFITS)
-def test_arguments_that_do_not_fit_each_other(
-    name: str, changes: dict[str, Any], message: str
-) -> None:
+def test_arguments_that_do_not_fit_each_other(name, changes, message) -> None:
     """Tensors are given by their shapes."""
     given = FULL[name].given
     tensors = {

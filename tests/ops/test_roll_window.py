@@ -1,7 +1,5 @@
 """roll_window_ against its twin, by hand, and the closed form."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 from typing import Any
@@ -42,9 +40,7 @@ BOTH = pytest.mark.parametrize("roll", [roll_window_, reference.roll_window_])
     ],
 )
 @pytest.mark.parametrize("changes", CHANGES)
-def test_agrees_with_twin(
-    batch: int, drafts: int, shape: tuple[int, ...], changes: str | None
-) -> None:
+def test_agrees_with_twin(batch, drafts, shape, changes) -> None:
     window = random_roll(batch, drafts, shape, changes)
     rolled = window.by(roll_window_)
     # To the bit: neither fuses a product into a sum.
@@ -93,9 +89,7 @@ def test_two_transitions_by_hand(roll: Any) -> None:
         (0, False, [40.0, 5.0], [10.0, 3.25]),
     ],
 )
-def test_what_the_drafter_says_by_hand(
-    roll: Any, settled: int, adds: bool, guesses: list[float], states: list[float]
-) -> None:
+def test_what_the_drafter_says_by_hand(roll, settled, adds, guesses, states) -> None:
     change = torch.tensor([[[40.0], [5.0]]])
     rolled = by_hand(roll, change=change, settled=torch.tensor([settled]), adds=adds)
     assert rolled[2] == guesses

@@ -1,7 +1,5 @@
 """verify_window against its twin, at the edges of its domain, and with values out of range."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -40,9 +38,7 @@ def assert_same(actual: Verified, expected: tuple[Tensor, ...]) -> None:
     ],
 )
 @EVERY
-def test_agrees_with_twin(
-    verifier: str, batch: int, width: int, shape: tuple[int, ...], delta: float
-) -> None:
+def test_agrees_with_twin(verifier, batch, width, shape, delta) -> None:
     window = random_window(batch, width, shape, delta=delta, ragged=True, seed=width)
     verified = verify_window(*window, verifier)
     assert_same(verified, reference.verify_window(*window, verifier))
@@ -176,9 +172,7 @@ def test_deterministic_draft_stands_where_the_means_are_equal(verify: Any) -> No
 
 @BOTH
 @pytest.mark.parametrize(("m_hat", "m"), [(1.0, 0.5), (1.0, 1 + 2**-23), (0.0, 1e-30)])
-def test_deterministic_draft_elsewhere_becomes_the_mean(
-    verify: Any, m_hat: float, m: float
-) -> None:
+def test_deterministic_draft_elsewhere_becomes_the_mean(verify, m_hat, m) -> None:
     state, advance, accepted, log_ratio = verify(*one_draft(m_hat, m_hat, m, 0.0, 1 - 2**-24))
     assert state.item() == torch.tensor(m).item()
     assert (advance.item(), accepted.item()) == (1, 0)
@@ -207,9 +201,7 @@ def test_deterministic_last_transition_is_the_mean(verify: Any) -> None:
     ],
 )
 @EVERY
-def test_non_finite_input_is_never_accepted(
-    verifier: str, verify: Any, where: str, bad: float, sigma: float
-) -> None:
+def test_non_finite_input_is_never_accepted(verifier, verify, where, bad, sigma) -> None:
     window = random_window(2, 4, (6,), delta=0.0)
     window.sigma[1, 2] = sigma
     window.uniforms[:] = 1 - 2**-24

@@ -1,7 +1,5 @@
 """verify_window_relaxed: its twin, the formulas by hand, and the edges of its domain."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -62,9 +60,7 @@ def assert_same(actual: VerifiedRelaxed, expected: Any) -> None:
     ],
 )
 @EVERY
-def test_agrees_with_twin(
-    rule: str, batch: int, width: int, shape: tuple[int, ...], delta: float, budget: float
-) -> None:
+def test_agrees_with_twin(rule, batch, width, shape, delta, budget) -> None:
     window = random_window(batch, width, shape, delta=delta, ragged=True, seed=width)
     uncertainty, spent = extras(window)
     for u in (uncertainty, None):
@@ -79,9 +75,7 @@ def test_agrees_with_twin(
 @pytest.mark.parametrize(("strength", "budget"), [(0.0, math.inf), (0.7, 0.0), (1e6, 0.0)])
 @EVERY
 @BOTH
-def test_nothing_relaxed_is_the_exact_op(
-    verify: Any, rule: str, strength: float, budget: float
-) -> None:
+def test_nothing_relaxed_is_the_exact_op(verify, rule, strength, budget) -> None:
     window = random_window(300, 6, (3, 4), delta=1.0, ragged=True)
     uncertainty, _ = extras(window)
     exact = (verify_window if verify is verify_relaxed else reference.verify_window)(*window)
@@ -210,9 +204,7 @@ def test_entries_beyond_length_are_ignored(rule: str, value: float) -> None:
     ],
 )
 @EVERY
-def test_non_finite_input_is_never_accepted(
-    rule: str, given: bool, verify: Any, where: str, bad: float
-) -> None:
+def test_non_finite_input_is_never_accepted(rule, given, verify, where, bad) -> None:
     window = random_window(2, 4, (6,), delta=0.0)
     getattr(window, where)[1, 3 if where == "states" else 2, 4] = bad
     u = torch.ones(2, 3) if given else None

@@ -1,7 +1,5 @@
 """window_noise row by row, and against its twin."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -47,9 +45,7 @@ def assert_rows(drawn: Any, given: Draws, tolerance: float) -> None:
         (1, 2, 130, False),
     ],
 )
-def test_rows_are_those_of_their_transitions(
-    batch: int, width: int, size: int, rounds: bool
-) -> None:
+def test_rows_are_those_of_their_transitions(batch, width, size, rounds) -> None:
     given = random_draws(batch, width, size, rounds)
     drawn = window_noise(**given._asdict())
     assert_rows(drawn, given, 0.0)

@@ -5,8 +5,6 @@ Windows of one dimension and two drafts with sigma = 1, so that the first draft 
 left to decide is whether one draft stands (``u < h_1``), and if so where the state is put (``s``).
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 
