@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+NEVER = torch.iinfo(torch.int64).max
 
 
 class Note(NamedTuple):
@@ -50,6 +52,19 @@ def random_note(
     high = first + torch.randint(entries + 2, (batch,), generator=g)
     lowest = torch.randint(first + 2, (batch,), generator=g) if low else None
     return Note(failed, samples, values, k, first, lowest, high)
+
+
+def noted(op: Any, note: Note) -> Tensor:
+    """What is in ``failed`` afterwards; it stays as it is."""
+    failed = note.failed.clone()
+    op(**note._replace(failed=failed)._asdict())
+    return failed
+
+
+def earliest(op: Any, values: Tensor, k: Any, samples: Any, failed: Any) -> list[int]:
+    """What is in ``failed`` after one row of each sample has been looked at."""
+    failed, k, samples = (torch.as_tensor(column).clone() for column in (failed, k, samples))
+    return noted(op, Note(failed, samples, values, k, 0, None, torch.ones_like(samples))).tolist()
 
 
 class Response(NamedTuple):

@@ -3,14 +3,13 @@ verifying and rows of noise. test_cuda_windows and test_cuda_rows have the other
 """
 
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from free import ops, reference
-from tests.shim import NEEDS_COMPILER, Bug, Kernels, assert_caught, same
+from tests.shim import NEEDS_COMPILER, Kernels, same
 from tests.windows import random_window, spoil_beyond_length
 
 pytestmark = NEEDS_COMPILER
@@ -190,98 +189,3 @@ def test_noise_agrees_with_twin_and_cpu(kernels: Kernels, rows: int, size: int) 
     normals = kernels.philox_normal(*arguments)
     same((normals,), (ops.philox_normal(*arguments),), 1e-6)
     same((normals,), (reference.philox_normal(*arguments),), 3e-6)
-
-
-# --- planted bugs --------------------------------------------------------------------------------
-
-
-def verifies(kernels: Kernels) -> None:
-    test_verifying_agrees_with_twin_and_cpu(kernels, "reflection", 5, 4, 513)
-
-
-def repairs(kernels: Kernels) -> None:
-    test_drafts_stand_and_are_repaired(kernels, "reflection")
-
-
-def keeps_its_bits(kernels: Kernels) -> None:
-    test_launches_runs_order_and_alignment_change_no_bit(kernels, "block", 4501)
-
-
-def bears_extremes(kernels: Kernels) -> None:
-    test_extreme_magnitudes_decide_as_on_the_cpu(kernels, "reflection", 1e25)
-
-
-def draws(kernels: Kernels) -> None:
-    test_noise_agrees_with_twin_and_cpu(kernels, 130, 5)
-
-
-BUGS: dict[str, Bug] = {
-    "no reflection": (
-        "verify_window.cu",
-        "repaired_state(m.v[i], z.v[i], h.v[i], shift_factor)",
-        "repaired_state(m.v[i], z.v[i], h.v[i], 0.0f * shift_factor)",
-        repairs,
-    ),
-    "every window is full": (
-        "verify_window.cu",
-        "length > w.width ? w.width : length",
-        "w.width",
-        verifies,
-    ),
-    "the last chunk is left out": (
-        "verify_window.cu",
-        "chunks = ceil_div(w.size, kChunk)",
-        "chunks = std::max<std::int64_t>(1, w.size / kChunk)",
-        verifies,
-    ),
-    "reads past the end of a row": (
-        "verify_window.cu",
-        "load<kWide>(m_hat, at, w.size)",
-        "load<kWide>(m_hat, at, w.size + 1)",
-        verifies,
-    ),
-    "sums in float": (
-        "verify_window.cu",
-        "sums.shift_sq += shift * shift",
-        "sums.shift_sq += static_cast<float>(shift) * static_cast<float>(shift)",
-        bears_extremes,
-    ),
-    "adds the chunks before they are there": (
-        "verify_window.cu",
-        "    __syncthreads();\n    partial = chunks;",
-        "    partial = chunks;",
-        keeps_its_bits,
-    ),
-    "decides before the sums are there": (
-        "verify_window.cu",
-        "  __syncthreads();\n  if (thread == 0) {\n    scalars.outcome",
-        "  if (thread == 0) {\n    scalars.outcome",
-        verifies,
-    ),
-    "writes before the decision is there": (
-        "verify_window.cu",
-        "  __syncthreads();\n\n  const Outcome outcome = scalars.outcome;",
-        "\n  const Outcome outcome = scalars.outcome;",
-        keeps_its_bits,
-    ),
-    "some threads do not come to the barrier": (
-        "verify_window.cu",
-        "  __syncthreads();\n\n  const Outcome outcome = scalars.outcome;",
-        "  if (warp > 0) __syncthreads();\n\n  const Outcome outcome = scalars.outcome;",
-        verifies,
-    ),
-    "one block's part is left out": (
-        "verify_window.cu",
-        "w.batch * plan.parts, kThreads",
-        "w.batch * plan.parts - (plan.parts > 1), kThreads",
-        keeps_its_bits,
-    ),
-    "forgets the round": ("philox.cu", "static_cast<std::uint32_t>(d.round[r])", "0u", draws),
-}
-
-
-@pytest.mark.parametrize("bug", BUGS)
-def test_planted_bugs_are_caught(kernels: Kernels, bug: str, tmp_path: Path) -> None:
-    message = assert_caught(kernels, BUGS[bug], tmp_path)
-    if "barrier" in bug:
-        assert "threads wait for others that never come" in message
