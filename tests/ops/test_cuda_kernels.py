@@ -3,14 +3,14 @@ verifying and rows of noise. test_cuda_windows and test_cuda_rows have the other
 """
 
 import math
-from typing import Any
 
 import pytest
 import torch
 
 from free import ops, reference
+from tests.drafts import random_counters
 from tests.shim import NEEDS_COMPILER, Kernels, same
-from tests.windows import random_window, spoil_beyond_length
+from tests.windows import random_relaxation, random_window, spoil_beyond_length
 
 pytestmark = NEEDS_COMPILER
 
@@ -157,15 +157,8 @@ def test_result_does_not_depend_on_the_batch(kernels: Kernels, verifier: str) ->
 )
 def test_relaxed_verifying_agrees_with_twin_and_cpu(kernels, rule, unsure, processors) -> None:
     for size, batch, width in ((13, 20, 5), (4500, 1, 9)):
-        window = random_window(batch, width, (size,), delta=0.9, ragged=True, seed=size)
-        given: dict[str, Any] = {
-            **spoil_beyond_length(window, math.nan)._asdict(),
-            "uncertainty": torch.rand(batch, width - 1) if unsure else None,
-            "spent": torch.rand(batch).double() * 0.1,
-            "rule": rule,
-            "strength": 1.5,
-            "budget": 0.2,
-        }
+        unknown = torch.rand(batch, width - 1) if unsure else None
+        given = random_relaxation(batch, width, (size,), rule=rule, uncertainty=unknown)
         with kernels.on(processors):
             verified = kernels.verify_window_relaxed(**given)
         expected = ops.verify_window_relaxed(**given)
@@ -181,11 +174,8 @@ def test_relaxed_verifying_agrees_with_twin_and_cpu(kernels, rule, unsure, proce
     ("rows", "size"), [(1, 1), (2, 3), (1, 4), (130, 5), (2, 63), (130, 64), (3, 785)]
 )
 def test_noise_agrees_with_twin_and_cpu(kernels: Kernels, rows: int, size: int) -> None:
-    seeds = torch.randint(-(2**63), 2**63 - 1, (rows,))
-    counters = torch.randint(0, 2**32, (2, rows))
-    arguments: tuple[Any, ...] = (seeds, *counters.unbind(), 2**32 - 1, size)
-    uniforms = kernels.philox_uniform(*arguments)
-    assert torch.equal(uniforms, ops.philox_uniform(*arguments))
-    normals = kernels.philox_normal(*arguments)
-    same((normals,), (ops.philox_normal(*arguments),), 1e-6)
-    same((normals,), (reference.philox_normal(*arguments),), 3e-6)
+    given = random_counters(rows, size, 2**32 - 1)
+    same((kernels.philox_uniform(**given),), (ops.philox_uniform(**given),))
+    normals = kernels.philox_normal(**given)
+    same((normals,), (ops.philox_normal(**given),), 1e-6)
+    same((normals,), (reference.philox_normal(**given),), 3e-6)

@@ -1,13 +1,20 @@
 """The text of the CUDA kernels on rows of a teacher call, executed on the CPU."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
 
 from free import ops, reference
-from tests.rows import NEVER, earliest, noted, random_note, random_response
+from tests.rows import (
+    NEVER,
+    earliest,
+    noted,
+    random_means,
+    random_note,
+    random_recycling,
+    random_response,
+)
 from tests.shim import NEEDS_COMPILER, Kernels, same
 
 pytestmark = NEEDS_COMPILER
@@ -28,17 +35,7 @@ pytestmark = NEEDS_COMPILER
     ],
 )
 def test_target_means_agree_with_twin(kernels, shape, dtype, scale, channels, image) -> None:
-    rows = 3
-    given: dict[str, Any] = {
-        "x": torch.randn(rows, *shape),
-        "eps": torch.randn(rows if scale is None else 2 * rows, *shape).to(dtype),
-        "a": torch.rand(rows),
-        "b": torch.randn(rows),
-        "cfg_scale": scale,
-        "cfg_channels": channels,
-        "signal": 0.1 + torch.rand(rows) if image else None,
-        "noise": torch.rand(rows) if image else None,
-    }
+    given = random_means(3, shape, dtype, (scale, channels), image)
     results = kernels.target_means(**given)
     written = 3 if image else 2
     same(results[:written], reference.target_means(**given)[:written], 1e-5)
@@ -171,9 +168,8 @@ def test_a_count_out_of_range_reaches_no_other_memory(kernels: Kernels, name: st
     ("batch", "width", "discarded"),
     [(1, 1, False), (2, 9, True), (5, 40, False), (33, 9, True), (100, 2, True)],
 )
-def test_recycled_rows_agree_with_twin(kernels, batch, width, discarded) -> None:
-    length = torch.randint(1, width + 1, (batch,), dtype=torch.int32)
-    advance = (1 + torch.rand(batch) * length).int().clamp(max=length)
+def test_recycled_rows_agree_with_twin(kernels, batch: int, width: int, discarded: bool) -> None:
+    given = random_recycling(batch, width, discarded)
     for stride in (None, width, width + 3):
-        arguments = (length, advance, width, discarded, stride)
-        same(kernels.recycled_rows(*arguments), reference.recycled_rows(*arguments))
+        given["stride"] = stride
+        same(kernels.recycled_rows(**given), reference.recycled_rows(**given))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from free import ops, reference
 from free.ops import Verified, verify_window
-from tests.windows import Window, random_window, spoil_beyond_length
+from tests.windows import Window, by_numbers, random_window, spoil_beyond_length
 
 EVERY = pytest.mark.parametrize("verifier", ops.VERIFIERS)
 
@@ -100,15 +100,7 @@ BOTH = pytest.mark.parametrize("verify", [verify_window, reference.verify_window
 
 def one_draft(x_hat: float, m_hat: float, m: float, sigma: float, u: float) -> Window:
     """A window of one drafted transition in one dimension, then one with mean 5 and sigma 2."""
-    return Window(
-        torch.tensor([[[0.0], [x_hat]]]),
-        torch.tensor([[[m_hat]]]),
-        torch.tensor([[[m], [5.0]]]),
-        torch.tensor([[sigma, 2.0]]),
-        torch.tensor([2], dtype=torch.int32),
-        torch.tensor([[u]]),
-        torch.tensor([[1.0]]),
-    )
+    return by_numbers([0.0, x_hat], [m_hat], [m, 5.0], [sigma, 2.0], [u])
 
 
 #: Numbers of :func:`one_draft`; state (None: not looked at), accepted and log ratio by hand.

@@ -9,7 +9,7 @@ import torch
 from free import reference
 from free.ops import Verified, VerifiedRelaxed, verify_window, verify_window_relaxed
 from free.reference.decide import RULES
-from tests.windows import Window, random_window, spoil_beyond_length
+from tests.windows import Window, by_numbers, random_window, spoil_beyond_length
 
 EVERY = pytest.mark.parametrize("rule", RULES)
 
@@ -93,15 +93,7 @@ def test_nothing_relaxed_is_the_exact_op(verify, rule, strength, budget) -> None
 
 def one_draft(x_hat: float, u: float, sigma: float = 1.0) -> Window:
     """A draft around 0 of a transition with mean 1: r = x_hat - 1 / 2. Then one with mean 5."""
-    return Window(
-        torch.tensor([[[0.0], [x_hat]]]),
-        torch.zeros(1, 1, 1),
-        torch.tensor([[[1.0], [5.0]]]),
-        torch.tensor([[sigma, 2.0]]),
-        torch.tensor([2], dtype=torch.int32),
-        torch.tensor([[u]]),
-        torch.ones(1, 1),
-    )
+    return by_numbers([0.0, x_hat], [0.0], [1.0, 5.0], [sigma, 2.0], [u])
 
 
 ZERO = torch.zeros(1, dtype=torch.float64)
