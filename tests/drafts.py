@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,9 +31,6 @@ class Roll(NamedTuple):
 
     def copy(self) -> Roll:
         return Roll(*(t.clone() if isinstance(t, Tensor) else t for t in self))
-
-    def rows(self, index: Tensor) -> Roll:
-        return Roll(*(t[index].contiguous() if isinstance(t, Tensor) else t for t in self))
 
     def by(self, op: Callable[..., None]) -> tuple[Tensor, ...]:
         """States, means and guesses as the op leaves them; this window stays as it is."""
@@ -89,11 +86,6 @@ class Guesses(NamedTuple):
     columns: Tensor
     drafts: int
 
-    def of(self, index: Tensor) -> Guesses:
-        """Of these samples."""
-        shared = ("past_x", "past_guess", "source", "columns", "drafts")
-        return Guesses(*(t if name in shared else t[index] for name, t in self._asdict().items()))
-
 
 def random_guesses(
     batch: int,
@@ -139,9 +131,6 @@ class Draws(NamedTuple):
     purpose: int = 3
     decision: int = 2**32 - 1
 
-    def rows(self, index: slice) -> Draws:
-        return Draws(*(t[index] if isinstance(t, Tensor) else t for t in self))
-
 
 def random_draws(batch: int, width: int, size: int, rounds: bool = True) -> Draws:
     """Across the whole range of seeds and counters."""
@@ -155,3 +144,11 @@ def random_draws(batch: int, width: int, size: int, rounds: bool = True) -> Draw
         width,
         size,
     )
+
+
+def random_counters(rows: int, size: int, purpose: int = 1) -> dict[str, Any]:
+    """Arguments of philox_normal and philox_uniform."""
+    transition, again = torch.randint(0, 2**32, (2, rows)).unbind(0)
+    seeds = torch.randint(-(2**63), 2**63 - 1, (rows,))
+    counters = {"seeds": seeds, "transition": transition.clone(), "round": again.clone()}
+    return counters | {"purpose": purpose, "size": size}

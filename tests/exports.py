@@ -1,7 +1,5 @@
 """Small models to export, and what their exports are."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import NamedTuple
 

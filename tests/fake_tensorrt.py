@@ -82,10 +82,7 @@ class Engine:
     """``content`` is JSON: type and shape by name."""
 
     def __init__(
-        self,
-        content: bytes,
-        compute: Callable[..., dict[str, Tensor]],
-        log: Callable[[str], None],
+        self, content: bytes, compute: Callable[..., dict[str, Tensor]], log: Callable[[str], None]
     ) -> None:
         self.tensors: dict[str, Any] = json.loads(content)
         self.compute, self.log = compute, log

@@ -1,7 +1,5 @@
 """Networks, teachers and drafters that the tests share."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+NEVER = torch.iinfo(torch.int64).max
 
 
 class Note(NamedTuple):
@@ -50,6 +52,19 @@ def random_note(
     high = first + torch.randint(entries + 2, (batch,), generator=g)
     lowest = torch.randint(first + 2, (batch,), generator=g) if low else None
     return Note(failed, samples, values, k, first, lowest, high)
+
+
+def noted(op: Any, note: Note) -> Tensor:
+    """What is in ``failed`` afterwards; it stays as it is."""
+    failed = note.failed.clone()
+    op(**note._replace(failed=failed)._asdict())
+    return failed
+
+
+def earliest(op: Any, values: Tensor, k: Any, samples: Any, failed: Any) -> list[int]:
+    """What is in ``failed`` after one row of each sample has been looked at."""
+    failed, k, samples = (torch.as_tensor(column).clone() for column in (failed, k, samples))
+    return noted(op, Note(failed, samples, values, k, 0, None, torch.ones_like(samples))).tolist()
 
 
 class Response(NamedTuple):
@@ -116,3 +131,25 @@ def random_response(
         response.states[b, count:] = response.guess[b, count:] = math.nan
     response.past_x[~read] = response.past_guess[~read] = math.nan
     return response
+
+
+def random_means(
+    rows: int,
+    shape: tuple[int, ...],
+    dtype: torch.dtype = torch.float32,
+    guidance: tuple[float | None, int | None] = (None, None),
+    image: bool = True,
+) -> dict[str, Any]:
+    """Arguments of target_means."""
+    a, b, signal, noise = (row.clone() for row in torch.rand(4, rows))
+    eps = torch.randn(rows if guidance[0] is None else 2 * rows, *shape).to(dtype)
+    given = {"x": torch.randn(rows, *shape), "eps": eps, "a": a, "b": b - 0.5}
+    given |= {"cfg_scale": guidance[0], "cfg_channels": guidance[1]}
+    return given | {"signal": signal + 0.5, "noise": noise} if image else given
+
+
+def random_recycling(batch: int, width: int, discarded: bool = True) -> dict[str, Any]:
+    """Arguments of recycled_rows."""
+    length = torch.randint(1, width + 1, (batch,), dtype=torch.int32)
+    advance = (1 + torch.rand(batch) * length).int().clamp(max=length)
+    return {"length": length, "advance": advance, "width": width, "discarded": discarded}

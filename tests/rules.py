@@ -1,7 +1,5 @@
 """Rules for windows that only tests have."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from free.window import Choice, Committed, FixedWindow, Run, Windows

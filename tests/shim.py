@@ -69,16 +69,16 @@ def build(folder: Path) -> Kernels:
     return _link({source.name: _compile(source, folder) for source in sources()}, folder)
 
 
-#: What is wrong: in which kernel, and header of it, the text, what stands there instead, and the
-#: test that sees it.
-Bug = tuple[str, str, str, Callable[["Kernels"], None]]
+#: A test of the kernels, and what it is given after them.
+Check = tuple[Any, ...]
 
 
-def assert_caught(clean: Kernels, bug: Bug, folder: Path) -> str:
+def assert_caught(
+    clean: Kernels, source: str, old: str, new: str, check: Check, folder: Path
+) -> str:
     """Raise unless a test passes, and fails with the bug; what it then says."""
-    source, old, new, check = bug
-    kernel, _, header = source.partition(" ")
-    check(clean)
+    (test, *given), (kernel, _, header) = check, source.partition(" ")
+    test(clean, *given)
     origin = ROOT / "csrc/include" / header if header else ROOT / "csrc/cuda" / kernel
     clean_text = origin.read_text(encoding="utf-8")
     places = clean_text.count(old)
@@ -89,7 +89,7 @@ def assert_caught(clean: Kernels, bug: Bug, folder: Path) -> str:
     text = ROOT / "csrc/cuda" / kernel if header else copy
     broken = _link(clean.objects | {kernel: _compile(text, folder)}, folder)
     with pytest.raises((AssertionError, RuntimeError)) as caught:
-        check(broken)
+        test(broken, *given)
     return str(caught.value)
 
 

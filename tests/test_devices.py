@@ -2,8 +2,6 @@
 fake tensors say that they are on one, and "meta" is another device than the CPU.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """The rules of style that a reader would miss first, held on the package's own text."""
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,12 +102,4 @@ def test_files_are_short_and_few_lie_flat() -> None:
     long = [path for path in FILES if len(path.read_text(encoding="utf-8").splitlines()) > 400]
     assert not long
     flat = {path.stem for path in (ROOT / "python/free").glob("*.py")}
-    assert flat == {
-        "__init__",
-        "__main__",
-        "devices",
-        "files",
-        "machine",
-        "pretrained",
-        "version",
-    }
+    assert flat == {"__init__", "__main__", "devices", "files", "machine", "pretrained", "version"}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -50,6 +51,22 @@ def random_window(
     uniforms = torch.rand(batch, width - 1, generator=g)
     noise = draw(batch, *shape)
     return Window(states, draft_means, target_means, sigma, length, uniforms, noise)
+
+
+def by_numbers(states, draft_means, target_means, sigma, uniforms, noise=1.0) -> Window:
+    """A full window of one sample of one element."""
+    rows = (torch.tensor([row])[..., None] for row in (states, draft_means, target_means))
+    length = torch.tensor([len(states)], dtype=torch.int32)
+    columns = (torch.tensor([sigma]), length, torch.tensor([uniforms]), torch.tensor([[noise]]))
+    return Window(*rows, *columns)
+
+
+def random_relaxation(batch: int, width: int, shape: tuple[int, ...], **changes: Any) -> Any:
+    """Arguments of verify_window_relaxed, of which what length says to ignore is NaN."""
+    window = random_window(batch, width, shape, delta=0.9, ragged=True, seed=width)
+    spent = torch.rand(batch, dtype=torch.float64) * 0.1
+    given = {"uncertainty": None, "spent": spent, "rule": "allow", "strength": 1.5, "budget": 0.2}
+    return spoil_beyond_length(window, math.nan)._asdict() | given | changes
 
 
 def spoil_beyond_length(window: Window, value: float) -> Window:

@@ -1,7 +1,5 @@
 """Benchmarks are scripts, and import each other as such."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Iterator

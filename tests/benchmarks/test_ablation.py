@@ -1,7 +1,5 @@
 """Comparing recipes: equal budgets, places of a window, and what the table says."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import sys

@@ -1,7 +1,5 @@
 """The benchmark of a GPU, tried out without one: tiny shapes on the CPU, and a made-up device."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import re
@@ -77,9 +75,7 @@ def test_what_the_sections_find(whole: dict[str, Any]) -> None:
     assert found["predicted"]["predicted"] is True
 
 
-def test_with_graphs_every_figure_is_there(
-    gpu: ModuleType, room: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_with_graphs_every_figure_is_there(gpu, room, tmp_path, monkeypatch) -> None:
     """What is only reached on a GPU: times of graphs, graphed rounds, compiled twins."""
     monkeypatch.setattr(Graphs.__init__, "__defaults__", (None, repeated))
     clock = room("clock").Clock
@@ -111,9 +107,7 @@ def test_a_trial_meets_no_target(whole: dict[str, Any]) -> None:
     assert {target["why"] for target in whole["targets"]} == {"not a full run on a GPU"}
 
 
-def test_what_there_is_no_time_for_is_named(
-    gpu: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_there_is_no_time_for_is_named(gpu, tmp_path, capsys) -> None:
     sections = ("--sections", "kernels,rows,embedded,largest,steady")
     code, document = trial(gpu, tmp_path / "gpu.json", *sections, "--minutes", "1e-9")
     assert code == 0
@@ -125,9 +119,7 @@ def test_what_there_is_no_time_for_is_named(
     assert "left out: batch 1, eager" in capsys.readouterr().out
 
 
-def test_a_failure_is_recorded_and_the_rest_goes_on(
-    gpu: ModuleType, room: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_is_recorded_and_the_rest_goes_on(gpu, room, tmp_path, monkeypatch) -> None:
     def fails(*_: Any) -> None:
         raise RuntimeError("an illegal memory access\nand more")
 
@@ -154,9 +146,7 @@ def test_a_failure_is_recorded_and_the_rest_goes_on(
         (["--json", "/"], "--json must be a file that can be written, got /"),
     ],
 )
-def test_bad_input(
-    gpu: ModuleType, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input(gpu, arguments, message, capsys) -> None:
     with pytest.raises(SystemExit) as exit_:
         gpu.main(["--device", "cpu", *arguments])
     assert exit_.value.code == 2

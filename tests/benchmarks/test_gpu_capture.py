@@ -144,13 +144,7 @@ def test_twins_can_be_captured(room: Any, elsewhere: torch.device) -> None:
 
 @pytest.mark.parametrize("guided", [False, True])
 @pytest.mark.parametrize("sweeps", [None, 1, 2])
-def test_calls_and_parts_can_be_captured(
-    room: Any,
-    elsewhere: torch.device,
-    monkeypatch: pytest.MonkeyPatch,
-    guided: bool,
-    sweeps: int | None,
-) -> None:
+def test_calls_and_parts_can_be_captured(room, elsewhere, monkeypatch, guided, sweeps) -> None:
     monkeypatch.setattr(Table, "has_image", lambda table: True)  # looked at before the capture
     networks = room("networks")
     monkeypatch.setattr(networks, "_ready", lambda network: network.eval())  # likewise

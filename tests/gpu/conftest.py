@@ -1,7 +1,5 @@
 """Everything here samples or verifies on a GPU, which takes the CUDA kernels."""
 
-from __future__ import annotations
-
 import pytest
 
 from free.ops import build_info

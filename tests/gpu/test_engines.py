@@ -1,9 +1,5 @@
 """Engines on a GPU: CUDA graphs, and ONNX Runtime's CUDA provider."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -98,9 +94,7 @@ def test_a_folder_samples_on_the_gpu(plain_export: Export) -> None:
 
 
 @pytest.mark.usefixtures("cuda_provider")
-def test_a_command_exports_what_it_has_loaded_on_the_gpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_command_exports_what_it_has_loaded_on_the_gpu(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("FREE_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "x.png"
     options = ["--steps", "20", "--labels", "1", "--engine", "onnxruntime", "--device", "cuda"]

@@ -1,7 +1,5 @@
 """Rounds as CUDA graphs: the same runs, the same law, nothing read back, nothing left behind."""
 
-from __future__ import annotations
-
 import threading
 from typing import Any
 
@@ -62,9 +60,7 @@ def same(actual: SamplingResult, expected: SamplingResult) -> None:
 
 @pytest.mark.parametrize("sweeps", [None, 1, 2])
 @pytest.mark.parametrize("recycle", [False, True, *SOURCES])
-def test_runs_are_those_without_graphs(
-    models: tuple[DiT, FeatureDrafter], recycle: bool | str, sweeps: int | None
-) -> None:
+def test_runs_are_those_without_graphs(models, recycle, sweeps) -> None:
     options: dict[str, Any] = {"sweeps": sweeps, "recycle": recycle}
     made, eager = (
         SpeculativeSampler(*models, SCHEDULE, 8, 1.5, graph=graph, **options).sample(LABELS, 7)
@@ -100,15 +96,11 @@ def test_the_law_is_the_plain_samplers(recycle: bool | str) -> None:
     assert margins_p(displaced, plain.samples) < 1e-6  # what it can tell
 
 
-def test_rounds_read_nothing_back(
-    models: tuple[DiT, FeatureDrafter], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rounds_read_nothing_back(models, monkeypatch) -> None:
     """From the first replay on torch may wait only where the steps are read."""
     replay, steps = GraphedRound.replay, GraphedRound.steps
     monkeypatch.setattr(
-        GraphedRound,
-        "replay",
-        lambda self: (replay(self), torch.cuda.set_sync_debug_mode("error")),
+        GraphedRound, "replay", lambda self: (replay(self), torch.cuda.set_sync_debug_mode("error"))
     )
 
     def read(self: GraphedRound) -> Tensor:

@@ -3,12 +3,12 @@ under compute-sanitizer. What the kernels compute is tested without a GPU in tes
 test_cuda_windows, test_cuda_rows.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
+from functools import partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -23,17 +23,17 @@ from free.reference.draft import REUSE, SOURCES
 from tests.drafts import (
     CHANGES,
     Roll,
+    random_counters,
     random_draws,
     random_guesses,
     random_roll,
     without_what_is_to_be_rolled,
 )
-from tests.rows import random_note, random_response
-from tests.windows import random_window, spoil_beyond_length
+from tests.rows import Note, noted, random_means, random_note, random_recycling, random_response
+from tests.windows import random_relaxation, random_window, spoil_beyond_length
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
-EVERY = pytest.mark.parametrize("verifier", ops.VERIFIERS)
 Arguments = dict[str, Any]
 
 
@@ -56,180 +56,107 @@ def verifying(batch: int, width: int, size: int, verifier: str, seed: int = 0) -
     return spoil_beyond_length(window, math.nan)._asdict() | {"verifier": verifier}
 
 
-def rolled(**given: Any) -> tuple[Tensor, ...]:
-    """States, means and guesses, as roll_window_ leaves them in copies."""
-    return Roll(**given).by(ops.roll_window_)
-
-
-def guessed(**given: Any) -> tuple[Tensor, ...]:
-    """What first_guesses writes."""
-    return without_what_is_to_be_rolled(ops.first_guesses(**given))
-
-
-def drawing(rows: int, size: int) -> Arguments:
-    seeds = torch.randint(-(2**63), 2**63 - 1, (rows,))
-    transition, again = torch.randint(0, 2**32, (2, rows)).unbind(0)
-    columns = {"seeds": seeds, "transition": transition, "round": again}
-    return columns | {"purpose": 1, "size": size}
-
-
 def guiding(rows: int, size: int, dtype: torch.dtype, image: bool = True) -> Arguments:
-    return {
-        "x": torch.randn(rows, 4, size),
-        "eps": torch.randn(2 * rows, 4, size).to(dtype),
-        "a": torch.rand(rows),
-        "b": torch.randn(rows),
-        "cfg_scale": 4.0,
-        "cfg_channels": 3,
-        "signal": 0.5 + torch.rand(rows) if image else None,
-        "noise": torch.rand(rows) if image else None,
-    }
+    return random_means(rows, (4, size), dtype, (4.0, 3), image)
 
 
-def noted(**given: Any) -> Tensor:
-    """What is in ``failed`` afterwards; it stays as it is."""
-    failed = given["failed"].clone()
-    ops.note_nonfinite_(**(given | {"failed": failed}))
-    return failed
+def call_op(name: str, given: Arguments, where: Any = ops) -> Any:
+    """What an op or a twin returns, or leaves in copies of what it writes to."""
+    op = getattr(where, name)
+    if name == "roll_window_":
+        return Roll(**given).by(op)
+    if name == "note_nonfinite_":
+        return noted(op, Note(**given))
+    result = op(**given)
+    return without_what_is_to_be_rolled(result) if name == "first_guesses" else result
 
 
-def recycling(batch: int, width: int) -> Arguments:
-    length = torch.randint(1, width + 1, (batch,), dtype=torch.int32)
-    advance = (1 + torch.rand(batch) * length).int().clamp(max=length)
-    return {"length": length, "advance": advance, "width": width, "discarded": True}
-
-
-def relaxing(batch: int, width: int, size: int) -> Arguments:
-    given = verifying(batch, width, size, "reflection")
-    del given["verifier"]
-    spent = torch.rand(batch).double() * 0.1
-    relaxation = {"rule": "allow", "strength": 1.5, "budget": 0.2}
-    return given | {"uncertainty": None, "spent": spent} | relaxation
-
-
-#: An op with its arguments on the CPU; each shape of launch is among them.
-CALLS: dict[str, tuple[Callable[..., Any], Arguments]] = {
-    "reflection": (ops.verify_window, verifying(3, 8, 784, "reflection")),
-    "reflection, wide": (ops.verify_window, verifying(1, 8, 16_384, "reflection")),
-    "block": (ops.verify_window, verifying(3, 8, 785, "block")),
-    "block, wide": (ops.verify_window, verifying(2, 9, 8191, "block")),
-    "relaxed": (ops.verify_window_relaxed, relaxing(4, 5, 300)),
-    "window": (ops.window_noise, random_draws(3, 8, 1001)._asdict()),
-    "window, first round": (ops.window_noise, random_draws(2, 8, 784, rounds=False)._asdict()),
-    "guesses": (guessed, random_guesses(5, 7, (1001,))._asdict()),
-    "guesses, whole quads": (guessed, random_guesses(2, 7, (784,), source=REUSE)._asdict()),
-    "roll": (rolled, random_roll(2, 7, (1001,))._asdict()),
-    "roll, changes": (rolled, random_roll(9, 7, (784,), "adds", (1, 6))._asdict()),
-    "normal": (ops.philox_normal, drawing(5, 1001)),
-    "uniform": (ops.philox_uniform, drawing(7, 1)),
-    "means": (ops.target_means, guiding(6, 77, torch.float16, image=False)),
-    "means and image": (ops.target_means, guiding(6, 77, torch.bfloat16)),
-    "note": (noted, random_note(40, 3, (785,), dtype=torch.bfloat16)._asdict()),
-    "note, wide": (noted, random_note(1, 8, (65_536,), low=False, bad=0.3)._asdict()),
-    "response": (ops.response_sums, random_response(40, 5, (785,))._asdict()),
-    "response, wide": (ops.response_sums, random_response(2, 9, (16_384,))._asdict()),
-    "response, no drafts": (ops.response_sums, random_response(3, 1, (16,))._asdict()),
-    "rows": (ops.recycled_rows, recycling(40, 9)),
+CALLS: dict[str, tuple[str, Arguments]] = {
+    "reflection": ("verify_window", verifying(3, 8, 784, "reflection")),
+    "reflection, wide": ("verify_window", verifying(1, 8, 16_384, "reflection")),
+    "block": ("verify_window", verifying(3, 8, 785, "block")),
+    "block, wide": ("verify_window", verifying(2, 9, 8191, "block")),
+    "relaxed": ("verify_window_relaxed", random_relaxation(4, 5, (300,))),
+    "window": ("window_noise", random_draws(3, 8, 1001)._asdict()),
+    "window, first round": ("window_noise", random_draws(2, 8, 784, rounds=False)._asdict()),
+    "guesses": ("first_guesses", random_guesses(5, 7, (1001,))._asdict()),
+    "guesses, whole quads": ("first_guesses", random_guesses(2, 7, (784,), source=REUSE)._asdict()),
+    "roll": ("roll_window_", random_roll(2, 7, (1001,))._asdict()),
+    "roll, changes": ("roll_window_", random_roll(9, 7, (784,), "adds", (1, 6))._asdict()),
+    "normal": ("philox_normal", random_counters(5, 1001)),
+    "uniform": ("philox_uniform", random_counters(7, 1)),
+    "means": ("target_means", guiding(6, 77, torch.float16, image=False)),
+    "means and image": ("target_means", guiding(6, 77, torch.bfloat16)),
+    "note": ("note_nonfinite_", random_note(40, 3, (785,), dtype=torch.bfloat16)._asdict()),
+    "note, wide": ("note_nonfinite_", random_note(1, 8, (65_536,), low=False, bad=0.3)._asdict()),
+    "response": ("response_sums", random_response(40, 5, (785,))._asdict()),
+    "response, wide": ("response_sums", random_response(2, 9, (16_384,))._asdict()),
+    "response, no drafts": ("response_sums", random_response(3, 1, (16,))._asdict()),
+    "rows": ("recycled_rows", random_recycling(40, 9)),
 }
 EACH = pytest.mark.parametrize("call", CALLS)
 
 # --- what is computed ----------------------------------------------------------------------------
 
-
-@pytest.mark.parametrize(
-    ("batch", "width", "size"),
-    [(1, 1, 1), (1, 8, 7), (5, 4, 513), (300, 3, 784), (1, 8, 4096), (5, 4, 16_385), (300, 3, 1)],
-)
-@EVERY
-def test_verifying_agrees_with_cpu_and_twin(
-    verifier: str, batch: int, width: int, size: int
-) -> None:
-    arguments = verifying(batch, width, size, verifier, seed=size)
-    given = on_gpu(arguments)
-    verified = ops.verify_window(**given)
-    same(verified, ops.verify_window(**arguments), 2e-6)
-    same(verified, reference.verify_window(**given), 1e-5)
+HALF, BRAIN, SINGLE = torch.float16, torch.bfloat16, torch.float32
+VERIFIED = [(1, 1, 1), (1, 8, 7), (5, 4, 513), (300, 3, 784), (1, 8, 4096), (5, 4, 16_385)]
+ROLLED = [(3, 0, (16,)), (3, 1, (1,)), (3, 7, (16,)), (3, 7, (1027,))]
+NOTED = [(1, 1, 1, SINGLE), (1, 8, 65_536, BRAIN), (200, 9, 7, HALF), (200, 9, 513, SINGLE)]
+SUMMED = [(1, 1, 1), (1, 8, 7), (300, 3, 257), (300, 3, 784), (1, 8, 16_385)]
 
 
-@pytest.mark.parametrize("changes", CHANGES)
-@pytest.mark.parametrize(("drafts", "size"), [(0, 16), (1, 1), (7, 16), (7, 1027)])
-def test_rolling_agrees_with_cpu(drafts: int, size: int, changes: str | None) -> None:
-    window = random_roll(3, drafts, (size,), changes)._asdict()
-    same(rolled(**on_gpu(window)), rolled(**window), 1e-5)
+def to_agree() -> Iterator[tuple[str, Any, float]]:
+    """An op, what makes arguments of it, and how close it is to the CPU's."""
+    for shape, verifier in product([*VERIFIED, (300, 3, 1)], ops.VERIFIERS):
+        yield "verify_window", partial(verifying, *shape, verifier, shape[2]), 2e-6
+    for roll, changes in product(ROLLED, CHANGES):
+        yield "roll_window_", partial(random_roll, *roll, changes), 1e-5
+    for width, size in ((1, 785), (2, 1), (8, 4), (8, 785)):
+        yield "window_noise", partial(random_draws, 9, width, size), 2e-6
+    for size in (1, 4, 785, 4096):
+        yield "philox_uniform", partial(random_counters, 130, size), 0.0
+        yield "philox_normal", partial(random_counters, 130, size), 2e-6
+    for size, dtype in ((1, SINGLE), (7, HALF), (256, BRAIN)):
+        yield "target_means", partial(guiding, 9, size, dtype), 1e-5
+    for batch, entries, size, dtype in [*NOTED, (1, 8, 784, HALF)]:
+        options = {"dtype": dtype, "bad": 0.2, "seed": size}
+        yield "note_nonfinite_", partial(random_note, batch, entries, (size,), **options), 0.0
+    for batch, width, size in SUMMED:
+        yield "response_sums", partial(random_response, batch, width, (size,), seed=size), 1e-5
+
+
+@pytest.mark.parametrize(("name", "make", "tolerance"), list(to_agree()))
+def test_agrees_with_cpu_and_twin(name: str, make: Any, tolerance: float) -> None:
+    made = make()
+    given = made if isinstance(made, dict) else made._asdict()
+    results, expected = call_op(name, on_gpu(given)), call_op(name, given)
+    same(results, expected, tolerance)
+    if name == "window_noise":
+        assert torch.equal(results.uniforms.cpu(), expected.uniforms)
+    twins = on_gpu(given) if name in ("verify_window", "target_means") else given
+    same(results, call_op(name, twins, reference), max(tolerance, 1e-5))
 
 
 @pytest.mark.parametrize("source", range(len(SOURCES)))
 @pytest.mark.parametrize(("drafts", "size"), [(0, 16), (1, 1), (7, 16), (7, 1027)])
-def test_first_guesses_agree_with_cpu_and_read_no_other_rows(
-    drafts: int, size: int, source: int
-) -> None:
+def test_first_guesses_agree_with_cpu_and_read_no_other_rows(drafts, size, source) -> None:
     given = random_guesses(9, drafts, (size,), source=source)
-    same(guessed(**on_gpu(given._asdict())), guessed(**given._asdict()), 1e-5)
+    expected = call_op("first_guesses", given._asdict())
+    same(call_op("first_guesses", on_gpu(given._asdict())), expected, 1e-5)
     nearest = given._replace(row=given.row.clone())
     given.row[0], nearest.row[0] = 2**62, len(given.past_x) - 1
-    same(guessed(**on_gpu(given._asdict())), guessed(**nearest._asdict()), 1e-5)
-
-
-@pytest.mark.parametrize(("width", "size"), [(1, 785), (2, 1), (8, 4), (8, 785)])
-def test_noise_of_windows_agrees_with_cpu(width: int, size: int) -> None:
-    given = random_draws(9, width, size)._asdict()
-    drawn, expected = ops.window_noise(**on_gpu(given)), ops.window_noise(**given)
-    assert torch.equal(drawn.uniforms.cpu(), expected.uniforms)
-    same(drawn, expected, 2e-6)
-
-
-@pytest.mark.parametrize("size", [1, 4, 785, 4096])
-def test_noise_agrees_with_cpu(size: int) -> None:
-    given = drawing(130, size)
-    same(ops.philox_uniform(**on_gpu(given)), ops.philox_uniform(**given))
-    same(ops.philox_normal(**on_gpu(given)), ops.philox_normal(**given), 2e-6)
-
-
-@pytest.mark.parametrize(
-    ("size", "dtype"), [(1, torch.float32), (7, torch.float16), (256, torch.bfloat16)]
-)
-def test_target_means_agree_with_cpu_and_twin(size: int, dtype: torch.dtype) -> None:
-    given = guiding(9, size, dtype)
-    means = ops.target_means(**on_gpu(given))
-    same(means, ops.target_means(**given), 1e-5)
-    same(means, reference.target_means(**given), 1e-5)
-
-
-@pytest.mark.parametrize(
-    ("batch", "entries", "size", "dtype"),
-    [
-        (1, 1, 1, torch.float32),
-        (1, 8, 65_536, torch.bfloat16),
-        (200, 9, 7, torch.float16),
-        (200, 9, 513, torch.float32),
-        (1, 8, 784, torch.float16),
-    ],
-)
-def test_noting_agrees_with_twin(batch: int, entries: int, size: int, dtype: torch.dtype) -> None:
-    note = random_note(batch, entries, (size,), dtype=dtype, bad=0.2, seed=size)._asdict()
-    given = on_gpu(note)
-    reference.note_nonfinite_(**note)
-    ops.note_nonfinite_(**given)
-    same(given["failed"], note["failed"])
-
-
-@pytest.mark.parametrize(
-    ("batch", "width", "size"),
-    [(1, 1, 1), (1, 8, 7), (300, 3, 257), (300, 3, 784), (1, 8, 16_385)],
-)
-def test_response_sums_agree_with_twin(batch: int, width: int, size: int) -> None:
-    response = random_response(batch, width, (size,), seed=size)._asdict()
-    same(ops.response_sums(**on_gpu(response)), reference.response_sums(**response), 1e-5)
+    expected = call_op("first_guesses", nearest._asdict())
+    same(call_op("first_guesses", on_gpu(given._asdict())), expected, 1e-5)
 
 
 @EACH
 def test_every_op_agrees_with_the_cpu_and_repeats_itself(call: str) -> None:
-    op, arguments = CALLS[call]
+    name, arguments = CALLS[call]
     given = on_gpu(arguments)
-    first = op(**given)
-    same(first, op(**arguments), 1e-5)
+    first = call_op(name, given)
+    same(first, call_op(name, arguments), 1e-5)
     for _ in range(20):
-        same(op(**given), first)
+        same(call_op(name, given), first)
 
 
 # --- torch integration ---------------------------------------------------------------------------
@@ -238,13 +165,13 @@ def test_every_op_agrees_with_the_cpu_and_repeats_itself(call: str) -> None:
 @EACH
 def test_every_op_can_be_captured(call: str) -> None:
     """Which also shows that it neither waits nor looks at values."""
-    op, arguments = CALLS[call]
+    name, arguments = CALLS[call]
     given = on_gpu(arguments)
-    expected = [value.clone() for value in several(op(**given))]
+    expected = [value.clone() for value in several(call_op(name, given))]
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        results = several(op(**given))
+        results = several(call_op(name, given))
     for _ in range(3):
         for result in results:
             result.zero_()
@@ -255,10 +182,7 @@ def test_every_op_can_be_captured(call: str) -> None:
 
 @EACH
 def test_every_op_is_well_formed(call: str) -> None:
-    op, arguments = CALLS[call]
-    name = {"rolled": "roll_window_", "guessed": "first_guesses", "noted": "note_nonfinite_"}.get(
-        op.__name__, op.__name__
-    )
+    name, arguments = CALLS[call]
     bound = inspect.signature(getattr(ops, name)).bind(**on_gpu(arguments))
     bound.apply_defaults()
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
@@ -275,15 +199,15 @@ class Observer(TorchDispatchMode):
 
 @EACH
 def test_capsules_and_the_dispatcher_give_the_same(call: str) -> None:
-    op, arguments = CALLS[call]
+    name, arguments = CALLS[call]
     given = on_gpu(arguments)
-    expected = op(**given)
+    expected = call_op(name, given)
     with Observer():
-        same(op(**given), expected)
+        same(call_op(name, given), expected)
     operator.connect(exchange=False)
     try:
         with torch.cuda.stream(torch.cuda.Stream()):
-            same(op(**given), expected)
+            same(call_op(name, given), expected)
     finally:
         operator.connect()
 
@@ -292,13 +216,13 @@ def test_threads_on_streams_of_their_own_do_not_disturb_each_other() -> None:
     failures = []
 
     def work(call: str) -> None:
-        op, arguments = CALLS[call]
+        name, arguments = CALLS[call]
         try:
             with torch.cuda.stream(torch.cuda.Stream()):
                 given = on_gpu(arguments)
-                expected = op(**given)
+                expected = call_op(name, given)
                 for _ in range(200):
-                    same(op(**given), expected)
+                    same(call_op(name, given), expected)
         except Exception as error:  # a thread's own would be lost
             failures.append((call, error))
 
@@ -311,13 +235,13 @@ def test_threads_on_streams_of_their_own_do_not_disturb_each_other() -> None:
 
 
 def test_memory_stays_flat() -> None:
-    calls = [(op, on_gpu(arguments)) for op, arguments in CALLS.values()]
-    for op, given in calls:
-        op(**given)
+    calls = [(name, on_gpu(arguments)) for name, arguments in CALLS.values()]
+    for name, given in calls:
+        call_op(name, given)
     before = torch.cuda.memory_allocated()
     for _ in range(1000):
-        for op, given in calls:
-            op(**given)
+        for name, given in calls:
+            call_op(name, given)
     assert torch.cuda.memory_allocated() == before
 
 

@@ -1,7 +1,5 @@
 """TensorRT on a GPU: what engines compute, and samplers that run on them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -43,7 +41,7 @@ def opened(export: Export, flavour: str, folder: Path) -> dict[str, TensorRTSess
 @pytest.mark.parametrize("exported", ["guided", "plain"])
 @pytest.mark.parametrize("stream", ["default", "own"])
 def test_engines_compute_what_onnx_runtime_does(
-    request: pytest.FixtureRequest, tmp_path: Path, flavour: str, exported: str, stream: str
+    request, tmp_path, flavour, exported, stream
 ) -> None:
     export: Export = request.getfixturevalue(f"{exported}_export")
     chosen = torch.cuda.Stream() if stream == "own" else torch.cuda.default_stream()
@@ -61,9 +59,7 @@ def test_engines_compute_what_onnx_runtime_does(
                 close(got[key].cpu(), value, 1e-4)
 
 
-def test_samplers_decide_as_on_onnx_runtime(
-    guided_export: Export, tmp_path: Path, flavour: str
-) -> None:
+def test_samplers_decide_as_on_onnx_runtime(guided_export, tmp_path, flavour) -> None:
     manifest = guided_export.manifest
     config = guided_export.teacher.config
     on_cpu = {name: guided_export.session(name) for name in manifest.graphs}

@@ -1,7 +1,5 @@
 """Training on a GPU is training on the CPU, to the rounding of its precision."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

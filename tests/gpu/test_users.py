@@ -2,8 +2,6 @@
 times and memory are of. As far as it goes without a GPU, test_devices and others test the same.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """How the core was built, and how CMake finds CUDA."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

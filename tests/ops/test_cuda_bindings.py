@@ -4,8 +4,6 @@ Capsules here claim to be on a GPU while their memory is the CPU's: every call f
 looked at.
 """
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Iterator
 from functools import partial

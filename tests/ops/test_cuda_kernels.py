@@ -2,18 +2,15 @@
 verifying and rows of noise. test_cuda_windows and test_cuda_rows have the others.
 """
 
-from __future__ import annotations
-
 import math
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from free import ops, reference
-from tests.shim import NEEDS_COMPILER, Bug, Kernels, assert_caught, same
-from tests.windows import random_window, spoil_beyond_length
+from tests.drafts import random_counters
+from tests.shim import NEEDS_COMPILER, Kernels, same
+from tests.windows import random_relaxation, random_window, spoil_beyond_length
 
 pytestmark = NEEDS_COMPILER
 
@@ -31,9 +28,7 @@ ALONE, SHARED = 1, 10_000
     [(1, 1, 1), (1, 1, 1500), (2, 2, 7), (1, 9, 16), (5, 4, 513), (2, 6, 1500), (2, 6, 512)],
 )
 @EVERY
-def test_verifying_agrees_with_twin_and_cpu(
-    kernels: Kernels, verifier: str, batch: int, width: int, size: int
-) -> None:
+def test_verifying_agrees_with_twin_and_cpu(kernels, verifier, batch, width, size) -> None:
     window = random_window(batch, width, (size,), delta=0.6, ragged=True, seed=width + size)
     window = spoil_beyond_length(window, math.nan)
     verified = kernels.verify_window(*window, verifier)
@@ -79,9 +74,7 @@ def test_a_deterministic_end(kernels: Kernels, verifier: str) -> None:
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-18, 1e15, 1e25])
 @EVERY
-def test_extreme_magnitudes_decide_as_on_the_cpu(
-    kernels: Kernels, verifier: str, scale: float
-) -> None:
+def test_extreme_magnitudes_decide_as_on_the_cpu(kernels, verifier, scale) -> None:
     """Squares of these are no floats."""
     window = random_window(20, 4, (33,), delta=0.8)
     rows = ("states", "draft_means", "target_means", "sigma")
@@ -127,9 +120,7 @@ def test_the_widest_window(kernels: Kernels) -> None:
 
 @pytest.mark.parametrize("size", [4500, 4501])  # split in chunks and in parts; whole quads and not
 @EVERY
-def test_launches_runs_order_and_alignment_change_no_bit(
-    kernels: Kernels, verifier: str, size: int
-) -> None:
+def test_launches_runs_order_and_alignment_change_no_bit(kernels, verifier, size) -> None:
     window = random_window(2, 9, (size,), delta=0.4, ragged=True, seed=2)
     window.length[0] = 9
     window = spoil_beyond_length(window, math.nan)
@@ -164,19 +155,10 @@ def test_result_does_not_depend_on_the_batch(kernels: Kernels, verifier: str) ->
     ("rule", "unsure", "processors"),
     [("temper", False, ALONE), ("temper", True, SHARED), ("allow", True, ALONE)],
 )
-def test_relaxed_verifying_agrees_with_twin_and_cpu(
-    kernels: Kernels, rule: str, unsure: bool, processors: int
-) -> None:
+def test_relaxed_verifying_agrees_with_twin_and_cpu(kernels, rule, unsure, processors) -> None:
     for size, batch, width in ((13, 20, 5), (4500, 1, 9)):
-        window = random_window(batch, width, (size,), delta=0.9, ragged=True, seed=size)
-        given: dict[str, Any] = {
-            **spoil_beyond_length(window, math.nan)._asdict(),
-            "uncertainty": torch.rand(batch, width - 1) if unsure else None,
-            "spent": torch.rand(batch).double() * 0.1,
-            "rule": rule,
-            "strength": 1.5,
-            "budget": 0.2,
-        }
+        unknown = torch.rand(batch, width - 1) if unsure else None
+        given = random_relaxation(batch, width, (size,), rule=rule, uncertainty=unknown)
         with kernels.on(processors):
             verified = kernels.verify_window_relaxed(**given)
         expected = ops.verify_window_relaxed(**given)
@@ -192,106 +174,8 @@ def test_relaxed_verifying_agrees_with_twin_and_cpu(
     ("rows", "size"), [(1, 1), (2, 3), (1, 4), (130, 5), (2, 63), (130, 64), (3, 785)]
 )
 def test_noise_agrees_with_twin_and_cpu(kernels: Kernels, rows: int, size: int) -> None:
-    seeds = torch.randint(-(2**63), 2**63 - 1, (rows,))
-    counters = torch.randint(0, 2**32, (2, rows))
-    arguments: tuple[Any, ...] = (seeds, *counters.unbind(), 2**32 - 1, size)
-    uniforms = kernels.philox_uniform(*arguments)
-    assert torch.equal(uniforms, ops.philox_uniform(*arguments))
-    normals = kernels.philox_normal(*arguments)
-    same((normals,), (ops.philox_normal(*arguments),), 1e-6)
-    same((normals,), (reference.philox_normal(*arguments),), 3e-6)
-
-
-# --- planted bugs --------------------------------------------------------------------------------
-
-
-def verifies(kernels: Kernels) -> None:
-    test_verifying_agrees_with_twin_and_cpu(kernels, "reflection", 5, 4, 513)
-
-
-def repairs(kernels: Kernels) -> None:
-    test_drafts_stand_and_are_repaired(kernels, "reflection")
-
-
-def keeps_its_bits(kernels: Kernels) -> None:
-    test_launches_runs_order_and_alignment_change_no_bit(kernels, "block", 4501)
-
-
-def bears_extremes(kernels: Kernels) -> None:
-    test_extreme_magnitudes_decide_as_on_the_cpu(kernels, "reflection", 1e25)
-
-
-def draws(kernels: Kernels) -> None:
-    test_noise_agrees_with_twin_and_cpu(kernels, 130, 5)
-
-
-BUGS: dict[str, Bug] = {
-    "no reflection": (
-        "verify_window.cu",
-        "repaired_state(m.v[i], z.v[i], h.v[i], shift_factor)",
-        "repaired_state(m.v[i], z.v[i], h.v[i], 0.0f * shift_factor)",
-        repairs,
-    ),
-    "every window is full": (
-        "verify_window.cu",
-        "length > w.width ? w.width : length",
-        "w.width",
-        verifies,
-    ),
-    "the last chunk is left out": (
-        "verify_window.cu",
-        "chunks = ceil_div(w.size, kChunk)",
-        "chunks = std::max<std::int64_t>(1, w.size / kChunk)",
-        verifies,
-    ),
-    "reads past the end of a row": (
-        "verify_window.cu",
-        "load<kWide>(m_hat, at, w.size)",
-        "load<kWide>(m_hat, at, w.size + 1)",
-        verifies,
-    ),
-    "sums in float": (
-        "verify_window.cu",
-        "sums.shift_sq += shift * shift",
-        "sums.shift_sq += static_cast<float>(shift) * static_cast<float>(shift)",
-        bears_extremes,
-    ),
-    "adds the chunks before they are there": (
-        "verify_window.cu",
-        "    __syncthreads();\n    partial = chunks;",
-        "    partial = chunks;",
-        keeps_its_bits,
-    ),
-    "decides before the sums are there": (
-        "verify_window.cu",
-        "  __syncthreads();\n  if (thread == 0) {\n    scalars.outcome",
-        "  if (thread == 0) {\n    scalars.outcome",
-        verifies,
-    ),
-    "writes before the decision is there": (
-        "verify_window.cu",
-        "  __syncthreads();\n\n  const Outcome outcome = scalars.outcome;",
-        "\n  const Outcome outcome = scalars.outcome;",
-        keeps_its_bits,
-    ),
-    "some threads do not come to the barrier": (
-        "verify_window.cu",
-        "  __syncthreads();\n\n  const Outcome outcome = scalars.outcome;",
-        "  if (warp > 0) __syncthreads();\n\n  const Outcome outcome = scalars.outcome;",
-        verifies,
-    ),
-    "one block's part is left out": (
-        "verify_window.cu",
-        "w.batch * plan.parts, kThreads",
-        "w.batch * plan.parts - (plan.parts > 1), kThreads",
-        keeps_its_bits,
-    ),
-    "forgets the round": ("philox.cu", "static_cast<std::uint32_t>(d.round[r])", "0u", draws),
-}
-
-
-@pytest.mark.parametrize("bug", BUGS)
-def test_planted_bugs_are_caught(kernels: Kernels, bug: str, tmp_path: Path) -> None:
-    message = assert_caught(kernels, BUGS[bug], tmp_path)
-    if "barrier" in bug:
-        assert "threads wait for others that never come" in message
+    given = random_counters(rows, size, 2**32 - 1)
+    same((kernels.philox_uniform(**given),), (ops.philox_uniform(**given),))
+    normals = kernels.philox_normal(**given)
+    same((normals,), (ops.philox_normal(**given),), 1e-6)
+    same((normals,), (reference.philox_normal(**given),), 3e-6)

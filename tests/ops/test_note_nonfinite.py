@@ -1,21 +1,29 @@
-"""note_nonfinite_ against a loop over rows."""
-
-from __future__ import annotations
+"""note_nonfinite_ against a loop over rows; also as the CUDA kernel's text computes it."""
 
 import math
+import shutil
 
 import pytest
 import torch
 from torch import Tensor
 
 from free.ops import note_nonfinite_
-from tests.rows import Note, random_note
+from tests.rows import NEVER, Note, earliest, noted, random_note
+from tests.shim import DTYPES
 
-DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-NEVER = torch.iinfo(torch.int64).max
+EACH_TYPE = pytest.mark.parametrize("dtype", DTYPES)
 
 
-def noted(note: Note) -> list[int]:
+@pytest.fixture(params=["op", "CUDA's text"])
+def op(request):
+    if request.param == "op":
+        return note_nonfinite_
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    return request.getfixturevalue("kernels").note_nonfinite_
+
+
+def by_loop(note: Note) -> list[int]:
     """What should be in ``failed``, row by row."""
     failed: list[int] = note.failed.tolist()
     entries = len(note.values) // len(note.samples)
@@ -41,32 +49,34 @@ def noted(note: Note) -> list[int]:
 )
 def test_agrees_with_a_loop(batch: int, entries: int, low: bool, dtype: torch.dtype) -> None:
     note = random_note(batch, entries, (3, 2), dtype=dtype, low=low, seed=batch)
-    expected = noted(note)
-    changed = expected != note.failed.tolist()
-    note_nonfinite_(**note._asdict())
-    assert note.failed.tolist() == expected
-    assert changed or batch * entries < 8
+    expected = by_loop(note)
+    assert noted(note_nonfinite_, note).tolist() == expected
+    assert expected != note.failed.tolist() or batch * entries < 8
 
 
-@DTYPES
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_any_element_counts(value: float, dtype: torch.dtype) -> None:
-    values = torch.zeros(6, 2, 3, dtype=dtype)
-    for row in range(6):
-        values.view(6, 6)[row, row] = value
-    failed, each = torch.full((6,), NEVER), torch.arange(6)
-    note_nonfinite_(failed, each, values, 10 + each, first=0, low=None, high=each * 0 + 1)
-    assert failed.tolist() == [10, 11, 12, 13, 14, 15]
+@EACH_TYPE
+def test_any_element_counts(op, dtype: torch.dtype) -> None:
+    size, each = 700, torch.arange(700)
+    for value in (math.nan, math.inf, -math.inf):
+        values = torch.zeros(size, size, dtype=dtype).fill_diagonal_(value)
+        found = earliest(op, values, 5 + each, each, torch.full((size,), NEVER))
+        assert found == list(range(5, 705))
 
 
-@DTYPES
-def test_the_largest_and_smallest_numbers_are_finite(dtype: torch.dtype) -> None:
+@EACH_TYPE
+def test_the_largest_and_smallest_numbers_are_finite(op, dtype: torch.dtype) -> None:
     limits = torch.finfo(dtype)
-    smallest = limits.smallest_normal / 2
-    values = torch.tensor([[limits.max, limits.min, smallest, -0.0]], dtype=dtype)
-    failed, zero = torch.full((1,), NEVER), torch.zeros(1, dtype=torch.int64)
-    note_nonfinite_(failed, zero, values, zero, first=0, low=None, high=zero + 1)
-    assert failed.tolist() == [NEVER]
+    values = torch.tensor([[limits.max, limits.min, limits.smallest_normal / 2, -0.0]], dtype=dtype)
+    assert earliest(op, values, [0], [0], [NEVER]) == [NEVER]
+
+
+def test_a_sample_named_twice_keeps_the_smallest(op) -> None:
+    """Whether it was noted before, or comes from another row; both orders, for the threads."""
+    values, each = torch.full((9, 600), math.nan), torch.arange(9)
+    k = torch.tensor([8, 3, 9, 4, 2, 7, 1, 5, 6])
+    for order in (each, each.flip(0)):
+        found = earliest(op, values, k[order], order % 4, [NEVER, 0, NEVER, 2])
+        assert found == [2, 0, 1, 2]
 
 
 def ints(*values: int) -> Tensor:
@@ -90,26 +100,11 @@ def ints(*values: int) -> Tensor:
         (5, 8, 100, NEVER),
     ],
 )
-def test_positions_that_are_asked_about(
-    first: int, low: int | None, high: int, expected: int
-) -> None:
+def test_positions_that_are_asked_about(op, first, low, high, expected) -> None:
     """Three rows, all bad."""
-    failed, lowest = ints(NEVER), None if low is None else ints(low)
-    values = torch.full((3, 2), math.nan)
-    k = ints(30, 31, 32)
-    note_nonfinite_(failed, ints(0), values, k, first=first, low=lowest, high=ints(high))
-    assert failed.tolist() == [expected]
-
-
-def test_the_smallest_transition_stays() -> None:
-    """Whether it was noted before, or comes from another row of the same sample."""
-    values = torch.full((3, 1), math.nan)
-    failed = ints(NEVER, 4, 6, 5)
-    samples, high = ints(1, 2, 1), ints(1, 1, 1)
-    note_nonfinite_(failed, samples, values, ints(7, 5, 3), first=0, low=None, high=high)
-    assert failed.tolist() == [NEVER, 3, 5, 5]
-    note_nonfinite_(failed, samples, values, ints(9, 9, 9), first=0, low=None, high=high)
-    assert failed.tolist() == [NEVER, 3, 5, 5]
+    lowest, k = None if low is None else ints(low), ints(30, 31, 32)
+    note = Note(ints(NEVER), ints(0), torch.full((3, 2), math.nan), k, first, lowest, ints(high))
+    assert noted(op, note).tolist() == [expected]
 
 
 @pytest.mark.parametrize("sample", [-1, 4])

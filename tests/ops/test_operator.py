@@ -1,7 +1,5 @@
 """What all ops share, each tried on every op: contracts, the ways to call one, torch's tracers."""
 
-from __future__ import annotations
-
 import inspect
 import math
 import re
@@ -137,9 +135,7 @@ def of_many_samples() -> dict[str, Example]:
 
 
 @pytest.mark.parametrize("name", [name for name in CONTRACTS if name[:5] not in ("philo", "recyc")])
-def test_a_sample_depends_on_no_other_nor_on_threads(
-    of_many_samples: dict[str, Example], name: str
-) -> None:
+def test_a_sample_depends_on_no_other_nor_on_threads(of_many_samples, name) -> None:
     example, contract = of_many_samples[name], CONTRACTS[name]
     together = compared(example, example.by_op())
     torch.set_num_threads(2)
@@ -241,8 +237,8 @@ def test_transforms_and_profilers_see_the_op() -> None:
 # --- arguments that do not fit -------------------------------------------------------------------
 
 
-def arguments_of(kind: str) -> list[tuple[str, Argument]]:
-    return [(c.name, a) for c in CONTRACTS.values() for a in c.arguments if a.kind == kind]
+def arguments_of(*kinds: str) -> list[tuple[str, Argument]]:
+    return [(c.name, a) for c in CONTRACTS.values() for a in c.arguments if a.kind in kinds]
 
 
 def refused(name: str, error: type[Exception], message: str, **changes: Any) -> None:
@@ -283,43 +279,36 @@ def test_tensors_that_do_not_fit(name: str, argument: Argument) -> None:
         refused(name, ValueError, message, **{key: tensor.to("meta")})
 
 
-@pytest.mark.parametrize(("name", "argument"), arguments_of("integer"), ids=str)
-def test_integers_that_do_not_fit(name: str, argument: Argument) -> None:
-    key = argument.name
-    for value, got in ((2.0, "float"), ("2", "str"), (True, "bool")):
-        message = f"^{key}: expected an integer, got {got}$"
-        refused(name, TypeError, message, **{key: value})
-    none = ", or None" if argument.optional else ""
-    for value in (argument.low - 1, -(2**70), 2**63):
-        message = rf"^{key}: expected (at least|a value in) \S+{none}, got {value}$"
-        refused(name, ValueError, message, **{key: value})
-
-
-@pytest.mark.parametrize(("name", "argument"), arguments_of("number"), ids=str)
-def test_numbers_that_do_not_fit(name: str, argument: Argument) -> None:
-    key = argument.name
-    for value, got in (("2", "str"), (True, "bool"), (torch.ones(()), "Tensor")):
-        refused(name, TypeError, f"^{key}: expected a number, got {got}$", **{key: value})
-    values = [math.nan]
-    values += [argument.low - 0.1] if argument.low > -math.inf else []
-    values += [math.inf] if argument.high < math.inf else []
-    for value in values:
-        message = f"^{key}: expected a (number|.*value .*), got {value}$"
-        refused(name, ValueError, message, **{key: value})
+def refusals(argument: Argument) -> Iterator[tuple[Any, type[Exception], str]]:
+    """Values that an argument other than a tensor must not have, and what is said of them."""
+    if argument.kind == "flag":
+        yield 1, TypeError, "expected a bool, got int"
+    elif argument.kind == "choice":
+        expected = ", ".join(map(repr, argument.choices))
+        for value in ("blocks", "", argument.choices[0].title(), None, 3):
+            yield value, ValueError, f"expected one of {expected}, got {value!r}"
+    elif argument.kind == "integer":
+        for value in (2.0, "2", True):
+            yield value, TypeError, f"expected an integer, got {type(value).__name__}"
+        none = ", or None" if argument.optional else ""
+        for value in (argument.low - 1, -(2**70), 2**63):
+            said = rf"expected (at least|a value in) \S+{none}, got {value}"
+            yield value, ValueError, said
+    else:
+        for value in ("2", True, torch.ones(())):
+            yield value, TypeError, f"expected a number, got {type(value).__name__}"
+        below = [argument.low - 0.1] if argument.low > -math.inf else []
+        above = [math.inf] if argument.high < math.inf else []
+        for value in (math.nan, *below, *above):
+            yield value, ValueError, f"expected a (number|.*value .*), got {value}"
 
 
 @pytest.mark.parametrize(
-    ("name", "argument"), [*arguments_of("flag"), *arguments_of("choice")], ids=str
+    ("name", "argument"), arguments_of("integer", "number", "flag", "choice"), ids=str
 )
-def test_flags_and_choices_that_do_not_fit(name: str, argument: Argument) -> None:
-    key = argument.name
-    if argument.kind == "flag":
-        refused(name, TypeError, f"^{key}: expected a bool, got int$", **{key: 1})
-        return
-    expected = ", ".join(map(repr, argument.choices))
-    for value in ("blocks", "", argument.choices[0].title(), None, 3):
-        message = f"^{key}: expected one of {expected}, got {value!r}$"
-        refused(name, ValueError, message, **{key: value})
+def test_values_that_do_not_fit(name: str, argument: Argument) -> None:
+    for value, error, message in refusals(argument):
+        refused(name, error, f"^{argument.name}: {message}$", **{argument.name: value})
 
 
 #: Arguments that do not fit the others, and what is said to be expected.
@@ -357,9 +346,7 @@ MISFITS: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("name", "changes", "message"), MISFITS)
-def test_arguments_that_do_not_fit_each_other(
-    name: str, changes: dict[str, Any], message: str
-) -> None:
+def test_arguments_that_do_not_fit_each_other(name, changes, message) -> None:
     """Tensors are given by their shapes."""
     given = FULL[name].given
     tensors = {

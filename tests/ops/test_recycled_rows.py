@@ -1,7 +1,5 @@
 """recycled_rows by hand."""
 
-from __future__ import annotations
-
 import torch
 
 from free.ops import recycled_rows

@@ -1,7 +1,5 @@
 """response_sums against a loop over transitions."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

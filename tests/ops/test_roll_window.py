@@ -1,28 +1,16 @@
 """roll_window_ against its twin, by hand, and the closed form."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from free import reference
 from free.ops import roll_window_
 from tests.drafts import CHANGES, Roll, random_roll
-
-WRITTEN = ("states", "means", "guesses")
-
-
-def assert_equal(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> None:
-    for name, value, other in zip(WRITTEN, actual, expected, strict=True):
-        torch.testing.assert_close(
-            value, other, rtol=0, atol=0, equal_nan=True, msg=lambda m, n=name: f"{n}: {m}"
-        )
-
+from tests.shim import same
 
 BOTH = pytest.mark.parametrize("roll", [roll_window_, reference.roll_window_])
 
@@ -42,50 +30,41 @@ BOTH = pytest.mark.parametrize("roll", [roll_window_, reference.roll_window_])
     ],
 )
 @pytest.mark.parametrize("changes", CHANGES)
-def test_agrees_with_twin(
-    batch: int, drafts: int, shape: tuple[int, ...], changes: str | None
-) -> None:
+def test_agrees_with_twin(batch, drafts, shape, changes) -> None:
     window = random_roll(batch, drafts, shape, changes)
     rolled = window.by(roll_window_)
     # To the bit: neither fuses a product into a sum.
-    assert_equal(rolled, window.by(reference.roll_window_))
+    same(rolled, window.by(reference.roll_window_))
     assert bool(rolled[0].isfinite().all())
 
 
 def by_hand(roll: Any, **changes: Any) -> list[list[float]]:
     """Two transitions from x = 1 of a sample of one element, the last guess having been 3."""
-    rows = torch.tensor([[[1.0], [math.nan], [math.nan]]])
+    rows, column = torch.tensor([[[1.0], [math.nan], [math.nan]]]), lambda *v: torch.tensor([v])
     window = Roll(
-        rows,
-        rows.clone(),
-        3 * rows,
-        torch.tensor([[[1.0], [-3.0]]]),
-        torch.tensor([[[10.0], [20.0]]]),
-        torch.tensor([[0.0, 2.0]]),
-        None,
-        None,
-        False,
-        torch.tensor([[2.0, 0.5, math.nan]]),
-        torch.tensor([[0.1, 0.25, math.nan]]),
-        torch.tensor([[4.0, 1.0, math.nan]]),
-        0,
-        2,
+        states=rows,
+        means=rows.clone(),
+        guesses=3 * rows,
+        noise=column(1.0, -3.0)[..., None],
+        intercept=column(10.0, 20.0)[..., None],
+        slope=column(0.0, 2.0),
+        change=None,
+        settled=None,
+        adds=False,
+        a=column(2.0, 0.5, math.nan),
+        b=column(0.1, 0.25, math.nan),
+        sigma=column(4.0, 1.0, math.nan),
+        first=0,
+        end=2,
     )
     return [t[0, 1:, 0].tolist() for t in window._replace(**changes).by(roll)]
-
-
-@BOTH
-def test_two_transitions_by_hand(roll: Any) -> None:
-    states, means, guesses = by_hand(roll)
-    assert guesses == [10.0, 34.0]
-    assert means == [3.0, 12.0]
-    assert states == [7.0, 9.0]
 
 
 @BOTH
 @pytest.mark.parametrize(
     ("settled", "adds", "guesses", "states"),
     [
+        (None, False, [10.0, 34.0], [7.0, 9.0]),  # it is not asked
         (2, True, [10.0, 34.0], [7.0, 9.0]),
         (1, True, [10.0, 15.0], [7.0, 4.25]),
         (1, False, [10.0, 5.0], [7.0, 1.75]),
@@ -93,13 +72,12 @@ def test_two_transitions_by_hand(roll: Any) -> None:
         (0, False, [40.0, 5.0], [10.0, 3.25]),
     ],
 )
-def test_what_the_drafter_says_by_hand(
-    roll: Any, settled: int, adds: bool, guesses: list[float], states: list[float]
-) -> None:
-    change = torch.tensor([[[40.0], [5.0]]])
-    rolled = by_hand(roll, change=change, settled=torch.tensor([settled]), adds=adds)
+def test_two_transitions_by_hand(roll, settled, adds, guesses, states) -> None:
+    said = {"change": torch.tensor([[[40.0], [5.0]]]), "settled": torch.tensor([settled or 0])}
+    rolled = by_hand(roll, **({} if settled is None else said | {"adds": adds}))
     assert rolled[2] == guesses
     assert rolled[0] == pytest.approx(states, rel=1e-6)
+    assert settled is not None or rolled[1] == [3.0, 12.0]
 
 
 @BOTH
@@ -124,7 +102,7 @@ def test_constant_guess_without_noise_is_a_geometric_series(roll: Any) -> None:
 @BOTH
 def test_no_transition(roll: Any) -> None:
     for window in (random_roll(2, 0, (3,)), random_roll(2, 4, (3,), "adds", span=(2, 2))):
-        assert_equal(window.by(roll), window[:3])
+        same(window.by(roll), window[:3])
 
 
 @BOTH
@@ -140,7 +118,7 @@ def test_a_window_may_be_rolled_in_spans(roll: Any, changes: str | None) -> None
             for rows, old in zip(part[:3], before[:3], strict=True):
                 assert torch.equal(rows[:, : first + 1], old[:, : first + 1])
                 assert bool(rows[:, end + 1 :].isnan().all())
-        assert_equal(part[:3], whole)
+        same(part[:3], whole)
 
 
 @BOTH
@@ -157,7 +135,7 @@ def test_each_transition_is_told_by_one_alone(roll: Any, adds: bool) -> None:
     spoiled.intercept[~ours], spoiled.slope[~ours] = math.nan, math.nan
     assert spoiled.change is not None
     spoiled.change[ours] = math.nan
-    assert_equal(spoiled.by(roll), expected)
+    same(spoiled.by(roll), expected)
     # With all of it settled the change makes no difference.
     plain = window._replace(change=None, settled=None).by(roll)
     for rows, others in zip(expected, plain, strict=True):
@@ -183,7 +161,7 @@ def test_non_finite_input_stays_in_its_element(roll: Any, where: str, bad: float
     first = {"states": 3, "means": 4 if where == "noise" else 3, "guesses": 3}
     if where == "noise":
         first["guesses"] = 7
-    for name, result, other in zip(WRITTEN, results, clean, strict=True):
+    for name, result, other in zip(first, results, clean, strict=True):
         touched = torch.zeros_like(other, dtype=torch.bool)
         touched[1, first[name] :, 17] = True
         assert not bool(result[touched].isfinite().any())

@@ -1,7 +1,5 @@
 """target_means against guidance and schedule."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -25,9 +23,7 @@ DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.b
         (4.0, 3, torch.float16),
     ],
 )
-def test_is_what_guidance_and_table_compute(
-    scale: float, channels: int | None, dtype: torch.dtype
-) -> None:
+def test_is_what_guidance_and_table_compute(scale, channels, dtype) -> None:
     table, k = Table.of(Schedule.ddpm(20), "cpu"), torch.tensor([0, 7, 19])
     x, eps = torch.randn(3, 4, 5, 2), torch.randn(6, 4, 5, 2).to(dtype)
     result = target_means(x, eps, table.a[k], table.b[k], scale, channels)

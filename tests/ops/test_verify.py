@@ -1,7 +1,5 @@
 """verify_window against its twin, at the edges of its domain, and with values out of range."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -11,7 +9,7 @@ from torch import Tensor
 
 from free import ops, reference
 from free.ops import Verified, verify_window
-from tests.windows import Window, random_window, spoil_beyond_length
+from tests.windows import Window, by_numbers, random_window, spoil_beyond_length
 
 EVERY = pytest.mark.parametrize("verifier", ops.VERIFIERS)
 
@@ -40,9 +38,7 @@ def assert_same(actual: Verified, expected: tuple[Tensor, ...]) -> None:
     ],
 )
 @EVERY
-def test_agrees_with_twin(
-    verifier: str, batch: int, width: int, shape: tuple[int, ...], delta: float
-) -> None:
+def test_agrees_with_twin(verifier, batch, width, shape, delta) -> None:
     window = random_window(batch, width, shape, delta=delta, ragged=True, seed=width)
     verified = verify_window(*window, verifier)
     assert_same(verified, reference.verify_window(*window, verifier))
@@ -104,85 +100,46 @@ BOTH = pytest.mark.parametrize("verify", [verify_window, reference.verify_window
 
 def one_draft(x_hat: float, m_hat: float, m: float, sigma: float, u: float) -> Window:
     """A window of one drafted transition in one dimension, then one with mean 5 and sigma 2."""
-    return Window(
-        torch.tensor([[[0.0], [x_hat]]]),
-        torch.tensor([[[m_hat]]]),
-        torch.tensor([[[m], [5.0]]]),
-        torch.tensor([[sigma, 2.0]]),
-        torch.tensor([2], dtype=torch.int32),
-        torch.tensor([[u]]),
-        torch.tensor([[1.0]]),
-    )
+    return by_numbers([0.0, x_hat], [m_hat], [m, 5.0], [sigma, 2.0], [u])
 
 
-@BOTH
-def test_accepted_draft_is_followed_by_the_target(verify: Any) -> None:
-    state, advance, accepted, log_ratio = verify(*one_draft(1.5, 1.0, 1.0, 0.5, 0.999))
-    assert (state.item(), advance.item(), accepted.item()) == (7.0, 2, 1)
-    assert log_ratio.item() == 0.0
-
-
-@BOTH
-def test_ratio_and_reflection_by_hand(verify: Any) -> None:
+#: Numbers of :func:`one_draft`; state (None: not looked at), accepted and log ratio by hand.
+BY_HAND = [
+    # An accepted draft is followed by a draw of the target.
+    ((1.5, 1.0, 1.0, 0.5, 0.999), 7.0, 1, 0.0),
     # z = 1, Delta = 2: log ratio -2 - 2 = -4; reflected to m + sigma * (-1).
-    state, advance, accepted, log_ratio = verify(*one_draft(2.5, 2.0, 1.0, 0.5, 0.5))
-    assert (state.item(), advance.item(), accepted.item()) == (0.5, 1, 0)
-    assert log_ratio.item() == -4.0
-
-
-@BOTH
-@pytest.mark.parametrize(("u", "accepted"), [(0.0, 0), (0.98168, 0), (0.98169, 1)])
-def test_decision_compares_log1p_of_minus_u(verify: Any, u: float, accepted: int) -> None:
-    # log ratio -4: accepted from u = 1 - exp(-4) = .981684 on.
-    assert verify(*one_draft(2.5, 2.0, 1.0, 0.5, u))[2].item() == accepted
-
-
-@BOTH
-def test_zero_uniform_accepts_what_the_target_prefers(verify: Any) -> None:
-    assert verify(*one_draft(0.9, 2.0, 1.0, 0.5, 0.0))[2].item() == 1
-
-
-@BOTH
-@pytest.mark.parametrize("u", [0.0, 0.5, 1 - 2**-24])
-def test_equal_means_accept_whatever_the_uniform(verify: Any, u: float) -> None:
-    assert verify(*one_draft(9.0, 1.0, 1.0, 1e-3, u))[2].item() == 1
-
-
-@BOTH
-def test_means_within_rounding_of_zero_accept(verify: Any) -> None:
+    ((2.5, 2.0, 1.0, 0.5, 0.5), 0.5, 0, -4.0),
+    # Accepted from u = 1 - exp(-4) = .981684 on.
+    ((2.5, 2.0, 1.0, 0.5, 0.0), 0.5, 0, -4.0),
+    ((2.5, 2.0, 1.0, 0.5, 0.98168), 0.5, 0, -4.0),
+    ((2.5, 2.0, 1.0, 0.5, 0.98169), 7.0, 1, -4.0),
+    # What the target prefers is accepted at u = 0, and all with equal means, whatever u.
+    ((0.9, 2.0, 1.0, 0.5, 0.0), 7.0, 1, None),
+    ((9.0, 1.0, 1.0, 1e-3, 0.0), 7.0, 1, 0.0),
+    ((9.0, 1.0, 1.0, 1e-3, 0.5), 7.0, 1, 0.0),
+    ((9.0, 1.0, 1.0, 1e-3, 1 - 2**-24), 7.0, 1, 0.0),
     # The ratio is negative and u = 0, but |Delta| is 1e-12, resp. 1e-9.
-    assert verify(*one_draft(1.0, 1e-12, 0.0, 1.0, 0.0))[2].item() == 1
-    assert verify(*one_draft(1.0, 1e-9, 0.0, 1.0, 0.0))[2].item() == 0
-
-
-@BOTH
-def test_tiny_shifts_do_not_underflow(verify: Any) -> None:
+    ((1.0, 1e-12, 0.0, 1.0, 0.0), None, 1, None),
+    ((1.0, 1e-9, 0.0, 1.0, 0.0), None, 0, None),
     # Delta = 2 again, at a scale where squares of float32 are 0.
-    scale = 1e-30
-    state, _, accepted, log_ratio = verify(
-        *one_draft(2.5 * scale, 2 * scale, scale, 0.5 * scale, 0.5)
-    )
-    assert accepted.item() == 0
-    assert log_ratio.item() == pytest.approx(-4.0, rel=1e-5)
-    assert state.item() == pytest.approx(0.5 * scale, rel=1e-5)
+    ((2.5e-30, 2e-30, 1e-30, 0.5e-30, 0.5), 0.5e-30, 0, -4.0),
+    # A deterministic draft stands where the means are equal; elsewhere it becomes the mean.
+    ((1.0, 1.0, 1.0, 0.0, 0.9), 7.0, 1, 0.0),
+    ((1.0, 1.0, 0.5, 0.0, 1 - 2**-24), 0.5, 0, -math.inf),
+    ((1.0, 1.0, 1 + 2**-23, 0.0, 1 - 2**-24), 1 + 2**-23, 0, -math.inf),
+    ((0.0, 0.0, 1e-30, 0.0, 1 - 2**-24), float(torch.tensor(1e-30)), 0, -math.inf),
+]
 
 
 @BOTH
-def test_deterministic_draft_stands_where_the_means_are_equal(verify: Any) -> None:
-    state, advance, accepted, log_ratio = verify(*one_draft(1.0, 1.0, 1.0, 0.0, 0.9))
-    assert (state.item(), advance.item(), accepted.item()) == (7.0, 2, 1)
-    assert log_ratio.item() == 0.0
-
-
-@BOTH
-@pytest.mark.parametrize(("m_hat", "m"), [(1.0, 0.5), (1.0, 1 + 2**-23), (0.0, 1e-30)])
-def test_deterministic_draft_elsewhere_becomes_the_mean(
-    verify: Any, m_hat: float, m: float
-) -> None:
-    state, advance, accepted, log_ratio = verify(*one_draft(m_hat, m_hat, m, 0.0, 1 - 2**-24))
-    assert state.item() == torch.tensor(m).item()
-    assert (advance.item(), accepted.item()) == (1, 0)
-    assert log_ratio.item() == -math.inf
+@pytest.mark.parametrize(("numbers", "state", "accepted", "log_ratio"), BY_HAND)
+def test_one_draft_by_hand(verify, numbers, state, accepted, log_ratio) -> None:
+    out = verify(*one_draft(*numbers))
+    assert (out[1].item(), out[2].item()) == (accepted + 1, accepted)
+    # Exact, but for the scale that float32 rounds.
+    rel = 1e-5 if 0 < numbers[3] < 1e-29 else 0
+    for value, expected in ((out[0], state), (out[3], log_ratio)):
+        assert expected is None or value.item() == pytest.approx(expected, rel=rel, abs=0)
 
 
 @BOTH
@@ -207,9 +164,7 @@ def test_deterministic_last_transition_is_the_mean(verify: Any) -> None:
     ],
 )
 @EVERY
-def test_non_finite_input_is_never_accepted(
-    verifier: str, verify: Any, where: str, bad: float, sigma: float
-) -> None:
+def test_non_finite_input_is_never_accepted(verifier, verify, where, bad, sigma) -> None:
     window = random_window(2, 4, (6,), delta=0.0)
     window.sigma[1, 2] = sigma
     window.uniforms[:] = 1 - 2**-24
@@ -233,38 +188,30 @@ def test_unexamined_log_ratios_are_nan() -> None:
 GOOD = random_window(2, 4, (3, 5))
 
 
-def bad(**changes: Any) -> dict[str, Any]:
-    return GOOD._asdict() | changes
-
-
-@pytest.mark.parametrize("length", [0, 5, -1])
-def test_length_out_of_range(length: int) -> None:
-    with pytest.raises(
-        ValueError, match=rf"^length: expected values in 1\.\.4, got {length} for sample 1$"
-    ):
-        verify_window(**bad(length=torch.tensor([4, length], dtype=torch.int32)))
-
-
-@pytest.mark.parametrize("value", [-0.5, math.nan, math.inf])
-def test_sigma_out_of_range(value: float) -> None:
-    sigma = GOOD.sigma.clone()
-    sigma[1, 3] = value
-    with pytest.raises(
-        ValueError,
-        match=r"^sigma: expected finite values >= 0, got \S+ for sample 1, transition 3$",
-    ):
-        verify_window(**bad(sigma=sigma))
-
-
-@pytest.mark.parametrize("value", [1.0, -1e-6, math.nan, 2.0])
-def test_uniforms_out_of_range(value: float) -> None:
-    uniforms = GOOD.uniforms.clone()
-    uniforms[0, 2] = value
-    with pytest.raises(
-        ValueError,
-        match=r"^uniforms: expected values in \[0, 1\), got \S+ for sample 0, transition 2$",
-    ):
-        verify_window(**bad(uniforms=uniforms))
+@pytest.mark.parametrize(
+    ("name", "place", "values", "message"),
+    [
+        ("length", (1,), (0, 5, -1), r"length: expected values in 1\.\.4, got {} for sample 1"),
+        (
+            "sigma",
+            (1, 3),
+            (-0.5, math.nan, math.inf),
+            r"sigma: expected finite values >= 0, got \S+ for sample 1, transition 3",
+        ),
+        (
+            "uniforms",
+            (0, 2),
+            (1.0, -1e-6, math.nan, 2.0),
+            r"uniforms: expected values in \[0, 1\), got \S+ for sample 0, transition 2",
+        ),
+    ],
+)
+def test_values_out_of_range(name, place, values, message) -> None:
+    for value in values:
+        tensor = getattr(GOOD, name).clone()
+        tensor[place] = value
+        with pytest.raises(ValueError, match=f"^{message.format(value)}$"):
+            verify_window(**(GOOD._asdict() | {name: tensor}))
 
 
 def test_the_twin_names_the_verifiers() -> None:

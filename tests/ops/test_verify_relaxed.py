@@ -1,7 +1,5 @@
 """verify_window_relaxed: its twin, the formulas by hand, and the edges of its domain."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -11,7 +9,7 @@ import torch
 from free import reference
 from free.ops import Verified, VerifiedRelaxed, verify_window, verify_window_relaxed
 from free.reference.decide import RULES
-from tests.windows import Window, random_window, spoil_beyond_length
+from tests.windows import Window, by_numbers, random_window, spoil_beyond_length
 
 EVERY = pytest.mark.parametrize("rule", RULES)
 
@@ -62,9 +60,7 @@ def assert_same(actual: VerifiedRelaxed, expected: Any) -> None:
     ],
 )
 @EVERY
-def test_agrees_with_twin(
-    rule: str, batch: int, width: int, shape: tuple[int, ...], delta: float, budget: float
-) -> None:
+def test_agrees_with_twin(rule, batch, width, shape, delta, budget) -> None:
     window = random_window(batch, width, shape, delta=delta, ragged=True, seed=width)
     uncertainty, spent = extras(window)
     for u in (uncertainty, None):
@@ -79,9 +75,7 @@ def test_agrees_with_twin(
 @pytest.mark.parametrize(("strength", "budget"), [(0.0, math.inf), (0.7, 0.0), (1e6, 0.0)])
 @EVERY
 @BOTH
-def test_nothing_relaxed_is_the_exact_op(
-    verify: Any, rule: str, strength: float, budget: float
-) -> None:
+def test_nothing_relaxed_is_the_exact_op(verify, rule, strength, budget) -> None:
     window = random_window(300, 6, (3, 4), delta=1.0, ragged=True)
     uncertainty, _ = extras(window)
     exact = (verify_window if verify is verify_relaxed else reference.verify_window)(*window)
@@ -99,15 +93,7 @@ def test_nothing_relaxed_is_the_exact_op(
 
 def one_draft(x_hat: float, u: float, sigma: float = 1.0) -> Window:
     """A draft around 0 of a transition with mean 1: r = x_hat - 1 / 2. Then one with mean 5."""
-    return Window(
-        torch.tensor([[[0.0], [x_hat]]]),
-        torch.zeros(1, 1, 1),
-        torch.tensor([[[1.0], [5.0]]]),
-        torch.tensor([[sigma, 2.0]]),
-        torch.tensor([2], dtype=torch.int32),
-        torch.tensor([[u]]),
-        torch.ones(1, 1),
-    )
+    return by_numbers([0.0, x_hat], [0.0], [1.0, 5.0], [sigma, 2.0], [u])
 
 
 ZERO = torch.zeros(1, dtype=torch.float64)
@@ -210,9 +196,7 @@ def test_entries_beyond_length_are_ignored(rule: str, value: float) -> None:
     ],
 )
 @EVERY
-def test_non_finite_input_is_never_accepted(
-    rule: str, given: bool, verify: Any, where: str, bad: float
-) -> None:
+def test_non_finite_input_is_never_accepted(rule, given, verify, where, bad) -> None:
     window = random_window(2, 4, (6,), delta=0.0)
     getattr(window, where)[1, 3 if where == "states" else 2, 4] = bad
     u = torch.ones(2, 3) if given else None

@@ -5,8 +5,6 @@ Windows of one dimension and two drafts with sigma = 1, so that the first draft 
 left to decide is whether one draft stands (``u < h_1``), and if so where the state is put (``s``).
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 
@@ -16,7 +14,7 @@ import torch
 from mpmath import mpf
 
 from free import ops, reference
-from tests.windows import Window, random_window
+from tests.windows import Window, by_numbers, random_window
 
 DELTAS = [1e-8, 1e-6, 1e-4, 9.9e-4, 1.01e-3, 0.03, 0.4, 1.0, 2.5, 8.0, 20.0, 50.0]
 LOG_SHARES = [-1e-7, -1e-5, -1e-3, -0.05, -0.7, -3.0, -10.0, -23.0, -46.0, -69.07]
@@ -110,15 +108,7 @@ def test_where_the_state_is_put(verify: Any, sign: float) -> None:
 @BOTH
 def test_the_first_transition_has_the_whole_target_left(verify: Any) -> None:
     """By hand: p_1 = exp(-delta s), so u = .9 rejects; then lambda = 1 and c = delta / 2."""
-    window = Window(
-        torch.tensor([[[0.0], [-1.0]]]),
-        torch.zeros(1, 1, 1),
-        torch.tensor([[[2.0], [7.0]]]),
-        torch.ones(1, 2),
-        torch.tensor([2], dtype=torch.int32),
-        torch.tensor([[0.9]]),
-        torch.zeros(1, 1),
-    )
+    window = by_numbers([0.0, -1.0], [0.0], [2.0, 7.0], [1.0, 1.0], [0.9], 0.0)
     state, advance, accepted, ratio = verify(*window, verifier="block")
     assert (advance.item(), accepted.item(), ratio.item()) == (1, 0, -4.0)
     with mpmath.workdps(50):
@@ -128,15 +118,7 @@ def test_the_first_transition_has_the_whole_target_left(verify: Any) -> None:
 @BOTH
 def test_later_drafts_rescue_earlier_ones(verify: Any) -> None:
     """What reflection rejects at the first draft stands if the block is likely as a whole."""
-    window = Window(
-        torch.tensor([[[0.0], [-1.0], [9.0]]]),
-        torch.zeros(1, 2, 1),
-        torch.tensor([[[2.0], [2.0], [7.0]]]),
-        torch.ones(1, 3),
-        torch.tensor([3], dtype=torch.int32),
-        torch.tensor([[0.9, 0.9]]),
-        torch.zeros(1, 1),
-    )
+    window = by_numbers([0.0, -1.0, 9.0], [0.0] * 2, [2.0, 2.0, 7.0], [1.0] * 3, [0.9] * 2, 0.0)
     assert verify(*window)[2].item() == 0
     state, _, accepted, _ = verify(*window, verifier="block")
     assert (state.item(), accepted.item()) == (7.0, 2)

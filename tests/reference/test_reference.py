@@ -1,7 +1,5 @@
 """The twins against the formulas, written out sample by sample."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,0 +1,163 @@
+"""Bugs planted in the CUDA kernels' text, each of which a test of that text finds.
+
+A row: what is wrong, in which kernel (and header of it), who finds it, the text, and what stands
+there instead.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from free.reference.draft import DRAFTER, RESPONSE
+from tests.drafts import CHANGES
+from tests.ops import test_cuda_kernels as verifying
+from tests.ops import test_cuda_rows as rows
+from tests.ops import test_cuda_windows as windows
+from tests.ops import test_note_nonfinite as noting
+from tests.shim import NEEDS_COMPILER, Check, Kernels, assert_caught
+
+pytestmark = NEEDS_COMPILER
+
+
+def guesses(kernels: Kernels) -> None:
+    for source in (RESPONSE, DRAFTER):
+        windows.test_guesses_agree_with_twin_and_cpu(kernels, 9, 7, 16, source)
+
+
+def rolls(kernels: Kernels) -> None:
+    for changes in CHANGES:
+        windows.test_rolling_agrees_with_twin_and_cpu(kernels, 5, 7, (2, 6), 16, changes)
+
+
+def looks_everywhere(kernels: Kernels) -> None:
+    noting.test_any_element_counts(kernels.note_nonfinite_, torch.float32)
+
+
+def keeps_the_smallest(kernels: Kernels) -> None:
+    noting.test_a_sample_named_twice_keeps_the_smallest(kernels.note_nonfinite_)
+
+
+# fmt: off
+VERIFIES: Check = (verifying.test_verifying_agrees_with_twin_and_cpu, "reflection", 5, 4, 513)
+REPAIRS: Check = (verifying.test_drafts_stand_and_are_repaired, "reflection")
+BITS: Check = (verifying.test_launches_runs_order_and_alignment_change_no_bit, "block", 4501)
+EXTREMES: Check = (verifying.test_extreme_magnitudes_decide_as_on_the_cpu, "reflection", 1e25)
+PHILOX: Check = (verifying.test_noise_agrees_with_twin_and_cpu, 130, 5)
+DRAWS: Check = (windows.test_noise_agrees_with_twin_and_cpu, 9, 8, 16, True)
+GUESSES: Check = (guesses,)
+NEAREST: Check = (windows.test_a_row_that_is_not_there_is_not_read, 11)
+ROLLS: Check = (rolls,)
+GUIDES: Check = (rows.test_target_means_agree_with_twin, (4, 3, 3), torch.float16, 4.0, 3, True)
+NOTES: Check = (rows.test_noting_agrees_with_twin, 13, 3, 513, torch.float16, True)
+LOOKS: Check = (looks_everywhere,)
+SMALLEST: Check = (keeps_the_smallest,)
+SAMPLES: Check = (rows.test_a_sample_out_of_range_reaches_no_other_memory, 2)
+SUMS: Check = (rows.test_sums_agree_with_twin, 13, 4, 257)
+ROWS: Check = (rows.test_a_row_out_of_range_reaches_no_other_memory, 9)
+RECYCLES: Check = (rows.test_recycled_rows_agree_with_twin, 33, 9, True)
+
+PLANTED = [
+    ("no reflection", "verify_window.cu", REPAIRS,
+     "repaired_state(m.v[i], z.v[i], h.v[i], shift_factor)",
+     "repaired_state(m.v[i], z.v[i], h.v[i], 0.0f * shift_factor)"),
+    ("every window is full", "verify_window.cu", VERIFIES,
+     "length > w.width ? w.width : length", "w.width"),
+    ("the last chunk is left out", "verify_window.cu", VERIFIES,
+     "chunks = ceil_div(w.size, kChunk)", "chunks = std::max<std::int64_t>(1, w.size / kChunk)"),
+    ("reads past the end of a row", "verify_window.cu", VERIFIES,
+     "load<kWide>(m_hat, at, w.size)", "load<kWide>(m_hat, at, w.size + 1)"),
+    ("sums in float", "verify_window.cu", EXTREMES,
+     "sums.shift_sq += shift * shift",
+     "sums.shift_sq += static_cast<float>(shift) * static_cast<float>(shift)"),
+    ("adds the chunks before they are there", "verify_window.cu", BITS,
+     "    __syncthreads();\n    partial = chunks;", "    partial = chunks;"),
+    ("decides before the sums are there", "verify_window.cu", VERIFIES,
+     "  __syncthreads();\n  if (thread == 0) {\n    scalars.outcome",
+     "  if (thread == 0) {\n    scalars.outcome"),
+    ("writes before the decision is there", "verify_window.cu", BITS,
+     "  __syncthreads();\n\n  const Outcome outcome = scalars.outcome;",
+     "\n  const Outcome outcome = scalars.outcome;"),
+    ("some threads do not come to the barrier", "verify_window.cu", VERIFIES,
+     "  __syncthreads();\n\n  const Outcome outcome = scalars.outcome;",
+     "  if (warp > 0) __syncthreads();\n\n  const Outcome outcome = scalars.outcome;"),
+    ("one block's part is left out", "verify_window.cu", BITS,
+     "w.batch * plan.parts, kThreads", "w.batch * plan.parts - (plan.parts > 1), kThreads"),
+    ("forgets the round", "philox.cu", PHILOX, "static_cast<std::uint32_t>(d.round[r])", "0u"),
+    ("one noise for the whole window", "philox.cu", DRAWS, "d.k[b] + j)", "d.k[b])"),
+    ("the decisions' purpose", "philox.cu", DRAWS,
+     "{block, transition, round, d.purpose}", "{block, transition, round, d.decision}"),
+    ("the normals' purpose", "philox.cu", DRAWS, "round, d.decision}", "round, d.purpose}"),
+    ("the last row of a full window", "philox.cu", DRAWS,
+     "length > d.width ? d.width : length) - 1", "d.width) - 1"),
+    ("the first round, always", "philox.cu", DRAWS, "d.rounds == nullptr", "true"),
+    ("the mean of the transition to come", "first_guesses.cu", GUESSES,
+     "nearest(g.k[b], -1, g.steps)", "nearest(g.k[b], 0, g.steps)"),
+    ("the largest response of the next", "first_guesses.cu", GUESSES,
+     "nearest(g.k[b], j, g.steps)", "nearest(g.k[b], i, g.steps)"),
+    ("reads rows that are not there, of guesses", "first_guesses.cu", NEAREST,
+     "nearest(g.row[b * g.stride + i], 0, g.rows)", "g.row[b * g.stride + i]"),
+    ("responses below 0", "first_guesses.cu free/guess.h", GUESSES,
+     "measured < 0.0f ? 0.0f : measured", "measured"),
+    ("responses of any size", "first_guesses.cu free/guess.h", GUESSES,
+     "response > largest || largest != largest ? largest : response", "response"),
+    ("settles one too many", "first_guesses.cu free/guess.h", GUESSES,
+     "? 0 : known - 1", "? 0 : known"),
+    ("keeps one too many", "roll_window.cu free/roll.h", ROLLS,
+     "transition < settled", "transition <= settled"),
+    ("changes that do not add up", "roll_window.cu", ROLLS,
+     "state.v[i], guess.v[i])", "state.v[i], 0.0f)"),
+    ("forgets the guess before the span", "roll_window.cu", ROLLS,
+     "said_of(r.first, settled, r.adds) == Said::kChange", "false"),
+    ("the first transition's noise for all", "roll_window.cu", ROLLS,
+     "r.noise + step * r.size", "r.noise + b * (r.width - 1) * r.size"),
+    ("starts with the window", "roll_window.cu", ROLLS,
+     "(b * r.width + r.first) * r.size", "b * r.width * r.size"),
+    ("guides every channel", "target_means.cu", GUIDES, "at + i < m.guided", "true"),
+    ("the image of what was not guided", "target_means.cu", GUIDES,
+     "image_of(x.v[i], eps.v[i], signal, noise)",
+     "image_of(x.v[i], load<kWide>(said, at, m.size).v[i], signal, noise)"),
+    ("the image of another row", "target_means.cu", GUIDES,
+     "m.signal[place.row]", "m.signal[place.row == 0 ? 0 : place.row - 1]"),
+    ("notes rows before the first that is wanted", "note_nonfinite.cu", NOTES,
+     "(n.low == nullptr || position >= n.low[b])", "true"),
+    ("notes the row behind the last that is wanted", "note_nonfinite.cu", NOTES,
+     "position < n.high[b]", "position <= n.high[b]"),
+    ("counts positions from 0", "note_nonfinite.cu", NOTES,
+     "n.first + row % n.entries", "row % n.entries"),
+    ("notes the largest transition", "note_nonfinite.cu", NOTES,
+     "atomicMin(reinterpret_cast<long long*>(n.failed + sample), ",
+     "n.failed[sample] = std::max<long long>(n.failed[sample], "),
+    ("the last one to come is noted", "note_nonfinite.cu", SMALLEST,
+     "atomicMin(reinterpret_cast<long long*>(n.failed + sample), ", "n.failed[sample] = ("),
+    ("a row's last chunk is not looked at", "note_nonfinite.cu", LOOKS,
+     "chunks = ceil_div(n.size, kChunk)", "chunks = n.size < kChunk ? 1 : n.size / kChunk"),
+    ("infinity passes", "note_nonfinite.cu", LOOKS,
+     "!std::isfinite(values[q].v[i])", "std::isnan(values[q].v[i])"),
+    ("notes samples that are not there", "note_nonfinite.cu", SAMPLES,
+     "sample >= n.known", "sample > n.known"),
+    ("counts one transition too many", "response_sums.cu free/evidence.h", SUMS,
+     "known < 1 ? 0 : known - 1", "known < 1 ? 0 : known"),
+    ("takes the last transition for a draft", "response_sums.cu free/evidence.h", SUMS,
+     "count = length - 1;", "count = length;"),
+    ("the past of the transition before", "response_sums.cu", SUMS,
+     "r.row[b * r.entries + j + 1]", "r.row[b * r.entries + j]"),
+    ("a chunk is left out", "response_sums.cu", SUMS,
+     "ceil_div(r.batch * (r.width - 1) * chunks, kWarps)",
+     "ceil_div(r.batch * (r.width - 1) * chunks, kWarps) - 1"),
+    ("adds chunks that do not count", "response_sums.cu", SUMS,
+     "counted(r, b) * chunks", "(r.width - 1) * chunks"),
+    ("forgets nothing", "response_sums.cu", SUMS, "r.memory * r.dot[b]", "r.dot[b]"),
+    ("reads rows that are not there", "response_sums.cu", ROWS,
+     "nearest(r.row[b * r.entries + j + 1], 0, r.past)", "r.row[b * r.entries + j + 1]"),
+    ("counts its own rows", "recycled_rows.cu", RECYCLES, "i < b;", "i <= b;"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("bug", PLANTED, ids=[row[0] for row in PLANTED])
+def test_planted_bugs_are_caught(kernels, bug, tmp_path: Path) -> None:
+    what, source, check, old, new = bug
+    message = assert_caught(kernels, source, old, new, check, tmp_path)
+    if "barrier" in what:
+        assert "threads wait for others that never come" in message
