@@ -88,7 +88,7 @@ def test_weights_are_in_one_file_once(exported: Export) -> None:
 
 
 def test_graphs_compute_what_torch_does(exported: Export) -> None:
-    """At every corner of their profiles, and within."""
+    """Everywhere in their profiles: at the corners, and within."""
     parts = exported.manifest
     for graph, contract in graphs_of(
         exported.teacher, exported.drafter, 3, parts.sweeps, 3, (parts.sweeps is not None,)
@@ -107,7 +107,7 @@ def test_graphs_compute_what_torch_does(exported: Export) -> None:
 def test_the_narrowest_window(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """One draft: inputs that only further ones need stay in the graph all the same."""
     level = logging.getLogger("torch.onnx").level
-    graphs = graphs_of(*small_model(), 2, None, 1, (False,))
+    graphs = graphs_of(*small_model(False), 2, None, 1, (False,))
     graph, contract = next(pair for pair in graphs if pair[1].graph == "draft")
     path = tmp_path / "draft.onnx"
     with WeightsFile(tmp_path / "weights.bin") as weights:
@@ -124,8 +124,8 @@ def test_the_narrowest_window(tmp_path: Path, capfd: pytest.CaptureFixture[str])
 def test_weights_are_aligned_and_never_repeated(tmp_path: Path) -> None:
     """Same bytes of another type are another tensor."""
     with WeightsFile(tmp_path / "weights.bin") as weights:
-        places = [weights._place(*entry) for entry in (("A", b"abc"), ("A", b"abc"), ("B", b"abc"))]
-    assert places == [(0, 3), (0, 3), (64, 3)]
+        spans = [weights._span(*entry) for entry in (("A", b"abc"), ("A", b"abc"), ("B", b"abc"))]
+    assert spans == [(0, 3), (0, 3), (64, 3)]
     assert (tmp_path / "weights.bin").read_bytes() == b"abc" + b"\0" * 61 + b"abc"
 
 

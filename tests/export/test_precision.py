@@ -20,8 +20,7 @@ def relative(got: torch.Tensor, expected: torch.Tensor) -> float:
     return float((got - expected).abs().max() / expected.square().mean().sqrt())
 
 
-@pytest.mark.parametrize("precision", DTYPES)
-@pytest.mark.parametrize("modulation", [False, True])
+@pytest.mark.parametrize(("precision", "modulation"), [("fp16", True), ("bf16", False)])
 def test_only_the_blocks_products_are_lower(precision: str, modulation: bool) -> None:
     teacher, drafter = small_model()
     blocks = ("blocks.0", "blocks.1")
@@ -51,9 +50,8 @@ def test_fp32_is_a_copy() -> None:
         torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("precision", DTYPES)
-def test_the_state_between_blocks_stays_float32(precision: str) -> None:
-    teacher = lower(small_model()[0], precision)
+def test_the_state_between_blocks_stays_float32() -> None:
+    teacher = lower(small_model()[0], "bf16")
     seen = []
     for block in teacher.modules():
         if isinstance(block, DiTBlock):
@@ -108,9 +106,6 @@ def test_a_drafter_of_its_own_precision_leaves_the_teacher_alone() -> None:
 
 def test_unknown_precisions() -> None:
     teacher, drafter = small_model()
-    with pytest.raises(ValueError, match="^precision must be one of fp32, fp16, bf16, got 'fp8'"):
-        lower(teacher, "fp8")
-    with pytest.raises(ValueError, match="^precision must be one of fp32, fp16, bf16, got 'fp8'"):
-        torch_engine(teacher, drafter, 2, precision="fp8")
-    with pytest.raises(ValueError, match="^drafter_precision must be one of .*, got 'int8'"):
-        torch_engine(teacher, drafter, 2, drafter_precision="int8")
+    for name in ("precision", "drafter_precision"):
+        with pytest.raises(ValueError, match=f"^{name} must be one of fp32, fp16, bf16, got 'fp8'"):
+            torch_engine(teacher, drafter, 2, **{name: "fp8"})
