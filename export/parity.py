@@ -51,7 +51,7 @@ class Corner:
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """The same seeds sampled on torch in float32 and on an engine.
+    """Agreement of samples of the same seeds, on torch in float32 and on an engine.
 
     Attributes
     ----------
