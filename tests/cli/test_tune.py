@@ -56,7 +56,7 @@ def test_the_record_stays_with_the_drafter(bundle: Path) -> None:
     assert drafter.sampling == {"window": 4, "sweeps": 1}
     rule = AutoWindow()
     SpeculativeSampler(teacher, drafter, Schedule.ddpm(12), rule, sweeps="auto").sample([0])
-    assert set(rule.basis.ways) == {1, 2}
+    assert set(rule.basis.records) == {1, 2}
     text = CliRunner().invoke(app, ["info", str(bundle / "drafter")]).output
     assert "its acceptance is on record" in " ".join(text.split())
 
