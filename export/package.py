@@ -211,11 +211,11 @@ def _check(
 def _lowered(
     teacher: DiT, drafter: FeatureDrafter | None, precision: str, drafter_precision: str | None
 ) -> tuple[DiT, FeatureDrafter | None]:
+    """Both networks in their precisions; the drafter with its settings."""
     if drafter_precision not in (None, *PRECISIONS):
         raise ValueError(
             f"drafter_precision must be one of {', '.join(PRECISIONS)}, got {drafter_precision!r}"
         )
-    """Both networks in their precisions; the drafter with its settings."""
     low = lower(teacher, precision)
     if drafter is None:
         return low, None
@@ -227,7 +227,7 @@ def _sampling(drafter: FeatureDrafter | None, window: int, sweeps: int | None) -
     """Settings that the graphs serve: the drafter's, with the window and sweeps of its graph."""
     settings: dict[str, Any] = {"recycle": False}
     if drafter is not None:
-        settings |= drafter.sampling | (
-            {"acceptance": drafter.acceptance} if drafter.acceptance else {}
-        )
+        settings |= drafter.sampling
+        if drafter.acceptance:
+            settings["acceptance"] = drafter.acceptance
     return settings | {"window": window, "sweeps": sweeps}

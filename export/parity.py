@@ -95,11 +95,8 @@ def check_graphs(
     seed : int
         Of the random inputs.
     """
-    guidance = (False, True)
-    graphs = graphs_of(
-        teacher, drafter, manifest.window, manifest.sweeps, manifest.max_batch, guidance
-    )
     corners = []
+    graphs = graphs_of(teacher, drafter, manifest.window, manifest.sweeps, manifest.max_batch)
     for graph, contract in graphs:
         if contract.graph not in sessions:
             continue
@@ -214,7 +211,7 @@ def _delta_shift(
 
 
 def _error(got: Tensor, expected: Tensor) -> tuple[float, float]:
-    """Largest difference, and that over the root mean square of ``expected``."""
+    """Largest difference; and the same over the root mean square of ``expected``."""
     largest = float((got.double() - expected.double()).abs().max())
     scale = float(expected.double().square().mean().sqrt())
     return largest, largest / scale if scale > 0 else math.inf if largest else 0.0

@@ -1,7 +1,7 @@
 """Small models to export, and what their exports are."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from filelock import FileLock
@@ -54,6 +54,18 @@ def export(folder: Path, guided: bool) -> Export:
             sweeps, kinds = 2 if guided else None, (guided,)
             export_model(teacher, drafter, folder, 3, sweeps, max_batch=3, guidance=kinds)
     return Export(folder, Manifest.read(folder), teacher, drafter)
+
+
+class Spied:
+    """A session that keeps its calls' inputs."""
+
+    def __init__(self, session: Any) -> None:
+        self.contract, self.device, self.session = session.contract, session.device, session
+        self.calls: list[dict[str, torch.Tensor]] = []
+
+    def run(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        self.calls.append(inputs)
+        return self.session.run(inputs)
 
 
 def close(got: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:

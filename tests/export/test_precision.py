@@ -20,13 +20,13 @@ def relative(got: torch.Tensor, expected: torch.Tensor) -> float:
     return float((got - expected).abs().max() / expected.square().mean().sqrt())
 
 
-@pytest.mark.parametrize("precision", DTYPES)
-@pytest.mark.parametrize("modulation", [False, True])
+@pytest.mark.parametrize(("precision", "modulation"), [("fp16", True), ("bf16", False)])
 def test_only_the_blocks_products_are_lower(precision: str, modulation: bool) -> None:
     teacher, drafter = small_model()
     blocks = ("blocks.0", "blocks.1")
     for network in (teacher, drafter.network):
         before = {name: value.clone() for name, value in network.state_dict().items()}
+        assert lower(network, "fp32") is not network
         low = lower(network, precision, modulation)
         layers = ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"]
         layers += ["adaLN_modulation.1"] if modulation else []
@@ -42,18 +42,8 @@ def test_only_the_blocks_products_are_lower(precision: str, modulation: bool) ->
             torch.testing.assert_close(network.state_dict()[name], before[name], rtol=0, atol=0)
 
 
-def test_fp32_is_a_copy() -> None:
-    teacher, _ = small_model()
-    copy = lower(teacher, "fp32")
-    assert copy is not teacher
-    x, t, y = torch.randn(2, 2, 4, 4), torch.tensor([3, 700]), torch.tensor([1, 2])
-    for got, expected in zip(copy(x, t, y), teacher(x, t, y), strict=True):
-        torch.testing.assert_close(got, expected, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize("precision", DTYPES)
-def test_the_state_between_blocks_stays_float32(precision: str) -> None:
-    teacher = lower(small_model()[0], precision)
+def test_the_state_between_blocks_stays_float32() -> None:
+    teacher = lower(small_model()[0], "bf16")
     seen = []
     for block in teacher.modules():
         if isinstance(block, DiTBlock):
@@ -90,9 +80,10 @@ def test_lowered_graphs_agree_with_float32(precision: str) -> None:
 
 def test_a_drafter_of_its_own_precision_leaves_the_teacher_alone() -> None:
     teacher, drafter = small_model()
-    exact, _ = torch_engine(teacher, drafter, 2, 1)
+    exact, plain = torch_engine(teacher, drafter, 2, 1)
     mixed, low = torch_engine(teacher, drafter, 2, 1, drafter_precision="bf16")
     assert isinstance(low, EngineDrafter)
+    assert isinstance(plain, EngineDrafter)
     x, t, y = torch.randn(2, 2, 4, 4), torch.tensor([3, 700]), torch.tensor([1, 2])
     torch.testing.assert_close(mixed(x, t, y).eps, exact(x, t, y).eps, rtol=0, atol=0)
     guided = Guidance(2.0, None, teacher.null_label)
@@ -101,16 +92,11 @@ def test_a_drafter_of_its_own_precision_leaves_the_teacher_alone() -> None:
     )
     inputs = low.sessions["drafter"].contract.sample_inputs({"rows": 2})
     change = low.sessions["drafter"].run(inputs)["change"]
-    plain = torch_engine(teacher, drafter, 2, 1)[1]
-    assert isinstance(plain, EngineDrafter)
     assert 1e-4 < relative(change, plain.sessions["drafter"].run(inputs)["change"]) < 1e-1
 
 
 def test_unknown_precisions() -> None:
     teacher, drafter = small_model()
-    with pytest.raises(ValueError, match="^precision must be one of fp32, fp16, bf16, got 'fp8'"):
-        lower(teacher, "fp8")
-    with pytest.raises(ValueError, match="^precision must be one of fp32, fp16, bf16, got 'fp8'"):
-        torch_engine(teacher, drafter, 2, precision="fp8")
-    with pytest.raises(ValueError, match="^drafter_precision must be one of .*, got 'int8'"):
-        torch_engine(teacher, drafter, 2, drafter_precision="int8")
+    for name in ("precision", "drafter_precision"):
+        with pytest.raises(ValueError, match=f"^{name} must be one of fp32, fp16, bf16, got 'fp8'"):
+            torch_engine(teacher, drafter, 2, **{name: "fp8"})

@@ -96,8 +96,7 @@ def find_engine(onnx: Path, contract: Contract, flavour: str) -> Path:
         if not path.is_file():
             reasons.append(f"there is no {path.name}")
             continue
-        built = BuiltEngine.read(path)
-        reason = built.misfit() or built.stale(path, contract, version)
+        reason = BuiltEngine.read(path).unfit(path, contract, version)
         if reason is None:
             return path
         reasons.append(f"of {path.name}, {reason}")
@@ -140,16 +139,15 @@ class TensorRTSession:
             raise ValueError(f"device must be cuda for TensorRT, got {device}")
         built = BuiltEngine.read(path)
         trt = load_tensorrt(built.flavour)
-        reason = built.stale(path, contract, trt.__version__)
-        if reason is not None:
-            raise ValueError(f"{path} must be an engine of {contract.graph}, but {reason}")
         this_gpu()  # raises without one
         self.contract = contract
         with torch.cuda.device(device):
             self.device = torch.device("cuda", torch.cuda.current_device())
-            reason = built.misfit()
+            reason = built.unfit(path, contract, trt.__version__)
             if reason is not None:
-                raise ValueError(f"{path} must be an engine for this GPU, but {reason}")
+                raise ValueError(
+                    f"{path} must be an engine of {contract.graph} for this GPU, but {reason}"
+                )
             self._log = Log(trt)
             engine = trt.Runtime(self._log.logger).deserialize_cuda_engine(path.read_bytes())
             context = None if engine is None else engine.create_execution_context()

@@ -85,6 +85,10 @@ class BuiltEngine:
             raise TypeError("sources and sha256 must be an object and a string")
         return built
 
+    def unfit(self, engine: Path, contract: Contract, version: str) -> str | None:
+        """Why this machine's GPU cannot run the file as the wanted engine, or None."""
+        return self.stale(engine, contract, version) or self._misfit()
+
     def stale(self, engine: Path, contract: Contract, version: str) -> str | None:
         """Why the file is not the wanted engine, or None.
 
@@ -108,8 +112,7 @@ class BuiltEngine:
             return "the file is missing, truncated or another one"
         return None
 
-    def misfit(self) -> str | None:
-        """Why this machine's GPU cannot run it, or None."""
+    def _misfit(self) -> str | None:
         target, gpu = this_gpu()
         if self.target == ANY:
             too_old = torch.cuda.get_device_capability() < (8, 0)

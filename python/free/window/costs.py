@@ -122,7 +122,9 @@ class RoundCosts:
             If it is no such record.
         """
         try:
-            parts = [CostCurve.from_dict(record[name]) for name in ("teacher", "plain", "other")]
+            teacher, plain, other = (
+                CostCurve.from_dict(record[name]) for name in ("teacher", "plain", "other")
+            )
             draft = {
                 int(sweeps) or None: (entry["by"], CostCurve.from_dict(entry))
                 for sweeps, entry in record["draft"].items()
@@ -133,7 +135,7 @@ class RoundCosts:
             ) from error
         if any(by not in DRAFTING for by, _ in draft.values()):
             raise ValueError(f"costs must draft by one of {DRAFTING}, got {record['draft']!r}")
-        return cls(*parts, draft)
+        return cls(teacher, plain, other, draft)
 
 
 #: Shares of an observation's surprise that correct the curve near it, and all of the curve.
