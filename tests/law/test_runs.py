@@ -174,18 +174,7 @@ def test_law_with_the_feature_drafter_and_guidance() -> None:
 # --- mistakes of the verifier --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "bug",
-    [
-        planted.always_accepts,
-        planted.does_not_reflect,
-        planted.draws_afresh,
-        planted.wrong_sign,
-        planted.means_for_sums,
-        planted.noise_reused,
-        planted.off_by_one,
-    ],
-)
+@pytest.mark.parametrize("bug", planted.MISTAKES)
 def test_planted_bugs_are_found(
     bug: Callable[[planted.Window], Verified], monkeypatch: pytest.MonkeyPatch
 ) -> None:
