@@ -129,12 +129,11 @@ def test_recycled_rows_of_the_transition_before(monkeypatch: pytest.MonkeyPatch)
     assert _run("reuse").p > LEVEL
 
 
-@pytest.mark.parametrize("recycle", ["reuse", "response"])
-def test_recycled_rows_of_the_neighbour(recycle: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recycled_rows_of_the_neighbour(monkeypatch: pytest.MonkeyPatch) -> None:
     """They saw another sample's noise: the law is right, the drafts are worse."""
-    right = _run(recycle).report
+    right = _run("response").report
     monkeypatch.setattr(free.rounds.round, "recycle", of_the_neighbour)
-    run = _run(recycle)
+    run = _run("response")
     assert run.p > LEVEL
     assert run.report.parallel_efficiency < right.parallel_efficiency - 0.05
 

@@ -49,13 +49,6 @@ def test_normals_are_as_accurate_as_stated() -> None:
     assert error.mean().item() < 5e-8
 
 
-def test_uniforms_are_in_the_half_open_interval() -> None:
-    u = random.uniform(range(1000), 3, 1, Purpose.DECISION, (1000,))
-    assert u.min().item() >= 0
-    assert u.max().item() < 1
-    assert torch.equal(u * 2**24, (u * 2**24).round())
-
-
 # --- laws ----------------------------------------------------------------------------------------
 
 
@@ -74,8 +67,11 @@ def test_normals_are_standard_normal() -> None:
 
 
 def test_uniforms_are_uniform() -> None:
-    u = random.uniform(range(500), 7, 2, Purpose.DECISION, (1000,)).flatten().double()
-    assert ks_normal(torch.special.ndtri(u.clamp(2**-25))) > 1e-3
+    """In the half-open interval; multiples of 2**-24."""
+    u = random.uniform(range(500), 7, 2, Purpose.DECISION, (1000,)).flatten()
+    assert 0 <= u.min().item() <= u.max().item() < 1
+    assert torch.equal(u * 2**24, (u * 2**24).round())
+    assert ks_normal(torch.special.ndtri(u.double().clamp(2**-25))) > 1e-3
 
 
 def test_neighbouring_counters_are_independent() -> None:
@@ -97,22 +93,26 @@ def test_neighbouring_counters_are_independent() -> None:
 
 
 @BOTH
-def test_row_does_not_depend_on_its_batch(draw: Any) -> None:
+def test_a_number_does_not_depend_on_its_batch_its_row_or_the_threads(draw: Any) -> None:
     seeds, transition, rounds = counters(40)
-    together = draw(seeds, transition, rounds, Purpose.TRANSITION, (3, 5, 7))
+    shape, purpose = (3, 5, 7), Purpose.TRANSITION
+    together = draw(seeds, transition, rounds, purpose, shape)
     order = torch.randperm(40)
-    shuffled = draw(seeds[order], transition[order], rounds[order], Purpose.TRANSITION, (3, 5, 7))
+    shuffled = draw(seeds[order], transition[order], rounds[order], purpose, shape)
     assert torch.equal(shuffled, together[order])
     for r in range(40):
-        alone = draw(seeds[r : r + 1], transition[r : r + 1], rounds[r : r + 1], 1, (3, 5, 7))
+        alone = draw(seeds[r : r + 1], transition[r : r + 1], rounds[r : r + 1], 1, shape)
         assert torch.equal(alone[0], together[r])
-
-
-@BOTH
-def test_element_does_not_depend_on_the_size_of_its_row(draw: Any) -> None:
     wide = draw(3, 1, 2, Purpose.INITIAL, (1000,))
     for size in (1, 5, 64, 100):
         assert torch.equal(draw(3, 1, 2, Purpose.INITIAL, (size,)), wide[:, :size])
+    single = draw(range(80), 1, 1, purpose, (4096,))
+    torch.set_num_threads(2)
+    try:
+        several = draw(range(80), 1, 1, purpose, (4096,))
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(single, several)
 
 
 @BOTH
@@ -124,17 +124,6 @@ def test_every_word_of_the_counter_and_the_key_matters(draw: Any) -> None:
         changed[position] = value
         rows.append(draw(*changed, (8,)))
     assert len(torch.unique(torch.cat(rows), dim=0)) == len(rows)
-
-
-@BOTH
-def test_result_does_not_depend_on_the_number_of_threads(draw: Any) -> None:
-    single = draw(range(80), 1, 1, Purpose.TRANSITION, (4096,))
-    torch.set_num_threads(2)
-    try:
-        several = draw(range(80), 1, 1, Purpose.TRANSITION, (4096,))
-    finally:
-        torch.set_num_threads(1)
-    assert torch.equal(single, several)
 
 
 def test_purposes_keep_their_values() -> None:

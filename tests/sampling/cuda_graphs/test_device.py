@@ -25,8 +25,6 @@ from free import (
     SpeculativeSampler,
     TeacherOutput,
 )
-from free.drafters import DraftingBatch
-from free.models.output import TeacherRows
 from free.rounds.report import Recorder
 from free.rounds.round import Rounds
 from free.sampling.cuda_graphs import Graphs
@@ -40,7 +38,7 @@ from tests.pretend_cuda import (
     pretend_cuda,
     values,
 )
-from tests.sampling.cuda_graphs.captures import repeated
+from tests.sampling.cuda_graphs.captures import Guessing, repeated
 
 CONFIG = DiTConfig(8, 4, 4, 32, 1, 2, num_classes=3)
 SCHEDULE = Schedule.ddpm(8)
@@ -65,21 +63,16 @@ SMALL, DIT = randomized(Small()), randomized(DiT(CONFIG))
 NETWORK = randomized(DrafterNet(CONFIG), 1)
 
 
-class Near:
+class Near(Guessing):
     """A drafter that is the teacher, but for an error that depends on the label."""
 
     def __init__(self, teacher: nn.Module, error: Tensor) -> None:
-        self.teacher, self.error = teacher, error
+        super().__init__(teacher)
+        self.error = error
 
-    def begin(self, batch: DraftingBatch) -> None:
-        self.table = batch.table
-
-    def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Tensor) -> tuple[Tensor, Tensor]:
-        eps = self.teacher(x, self.table.timesteps[k], y).eps
+    def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Any) -> Any:
+        eps, carry = super().predict(x, k, y, carry)
         return eps + self.error[y][:, None, None, None], carry
-
-    def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Tensor:
-        return teacher_output.k[rows]
 
 
 ERROR = torch.tensor([0.002, 0.5, 0.004])
@@ -198,6 +191,8 @@ def planted(monkeypatch: pytest.MonkeyPatch, bug: Callable[[Tensor], Any]) -> No
     monkeypatch.setattr(Rounds, "advance", wrong)
 
 
+QUICK = {"sweeps": 1, "schedule": Schedule.ddpm(4)}
+
 BUGS = {
     "a look": lambda x: x + 0 * x.sum().item(),
     "a decision": lambda x: x if (x == x).all() else -x,
@@ -212,15 +207,15 @@ BUGS = {
 @pytest.mark.parametrize("bug", BUGS)
 def test_waiting_in_a_round_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     planted(monkeypatch, BUGS[bug])
-    run(speculative, graph=False, sweeps=1)  # is allowed without graphs
+    run(speculative, graph=False, **QUICK)  # is allowed without graphs
     with pytest.raises(DeviceError, match="waits for the device, or copies to or from it"):
-        run(speculative, sweeps=1)
+        run(speculative, **QUICK)
 
 
 def test_a_constant_on_the_cpu_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     planted(monkeypatch, lambda x: x + torch.zeros(4))
     with pytest.raises(DeviceError, match=r"add.Tensor on two devices: of shapes \[\[4\]\]"):
-        run(speculative, graph=False, sweeps=1)
+        run(speculative, graph=False, **QUICK)
 
 
 def test_a_log_on_two_devices_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +229,7 @@ def test_a_log_on_two_devices_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Recorder, "round", wrong)
     with pytest.raises(DeviceError, match="cat.default on two devices"):
-        run(speculative, sweeps=1)
+        run(speculative, **QUICK)
 
 
 def test_a_network_that_was_left_behind_is_found() -> None:
@@ -250,9 +245,9 @@ def test_python_in_a_round_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """It counts calls; replays make none."""
     calls: list[int] = []
     planted(monkeypatch, lambda x: (calls.append(0), x * (1 + 1e-2 * len(calls)))[1])
-    many, _, _ = run(speculative, graph=False, sweeps=1)
+    many, _, _ = run(speculative, graph=False, **QUICK)
     calls.clear()
-    made, _, _ = run(speculative, sweeps=1)
+    made, _, _ = run(speculative, **QUICK)
     assert (values(made.samples) - values(many.samples)).abs().max() > 1
     assert len(calls) % 4 == 0  # three to warm up, and the capture
 

@@ -170,12 +170,14 @@ def test_a_batch_that_has_shrunk_goes_on_in_a_smaller_graph(
     recycle: bool | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = sampler(Uneven(), sweeps=1, recycle=recycle).sample(SHRINKING, 3)
-    sizes, load = [], GraphedRound.load
-    monkeypatch.setattr(
-        GraphedRound,
-        "load",
-        lambda self, state: (sizes.append(len(state.samples.k)), load(self, state)),
-    )
+    sizes: list[int] = []
+    load = GraphedRound.load
+
+    def kept(self: GraphedRound, state: State) -> None:
+        sizes.append(len(state.samples.k))
+        load(self, state)
+
+    monkeypatch.setattr(GraphedRound, "load", kept)
     same(graphed(sampler(Uneven(), sweeps=1, recycle=recycle)).sample(SHRINKING, 3), expected)
     assert sizes[:2] == [10, 10]  # the first transition, then windows
     assert sizes[2:] == sorted(sizes[2:], reverse=True)
