@@ -71,3 +71,20 @@ class Spied:
 def close(got: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-5) -> None:
     """Agreement to ``tolerance``, absolute and relative."""
     torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
+
+
+def agree_at_corners(session: Any, reference: Any, seeds: int = 1) -> None:
+    """A session on the GPU computes what another does on the CPU; sizes come back with each seed.
+
+    A later call does not write into what an earlier one returned.
+    """
+    kept = []
+    for seed in range(seeds):
+        for sizes in session.contract.corners():
+            inputs = session.contract.sample_inputs(sizes, seed)
+            got = session.run({name: value.cuda() for name, value in inputs.items()})
+            kept.append((got, reference.run(inputs)))
+    torch.cuda.synchronize()
+    for got, expected in kept:
+        for name, value in expected.items():
+            close(got[name].cpu(), value, 1e-4)

@@ -48,11 +48,14 @@ class MixtureTeacher:
         variance = abar * self.spread**2 + 1 - abar  # [R]
         # Rows last: sums over few dimensions and modes then run along memory.
         offset = x.T - abar.sqrt() * self.modes[:, :, None]  # [6, D, R]
-        mode_class = torch.arange(6)[:, None] // 3
-        hidden = (y != mode_class) & (y != self.null_label)
-        logit = (-offset.square().sum(1) / (2 * variance)).masked_fill(hidden, -torch.inf)
-        pull = (logit.softmax(0)[:, None] * offset).sum(0)
+        pull = (self._posterior(offset, variance, y) * offset).sum(0)
         return TeacherOutput(((1 - abar).sqrt() * pull / variance).T.contiguous())
+
+    def _posterior(self, offset: Tensor, variance: Tensor, y: Tensor) -> Tensor:
+        """Each mode's share of a state, [6, 1, R]."""
+        hidden = (y != torch.arange(6)[:, None] // 3) & (y != self.null_label)
+        logit = (-offset.square().sum(1) / (2 * variance)).masked_fill(hidden, -torch.inf)
+        return logit.softmax(0)[:, None]
 
 
 class FlowTeacher(MixtureTeacher):
@@ -62,11 +65,9 @@ class FlowTeacher(MixtureTeacher):
         time = t.float() / 1000
         variance = (1 - time) ** 2 * self.spread**2 + time**2
         offset = x.T - (1 - time) * self.modes[:, :, None]  # [6, D, R]
-        mode_class = torch.arange(6)[:, None] // 3
-        hidden = (y != mode_class) & (y != self.null_label)
-        logit = (-offset.square().sum(1) / (2 * variance)).masked_fill(hidden, -torch.inf)
         pull = (time - (1 - time) * self.spread**2) * offset / variance - self.modes[:, :, None]
-        return TeacherOutput((logit.softmax(0)[:, None] * pull).sum(0).T.contiguous())
+        share = self._posterior(offset, variance, y)
+        return TeacherOutput((share * pull).sum(0).T.contiguous())
 
 
 class Carry(NamedTuple):

@@ -148,33 +148,32 @@ class Full(MixtureTeacher):
         return super().__call__(x, t, y)
 
 
+NEAR = CallableDrafter(MixtureTeacher(4))  # the first transition is a plain one
+
+
 @pytest.mark.parametrize(
-    ("sampler", "labels", "message"),
+    ("sampler", "batch", "message"),
     [
         (
-            # The first transition is a plain one.
-            SpeculativeSampler(Full(6), CallableDrafter(MixtureTeacher(4)), SCHEDULE, 8),
-            [0, 1, 0],
+            (Full(6), NEAR, SCHEDULE, 8),
+            3,
             r"batch of 3 with window 8: teacher calls of up to 24 rows \(3",
         ),
         (
-            SpeculativeSampler(Full(6), CallableDrafter(MixtureTeacher(4)), SCHEDULE, 8, 1.5),
-            [0, 1, 0],
+            (Full(6), NEAR, SCHEDULE, 8, 1.5),
+            3,
             r"calls of up to 48 rows \(3 samples x 8 rows x 2 for guidance\)",
         ),
-        (SequentialSampler(Full(), SCHEDULE), [0, 1], "batch of 2 with window 1: .* 2 rows"),
-        (
-            SpeculativeSampler(Full(), "frozen", Schedule.ddpm(4), 300),
-            [0],
-            "batch of 1 with window 4: .* 4 rows",
-        ),
+        ((Full(), SCHEDULE), 2, "batch of 2 with window 1: .* 2 rows"),
+        ((Full(), "frozen", Schedule.ddpm(4), 300), 1, "batch of 1 with window 4: .* 4 rows"),
     ],
 )
-def test_a_run_without_memory(sampler: Any, labels: list[int], message: str) -> None:
+def test_a_run_without_memory(sampler: Any, batch: int, message: str) -> None:
     """The error says what was asked for, and what would need less."""
     full = rf"{message}.*0.00 GiB allocated.*a smaller window.*{FULL}$"
+    kind = SequentialSampler if len(sampler) == 2 else SpeculativeSampler
     with pytest.raises(torch.OutOfMemoryError, match=full) as caught:
-        sampler.sample(labels)
+        kind(*sampler).sample([0, 1, 0][:batch])
     assert str(caught.value.__cause__) == FULL
 
 

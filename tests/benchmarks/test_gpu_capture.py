@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -46,27 +47,20 @@ class FakeGpu:
             def replay(self) -> None:
                 outer.seconds += 2e-6 * self.calls
 
-        class Capture:
-            def __init__(self, graph: Graph, stream: Any) -> None:
-                self.graph, self.stream = graph, stream
+        @contextmanager
+        def entered(stream: Any) -> Iterator[None]:
+            self.streams.append(stream.name)
+            yield
+            self.streams.pop()
 
-            def __enter__(self) -> None:
-                outer.captured = 0
-                outer.streams.append(self.stream.name)
-
-            def __exit__(self, *_: object) -> None:
-                self.graph.calls, outer.captured = outer.captured or 0, None
-                outer.streams.pop()
-
-        class Entered:
-            def __init__(self, stream: Any) -> None:
-                self.stream = stream
-
-            def __enter__(self) -> None:
-                outer.streams.append(self.stream.name)
-
-            def __exit__(self, *_: object) -> None:
-                outer.streams.pop()
+        @contextmanager
+        def capture(graph: Graph, stream: Any) -> Iterator[None]:
+            self.captured = 0
+            with entered(stream):
+                try:
+                    yield
+                finally:
+                    graph.calls, self.captured = self.captured or 0, None
 
         def stream(name: str) -> Any:
             return SimpleNamespace(name=name, wait_stream=lambda other: None)
@@ -74,9 +68,9 @@ class FakeGpu:
         fakes: dict[str, Any] = {
             "Event": Event,
             "CUDAGraph": Graph,
-            "graph": Capture,
+            "graph": capture,
             "Stream": lambda device: stream("side"),
-            "stream": Entered,
+            "stream": entered,
             "current_stream": lambda device: stream(self.streams[-1]),
             "synchronize": lambda device: None,
         }
@@ -125,15 +119,15 @@ def test_what_cannot_be_captured_says_why(room: Any, monkeypatch: pytest.MonkeyP
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     """A device whose values nobody can look at, and which cannot be mixed with another."""
     generator = SimpleNamespace(manual_seed=lambda seed: None)
-    monkeypatch.setattr(torch, "Generator", lambda device: generator)
-    with FakeTensorMode():
+    with FakeTensorMode():  # which imports what needs the class
+        monkeypatch.setattr(torch, "Generator", lambda device: generator)
         yield torch.device("meta")
 
 
 def test_twins_can_be_captured(room: Any, elsewhere: torch.device) -> None:
     for name, batch, width, dim in room("kernels").cases(small=True):
         case = room("kernels").OPS[name](batch, width, dim or 0, elsewhere)
-        for result in (case.twin(*case.given), case.op(*case.given)):
+        for result in (case.twin(**case.given), case.op(**case.given)):
             results = (result,) if isinstance(result, torch.Tensor) else result
             assert {each.device.type for each in results} == {"meta"}
     with pytest.raises(DataDependentOutputException):  # so that it would be noticed
@@ -142,8 +136,7 @@ def test_twins_can_be_captured(room: Any, elsewhere: torch.device) -> None:
         results[0] + torch.ones(1)
 
 
-@pytest.mark.parametrize("guided", [False, True])
-@pytest.mark.parametrize("sweeps", [None, 1, 2])
+@pytest.mark.parametrize(("guided", "sweeps"), [(False, None), (True, 1), (True, 2)])
 def test_calls_and_parts_can_be_captured(room, elsewhere, monkeypatch, guided, sweeps) -> None:
     monkeypatch.setattr(Table, "has_image", lambda table: True)  # looked at before the capture
     networks = room("networks")

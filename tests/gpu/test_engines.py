@@ -11,7 +11,7 @@ from free.engines.networks import EngineDrafter
 from free.engines.onnx import PROVIDERS, OnnxSession
 from free.engines.torch import TorchSession
 from free.export.package import graphs_of, torch_engine
-from tests.exports import Export, close, small_model
+from tests.exports import Export, agree_at_corners, close, small_model
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -37,20 +37,8 @@ def cuda_provider() -> None:
 def test_graphed_graphs_replay_what_eager_computes(sweeps: int | None) -> None:
     teacher, drafter = small_model()
     for graph, contract in graphs_of(teacher, drafter, 3, sweeps, 2):
-        reference = TorchSession(graph, contract)
-        wanted = []
-        for seed in range(2):  # sizes come back: the second time they are replayed
-            for sizes in contract.corners():
-                inputs = contract.sample_inputs(sizes, seed)
-                wanted.append((inputs, reference.run(inputs)))
         graphed = TorchSession(graph, contract, "graphed", "cuda")
-        kept = []
-        for inputs, expected in wanted:
-            got = graphed.run({name: value.cuda() for name, value in inputs.items()})
-            kept.append((got, expected))
-        for got, expected in kept:  # a later replay does not write into them
-            for name, value in expected.items():
-                close(got[name].cpu(), value, 1e-4)
+        agree_at_corners(graphed, TorchSession(graph, contract), seeds=2)  # then replayed
 
 
 def test_graphed_engines_sample_as_eager_ones() -> None:

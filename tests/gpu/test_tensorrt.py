@@ -10,7 +10,7 @@ from free.engines.networks import EngineDrafter, on_engine
 from free.engines.tensorrt import FLAVOURS, TensorRTSession, load_tensorrt
 from free.engines.tensorrt_file import this_gpu
 from free.export.tensorrt import TARGETS, build_engine
-from tests.exports import Export, close
+from tests.exports import Export, agree_at_corners, close
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -46,17 +46,8 @@ def test_engines_compute_what_onnx_runtime_does(
     export: Export = request.getfixturevalue(f"{exported}_export")
     chosen = torch.cuda.Stream() if stream == "own" else torch.cuda.default_stream()
     for name, session in opened(export, flavour, tmp_path).items():
-        reference = export.session(name)
-        kept = []
         with torch.cuda.stream(chosen):
-            for sizes in session.contract.corners():
-                inputs = session.contract.sample_inputs(sizes)
-                got = session.run({key: value.cuda() for key, value in inputs.items()})
-                kept.append((got, reference.run(inputs)))
-        torch.cuda.synchronize()
-        for got, expected in kept:  # a later call does not write into them
-            for key, value in expected.items():
-                close(got[key].cpu(), value, 1e-4)
+            agree_at_corners(session, export.session(name))
 
 
 def test_samplers_decide_as_on_onnx_runtime(guided_export, tmp_path, flavour) -> None:

@@ -73,29 +73,17 @@ def unit(advance: int, length: int, known: int, memory: float = 0.0) -> Response
 @pytest.mark.parametrize(
     ("advance", "length", "known", "expected"),
     [
-        (1, 4, 4, 1.0),
-        (2, 4, 4, 101.0),
-        (3, 4, 4, 10101.0),
-        (4, 4, 4, 10101.0),  # the last transition was not drafted
-        (3, 3, 5, 101.0),
-        (2, 2, 5, 1.0),
-        (1, 1, 5, 0.0),
-        (4, 4, 3, 101.0),  # nor was more of it seen before
-        (4, 4, 2, 1.0),
-        (4, 4, 1, 0.0),
-        (4, 4, 0, 0.0),
+        *((1, 4, 4, 1.0), (2, 4, 4, 101.0), (3, 4, 4, 10101.0)),
+        # The last transition was not drafted,
+        *((4, 4, 4, 10101.0), (3, 3, 5, 101.0), (2, 2, 5, 1.0), (1, 1, 5, 0.0)),
+        # nor was more of it seen before.
+        *((4, 4, 3, 101.0), (4, 4, 2, 1.0), (4, 4, 1, 0.0), (4, 4, 0, 0.0)),
     ],
 )
-def test_what_counts(advance: int, length: int, known: int, expected: float) -> None:
-    dot, square = response_sums(**unit(advance, length, known)._asdict())
-    assert (dot.item(), square.item()) == (2 * expected, expected)
-
-
-def test_memory_fades() -> None:
-    dot, square = response_sums(**unit(2, 4, 4, memory=0.5)._asdict())
-    assert (dot.item(), square.item()) == (4.0 + 202.0, 2.0 + 101.0)
-    dot, square = response_sums(**unit(1, 1, 1, memory=0.25)._asdict())
-    assert (dot.item(), square.item()) == (2.0, 1.0)
+def test_what_counts_and_what_fades(advance, length, known, expected) -> None:
+    for memory in (0.0, 0.25, 0.5):
+        dot, square = response_sums(**unit(advance, length, known, memory)._asdict())
+        assert (dot.item(), square.item()) == (8 * memory + 2 * expected, 4 * memory + expected)
 
 
 def test_each_transition_meets_its_own_past() -> None:
