@@ -8,6 +8,7 @@ overlap or find more in the cache than they do here, so a rest can be below 0.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from free import DiT, Schedule, ops
 from free.drafters import DraftingBatch, FeatureDrafter
 from free.models.guidance import Guidance
 from free.models.output import TeacherRows
+from free.reference.draft import RESPONSE
 from free.rounds.noise import Purpose
 from free.schedule.table import Table
 from on_gpu.clock import Clock
@@ -94,33 +96,61 @@ def _coupling(
     """The ops of a round, with the arguments that they have there."""
     known = torch.full((B,), W, device=x.device)
     none, length = torch.zeros_like(known), known.int()
-    # No evidence yet; responses of at most 1.
-    dot, square = torch.zeros(2, B, device=x.device).unbind(0)
     columns = torch.stack([table.a, table.b, table.sigma, torch.ones_like(table.a)])
-    states, said = x.view(B * W, D), torch.randn(B * W, D, device=x.device)
-    past = (states, said, torch.arange(B * W, device=x.device).view(B, W), known)
+    states = x.view(B * W, D)
+    past = {
+        "past_x": states,
+        "past_guess": torch.randn_like(states),
+        "row": torch.arange(B * W, device=x.device).view(B, W),
+        "known": known,
+        "source": RESPONSE,
+        # No evidence yet; responses of at most 1.
+        "dot": torch.zeros(B, device=x.device),
+        "square": torch.zeros(B, device=x.device),
+    }
     first, start = states.view(B, W, D)[:, 0].contiguous(), k.view(B, W)[:, 0].contiguous()
-    seeds, words = torch.arange(B, device=x.device), (Purpose.TRANSITION, Purpose.DECISION)
+    seeds = torch.arange(B, device=x.device)
+    words = {"purpose": int(Purpose.TRANSITION), "decision": int(Purpose.DECISION)}
     # Rolled from the teacher's guesses, then from the drafter's, which has a say in all.
     change = torch.randn(B, W - 1, D, device=x.device)
     spans = [(j, j + 1) for j in range(W - 1)] if sweeps is None else [(0, W - 1)] * sweeps
-    scale = (None, None) if guide is None else (guide.scale, guide.count(x.shape[1]))
-    relation = (table.signal[k], table.noise[k])
+    scale = (
+        {} if guide is None else {"cfg_scale": guide.scale, "cfg_channels": guide.count(x.shape[1])}
+    )
+    relation = {"signal": table.signal[k], "noise": table.noise[k]}
 
     def couple() -> None:
-        z = ops.window_noise(seeds, start, None, length, W, D, *map(int, words))
-        made = ops.first_guesses(first, start, *past, none, dot, square, columns, W - 1)
-        a, b, sigma = made.coefficients.unbind(0)
-        window = (made.states, made.means, made.guesses, z.noise, made.intercept, made.slope)
-        ops.roll_window_(*window, None, None, False, a, b, sigma, 0, W - 1)
-        for span in spans:
-            ops.roll_window_(*window, change, none, True, a, b, sigma, *span)
+        z = ops.window_noise(seeds, start, None, length, W, D, **words)
+        begun = ops.first_guesses(first, start, **past, columns=columns, drafts=W - 1)
+        a, b, sigma = begun.coefficients.unbind(0)
+        roll = partial(
+            ops.roll_window_,
+            begun.states,
+            begun.means,
+            begun.guesses,
+            z.noise,
+            begun.intercept,
+            begun.slope,
+            a=a,
+            b=b,
+            sigma=sigma,
+        )
+        roll(change=None, settled=None, adds=False, first=0, end=W - 1)
+        for j, end in spans:
+            roll(change=change, settled=none, adds=True, first=j, end=end)
         # Where the network has variance channels besides, its eps has gaps.
-        told = (x, eps.contiguous(), a.flatten(), b.flatten(), *scale, *relation)
-        target = ops.target_means(*told).means
-        drafts = made.means[:, 1:].contiguous()
-        judged = (made.states, drafts, target.view(B, W, D), sigma, length, z.uniforms, z.last)
-        advance = ops.verify_window(*judged).advance
+        target = ops.target_means(
+            x, eps.contiguous(), a.flatten(), b.flatten(), **scale, **relation
+        ).means
+        advance = ops.verify_window(
+            begun.states,
+            begun.means[:, 1:].contiguous(),
+            target.view(B, W, D),
+            sigma,
+            length,
+            z.uniforms,
+            z.last,
+        ).advance
         ops.recycled_rows(length, advance, W, True)
 
     return couple
