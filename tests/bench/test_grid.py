@@ -1,7 +1,5 @@
 """Grids of settings, their rows, and what rows say beside each other."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -65,9 +63,7 @@ def rows(settings: list[Setting]) -> list[dict[str, Any]]:
     return sweep(samplers, LABELS, PixelCoder(), _quality, seed=3, batch_size=7)
 
 
-def test_a_grid_has_each_combination_once_and_the_sequential_sampler_first(
-    settings: list[Setting],
-) -> None:
+def test_a_grid_has_each_combination_once_and_the_sequential_sampler_first(settings) -> None:
     assert [(s.stochasticity, s.window, s.relax) for s in settings] == [
         (1.0, 1, "none"), (1.0, 4, "none"), (1.0, 4, "allow:1"),
         (0.5, 1, "none"), (0.5, 4, "none"), (0.5, 4, "allow:1"),
@@ -100,9 +96,7 @@ def test_rows_are_what_the_samplers_do(settings: list[Setting], rows: list[dict[
     json.dumps(rows, allow_nan=False)
 
 
-def test_rows_are_compared_with_the_sequential_sampler_of_their_own_law(
-    rows: list[dict[str, Any]],
-) -> None:
+def test_rows_are_compared_with_the_sequential_sampler_of_their_own_law(rows) -> None:
     for plain in (0, 3):
         assert rows[plain]["against_plain"] is rows[plain]["fewer_rounds"] is None
         for drafted in (plain + 1, plain + 2):
@@ -127,9 +121,7 @@ def test_a_difference_of_shares_has_newcombes_interval() -> None:
     assert difference(Figure(3.0), theirs) == Figure(2.4)
 
 
-def test_what_was_drawn_before_is_kept(
-    settings: list[Setting], rows: list[dict[str, Any]], tmp_path: Path
-) -> None:
+def test_what_was_drawn_before_is_kept(settings, rows, tmp_path) -> None:
     path = tmp_path / "rows.json"
     shared = {"model": "points", "labels": LABELS, "cfg": 1.0}
     write_rows(path, shared, rows[:4])
@@ -185,9 +177,7 @@ def test_words(rows: list[dict[str, Any]]) -> None:
     )
 
 
-def test_a_frontier_has_a_line_for_each_rule_from_the_exact_sampler_on(
-    rows: list[dict[str, Any]],
-) -> None:
+def test_a_frontier_has_a_line_for_each_rule_from_the_exact_sampler_on(rows) -> None:
     panels = draw(rows[:3]).axes
     assert [axes.get_xlabel() for axes in panels] == [
         "tv_bound", "tv_estimate", "Frechet distance", "named as asked for"

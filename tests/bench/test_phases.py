@@ -88,9 +88,7 @@ class _NoProfiler:
         (True, [("teacher", "aten::mm", 9e-6)]),
     ],
 )
-def test_operators_of_a_gpu_are_those_with_kernels(
-    on_gpu: bool, expected: list[tuple[str, str, float]]
-) -> None:
+def test_operators_of_a_gpu_are_those_with_kernels(on_gpu, expected) -> None:
     cpu, cuda = torch.autograd.DeviceType.CPU, torch.autograd.DeviceType.CUDA
 
     def event(name: str, host: float, kernels: float, above: Any = None, at: Any = cpu) -> Any:

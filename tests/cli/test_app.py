@@ -1,7 +1,5 @@
 """All commands: their help, and devices that cannot be had."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

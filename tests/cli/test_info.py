@@ -1,7 +1,5 @@
 """``free info``, of the installation and of a checkpoint."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

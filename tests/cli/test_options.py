@@ -1,7 +1,5 @@
 """How the texts of shared options are read."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -82,9 +80,7 @@ def test_outputs_are_checked_before_work_is_done(tmp_path: Path) -> None:
     ("error", "code"),
     [(ValueError("bad"), 2), (ImportError("bad"), 2), (FloatingPointError("bad"), 1)],
 )
-def test_errors_end_in_one_line(
-    error: Exception, code: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_errors_end_in_one_line(error, code, capsys) -> None:
     with pytest.raises(typer.Exit) as caught, bad_input_to_usage_error():
         raise error
     assert caught.value.exit_code == code

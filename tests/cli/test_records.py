@@ -1,7 +1,5 @@
 """Records of options: what commands take, and what their fields come to."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -29,12 +27,7 @@ def test_each_field_of_a_record_is_an_option() -> None:
 
     @app.command()
     @with_records
-    def command(
-        name: Annotated[str, typer.Argument()],
-        *,
-        pair: _Pair,
-        right: Annotated[int, typer.Option()],
-    ) -> None:
+    def command(name, *, pair, right) -> None:
         """Its own help."""
         calls.append((name, pair, right))
 

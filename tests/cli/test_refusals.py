@@ -3,10 +3,6 @@
 Messages of the commands themselves, and for each command one of the library's that it passes on.
 """
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -80,14 +76,7 @@ FIXED: dict[str, list[object]] = {
         ("evaluate", "--features inception:x", "Download pt_inception-2015-12-05-67268"),
     ],
 )
-def test_refusals(
-    command: str,
-    arguments: str,
-    message: str,
-    digits: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_refusals(command, arguments, message, digits, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     np.savez("few.npz", arr_0=noise(128, 28, 28, 1))
     model = [] if command == "evaluate" else ["--model", digits]

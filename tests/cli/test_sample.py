@@ -1,7 +1,5 @@
 """``free sample`` as users run it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -56,9 +54,7 @@ def test_a_picture_a_report_and_a_comparison(digits: Path, tmp_path: Path) -> No
          "nothing recycled, verified as a block"),
     ],
 )  # fmt: skip
-def test_settings_are_used_and_reported(
-    digits: Path, tmp_path: Path, options: list[object], expected: dict[str, Any], words: str
-) -> None:
+def test_settings_are_used_and_reported(digits, tmp_path, options, expected, words) -> None:
     text = succeed(*_arguments(tmp_path, "--model", digits, "--labels", 3, *options))
     assert words in text
     record = _record(tmp_path)
@@ -148,9 +144,7 @@ def test_a_drafter_from_elsewhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["--out", "--json"])
-def test_unwritable_paths_are_found_before_sampling(
-    tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unwritable_paths_are_found_before_sampling(tmp_path, option, monkeypatch) -> None:
     monkeypatch.setattr("free.cli.sample.load_models", lambda *_: pytest.fail("work came first"))
     (tmp_path / "file").write_text("")
     refuse(f"{option} must be a file that can be written",

@@ -181,9 +181,7 @@ def test_the_precision(work: Path, monkeypatch: pytest.MonkeyPatch, name: str) -
         (3000, 0.999, None),
     ],
 )
-def test_an_average_of_the_first_weights_is_told(
-    capsys: pytest.CaptureFixture[str], steps: int, decay: float, advice: str | None
-) -> None:
+def test_an_average_of_the_first_weights_is_told(capsys, steps, decay, advice) -> None:
     """By the first process; with the advice less than a hundredth is left."""
     config = TrainConfig(steps, ema_decay=decay)
     tell_of_first_weights(config, Ranks(1, 2))

@@ -66,9 +66,7 @@ def test_only_the_usual_weights_make_it_fid(weights: Path, monkeypatch: pytest.M
         monkeypatch.setattr("free.evaluation.inception._DIGEST", digest(weights))
 
 
-def test_inception_is_found_where_pytorch_fid_puts_it(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_inception_is_found_where_pytorch_fid_puts_it(weights, tmp_path, monkeypatch) -> None:
     """Where there is none, the error says what to download and where to put it."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(ValueError, match=r"(?s)inception:PATH .* no file .*hub/checkpoints/pt_inc"):

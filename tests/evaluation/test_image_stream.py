@@ -153,9 +153,7 @@ def _text(path: Path) -> Path:
         (lambda path: path, r"a folder of images, an .npz with arr_0, or mnist.* does not exist"),
     ],
 )
-def test_what_cannot_be_used_is_named(
-    tmp_path: Path, make: Callable[[Path], Path], message: str
-) -> None:
+def test_what_cannot_be_used_is_named(tmp_path, make, message) -> None:
     source = make(tmp_path / "x")
     with pytest.raises(ValueError, match=message):
         _read(source)

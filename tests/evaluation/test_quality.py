@@ -56,9 +56,7 @@ def _ends(figure: Figure) -> tuple[float, float]:
     return figure.low, figure.high
 
 
-def _told_apart(
-    real: NDArray[np.uint8], drawn: NDArray[np.uint8], degrade: float
-) -> tuple[Quality, Quality, Quality]:
+def _told_apart(real, drawn, degrade) -> tuple[Quality, Quality, Quality]:
     """Real, generated and degraded real digits beside as many other real ones."""
     num, network = len(drawn), load_network("digits", DIGITS)
     reference = measure(real[:num], network, "reference")
@@ -68,9 +66,7 @@ def _told_apart(
     return same, generated, worse
 
 
-def test_real_digits_are_nearer_to_real_ones_than_generated_or_degraded_ones(
-    real: tuple[NDArray[np.uint8], Any],
-) -> None:
+def test_real_digits_are_nearer_to_real_ones_than_generated_or_degraded_ones(real) -> None:
     """At few images and few steps; the test below has 1,000."""
     same, drawn, worse = _told_apart(real[0], _drawn(NUM, 12), degrade=40)
     for name in ("frechet", "spatial_frechet"):
@@ -81,9 +77,7 @@ def test_real_digits_are_nearer_to_real_ones_than_generated_or_degraded_ones(
 
 
 @pytest.mark.slow
-def test_1000_real_digits_and_1000_generated_ones(
-    real: tuple[NDArray[np.uint8], Any],
-) -> None:
+def test_1000_real_digits_and_1000_generated_ones(real) -> None:
     """The intervals do not meet."""
     same, drawn, worse = _told_apart(real[0], _drawn(1000, 25), degrade=25)
     for other, name in itertools.product((drawn, worse), ("frechet", "spatial_frechet")):
@@ -187,9 +181,7 @@ A, B = noise(40, 5, 5, 1), noise(45, 5, 5, 1)
         ((A, B), {"labels": "all"}, "labels must be classes, or 'archive' .* got 'all'"),
     ],
 )
-def test_bad_input_is_named_before_the_network_runs(
-    arguments: tuple[Any, Any], options: dict[str, Any], message: str
-) -> None:
+def test_bad_input_is_named_before_the_network_runs(arguments, options, message) -> None:
     network = Pixels(classes=None if "name classes" in message else 3)
     with pytest.raises(ValueError, match=message):
         quality(*arguments, network, **options)

@@ -1,7 +1,5 @@
 """Whole runs in one process: what they draw, what they refuse, and that nothing is lost."""
 
-from __future__ import annotations
-
 import errno
 import importlib
 import itertools
@@ -111,9 +109,7 @@ def test_a_complete_archive_is_left_alone(tmp_path: Path, whole: Path) -> None:
         assert draw(out, num=11, overwrite=True).drawn == len(images(out)) == 11
 
 
-def test_killed_at_every_write_it_ends_with_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_at_every_write_it_ends_with_the_same_bytes(tmp_path, monkeypatch) -> None:
     """Every rename of a file into place, and the removal of the chunks, is a moment to die: before
     it and after it. A chunk that was kept is not drawn again.
     """
@@ -183,9 +179,7 @@ def _flip(path: Path) -> None:
      lambda path: np.savez(path, arr_0=np.zeros((3, 8, 8, 1), np.uint8))],
     ids=["a bit", "another chunk", "truncated", "of other origin"],
 )  # fmt: skip
-def test_a_damaged_chunk_is_drawn_again(
-    tmp_path: Path, whole: Path, damage: Callable[[Path], object]
-) -> None:
+def test_a_damaged_chunk_is_drawn_again(tmp_path, whole, damage) -> None:
     out, lines = tmp_path / "x.npz", []
     _interrupt(out, after=3)
     damage(tmp_path / "x.npz.chunks" / "chunk-00000001.npz")
@@ -197,9 +191,7 @@ def test_a_damaged_chunk_is_drawn_again(
     assert out.read_bytes() == whole.read_bytes()
 
 
-def test_a_chunk_damaged_during_the_run(
-    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_chunk_damaged_during_the_run(tmp_path, whole, monkeypatch) -> None:
     """What was whole when it was checked is checked again when the archive is made."""
     out, join = tmp_path / "x.npz", run._join
 
@@ -243,18 +235,14 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"draws": plain()}, "sampler SpeculativeSampler, not SequentialSampler"),
     ],
 )
-def test_another_runs_chunks_are_refused(
-    interrupted: Path, difference: dict[str, Any], message: str
-) -> None:
+def test_another_runs_chunks_are_refused(interrupted, difference, message) -> None:
     pattern = f"out must be of a run with the same settings, got .*x.npz.chunks with .*{message}"
     with pytest.raises(ValueError, match=pattern):
         draw(interrupted, **difference)
     assert len(list(interrupted.parent.glob("x.npz.chunks/chunk-*"))) == 2
 
 
-def test_a_full_disk_loses_nothing(
-    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_loses_nothing(tmp_path, whole, monkeypatch) -> None:
     out = tmp_path / "x.npz"
     write, left = chunks.write_npz, [2]
 
@@ -288,9 +276,7 @@ def test_the_disk_is_looked_at_before(tmp_path: Path, monkeypatch: pytest.Monkey
         draw(tmp_path / "x.npz")
 
 
-def test_a_second_run_at_once_is_refused_and_changes_nothing(
-    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_run_at_once_is_refused_and_changes_nothing(tmp_path, whole, monkeypatch) -> None:
     """Not even where the one at work has not kept a chunk yet."""
     out, write = tmp_path / "x.npz", chunks.ChunkFolder.write
     manifest = tmp_path / "x.npz.chunks" / "manifest.json"

@@ -1,7 +1,5 @@
 """Processes that share a run: what they agree on, and that none waits for the dead."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import socket
@@ -130,9 +128,7 @@ def test_alone(environment: pytest.MonkeyPatch) -> None:
         {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "-1"},
     ],
 )
-def test_a_contradictory_environment(
-    values: dict[str, str], environment: pytest.MonkeyPatch
-) -> None:
+def test_a_contradictory_environment(values, environment) -> None:
     for name, value in values.items():
         environment.setenv(name, value)
     with pytest.raises(ValueError, match="RANK, WORLD_SIZE and LOCAL_RANK must be as torchrun"):

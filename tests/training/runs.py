@@ -1,7 +1,5 @@
 """A run of training that takes milliseconds: here, or in processes that can be killed."""
 
-from __future__ import annotations
-
 import csv
 import multiprocessing
 import time

@@ -94,9 +94,7 @@ def test_only_evaluations_of_the_last_settings_are_compared(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("written", [False, True])
-def test_the_best_is_one_that_the_checkpoint_knows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool
-) -> None:
+def test_the_best_is_one_that_the_checkpoint_knows(tmp_path, monkeypatch, written) -> None:
     """Killed between the evaluation and the end of its checkpoint, or just after it; then the run
     goes on without evaluations.
     """

@@ -30,9 +30,7 @@ def _cpu(patch: pytest.MonkeyPatch, amx: bool = False, avx512: bool = False) -> 
         (True, True, ("bf16", "the CPU has AMX-BF16")),
     ],
 )
-def test_a_cpu(
-    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512: bool, expected: tuple[str, str]
-) -> None:
+def test_a_cpu(monkeypatch, amx, avx512, expected) -> None:
     _cpu(monkeypatch, amx, avx512)
     assert choose_precision("auto", Ranks()) == expected
     assert choose_precision("tf32", Ranks()) == ("tf32", "as asked for")
@@ -41,9 +39,7 @@ def test_a_cpu(
 @pytest.mark.parametrize(
     ("flags", "name"), [("fpu avx512_bf16", "bf16"), ("amx_bf16", "bf16"), ("avx2 bf16", "fp32")]
 )
-def test_a_cpu_that_torch_does_not_tell_of(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: str, name: str
-) -> None:
+def test_a_cpu_that_torch_does_not_tell_of(monkeypatch, tmp_path, flags, name) -> None:
     for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.delattr(torch.cpu, probe, raising=False)
     (tmp_path / "cpuinfo").write_text(f"model name\t: avx512_bf16\nflags\t\t: {flags}\n")
@@ -78,9 +74,7 @@ def test_ranks_take_what_all_of_them_have(monkeypatch: pytest.MonkeyPatch) -> No
     assert choice == ("fp32", "another process has no bfloat16 instructions")
 
 
-def test_a_run_stays_in_its_precision(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_stays_in_its_precision(tmp_path, monkeypatch, capsys) -> None:
     """Also on another machine, and where it was given by name before."""
     _cpu(monkeypatch, amx=True)
     _, record = run(tmp_path, 2, precision="auto", progress=True)

@@ -150,9 +150,7 @@ def test_the_folder_says_what_went_into_it(tmp_path: Path) -> None:
     assert [entry["file"] for entry in skipped] == ["a", "b", "c"]
 
 
-def test_the_progress_of_a_file_is_not_written_with_every_line_of_the_log(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_progress_of_a_file_is_not_written_with_every_line_of_the_log(tmp_path, capsys) -> None:
     run(tmp_path, 60, log_every=1, progress=True)
     shown = capsys.readouterr().err
     assert "60/60" in shown

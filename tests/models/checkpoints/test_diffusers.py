@@ -207,9 +207,7 @@ def test_shards_that_are_not_there(tmp_path: Path) -> None:
             DiT.from_pretrained(tmp_path)
 
 
-def test_diffusers_loads_what_is_saved_for_it(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_diffusers_loads_what_is_saved_for_it(tmp_path, caplog) -> None:
     """Without a warning about the keys that are only ours."""
     state = original_state(DiTConfig(8, 2, 4, 32, 3, 4, num_classes=5))
     torch.save(state, tmp_path / "model.pt")

@@ -24,9 +24,7 @@ from tests.models.numpy_dit import numpy_dit
 @pytest.mark.parametrize(
     ("constants", "divisor", "norm_eps"), [(None, 128, 1e-6), ("diffusers", 127, 1e-5)]
 )
-def test_it_computes_what_the_paper_says(
-    tmp_path: Path, constants: str | None, divisor: int, norm_eps: float
-) -> None:
+def test_it_computes_what_the_paper_says(tmp_path, constants, divisor, norm_eps) -> None:
     network = DiT.from_pretrained(save_original(tmp_path), heads=4, constants=constants)
     x, t = torch.randn(5, 3, 8, 8), torch.tensor([1, 10, 100, 500, 999])
     out = network(x, t, torch.full((5,), 2))

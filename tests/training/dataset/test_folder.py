@@ -78,9 +78,7 @@ def test_ranks_micro_batches_and_resuming_change_no_bit(folder: Path, latents: b
     assert not torch.equal(data().batch(SEED + 1, 0, range(6), 6)[0].flatten(1), whole[:6, :-1])
 
 
-def test_draws_by_place_in_the_micro_batch_are_told_apart(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_draws_by_place_in_the_micro_batch_are_told_apart(folder, monkeypatch) -> None:
     def by_place(seed: int, step: int, rows: range, *rest: Any) -> RowRandom:
         return RowRandom(seed, step, range(len(rows)), *rest)
 
@@ -197,17 +195,13 @@ def test_small_images_are_enlarged_when_asked_to_be(folder: Path) -> None:
         ((16, 3), None, {"threads": 0}, "threads must be an integer >= 1, got 0"),
     ],
 )
-def test_what_does_not_fit_the_teacher_is_refused(
-    folder: Path, shape: tuple[int, int], vae: Any, options: Any, message: str
-) -> None:
+def test_what_does_not_fit_the_teacher_is_refused(folder, shape, vae, options, message) -> None:
     coder = None if vae is None else LatentCoder(tiny_vae(**vae))
     with pytest.raises(ValueError, match=message):
         open_images(folder, teacher(*shape), coder, **options)
 
 
-def test_a_vae_is_loaded_from_its_folder(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_vae_is_loaded_from_its_folder(folder, tmp_path, monkeypatch) -> None:
     tiny_vae().save_pretrained(tmp_path / "vae")
     loaded = open_images(folder, teacher(2, 4), tmp_path / "vae")
     expected = _latents(folder).batch(SEED, 0, range(4), 4)[0]

@@ -109,9 +109,7 @@ def _both(folder: Path) -> None:
         ),
     ],
 )
-def test_other_folders_are_refused(
-    tmp_path: Path, make: Callable[[Path], object], message: str
-) -> None:
+def test_other_folders_are_refused(tmp_path, make, message) -> None:
     make(tmp_path)
     with pytest.raises(ValueError, match=message):
         list_images(tmp_path, 3)
