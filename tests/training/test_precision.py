@@ -21,43 +21,34 @@ def _cpu(patch: pytest.MonkeyPatch, amx: bool = False, avx512: bool = False) -> 
     patch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
 
 
-@pytest.mark.parametrize(
-    ("amx", "avx512", "expected"),
-    [
+def test_a_cpu(monkeypatch) -> None:
+    for amx, avx512, expected in (
         (False, False, ("fp32", NONE)),
         (True, False, ("bf16", "the CPU has AMX-BF16")),
         (False, True, ("bf16", "the CPU has AVX512-BF16")),
         (True, True, ("bf16", "the CPU has AMX-BF16")),
-    ],
-)
-def test_a_cpu(monkeypatch, amx, avx512, expected) -> None:
-    _cpu(monkeypatch, amx, avx512)
-    assert choose_precision("auto", Ranks()) == expected
-    assert choose_precision("tf32", Ranks()) == ("tf32", "as asked for")
+    ):
+        _cpu(monkeypatch, amx, avx512)
+        assert choose_precision("auto", Ranks()) == expected
+        assert choose_precision("tf32", Ranks()) == ("tf32", "as asked for")
 
 
-@pytest.mark.parametrize(
-    ("flags", "name"), [("fpu avx512_bf16", "bf16"), ("amx_bf16", "bf16"), ("avx2 bf16", "fp32")]
-)
-def test_a_cpu_that_torch_does_not_tell_of(monkeypatch, tmp_path, flags, name) -> None:
+def test_a_cpu_that_torch_does_not_tell_of(monkeypatch, tmp_path) -> None:
     for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.delattr(torch.cpu, probe, raising=False)
-    (tmp_path / "cpuinfo").write_text(f"model name\t: avx512_bf16\nflags\t\t: {flags}\n")
-    monkeypatch.setattr(precision, "_CPUINFO", tmp_path / "cpuinfo")
-    assert choose_precision("auto", Ranks()).name == name
-    (tmp_path / "cpuinfo").unlink()  # another system
-    assert choose_precision("auto", Ranks()) == ("fp32", NONE)
+    told = tmp_path / "cpuinfo"
+    monkeypatch.setattr(precision, "_CPUINFO", told)
+    assert choose_precision("auto", Ranks()) == ("fp32", NONE)  # another system
+    for flags, name in (("fpu avx512_bf16", "bf16"), ("amx_bf16", "bf16"), ("avx2 bf16", "fp32")):
+        told.write_text(f"model name\t: avx512_bf16\nflags\t\t: {flags}\n")
+        assert choose_precision("auto", Ranks()).name == name
 
 
 @pytest.mark.parametrize("able", [False, True])
 def test_a_gpu(monkeypatch: pytest.MonkeyPatch, able: bool) -> None:
     """Whatever the CPU beside it; bfloat16 that is emulated does not count."""
     _cpu(monkeypatch, not able, not able)
-
-    def supported(including_emulation: bool = True) -> bool:
-        return able or including_emulation
-
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda emulated=True: able or emulated)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     reason = f"the GPU has {'' if able else 'no '}bfloat16 instructions"
     assert has_bf16(torch.device("cuda")) == (able, reason)

@@ -172,10 +172,8 @@ def test_damaged_files_are_left_out_and_listed(folder: Path) -> None:
 
 
 def test_small_images_are_enlarged_when_asked_to_be(folder: Path) -> None:
-    with pytest.raises(
-        ValueError,
-        match="of the 12 that were tried cannot: c0/0.jpeg: 20 x 23, smaller than the crop of 32",
-    ):
+    message = "of the 12 that were tried cannot: c0/0.jpeg: 20 x 23, smaller than the crop of 32"
+    with pytest.raises(ValueError, match=message):
         open_images(folder, teacher(32), subset=1.0)
     data = open_images(folder, teacher(32), subset=1.0, upscale=True)
     assert data.batch(SEED, 0, range(3), 3)[0].shape == (3, 3, 32, 32)
@@ -191,8 +189,6 @@ def test_small_images_are_enlarged_when_asked_to_be(folder: Path) -> None:
         ((2, 4), {}, {"image_size": 20}, r"got latents of 4 channels from images of side 20"),
         ((16, 3), None, {"image_size": 32}, r"\[3, 16, 16\], got images of shape \[3, 32, 32\]"),
         ((16, 3), None, {"posterior": "mode"}, "posterior must be 'sample' or 'mean', got 'mode'"),
-        ((16, 3), None, {"subset": 0.0}, r"subset must be in \(0, 1\], got 0.0"),
-        ((16, 3), None, {"threads": 0}, "threads must be an integer >= 1, got 0"),
     ],
 )
 def test_what_does_not_fit_the_teacher_is_refused(folder, shape, vae, options, message) -> None:
@@ -227,10 +223,8 @@ def test_the_digits() -> None:
     part = open_images("mnist", teacher(28, 1, 10), subset=0.1, seed=2)
     assert (len(part), part.record["subset"]) == (500, 0.1)
     assert part.batch(0, 0, range(7), 7)[0].shape == (7, 1, 28, 28)
-    with pytest.raises(
-        ValueError,
-        match=r"shape \[1, 32, 32\] in 10 classes, as the teacher, got \[1, 28, 28\] in 10",
-    ):
+    message = r"shape \[1, 32, 32\] in 10 classes, as the teacher, got \[1, 28, 28\] in 10"
+    with pytest.raises(ValueError, match=message):
         open_images("mnist", teacher(32, 1, 10))
     with pytest.raises(ValueError, match="mnist must come without vae, flip and .* got None, True"):
         open_images("mnist", teacher(28, 1, 10), flip=True)
