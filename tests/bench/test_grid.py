@@ -105,9 +105,8 @@ def test_rows_are_compared_with_the_sequential_sampler_of_their_own_law(rows) ->
             assert found["value"] == pytest.approx(own - theirs)
             assert found["value"] - found["low"] == pytest.approx(5**0.5)  # of 1 and 2
             assert found["high"] - found["value"] == pytest.approx(5**0.5)
-    assert rows[2]["fewer_rounds"] == pytest.approx(
-        rows[1]["rounds"]["value"] / rows[2]["rounds"]["value"]
-    )
+    exact, relaxed = (rows[i]["rounds"]["value"] for i in (1, 2))
+    assert rows[2]["fewer_rounds"] == pytest.approx(exact / relaxed)
     assert rows[1]["fewer_rounds"] is None
     alone = compared(rows[1:2])
     assert alone[0]["against_plain"] is alone[0]["fewer_rounds"] is None
@@ -131,10 +130,8 @@ def test_what_was_drawn_before_is_kept(settings, rows, tmp_path) -> None:
     drawn = {setting: _sampler(setting) for setting in settings}
     for setting in settings[:4]:
         drawn[setting].sample = None  # would fail
-    again = sweep(
-        drawn, LABELS, PixelCoder(), _quality, seed=3, batch_size=7, rows=earlier,
-        keep=lambda rows: kept.append(len(rows)),
-    )  # fmt: skip
+    again = sweep(drawn, LABELS, PixelCoder(), _quality, seed=3, batch_size=7, rows=earlier,
+                  keep=lambda rows: kept.append(len(rows)))  # fmt: skip
     assert kept == [5, 6]
     for ours, theirs in zip(again, rows, strict=True):
         assert ours | {"seconds": 0} == theirs | {"seconds": 0}
@@ -192,11 +189,10 @@ def test_other_grids_are_drawn_against_what_varies(rows: list[dict[str, Any]]) -
     assert {axes.get_xlabel() for axes in panels} == {"stochasticity"}
     acceptance, rounds, frechet, _ = panels
     assert [len(axes.containers) for axes in panels] == [1, 1, 2, 2]  # the sequential's quality
-    assert list(acceptance.containers[0][0].get_xdata()) == [0.5, 1.0]
-    assert list(rounds.containers[0][0].get_ydata()) == [rows[i]["rounds"]["value"] for i in (4, 1)]
-    assert list(frechet.containers[0][0].get_ydata()) == [
-        rows[i]["quality"]["frechet"]["value"] for i in (3, 0)
-    ]
+    first, second, third = (axes.containers[0][0] for axes in (acceptance, rounds, frechet))
+    assert list(first.get_xdata()) == [0.5, 1.0]
+    assert list(second.get_ydata()) == [rows[i]["rounds"]["value"] for i in (4, 1)]
+    assert list(third.get_ydata()) == [rows[i]["quality"]["frechet"]["value"] for i in (3, 0)]
 
 
 def test_noise_of_images_is_the_same_whatever_the_batch(settings: list[Setting]) -> None:
