@@ -33,21 +33,18 @@ def test_a_line_is_the_mean_of_its_steps_and_passes() -> None:
         assert each.take(4) == {"loss": 2.5, "noise": 5.0}
 
 
-@pytest.mark.parametrize(
-    ("loss", "length", "message"),
-    [
+def test_the_first_bad_step_is_named() -> None:
+    for loss, length, message in (
         (math.inf, 1.0, "the loss is inf at batch 8"),
         # Gradients are named before the loss that they lead to.
         (2.0, math.inf, r"the gradients' length is inf at batch 8, where the loss is 2\.0"),
         (2.0, math.nan, r"the gradients' length is nan at batch 8, where the loss is 2\.0"),
-    ],
-)
-def test_the_first_bad_step_is_named(loss: float, length: float, message: str) -> None:
-    means = LossMeans(Ranks())
-    for value, norm in ((1.0, 1.0), (loss, length), (math.nan, 1.0)):
-        means.add(_values(value), torch.tensor(norm))
-    with pytest.raises(FloatingPointError, match=message):
-        means.gather(10)  # steps 7, 8 and 9
+    ):
+        means = LossMeans(Ranks())
+        for value, norm in ((1.0, 1.0), (loss, length), (math.nan, 1.0)):
+            means.add(_values(value), torch.tensor(norm))
+        with pytest.raises(FloatingPointError, match=message):
+            means.gather(10)  # steps 7, 8 and 9
 
 
 def test_lines_behind_the_checkpoint_are_forgotten(tmp_path: Path) -> None:

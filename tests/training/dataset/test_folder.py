@@ -180,21 +180,18 @@ def test_small_images_are_enlarged_when_asked_to_be(folder: Path) -> None:
     assert data.skipped == []
 
 
-@pytest.mark.parametrize(
-    ("shape", "vae", "options", "message"),
-    [
+def test_what_does_not_fit_the_teacher_is_refused(folder) -> None:
+    for shape, vae, options, message in (
         ((16, 4), None, {}, r"vae must be given for samples of shape \[4, 16, 16\].* got None"),
         ((2, 8), {}, {}, r"the teacher's samples, \[8, 2, 2\], got latents of shape \[4, 2, 2\]"),
         ((2, 4), {}, {"image_size": 32}, r"\[4, 2, 2\], got latents of shape \[4, 4, 4\]"),
         ((2, 4), {}, {"image_size": 20}, r"got latents of 4 channels from images of side 20"),
         ((16, 3), None, {"image_size": 32}, r"\[3, 16, 16\], got images of shape \[3, 32, 32\]"),
         ((16, 3), None, {"posterior": "mode"}, "posterior must be 'sample' or 'mean', got 'mode'"),
-    ],
-)
-def test_what_does_not_fit_the_teacher_is_refused(folder, shape, vae, options, message) -> None:
-    coder = None if vae is None else LatentCoder(tiny_vae(**vae))
-    with pytest.raises(ValueError, match=message):
-        open_images(folder, teacher(*shape), coder, **options)
+    ):
+        coder = None if vae is None else LatentCoder(tiny_vae(**vae))
+        with pytest.raises(ValueError, match=message):
+            open_images(folder, teacher(*shape), coder, **options)
 
 
 def test_a_vae_is_loaded_from_its_folder(folder, tmp_path, monkeypatch) -> None:

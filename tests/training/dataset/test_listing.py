@@ -53,18 +53,10 @@ def test_labels_come_from_a_file(tmp_path: Path) -> None:
     [
         ({}, "one folder a class, or .* got .* with 0 images and none of these"),
         ({"x.png": ""}, "one folder a class, or .* got .* with 1 images and none of these"),
-        (
-            {"a/x.png": "", "b/x.png": "", "c7/x": ""},
-            r"images \(.jpeg, .*\) in the folder of each class, got .*c7 without",
-        ),
-        (
-            {"c0/x.png": ""},
-            r"one folder for each of the model's 3 classes, got 1 in .* \(c0\); labels.csv or",
-        ),
-        (
-            {f"c{i}/x.png": "" for i in range(5)},
-            r"the model's 3 classes, got 5 in .* \(c0, c1, c2, ...\)",
-        ),
+        ({"a/x.png": "", "b/x.png": "", "c7/x": ""},
+         r"images \(.jpeg, .*\) in the folder of each class, got .*c7 without"),
+        ({"c0/x.png": ""}, r"for each of the model's 3 classes, got 1 in .* \(c0\); labels.csv or"),
+        ({f"c{i}/x": "" for i in range(5)}, r"model's 3 classes, got 5 in .* \(c0, c1, c2, ...\)"),
         ({"labels.csv": "", "labels.json": ""}, "labels.csv or labels.json, got .* with both"),
         ({"labels.csv": "file,label\n"}, "data must have images, got none in .*labels.csv"),
         ({"labels.json": "{}"}, "data must have images, got none in .*labels.json"),
@@ -84,7 +76,7 @@ def test_labels_come_from_a_file(tmp_path: Path) -> None:
         ({"labels.json": "[" * 100_000}, "must have labels that can be read, got .*labels.json"),
         ({"labels.csv": b"file,label\n\xff,1\n"}, "labels that can be read, got .*labels.csv"),
     ],
-)
+)  # fmt: skip
 def test_other_folders_are_refused(tmp_path, files, message) -> None:
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
