@@ -1,6 +1,7 @@
 """Checkpoints as others write them."""
 
 import argparse
+import json
 import math
 from pathlib import Path
 
@@ -74,3 +75,9 @@ def save_original(folder: Path, name: str = "model.pt") -> Path:
     path = folder / name
     torch.save(original_state(), path)
     return path
+
+
+def change(path: Path, **fields: object) -> None:
+    """Put fields into a JSON file; None takes one away."""
+    record = json.loads(path.read_text()) | fields
+    path.write_text(json.dumps({key: value for key, value in record.items() if value is not None}))
