@@ -16,6 +16,7 @@ from free.files import digest
 from free.models.classifier import DigitClassifier
 from free.training.classifier import split_digits
 from tests.evaluation.networks import noise, projections, saved, seeded
+from tests.models.checkpoints.files import Planted
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +74,7 @@ def test_inception_is_found_where_pytorch_fid_puts_it(weights, tmp_path, monkeyp
     assert load_network("inception", (32, 32, 3)).dims == 2048
 
 
-class _Trap:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return (open, ("trapped", "w"))
-
-
-def test_weights_run_nothing_and_must_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_weights_run_nothing_and_must_fit(tmp_path: Path) -> None:
     network, path = DigitClassifier(), tmp_path / "x.pth"
     tensors = tmp_path / "x.safetensors"
 
@@ -87,7 +82,7 @@ def test_weights_run_nothing_and_must_fit(tmp_path: Path, monkeypatch: pytest.Mo
         with pytest.raises(ValueError, match=message):
             load_weights(network, file)
 
-    torch.save({"weight": _Trap()}, path)
+    torch.save({"weight": Planted(tmp_path / "trapped")}, path)
     refuse(path, "file of weights alone, .* nothing in it was run")
     assert not (tmp_path / "trapped").exists()
     path.write_bytes(b"not much")

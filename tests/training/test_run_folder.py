@@ -12,6 +12,7 @@ import torch
 
 from free import DrafterNet
 from free.training.run_folder import misfit
+from tests.models.checkpoints.files import Planted
 from tests.training.runs import (
     PROCESSES,
     SHAPE,
@@ -107,24 +108,14 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     run(tmp_path / "run", 2)  # after an error too
 
 
-class Harm:
-    """Touches a file where it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return (Path.touch, (self.path,))
-
-
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", {"step": 2}, Harm])
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", {"step": 2}, Planted])
 def test_a_damaged_checkpoint(tmp_path: Path, content: object) -> None:
     """One that would run code does not."""
     path, harm = tmp_path / "state.pt", tmp_path / "harm"
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
-        torch.save({"settings": Harm(harm)} if content is Harm else content, path)
+        torch.save({"settings": Planted(harm)} if content is Planted else content, path)
     with pytest.raises(ValueError, match=r"folder must hold a checkpoint that loads, got .*state"):
         run(tmp_path, 4)
     assert not harm.exists()

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -81,3 +82,13 @@ def change(path: Path, **fields: object) -> None:
     """Put fields into a JSON file; None takes one away."""
     record = json.loads(path.read_text()) | fields
     path.write_text(json.dumps({key: value for key, value in record.items() if value is not None}))
+
+
+class Planted:
+    """Pickles as a call that leaves a mark, a folder."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.mark),)

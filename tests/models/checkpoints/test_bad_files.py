@@ -1,7 +1,6 @@
 """Files that are not what they should be. Nothing in them is run, whatever they are."""
 
 import json
-import os
 import pickle
 import random
 import zipfile
@@ -13,21 +12,16 @@ import torch
 from safetensors.torch import save_file
 
 from free import DiT
-from tests.models.checkpoints.files import original_state, save_original, training_checkpoint
+from tests.models.checkpoints.files import (
+    Planted,
+    original_state,
+    save_original,
+    training_checkpoint,
+)
 
 STATE = original_state()
 PATCHES, OUTPUT = "x_embedder.proj.weight", "final_layer.linear.weight"
 LABELS = "y_embedder.embedding_table.weight"
-
-
-class Planted:
-    """Pickles as a call that leaves a mark."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple:
-        return os.mkdir, (str(self.mark),)
 
 
 @pytest.mark.parametrize("place", ["instead", "as a weight", "in args", "as a key", "in opt"])

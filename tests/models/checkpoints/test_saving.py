@@ -43,10 +43,11 @@ def test_round_trips_are_exact(tmp_path) -> None:
         ("original", "free", torch.float16),
     ):
         network = DiT.from_pretrained(save_original(tmp_path), heads=4, dtype=dtype)
-        network.save_pretrained(tmp_path / "one", first)
-        there = DiT.from_pretrained(tmp_path / "one", heads=4, dtype=dtype)
-        there.save_pretrained(tmp_path / "two", second)
-        back = DiT.from_pretrained(tmp_path / "two", heads=4, dtype=dtype)
+        one, two = (tmp_path / f"{first} {second}" / place for place in ("one", "two"))
+        network.save_pretrained(one, first)
+        there = DiT.from_pretrained(one, heads=4, dtype=dtype)
+        there.save_pretrained(two, second)
+        back = DiT.from_pretrained(two, heads=4, dtype=dtype)
         assert same_weights(network, back)
         assert back.config == network.config
 

@@ -56,7 +56,7 @@ def test_labels_come_from_a_file(tmp_path: Path) -> None:
         ({"a/x.png": "", "b/x.png": "", "c7/x": ""},
          r"images \(.jpeg, .*\) in the folder of each class, got .*c7 without"),
         ({"c0/x.png": ""}, r"for each of the model's 3 classes, got 1 in .* \(c0\); labels.csv or"),
-        ({f"c{i}/x": "" for i in range(5)}, r"model's 3 classes, got 5 in .* \(c0, c1, c2, ...\)"),
+        ({f"c{i}/x.png": "" for i in range(5)}, r"'s 3 classes, got 5 in .* \(c0, c1, c2, ...\)"),
         ({"labels.csv": "", "labels.json": ""}, "labels.csv or labels.json, got .* with both"),
         ({"labels.csv": "file,label\n"}, "data must have images, got none in .*labels.csv"),
         ({"labels.json": "{}"}, "data must have images, got none in .*labels.json"),
