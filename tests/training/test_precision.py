@@ -48,7 +48,11 @@ def test_a_cpu_that_torch_does_not_tell_of(monkeypatch, tmp_path) -> None:
 def test_a_gpu(monkeypatch: pytest.MonkeyPatch, able: bool) -> None:
     """Whatever the CPU beside it; bfloat16 that is emulated does not count."""
     _cpu(monkeypatch, not able, not able)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda emulated=True: able or emulated)
+
+    def supported(including_emulation: bool = True) -> bool:
+        return able or including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     reason = f"the GPU has {'' if able else 'no '}bfloat16 instructions"
     assert has_bf16(torch.device("cuda")) == (able, reason)
