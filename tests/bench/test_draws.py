@@ -1,7 +1,5 @@
 """Batches of one sampler: where their memory is measured, and what is kept."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

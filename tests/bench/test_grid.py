@@ -1,7 +1,5 @@
 """Grids of settings, their rows, and what rows say beside each other."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -65,9 +63,7 @@ def rows(settings: list[Setting]) -> list[dict[str, Any]]:
     return sweep(samplers, LABELS, PixelCoder(), _quality, seed=3, batch_size=7)
 
 
-def test_a_grid_has_each_combination_once_and_the_sequential_sampler_first(
-    settings: list[Setting],
-) -> None:
+def test_a_grid_has_each_combination_once_and_the_sequential_sampler_first(settings) -> None:
     assert [(s.stochasticity, s.window, s.relax) for s in settings] == [
         (1.0, 1, "none"), (1.0, 4, "none"), (1.0, 4, "allow:1"),
         (0.5, 1, "none"), (0.5, 4, "none"), (0.5, 4, "allow:1"),
@@ -100,9 +96,7 @@ def test_rows_are_what_the_samplers_do(settings: list[Setting], rows: list[dict[
     json.dumps(rows, allow_nan=False)
 
 
-def test_rows_are_compared_with_the_sequential_sampler_of_their_own_law(
-    rows: list[dict[str, Any]],
-) -> None:
+def test_rows_are_compared_with_the_sequential_sampler_of_their_own_law(rows) -> None:
     for plain in (0, 3):
         assert rows[plain]["against_plain"] is rows[plain]["fewer_rounds"] is None
         for drafted in (plain + 1, plain + 2):
@@ -111,9 +105,8 @@ def test_rows_are_compared_with_the_sequential_sampler_of_their_own_law(
             assert found["value"] == pytest.approx(own - theirs)
             assert found["value"] - found["low"] == pytest.approx(5**0.5)  # of 1 and 2
             assert found["high"] - found["value"] == pytest.approx(5**0.5)
-    assert rows[2]["fewer_rounds"] == pytest.approx(
-        rows[1]["rounds"]["value"] / rows[2]["rounds"]["value"]
-    )
+    exact, relaxed = (rows[i]["rounds"]["value"] for i in (1, 2))
+    assert rows[2]["fewer_rounds"] == pytest.approx(exact / relaxed)
     assert rows[1]["fewer_rounds"] is None
     alone = compared(rows[1:2])
     assert alone[0]["against_plain"] is alone[0]["fewer_rounds"] is None
@@ -127,9 +120,7 @@ def test_a_difference_of_shares_has_newcombes_interval() -> None:
     assert difference(Figure(3.0), theirs) == Figure(2.4)
 
 
-def test_what_was_drawn_before_is_kept(
-    settings: list[Setting], rows: list[dict[str, Any]], tmp_path: Path
-) -> None:
+def test_what_was_drawn_before_is_kept(settings, rows, tmp_path) -> None:
     path = tmp_path / "rows.json"
     shared = {"model": "points", "labels": LABELS, "cfg": 1.0}
     write_rows(path, shared, rows[:4])
@@ -139,10 +130,8 @@ def test_what_was_drawn_before_is_kept(
     drawn = {setting: _sampler(setting) for setting in settings}
     for setting in settings[:4]:
         drawn[setting].sample = None  # would fail
-    again = sweep(
-        drawn, LABELS, PixelCoder(), _quality, seed=3, batch_size=7, rows=earlier,
-        keep=lambda rows: kept.append(len(rows)),
-    )  # fmt: skip
+    again = sweep(drawn, LABELS, PixelCoder(), _quality, seed=3, batch_size=7, rows=earlier,
+                  keep=lambda rows: kept.append(len(rows)))  # fmt: skip
     assert kept == [5, 6]
     for ours, theirs in zip(again, rows, strict=True):
         assert ours | {"seconds": 0} == theirs | {"seconds": 0}
@@ -185,9 +174,7 @@ def test_words(rows: list[dict[str, Any]]) -> None:
     )
 
 
-def test_a_frontier_has_a_line_for_each_rule_from_the_exact_sampler_on(
-    rows: list[dict[str, Any]],
-) -> None:
+def test_a_frontier_has_a_line_for_each_rule_from_the_exact_sampler_on(rows) -> None:
     panels = draw(rows[:3]).axes
     assert [axes.get_xlabel() for axes in panels] == [
         "tv_bound", "tv_estimate", "Frechet distance", "named as asked for"
@@ -202,11 +189,10 @@ def test_other_grids_are_drawn_against_what_varies(rows: list[dict[str, Any]]) -
     assert {axes.get_xlabel() for axes in panels} == {"stochasticity"}
     acceptance, rounds, frechet, _ = panels
     assert [len(axes.containers) for axes in panels] == [1, 1, 2, 2]  # the sequential's quality
-    assert list(acceptance.containers[0][0].get_xdata()) == [0.5, 1.0]
-    assert list(rounds.containers[0][0].get_ydata()) == [rows[i]["rounds"]["value"] for i in (4, 1)]
-    assert list(frechet.containers[0][0].get_ydata()) == [
-        rows[i]["quality"]["frechet"]["value"] for i in (3, 0)
-    ]
+    first, second, third = (axes.containers[0][0] for axes in (acceptance, rounds, frechet))
+    assert list(first.get_xdata()) == [0.5, 1.0]
+    assert list(second.get_ydata()) == [rows[i]["rounds"]["value"] for i in (4, 1)]
+    assert list(third.get_ydata()) == [rows[i]["quality"]["frechet"]["value"] for i in (3, 0)]
 
 
 def test_noise_of_images_is_the_same_whatever_the_batch(settings: list[Setting]) -> None:

@@ -1,7 +1,5 @@
 """Rows of one law are judged together: by equally many images of each class, from all rows."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

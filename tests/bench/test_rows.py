@@ -1,7 +1,5 @@
 """The table of rows, and the samplers that they stand for."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

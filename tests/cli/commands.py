@@ -1,7 +1,5 @@
 """Running commands in this process."""
 
-from __future__ import annotations
-
 from typer.testing import CliRunner
 
 from free.cli import app

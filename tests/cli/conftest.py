@@ -1,7 +1,5 @@
 """Small models for commands, which run on torch unless they say otherwise: exports take time."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

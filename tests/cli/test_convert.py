@@ -1,7 +1,5 @@
 """``free convert``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -18,15 +16,11 @@ from tests.models.checkpoints.files import (
 )
 
 
-def _convert(*arguments: object) -> str:
-    return succeed("convert", *arguments)
-
-
 def test_around_all_formats(tmp_path: Path) -> None:
     path = save_original(tmp_path)
-    _convert(path, tmp_path / "diffusers", "--to", "diffusers", "--heads", "4")
-    _convert(tmp_path / "diffusers", tmp_path / "free", "--to", "free")
-    _convert(tmp_path / "free", tmp_path / "back.pth", "--to", "original")
+    succeed("convert", path, tmp_path / "diffusers", "--to", "diffusers", "--heads", "4")
+    succeed("convert", tmp_path / "diffusers", tmp_path / "free", "--to", "free")
+    succeed("convert", tmp_path / "free", tmp_path / "back.pth", "--to", "original")
     state = torch.load(tmp_path / "back.pth", weights_only=True)
     assert all(torch.equal(state[name], value) for name, value in original_state().items())
     assert inspect(tmp_path / "free").config == inspect(path, heads=4).config
@@ -36,26 +30,27 @@ def test_around_all_formats(tmp_path: Path) -> None:
 def test_precision_stays_unless_asked_for(tmp_path: Path, dtype: torch.dtype) -> None:
     state = {name: value.to(dtype) for name, value in original_state().items()}
     torch.save(state, tmp_path / "model.pt")
-    _convert(tmp_path / "model.pt", tmp_path / "same", "--to", "free", "--heads", 4)
+    succeed("convert", tmp_path / "model.pt", tmp_path / "same", "--to", "free", "--heads", 4)
     assert inspect(tmp_path / "same").dtypes == (dtype,)
     network = DiT.from_pretrained(tmp_path / "same", dtype=dtype)
     assert same_weights(network, DiT.from_pretrained(tmp_path / "model.pt", heads=4, dtype=dtype))
-    _convert(tmp_path / "same", tmp_path / "other", "--to", "diffusers", "--dtype", "float32")
-    assert inspect(tmp_path / "other").dtypes == (torch.float32,)
+    other = tmp_path / "other"
+    succeed("convert", tmp_path / "same", other, "--to", "diffusers", "--dtype", "float32")
+    assert inspect(other).dtypes == (torch.float32,)
 
 
 def test_records_and_constants(tmp_path: Path) -> None:
     torch.save(training_checkpoint(original_state()), tmp_path / "run.pt")
-    text = _convert(
+    text = succeed("convert",
         tmp_path / "run.pt", tmp_path / "one", "--to", "diffusers", "--heads", 4,
         "--constants", "diffusers",
     )  # fmt: skip
     assert "note" not in text
-    _convert(tmp_path / "one", tmp_path / "two", "--to", "free")
+    succeed("convert", tmp_path / "one", tmp_path / "two", "--to", "free")
     summary = inspect(tmp_path / "two")
     assert summary.training["global_batch_size"] == 256
     assert (summary.config.timestep_divisor, summary.config.norm_eps) == (127, 1e-5)
-    text = _convert(tmp_path / "two", tmp_path / "three.pt", "--to", "original")
+    text = succeed("convert", tmp_path / "two", tmp_path / "three.pt", "--to", "original")
     assert "no place for the constants (timestep divisor 127, norm epsilon 1e-05)" in text
     assert "no place for the training record" in text
 
@@ -73,9 +68,7 @@ def test_records_and_constants(tmp_path: Path) -> None:
         (["mnist", "new", "--to", "free", "--constants", "x"], "constants must be 'original'"),
     ],
 )
-def test_bad_options(
-    tmp_path: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bad_options(tmp_path, arguments, message, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     save_original(tmp_path)
     (tmp_path / "old").mkdir()

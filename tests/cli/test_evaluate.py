@@ -1,7 +1,5 @@
 """``free evaluate`` as users run it."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``free export`` from the command line."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shutil

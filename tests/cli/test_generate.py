@@ -1,7 +1,5 @@
 """``free generate`` as users run it: several processes, and ``kill -9``."""
 
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -50,10 +48,8 @@ def _same(folder: Path, whole: Path) -> None:
 
 
 def _start(*command: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, *command],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.Popen([sys.executable, *command], text=True, **output)
 
 
 def _kill(pid: int) -> None:
@@ -67,27 +63,20 @@ def _kill(pid: int) -> None:
 
 def test_two_processes_make_the_files_of_one(digits: Path, whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    arguments = _arguments(
-        digits, folder / "x.npz", "--png", folder / "png", "--json", tmp_path / "r.json"
-    )
+    more = ("--png", folder / "png", "--json", tmp_path / "r.json")
+    arguments = _arguments(digits, folder / "x.npz", *more)
     process = _start(*TORCHRUN, "2", "-m", "--", "free", *arguments)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
     _same(folder, whole)
     record = json.loads((tmp_path / "r.json").read_text())
-    assert record["run"]["processes"] == 2
-    assert record["run"]["drawn"] == NUM
+    assert (record["run"]["processes"], record["run"]["drawn"]) == (2, NUM)
     assert len(record["report"]["rounds_by_sample"]) == NUM
-    assert "100%" in output
-    assert f"{NUM}/{NUM}" in output
+    assert all(part in output for part in ("100%", f"{NUM}/{NUM}"))
 
 
-def test_killed_twice_it_still_ends_with_the_same_files(
-    digits: Path, whole: Path, tmp_path: Path
-) -> None:
-    """``kill -9`` of everything, at random moments while it draws, with one process and with two;
-    then this process ends it. What was kept before a kill is there after it, untouched.
-    """
+def test_killed_twice_it_still_ends_with_the_same_files(digits, whole, tmp_path) -> None:
+    """With one process and with two, at random moments; what was kept before stays untouched."""
     choose, folder = random.Random(6), tmp_path / "run"
     arguments = _arguments(digits, folder / "x.npz", "--png", folder / "png")
     chunks, kept = folder / "x.npz.chunks", {}
@@ -131,18 +120,14 @@ def test_the_plain_sampler(digits: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_each_process_has_its_own_gpu(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_process_has_its_own_gpu(digits, tmp_path, monkeypatch) -> None:
     for name, value in (("RANK", "5"), ("WORLD_SIZE", "8"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
     refuse("--device must be one that this machine has, got 'cuda:1'",
            *_arguments(digits, tmp_path / "x.npz", "--device", "cuda"))  # fmt: skip
 
 
-def test_a_full_disk_is_one_line(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_one_line(digits, tmp_path, monkeypatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

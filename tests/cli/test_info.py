@@ -1,7 +1,5 @@
 """``free info``, of the installation and of a checkpoint."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -37,8 +35,7 @@ def test_a_published_size(tmp_path: Path) -> None:
     ):
         assert part in text
     record = json.loads(succeed("info", tmp_path / "teacher", "--json"))
-    assert record["name"] == "DiT-S/8 at 256"
-    assert record["precision"] == ["float16"]
+    assert (record["name"], record["precision"]) == ("DiT-S/8 at 256", ["float16"])
     assert record["architecture"]["hidden_size"] == 384
     assert [entry["fits"] for entry in record["drafter"]["beside"]] == [False, True]
     drafter = json.loads(succeed("info", tmp_path / "small", "--json"))

@@ -1,9 +1,6 @@
 """Which engine a command takes, and models on it."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,9 +15,7 @@ from tests.cli.commands import succeed
 from tests.cli.conftest import CONFIG
 
 
-def test_the_engine_draws_what_torch_draws(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_engine_draws_what_torch_draws(digits, tmp_path, monkeypatch) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     monkeypatch.setenv("FREE_CACHE", str(tmp_path / "cache"))
@@ -41,9 +36,7 @@ def test_the_engine_draws_what_torch_draws(
 
 
 @pytest.mark.parametrize("trained", [True, False])
-def test_networks_on_a_gpu_are_exported_from_the_cpu(
-    trained: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_networks_on_a_gpu_are_exported_from_the_cpu(trained, monkeypatch) -> None:
     moves: list[object] = []
     teacher, network = DiT(CONFIG), DrafterNet(CONFIG)
     for name, part in (("teacher", teacher), ("drafter", network)):
@@ -70,9 +63,7 @@ def test_networks_on_a_gpu_are_exported_from_the_cpu(
     ]
 
 
-def test_auto_is_onnx_runtime_for_embedded_models_where_it_is_installed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_auto_is_onnx_runtime_for_embedded_models_where_it_is_installed(monkeypatch) -> None:
     monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: object())
     assert choose_engine(EngineOptions()) == "onnxruntime"
     for other in (

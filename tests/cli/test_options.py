@@ -1,7 +1,5 @@
 """How the texts of shared options are read."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
@@ -41,31 +39,23 @@ def test_relaxations() -> None:
     assert relaxation == Relaxation("allow", 0.3, 0.05, "learned_variance")
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
+def test_bad_relaxations() -> None:
+    for text, message in (
         ("temper", "--relax must look like temper:1 or allow:0.3:0.05, got 'temper'"),
         ("temper:x", "--relax must look like"),
         ("temper:1:2:3", "--relax must look like"),
         ("temper:-1", "strength must be finite and >= 0, got -1.0"),
         ("temper:1:2", "tv_budget must be in"),
         ("soft:1", "rule must be one of 'temper', 'allow', got 'soft'"),
-    ],
-)
-def test_bad_relaxations(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        parse_relaxation(text, "discrepancy")
-
-
-def test_an_uncertainty_of_nothing() -> None:
-    with pytest.raises(ValueError, match="--uncertainty must come with --relax, got 'learned_var"):
-        parse_relaxation(None, "learned_variance")
+        (None, "--uncertainty must come with --relax, got 'learned_variance'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            parse_relaxation(text, "discrepancy" if text else "learned_variance")
 
 
 def test_precisions() -> None:
-    with pytest.raises(
-        ValueError, match="--dtype must be one of float32, bfloat16, float16, got 'int8'"
-    ):
+    message = "--dtype must be one of float32, bfloat16, float16, got 'int8'"
+    with pytest.raises(ValueError, match=message):
         parse_dtype("int8")
 
 
@@ -78,14 +68,9 @@ def test_outputs_are_checked_before_work_is_done(tmp_path: Path) -> None:
         check_outputs(trace=tmp_path / "x.json", json=tmp_path / "new" / ".." / "x.json")
 
 
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [(ValueError("bad"), 2), (ImportError("bad"), 2), (FloatingPointError("bad"), 1)],
-)
-def test_errors_end_in_one_line(
-    error: Exception, code: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(typer.Exit) as caught, bad_input_to_usage_error():
-        raise error
-    assert caught.value.exit_code == code
-    assert capsys.readouterr().err == "error: bad\n"
+def test_errors_end_in_one_line(capsys) -> None:
+    for error, code in ((ValueError, 2), (ImportError, 2), (FloatingPointError, 1)):
+        with pytest.raises(typer.Exit) as caught, bad_input_to_usage_error():
+            raise error("bad")
+        assert caught.value.exit_code == code
+        assert capsys.readouterr().err == "error: bad\n"

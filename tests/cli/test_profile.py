@@ -1,7 +1,5 @@
 """``free profile`` as users run it, on few steps."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

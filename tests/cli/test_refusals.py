@@ -3,10 +3,6 @@
 Messages of the commands themselves, and for each command one of the library's that it passes on.
 """
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -33,29 +29,20 @@ FIXED: dict[str, list[object]] = {
         ("sample", "--verifier block --recycle reuse", "recycle must be False with verifier 'blo"),
         ("sample", "--drafter none", "drafter must be a checkpoint's file or folder"),
         ("sample", "--labels 11", "labels must be in 0..9 or 10 (the null class), got 11"),
-        ("sample", "--labels tench", "labels must look like 0-9 or 1,4-6, got 'tench'"),
         ("sample", "--model nowhere", "model must be a checkpoint's file or folder"),
         ("sample", "--device tpu", "--device must be one that this machine has, got 'tpu'"),
         ("sample", "--dtype int8 --engine onnxruntime", "--dtype must be one of float32, bfloat16"),
         ("sample", "--out digits", "--out must end like a picture"),
-        ("sample", "--cfg-channels 2", "cfg_channels must be"),
-        ("generate", "--num 0", "num must be an integer >= 1, got 0"),
         ("generate", "--sampler ddim", "--sampler must be free or plain, got 'ddim'"),
         ("generate", "--sampler plain --verifier block", "--sampler plain must come without --pap"),
         ("generate", "--sampler plain --window 3", "--sampler plain must come without --paper"),
         ("generate", "--window auto", "--window must be a number here, got auto: the images"),
-        ("generate", "--out x.npy", "out must end in .npz, got 'x.npy'"),
         ("sweep", "--steps x", "--steps must be integers with commas between them, got 'x'"),
-        (
-            "sweep",
-            "--stochasticity 1;2",
-            "--stochasticity must be numbers with commas between them",
-        ),
+        ("sweep", "--stochasticity 1;2", "--stochasticity must be numbers with commas between"),
         ("sweep", "--stochasticity 0", "schedule must have sigma > 0 before its last transition"),
         ("sweep", "--window ,", "--window must be values with commas between them, got ','"),
         ("sweep", "--variance posterior,wide", "--variance must be posterior, upper, a number"),
         ("sweep", "--variance 0.5 --sde", "--sde must come without --variance"),
-        ("sweep", "--relax allow", "--relax must look like temper:1 or allow:0.3:0.05, got 'allo"),
         ("sweep", "--relax temper:1 --verifier block", "relaxation must be None unless verifier"),
         ("sweep", "--model mnist --per-label 12", "--per-label must make more than 128 images"),
         ("sweep", "--per-label 20 --reference none.npz", "--reference must be an .npz of arrays"),
@@ -64,9 +51,7 @@ FIXED: dict[str, list[object]] = {
         ("bench", "--rows fastest", "--rows must be of plain, ddpm-2"),
         ("bench", "--plot x.png --quality 0", "--plot must come with --quality, got 0"),
         ("bench", "--plot x.what", "--plot must end like a picture"),
-        ("bench", "--engine abacus", "--engine must be one of auto, torch"),
         ("bench", "--reference nowhere", "--reference must be a folder of images"),
-        ("bench", "--features vgg", "features must be auto, inception:PATH"),
         ("bench", "--steps 1", "--steps must be enough for a sampler, got 1 / 1 steps are fewer"),
         ("profile", "--trace x.txt", "--trace must end in .json or .json.gz, got 'x.txt'"),
         ("profile", "--trace x.json --json x.json", "--json must be another file than --trace"),
@@ -76,18 +61,10 @@ FIXED: dict[str, list[object]] = {
         ("export", "--target sm89", "--target must come with --to tensorrt-rtx, got --to onnx"),
         ("export", "--window 2 --sweeps 2", "sweeps must be None or an integer in 1..window - 1"),
         ("evaluate", "", "samples must be more than 128 images for a covariance of 128"),
-        ("evaluate", "--resamples 1", "resamples must be 0 or from 2 on, got 1"),
         ("evaluate", "--features inception:x", "Download pt_inception-2015-12-05-67268"),
     ],
 )
-def test_refusals(
-    command: str,
-    arguments: str,
-    message: str,
-    digits: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_refusals(command, arguments, message, digits, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     np.savez("few.npz", arr_0=noise(128, 28, 28, 1))
     model = [] if command == "evaluate" else ["--model", digits]

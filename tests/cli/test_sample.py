@@ -1,7 +1,5 @@
 """``free sample`` as users run it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,7 @@ def _arguments(folder: Path, *more: object) -> list[object]:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((folder / "x.json").read_text())
-    return record
+    return json.loads((folder / "x.json").read_text())
 
 
 def test_a_picture_a_report_and_a_comparison(digits: Path, tmp_path: Path) -> None:
@@ -56,9 +53,7 @@ def test_a_picture_a_report_and_a_comparison(digits: Path, tmp_path: Path) -> No
          "nothing recycled, verified as a block"),
     ],
 )  # fmt: skip
-def test_settings_are_used_and_reported(
-    digits: Path, tmp_path: Path, options: list[object], expected: dict[str, Any], words: str
-) -> None:
+def test_settings_are_used_and_reported(digits, tmp_path, options, expected, words) -> None:
     text = succeed(*_arguments(tmp_path, "--model", digits, "--labels", 3, *options))
     assert words in text
     record = _record(tmp_path)
@@ -128,8 +123,6 @@ def test_constants_are_passed_on(latents: Path, tmp_path: Path) -> None:
         succeed(*_arguments(tmp_path, *model, *constants))
         pictures.append((tmp_path / "x.png").read_bytes())
     assert pictures[0] != pictures[1] == pictures[2]  # the bundle's own are diffusers'
-    refuse("constants must be 'original', 'diffusers' or None, got 'x'",
-           *_arguments(tmp_path, *model, "--constants", "x"))  # fmt: skip
 
 
 def test_a_drafter_from_elsewhere(tmp_path: Path) -> None:
@@ -147,11 +140,9 @@ def test_a_drafter_from_elsewhere(tmp_path: Path) -> None:
            *_arguments(tmp_path, *model, tmp_path / "other"))  # fmt: skip
 
 
-@pytest.mark.parametrize("option", ["--out", "--json"])
-def test_unwritable_paths_are_found_before_sampling(
-    tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unwritable_paths_are_found_before_sampling(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("free.cli.sample.load_models", lambda *_: pytest.fail("work came first"))
     (tmp_path / "file").write_text("")
-    refuse(f"{option} must be a file that can be written",
-           *_arguments(tmp_path, option, tmp_path / "file" / "x.png"))  # fmt: skip
+    for option in ("--out", "--json"):
+        refuse(f"{option} must be a file that can be written",
+               *_arguments(tmp_path, option, tmp_path / "file" / "x.png"))  # fmt: skip

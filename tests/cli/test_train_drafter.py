@@ -13,10 +13,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 from free import DiT, DiTConfig, DrafterNet, load_pretrained
-from free.cli import app
 from free.cli.training import parse_duration, tell_of_first_weights
 from free.training import journal, losses
 from free.training.config import TrainConfig
@@ -24,6 +22,7 @@ from free.training.log import read_log
 from free.training.losses import drafter_loss
 from free.training.parallel import Ranks
 from free.training.precision import choose_precision
+from tests.cli import commands
 from tests.networks import randomized
 from tests.training import runs
 
@@ -57,17 +56,19 @@ def _arguments(work: Path, *more: object) -> list[str]:
     return [str(one) for one in (*fixed, *more)]
 
 
-def _train(work: Path, *more: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, _arguments(work, *more))
-    return result.exit_code, " ".join(result.output.split())
+def _train(work: Path, *more: object) -> str:
+    return commands.succeed(*_arguments(work, *more))
+
+
+def _refuse(message: str, work: Path, *more: object) -> None:
+    commands.refuse(message, *_arguments(work, *more))
 
 
 def test_a_drafter_of_one_s_own(work: Path) -> None:
     more = ("--steps", "3epochs", "--evaluate-every", "1epochs", "--evaluate-images", 2,
             "--evaluate-window", 3, "--evaluate-recycling", "--json", work / "x.json",
             "--no-tensorboard")  # fmt: skip
-    code, text = _train(work, *more)
-    assert code == 0, text
+    text = _train(work, *more)
     run = work / "out" / "training" / "drafter"
     assert [line["epoch"] for line in read_log(run)] == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
     for name in ("evaluations.csv", "best/model.safetensors"):
@@ -91,8 +92,7 @@ def test_a_drafter_of_one_s_own(work: Path) -> None:
     assert text.endswith(f"next: {tune}")
 
     first = (work / "out" / "drafter" / "model.safetensors").read_bytes()
-    code, text = _train(work, *more, "--resume", "--keep", "last")  # nothing is left to be done
-    assert code == 0, text
+    text = _train(work, *more, "--resume", "--keep", "last")  # nothing is left to be done
     assert "best" not in text
     assert len(read_log(run)) == 6
     last = (work / "out" / "drafter" / "model.safetensors").read_bytes()
@@ -100,15 +100,12 @@ def test_a_drafter_of_one_s_own(work: Path) -> None:
 
 
 def test_a_checkpoint_of_another_teacher_or_recipe(work: Path) -> None:
-    assert _train(work, "--steps", 2)[0] == 0
-    code, text = _train(work, "--steps", 2, "--feature-weight", 0.25, "--seed", 3)
-    assert code == 2
-    assert "of the same settings, got" in text
-    assert "feature_weight 0.5 (now 0.25)" in text
+    _train(work, "--steps", 2)
+    more = ("--steps", 2, "--feature-weight", 0.25, "--seed", 3)
+    for message in ("of the same settings, got", "feature_weight 0.5 (now 0.25)"):
+        _refuse(message, work, *more)
     randomized(DiT(CONFIG), 5).save_pretrained(work / "teacher")
-    code, text = _train(work, "--steps", 2)
-    assert code == 2
-    assert "state.pt with teacher '" in text
+    _refuse("state.pt with teacher '", work, "--steps", 2)
 
 
 @pytest.mark.parametrize(
@@ -118,20 +115,13 @@ def test_a_checkpoint_of_another_teacher_or_recipe(work: Path) -> None:
         (["--keep", "worst"], "--keep must be best or last, got 'worst'"),
         (["--steps", "soon"], "--steps must look like 2000 (batches) or 30epochs, got 'soon'"),
         (["--evaluate-every", 0], "--evaluate-every must look like 2000 (batches) or 30epochs"),
-        (["--device", "nowhere"], "device must be one that this machine has, got 'nowhere'"),
-        (["--precision", "fp8"], "precision must be 'auto', 'fp32', 'tf32' or 'bf16', got"),
         (["--batch-size", 0, "--steps", "1epochs"], "--batch-size must be at least 1, got 0"),
         (["--evaluate-every", 1, "--evaluate-cfg", "nan"], "cfg_scale must be finite and >= 0"),
-        (["--precision", "tf32"], "precision 'tf32' needs a GPU"),
         (["--image-size", 16], "image_size and vae must give the teacher's samples"),
-        (["--model", "nothing-there"], "got 'nothing-there', which does not exist"),
     ],
 )
 def test_bad_input_is_one_line(work: Path, more: list[object], message: str) -> None:
-    code, text = _train(work, *more)
-    assert code == 2
-    assert message in text
-    assert "Traceback" not in text
+    _refuse(message, work, *more)
     assert not (work / "out" / "drafter").exists()
 
 
@@ -140,7 +130,7 @@ def test_a_full_disk_is_one_line(work: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    code, text = _train(work, "--steps", 2, "--no-tensorboard")
+    code, text = commands.run(*_arguments(work, "--steps", 2, "--no-tensorboard"))
     assert code == 1
     assert "error: the checkpoint of step 2 could not be written" in text
     assert "No space left on device" in text
@@ -148,9 +138,7 @@ def test_a_full_disk_is_one_line(work: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("name", ["auto", "bf16"])
 def test_the_precision(work: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """With bfloat16 products the targets are as near to float32's as autocast leaves them: the
-    teacher keeps its weights. What suits the machine is taken by default, and told.
-    """
+    """The teacher keeps its weights. What suits the machine is taken by default, and told."""
     kinds = []
 
     def spy(network, *arguments, teacher, recipe):
@@ -159,8 +147,7 @@ def test_the_precision(work: Path, monkeypatch: pytest.MonkeyPatch, name: str) -
 
     monkeypatch.setattr(losses, "drafter_loss", spy)
     options = [] if name == "auto" else ["--precision", name]
-    code, text = _train(work, "--steps", 2, "--no-tensorboard", *options)
-    assert code == 0, text
+    text = _train(work, "--steps", 2, "--no-tensorboard", *options)
     assert kinds == [torch.float32] * 2
     expected = choose_precision(name, Ranks())
     assert (f"precision {expected.name}: {expected.reason}" in text) == (name == "auto")
@@ -168,9 +155,9 @@ def test_the_precision(work: Path, monkeypatch: pytest.MonkeyPatch, name: str) -
     assert config["precision"] == expected.name
 
 
-@pytest.mark.parametrize(
-    ("steps", "decay", "advice"),
-    [
+def test_an_average_of_the_first_weights_is_told(capsys) -> None:
+    """By the first process; with the advice less than a hundredth is left."""
+    for steps, decay, advice in (
         (3, 0.9999, "are still 100 % the first weights: --ema-decay 0 leaves"),
         (3, 0.5, "are still 12 % the first weights"),
         (3, 0.36, None),
@@ -179,20 +166,15 @@ def test_the_precision(work: Path, monkeypatch: pytest.MonkeyPatch, name: str) -
         (29_000, 0.9999, "--ema-decay 0.99983 leaves"),
         (30_000, 0.9999, None),
         (3000, 0.999, None),
-    ],
-)
-def test_an_average_of_the_first_weights_is_told(
-    capsys: pytest.CaptureFixture[str], steps: int, decay: float, advice: str | None
-) -> None:
-    """By the first process; with the advice less than a hundredth is left."""
-    config = TrainConfig(steps, ema_decay=decay)
-    tell_of_first_weights(config, Ranks(1, 2))
-    assert not capsys.readouterr().err
-    tell_of_first_weights(config, Ranks())
-    shown = capsys.readouterr().err
-    assert (advice in shown) if advice else not shown
-    if match := re.search(r"--ema-decay (\S+) leaves", shown):
-        assert float(match[1]) ** steps < 0.01
+    ):
+        config = TrainConfig(steps, ema_decay=decay)
+        tell_of_first_weights(config, Ranks(1, 2))
+        assert not capsys.readouterr().err
+        tell_of_first_weights(config, Ranks())
+        shown = capsys.readouterr().err
+        assert (advice in shown) if advice else not shown
+        if match := re.search(r"--ema-decay (\S+) leaves", shown):
+            assert float(match[1]) ** steps < 0.01
 
 
 def test_durations() -> None:
@@ -219,8 +201,7 @@ def test_torchrun_is_one_process(work: Path) -> None:
     config = json.loads((run / "config.json").read_text())
     assert (config["skipped"], config["starts"][0]["processes"]) == (1, 2)
     two = DrafterNet.from_pretrained(run / "best")
-    code, text = _train(work, *more, "--out", work / "alone")
-    assert code == 0, text
+    _train(work, *more, "--out", work / "alone")
     one = DrafterNet.from_pretrained(work / "alone" / "training" / "drafter" / "best")
     for name, value in one.state_dict().items():
         assert (two.state_dict()[name] - value).abs().max() < 1e-4, name
@@ -228,9 +209,7 @@ def test_torchrun_is_one_process(work: Path) -> None:
 
 @pytest.mark.slow
 def test_kill_9_of_the_command(work: Path) -> None:
-    """A folder of images, mirrored, with evaluations: the same command again gives, bit for bit,
-    the run that was not killed.
-    """
+    """The same command again gives, bit for bit, the run that was not killed."""
     more = ("--steps", 150, "--flip", "--evaluate-every", 10, "--evaluate-images", 2,
             "--evaluate-window", 3, "--save-every", 7, "--ema-decay", 0.9, "--threads", 1,
             "--no-tensorboard")  # fmt: skip
@@ -245,9 +224,8 @@ def test_kill_9_of_the_command(work: Path) -> None:
     state = folder("killed") / "state.pt"
     stops = []
     for _ in range(2):
-        process = subprocess.Popen(
-            command("killed"), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen(command("killed"), cwd=ROOT, **quiet)
         before = state.stat().st_mtime_ns if state.exists() else 0
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:

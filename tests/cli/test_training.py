@@ -1,7 +1,5 @@
 """``free train-teacher`` and ``free train-drafter``, one after the other."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``free tune``: costs, promises, a sentence, and a record that stays with the drafter."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path
@@ -33,9 +31,7 @@ def test_it_says_whether_it_pays(digits: Path, tmp_path: Path) -> None:
     assert set(record["predicted"]) == {"1", "2", "4", "8", "auto"}
 
 
-def test_the_record_stays_with_the_drafter(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_record_stays_with_the_drafter(digits, tmp_path, monkeypatch) -> None:
     """It is made under the guidance that the options name."""
     model = shutil.copytree(digits, tmp_path / "model")
     guidance = []
@@ -59,8 +55,6 @@ def test_the_record_stays_with_the_drafter(
     assert "its acceptance is on record" in succeed("info", model / "drafter")
 
 
-def test_bad_steps_are_refused_before_anything_is_exported(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_bad_steps_are_refused_before_anything_is_exported(monkeypatch) -> None:
     monkeypatch.setattr("free.cli.tune.put_on_engine", lambda *_: pytest.fail("exported"))
     refuse("steps must be in 2..train_steps (1000), got 1", "tune", "--steps", 1)

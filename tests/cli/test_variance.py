@@ -8,38 +8,29 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
-import free.training.dataset.sets
 from free import DiT, DiTConfig, Schedule
-from free.cli import app
 from free.cli.options import parse_schedule
 from free.models.sigma import SigmaNet
 from free.schedule.variance import VarianceFit
 from free.training.dataset.sets import ImageSet
+from tests.cli.commands import refuse, succeed
 from tests.networks import randomized
 
 CPU = torch.device("cpu")
 
 
-def _free(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    return result.exit_code, " ".join(result.output.split())
-
-
-def _sample(folder: Path, *arguments: object) -> tuple[int, str]:
-    return _free("sample", "--steps", 6, "--labels", "3", "--out", folder / "x.png", "--json",
-                 folder / "x.json", *arguments)  # fmt: skip
+def _sample(folder: Path, *arguments: object) -> list[object]:
+    return ["sample", "--steps", 6, "--labels", "3", "--out", folder / "x.png", "--json",
+            folder / "x.json", *arguments]  # fmt: skip
 
 
 def test_a_fit_of_a_network_with_learned_variance(tmp_path: Path) -> None:
     config = DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3, learn_sigma=True)
     randomized(DiT(config)).save_pretrained(tmp_path / "model")
-    code, text = _free(
-        "fit-variance", "--model", tmp_path / "model", "--labels", "0-2", "--per-label", 2,
-        "--steps", 9, "--out", tmp_path / "fit.json",
-    )  # fmt: skip
-    assert code == 0, text
+    model = ["--model", tmp_path / "model"]
+    text = succeed("fit-variance", *model, "--labels", "0-2", "--per-label", 2, "--steps", 9,
+                   "--out", tmp_path / "fit.json")  # fmt: skip
     assert "over 8 steps" in text
     fit = VarianceFit.load(tmp_path / "fit.json")
     np.testing.assert_array_equal(fit.timesteps, Schedule.ddpm(9).timesteps[:-1])
@@ -47,54 +38,45 @@ def test_a_fit_of_a_network_with_learned_variance(tmp_path: Path) -> None:
     assert record["labels"] == [0, 0, 1, 1, 2, 2]
     with Image.open(tmp_path / "fit.png") as picture:
         assert picture.width > 800
-    code, text = _sample(
-        tmp_path, "--model", tmp_path / "model", "--labels", "0", "--variance",
-        tmp_path / "fit.json",
-    )  # fmt: skip
-    assert code == 0, text
+    succeed(*_sample(tmp_path, *model, "--labels", "0", "--variance", tmp_path / "fit.json"))
     assert json.loads((tmp_path / "x.json").read_text())["variance"].endswith("fit.json")
 
 
 def test_the_embedded_teacher_has_no_learned_variance(tmp_path: Path) -> None:
-    code, text = _free("fit-variance", "--steps", 5, "--out", tmp_path / "fit.json")
-    assert code == 2
-    assert "teacher must have a learned variance (learn_sigma) to be fitted" in text
+    fit = ["fit-variance", "--out", tmp_path / "fit.json"]
+    refuse("teacher must have a learned variance (learn_sigma) to be fitted", *fit, "--steps", 5)
+    refuse("labels must be in 0..9 or 10 (the null class), got 11", *fit, "--labels", "11")
     assert not (tmp_path / "fit.json").exists()
-    code, text = _free("fit-variance", "--labels", "11", "--out", tmp_path / "fit.json")
-    assert code == 2
-    assert "labels must be in 0..9 or 10 (the null class), got 11" in text
 
 
 def test_training_continues_and_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = ImageSet(torch.rand(20, 1, 28, 28) * 2 - 1, torch.arange(20) % 10, 10)
-    monkeypatch.setattr(
-        free.training.dataset.sets, "mnist_set", lambda: data
-    )  # reading them takes long
+    monkeypatch.setattr("free.training.dataset.sets.mnist_set", lambda: data)  # reads for long
     command = ["train-variance", "--out", tmp_path / "sigma", "--steps", 3, "--batch-size", 4,
                "--sampling-steps", 20, "--width", 4]  # fmt: skip
-    code, text = _free(*command)
-    assert code == 0, text
+    succeed(*command)
     first = load_file(tmp_path / "sigma" / "model.safetensors")
     record = json.loads((tmp_path / "sigma" / "config.json").read_text())
     assert record["training"]["sampling_steps"] == 20
     (tmp_path / "sigma" / "model.safetensors").unlink()
-    code, text = _free(*command)  # from its last checkpoint, which is its end
-    assert code == 0, text
+    succeed(*command)  # from its last checkpoint, which is its end
     again = load_file(tmp_path / "sigma" / "model.safetensors")
     assert all(torch.equal(first[name], again[name]) for name in first)
-    code, text = _free(*command, "--learning-rate", 0.5)
-    assert code == 2
-    assert "folder must be empty or hold a run of the same settings" in text
-    code, text = _sample(tmp_path, "--variance", tmp_path / "sigma", "--compare")
-    assert code == 0, text
+    refuse("folder must be empty or hold a run of the same settings", *command,
+           "--learning-rate", 0.5)  # fmt: skip
+    succeed(*_sample(tmp_path, "--variance", tmp_path / "sigma", "--compare"))
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--sde", "--stochasticity", 0.5], ["--stochasticity", 0.5], ["--variance", 0.3]]
-)
-def test_members_are_sampled(tmp_path: Path, arguments: list[object]) -> None:
-    code, text = _sample(tmp_path, *arguments)
-    assert code == 0, text
+def test_members_are_sampled(tmp_path: Path) -> None:
+    """Without any stochasticity, sequentially."""
+    for member in (
+        ["--sde", "--stochasticity", 0.5],
+        ["--stochasticity", 0.5],
+        ["--variance", 0.3],
+        ["--stochasticity", 0, "--window", 1],
+        ["--sde", "--stochasticity", 0, "--window", 1],
+    ):
+        succeed(*_sample(tmp_path, *member))
 
 
 def test_options_make_schedules(tmp_path: Path) -> None:
@@ -115,26 +97,15 @@ def test_options_make_schedules(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--variance", "learned"], "--variance must be posterior, upper, a number, or a table"),
-        (["--variance", "1.5"], "variance must be a weight in [0, 1], got 1.5"),
-        (["--variance", "nan"], "variance must be a weight in [0, 1], got nan"),
-        (["--sde", "--variance", "upper"], "--sde must come without --variance"),
-        (["--stochasticity", "-1"], "stochasticity must be >= 0"),
-        (["--sde", "--stochasticity", "nan"], "stochasticity must be finite and >= 0, got nan"),
-        (
-            ["--stochasticity", "0"],
-            "got sigma = 0 at step 0: without noise nothing couples draft and target",
-        ),
-        (["--sde", "--stochasticity", "0"], "without noise nothing couples draft and target"),
+        ("--variance learned", "--variance must be posterior, upper, a number, or a table"),
+        ("--variance 1.5", "variance must be a weight in [0, 1], got 1.5"),
+        ("--variance nan", "variance must be a weight in [0, 1], got nan"),
+        ("--sde --variance upper", "--sde must come without --variance"),
+        ("--stochasticity -1", "stochasticity must be >= 0"),
+        ("--sde --stochasticity nan", "stochasticity must be finite and >= 0, got nan"),
+        ("--stochasticity 0", "sigma = 0 at step 0: without noise nothing couples draft and targ"),
+        ("--sde --stochasticity 0", "without noise nothing couples draft and target"),
     ],
 )
-def test_bad_options(tmp_path: Path, arguments: list[object], message: str) -> None:
-    code, text = _sample(tmp_path, *arguments)
-    assert code == 2, text
-    assert message in text
-
-
-def test_no_stochasticity_works_sequentially(tmp_path: Path) -> None:
-    for sde in ([], ["--sde"]):
-        code, text = _sample(tmp_path, *sde, "--stochasticity", 0, "--window", 1)
-        assert code == 0, text
+def test_bad_options(tmp_path: Path, arguments: str, message: str) -> None:
+    refuse(message, *_sample(tmp_path, *arguments.split()))

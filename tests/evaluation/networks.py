@@ -1,7 +1,5 @@
 """Weights for feature networks that no one has trained, and inputs to compare them on."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,6 +1,7 @@
 """Intervals hold what they should as often as they say."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -35,29 +36,23 @@ def _standard(dims: int) -> Gaussian:
     return Gaussian(torch.zeros(dims).double(), torch.eye(dims).double())
 
 
-TARGET = _standard(4)
-
-
 def _resampled(features: Tensor, seed: int) -> list[float]:
     """Distances of resamples, as a percentile interval would take them."""
     generator = torch.Generator().manual_seed(seed)
-    found = []
-    for _ in range(50):
-        chosen = torch.randint(300, (300,), generator=generator)
-        found.append(frechet_distance(gaussian(features[chosen]), _standard(24)))
-    return found
+    chosen = (torch.randint(300, (300,), generator=generator) for _ in range(50))
+    return [frechet_distance(gaussian(features[rows]), _standard(24)) for rows in chosen]
 
 
 def test_intervals_of_a_distance_hold_its_mean() -> None:
     """Between 88 % and 100 % of 100 intervals, 95 being meant: 4 standard errors and a bit."""
-    shift = 0.3
-    values = [frechet_distance(gaussian(_drawn(i, shift)), TARGET) for i in range(600)]
+
+    def distance(features: Tensor, *counts: Tensor) -> float:
+        return frechet_distance(gaussian(features, *counts), _standard(4))
+
+    values = [distance(_drawn(i, 0.3)) for i in range(600)]
     truth, held = sum(values) / len(values), 0
     for i in range(100):
-        features = _drawn(i, shift)
-        figures = {
-            "distance": lambda counts, f=features: frechet_distance(gaussian(f, counts), TARGET)
-        }
+        figures = {"distance": partial(distance, _drawn(i, 0.3))}
         error = standard_errors(figures, 300, 50, seed=i)["distance"]
         held += abs(values[i] - truth) <= QUANTILE * error
     assert 87 <= held <= 100

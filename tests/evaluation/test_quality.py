@@ -32,7 +32,6 @@ def real() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """All real digits and their labels, shuffled."""
     digits = open_images("mnist", "reference")
     order = np.random.default_rng(0).permutation(digits.count)
-    assert digits.labels is not None
     return _images(digits)[order], digits.labels[order]
 
 
@@ -51,14 +50,11 @@ def _value(found: Quality, name: str = "frechet") -> float:
 
 
 def _ends(figure: Figure) -> tuple[float, float]:
-    assert figure.low is not None
-    assert figure.high is not None
+    assert None not in (figure.low, figure.high)
     return figure.low, figure.high
 
 
-def _told_apart(
-    real: NDArray[np.uint8], drawn: NDArray[np.uint8], degrade: float
-) -> tuple[Quality, Quality, Quality]:
+def _told_apart(real, drawn, degrade) -> tuple[Quality, Quality, Quality]:
     """Real, generated and degraded real digits beside as many other real ones."""
     num, network = len(drawn), load_network("digits", DIGITS)
     reference = measure(real[:num], network, "reference")
@@ -68,9 +64,7 @@ def _told_apart(
     return same, generated, worse
 
 
-def test_real_digits_are_nearer_to_real_ones_than_generated_or_degraded_ones(
-    real: tuple[NDArray[np.uint8], Any],
-) -> None:
+def test_real_digits_are_nearer_to_real_ones_than_generated_or_degraded_ones(real) -> None:
     """At few images and few steps; the test below has 1,000."""
     same, drawn, worse = _told_apart(real[0], _drawn(NUM, 12), degrade=40)
     for name in ("frechet", "spatial_frechet"):
@@ -81,9 +75,7 @@ def test_real_digits_are_nearer_to_real_ones_than_generated_or_degraded_ones(
 
 
 @pytest.mark.slow
-def test_1000_real_digits_and_1000_generated_ones(
-    real: tuple[NDArray[np.uint8], Any],
-) -> None:
+def test_1000_real_digits_and_1000_generated_ones(real) -> None:
     """The intervals do not meet."""
     same, drawn, worse = _told_apart(real[0], _drawn(1000, 25), degrade=25)
     for other, name in itertools.product((drawn, worse), ("frechet", "spatial_frechet")):
@@ -99,8 +91,6 @@ def test_figures_are_those_of_the_features(real: tuple[NDArray[np.uint8], Any]) 
     ours, theirs = (measure(part, network) for part in (images[:150], images[200:500]))
     found = quality(ours, theirs, labels=labels[:150])
     assert _value(found) == frechet_distance(gaussian(ours.pooled), gaussian(theirs.pooled))
-    assert ours.spatial is not None
-    assert theirs.spatial is not None
     wanted = frechet_distance(gaussian(ours.spatial), gaussian(theirs.spatial))
     assert _value(found, "spatial_frechet") == wanted
     assert _value(found, "accuracy") > 0.95
@@ -187,28 +177,19 @@ A, B = noise(40, 5, 5, 1), noise(45, 5, 5, 1)
         ((A, B), {"labels": "all"}, "labels must be classes, or 'archive' .* got 'all'"),
     ],
 )
-def test_bad_input_is_named_before_the_network_runs(
-    arguments: tuple[Any, Any], options: dict[str, Any], message: str
-) -> None:
+def test_bad_input_is_named_before_the_network_runs(arguments, options, message) -> None:
     network = Pixels(classes=None if "name classes" in message else 3)
     with pytest.raises(ValueError, match=message):
         quality(*arguments, network, **options)
     assert network.seen == 0
 
 
-def test_classes_need_probabilities() -> None:
+def test_what_networks_say_must_do() -> None:
     with pytest.raises(ValueError, match="features must have probabilities for accuracy, got pix"):
         quality(A, B, Pixels(classes=3), labels=[0] * 40)
-
-
-def test_nan_features_are_named() -> None:
-    with pytest.raises(
-        FloatingPointError, match=r"pixel must give finite .* for reference, images \[33\]"
-    ):
+    message = r"pixel must give finite .* for reference, images \[33\]"
+    with pytest.raises(FloatingPointError, match=message):
         quality(A, B, Pixels(bad=33), batch_size=8)
-
-
-def test_measured_sets_are_of_one_network() -> None:
     one, two = measure(A, Pixels()), measure(B, Pixels(name="other"))
     with pytest.raises(ValueError, match="measured by one network, got pixel and other"):
         quality(one, two)
@@ -250,11 +231,8 @@ print(peak() - before)
 
 def _growth(count: int, resamples: int) -> float:
     """Megabytes that an evaluation of twice ``count`` images of 64 x 64 adds at its peak."""
-    done = subprocess.run(
-        [sys.executable, "-c", _MEMORY, str(count), str(resamples)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return float(done.stdout)
+    command = [sys.executable, "-c", _MEMORY, str(count), str(resamples)]
+    return float(subprocess.check_output(command))
 
 
 def test_neither_images_nor_distances_are_kept() -> None:

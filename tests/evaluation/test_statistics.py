@@ -44,11 +44,9 @@ def test_mean_and_covariance_are_numpys(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_counts_are_rows_that_come_again() -> None:
     features = _features(1)
-    counts = torch.randint(0, 4, (len(features),)).double()
-    found, wanted = (
-        gaussian(features, counts),
-        gaussian(features.repeat_interleave(counts.long(), 0)),
-    )
+    counts = torch.randint(0, 4, (len(features),))
+    found = gaussian(features, counts.double())
+    wanted = gaussian(features.repeat_interleave(counts, 0))
     torch.testing.assert_close(found.mean, wanted.mean, rtol=1e-12, atol=0)
     torch.testing.assert_close(found.covariance, wanted.covariance, rtol=1e-9, atol=1e-12)
 
@@ -60,11 +58,9 @@ def test_the_frechet_distance_is_scipys() -> None:
     assert abs(found - wanted) < 1e-6 * wanted
     # That this would notice a covariance divided by n:
     assert abs(_by_scipy(a, b, ddof=0) - wanted) > 1e-4 * wanted
-
-
-def test_of_equal_sets_it_is_nothing() -> None:
-    found = gaussian(_features(2))
-    assert frechet_distance(found, found) < 1e-12 * float(found.covariance.trace())
+    # Of equal sets it is nothing.
+    same = gaussian(_features(2))
+    assert frechet_distance(same, same) < 1e-12 * float(same.covariance.trace())
 
 
 def test_of_covariances_that_commute_it_is_known() -> None:
@@ -111,16 +107,13 @@ def test_the_score_lies_between_1_and_the_classes() -> None:
     assert inception_score(certain, counts) == pytest.approx(5)
 
 
-def test_too_few_images_have_no_covariance() -> None:
-    with pytest.raises(ValueError, match=r"more images than dimensions .* got shape \[48, 48\]"):
-        gaussian(_features(0, size=48))
-
-
-def test_nan_is_refused() -> None:
+def test_what_is_refused() -> None:
     features = _features(0)
     features[7, 3] = torch.nan
     with pytest.raises(ValueError, match="features must be finite, got NaN or infinity"):
         gaussian(features)
+    with pytest.raises(ValueError, match=r"more images than dimensions .* got shape \[48, 48\]"):
+        gaussian(_features(0, size=48))
     good = gaussian(_features(0))
     with pytest.raises(ValueError, match="statistics must be finite"):
         frechet_distance(good, Gaussian(good.mean * torch.nan, good.covariance))

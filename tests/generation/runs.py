@@ -1,7 +1,5 @@
 """A small run, and what its archive holds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

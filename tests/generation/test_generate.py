@@ -1,7 +1,5 @@
 """Whole runs in one process: what they draw, what they refuse, and that nothing is lost."""
 
-from __future__ import annotations
-
 import errno
 import importlib
 import itertools
@@ -111,12 +109,8 @@ def test_a_complete_archive_is_left_alone(tmp_path: Path, whole: Path) -> None:
         assert draw(out, num=11, overwrite=True).drawn == len(images(out)) == 11
 
 
-def test_killed_at_every_write_it_ends_with_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every rename of a file into place, and the removal of the chunks, is a moment to die: before
-    it and after it. A chunk that was kept is not drawn again.
-    """
+def test_killed_at_every_write_it_ends_with_the_same_bytes(tmp_path, monkeypatch) -> None:
+    """Before and after every rename and the removal; a kept chunk is not drawn again."""
     num, number_of_chunks = 5, 2
     draw(tmp_path / "whole.npz", num=num)
     for moment in itertools.count():
@@ -183,9 +177,7 @@ def _flip(path: Path) -> None:
      lambda path: np.savez(path, arr_0=np.zeros((3, 8, 8, 1), np.uint8))],
     ids=["a bit", "another chunk", "truncated", "of other origin"],
 )  # fmt: skip
-def test_a_damaged_chunk_is_drawn_again(
-    tmp_path: Path, whole: Path, damage: Callable[[Path], object]
-) -> None:
+def test_a_damaged_chunk_is_drawn_again(tmp_path, whole, damage) -> None:
     out, lines = tmp_path / "x.npz", []
     _interrupt(out, after=3)
     damage(tmp_path / "x.npz.chunks" / "chunk-00000001.npz")
@@ -197,9 +189,7 @@ def test_a_damaged_chunk_is_drawn_again(
     assert out.read_bytes() == whole.read_bytes()
 
 
-def test_a_chunk_damaged_during_the_run(
-    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_chunk_damaged_during_the_run(tmp_path, whole, monkeypatch) -> None:
     """What was whole when it was checked is checked again when the archive is made."""
     out, join = tmp_path / "x.npz", run._join
 
@@ -216,17 +206,10 @@ def test_a_chunk_damaged_during_the_run(
     assert out.read_bytes() == whole.read_bytes()
 
 
-@pytest.fixture(scope="module")
-def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of which two chunks are kept."""
-    out = tmp_path_factory.mktemp("interrupted") / "x.npz"
+def test_another_runs_chunks_are_refused(tmp_path: Path) -> None:
+    out = tmp_path / "x.npz"
     _interrupt(out, after=2)
-    return out
-
-
-@pytest.mark.parametrize(
-    ("difference", "message"),
-    [
+    for difference, message in (
         ({"num": 11}, "num 10, not 11"),
         ({"seed": 1}, "seed 0, not 1"),
         ({"batch_size": 4}, "batch_size 3, not 4"),
@@ -241,20 +224,14 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"draws": sampler(cfg_scale=2)}, "cfg_scale 1.5, not 2"),
         ({"draws": sampler(cfg_channels=1)}, "cfg_channels None, not 1"),
         ({"draws": plain()}, "sampler SpeculativeSampler, not SequentialSampler"),
-    ],
-)
-def test_another_runs_chunks_are_refused(
-    interrupted: Path, difference: dict[str, Any], message: str
-) -> None:
-    pattern = f"out must be of a run with the same settings, got .*x.npz.chunks with .*{message}"
-    with pytest.raises(ValueError, match=pattern):
-        draw(interrupted, **difference)
-    assert len(list(interrupted.parent.glob("x.npz.chunks/chunk-*"))) == 2
+    ):
+        told = f"out must be of a run with the same settings, got .*x.npz.chunks with .*{message}"
+        with pytest.raises(ValueError, match=told):
+            draw(out, **difference)
+        assert len(list(tmp_path.glob("x.npz.chunks/chunk-*"))) == 2
 
 
-def test_a_full_disk_loses_nothing(
-    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_loses_nothing(tmp_path, whole, monkeypatch) -> None:
     out = tmp_path / "x.npz"
     write, left = chunks.write_npz, [2]
 
@@ -265,15 +242,13 @@ def test_a_full_disk_loses_nothing(
         left[0] -= 1
         write(path, *arguments)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(chunks, "write_npz", full)
-        with pytest.raises(OSError, match="No space left on device: what is drawn is kept in"):
-            draw(out)
-    assert len(list(tmp_path.glob("x.npz.chunks/*chunk-*"))) == 2
-    with monkeypatch.context() as patch:  # and when the archive is made
-        patch.setattr(run, "write_npz", full)
-        with pytest.raises(OSError, match="No space left"):
-            draw(out)
+    when_drawn = "No space left on device: what is drawn is kept in"
+    for module, message, kept in ((chunks, when_drawn, 2), (run, "No space left", CHUNKS)):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "write_npz", full)
+            with pytest.raises(OSError, match=message):
+                draw(out)
+        assert len(list(tmp_path.glob("x.npz.chunks/*chunk-*"))) == kept
     assert not out.exists()
     assert draw(out).drawn == 0
     assert out.read_bytes() == whole.read_bytes()
@@ -282,15 +257,11 @@ def test_a_full_disk_loses_nothing(
 def test_the_disk_is_looked_at_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
-    with pytest.raises(
-        ValueError, match=r"out must be on a disk with 0.00 GB free for the archive"
-    ):
+    with pytest.raises(ValueError, match="out must be on a disk with 0.00 GB free for the archive"):
         draw(tmp_path / "x.npz")
 
 
-def test_a_second_run_at_once_is_refused_and_changes_nothing(
-    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_run_at_once_is_refused_and_changes_nothing(tmp_path, whole, monkeypatch) -> None:
     """Not even where the one at work has not kept a chunk yet."""
     out, write = tmp_path / "x.npz", chunks.ChunkFolder.write
     manifest = tmp_path / "x.npz.chunks" / "manifest.json"

@@ -1,12 +1,10 @@
 """Processes that share a run: what they agree on, and that none waits for the dead."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +101,9 @@ def test_settings_must_be_the_same(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+def test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
-    return monkeypatch
-
-
-def test_alone(environment: pytest.MonkeyPatch) -> None:
     alone = Processes.from_environment()
     assert alone == Processes(0, 1, 0)
     with alone.joined():
@@ -120,20 +113,19 @@ def test_alone(environment: pytest.MonkeyPatch) -> None:
         alone.wait(lambda: pytest.fail("there is nobody to wait for"))
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
+def test_a_contradictory_environment() -> None:
+    for values in (
         {"RANK": "0"},
         {"WORLD_SIZE": "2"},
         {"RANK": "2", "WORLD_SIZE": "2"},
         {"RANK": "x", "WORLD_SIZE": "2"},
         {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "-1"},
-    ],
-)
-def test_a_contradictory_environment(
-    values: dict[str, str], environment: pytest.MonkeyPatch
-) -> None:
-    for name, value in values.items():
-        environment.setenv(name, value)
-    with pytest.raises(ValueError, match="RANK, WORLD_SIZE and LOCAL_RANK must be as torchrun"):
-        Processes.from_environment()
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            for name in NAMES:
+                patch.delenv(name, raising=False)
+            for name, value in values.items():
+                patch.setenv(name, value)
+            message = "RANK, WORLD_SIZE and LOCAL_RANK must be as torchrun"
+            with pytest.raises(ValueError, match=message):
+                Processes.from_environment()

@@ -1,7 +1,5 @@
 """A run of training that takes milliseconds: here, or in processes that can be killed."""
 
-from __future__ import annotations
-
 import csv
 import multiprocessing
 import time
@@ -11,12 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from free import DiTConfig
 from free.training.dataset.sets import ImageSet
 from free.training.parallel import ranks_of_environment
 from free.training.randomness import RowRandom
 from free.training.trainer import TrainConfig, train
 
 SIZE = (1, 2, 2)
+#: Of a drafter that takes such images.
+SHAPE = DiTConfig(2, 1, 1, 8, 1, 2, num_classes=3, learn_sigma=False)
 
 #: Starts processes that have imported torch already.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -58,6 +59,13 @@ def loss(model: nn.Module, x0: Tensor, labels: Tensor, random: RowRandom) -> dic
     return {"loss": error, "noise": error.detach(), "feature": x.mean() + 2}
 
 
+def drafter_loss(model: Any, x0: Tensor, labels: Tensor, random: RowRandom) -> dict[str, Tensor]:
+    """Something that a drafter can learn."""
+    t, rows = torch.full((len(x0),), 5), torch.zeros(len(x0), 4, 8)
+    change, _ = model(x0, random.normal(SIZE), t, torch.zeros(len(x0), 8), rows)
+    return {"loss": (change - x0).square().mean()}
+
+
 def config(steps: int, **settings: Any) -> TrainConfig:
     """Settings of runs whose weights are compared: float32 whatever the machine would take."""
     common = {"batch_size": 8, "learning_rate": 1e-2, "ema_decay": 0.9, "precision": "fp32"}
@@ -79,12 +87,10 @@ def run_in_process(folder: Path, steps: int, victim: bool = False, **settings: A
     """What a process does; a victim is slow, and never gets through its last step."""
     torch.set_num_threads(1)
 
-    def slow_loss(
-        model: nn.Module, x0: Tensor, labels: Tensor, random: RowRandom
-    ) -> dict[str, Tensor]:
+    def slow_loss(*arguments: Any) -> dict[str, Tensor]:
         if victim:
-            time.sleep(60.0 if random.step == steps - 1 else 0.02)
-        return loss(model, x0, labels, random)
+            time.sleep(60.0 if arguments[-1].step == steps - 1 else 0.02)
+        return loss(*arguments)
 
     with ranks_of_environment("cpu") as ranks:
         data = skipping(f"of rank {ranks.rank}")

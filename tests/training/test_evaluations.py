@@ -9,24 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from free import DiTConfig, DrafterNet
+from free import DrafterNet
 from free.training.evaluations import Evaluations
 from free.training.run_folder import RunFolder
-from tests.training.runs import run, state
-
-CONFIG = DiTConfig(2, 1, 1, 8, 1, 2, num_classes=3, learn_sigma=False)
-
-
-def _drafter_loss(model, x0, labels, random) -> dict[str, torch.Tensor]:
-    t, rows = torch.full((len(x0),), 5), torch.zeros(len(x0), 4, 8)
-    change, _ = model(x0, random.normal((1, 2, 2)), t, torch.zeros(len(x0), 8), rows)
-    return {"loss": (change - x0).square().mean()}
+from tests.training.runs import SHAPE, drafter_loss, run, state
 
 
 def _train(folder: Path, steps: int, evaluate: Any = None, every: int = 2) -> dict[str, Any]:
     torch.manual_seed(0)
     settings = {"ema_decay": 0.5, "evaluate_every": every, "evaluate": evaluate}
-    return run(folder, steps, DrafterNet(CONFIG), _drafter_loss, **settings)[1]
+    return run(folder, steps, DrafterNet(SHAPE), drafter_loss, **settings)[1]
 
 
 def _figures(folder: Path, *figures: float, stop: int = 0) -> Callable[..., dict[str, Any]]:
@@ -43,13 +35,11 @@ def _figures(folder: Path, *figures: float, stop: int = 0) -> Callable[..., dict
     return evaluate
 
 
-def _results(folder: Path) -> list[dict[str, Any]]:
+def _results(folder: Path) -> dict[int, dict[str, Any]]:
+    """By step."""
     path = folder / "evaluations.json"
-    return json.loads(path.read_text()) if path.exists() else []
-
-
-def _steps(folder: Path) -> list[int]:
-    return [result["step"] for result in _results(folder)]
+    results = json.loads(path.read_text()) if path.exists() else []
+    return {result["step"]: result for result in results}
 
 
 def _best_step(folder: Path) -> int:
@@ -60,7 +50,7 @@ def _best_step(folder: Path) -> int:
 
 def test_the_best_is_kept(tmp_path: Path) -> None:
     record = _train(tmp_path, 7, _figures(tmp_path, 1.5, 2.5, 2.5, 2.0))
-    assert _steps(tmp_path) == [2, 4, 6, 7]
+    assert [*_results(tmp_path)] == [2, 4, 6, 7]
     assert (record["best"]["step"], record["best"]["parallel_efficiency"]) == (4, 2.5)
     assert _best_step(tmp_path) == 4
     best = DrafterNet.from_pretrained(tmp_path / "best").state_dict()
@@ -74,14 +64,12 @@ def test_the_best_is_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stop", [1, 2])
 def test_an_evaluation_that_is_stopped_costs_no_steps(tmp_path: Path, stop: int) -> None:
-    """There is a checkpoint of the step; the same command evaluates there and then goes on. None
-    is evaluated twice, and the best so far is known.
-    """
+    """The same command evaluates at its checkpoint and goes on; none is evaluated twice."""
     with pytest.raises(KeyboardInterrupt):
         _train(tmp_path, 6, _figures(tmp_path, 2.0, 9.0, stop=stop))
     assert state(tmp_path)["step"] == 2 * stop
     record = _train(tmp_path, 6, _figures(tmp_path, 2.0, 1.0, 1.5))
-    assert _steps(tmp_path) == [2, 4, 6]
+    assert [*_results(tmp_path)] == [2, 4, 6]
     assert record["best"]["step"] == _best_step(tmp_path) == 2
 
 
@@ -94,12 +82,8 @@ def test_only_evaluations_of_the_last_settings_are_compared(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("written", [False, True])
-def test_the_best_is_one_that_the_checkpoint_knows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool
-) -> None:
-    """Killed between the evaluation and the end of its checkpoint, or just after it; then the run
-    goes on without evaluations.
-    """
+def test_the_best_is_one_that_the_checkpoint_knows(tmp_path, monkeypatch, written) -> None:
+    """Killed before or after the checkpoint behind an evaluation; it goes on without any."""
     real, calls = RunFolder.write_checkpoint, 0
 
     def killed(folder: RunFolder, state: dict[str, Any]) -> None:
@@ -117,7 +101,7 @@ def test_the_best_is_one_that_the_checkpoint_knows(
     monkeypatch.undo()
     record = _train(tmp_path, 5)
     assert record["best"]["step"] == _best_step(tmp_path) == (4 if written else 2)
-    assert _steps(tmp_path) == [2, 4][: 1 + written]
+    assert [*_results(tmp_path)] == [2, 4][: 1 + written]
     assert not list(tmp_path.glob(".best*"))
 
 

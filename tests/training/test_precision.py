@@ -21,36 +21,27 @@ def _cpu(patch: pytest.MonkeyPatch, amx: bool = False, avx512: bool = False) -> 
     patch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
 
 
-@pytest.mark.parametrize(
-    ("amx", "avx512", "expected"),
-    [
+def test_a_cpu(monkeypatch) -> None:
+    for amx, avx512, expected in (
         (False, False, ("fp32", NONE)),
         (True, False, ("bf16", "the CPU has AMX-BF16")),
         (False, True, ("bf16", "the CPU has AVX512-BF16")),
         (True, True, ("bf16", "the CPU has AMX-BF16")),
-    ],
-)
-def test_a_cpu(
-    monkeypatch: pytest.MonkeyPatch, amx: bool, avx512: bool, expected: tuple[str, str]
-) -> None:
-    _cpu(monkeypatch, amx, avx512)
-    assert choose_precision("auto", Ranks()) == expected
-    assert choose_precision("tf32", Ranks()) == ("tf32", "as asked for")
+    ):
+        _cpu(monkeypatch, amx, avx512)
+        assert choose_precision("auto", Ranks()) == expected
+        assert choose_precision("tf32", Ranks()) == ("tf32", "as asked for")
 
 
-@pytest.mark.parametrize(
-    ("flags", "name"), [("fpu avx512_bf16", "bf16"), ("amx_bf16", "bf16"), ("avx2 bf16", "fp32")]
-)
-def test_a_cpu_that_torch_does_not_tell_of(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: str, name: str
-) -> None:
+def test_a_cpu_that_torch_does_not_tell_of(monkeypatch, tmp_path) -> None:
     for probe in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.delattr(torch.cpu, probe, raising=False)
-    (tmp_path / "cpuinfo").write_text(f"model name\t: avx512_bf16\nflags\t\t: {flags}\n")
-    monkeypatch.setattr(precision, "_CPUINFO", tmp_path / "cpuinfo")
-    assert choose_precision("auto", Ranks()).name == name
-    (tmp_path / "cpuinfo").unlink()  # another system
-    assert choose_precision("auto", Ranks()) == ("fp32", NONE)
+    told = tmp_path / "cpuinfo"
+    monkeypatch.setattr(precision, "_CPUINFO", told)
+    assert choose_precision("auto", Ranks()) == ("fp32", NONE)  # another system
+    for flags, name in (("fpu avx512_bf16", "bf16"), ("amx_bf16", "bf16"), ("avx2 bf16", "fp32")):
+        told.write_text(f"model name\t: avx512_bf16\nflags\t\t: {flags}\n")
+        assert choose_precision("auto", Ranks()).name == name
 
 
 @pytest.mark.parametrize("able", [False, True])
@@ -78,9 +69,7 @@ def test_ranks_take_what_all_of_them_have(monkeypatch: pytest.MonkeyPatch) -> No
     assert choice == ("fp32", "another process has no bfloat16 instructions")
 
 
-def test_a_run_stays_in_its_precision(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_stays_in_its_precision(tmp_path, monkeypatch, capsys) -> None:
     """Also on another machine, and where it was given by name before."""
     _cpu(monkeypatch, amx=True)
     _, record = run(tmp_path, 2, precision="auto", progress=True)

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from free import DiTConfig, DrafterNet
+from free import DrafterNet
 from free.training.run_folder import misfit
+from tests.models.checkpoints.files import Planted
 from tests.training.runs import (
     PROCESSES,
+    SHAPE,
     loss,
     losses,
     require_same_run,
@@ -74,15 +76,12 @@ def test_a_run_can_go_on_for_longer(tmp_path: Path) -> None:
 
 def test_another_run_is_refused_by_what_differs(tmp_path: Path) -> None:
     run(tmp_path, 2, extra={"teacher": "abc", "objective": "mse"})
-    with pytest.raises(
-        ValueError,
-        match="folder must be empty or hold a run of the same settings, "
-        r"got .*state\.pt with seed 0 \(now 1\), teacher 'abc' \(now 'abd'\)$",
-    ):
-        run(tmp_path, 2, seed=1, extra={"teacher": "abd", "objective": "mse"})  # fmt: skip
-    drafter = DrafterNet(DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3, learn_sigma=False))
+    differs = r"state\.pt with seed 0 \(now 1\), teacher 'abc' \(now 'abd'\)$"
+    message = f"folder must be empty or hold a run of the same settings, got .*{differs}"
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, 2, seed=1, extra={"teacher": "abd", "objective": "mse"})
     with pytest.raises(ValueError, match="got .* with the weights of another model: x_embedder"):
-        run(tmp_path, 2, drafter, extra={"teacher": "abc", "objective": "mse"})
+        run(tmp_path, 2, DrafterNet(SHAPE), extra={"teacher": "abc", "objective": "mse"})
 
 
 def test_settings_are_compared_name_by_name() -> None:
@@ -97,9 +96,8 @@ def test_settings_are_compared_name_by_name() -> None:
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     def loss_that_starts_another(*arguments):
-        with pytest.raises(
-            ValueError, match=r"folder must not be in use by another run, got .*run, which is lock"
-        ):
+        message = "folder must not be in use by another run, got .*run, which is lock"
+        with pytest.raises(ValueError, match=message):
             run(tmp_path / "run", 2)
         return loss(*arguments)
 
@@ -110,24 +108,14 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     run(tmp_path / "run", 2)  # after an error too
 
 
-class Harm:
-    """Touches a file where it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return (Path.touch, (self.path,))
-
-
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", {"step": 2}, Harm])
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", {"step": 2}, Planted])
 def test_a_damaged_checkpoint(tmp_path: Path, content: object) -> None:
     """One that would run code does not."""
     path, harm = tmp_path / "state.pt", tmp_path / "harm"
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
-        torch.save({"settings": Harm(harm)} if content is Harm else content, path)
+        torch.save({"settings": Planted(harm)} if content is Planted else content, path)
     with pytest.raises(ValueError, match=r"folder must hold a checkpoint that loads, got .*state"):
         run(tmp_path, 4)
     assert not harm.exists()
@@ -140,9 +128,9 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     before = (tmp_path / "state.pt").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    message = r"of step 10 could not be written to .*state\.pt \(the one before it is whole\): "
     try:
-        with pytest.raises(OSError, match=r"checkpoint of step 10 could not be written to .*state"
-                           r"\.pt \(the one before it is whole\): "):  # fmt: skip
+        with pytest.raises(OSError, match=message):
             run(tmp_path, 10, **settings)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

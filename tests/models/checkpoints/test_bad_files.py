@@ -1,7 +1,6 @@
 """Files that are not what they should be. Nothing in them is run, whatever they are."""
 
 import json
-import os
 import pickle
 import random
 import zipfile
@@ -13,33 +12,28 @@ import torch
 from safetensors.torch import save_file
 
 from free import DiT
-from tests.models.checkpoints.files import original_state, save_original, training_checkpoint
+from tests.models.checkpoints.files import (
+    Planted,
+    original_state,
+    save_original,
+    training_checkpoint,
+)
 
 STATE = original_state()
 PATCHES, OUTPUT = "x_embedder.proj.weight", "final_layer.linear.weight"
 LABELS = "y_embedder.embedding_table.weight"
 
 
-class Planted:
-    """Pickles as a call that leaves a mark."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple:
-        return os.mkdir, (str(self.mark),)
-
-
 @pytest.mark.parametrize("place", ["instead", "as a weight", "in args", "as a key", "in opt"])
 def test_planted_code_is_not_run(tmp_path: Path, place: str) -> None:
     mark, path = tmp_path / "it ran", tmp_path / "model.pt"
     planted = Planted(mark)
-    checkpoint = training_checkpoint(original_state())
+    checkpoint = training_checkpoint(STATE)
     content = {
         "instead": planted,
-        "as a weight": {**original_state(), "final_layer.linear.bias": planted},
+        "as a weight": {**STATE, "final_layer.linear.bias": planted},
         "in args": {**checkpoint, "args": planted},
-        "as a key": {**original_state(), (planted, 1): torch.zeros(1)},
+        "as a key": {**STATE, (planted, 1): torch.zeros(1)},
         "in opt": {**checkpoint, "opt": [planted]},
     }[place]
     torch.save(content, path)
@@ -58,9 +52,8 @@ def test_a_bare_pickle_is_not_opened(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
+def test_what_is_no_checkpoint(tmp_path) -> None:
+    for name, content, message in (
         ("model.pt", b"", "an empty file"),
         ("model.safetensors", b"", "an empty file"),
         ("model.pt", b"<!DOCTYPE html><html><body>404</body>", "an HTML page, probably of a down"),
@@ -69,13 +62,12 @@ def test_a_bare_pickle_is_not_opened(tmp_path: Path) -> None:
         ("model.safetensors", b'{"weights": 3}', r"something that starts with b'\{"),
         ("model.pt", b"\x00" * 100, "something that starts with"),
         ("x.bin", np.random.default_rng(0).bytes(1000), "something that starts with"),
-    ],
-)
-def test_what_is_no_checkpoint(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    path = tmp_path / name
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=rf"source must be a checkpoint \(.*{name}: .*{message}"):
-        DiT.from_pretrained(path)
+    ):
+        path = tmp_path / name
+        path.write_bytes(content)
+        told = rf"source must be a checkpoint \(.*{name}: .*{message}"
+        with pytest.raises(ValueError, match=told):
+            DiT.from_pretrained(path)
 
 
 def test_other_zip_files(tmp_path: Path) -> None:
@@ -91,10 +83,8 @@ def test_other_zip_files(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=rf"source must be whole, got .*{name}"):
             DiT.from_pretrained(tmp_path / name)
     path = save_original(tmp_path)
-    with (
-        zipfile.ZipFile(path) as stored,
-        zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as packed,
-    ):
+    packed = zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(path) as stored, packed:
         for member in stored.infolist():
             packed.writestr(member.filename, stored.read(member))
     DiT.from_pretrained(path, heads=4)
@@ -130,9 +120,8 @@ def test_damaged_files_never_do_worse_than_an_error(tmp_path: Path, save: object
             DiT.from_pretrained(path, heads=4)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
+def test_other_contents(tmp_path) -> None:
+    for content, message in (
         ([1, 2], "source must hold a dict of tensors, got .* with a list"),
         ({}, "source must hold a dict of tensors, got .* with a dict"),
         ({"model": {}, "step": 3}, "or one with such a dict as 'ema', got .* keys model, step"),
@@ -147,12 +136,10 @@ def test_damaged_files_never_do_worse_than_an_error(tmp_path: Path, save: object
         (STATE | {"pos_embed": torch.zeros(16, 32)}, "must be of a square, got"),
         (STATE | {"pos_embed": torch.zeros(1).expand(1, 16, 32)}, "repeated by strides"),
         (STATE | {"pos_embed": torch.zeros(1, 16, 32).to_sparse()}, "dense, got pos_embed"),
-    ],
-)
-def test_other_contents(tmp_path: Path, content: object, message: str) -> None:
-    torch.save(content, tmp_path / "model.pt")
-    with pytest.raises(ValueError, match=message):
-        DiT.from_pretrained(tmp_path / "model.pt", heads=4)
+    ):
+        torch.save(content, tmp_path / "model.pt")
+        with pytest.raises(ValueError, match=message):
+            DiT.from_pretrained(tmp_path / "model.pt", heads=4)
 
 
 def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:

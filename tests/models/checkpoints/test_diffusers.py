@@ -15,6 +15,7 @@ from free.models.adopt import adopt_transformer
 from free.models.summary import inspect
 from tests.models.checkpoints.files import (
     CONFIG,
+    change,
     original_state,
     outputs,
     same_weights,
@@ -28,15 +29,9 @@ diffusers = pytest.importorskip("diffusers")
 def _reference(norm_eps: float = 1e-5) -> torch.nn.Module:
     """A small network of diffusers, with random non-zero weights, alike in all blocks' copies."""
     network = diffusers.DiTTransformer2DModel(
-        num_attention_heads=4,
-        attention_head_dim=8,
-        in_channels=4,
-        out_channels=8,
-        num_layers=3,
-        sample_size=8,
-        num_embeds_ada_norm=5,
-        norm_eps=norm_eps,
-    )
+        num_attention_heads=4, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=3,
+        sample_size=8, num_embeds_ada_norm=5, norm_eps=norm_eps,
+    )  # fmt: skip
     randomized(network)
     first = network.transformer_blocks[0].norm1.emb.state_dict()
     for block in network.transformer_blocks:
@@ -73,9 +68,7 @@ def test_parity(tmp_path: Path, norm_eps: float, divisor: int) -> None:
         if hasattr(module, "downscale_freq_shift"):
             module.downscale_freq_shift = 128 - divisor
     if divisor == 128:  # what the configuration of a folder of ours would say
-        path = tmp_path / "config.json"
-        record = json.loads(path.read_text()) | {"_free": {"timestep_divisor": 128}}
-        path.write_text(json.dumps(record))
+        change(tmp_path / "config.json", _free={"timestep_divisor": 128})
     network = DiT.from_pretrained(tmp_path)
     assert network.config.timestep_divisor == divisor
     assert _error(network, reference, torch.tensor([1, 10, 100, 500, 999])) < 1e-5
@@ -125,13 +118,9 @@ def test_a_file_without_its_configuration(folder: Path, tmp_path: Path) -> None:
 
 def test_the_class_of_older_versions(folder: Path) -> None:
     path = folder / "transformer" / "config.json"
-    record = json.loads(path.read_text())
-    record["_class_name"] = "Transformer2DModel"
-    del record["norm_eps"]
-    path.write_text(json.dumps(record))
+    change(path, _class_name="Transformer2DModel", norm_eps=None)
     assert inspect(folder).config.norm_eps == 1e-5
-    del record["norm_type"]
-    path.write_text(json.dumps(record))
+    change(path, norm_type=None)
     with pytest.raises(ValueError, match="must describe a DiT, got norm_type None"):
         DiT.from_pretrained(folder)
 
@@ -150,8 +139,7 @@ def test_the_class_of_older_versions(folder: Path) -> None:
     ],
 )
 def test_configurations_that_do_not_fit(folder: Path, fields: dict, message: str) -> None:
-    path = folder / "transformer" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    change(folder / "transformer" / "config.json", **fields)
     with pytest.raises(ValueError, match=message):
         DiT.from_pretrained(folder)
 
@@ -207,9 +195,7 @@ def test_shards_that_are_not_there(tmp_path: Path) -> None:
             DiT.from_pretrained(tmp_path)
 
 
-def test_diffusers_loads_what_is_saved_for_it(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_diffusers_loads_what_is_saved_for_it(tmp_path, caplog) -> None:
     """Without a warning about the keys that are only ours."""
     state = original_state(DiTConfig(8, 2, 4, 32, 3, 4, num_classes=5))
     torch.save(state, tmp_path / "model.pt")
@@ -218,9 +204,8 @@ def test_diffusers_loads_what_is_saved_for_it(
     logging.getLogger("diffusers").propagate = True
     reference = diffusers.DiTTransformer2DModel.from_pretrained(tmp_path / "saved")
     assert not [record for record in caplog.records if "config" in record.message]
-    assert reference.config.sample_size == 8
-    assert reference.config.out_channels == 8
-    assert reference.config.norm_eps == 1e-5
+    config = reference.config
+    assert (config.sample_size, config.out_channels, config.norm_eps) == (8, 8, 1e-5)
     assert _error(network, reference, torch.tensor([700, 3])) < 1e-5
 
 
@@ -231,10 +216,7 @@ def test_own_constants_survive_in_its_format(tmp_path: Path) -> None:
     assert inspect(tmp_path / "saved").training == {"steps": 3}
     stock = DiT.from_pretrained(tmp_path / "saved", constants="diffusers").config
     assert (stock.timestep_divisor, stock.norm_eps) == (127, 1e-6)  # as diffusers would run it
-
-
-def test_what_its_format_cannot_hold(tmp_path: Path) -> None:
-    network = DiT(DiTConfig(8, 2, 3, 32, 1, 4, mlp_ratio=2.0))
+    other = DiT(DiTConfig(8, 2, 3, 32, 1, 4, mlp_ratio=2.0))
     with pytest.raises(ValueError, match="must have an mlp_ratio of 4, got one of 2"):
-        network.save_pretrained(tmp_path / "saved", "diffusers")
-    assert not (tmp_path / "saved").exists()
+        other.save_pretrained(tmp_path / "other", "diffusers")
+    assert not (tmp_path / "other").exists()

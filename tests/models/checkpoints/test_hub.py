@@ -77,7 +77,7 @@ def test_a_folder_of_that_name_comes_first(remote: Path) -> None:
     assert not (remote.parent / "cache").exists()
 
 
-def test_no_way_to_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_way_to_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     def snapshot_download(name: str, allow_patterns: list[str]) -> str:
         raise ConnectionError("Network is unreachable\nand more")
 
@@ -87,16 +87,10 @@ def test_no_way_to_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         DiT.from_pretrained("runs/mnst")
     with pytest.raises(ValueError, match="drafter must be a file or folder, or a hub id that"):
         load_pretrained("mnist", "runs/mnst")
-
-
-def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ImportError, match=r"no file or folder here.*pip install 'free-dit\[diff"):
-        DiT.from_pretrained("someone/model")
-
-
-def test_what_is_no_hub_id(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: pytest.fail("it was asked"))
     for name in ("model", "a/b/c", "./x/y", "../x", "~/x", "/x/y", "C:x/y z"):
         with pytest.raises(ValueError, match="which does not exist"):
             DiT.from_pretrained(name)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ImportError, match=r"no file or folder here.*pip install 'free-dit\[diff"):
+        DiT.from_pretrained("someone/model")

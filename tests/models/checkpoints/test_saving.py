@@ -1,7 +1,6 @@
 """Saved networks: round trips among the formats, our own folders, and the model card."""
 
 import dataclasses
-import json
 import os
 import re
 from pathlib import Path
@@ -13,7 +12,13 @@ from safetensors.torch import load_file, save_file
 from free import DiT, DrafterNet, FeatureDrafter, FrozenDrafter, load_pretrained
 from free.models.checkpoints import FORMATS, locate
 from free.models.summary import inspect
-from tests.models.checkpoints.files import CONFIG, original_state, same_weights, save_original
+from tests.models.checkpoints.files import (
+    CONFIG,
+    change,
+    original_state,
+    same_weights,
+    save_original,
+)
 from tests.networks import randomized
 
 RECORD = {"steps": 7, "loss": 0.5}
@@ -28,31 +33,23 @@ def bundle(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def change(path: Path, **fields: object) -> None:
-    """Put fields into a JSON file; None takes one away."""
-    record = json.loads(path.read_text()) | fields
-    path.write_text(json.dumps({key: value for key, value in record.items() if value is not None}))
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "dtype"),
-    [
+def test_round_trips_are_exact(tmp_path) -> None:
+    for first, second, dtype in (
         ("free", "original", torch.float32),
         ("original", "diffusers", torch.float32),
         ("diffusers", "free", torch.float16),
         ("free", "diffusers", torch.bfloat16),
         ("diffusers", "original", torch.bfloat16),
         ("original", "free", torch.float16),
-    ],
-)
-def test_round_trips_are_exact(tmp_path: Path, first: str, second: str, dtype: torch.dtype) -> None:
-    network = DiT.from_pretrained(save_original(tmp_path), heads=4, dtype=dtype)
-    network.save_pretrained(tmp_path / "one", first)
-    there = DiT.from_pretrained(tmp_path / "one", heads=4, dtype=dtype)
-    there.save_pretrained(tmp_path / "two", second)
-    back = DiT.from_pretrained(tmp_path / "two", heads=4, dtype=dtype)
-    assert same_weights(network, back)
-    assert back.config == network.config
+    ):
+        network = DiT.from_pretrained(save_original(tmp_path), heads=4, dtype=dtype)
+        one, two = (tmp_path / f"{first} {second}" / place for place in ("one", "two"))
+        network.save_pretrained(one, first)
+        there = DiT.from_pretrained(one, heads=4, dtype=dtype)
+        there.save_pretrained(two, second)
+        back = DiT.from_pretrained(two, heads=4, dtype=dtype)
+        assert same_weights(network, back)
+        assert back.config == network.config
 
 
 def test_the_original_code_could_load_it(tmp_path: Path) -> None:
@@ -109,10 +106,10 @@ def test_the_depth_and_the_gate_of_a_drafter(bundle: Path) -> None:
     network = randomized(DrafterNet(CONFIG, 2, gate=True), seed=1)
     network.save_pretrained(bundle / "drafter")
     loaded = DrafterNet.from_pretrained(bundle)
-    assert loaded.options == {"depth": 2, "gate": True}
     assert same_weights(loaded, network)
-    assert inspect(bundle / "drafter").options == {"depth": 2, "gate": True}
-    assert inspect(bundle / "drafter").parameters == sum(w.numel() for w in network.parameters())
+    summary = inspect(bundle / "drafter")
+    assert loaded.options == summary.options == {"depth": 2, "gate": True}
+    assert summary.parameters == sum(w.numel() for w in network.parameters())
     assert "| blocks | 2 |" in (bundle / "drafter" / "README.md").read_text()
 
 
@@ -201,34 +198,24 @@ def test_damaged_weights(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("part", "content", "message"),
     [
-        ("", "is missing or malformed"),
-        ("[]", "is missing or malformed: got list"),
-        ("[" * 10000, "is missing or malformed: RecursionError"),
-        ("{}", "is missing or malformed: KeyError"),
-        ('{"kind": "dit", "architecture": {"wings": 2}}', "is missing or malformed: TypeError"),
-        ('{"kind": "cat", "architecture": {}}', "is missing or malformed: KeyError"),
+        ("teacher", "", "config.json is missing or malformed"),
+        ("teacher", "[]", "config.json is missing or malformed: got list"),
+        ("teacher", "[" * 10000, "config.json is missing or malformed: RecursionError"),
+        ("teacher", "{}", "config.json is missing or malformed: KeyError"),
+        ("teacher", {"architecture": {"wings": 2}}, "json is missing or malformed: TypeError"),
+        ("teacher", {"kind": "cat"}, "config.json is missing or malformed: KeyError"),
+        ("drafter", {"depth": 0}, r"malformed: .*depth must be an integer in 1\.\.3"),
+        ("drafter", {"depth": 4}, r"malformed: .*depth must be an integer in 1\.\.3"),
+        ("drafter", {"depth": "2"}, r"malformed: .*depth must be an integer in 1\.\.3"),
+        ("drafter", {"gate": 1}, "malformed: .*gate must be true or false, got 1"),
+        ("drafter", {"sampling": {"speed": 9}}, r"in .* must have keys \['acceptance', "),
     ],
 )
-def test_malformed_configurations(bundle: Path, text: str, message: str) -> None:
-    (bundle / "teacher" / "config.json").write_text(text)
-    with pytest.raises(ValueError, match=f"config.json {message}"):
-        load_pretrained(bundle)
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"depth": 0}, r"malformed: .*depth must be an integer in 1\.\.3"),
-        ({"depth": 4}, r"malformed: .*depth must be an integer in 1\.\.3"),
-        ({"depth": "2"}, r"malformed: .*depth must be an integer in 1\.\.3"),
-        ({"gate": 1}, "malformed: .*gate must be true or false, got 1"),
-        ({"sampling": {"speed": 9}}, r"sampling in .* must have keys \['acceptance', "),
-    ],
-)
-def test_malformed_options_of_a_drafter(bundle: Path, fields: dict, message: str) -> None:
-    change(bundle / "drafter" / "config.json", **fields)
+def test_malformed_configurations(bundle, part, content, message) -> None:
+    path = bundle / part / "config.json"
+    change(path, **content) if isinstance(content, dict) else path.write_text(content)
     with pytest.raises(ValueError, match=message):
         load_pretrained(bundle)
 
@@ -250,21 +237,16 @@ def test_the_card_says_what_it_is(bundle: Path) -> None:
     assert path.read_text() == "# Mine\n"
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
+def test_what_cannot_be_written(tmp_path: Path) -> None:
+    for name, options, message in (
         ("x", {"format": "onnx"}, "format must be one of free, original, diffusers, got 'onnx'"),
         ("x", {"dtype": torch.int8}, "dtype must be a floating-point torch.dtype or None, got"),
         ("x.pt", {"format": "free"}, "folder must be one for format 'free', got the file"),
         ("x.pt", {"format": "diffusers"}, "folder must be one for format 'diffusers', got"),
-    ],
-)
-def test_what_cannot_be_written(tmp_path: Path, name: str, options: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        DiT(CONFIG).save_pretrained(tmp_path / name, **options)
-    assert not list(tmp_path.iterdir())
-
-
-def test_two_formats_do_not_share_a_folder(bundle: Path) -> None:
+    ):
+        with pytest.raises(ValueError, match=message):
+            DiT(CONFIG).save_pretrained(tmp_path / name, **options)
+        assert not list(tmp_path.iterdir())
+    DiT(CONFIG).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="folder must have no config.json for format 'original'"):
-        DiT(CONFIG).save_pretrained(bundle / "teacher", "original")
+        DiT(CONFIG).save_pretrained(tmp_path, "original")

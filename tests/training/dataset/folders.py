@@ -1,7 +1,5 @@
 """Folders of images, and a teacher for them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace

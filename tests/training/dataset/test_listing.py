@@ -1,7 +1,6 @@
 """Which images a folder has, and folders that are not what they should be."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,70 +48,39 @@ def test_labels_come_from_a_file(tmp_path: Path) -> None:
     assert (from_csv.files, from_csv.labels.tolist()) == (list(labels), [7, 0, 7])
 
 
-def _csv(text: str) -> Callable[[Path], object]:
-    return lambda folder: (folder / "labels.csv").write_text(text)
-
-
-def _json(text: str) -> Callable[[Path], object]:
-    return lambda folder: (folder / "labels.json").write_text(text)
-
-
-def _an_empty_class(folder: Path) -> None:
-    class_folders(folder)
-    (folder / "c7").mkdir()
-
-
-def _loose(folder: Path) -> None:
-    labelled(folder, {"x.png": 0})
-    (folder / "labels.json").unlink()
-
-
-def _both(folder: Path) -> None:
-    labelled(folder, {"x.png": 0})
-    _csv("file,label\nx.png,0\n")(folder)
-
-
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("files", "message"),
     [
-        (lambda folder: None, "one folder a class, or .* got .* with 0 images and none of these"),
-        (_loose, "one folder a class, or .* got .* with 1 images and none of these"),
-        (_an_empty_class, r"images \(.jpeg, .*\) in the folder of each class, got .*c7 without"),
-        (
-            lambda folder: class_folders(folder, classes=1),
-            r"one folder for each of the model's 3 classes, got 1 in .* \(c0\); labels.csv or",
-        ),
-        (
-            lambda folder: class_folders(folder, classes=5),
-            r"the model's 3 classes, got 5 in .* \(c0, c1, c2, ...\)",
-        ),
-        (_both, "labels.csv or labels.json, got .* with both"),
-        (_csv("file,label\n"), "data must have images, got none in .*labels.csv"),
-        (_json("{}"), "data must have images, got none in .*labels.json"),
-        (_csv(""), "must begin with file,label, got ''"),
-        (_csv("a.png,1\n"), "must begin with file,label, got 'a.png,1'"),
-        (_csv("file,label\na.png,cat\n"), r"an integer in each row, got .*'cat'\] in row 2"),
-        (_csv("file,label\na.png,1\n\n"), r"an integer in each row, got \[\] in row 3"),
-        (_csv("file,label\na,0\na,1\n"), "must name each file once, got 'a' again"),
-        (_json('{"a": 0, "a": 1}'), "must name each file once, got 'a' again"),
-        (_csv("file,label\na,3\n"), r"labels must be in 0..2, the model's classes, got 3 for 'a'"),
-        (_csv("file,label\na,-1\n"), r"labels must be in 0..2, the model's classes, got -1"),
-        (_json('{"a": 1.0}'), r"must be an object .* of integer labels"),
-        (_json('{"a": true}'), r"must be an object .* of integer labels"),
-        (_json('{"a": {}}'), r"must be an object .* of integer labels"),
-        (_json('["a"]'), r"must be an object .* of integer labels"),
-        (_json('{"a"'), "must have labels that can be read, got .*labels.json"),
-        (_json("[" * 100_000), "must have labels that can be read, got .*labels.json"),
-        (
-            lambda folder: (folder / "labels.csv").write_bytes(b"file,label\n\xff,1\n"),
-            "must have labels that can be read, got .*labels.csv",
-        ),
+        ({}, "one folder a class, or .* got .* with 0 images and none of these"),
+        ({"x.png": ""}, "one folder a class, or .* got .* with 1 images and none of these"),
+        ({"a/x.png": "", "b/x.png": "", "c7/x": ""},
+         r"images \(.jpeg, .*\) in the folder of each class, got .*c7 without"),
+        ({"c0/x.png": ""}, r"for each of the model's 3 classes, got 1 in .* \(c0\); labels.csv or"),
+        ({f"c{i}/x.png": "" for i in range(5)}, r"'s 3 classes, got 5 in .* \(c0, c1, c2, ...\)"),
+        ({"labels.csv": "", "labels.json": ""}, "labels.csv or labels.json, got .* with both"),
+        ({"labels.csv": "file,label\n"}, "data must have images, got none in .*labels.csv"),
+        ({"labels.json": "{}"}, "data must have images, got none in .*labels.json"),
+        ({"labels.csv": ""}, "must begin with file,label, got ''"),
+        ({"labels.csv": "a.png,1\n"}, "must begin with file,label, got 'a.png,1'"),
+        ({"labels.csv": "file,label\na.png,cat\n"}, r"integer in each row, got .*'cat'\] in row 2"),
+        ({"labels.csv": "file,label\na.png,1\n\n"}, r"an integer in each row, got \[\] in row 3"),
+        ({"labels.csv": "file,label\na,0\na,1\n"}, "must name each file once, got 'a' again"),
+        ({"labels.json": '{"a": 0, "a": 1}'}, "must name each file once, got 'a' again"),
+        ({"labels.csv": "file,label\na,3\n"}, r"in 0..2, the model's classes, got 3 for 'a'"),
+        ({"labels.csv": "file,label\na,-1\n"}, r"labels must be in 0..2, .* classes, got -1"),
+        ({"labels.json": '{"a": 1.0}'}, r"must be an object .* of integer labels"),
+        ({"labels.json": '{"a": true}'}, r"must be an object .* of integer labels"),
+        ({"labels.json": '{"a": {}}'}, r"must be an object .* of integer labels"),
+        ({"labels.json": '["a"]'}, r"must be an object .* of integer labels"),
+        ({"labels.json": '{"a"'}, "must have labels that can be read, got .*labels.json"),
+        ({"labels.json": "[" * 100_000}, "must have labels that can be read, got .*labels.json"),
+        ({"labels.csv": b"file,label\n\xff,1\n"}, "labels that can be read, got .*labels.csv"),
     ],
-)
-def test_other_folders_are_refused(
-    tmp_path: Path, make: Callable[[Path], object], message: str
-) -> None:
-    make(tmp_path)
+)  # fmt: skip
+def test_other_folders_are_refused(tmp_path, files, message) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=message):
         list_images(tmp_path, 3)
 
