@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from free import FrozenDrafter
 from free.engines.load import load_engine
-from free.engines.manifest import MANIFEST
 from free.engines.networks import EngineDrafter
 from free.engines.onnx import OnnxSession
 from tests.exports import Export, close
 
 pytest.importorskip("onnxruntime")
-
-
-@pytest.fixture
-def folder(plain_export: Export, tmp_path: Path) -> Path:
-    """A copy to spoil."""
-    return Path(shutil.copytree(plain_export.folder, tmp_path / "copy"))
 
 
 def test_a_folder_is_a_teacher_and_its_drafter(plain_export: Export) -> None:
@@ -36,15 +27,6 @@ def test_a_folder_is_a_teacher_and_its_drafter(plain_export: Export) -> None:
     with torch.no_grad():
         close(teacher(*rows).eps, plain_export.teacher(*rows).eps)
     assert teacher(*rows).variance is None
-
-
-def test_a_teacher_alone_drafts_frozen(folder: Path) -> None:
-    record = json.loads((folder / MANIFEST).read_text())
-    record["graphs"] = {"teacher": record["graphs"]["teacher"]}
-    (folder / MANIFEST).write_text(json.dumps(record))
-    _, drafter = load_engine(folder)
-    assert isinstance(drafter, FrozenDrafter)
-    assert drafter.sampling["window"] == 3
 
 
 @pytest.mark.parametrize(
@@ -70,9 +52,10 @@ def test_nothing_falls_back(plain_export: Export) -> None:
         load_engine(plain_export.folder, device="cuda")
 
 
-def test_folders_that_are_not_an_export(folder: Path, tmp_path: Path) -> None:
+def test_folders_that_are_not_an_export(plain_export: Export, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="engine folder must hold manifest.json, as free export"):
         load_engine(tmp_path)
+    folder = Path(shutil.copytree(plain_export.folder, tmp_path / "copy"))
     (folder / "draft.onnx").write_bytes((folder / "drafter.onnx").read_bytes())
     with pytest.raises(ValueError, match="draft.onnx must be the file that was exported"):
         load_engine(folder)

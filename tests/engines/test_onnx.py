@@ -97,14 +97,11 @@ def test_rows_do_not_depend_on_each_other(session: OnnxSession) -> None:
 
 
 def test_calls_are_checked_before_the_runtime_sees_them(session: OnnxSession) -> None:
-    inputs = inputs_of(session, 10)
     with pytest.raises(ValueError, match="rows of teacher must be in 1..9, as it was exported"):
-        session.run(inputs)
+        session.run(inputs_of(session, 10))
     inputs = inputs_of(session)
     with pytest.raises(ValueError, match="x of teacher must be on cpu, got meta"):
         session.run({**inputs, "x": inputs["x"].to("meta")})
-    with pytest.raises(ValueError, match="y of teacher must be int64"):
-        session.run({**inputs, "y": inputs["y"].int()})
     with pytest.raises(RuntimeError, match="indices element out of data bounds"):
         session.run({**inputs, "y": inputs["y"] + 16})
 

@@ -1,62 +1,13 @@
-"""Graphs compute what the networks do, and their contracts describe them."""
+"""Graphs are as their contracts describe them; what they compute, tests/engines compares."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from free import Schedule
-from free.drafters import DraftingBatch
 from free.engines.torch import TorchSession
-from free.export.graphs import DrafterStep, Teacher
 from free.export.package import graphs_of
-from free.models.guidance import Guidance, GuidedTeacher
-from free.schedule.table import Table
-from tests.exports import close, small_model
-
-SCALE = torch.tensor([3.0, 1.0])  # one channel of two is guided
-
-
-def guidance(null_label: int) -> Guidance:
-    return Guidance(3.0, 1, null_label)
-
-
-def rows(count: int = 5) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """States, timesteps, and labels up to the null class."""
-    return torch.randn(count, 2, 4, 4), torch.arange(count) * 249, torch.arange(16 - count, 16)
-
-
-@pytest.mark.parametrize("learn_sigma", [False, True])
-@torch.no_grad()
-def test_teachers(learn_sigma: bool) -> None:
-    network, _ = small_model(learn_sigma)
-    states = rows()
-    guided_teacher = GuidedTeacher(network, guidance(network.null_label))
-    for args, expected in (((), network(*states)), ((SCALE,), guided_teacher(*states))):
-        out = Teacher(network)(*states, *args)
-        assert len(out) == (3 if learn_sigma else 2)
-        for got, wanted in zip(out, expected, strict=False):
-            assert got.dtype is torch.float32
-            assert got.abs().max() > 0.1
-            close(got, wanted)
-        assert expected.variance is None or out[2].shape == (5, 2, 4, 4)
-
-
-@pytest.mark.parametrize("guided", [False, True])
-@torch.no_grad()
-def test_a_step_is_the_drafters(guided: bool) -> None:
-    network, drafter = small_model()
-    drafter.begin(DraftingBatch(Table.of(Schedule.ddpm(10), "cpu"), None))
-    x, t, y = rows()
-    pair = (2,) if guided else ()
-    feature = torch.randn(5, *pair, 4, 16)
-    step = DrafterStep(drafter.network, network)
-    out = step(x, x.flip(0), t, y, feature, *([SCALE] if guided else []))
-    setting = guidance(network.null_label) if guided else None
-    for got, wanted in zip(out, drafter.step(x, x.flip(0), t, y, feature, setting), strict=True):
-        assert got.abs().max() > 0.01
-        close(got, wanted)
-    assert step.labels is network.y_embedder  # the table is the teacher's own
+from tests.exports import small_model
 
 
 @pytest.mark.parametrize(

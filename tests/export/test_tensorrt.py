@@ -153,8 +153,6 @@ def _edit(engine: Path, **changes: Any) -> None:
 
 STALE: list[tuple[Callable[[Path], object], str]] = [
     (Path.unlink, "there is none"),
-    (lambda engine: engine.write_bytes(engine.read_bytes()[:-1]), "truncated"),
-    (lambda engine: engine.with_suffix(".json").unlink(), "FileNotFoundError"),
     (lambda engine: engine.with_suffix(".json").write_text("{"), "malformed"),
     (
         lambda engine: _edit(engine, version="1.0"),

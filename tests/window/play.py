@@ -24,6 +24,12 @@ from free.window.acceptance import (
 from free.window.auto import AutoWindows, Basis
 from free.window.costs import CostCurve, RoundCosts
 from free.window.rule import Committed, FixedWindows, Windows
+from tests.networks import CallableDrafter, MixtureTeacher
+
+#: For runs with networks.
+TEACHER = MixtureTeacher(4)
+DRAFTER = CallableDrafter(MixtureTeacher(4, shift=0.02))
+SCHEDULE = Schedule.ddpm(40)
 
 STEPS = 250
 Delta = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]]

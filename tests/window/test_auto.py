@@ -20,12 +20,8 @@ from free import (
 from free.window.acceptance import DISTANCES, PARTS, AcceptanceRecord, write_records
 from free.window.costs import CostCurve, RoundCosts
 from free.window.recording import RecordingWindow
-from tests.networks import CallableDrafter, MixtureTeacher
-from tests.window.play import begun
-
-TEACHER = MixtureTeacher(4)
-DRAFTER = CallableDrafter(MixtureTeacher(4, shift=0.02))
-SCHEDULE = Schedule.ddpm(40)
+from tests.networks import MixtureTeacher
+from tests.window.play import DRAFTER, SCHEDULE, TEACHER, begun
 
 
 def costs(slope: float) -> RoundCosts:

@@ -23,11 +23,8 @@ from free.engines.networks import EngineTeacher
 from free.window.costs import RoundCosts
 from free.window.measure import fingerprint
 from tests.networks import CallableDrafter, MixtureTeacher, randomized
-from tests.window.play import begun
+from tests.window.play import DRAFTER, SCHEDULE, TEACHER, begun
 
-TEACHER = MixtureTeacher(4)
-DRAFTER = CallableDrafter(MixtureTeacher(4, shift=0.02))
-SCHEDULE = Schedule.ddpm(40)
 CONFIG = DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3, learn_sigma=False)
 
 

@@ -8,13 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from free import Schedule, SpeculativeSampler
+from free import SpeculativeSampler
 from free.window import Choice, FixedWindow, Run, Windows
-from tests.networks import CallableDrafter, MixtureTeacher
-
-TEACHER = MixtureTeacher(4)
-DRAFTER = CallableDrafter(MixtureTeacher(4, shift=0.02))
-SCHEDULE = Schedule.ddpm(40)
+from tests.window.play import DRAFTER, SCHEDULE, TEACHER
 
 
 class Rule:
