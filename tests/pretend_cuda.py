@@ -110,7 +110,7 @@ class PretendCuda(TorchDispatchMode):
         self._arriving.clear()
 
     def capture(self, function: Callable[[], object], device: torch.device) -> Callable[[], object]:
-        """As ``free.sampling.cuda_graphs.capture`` does it: replays run the recorded ops only.
+        """As :class:`free.sampling.cuda_graphs.CudaGraphs`: replays run the recorded ops only.
 
         Raises
         ------

@@ -41,7 +41,7 @@ from tests.pretend_cuda import (
 from tests.sampling.cuda_graphs.captures import Guessing, repeated
 
 CONFIG = DiTConfig(8, 4, 4, 32, 1, 2, num_classes=3)
-SCHEDULE = Schedule.ddpm(8)
+
 LABELS = [0, 1, 2, 0, 0]
 
 
@@ -64,7 +64,7 @@ NETWORK = randomized(DrafterNet(CONFIG), 1)
 
 
 class Near(Guessing):
-    """A drafter that is the teacher, but for an error that depends on the label."""
+    """The teacher, but for an error that depends on the label."""
 
     def __init__(self, teacher: nn.Module, error: Tensor) -> None:
         super().__init__(teacher)
@@ -78,40 +78,37 @@ class Near(Guessing):
 ERROR = torch.tensor([0.002, 0.5, 0.004])
 
 
-def plain(teacher: nn.Module, network: nn.Module, error: Tensor, **options: Any) -> Any:
-    return SequentialSampler(teacher, options.pop("schedule", SCHEDULE), **options)
-
-
-def speculative(teacher: nn.Module, network: nn.Module, error: Tensor, **options: Any) -> Any:
-    drafter: Any = options.pop("drafter", None) or Near(teacher, error)
+def build(
+    place: Callable[[Any], Any] = lambda network: network,
+    window: int = 4,
+    drafter: Any = None,
+    steps: int = 8,
+    **options: Any,
+) -> Any:
+    """A sampler with its networks in their ``place``; the plain one for a window of 1."""
+    schedule = Schedule.ddpm(steps)
+    teacher = place(DIT if drafter == "feature" or "cfg_channels" in options else SMALL)
+    if window == 1:
+        return SequentialSampler(teacher, schedule, **options)
     if drafter == "feature":
-        drafter = FeatureDrafter(network, teacher)
-    schedule, window = options.pop("schedule", SCHEDULE), options.pop("window", 4)
+        drafter = FeatureDrafter(place(NETWORK), teacher)
+    drafter = drafter or Near(teacher, place(ERROR))
     return SpeculativeSampler(teacher, drafter, schedule, window, **options)
 
 
-Made = tuple[SamplingResult, Any, PretendCuda]
-
-
-def teacher_for(options: dict[str, Any]) -> nn.Module:
-    return DIT if options.get("drafter") == "feature" or "cfg_channels" in options else SMALL
-
-
-def run(make: Callable[..., Any], graph: bool = True, **options: Any) -> Made:
-    teacher = teacher_for(options)
+def run(graph: bool = True, **options: Any) -> tuple[SamplingResult, Any, PretendCuda]:
     with pretend_cuda() as device:
-        sampler = make(on_device(teacher), on_device(NETWORK), OnDevice(ERROR), **options)
-        sampler._graphs = Graphs(True, device.capture) if graph else Graphs(False)
+        sampler = build(lambda x: (OnDevice if isinstance(x, Tensor) else on_device)(x), **options)
+        sampler._graphs = Graphs(graph, device.capture)
         made = sampler.sample(LABELS, 5)
     assert made.samples.device == CUDA
+    assert made.report.execution == ("graph" if graph else "eager: as asked")
     return made, sampler, device
 
 
-def same(
-    made: SamplingResult, make: Callable[..., Any], graph: bool = True, **options: Any
-) -> None:
+def same(made: SamplingResult, graph: bool = True, **options: Any) -> None:
     """As the CPU makes them; exactly, as the same kernels get the same shapes."""
-    sampler = make(teacher_for(options), NETWORK, ERROR, **options)
+    sampler = build(**options)
     sampler._graphs = Graphs(graph, repeated)
     with sdpa_kernel(SDPBackend.MATH):  # the pretend device's
         expected = sampler.sample(LABELS, 5)
@@ -126,15 +123,9 @@ def same(
 # --- the samplers --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("steps", [2, 8])
-def test_the_plain_sampler(steps: int) -> None:
-    options = {"schedule": Schedule.ddpm(steps), "cfg_scale": 1.5, "cfg_channels": 3}
-    made, _, _ = run(plain, **options)
-    assert made.report.execution == "graph"
-    same(made, plain, **options)
-
-
 OPTIONS = [
+    {"window": 1, "steps": 2},
+    {"window": 1, "cfg_scale": 1.5, "cfg_channels": 3},
     {"recycle": False, "sweeps": None},
     {"recycle": "reuse", "sweeps": None},
     {"recycle": True, "sweeps": 1},
@@ -144,36 +135,34 @@ OPTIONS = [
     {"drafter": "frozen", "sweeps": 1, "recycle": "response", "window": 2},
     {"drafter": "feature", "cfg_scale": 1.5, "cfg_channels": 3},
     {"drafter": "feature", "cfg_scale": 1.5, "sweeps": 2, "recycle": True},
-    {"window": 2, "schedule": Schedule.ddpm(2)},
+    {"window": 2, "steps": 2},
 ]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_the_speculative_sampler(options: dict[str, Any]) -> None:
-    made, _, _ = run(speculative, **options)
-    assert made.report.execution == "graph"
-    if "drafter" not in options and "schedule" not in options:
+def test_the_samplers(options: dict[str, Any]) -> None:
+    made, _, _ = run(**options)
+    if "drafter" not in options and "steps" not in options and options.get("window") != 1:
         assert 0 < made.report.acceptance < 1
-    same(made, speculative, **options)
+    same(made, **options)
 
 
 @pytest.mark.parametrize("recycle", [False, "response"])
 def test_a_batch_that_shrinks(recycle: bool | str) -> None:
-    made, sampler, _ = run(speculative, sweeps=1, recycle=recycle)
+    made, sampler, _ = run(sweeps=1, recycle=recycle)
     (graphs,) = sampler._graphs._by_batch.values()
     assert len(graphs._graphs) > 1
-    same(made, speculative, sweeps=1, recycle=recycle)
+    same(made, sweeps=1, recycle=recycle)
 
 
 def test_the_eager_sampler() -> None:
-    options: dict[str, Any] = {"sweeps": 2, "recycle": True}
-    made, _, _ = run(speculative, graph=False, **options)
-    assert made.report.execution == "eager: as asked"
-    same(made, speculative, graph=False, **options)
+    options: dict[str, Any] = {"graph": False, "sweeps": 2, "recycle": True}
+    made, _, _ = run(**options)
+    same(made, **options)
 
 
 def test_no_transition_of_the_plain_sampler_is_waited_for() -> None:
-    waits = [run(plain, schedule=Schedule.ddpm(steps))[2].waits for steps in (5, 15)]
+    waits = [run(window=1, steps=steps)[2].waits for steps in (5, 15)]
     assert waits[0] == waits[1]
 
 
@@ -191,7 +180,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, bug: Callable[[Tensor], Any]) -> No
     monkeypatch.setattr(Rounds, "advance", wrong)
 
 
-QUICK = {"sweeps": 1, "schedule": Schedule.ddpm(4)}
+QUICK = {"sweeps": 1, "steps": 4}
 
 BUGS = {
     "a look": lambda x: x + 0 * x.sum().item(),
@@ -207,15 +196,15 @@ BUGS = {
 @pytest.mark.parametrize("bug", BUGS)
 def test_waiting_in_a_round_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     planted(monkeypatch, BUGS[bug])
-    run(speculative, graph=False, **QUICK)  # is allowed without graphs
+    run(graph=False, **QUICK)  # is allowed without graphs
     with pytest.raises(DeviceError, match="waits for the device, or copies to or from it"):
-        run(speculative, **QUICK)
+        run(**QUICK)
 
 
 def test_a_constant_on_the_cpu_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     planted(monkeypatch, lambda x: x + torch.zeros(4))
     with pytest.raises(DeviceError, match=r"add.Tensor on two devices: of shapes \[\[4\]\]"):
-        run(speculative, graph=False, **QUICK)
+        run(graph=False, **QUICK)
 
 
 def test_a_log_on_two_devices_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,12 +218,12 @@ def test_a_log_on_two_devices_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Recorder, "round", wrong)
     with pytest.raises(DeviceError, match="cat.default on two devices"):
-        run(speculative, **QUICK)
+        run(**QUICK)
 
 
 def test_a_network_that_was_left_behind_is_found() -> None:
     with pretend_cuda():
-        sampler = plain(on_device(DIT), NETWORK, ERROR)
+        sampler = build(on_device, window=1, cfg_channels=3)
         sampler._graphs = Graphs(False)
         sampler.teacher.final_layer = DIT.final_layer
         with pytest.raises(DeviceError, match="on two devices"):
@@ -245,9 +234,9 @@ def test_python_in_a_round_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """It counts calls; replays make none."""
     calls: list[int] = []
     planted(monkeypatch, lambda x: (calls.append(0), x * (1 + 1e-2 * len(calls)))[1])
-    many, _, _ = run(speculative, graph=False, **QUICK)
+    many, _, _ = run(graph=False, **QUICK)
     calls.clear()
-    made, _, _ = run(speculative, **QUICK)
+    made, _, _ = run(**QUICK)
     assert (values(made.samples) - values(many.samples)).abs().max() > 1
     assert len(calls) % 4 == 0  # three to warm up, and the capture
 
