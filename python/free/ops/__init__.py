@@ -10,19 +10,26 @@ it can be traced, and without gradients. On CUDA nothing looks at values or wait
 from __future__ import annotations
 
 from free.ops.build import build_info, cuda_devices
-from free.ops.draft import FirstGuesses, WindowNoise, first_guesses, roll_window_, window_noise
-from free.ops.philox import philox_normal, philox_uniform
-from free.ops.recycle import RecycledRows, ResponseSums, recycled_rows, response_sums
-from free.ops.teacher import TargetMeans, note_nonfinite_, target_means
-from free.ops.verify import (
+from free.ops.steps import (
     VERIFIERS,
     WIDEST_ON_CUDA,
-    Verified,
-    VerifiedRelaxed,
     check_verifier,
+    first_guesses,
+    note_nonfinite_,
+    philox_normal,
+    philox_uniform,
+    recycled_rows,
+    response_sums,
+    roll_window_,
+    target_means,
     verify_window,
     verify_window_relaxed,
+    window_noise,
 )
+from free.reference.draft import FirstGuesses, WindowNoise
+from free.reference.recycle import RecycledRows, ResponseSums
+from free.reference.teacher import TargetMeans
+from free.reference.verify import Verified, VerifiedRelaxed
 
 __all__ = [
     "VERIFIERS",

@@ -178,7 +178,7 @@ class Rounds:
         """
         draft, rows = window.draft, window.rows
         batch, W = draft.k.shape
-        with self.phase("verify"):
+        with self.phase("teacher"):
             x, k = rows.take(draft.states), rows.take(draft.k)
             answer = self.target.read(output, window.x, x, k)
             self.rows.require_finite(
@@ -189,6 +189,7 @@ class Rounds:
                 samples=samples.number,
                 high=None if W == 1 else window.wanted,
             )
+        with self.phase("bookkeeping" if W == 1 else "verify"):
             means, sigma = rows.windows(answer.means, batch, W), draft.sigma
             if W == 1:
                 scale = sigma.view(-1, *[1] * (x.dim() - 1))

@@ -1,0 +1,51 @@
+"""Every compiled step of a round, under the name of its twin in :mod:`free.reference`.
+
+What a step computes, and what it is given, is said there; here it becomes an op.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from free import reference
+from free.ops.operator import operator
+from free.reference.decide import DECISIONS
+from free.reference.draft import FirstGuesses, WindowNoise
+from free.reference.recycle import RecycledRows, ResponseSums
+from free.reference.teacher import TargetMeans
+from free.reference.verify import Verified, VerifiedRelaxed
+
+#: Names of the verifiers.
+VERIFIERS = tuple(DECISIONS)
+
+#: Rows of a window that the CUDA kernels can verify, at most (``kMaxWidth`` of csrc/cuda).
+WIDEST_ON_CUDA = 256
+
+
+def check_verifier(verifier: str) -> None:
+    """Raise a ``ValueError`` unless ``verifier`` is one of :data:`VERIFIERS`."""
+    if verifier not in VERIFIERS:
+        expected = ", ".join(map(repr, VERIFIERS))
+        raise ValueError(f"verifier: expected one of {expected}, got {verifier!r}")
+
+
+def _with_guess(eps: Tensor, means: Tensor, guess: Tensor) -> TargetMeans:
+    """An image that was not asked for is an empty vector, because results may not be the same."""
+    return TargetMeans(eps, means, eps if guess.dim() == 1 else guess)
+
+
+philox_normal = operator(reference.philox_normal)
+philox_uniform = operator(reference.philox_uniform)
+
+window_noise = operator(reference.window_noise, WindowNoise)
+first_guesses = operator(reference.first_guesses, FirstGuesses)
+roll_window_ = operator(reference.roll_window_)
+
+target_means = operator(reference.target_means, _with_guess)
+note_nonfinite_ = operator(reference.note_nonfinite_)
+
+verify_window = operator(reference.verify_window, Verified)
+verify_window_relaxed = operator(reference.verify_window_relaxed, VerifiedRelaxed)
+
+recycled_rows = operator(reference.recycled_rows, RecycledRows)
+response_sums = operator(reference.response_sums, ResponseSums)
