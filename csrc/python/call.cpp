@@ -119,7 +119,10 @@ bool Call::take_value(const Argument& a, PyObject* value) {
       return false;
     }
     const double number = PyFloat_AsDouble(value);
-    PyErr_Clear();  // of an integer that is too large: -1 is no number here
+    if (PyErr_Occurred() != nullptr) {  // an integer that is too large
+      PyErr_Clear();
+      return false;
+    }
     a.store_number(&field<char>(a.field), number);
     return number >= a.least && number <= a.most;
   }

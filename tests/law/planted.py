@@ -212,15 +212,20 @@ class Relaxed(NamedTuple):
         return r, r / (1 + slack) if self.rule == "temper" else r + slack
 
 
+def exactly(w: Relaxed) -> VerifiedRelaxed:
+    """Without a mistake."""
+    return verify_window_relaxed(**w._asdict())
+
+
 def negative_bound(w: Relaxed) -> VerifiedRelaxed:
     """The bound adds up ``a - a'``."""
-    out = verify_window_relaxed(*w._replace(spent=w.spent.abs()))
+    out = exactly(w._replace(spent=w.spent.abs()))
     return out._replace(bound=w.spent - (out.bound - w.spent.abs()))
 
 
 def no_clip(w: Relaxed) -> VerifiedRelaxed:
     """The ratio of what the target prefers is relaxed too, and probabilities are not cut at 1."""
-    out, (r, relaxed) = verify_window_relaxed(*w), w.relaxed()
+    out, (r, relaxed) = exactly(w), w.relaxed()
     gain = torch.where(out.log_ratio.isnan(), 0.0, relaxed.exp() - r.exp())
     return out._replace(bound=w.spent + gain.sum(1))
 
@@ -229,12 +234,12 @@ def sees_uniform(w: Relaxed) -> VerifiedRelaxed:
     """Only what would be rejected is relaxed: the uncertainty knows the draft's own uniform."""
     r, u = w.ratios()
     u = torch.where(torch.log1p(-w.uniforms) > r, u, 0.0)
-    return verify_window_relaxed(*w._replace(uncertainty=u.contiguous()))
+    return exactly(w._replace(uncertainty=u.contiguous()))
 
 
 def no_mirror(w: Relaxed) -> VerifiedRelaxed:
     """The density forgets the mirror image, from where the relaxed mass was taken."""
-    out, (r, relaxed) = verify_window_relaxed(*w), w.relaxed()
+    out, (r, relaxed) = exactly(w), w.relaxed()
     stands = torch.arange(r.shape[1]) < out.accepted[:, None]
     raised = torch.where(stands & (r < 0), relaxed.clamp(max=0) - r, 0.0)
     return out._replace(log_likelihood=raised.sum(1))
@@ -242,7 +247,7 @@ def no_mirror(w: Relaxed) -> VerifiedRelaxed:
 
 def one_too_late(w: Relaxed) -> VerifiedRelaxed:
     """The budget is held against what was spent before the window, which itself may pass it."""
-    free, exact = (verify_window_relaxed(*w._replace(budget=budget)) for budget in (math.inf, 0.0))
+    free, exact = (exactly(w._replace(budget=budget)) for budget in (math.inf, 0.0))
     pays = w.spent < w.budget
     parts = zip(free, exact, strict=True)
     return VerifiedRelaxed(

@@ -85,7 +85,8 @@ def extra_acceptance(verify: Verify, rule: str, delta: float, given: bool) -> fl
     window = random_window(200_000, 2, (2,), delta=delta)
     spent = torch.zeros(200_000, dtype=torch.float64)
     u = 0.2 + window.states[:, 0, :1].abs() if given else None
-    out = verify(*window, u, spent, rule, 0.4)
+    given_window = dict(zip(planted.Relaxed._fields, window, strict=False))
+    out = verify(**given_window, uncertainty=u, spent=spent, rule=rule, strength=0.4)
     more = (out.accepted - verify_window(*window).accepted).double() - out.bound
     return float(more.mean() / more.std() * len(more) ** 0.5)
 
@@ -187,7 +188,7 @@ class Run(NamedTuple):
 def run(setting: Setting, samples: int, bug: Any = None) -> Run:
     kept: list[Tensor] = []
     note = Recorder.relaxed
-    verify = planted.planted_relaxed(bug or (lambda window: verify_window_relaxed(*window)))
+    verify = planted.planted_relaxed(bug or planted.exactly)
 
     def relaxed(self: Recorder, spent: Tensor, log_likelihood: Tensor) -> None:
         kept.append(log_likelihood)

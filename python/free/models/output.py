@@ -82,6 +82,13 @@ def require_eps(eps: Tensor, x: Tensor, network: str, what: str = "eps") -> None
         )
 
 
+def is_finite(values: Tensor) -> bool:
+    """Whether nothing is NaN or infinite. The sum is not if a term is not, in one pass; a sum that
+    overflows says so of finite values, too: look closer then.
+    """
+    return math.isfinite(values.sum() if values.dtype in _WIDE else values.sum(dtype=torch.float32))
+
+
 def require_finite(
     eps: Tensor, network: str, k: Tensor, samples: Tensor, what: str = "eps"
 ) -> None:
@@ -90,8 +97,7 @@ def require_finite(
     Raises FloatingPointError naming the network, ``what`` it is, the transitions ``k [R]`` and the
     ``samples [R]``.
     """
-    # The sum is not finite if a term is not, and takes one pass; only then look closer.
-    if math.isfinite(eps.sum() if eps.dtype in _WIDE else eps.sum(dtype=torch.float32)):
+    if is_finite(eps):
         return
     bad = ~torch.isfinite(eps).flatten(1).all(dim=1)
     if bad.any():

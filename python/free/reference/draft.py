@@ -150,7 +150,7 @@ def first_guesses(
         States of the call, and what was said of them, as guesses.
     row, known : Tensor, shape [B, V], V >= W, and [B], int64
         As :class:`free.ops.RecycledRows` has them. The first W = P + 1 rows are used.
-    source : Tensor, shape [B], int64
+    source : int
         Index into :data:`free.reference.draft.SOURCES`.
     dot, square : Tensor, shape [B], float32
         As :class:`free.rounds.state.Response` has them.

@@ -57,7 +57,7 @@ def draft_window(
     if (
         whole is not None
         and whole.drafts(P + 1, sweeps)
-        and rows.any(window.settled, drafted, 0, P)
+        and rows.select(window.settled, drafted, 0, P).count
     ):
         states, means = whole.draft(window.plan(drafted))
         selected = rows.select(None, drafted, 0, P)
@@ -76,10 +76,9 @@ def draft_window(
     in_turn = [(j, j + 1) for j in range(P)]
     spans = in_turn if sweeps is None else [(0, P)] * min(sweeps, P)
     for turn, (first, end) in enumerate(spans):
-        # Response and reuse do without the drafter.
-        if not rows.any(window.settled, drafted, first, end):
-            continue
         asked = rows.select(window.settled, drafted, first, end)
+        if not asked.count:  # response and reuse do without the drafter
+            continue
         answer = call.ask(window, asked, again=turn + 1 < len(spans))
         rows.require_finite(
             answer,

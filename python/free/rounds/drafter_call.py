@@ -65,6 +65,8 @@ class DrafterCall:
             require_eps(eps, x, "drafter")
             answer = self._prediction.from_eps(k, x, eps)
         answer = answer.float()
+        if _shares(answer, window.states) or _shares(answer, window.means):
+            answer = answer.clone()  # what it was given is rolled on, in place
         if window.said is None:
             window.said = rows.windows(answer, batch, P).contiguous()
         else:
@@ -98,6 +100,11 @@ class DrafterCall:
             return part
 
         return map_tensors(checked, carry)  # or an error that says what it may be
+
+
+def _shares(answer: Tensor, rolled: Tensor) -> bool:
+    """Whether a drafter's answer is a view of what it was given."""
+    return answer.untyped_storage()._cdata == rolled.untyped_storage()._cdata
 
 
 def _pair(answer: Any, what: str) -> Any:

@@ -58,7 +58,7 @@ class Rounds:
         Rows of a window, at most; 1 is the plain sampler.
     drafter : Drafter or None
         Which has begun; None needs a width of 1.
-    verifier, recycle, spending
+    verifier, recycle, sweeps, spending
         As :class:`free.SpeculativeSampler` takes them; ``spending`` is its relaxation, or None.
     rows : RowSelector
         Which rows of a window the networks are asked about.
@@ -72,6 +72,7 @@ class Rounds:
     drafter: Drafter | None = None
     verifier: str = "reflection"
     recycle: bool | str = False
+    sweeps: int | None = None
     spending: Spending | None = None
     rows: RowSelector = field(default_factory=WantedRows)
     phase: Phase = no_phase
@@ -85,35 +86,50 @@ class Rounds:
         """Whether rows behind a rejection serve the next round."""
         return self.recycle is not False and self.width > 1
 
-    def begin(self, y: Tensor, seeds: Tensor, x: Tensor) -> Samples:
+    def begin(self, y: Tensor, seeds: Tensor, x: Tensor, first: int = 0) -> Samples:
         """Samples with labels ``y [B]`` and noise ``seeds [B]`` before their first round, from the
-        initial states ``x [B, ...]``.
+        initial states ``x [B, ...]``; numbered from ``first``.
         """
-        return Samples.begin(y, seeds, x, self.width)
+        samples = Samples.begin(y, seeds, x, self.width)
+        return samples._replace(number=samples.number + first)
 
+    @torch.no_grad()
     def draft(
         self,
         samples: Samples,
         widths: int | Tensor,
-        sweeps: int | None = None,
+        sweeps: int | str | None = "run",
         W: int | None = None,
     ) -> Window:
         """Propose states for the teacher: step 1.
 
-        ``widths`` are the rows of each sample, at most the run's ``width``. One number is cut where
-        a sample has fewer transitions left; [B] int64 must not ask for more. A sample that the
-        teacher has not seen yet gets 1 at most. With 0, ``k`` stays, and the next ``x`` is not to
-        be used. ``W``, the largest of them, is looked up by default, which waits for the device.
-        For ``sweeps`` see :func:`free.rounds.draft.draft_window`.
+        **Exactness rule.** Widths may depend on transitions that are committed, on costs and on
+        chance of their own; never on noise that is still to be used, nor on what the teacher said
+        at a discarded state (:class:`free.window.Windows`).
+
+        Parameters
+        ----------
+        samples : Samples
+        widths : int, or Tensor of shape [B], int64
+            Rows of each sample, at most the run's ``width``. One number is cut where a sample has
+            fewer transitions left; a tensor must not ask for more. A sample that the teacher has
+            not seen yet gets 1 at most. With 0, ``k`` stays, and the next ``x`` is not to be used.
+        sweeps : int, None or "run"
+            See :func:`free.rounds.draft.draft_window`; by default the run's.
+        W : int, optional
+            The largest of the widths, if they are known to be right; they are looked at otherwise,
+            which waits for the device.
+
+        Raises
+        ------
+        ValueError
+            If a width is negative or above the run's.
         """
-        if isinstance(widths, int):
-            W = widths
-        elif W is None:
-            W = int(widths.max())
+        if W is None:
+            widths, W = self._checked(samples, widths)
         if W == 1 or not len(samples.past.rows.k):
             return self._one_row(samples, None if isinstance(widths, int) else widths)
-        if isinstance(widths, int):
-            widths = (len(self.prediction.sigma) - samples.k).clamp(max=W)
+        assert not isinstance(widths, int)
         assert self.drafter is not None
         with self.phase("bookkeeping"):
             wanted = widths.minimum(samples.past.known * W + 1)
@@ -130,7 +146,7 @@ class Rounds:
                 noise,
                 wanted,
                 prediction=self.prediction,
-                sweeps=sweeps,
+                sweeps=self.sweeps if isinstance(sweeps, str) else sweeps,
                 source=source_of(self.recycle),
                 rows=self.rows,
             )
@@ -141,6 +157,15 @@ class Rounds:
                 rows.take(draft.states), rows.take(draft.k), rows.each(samples.y)
             )
         return Window(*asked, draft, rows, wanted, length, uniforms, last)
+
+    def _checked(self, samples: Samples, widths: int | Tensor) -> tuple[Tensor, int]:
+        """Widths of all samples, and the largest, at least 1."""
+        least, W = (widths,) * 2 if isinstance(widths, int) else map(int, widths.aminmax())
+        if least < 0 or self.width < W:
+            raise ValueError(f"widths must be in 0..{self.width}, got {least if least < 0 else W}")
+        if isinstance(widths, int):
+            widths = (len(self.prediction.sigma) - samples.k).clamp(min=0, max=W)
+        return widths, max(W, 1)
 
     def _one_row(self, samples: Samples, widths: Tensor | None) -> Window:
         """A window without drafts: a transition of the plain sampler."""
@@ -169,6 +194,7 @@ class Rounds:
         with self.phase("teacher"):
             return self.target.teacher(window.x, window.t, window.y)
 
+    @torch.no_grad()
     def verify(self, samples: Samples, window: Window, output: TeacherOutput) -> Outcome:
         """Keep the drafts that the teacher's law allows, and repair the first failure: step 3.
 
@@ -187,7 +213,7 @@ class Rounds:
                 rows,
                 network="teacher",
                 samples=samples.number,
-                high=None if W == 1 else window.wanted,
+                high=window.wanted,
             )
         with self.phase("bookkeeping" if W == 1 else "verify"):
             means, sigma = rows.windows(answer.means, batch, W), draft.sigma

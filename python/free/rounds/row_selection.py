@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from free.models.output import require_finite
+from free.models.output import is_finite, require_finite
 from free.ops import note_nonfinite_
 
 
@@ -27,6 +27,11 @@ class Listed(NamedTuple):
     def each(self, column: Tensor) -> Tensor:
         """For every row, its sample's entry of ``column [B, ...]``."""
         return column[self.b]
+
+    @property
+    def count(self) -> int:
+        """R."""
+        return len(self.b)
 
     def put(self, rows: Tensor, windows: Tensor) -> Tensor:
         """``windows [B, P, ...]`` with ``rows`` in their places; the given ones are written to."""
@@ -46,6 +51,11 @@ class Span(NamedTuple):
     batch: int
     first: int
     end: int
+
+    @property
+    def count(self) -> int:
+        """R."""
+        return self.batch * (self.end - self.first)
 
     def take(self, windows: Tensor) -> Tensor:
         """The rows [(end - first) B, ...] of ``windows [B, P, ...]``."""
@@ -82,9 +92,6 @@ class RowSelector(Protocol):
         ``high [B]``, exclusive.
         """
 
-    def any(self, low: Tensor | None, high: Tensor, first: int, end: int) -> bool:
-        """Whether such rows may exist."""
-
     def require_finite(
         self,
         eps: Tensor,
@@ -114,10 +121,6 @@ class WantedRows:
         b, i = _within(low, high, first, end).nonzero(as_tuple=True)
         return Listed(b, i + first if first else i)
 
-    def any(self, low: Tensor | None, high: Tensor, first: int, end: int) -> bool:
-        """Whether any row is wanted."""
-        return any(begin < stop for begin, stop in _ranges(low, high, first, end))
-
     def require_finite(
         self,
         eps: Tensor,
@@ -130,15 +133,23 @@ class WantedRows:
         high: Tensor | None = None,
     ) -> None:
         """Raise FloatingPointError at once, naming the network, the transitions and the samples."""
+        if is_finite(eps):
+            return
+        if high is not None:  # a sample of which nothing is wanted goes through the motions
+            wanted = rows.each(high) > 0
+            eps, k, samples = eps[wanted], k[wanted], rows.each(samples)[wanted]
+            require_finite(eps, network, k, samples)
+            return
         require_finite(eps, network, k, rows.each(samples))
 
 
 def _ranges(low: Tensor | None, high: Tensor, first: int, end: int) -> set[tuple[int, int]]:
     """The samples' wanted ranges within ``first .. end``, of each kind once."""
-    lows = [0] * len(high) if low is None else low.tolist()
-    clipped = (
-        (max(begin, first), min(stop, end)) for begin, stop in zip(lows, high.tolist(), strict=True)
-    )
+    if low is None:
+        pairs = [(0, stop) for stop in high.tolist()]
+    else:  # one look at the device
+        pairs = torch.stack([low, high], dim=1).tolist()
+    clipped = ((max(begin, first), min(stop, end)) for begin, stop in pairs)
     return {(begin, max(begin, stop)) for begin, stop in clipped}
 
 
@@ -168,10 +179,6 @@ class EveryRow:
     def select(self, low: Tensor | None, high: Tensor, first: int, end: int) -> Selection:
         """All of the span."""
         return Span(len(high), first, end)
-
-    def any(self, low: Tensor | None, high: Tensor, first: int, end: int) -> bool:
-        """True: some may be."""
-        return True
 
     def require_finite(
         self,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from free.models.guidance import Guidance
+from free.models.guidance import Guidance, merge
 from free.models.output import Teacher, TeacherOutput, check_output
 from free.ops import target_means
 from free.schedule.table import Prediction, Table
@@ -45,8 +45,10 @@ class Target:
         guidance: Guidance | None,
         table: Table,
         prediction: Prediction | None = None,
+        *,
+        combines: bool = True,
     ) -> None:
-        combines = guidance is not None and hasattr(teacher, "guided")
+        combines = combines and guidance is not None and hasattr(teacher, "guided")
         self.teacher: Teacher = teacher.guided(guidance) if combines else teacher  # type: ignore[attr-defined]
         self._guidance = None if combines else guidance
         self._table = table
@@ -81,9 +83,7 @@ class Target:
         )
         if guidance is None:
             return Answer(output._replace(eps=eps), means, guess)
-        feature = None if output.feature is None else output.feature.unflatten(0, (-1, 2))
-        variance = None if output.variance is None else output.variance[::2]
-        return Answer(TeacherOutput(eps, feature, variance), means, guess)
+        return Answer(merge(output, eps), means, guess)
 
     def __call__(self, x: Tensor, k: Tensor, y: Tensor) -> Answer:
         """Ask the teacher about states ``x`` of transitions ``k``, with labels ``y``."""

@@ -44,6 +44,7 @@ def assemble(
     width: int,
     rows: RowSelector | None = None,
     phase: Phase = no_phase,
+    combines: bool = True,
 ) -> Rounds:
     """Put together the rounds of a run of B ``samples`` in windows of at most ``width`` rows.
 
@@ -55,12 +56,19 @@ def assemble(
     if plan.relaxation is not None:
         spending = Spending(plan.relaxation, plan.schedule, samples, device)
     return Rounds(
-        target=Target(plan.teacher, plan.guidance, table, prediction if width > 1 else None),
+        target=Target(
+            plan.teacher,
+            plan.guidance,
+            table,
+            prediction if width > 1 else None,
+            combines=combines,
+        ),
         prediction=prediction,
         width=width,
         drafter=plan.drafter,
         verifier=plan.verifier,
         recycle=plan.recycle,
+        sweeps=None if isinstance(plan.sweeps, str) else plan.sweeps,
         spending=spending,
         rows=rows or WantedRows(),
         phase=phase,

@@ -55,6 +55,7 @@ def draw(
             if progress is not None:
                 progress(int(outcome.advance.sum()))
             if observer is not None and left:
+                result = result.clone()  # so that an observer may keep what it was shown
                 result[samples.number] = samples.x
                 observer(int(samples.k.min()), result)
         with recorder.phase("bookkeeping"):
@@ -62,6 +63,8 @@ def draw(
             before, k = k, samples.k.cpu().numpy()
             going, advance = k < N, k - before
             deltas = committed_deltas(outcome) if windows.learns and W > 1 else None
+            if observer is not None:
+                result = result.clone()
             if observer is not None or not going.all():
                 result[samples.number] = samples.x
             if not going.all():

@@ -223,17 +223,8 @@ class SpeculativeSampler:
     ) -> tuple[Rounds, Samples]:
         """Begin a run whose loop is the caller's, who also calls the teacher.
 
-        Parameters and errors are those of :meth:`sample`; a relaxation is for the samples that
-        begin here only. Returned are the steps of a round (``draft``, ``verify``, ``advance``), and
-        the samples before their first.
-        """
-        y, seeds, x = check_request(self.teacher, labels, seed, shape)
-        require_device(x.device, variance=self.schedule.mixture)
-        plan = self._plan()
-        width = largest_window(plan.rule, len(self.schedule), x.device)
-        rounds = assemble(plan, len(y), x.device, width=width)
-        begin_drafting(plan, rounds)
-        return rounds, rounds.begin(y, seeds, x)
+        Parameters and errors are those of :meth:`sample`. Seeds of a batch whose widths are learned
+        must be distinct. A relaxation is for the samples that begin here only: none may join.
 
     def _plan(self) -> Plan:
         return Plan(

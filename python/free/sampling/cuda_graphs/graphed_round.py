@@ -116,7 +116,7 @@ def first_round(rounds: Rounds, W: int) -> Step:
 
 def _transition(rounds: Rounds, samples: Samples) -> Samples:
     """A round of one row."""
-    window = rounds.draft(samples, 1)
+    window = rounds.draft(samples, 1, W=1)
     return rounds.advance(samples, rounds.verify(samples, window, rounds.teach(window)))
 
 
