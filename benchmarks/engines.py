@@ -24,9 +24,9 @@ from free import FrozenDrafter, Schedule, SequentialSampler, SpeculativeSampler,
 from free.bench.samplers import StepByStep
 from free.bench.timing import Timing, timed
 from free.drafters.protocol import Drafter
+from free.engines.interface import Session
 from free.engines.load import load_engine
 from free.engines.networks import EngineDrafter, EngineTeacher
-from free.engines.interface import Session
 from free.export.package import export_model, torch_engine
 from free.files import write_json
 from free.machine import machine
