@@ -225,6 +225,9 @@ class SpeculativeSampler:
 
         Parameters and errors are those of :meth:`sample`. Seeds of a batch whose widths are learned
         must be distinct. A relaxation is for the samples that begin here only: none may join.
+        Returned are the steps of a round (``draft``, ``verify``, ``advance``), and the samples
+        before their first.
+        """
 
     def _plan(self) -> Plan:
         return Plan(
