@@ -228,6 +228,14 @@ class SpeculativeSampler:
         Returned are the steps of a round (``draft``, ``verify``, ``advance``), and the samples
         before their first.
         """
+        y, seeds, x = check_request(self.teacher, labels, seed, shape)
+        require_device(x.device, variance=self.schedule.mixture)
+        plan = self._plan()
+        width = largest_window(plan.rule, len(self.schedule), x.device)
+        # Whoever calls the network gets both rows of guidance, also of one that could combine them.
+        rounds = assemble(plan, len(y), x.device, width=width, combines=False)
+        begin_drafting(plan, rounds)
+        return rounds, rounds.begin(y, seeds, x)
 
     def _plan(self) -> Plan:
         return Plan(
