@@ -17,7 +17,7 @@ from free.models.guidance import Guidance, GuidedTeacher
 from free.models.output import TeacherRows
 from free.reference.draft import DRAFTER, RESPONSE, REUSE
 from free.rounds.draft import draft_window
-from free.rounds.state import Draft, Evidence, Recycled, recycle
+from free.rounds.state import Draft, Recycled, Response, Samples, recycle
 from free.schedule.table import Prediction, Table
 from tests.exports import Spied, close, small_model
 
@@ -54,22 +54,16 @@ class Round(NamedTuple):
     ) -> Draft:
         drafter.begin(DraftingBatch(TABLE, self.guidance))
         with torch.no_grad():
+            samples = Samples.begin(self.y, torch.zeros_like(self.k), self.x, noise.shape[1] + 1)
+            response = Response(torch.full((B,), 0.3), torch.ones(B))
             return draft_window(
                 drafter,
-                PREDICTION,
-                self.x,
-                self.k,
-                self.y,
-                self.past,
+                samples._replace(k=self.k, past=self.past, response=response),
                 noise,
                 torch.tensor(length or [noise.shape[1] + 1] * B, dtype=torch.int32),
-                sweeps,
-                source=torch.full((B,), source),
-                sums=Evidence.none(B, self.x.device)._replace(
-                    dot=torch.full((B,), 0.3), square=torch.ones(B)
-                ),
-                compare=False,
-                corrects=False,
+                prediction=PREDICTION,
+                sweeps=sweeps,
+                source=source,
             )
 
 

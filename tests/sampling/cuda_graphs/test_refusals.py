@@ -85,7 +85,8 @@ def test_nor_is_what_another_source_drafts(
 
     def spoiled(self: DrafterCall, window: DraftedWindow, rows: Span, again: bool) -> Tensor:
         answer = ask(self, window, rows, again)
-        unwanted = rows.i < rows.each(window.settled)
+        step = torch.arange(window.noise.shape[1]).expand(window.noise.shape[:2])
+        unwanted = rows.take(step) < rows.each(window.settled)
         found.append(bool(unwanted.any()))
         answer = torch.where(unwanted[:, None], torch.nan, answer)
         window.said = rows.put(answer, window.said)
@@ -99,7 +100,7 @@ def test_nor_is_what_another_source_drafts(
 
 def test_large_values_of_half_precision_are_finite() -> None:
     rows = EveryRow(1, 30, torch.device("cpu"))
-    k, one = torch.zeros(1, dtype=torch.int64), Span(1, 0, 1, torch.device("cpu"))
+    k, one = torch.zeros(1, dtype=torch.int64), Span(1, 0, 1)
     for value, failed in ((5.0, 30), (torch.inf, 0)):
         eps = torch.full((1, 16384), value).half()
         rows.require_finite(eps, k, one, network="teacher", samples=k)
