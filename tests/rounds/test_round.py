@@ -65,11 +65,10 @@ class Server:
     def round(self, samples: Samples, drawn: Drawn) -> Samples:
         """The four steps."""
         left = (self.steps - samples.k).clamp(max=self.rounds.width)
-        widths = left.where(samples.past.known > 0, left.clamp(max=1))
-        window = self.rounds.draft(samples, widths, int(widths.max()), self.sweeps)
+        window = self.rounds.draft(samples, left, int(left.max()), self.sweeps)
         output = self.teacher(window.x, window.t, window.y)
         outcome = self.rounds.verify(samples, window, output)
-        going = widths > 0
+        going = left > 0
         after = self.rounds.advance(samples, outcome)
         drawn.accepted[samples.number] += outcome.accepted
         drawn.x[samples.number[going]] = after.x[going]

@@ -108,8 +108,8 @@ class Rounds:
         sweeps : int or None
             See :func:`free.rounds.draft.draft_window`.
         """
-        if W == 1:
-            return self._one_row(samples, widths)
+        if W == 1 or not len(samples.past.rows.k):  # or nobody has been asked yet
+            return self._one_row(samples, None if widths is None else widths.clamp(max=1))
         assert widths is not None
         assert self.drafter is not None
         with self.phase("bookkeeping"):
