@@ -11,7 +11,6 @@ from free.reference.draft import DRAFTER, RESPONSE, REUSE, SOURCES
 from free.rounds.draft_source import source_of, updated_response
 from free.rounds.state import Draft, Recycled, Response, Samples
 from free.schedule.table import Table, eps_from_image
-from tests.networks import CallableDrafter, MixtureTeacher
 
 LENGTH = torch.tensor([5, 5], dtype=torch.int32)
 KNOWN = torch.tensor([4, 3])  # of the transition just made, and of three or two more
@@ -100,17 +99,3 @@ def test_a_response_is_found() -> None:
     assert plain < reuse < response
     assert response > 1.2 * reuse
     assert best == response  # True stands for it
-
-
-def test_recycling_saves_rounds() -> None:
-    """With a poor drafter on a nonlinear teacher; the law is tested in law/."""
-    teacher, drafter = MixtureTeacher(16), CallableDrafter(MixtureTeacher(16, shift=0.4))
-    schedule = Schedule.ddpm(100)
-
-    def efficiency(recycle: bool | str) -> float:
-        sampler = SpeculativeSampler(teacher, drafter, schedule, 8, sweeps=1, recycle=recycle)
-        return sampler.sample([0] * 50).report.parallel_efficiency
-
-    off = efficiency(False)
-    for source in ("response", "reuse"):
-        assert efficiency(source) > 1.1 * off

@@ -182,22 +182,3 @@ def test_bad_arguments() -> None:
             random.normal(**{**right, name: value})
     with pytest.raises(ValueError, match=r"^transition: expected shape \[2\], got \[3\]$"):
         random.normal([0, 1], [0, 1, 2], 0, Purpose.TRANSITION, (4,))
-
-
-@pytest.mark.parametrize(
-    ("given", "error", "message"),
-    [
-        ({"seeds": [1]}, TypeError, "seeds: expected a tensor, got list$"),
-        ({"round": torch.arange(3).int()}, TypeError, "round: expected int64, got int32$"),
-        ({"seeds": torch.zeros(3, 1).long()}, ValueError, r"seeds: expected shape \[R\], got \[3"),
-        ({"size": 0}, ValueError, "size: expected at least 1, got 0$"),
-        ({"transition": torch.arange(6)[::2]}, ValueError, "transition: expected a contiguous ten"),
-    ],
-)
-def test_ops_check_their_arguments(
-    given: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    row = torch.arange(3)
-    right = {"seeds": row, "transition": row, "round": row, "purpose": 0, "size": 4}
-    with pytest.raises(error, match=f"^{message}"):
-        ops.philox_uniform(**{**right, **given})
