@@ -88,7 +88,11 @@ def test_with_the_same_noises_dit_pipeline_draws_the_same_images(
 
 
 def _without_verifier(
-    states: torch.Tensor, draft_means: torch.Tensor, target_means: torch.Tensor, *rest: Any, **named: Any
+    states: torch.Tensor,
+    draft_means: torch.Tensor,
+    target_means: torch.Tensor,
+    *rest: Any,
+    **named: Any,
 ) -> Any:
     """Judges the drafts by themselves: all are accepted."""
     own = torch.cat([draft_means, target_means[:, draft_means.shape[1] :]], 1)
