@@ -10,10 +10,12 @@ from functools import partial
 from typing import Any
 
 import pytest
+import torch
 
 from free import ops, reference
 from tests.law import planted
 from tests.law.transition import Verdict, judge, standing
+from tests.windows import random_window
 
 OP, TWIN = ops.verify_window, reference.verify_window
 #: Means so far apart that reflection accepts .2 of the drafts, and .999.
@@ -96,3 +98,13 @@ def test_mistakes_of_block_verification_break_the_law(bug: Callable[..., Any]) -
     how = {"transitions": 8, "window": 8, "chains": 40_000}
     verdict = judge(planted.planted(bug), 2, 1.0, verifier="block", **how)
     assert verdict.p < 1e-6, verdict
+
+
+def test_the_scaffold_of_planted_blocks_is_sound() -> None:
+    """Ending a block where the kernel did gives what the kernel gave: bugs are the bugs' own."""
+    window = planted.Window(*random_window(500, 7, (5,), delta=1.0, ragged=True))
+    out = planted.verify_block(*window)
+    last = torch.arange(6) == out.accepted[:, None] - 1
+    again = planted.ends_after(window, out.accepted, torch.where(last, 0.0, planted.FAILS))
+    assert torch.equal(again.accepted, out.accepted)
+    torch.testing.assert_close(again.state, out.state)

@@ -5,6 +5,7 @@ And that a drafter is shown the same when it is trained as when it drafts.
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from free.rounds.draft import draft_window
 from free.rounds.draft_source import DRAFTER
 from free.rounds.state import Samples, recycle
 from free.schedule.table import Prediction, Table, eps_from_image, image_from_eps
+from free.training import losses
 from free.training.losses import drafter_loss, noised, prediction_of, smoothness, teacher_loss
 from free.training.randomness import RowRandom
 from free.training.recipe import RECIPES, Recipe
@@ -165,12 +167,12 @@ STEPS = 30  # of the schedule that the drafter is trained and drafts by
 K = RowRandom(0, 0, ROWS).integers(STEPS - 2)
 
 
-def _shown_in_training(wrong: int | None = None) -> list[torch.Tensor]:
-    """What the drafter is given by the loss; input ``wrong`` is another row's."""
+def _shown_in_training() -> list[torch.Tensor]:
+    """What the drafter is given by the loss."""
     inputs: list[torch.Tensor] = []
 
     def drafter(*arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs.extend(x.roll(-1, 0) if i == wrong else x for i, x in enumerate(arguments))
+        inputs.extend(arguments)
         return torch.zeros_like(arguments[0]), arguments[4]
 
     random, recipe = RowRandom(0, 0, ROWS), Recipe(STEPS, label_dropout=0.0)
@@ -213,11 +215,21 @@ def test_it_is_shown_what_it_is_shown_when_it_drafts(sweeps: int | None) -> None
 
 @pytest.mark.parametrize("bug", ["noise", "feature", "states"])
 def test_a_wrong_input_is_noticed(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The noise or the feature of another transition, or a state that stays where it was."""
+    """The noise or the feature of another row, or a state that stays where it was."""
     asked = _shown_by_the_sampler(1)
-    if bug == "states":
-        monkeypatch.setattr(Prediction, "mean", lambda self, k, x, guess: x)
-    shown = _shown_in_training({"noise": 1, "feature": 4}.get(bug))
+    normal, predicted = RowRandom.normal, losses._predicted
+
+    def of_another(*given: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        eps, feature = predicted(*given)
+        return eps, feature.roll(-1, 0)
+
+    place, name, planted = {
+        "states": (Prediction, "mean", lambda self, k, x, guess: x),
+        "noise": (RowRandom, "normal", lambda self, shape: normal(self, shape).roll(-1, 0)),
+        "feature": (losses, "_predicted", of_another),
+    }[bug]
+    monkeypatch.setattr(place, name, planted)
+    shown = _shown_in_training()
     with pytest.raises(AssertionError, match="Tensor-likes are not close"):
         _require_close(shown, asked)
 
