@@ -155,7 +155,7 @@ class SpeculativeSampler:
             True shows a bar; a function is called with the number of transitions made.
         observer : callable, optional
             ``observer(made, states [B, ...])`` is called after every round; ``made`` transitions
-            the slowest sample has behind it. The states are the sampler's own, not to be changed.
+            the slowest sample has behind it. The states are the observer's to keep.
 
         Returns
         -------
