@@ -57,7 +57,7 @@ def draft_window(
     if (
         whole is not None
         and whole.drafts(P + 1, sweeps)
-        and rows.select(window.settled, drafted, 0, P).count
+        and rows.select(window.settled, drafted, 0, P).size
     ):
         states, means = whole.draft(window.plan(drafted))
         selected = rows.select(None, drafted, 0, P)
@@ -77,7 +77,7 @@ def draft_window(
     spans = in_turn if sweeps is None else [(0, P)] * min(sweeps, P)
     for turn, (first, end) in enumerate(spans):
         asked = rows.select(window.settled, drafted, first, end)
-        if not asked.count:  # response and reuse do without the drafter
+        if not asked.size:  # response and reuse do without the drafter
             continue
         answer = call.ask(window, asked, again=turn + 1 < len(spans))
         rows.require_finite(

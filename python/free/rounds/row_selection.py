@@ -29,7 +29,7 @@ class Listed(NamedTuple):
         return column[self.b]
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """R."""
         return len(self.b)
 
@@ -53,7 +53,7 @@ class Span(NamedTuple):
     end: int
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """R."""
         return self.batch * (self.end - self.first)
 
