@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from free import Schedule, SequentialSampler, SpeculativeSampler, TeacherOutput, load_pretrained
+from free.models.guidance import GuidedTeacher
 from free.rounds.noise import Purpose, normal
 from free.rounds.round import Rounds
 from free.rounds.row_selection import WantedRows
@@ -253,3 +254,103 @@ def test_wrong_outputs_are_refused(cfg_scale: float, width: int) -> None:
     for output, error, message in WRONG:
         with pytest.raises(error, match=message):
             served.rounds.verify(samples, window, output(torch.zeros_like(window.x)))
+
+
+def test_widths_that_no_round_has_are_refused() -> None:
+    served = frozen()
+    samples = served.round(served.begin(), Drawn(served.begin().x, *torch.zeros(2, 6).long()))
+    for widths, got in ((7, 7), (-1, -1), (torch.tensor([2, 2, 9, 2, 2, 2]), 9)):
+        with pytest.raises(ValueError, match=rf"^widths must be in 0\.\.6, got {got}$"):
+            served.rounds.draft(samples, widths)
+    finished = samples._replace(k=samples.k.index_fill(0, torch.tensor(3), 30))
+    for widths in (1, 6):  # one number is cut where a sample has finished
+        window = served.rounds.draft(finished, widths)
+        assert window.wanted.tolist() == [widths, widths, widths, 0, widths, widths]
+
+
+@pytest.mark.parametrize("width", [1, 6])
+def test_what_nobody_wants_may_be_anything(width: int) -> None:
+    """Of a sample of no rows the network's NaN ends no run; of any other it does."""
+    served = frozen()
+    samples = served.round(served.begin(), Drawn(served.begin().x, *torch.zeros(2, 6).long()))
+    widths = torch.full((6,), width).index_fill(0, torch.tensor(0), 0)
+    window = served.rounds.draft(samples, widths)
+    for row, fails in ((0, False), (1, True)):
+        eps = torch.zeros_like(window.x).index_fill(0, torch.tensor(row), math.nan)
+        with pytest.raises(FloatingPointError) if fails else nullcontext():
+            served.rounds.verify(samples, window, TeacherOutput(eps))
+
+
+class Echo(CallableDrafter):
+    """Answers with what it was given: as it is, or a copy."""
+
+    def __init__(self, copies: bool) -> None:
+        self.copies = copies
+
+    def begin(self, batch: Any) -> None:
+        pass
+
+    def carry_from(self, teacher_output: Any, rows: Tensor) -> None:
+        return None
+
+    def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: None) -> tuple[Tensor, None]:
+        return x.clone() if self.copies else x, None
+
+
+@pytest.mark.parametrize("sweeps", [1, 3, None])
+def test_a_drafter_may_return_what_it_was_given(sweeps: int | None) -> None:
+    """Without x0 its answer is the guess itself: states that are rolled on must not be it."""
+    flow = Schedule(range(9, -1, -1), [1.0] * 10, [-0.1] * 10, [0.3] * 9 + [0.0])
+    drawn = [
+        SpeculativeSampler(MixtureTeacher(4), Echo(copies), flow, 5, sweeps=sweeps).sample([0], 5)
+        for copies in (True, False)
+    ]
+    assert torch.equal(drawn[0].samples, drawn[1].samples)
+    assert drawn[0].report.rounds == drawn[1].report.rounds
+
+
+class Combining(MixtureTeacher):
+    """Combines guidance by itself, where it is asked to, as an engine's graph."""
+
+    def guided(self, guidance: Any) -> Any:
+        return GuidedTeacher(self, guidance)
+
+
+def test_an_own_loop_is_guided_and_drafts_as_the_sampler() -> None:
+    """Also with a teacher that would combine: whoever calls the network gets both rows."""
+    sampler = SpeculativeSampler(
+        Combining(4), "frozen", SCHEDULE, 6, cfg_scale=3.0, sweeps=1, recycle=True
+    )
+    expected = sampler.sample([0, 1], 7)
+    rounds, samples = sampler.begin([0, 1], 7)
+    images, calls = torch.empty_like(samples.x), 0
+    while len(samples.k):
+        window = rounds.draft(samples, 6)
+        calls += window.draft.calls
+        output = Combining(4)(window.x, window.t, window.y)
+        samples = rounds.advance(samples, rounds.verify(samples, window, output))
+        images[samples.number] = samples.x
+        samples = samples.keep(samples.k < 30)
+    torch.testing.assert_close(images, expected.samples, rtol=0, atol=1e-4)
+    assert calls == expected.report.drafter_calls
+
+
+def test_an_own_loop_keeps_no_gradients() -> None:
+    weight = torch.ones(1, requires_grad=True)
+    sampler = SpeculativeSampler(MixtureTeacher(4), "frozen", SCHEDULE, 6, recycle=True)
+    rounds, samples = sampler.begin([0, 1], 7)
+    for _ in range(3):
+        window = rounds.draft(samples, 6)
+        eps = weight * MixtureTeacher(4)(window.x, window.t, window.y).eps
+        samples = rounds.advance(samples, rounds.verify(samples, window, TeacherOutput(eps)))
+    kept = (samples.x, samples.past.guess, samples.past.rows.eps, samples.response.dot)
+    assert not any(part.requires_grad for part in kept)
+
+
+@pytest.mark.parametrize("window", [1, 6])
+def test_an_observer_may_keep_what_it_was_shown(window: int) -> None:
+    shown: list[tuple[Tensor, Tensor]] = []
+    sampler = SpeculativeSampler(MixtureTeacher(4), "frozen", SCHEDULE, window)
+    sampler.sample([0, 1], observer=lambda _, states: shown.append((states, states.clone())))
+    assert len(shown) > 5
+    assert all(torch.equal(states, copy) for states, copy in shown)

@@ -148,8 +148,9 @@ def _ranges(low: Tensor | None, high: Tensor, first: int, end: int) -> set[tuple
     if low is None:
         pairs = [(0, stop) for stop in high.tolist()]
     else:  # one look at the device
-        pairs = torch.stack([low, high], dim=1).tolist()
-    clipped = ((max(begin, first), min(stop, end)) for begin, stop in pairs)
+        pairs = list(map(tuple, torch.stack([low, high], dim=1).tolist()))
+    # Of thousands of samples few ranges differ.
+    clipped = ((max(begin, first), min(stop, end)) for begin, stop in set(pairs))
     return {(begin, max(begin, stop)) for begin, stop in clipped}
 
 

@@ -6,6 +6,7 @@ What CUDA does with the same rounds is tested in ``tests/gpu/test_graphs.py``.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,9 +24,16 @@ from free import (
     Schedule,
     SequentialSampler,
     SpeculativeSampler,
+    load_pretrained,
 )
+from free.rounds.row_selection import EveryRow
 from free.sampling.cuda_graphs import Graphs
-from free.sampling.cuda_graphs.graphed_round import GraphedRound, State
+from free.sampling.cuda_graphs.graphed_round import (
+    GraphedRound,
+    State,
+    first_round,
+    window_round,
+)
 from tests.networks import MixtureTeacher, randomized
 from tests.sampling.cuda_graphs.captures import (
     LABELS,
@@ -135,6 +143,23 @@ def test_threads_take_turns() -> None:
         results = list(pool.map(lambda seed: one.sample([0, 1], seed), range(4)))
     for seed, result in enumerate(results):
         same(result, other.sample([0, 1], seed))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own
+@torch.no_grad()
+def test_a_round_is_traced_as_a_whole() -> None:
+    """With the trained drafter; what is made of the trace is for a slow test."""
+    teacher, drafter = load_pretrained("mnist")
+    settings = {**drafter.sampling, "window": 3}
+    made = SpeculativeSampler(teacher, drafter, SCHEDULE, cfg_scale=1.5, **settings)
+    rounds, samples = made.begin([0, 1], 5)
+    rounds = dataclasses.replace(rounds, rows=EveryRow(2, len(SCHEDULE), torch.device("cpu")))
+    state = first_round(rounds, 3)(State.begin(samples, len(SCHEDULE)))
+    step = window_round(rounds, 3, 1)
+    traced = torch.compile(step, fullgraph=True, dynamic=False, backend="eager")
+    own, other = traced(state).samples, step(state).samples
+    torch.testing.assert_close(own.x, other.x)
+    assert torch.equal(own.k, other.k)
 
 
 @pytest.mark.slow
