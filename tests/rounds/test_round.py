@@ -342,8 +342,9 @@ def test_an_own_loop_keeps_no_gradients() -> None:
     for _ in range(3):
         window = rounds.draft(samples, 6)
         eps = weight * MixtureTeacher(4)(window.x, window.t, window.y).eps
-        samples = rounds.advance(samples, rounds.verify(samples, window, TeacherOutput(eps)))
-    kept = (samples.x, samples.past.guess, samples.past.rows.eps, samples.response.dot)
+        output = TeacherOutput(eps, feature=eps[:, :, None], variance=eps)
+        samples = rounds.advance(samples, rounds.verify(samples, window, output))
+    kept = (samples.x, samples.response.dot, samples.past.guess, *samples.past.rows)
     assert not any(part.requires_grad for part in kept)
 
 

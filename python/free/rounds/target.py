@@ -68,6 +68,8 @@ class Target:
         not what was asked for.
         """
         check_output(output, asked)
+        # What is kept for the next round must not keep the network's activations.
+        output = TeacherOutput(*(None if part is None else part.detach() for part in output))
         a, b, _, signal, noise = self._table.at(k)
         guidance = self._guidance
         eps, means, guess = target_means(
