@@ -69,7 +69,11 @@ class Target:
         """
         check_output(output, asked)
         # What is kept for the next round must not keep the network's activations.
-        output = TeacherOutput(*(None if part is None else part.detach() for part in output))
+        output = TeacherOutput(
+            output.eps.detach(),
+            None if output.feature is None else output.feature.detach(),
+            None if output.variance is None else output.variance.detach(),
+        )
         a, b, _, signal, noise = self._table.at(k)
         guidance = self._guidance
         eps, means, guess = target_means(
