@@ -95,9 +95,9 @@ def draws(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments
         "seeds": seeds,
         "k": seeds % 250,
         "rounds": None,
-        "length": torch.full((batch,), width, dtype=torch.int32, device=device),
+        "widths": torch.full((batch,), width, device=device),
+        "like": torch.empty(batch, dim, device=device),
         "width": width,
-        "size": dim,
         "purpose": int(Purpose.TRANSITION),
         "decision": int(Purpose.DECISION),
     }
@@ -116,7 +116,7 @@ def guesses(batch: int, width: int, dim: int, device: Device = "cpu") -> Argumen
         "source": RESPONSE,
         "dot": torch.rand(batch, **there),
         "square": torch.ones(batch, device=device),
-        "columns": torch.rand(4, 250, **there),
+        "columns": torch.rand(6, 250, **there),
         "drafts": width - 1,
     }
 
@@ -127,15 +127,15 @@ def roll(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
     """
     there, drafts = _drawn_on(device), width - 1
     rows = ("states", "means", "guesses")
-    columns = {"a": 1.01, "b": -0.05, "sigma": SIGMA}
+    late = torch.tensor([1.01, -0.05, SIGMA, 1.0, 0.01], device=device)
     return {
         **{name: torch.randn(batch, width, dim, **there) for name in rows},
         **{name: torch.randn(batch, drafts, dim, **there) for name in ("noise", "intercept")},
         "slope": torch.full((batch, drafts), 0.1, device=device),
         "change": None,
         "settled": None,
-        "adds": False,
-        **{k: torch.full((batch, width), value, device=device) for k, value in columns.items()},
+        "says": "guess",
+        "coefficients": late.view(5, 1, 1).repeat(1, batch, width),
         "first": 0,
         "end": drafts,
     }
@@ -144,10 +144,10 @@ def roll(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
 def means(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
     """Arguments of target_means: without guidance, with the image."""
     there, rows = _drawn_on(device), batch * width
-    names = ("a", "b", "signal", "noise")
     return {
         **{name: torch.randn(rows, 1, dim, **there) for name in ("x", "eps")},
-        **{name: 0.5 + torch.rand(rows, **there) for name in names},
+        "k": torch.arange(rows, device=device) % 250,
+        **{name: 0.5 + torch.rand(2, 250, **there) for name in ("affine", "scales")},
     }
 
 

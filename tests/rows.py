@@ -141,11 +141,13 @@ def random_means(
     image: bool = True,
 ) -> dict[str, Any]:
     """Arguments of target_means."""
-    a, b, signal, noise = (row.clone() for row in torch.rand(4, rows))
+    steps = 7
+    affine, scales = torch.rand(2, steps) - 0.3, torch.rand(2, steps) + 0.5
+    k = torch.arange(rows) * 3 % steps
     eps = torch.randn(rows if guidance[0] is None else 2 * rows, *shape).to(dtype)
-    given = {"x": torch.randn(rows, *shape), "eps": eps, "a": a, "b": b - 0.5}
+    given = {"x": torch.randn(rows, *shape), "eps": eps, "k": k, "affine": affine}
     given |= {"cfg_scale": guidance[0], "cfg_channels": guidance[1]}
-    return given | {"signal": signal + 0.5, "noise": noise} if image else given
+    return given | {"scales": scales} if image else given
 
 
 def random_recycling(batch: int, width: int, discarded: bool = True) -> dict[str, Any]:

@@ -82,7 +82,7 @@ CALLS: dict[str, tuple[str, Arguments]] = {
     "guesses": ("first_guesses", random_guesses(5, 7, (1001,))._asdict()),
     "guesses, whole quads": ("first_guesses", random_guesses(2, 7, (784,), source=REUSE)._asdict()),
     "roll": ("roll_window_", random_roll(2, 7, (1001,))._asdict()),
-    "roll, changes": ("roll_window_", random_roll(9, 7, (784,), "adds", (1, 6))._asdict()),
+    "roll, changes": ("roll_window_", random_roll(9, 7, (784,), "eps", (1, 6))._asdict()),
     "normal": ("philox_normal", random_counters(5, 1001)),
     "uniform": ("philox_uniform", random_counters(7, 1)),
     "means": ("target_means", guiding(6, 77, torch.float16, image=False)),

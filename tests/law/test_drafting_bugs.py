@@ -18,6 +18,7 @@ from torch import Tensor
 
 import free.rounds.round
 from free import FrozenDrafter, Schedule, SpeculativeSampler
+from free.ops import WindowNoise
 from free.rounds import noise as random
 from free.rounds.draft import draft_window
 from free.rounds.draft_source import updated_response
@@ -46,13 +47,13 @@ def sees_own_noise(
     return draft._replace(means=draft.means + part, states=states)
 
 
-def reuses_uniforms(seeds: Tensor, k: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
+def reuses_uniforms(like: Tensor, seeds: Tensor, k: Tensor, *given: Any) -> WindowNoise:
     """A round's first decision takes the uniform of the transition before: if that was rejected,
     its decision has used it.
     """
-    noise, uniforms, last = window_numbers(seeds, k, *given)
+    drawn = window_numbers(like, seeds, k, *given)
     before = random.uniform(seeds, (k - 1).clamp(min=0), 0, Purpose.DECISION, (1,))
-    return noise, torch.cat([before, uniforms[:, 1:]], dim=1), last
+    return drawn._replace(uniforms=torch.cat([before, drawn.uniforms[:, 1:]], dim=1))
 
 
 def shifted(by: int) -> Callable[..., Recycled]:
@@ -78,14 +79,14 @@ def of_the_neighbour(*given: Any, **how: Any) -> Recycled:
     return past._replace(row=other, known=past.known.roll(-1, 0))
 
 
-def draws_anew() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+def draws_anew() -> Callable[..., WindowNoise]:
     """Every round has its own noise, though the rows were made with that of the round before."""
     calls = 0
 
-    def draw(seeds: Tensor, k: Tensor, rounds: Any, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def draw(like: Tensor, seeds: Tensor, k: Tensor, rounds: Any, *rest: Any) -> WindowNoise:
         nonlocal calls
         calls += 1
-        return window_numbers(seeds, k, torch.full_like(k, calls), *rest)
+        return window_numbers(like, seeds, k, torch.full_like(k, calls), *rest)
 
     return draw
 

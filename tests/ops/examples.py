@@ -46,7 +46,7 @@ def large() -> dict[str, Example]:
         "verify_window_relaxed": relaxed,
         "window_noise": random_draws(B, W, D)._asdict(),
         "first_guesses": random_guesses(B, W - 1, (D,))._asdict(),
-        "roll_window_": random_roll(B, W - 1, (D,), "adds")._asdict(),
+        "roll_window_": random_roll(B, W - 1, (D,), "change")._asdict(),
         "target_means": random_means(B * W, (1, D), torch.float16, (1.5, None)),
         "note_nonfinite_": note._replace(samples=torch.arange(B))._asdict(),
         "response_sums": random_response(B, W, (D,))._asdict(),
@@ -90,6 +90,6 @@ EXAMPLES = {
 }
 
 #: One of each op, with all that it can be given.
-_FULL = ["reflection", "relaxed", "noise", "guesses", "roll, adds", "means, image"]
+_FULL = ["reflection", "relaxed", "noise", "guesses", "roll, change", "means, image"]
 _FULL += ["note", "response", "rows, gaps", "normal", "uniform"]
 FULL = {EXAMPLES[key].name: EXAMPLES[key] for key in _FULL}

@@ -47,10 +47,10 @@ def test_target_means_agree_with_twin(kernels, shape, dtype, scale, channels, im
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_every_16_bit_number_is_widened_exactly(kernels: Kernels, dtype: torch.dtype) -> None:
     eps = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype).view(1, 2**16)
-    one, zero = torch.ones(1), torch.zeros(1)
-    x = torch.zeros(1, 2**16)
+    affine, scales = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [-1.0]])
+    x, k = torch.zeros(1, 2**16), torch.zeros(1, dtype=torch.int64)
     for means in (kernels.target_means, ops.target_means):
-        results = means(x, eps, zero, one, signal=one, noise=-one)
+        results = means(x, eps, k, affine, scales=scales)
         same(results, (eps.float(), eps.float(), eps.float()))
 
 

@@ -7,6 +7,7 @@
 
 #include "free/guess.h"
 #include "free/relaxation.h"
+#include "free/roll.h"
 #include "free/verifier.h"
 
 namespace free_dit {
@@ -51,7 +52,7 @@ struct Roll {
   std::int64_t size;   // D, elements of one state
   std::int64_t first;
   std::int64_t end;
-  bool adds;  // whether a change is one of the guess before
+  Said says;  // what a change is
 
   float* states;   // [B, P+1, D], entries first+1 .. end are written, as of the next two
   float* means;    // [B, P+1, D]
@@ -62,9 +63,7 @@ struct Roll {
   const float* slope;           // [B, P]
   const float* change;          // [B, P, D]; null: all is settled
   const std::int64_t* settled;  // [B]; null without a change
-  const float* a;               // [B, P+1], the last unused, as of the next two
-  const float* b;               // [B, P+1]
-  const float* sigma;           // [B, P+1]
+  const float* coefficients;    // [5, B, P+1]; the last of a window are unused
 };
 
 struct FirstGuesses {
@@ -84,7 +83,7 @@ struct FirstGuesses {
   const std::int64_t* known;  // [B]
   const float* dot;           // [B]
   const float* square;        // [B]
-  const float* columns;       // [4, N]: a, b, sigma and the largest response
+  const float* columns;       // [6, N]: the coefficients, and the largest response
 
   float* states;          // [B, W, D], only entry 0 is written, as of the next two
   float* means;           // [B, W, D]
@@ -93,7 +92,7 @@ struct FirstGuesses {
   float* slope;           // [B, P]
   std::int64_t* settled;  // [B]
   std::int64_t* at;       // [B, W]
-  float* coefficients;    // [3, B, W]
+  float* coefficients;    // [5, B, W]: a, b, sigma, signal and noise
 };
 
 struct Draws {
@@ -117,11 +116,13 @@ struct WindowNoise {
   const std::int64_t* seeds;   // [B], read as unsigned 64-bit keys
   const std::int64_t* k;       // [B], 0 .. 2^32 - W
   const std::int64_t* rounds;  // [B], 0 .. 2^32 - 1; null: 0
-  const std::int32_t* length;  // [B]
+  const std::int64_t* widths;  // [B], rows asked for
+  const float* like;           // [B, D]; not read
 
-  float* noise;     // [B, W-1, D]
-  float* uniforms;  // [B, W-1]
-  float* last;      // [B, D], of transition length - 1
+  float* noise;          // [B, W-1, D]
+  float* uniforms;       // [B, W-1]
+  float* last;           // [B, D], of transition length - 1
+  std::int32_t* length;  // [B], 1..W
 };
 
 enum class Float { kFloat32, kFloat16, kBfloat16 };
@@ -132,16 +133,16 @@ struct TargetMeans {
   std::int64_t size;      // D, elements of one row, C times those of a channel
   std::int64_t answers;   // 2 under guidance: a row with its label, then without; else 1
   std::int64_t guided;    // leading elements of a row that are guided; 0 without guidance
+  std::int64_t steps;     // N of the schedule
   float scale;            // of the guidance
 
   const float* x;   // [R, D]
   const void* eps;  // [answers R, D]
   Float type;       // of eps
-  const float* a;   // [R]
-  const float* b;   // [R]
 
-  const float* signal;  // [R], of the states; null where no image is asked for
-  const float* noise;   // [R], likewise
+  const std::int64_t* k;  // [R], 0..N-1
+  const float* affine;    // [2, N]: a and b, mean = a x + b eps
+  const float* scales;    // [2, N]: signal and noise; null where no image is asked for
 
   float* combined;  // [R, D]
   float* means;     // [R, D]

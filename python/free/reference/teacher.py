@@ -27,13 +27,12 @@ class TargetMeans(NamedTuple):
 def target_means(
     x: Tensor,
     eps: Tensor,
-    a: Tensor,
-    b: Tensor,
+    k: Tensor,
+    affine: Tensor,
     cfg_scale: float | None = None,
     cfg_channels: int | None = None,
     *,
-    signal: Tensor | None = None,
-    noise: Tensor | None = None,
+    scales: Tensor | None = None,
 ) -> TargetMeans:
     """``mean = a x + b eps``, with eps guided and in float32 first, and the image it tells.
 
@@ -46,18 +45,22 @@ def target_means(
         States.
     eps : Tensor, shape [R, C, ...] or, under guidance, [2R, C, ...], float32, float16 or bfloat16
         Under guidance, row ``2r`` is that of state ``r`` with its label and ``2r + 1`` without.
-    a, b : Tensor, shape [R], float32
-        The transitions' coefficients.
+    k : Tensor, shape [R], int64
+        Transitions, ``0 .. N - 1``.
+    affine : Tensor, shape [2, N], float32
+        ``a`` and ``b`` of each transition.
     cfg_scale : float or None
         None: not guided.
     cfg_channels : int or None
         How many leading channels are guided, ``0 .. C``; None for all.
-    signal, noise : Tensor or None, shape [R], float32
-        Of the states, to have the image ``(x - noise eps) / signal``.
+    scales : Tensor or None, shape [2, N], float32
+        Signal and noise of the states, to have the image ``(x - noise eps) / signal``.
 
     Raises
     ------
     TypeError, ValueError
+        On the CPU also for a ``k`` that is not in the schedule. On CUDA the nearest that is stands
+        for it.
     """
     eps = eps.to(torch.float32, copy=True)
     if cfg_scale is not None:
@@ -65,10 +68,12 @@ def target_means(
         guided = slice(cfg_channels)
         eps[:, guided] = torch.lerp(unconditional[:, guided], eps[:, guided], cfg_scale)
     axes = [-1] + [1] * (x.dim() - 1)
-    means = torch.addcmul(a.view(axes) * x, b.view(axes), eps)
-    if signal is None or noise is None:
+    a, b = (column.view(axes) for column in affine[:, k])
+    means = torch.addcmul(a * x, b, eps)
+    if scales is None:
         return TargetMeans(eps, means, eps)
-    return TargetMeans(eps, means, (x - noise.view(axes) * eps) / signal.view(axes))
+    signal, noise = (column.view(axes) for column in scales[:, k])
+    return TargetMeans(eps, means, (x - noise * eps) / signal)
 
 
 def note_nonfinite_(

@@ -51,7 +51,7 @@ def draft_window(
     """
     P, rows, drafted = noise.shape[1], rows or WantedRows(), length.long() - 1
     call = DrafterCall(drafter, prediction)
-    window = DraftedWindow(samples, noise, prediction, source=source, adds=call.adds)
+    window = DraftedWindow(samples, noise, prediction, source=source, says=call.says)
     # A plan has one sigma a transition.
     whole = drafter if prediction.table.mixture is None and drafts_windows(drafter) else None
     if (

@@ -59,12 +59,16 @@ class Span(NamedTuple):
 
     def take(self, windows: Tensor) -> Tensor:
         """The rows [(end - first) B, ...] of ``windows [B, P, ...]``."""
-        return windows[:, self.first : self.end].flatten(0, 1)
+        if self.end - self.first < windows.shape[1]:
+            windows = windows[:, self.first : self.end]
+        return windows.flatten(0, 1)
 
     def each(self, column: Tensor) -> Tensor:
         """For every row, its sample's entry of ``column [B, ...]``."""
-        shape = (self.batch, self.end - self.first, *column.shape[1:])
-        return column.unsqueeze(1).expand(shape).flatten(0, 1)
+        size = self.end - self.first
+        if size == 1:
+            return column
+        return column.unsqueeze(1).expand(self.batch, size, *column.shape[1:]).flatten(0, 1)
 
     def put(self, rows: Tensor, windows: Tensor) -> Tensor:
         """``windows`` with ``rows`` in their places, or the rows where they are all."""
@@ -117,7 +121,7 @@ class WantedRows:
         """List the wanted rows, or view them where they are the same of every sample."""
         ranges = _ranges(low, high, first, end)
         if len(ranges) == 1:
-            return Span(len(high), *ranges.pop())
+            return Span(high.shape[0], *ranges.pop())
         b, i = _within(low, high, first, end).nonzero(as_tuple=True)
         return Listed(b, i + first if first else i)
 
@@ -145,12 +149,11 @@ class WantedRows:
 
 def _ranges(low: Tensor | None, high: Tensor, first: int, end: int) -> set[tuple[int, int]]:
     """The samples' wanted ranges within ``first .. end``, of each kind once."""
-    if low is None:
-        pairs = [(0, stop) for stop in high.tolist()]
-    else:  # one look at the device
-        pairs = list(map(tuple, torch.stack([low, high], dim=1).tolist()))
+    stops = high.tolist()
+    begins = low.tolist() if low is not None else [first] * len(stops)
     # Of thousands of samples few ranges differ.
-    clipped = ((max(begin, first), min(stop, end)) for begin, stop in set(pairs))
+    pairs = set(zip(begins, stops, strict=True))
+    clipped = ((max(begin, first), min(stop, end)) for begin, stop in pairs)
     return {(begin, max(begin, stop)) for begin, stop in clipped}
 
 
@@ -179,7 +182,7 @@ class EveryRow:
 
     def select(self, low: Tensor | None, high: Tensor, first: int, end: int) -> Selection:
         """All of the span."""
-        return Span(len(high), first, end)
+        return Span(high.shape[0], first, end)
 
     def require_finite(
         self,

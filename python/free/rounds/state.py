@@ -53,8 +53,7 @@ class Recycled(NamedTuple):
     @property
     def bytes(self) -> int:
         """Memory of the rows."""
-        kept = (*self.rows, self.guess)
-        return sum(part.numel() * part.element_size() for part in kept if part is not None)
+        return sum([part.nbytes for part in (*self.rows, self.guess) if part is not None])
 
     def keep(self, samples: Tensor) -> Recycled:
         """Select samples by a mask [B], or by places; the rows stay, as others may need them."""
@@ -185,6 +184,8 @@ class Window(NamedTuple):
         and without.
     draft, rows : Draft and Selection
         Which rows of the samples' windows these are, without the second ones of guidance.
+    states, steps : Tensor, shape [R, ...] and [R], int64
+        Their states and transitions, likewise.
     wanted : Tensor, shape [B], int64
         Rows of each sample, ``0 .. W``.
     length : Tensor, shape [B], int32
@@ -198,6 +199,8 @@ class Window(NamedTuple):
     y: Tensor
     draft: Draft
     rows: Selection
+    states: Tensor
+    steps: Tensor
     wanted: Tensor
     length: Tensor
     uniforms: Tensor

@@ -53,6 +53,7 @@ class Target:
         self._guidance = None if combines else guidance
         self._table = table
         self.images = prediction is not None and prediction.signal is not None
+        self._affine, self._scales = table.columns[:2], table.columns[3:] if self.images else None
 
     def inputs(self, x: Tensor, k: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What the teacher is asked about states ``x [R, ...]`` at transitions ``k [R]``: states,
@@ -74,18 +75,16 @@ class Target:
             None if output.feature is None else output.feature.detach(),
             None if output.variance is None else output.variance.detach(),
         )
-        a, b, _, signal, noise = self._table.at(k)
         guidance = self._guidance
         eps, means, guess = target_means(
             x,
             # As the kernels take it.
             (output.eps.float() if output.eps.dtype is torch.float64 else output.eps).contiguous(),
-            a,
-            b,
+            k,
+            self._affine,
             cfg_scale=None if guidance is None else guidance.scale,
             cfg_channels=None if guidance is None else guidance.count(x.shape[1]),
-            signal=signal if self.images else None,
-            noise=noise if self.images else None,
+            scales=self._scales,
         )
         if guidance is None:
             return Answer(output._replace(eps=eps), means, guess)
