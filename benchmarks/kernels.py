@@ -127,7 +127,7 @@ def roll(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
     """
     there, drafts = _drawn_on(device), width - 1
     rows = ("states", "means", "guesses")
-    late = torch.tensor([1.01, -0.05, SIGMA, 1.0, 0.01], device=device)
+    late = [torch.full((batch, width), c, device=device) for c in (1.01, -0.05, SIGMA, 1.0, 0.01)]
     return {
         **{name: torch.randn(batch, width, dim, **there) for name in rows},
         **{name: torch.randn(batch, drafts, dim, **there) for name in ("noise", "intercept")},
@@ -135,7 +135,7 @@ def roll(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
         "change": None,
         "settled": None,
         "says": "guess",
-        "coefficients": late.view(5, 1, 1).repeat(1, batch, width),
+        "coefficients": torch.stack(late),
         "first": 0,
         "end": drafts,
     }
@@ -181,11 +181,36 @@ def sums(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
     }
 
 
-def rows(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
-    """Arguments of recycled_rows, which has no D."""
+def samples(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
+    """Arguments of advance_samples_: nobody has finished."""
+    zero = torch.zeros(batch, dtype=torch.int64, device=device)
     length = torch.full((batch,), width, dtype=torch.int32, device=device)
     advance = (1 + torch.arange(batch, device=device) % width).int()
-    return {"length": length, "advance": advance, "width": width, "discarded": True}
+    return {
+        **{name: torch.empty(batch, dim, device=device) for name in ("after", "x")},
+        **dict.fromkeys(("k", "rounds"), zero),
+        "wanted": zero + width,
+        "length": length,
+        "advance": advance,
+        "accepted": advance - 1,
+        "width": width,
+        "discarded": True,
+    }
+
+
+def asked(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
+    """Arguments of network_rows: all of every window, with and without label."""
+    k = torch.arange(batch * width, device=device).view(batch, width) % 250
+    return {
+        "states": torch.randn(batch, width, dim, **_drawn_on(device)),
+        "at": k,
+        "y": k[:, 0].contiguous(),
+        "timesteps": torch.arange(250, device=device),
+        "rows": batch * width,
+        "first": 0,
+        "end": width,
+        "null_label": 1000,
+    }
 
 
 #: The ops of a round besides verify_window, and what they are given.
@@ -197,7 +222,8 @@ OF_WINDOWS = {
     "target_means": means,
     "note_nonfinite_": note,
     "response_sums": sums,
-    "recycled_rows": rows,
+    "network_rows": asked,
+    "advance_samples_": samples,
 }
 
 

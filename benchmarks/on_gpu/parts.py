@@ -138,7 +138,7 @@ def _coupling(
         target = ops.target_means(
             x, eps.contiguous(), k, table.columns[:2], **scale, scales=table.columns[3:]
         ).means
-        advance = ops.verify_window(
+        verified = ops.verify_window(
             begun.states,
             begun.means[:, 1:].contiguous(),
             target.view(B, W, D),
@@ -146,8 +146,19 @@ def _coupling(
             length,
             z.uniforms,
             z.last,
-        ).advance
-        ops.recycled_rows(length, advance, W, True)
+        )
+        ops.advance_samples_(
+            verified.state,
+            first,
+            start,
+            start,
+            wanted=known,
+            length=length,
+            advance=verified.advance,
+            accepted=verified.accepted,
+            width=W,
+            discarded=True,
+        )
 
     return couple
 

@@ -104,7 +104,7 @@ bool Call::take(PyObject* args, PyObject* kwargs, bool exact) {
 
 bool Call::take_value(const Argument& a, PyObject* value) {
   const bool none = value == Py_None;
-  if (a.kind == Argument::Kind::kNumber && a.binds != 0) {
+  if (a.optional && a.binds != 0) {
     sizes_.of(a.binds) = none ? 1 : 2;
   }
   if (none) {
@@ -140,7 +140,7 @@ bool Call::take_value(const Argument& a, PyObject* value) {
   if (number < a.low || number > a.high) {
     return false;
   }
-  if (a.binds != 0) {
+  if (!a.optional && a.binds != 0) {
     sizes_.of(a.binds) = number;
   }
   a.store_integer(&field<char>(a.field), number);

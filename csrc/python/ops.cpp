@@ -242,7 +242,47 @@ Op roll_window() {
       .cuda(cuda::roll_window);
 }
 
-// --- teacher -------------------------------------------------------------------------------------
+// --- networks ------------------------------------------------------------------------------------
+
+void check_rows(const NetworkRows& n) {
+  if (n.sample == nullptr && n.rows != n.batch * (n.end - n.first)) {
+    throw std::invalid_argument("rows: expected " + std::to_string(n.batch * (n.end - n.first)) +
+                                " in this span, got " + std::to_string(n.rows));
+  }
+  if (n.sample != nullptr) {
+    check_integers("sample", n.sample, n.rows, n.batch - 1, "row");
+    check_integers("entry", n.entry, n.rows, n.width - 1, "row");
+  }
+}
+
+Op network_rows() {
+  return Declare<NetworkRows>("network_rows")
+      .tensor("states", "B W ... > 0", &NetworkRows::states)
+      .tensor("at", "B W", &NetworkRows::at)
+      .tensor("y", "B", &NetworkRows::y)
+      .tensor("timesteps", "N > 0", &NetworkRows::timesteps)
+      .integer("rows", 0, kAny, &NetworkRows::rows, 'R')
+      .integer("first", 0, kAny, &NetworkRows::first)
+      .at_most("E")
+      .integer("end", 0, kAny, &NetworkRows::end, 'E')
+      .at_most("W")
+      .maybe("sample", "R", &NetworkRows::sample, "sample and entry")
+      .maybe("entry", "R", &NetworkRows::entry, "sample and entry")
+      .integer("null_label", 0, kAny, &NetworkRows::null_label, 'G')
+      .or_none()
+      .result("x", "G*R ...", &NetworkRows::x)
+      .result("t", "G*R", &NetworkRows::t)
+      .result("label", "G*R", &NetworkRows::label)
+      .result("k", "R", &NetworkRows::k)
+      .counts({{"B", &NetworkRows::batch},
+               {"W", &NetworkRows::width},
+               {"...", &NetworkRows::size},
+               {"N", &NetworkRows::steps},
+               {"G", &NetworkRows::each}})
+      .check(check_rows)
+      .cpu(cpu::network_rows)
+      .cuda(cuda::network_rows);
+}
 
 struct GuidedMeans : TargetMeans {
   std::int64_t cfg_channels = kAny;
@@ -338,19 +378,29 @@ Op response_sums() {
       .cuda(cuda::response_sums);
 }
 
-Op recycled_rows() {
-  return Declare<RecycledRows>("recycled_rows")
-      .tensor("length", "B", &RecycledRows::length)
-      .tensor("advance", "B", &RecycledRows::advance)
-      .integer("width", 1, kWord, &RecycledRows::width, 'W')
-      .flag("discarded", &RecycledRows::discarded)
-      .integer("stride", 1, kWord, &RecycledRows::stride)
+Op advance_samples() {
+  return Declare<Advance>("advance_samples_")
+      .tensor("after", "B ... > 0", &Advance::after)
+      .tensor("x", "B ...", &Advance::x)
+      .tensor("k", "B", &Advance::k)
+      .tensor("rounds", "B", &Advance::rounds)
+      .tensor("wanted", "B", &Advance::wanted)
+      .tensor("length", "B", &Advance::length)
+      .tensor("advance", "B", &Advance::advance)
+      .tensor("accepted", "B", &Advance::accepted)
+      .integer("width", 1, kWord, &Advance::width, 'W')
+      .flag("discarded", &Advance::discarded)
+      .integer("stride", 1, kWord, &Advance::stride)
       .or_none()
-      .result("row", "B W", &RecycledRows::row)
-      .result("known", "B", &RecycledRows::known)
-      .counts({{"B", &RecycledRows::batch}})
-      .cpu(cpu::recycled_rows)
-      .cuda(cuda::recycled_rows);
+      .maybe("log", "M 3 B > 0", &Advance::log)
+      .result("k_after", "B", &Advance::k_after)
+      .result("rounds_after", "B", &Advance::rounds_after)
+      .result("row", "B W", &Advance::row)
+      .result("known", "B", &Advance::known)
+      .counts({{"B", &Advance::batch}, {"...", &Advance::size}, {"M", &Advance::entries}})
+      .prepare([](Advance& a) { a.entries = a.log == nullptr ? 0 : a.entries; })
+      .cpu(cpu::advance_samples)
+      .cuda(cuda::advance_samples);
 }
 
 }  // namespace
@@ -362,10 +412,11 @@ const std::vector<Op>& ops() {
       window_noise(),
       first_guesses(),
       roll_window(),
+      network_rows(),
       target_means(),
       note_nonfinite(),
       response_sums(),
-      recycled_rows(),
+      advance_samples(),
       draws("philox_normal").cpu(cpu::philox_normal).cuda(cuda::philox_normal),
       draws("philox_uniform").cpu(cpu::philox_uniform).cuda(cuda::philox_uniform),
   };

@@ -55,7 +55,11 @@ SMALLEST: Check = (keeps_the_smallest,)
 SAMPLES: Check = (rows.test_a_sample_out_of_range_reaches_no_other_memory, 2)
 SUMS: Check = (rows.test_sums_agree_with_twin, 13, 4, 257)
 ROWS: Check = (rows.test_a_row_out_of_range_reaches_no_other_memory, 9)
-RECYCLES: Check = (rows.test_recycled_rows_agree_with_twin, 33, 9, True)
+ADVANCES: Check = (rows.test_advancing_agrees_with_twin_and_cpu, 33, 9, True, 2)
+STAYS: Check = (rows.test_large_states_of_finished_samples_stay,)
+GATHERS: Check = (rows.test_gathering_agrees_with_twin, 3, 4, 16, True, 7)
+SPANS: Check = (rows.test_gathering_agrees_with_twin, 3, 5, 255, False, 7)
+ABSENT: Check = (rows.test_a_row_that_is_not_there_is_not_gathered, 9)
 
 PLANTED = [
     ("no reflection", "verify_window.cu", REPAIRS,
@@ -155,7 +159,24 @@ PLANTED = [
     ("forgets nothing", "response_sums.cu", SUMS, "r.memory * r.dot[b]", "r.dot[b]"),
     ("reads rows that are not there", "response_sums.cu", ROWS,
      "nearest(r.row[b * r.entries + j + 1], 0, r.past)", "r.row[b * r.entries + j + 1]"),
-    ("counts its own rows", "recycled_rows.cu", RECYCLES, "i < b;", "i <= b;"),
+    ("counts its own rows", "advance_samples.cu", ADVANCES, "i < b;", "i <= b;"),
+    ("advances who wanted nothing", "advance_samples.cu", ADVANCES,
+     "a.advance[b] < wanted ? a.advance[b] : wanted", "a.advance[b]"),
+    ("finished samples move on", "advance_samples.cu", ADVANCES, "a.wanted[b] < 1", "false"),
+    ("only a chunk of a state stays", "advance_samples.cu", STAYS,
+     "chunks = ceil_div(a.size, kChunk)", "chunks = 1"),
+    ("logs into the next round", "advance_samples.cu", ADVANCES,
+     "log_entry(a.rounds[0], a.entries)", "log_entry(a.rounds[0] + 1, a.entries)"),
+    ("the label for the null label", "network_rows.cu", GATHERS,
+     "n.y[from.b] : n.null_label", "n.y[from.b] : n.y[from.b]"),
+    ("rows without the null label", "network_rows.cu", SPANS,
+     "store<kWide>(n.x + out * n.size", "store<kWide>(n.x + r * n.size"),
+    ("rows of the span before", "network_rows.cu free/arguments.h", SPANS,
+     "n.first + r % span", "r % span"),
+    ("rows listed that are not there", "network_rows.cu free/arguments.h", ABSENT,
+     "nearest(n.sample[r], 0, n.batch)", "n.sample[r]"),
+    ("timesteps that are not there", "network_rows.cu", ABSENT,
+     "nearest(k, 0, n.steps)", "k"),
 ]
 # fmt: on
 

@@ -125,6 +125,46 @@ struct WindowNoise {
   std::int32_t* length;  // [B], 1..W
 };
 
+/// Rows of windows that a network is asked about: those listed, or entries first .. end - 1 of
+/// every sample; with a null label each twice, with the label and without.
+struct NetworkRows {
+  std::int64_t batch;  // B
+  std::int64_t width;  // W
+  std::int64_t size;   // D, elements of one state
+  std::int64_t steps;  // N of the schedule
+  std::int64_t rows;   // R
+  std::int64_t each;   // 2 with a null label, else 1
+  std::int64_t first;  // 0..end
+  std::int64_t end;    // 0..W
+  std::int64_t null_label;
+
+  const float* states;            // [B, W, D]
+  const std::int64_t* at;         // [B, W], transitions, 0..N-1
+  const std::int64_t* y;          // [B]
+  const std::int64_t* timesteps;  // [N]
+  const std::int64_t* sample;     // [R], 0..B-1; null: not listed
+  const std::int64_t* entry;      // [R], 0..W-1; null: not listed
+
+  float* x;             // [each R, D]
+  std::int64_t* t;      // [each R]
+  std::int64_t* label;  // [each R]
+  std::int64_t* k;      // [R]
+};
+
+/// Sample and entry of row r.
+struct RowPlace {
+  std::int64_t b;
+  std::int64_t i;
+};
+
+FREE_HOST_DEVICE RowPlace place_of(const NetworkRows& n, std::int64_t r) {
+  if (n.sample != nullptr) {
+    return {nearest(n.sample[r], 0, n.batch), nearest(n.entry[r], 0, n.width)};
+  }
+  const std::int64_t span = n.end - n.first;
+  return {r / span, n.first + r % span};
+}
+
 enum class Float { kFloat32, kFloat16, kBfloat16 };
 
 struct TargetMeans {
@@ -189,17 +229,34 @@ struct ResponseSums {
   float* square_after;  // [B]
 };
 
-struct RecycledRows {
-  std::int64_t batch;   // B
-  std::int64_t width;   // W of the next window
-  bool discarded;       // whether rows behind a rejection are kept
-  std::int64_t stride;  // from a sample's first row to the next one's; 0: its length
+struct Advance {
+  std::int64_t batch;    // B
+  std::int64_t size;     // D, elements of one state
+  std::int64_t width;    // W of the next window
+  std::int64_t entries;  // M of the log; 0 without
+  bool discarded;        // whether rows behind a rejection are kept
+  std::int64_t stride;   // from a sample's first row to the next one's; 0: its length
 
-  const std::int32_t* length;   // [B], 1..
-  const std::int32_t* advance;  // [B], 1..length
+  float* after;                  // [B, D], of which samples that wanted nothing get x
+  const float* x;                // [B, D]
+  const std::int64_t* k;         // [B]
+  const std::int64_t* rounds;    // [B]
+  const std::int64_t* wanted;    // [B]
+  const std::int32_t* length;    // [B], 1..
+  const std::int32_t* advance;   // [B], 1..length
+  const std::int32_t* accepted;  // [B]
+  std::int64_t* log;             // [M, 3, B]; null without
 
-  std::int64_t* row;    // [B, W]
-  std::int64_t* known;  // [B]
+  std::int64_t* k_after;       // [B]
+  std::int64_t* rounds_after;  // [B]
+  std::int64_t* row;           // [B, W]
+  std::int64_t* known;         // [B]
 };
+
+/// The entry of a log that a round writes: one of `entries`, whatever the count is.
+FREE_HOST_DEVICE std::int64_t log_entry(std::int64_t rounds, std::int64_t entries) {
+  const std::int64_t entry = rounds % entries;
+  return entry < 0 ? entry + entries : entry;
+}
 
 }  // namespace free_dit

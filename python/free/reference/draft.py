@@ -95,8 +95,8 @@ def window_noise(
     uniforms = philox_uniform(seed, transition, round_, decision, 1).view(-1, width)
     length = widths.clamp(1, width)
     last = noise[torch.arange(len(k), device=k.device), length - 1]
-    drafts = noise[:, :-1].contiguous(), uniforms[:, :-1].contiguous()
-    return WindowNoise(*drafts, last, length.int())
+    drafts = noise[:, :-1].contiguous()
+    return WindowNoise(drafts, uniforms[:, :-1].contiguous(), last, length.int())
 
 
 class FirstGuesses(NamedTuple):
@@ -157,7 +157,7 @@ def first_guesses(
     past_x, past_guess : Tensor, shape [R, ...], float32
         States of the call, and what was said of them, as guesses.
     row, known : Tensor, shape [B, V], V >= W, and [B], int64
-        As :class:`free.ops.RecycledRows` has them. The first W = P + 1 rows are used.
+        As :class:`free.ops.Advanced` has them. The first W = P + 1 rows are used.
     source : int
         Index into :data:`free.reference.draft.SOURCES`.
     dot, square : Tensor, shape [B], float32

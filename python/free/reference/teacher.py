@@ -8,6 +8,79 @@ import torch
 from torch import Tensor
 
 
+class NetworkRows(NamedTuple):
+    """Rows that a network is asked about: G R of them, G being 2 with a null label and 1 without.
+
+    Attributes
+    ----------
+    x : Tensor, shape [G R, ...], float32
+        States. With a null label each is there twice: for its label, then for the null label.
+    t, label : Tensor, shape [G R], int64
+        Timesteps and labels.
+    k : Tensor, shape [R], int64
+        Transitions.
+    """
+
+    x: Tensor
+    t: Tensor
+    label: Tensor
+    k: Tensor
+
+
+def network_rows(
+    states: Tensor,
+    at: Tensor,
+    y: Tensor,
+    timesteps: Tensor,
+    *,
+    rows: int,
+    first: int,
+    end: int,
+    sample: Tensor | None = None,
+    entry: Tensor | None = None,
+    null_label: int | None = None,
+) -> NetworkRows:
+    """Gather rows of windows for a network.
+
+    Parameters
+    ----------
+    states : Tensor, shape [B, W, ...], float32
+        At least one axis follows W, and none is empty.
+    at : Tensor, shape [B, W], int64
+        Their transitions. The nearest of the schedule stands for others.
+    y : Tensor, shape [B], int64
+        Labels.
+    timesteps : Tensor, shape [N], int64
+        Of each transition.
+    rows : int
+        R.
+    first, end : int
+        ``0 <= first <= end <= W``: these entries of every window, sample by sample, unless rows
+        are listed.
+    sample, entry : Tensor or None, shape [R], int64
+        Lists the rows.
+    null_label : int or None
+        Label of a second row for each state; None for no second rows.
+
+    Raises
+    ------
+    TypeError, ValueError
+        On the CPU also for rows that are not there, or not as many as the span has. On CUDA the
+        nearest stand for them.
+    """
+    if sample is None or entry is None:
+        place = torch.arange(rows, device=y.device)
+        span = max(end - first, 1)
+        sample, entry = place // span, first + place % span
+    k = at[sample, entry]
+    x, label = states[sample, entry], y[sample]
+    t = timesteps[k.clamp(0, len(timesteps) - 1)]
+    if null_label is not None:
+        x, t = x.repeat_interleave(2, 0), t.repeat_interleave(2)
+        label = torch.stack([label, torch.full_like(label, null_label)], dim=1).flatten()
+    return NetworkRows(x, t, label, k)
+
+
 class TargetMeans(NamedTuple):
     """Transitions as the teacher has them: [R, C, ...], float32.
 

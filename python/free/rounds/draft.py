@@ -79,10 +79,10 @@ def draft_window(
         asked = rows.select(window.settled, drafted, first, end)
         if not asked.size:  # response and reuse do without the drafter
             continue
-        answer = call.ask(window, asked, again=turn + 1 < len(spans))
+        answer, k = call.ask(window, asked, again=turn + 1 < len(spans))
         rows.require_finite(
             answer,
-            asked.take(window.k),
+            k,
             asked,
             network="drafter",
             samples=samples.number,

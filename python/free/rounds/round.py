@@ -18,14 +18,14 @@ from torch import Tensor
 
 from free.drafters.protocol import Drafter
 from free.models.output import TeacherOutput, TeacherRows
-from free.ops import WindowNoise, verify_window
+from free.ops import Advanced, WindowNoise, advance_samples_, verify_window
 from free.reference.draft import RESPONSE
 from free.rounds.draft import draft_window
 from free.rounds.draft_source import source_of, updated_response
 from free.rounds.noise import window_numbers
 from free.rounds.relaxation import Spending
 from free.rounds.row_selection import RowSelector, Span, WantedRows
-from free.rounds.state import Draft, Outcome, Recycled, Samples, Window, recycle
+from free.rounds.state import Draft, Outcome, Recycled, Samples, Window
 from free.rounds.target import Answer, Target
 from free.schedule.table import Prediction
 
@@ -147,9 +147,9 @@ class Rounds:
         with self.phase("bookkeeping"):
             # Who wants none is asked about too: so a sample's rows begin where lengths add up to.
             rows = self.rows.select(None, length, 0, W)
-            states, steps = rows.take(draft.states), rows.take(draft.k)
-            asked = self.target.inputs(states, steps, rows.each(samples.y))
-        return Window(*asked, draft, rows, states, steps, widths, length, uniforms, last)
+            x, t, label, k = self.target.inputs(draft.states, draft.k, samples.y, rows)
+            states = x if x.shape[0] == k.shape[0] else rows.take(draft.states)
+            return Window(x, t, label, draft, rows, states, k, widths, length, uniforms, last)
 
     def _checked(self, samples: Samples, widths: int | Tensor) -> tuple[Tensor, int]:
         """Widths of all samples, and the largest, at least 1."""
@@ -176,9 +176,11 @@ class Rounds:
                 wanted, k = widths.clamp(max=1), k.clamp(max=len(self.prediction.sigma) - 1)
             no_means, uniforms, last, length = self._numbers(samples, k, wanted, 1)
             draft = Draft(x[:, None], no_means, k[:, None], uniforms, 0)
-            asked = self.target.inputs(x, k, samples.y)
             rows = Span(k.shape[0], 0, 1)
-            return Window(*asked, draft, rows, x, k, wanted, length, uniforms, last)
+            asked = self.target.inputs(draft.states, draft.k, samples.y, rows)
+            return Window(
+                asked.x, asked.t, asked.label, draft, rows, x, k, wanted, length, uniforms, last
+            )
 
     def teach(self, window: Window) -> TeacherOutput:
         """Ask the run's own teacher: step 2, for loops that have no other."""
@@ -250,35 +252,47 @@ class Rounds:
         )
         return state, advance, accepted
 
-    def advance(self, samples: Samples, outcome: Outcome, stride: int | None = None) -> Samples:
+    def advance(
+        self,
+        samples: Samples,
+        outcome: Outcome,
+        stride: int | None = None,
+        log: Tensor | None = None,
+    ) -> Samples:
         """Move on, with what the next windows may know of this round: step 4.
 
-        Samples that have made the last transition stay; :meth:`Samples.keep` lets them leave.
-        ``stride`` is that of :func:`free.rounds.state.recycle`.
+        Samples that have made the last transition stay; :meth:`Samples.keep` lets them leave. For
+        ``stride`` and ``log`` see :func:`free.ops.advance_samples_`.
         """
         window = outcome.window
         with self.phase("bookkeeping"):
+            advanced = advance_samples_(
+                outcome.x,
+                samples.x,
+                samples.k,
+                samples.rounds,
+                wanted=window.wanted,
+                length=window.length,
+                advance=outcome.advance,
+                accepted=outcome.accepted,
+                width=self.width,
+                discarded=self.recycles,
+                stride=stride,
+                log=log,
+            )
             return samples._replace(
                 x=outcome.x,
-                k=samples.k + outcome.advance.minimum(window.wanted),
-                rounds=samples.rounds + 1,
-                past=self._recycled(samples, outcome, stride),
+                k=advanced.k,
+                rounds=advanced.rounds,
+                # The plain sampler never drafts anything.
+                past=samples.past if self.width == 1 else recycle(outcome, advanced),
                 response=outcome.response,
             )
 
-    def _recycled(self, samples: Samples, outcome: Outcome, stride: int | None) -> Recycled:
-        """The teacher's call, for the next windows."""
-        if self.width == 1:
-            return samples.past  # nothing is ever drafted
-        return recycle(
-            outcome.teacher,
-            outcome.guess,
-            outcome.window.length,
-            outcome.advance,
-            width=self.width,
-            discarded=self.recycles,
-            stride=stride,
-        )
+
+def recycle(outcome: Outcome, advanced: Advanced) -> Recycled:
+    """What the round's teacher call leaves to the next window."""
+    return Recycled(outcome.teacher, outcome.guess, advanced.row, advanced.known)
 
 
 def committed_deltas(outcome: Outcome) -> Tensor:

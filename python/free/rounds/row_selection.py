@@ -5,13 +5,15 @@ A window has P positions. Wanted of each sample are those from ``low [B]`` up to
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from free.models.output import is_finite, require_finite
 from free.ops import note_nonfinite_
+
+Where = dict[str, Any]
 
 
 class Listed(NamedTuple):
@@ -31,7 +33,12 @@ class Listed(NamedTuple):
     @property
     def size(self) -> int:
         """R."""
-        return len(self.b)
+        return self.b.shape[0]
+
+    @property
+    def where(self) -> Where:
+        """Which rows these are, as :func:`free.ops.network_rows` takes it."""
+        return {"rows": self.size, "first": 0, "end": 0, "sample": self.b, "entry": self.i}
 
     def put(self, rows: Tensor, windows: Tensor) -> Tensor:
         """``windows [B, P, ...]`` with ``rows`` in their places; the given ones are written to."""
@@ -56,6 +63,11 @@ class Span(NamedTuple):
     def size(self) -> int:
         """R."""
         return self.batch * (self.end - self.first)
+
+    @property
+    def where(self) -> Where:
+        """Which rows these are, as :func:`free.ops.network_rows` takes it."""
+        return {"rows": self.size, "first": self.first, "end": self.end}
 
     def take(self, windows: Tensor) -> Tensor:
         """The rows [(end - first) B, ...] of ``windows [B, P, ...]``."""

@@ -1,6 +1,6 @@
 """The records that pass from one step of a round to the next, and how samples join and leave.
 
-This room knows no network, and no kernel but the one that shifts rows.
+This room knows no network and no kernel.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from free.models.output import TeacherRows
-from free.ops import recycled_rows
 from free.rounds.row_selection import Selection
 from free.rounds.tensor_tree import join, take
 
@@ -58,25 +57,6 @@ class Recycled(NamedTuple):
     def keep(self, samples: Tensor) -> Recycled:
         """Select samples by a mask [B], or by places; the rows stay, as others may need them."""
         return self._replace(row=self.row[samples], known=self.known[samples])
-
-
-def recycle(
-    rows: TeacherRows,
-    guess: Tensor,
-    length: Tensor,
-    advance: Tensor,
-    *,
-    width: int,
-    discarded: bool,
-    stride: int | None = None,
-) -> Recycled:
-    """Shift a teacher call by what each sample advanced, for windows of ``width`` rows.
-
-    The ``rows`` of a sample follow each other, and samples too; ``guess [R, ...]`` is of these
-    rows. The other arguments are those of :func:`free.ops.recycled_rows`.
-    """
-    shifted = recycled_rows(length, advance, width=width, discarded=discarded, stride=stride)
-    return Recycled(rows, guess, *shifted)
 
 
 class Response(NamedTuple):
