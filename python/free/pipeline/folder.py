@@ -6,7 +6,6 @@ the one, in ``teacher/`` beside ``drafter/`` in the other, which is a bundle for
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from free.drafters import FeatureDrafter, FrozenDrafter
-from free.files import read_json, write_json
+from free.files import parse_json, read_json, write_json
 from free.images.autoencoder import MODEL_INDEX, load_autoencoder, own_vae
 from free.models.checkpoints import locate
 from free.models.dit import DiT
@@ -99,7 +98,7 @@ def write(
         drafter.network.save_pretrained(folder / "drafter", sampling=drafter.sampling)
     if components["vae"] is not None:
         _write_vae(components["vae"], folder / "vae")
-    write_json(folder / _SCHEDULER, json.loads(scheduler.to_json_string()))
+    write_json(folder / _SCHEDULER, parse_json(scheduler.to_json_string()))
     names: dict[int, list[str]] = {}
     for name, label in labels.items():
         names.setdefault(label, []).append(name)
