@@ -1,5 +1,6 @@
 """Measured sets in files."""
 
+import os
 from dataclasses import fields
 from pathlib import Path
 
@@ -56,9 +57,17 @@ def test_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             quality(A, path, Pixels())
 
     refuse()
+    os.mkfifo(path)
+    refuse()
+    path.unlink()
     path.write_bytes(b"nothing")
     refuse()
-    for note in ({}, {"measured": "3"}, {"measured": '{"free": 1, "shape": []}'}):
+    for note in (
+        {},
+        {"measured": "3"},
+        {"measured": "[" * 100_000},
+        {"measured": '{"free": 1, "shape": []}'},
+    ):
         save_file({"pooled": torch.zeros(2, 2)}, path, note)
         refuse()
     write_measured(measure(A, Pixels()), path)

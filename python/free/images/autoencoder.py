@@ -282,6 +282,9 @@ def _folder(source: str | Path) -> Path:
             "vae must be a diffusers folder with the config.json of an AutoencoderKL, or a hub id, "
             f"got {str(source)!r}: {shown(error)}"
         ) from error
+    for file in folder.glob("diffusion_pytorch_model*"):
+        if not file.is_file():  # diffusers would wait for what a pipe never gives
+            raise ValueError(f"vae must have weights that are files, got {file}")
     if name != "AutoencoderKL":
         raise ValueError(f"vae must be an AutoencoderKL, got {cut(str(name))} in {folder}")
     return folder

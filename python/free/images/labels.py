@@ -27,6 +27,8 @@ def label_table(names: Mapping[int, str] | Mapping[str, str]) -> dict[str, int]:
     comma-separated names. A name of several classes leads to the last of them, as in diffusers. A
     ValueError if an id is no integer or a name no string.
     """
+    if not isinstance(names, Mapping):
+        raise ValueError(f"id2label must map class ids to names, got {shown(names)}")
     table = {}
     for key, value in names.items():
         try:

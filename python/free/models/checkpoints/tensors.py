@@ -171,8 +171,8 @@ def load_plain(
 ) -> Any:
     """What ``torch.save`` wrote, on the CPU: tensors, plain values and the ``classes`` alone.
 
-    Whoever reads such a file does it here: nothing in it is run, and nothing is inflated. ``mapped``
-    is for files in torch's present format, whose tensors then lie in the file.
+    Whoever reads such a file does it here: nothing in it is run, and nothing is inflated.
+    ``mapped`` is for files in torch's present format, whose tensors then lie in the file.
 
     Raises OSError if it is no file, ValueError naming ``argument`` if it is damaged, compressed, a
     program, or holds anything else.
