@@ -167,7 +167,8 @@ def check_writable(path: str | Path, argument: str) -> Path:
 
 
 def digest(path: str | Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+    """SHA-256 of a regular file's content, in hexadecimal."""
+    check_regular(path)
     value = hashlib.sha256()
     with Path(path).open("rb") as file:
         while block := file.read(1 << 20):

@@ -160,7 +160,8 @@ def test_parts_of_a_checkpoint_that_are_something_else(tmp_path, change, message
         ("config.json", '{"starts": 3}', "starts in .*config.json must be a list, got 3"),
         ("skipped.json", "{}", "record .*skipped.json is missing or malformed: got dict"),
         ("skipped.json", '["a"]', "skipped.json must be a list of files with reasons, got"),
-        ("log.csv", "step\nmany\n", "must hold the log of a run, got .*log.csv, damaged: invalid"),
+        ("log.csv", "step\nmany\n", "must hold the log of a run, got .*log.csv, damaged: could"),
+        ("log.csv", "step,loss\n1,low\n", "must hold the log of a run, got .*damaged: could not"),
     ],
 )
 def test_damaged_records_are_named(tmp_path, name, content, message) -> None:
