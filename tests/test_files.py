@@ -62,7 +62,7 @@ def test_json_that_cannot_be_read(tmp_path, content, reason, monkeypatch) -> Non
 
 
 def test_json_within_the_bounds(tmp_path: Path) -> None:
-    deep = {"a": [[["[" * 1000]]], "b": json.loads("[" * 63 + "]" * 63)}
+    deep = {"a": [[["[" * 1000]]], "b": json.loads("[" * 63 + "0" + "]" * 63)}
     (tmp_path / "x.json").write_text("\ufeff" + json.dumps(deep), encoding="utf-8")
     assert read_json(tmp_path / "x.json", "manifest") == deep
 

@@ -11,7 +11,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -92,17 +92,18 @@ def parse_json(text: str | bytes, pairs: Callable[[list[Any]], Any] | None = Non
     except RecursionError:
         raise deep from None
     level = [value]
-    for _ in range(_DEEPEST_JSON + 1):
-        level = [inner for outer in level for inner in _inside(outer)]
+    for _ in range(_DEEPEST_JSON):
+        level = [inner for outer in level for inner in _containers(outer)]
     if level:
         raise deep
     return value
 
 
-def _inside(value: Any) -> Iterable[Any]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, (list, tuple)) else ()
+def _containers(value: Any) -> list[Any]:
+    """The objects and lists that lie in one."""
+    inside = value.values() if isinstance(value, dict) else value
+    kinds = (dict, list, tuple)
+    return [one for one in inside if isinstance(one, kinds)] if isinstance(value, kinds) else []
 
 
 def shown(value: object, longest: int = _LONGEST) -> str:
