@@ -25,6 +25,14 @@ from free.version import __version__
 
 _FEATURES = ("pooled", "spatial", "probabilities")
 _GAUSSIANS = ("published", "published_spatial")
+#: What a file says beside its tensors.
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "name": str,
+    "network": str,
+    "is_inception": bool,
+    "classes": (int, type(None)),
+    "left_out": str,
+}
 
 
 @dataclass(frozen=True)
@@ -227,6 +235,11 @@ def read_measured(path: str | Path, argument: str, device: torch.device | str = 
         if "labels" in tensors:
             about["labels"] = tensors["labels"].numpy()
         measured = Measured(**about)
+        for name, kinds in _KINDS.items():
+            if not isinstance(getattr(measured, name), kinds):
+                raise TypeError(f"{name} must not be {shown(getattr(measured, name))}")
+        if measured.pooled.ndim != 2 or not all(type(side) is int for side in measured.shape):
+            raise TypeError("pooled must be [n, D], and shape integers")
     except (OSError, SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{argument} must be a file of --keep-reference, got {path}: {shown(error)}"
