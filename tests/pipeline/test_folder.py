@@ -299,6 +299,9 @@ def test_what_cannot_be_saved(part: str, value: Any, message: str, tmp_path: Pat
     [
         ("model_index.json", "{", "model_index.json is missing or malformed"),
         ("model_index.json", "[1]", "model_index.json is missing or malformed: got list"),
+        ("model_index.json", '{"_free": 5}', "_free in .*model_index.json must be an object .* 5"),
+        ("model_index.json", '{"_free": {"sampling": 5}}', "must be an object with settings, got"),
+        ("scheduler/scheduler_config.json", "[" * 100_000, "scheduler_config.json is .*64 deep"),
         ("scheduler/scheduler_config.json", "<html>", "scheduler_config.json is missing or malf"),
         ("vae/config.json", "{}", "vae must be a diffusers folder with the config.json"),
     ],

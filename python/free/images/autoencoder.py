@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from free.files import read_json
+from free.files import cut, read_json, shown
 from free.images.picture import check_drawable
 from free.models.checkpoints import locate
 from free.models.checkpoints.hub import download, is_hub_id
@@ -280,10 +280,13 @@ def _folder(source: str | Path) -> Path:
     except (ValueError, KeyError) as error:
         raise ValueError(
             "vae must be a diffusers folder with the config.json of an AutoencoderKL, or a hub id, "
-            f"got {str(source)!r}: {error!r}"
+            f"got {str(source)!r}: {shown(error)}"
         ) from error
+    for file in folder.glob("diffusion_pytorch_model*"):
+        if not file.is_file():  # diffusers would wait for what a pipe never gives
+            raise ValueError(f"vae must have weights that are files, got {file}")
     if name != "AutoencoderKL":
-        raise ValueError(f"vae must be an AutoencoderKL, got {name} in {folder}")
+        raise ValueError(f"vae must be an AutoencoderKL, got {cut(str(name))} in {folder}")
     return folder
 
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from free.files import read_json, write_atomic, write_json
+from free.files import check_regular, read_json, shown, write_atomic, write_json
 from free.models.layers import TimestepEmbedder
 
 
@@ -67,8 +67,9 @@ class SigmaNet(nn.Module):
         try:
             config = read_json(folder / "config.json", "configuration")
             if config.get("kind") != "sigma":
-                raise ValueError(f"config.json is of kind {config.get('kind')!r}")
+                raise ValueError(f"config.json is of kind {shown(config.get('kind'))}")
             network = cls(config["channels"], config["width"])
+            check_regular(folder / "model.safetensors")
             network.load_state_dict(load_file(folder / "model.safetensors"))
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as e:
             raise ValueError(

@@ -6,7 +6,6 @@ the one, in ``teacher/`` beside ``drafter/`` in the other, which is a bundle for
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from free.drafters import FeatureDrafter, FrozenDrafter
-from free.files import read_json, write_json
+from free.files import parse_json, read_json, shown, write_json
 from free.images.autoencoder import MODEL_INDEX, load_autoencoder, own_vae
 from free.models.checkpoints import locate
 from free.models.dit import DiT
@@ -42,7 +41,7 @@ def read(
     """
     path = locate(source)
     index = read_json(path / MODEL_INDEX, "pipeline") if (path / MODEL_INDEX).is_file() else {}
-    own = index.get(_OWN, {})
+    own = _own(index, path / MODEL_INDEX)
     config = read_json(path / _SCHEDULER, "scheduler") if (path / _SCHEDULER).is_file() else None
     # Before the weights: nothing is loaded for a sampler that is refused.
     scheduler = as_scheduler(scheduler, config)
@@ -50,7 +49,7 @@ def read(
     if own.get("drafter") not in (None, "frozen"):
         raise ValueError(
             f"{path / MODEL_INDEX} must name no drafter but 'frozen' (others lie in the folder), "
-            f"got {own['drafter']!r}"
+            f"got {shown(own['drafter'])}"
         )
     ready = not (drafter is None or isinstance(drafter, (str, Path)))
     source_of_drafter = own.get("drafter") if drafter is None else drafter
@@ -71,6 +70,14 @@ def read(
         # The settings of one drafter would not serve another.
         "sampling": own.get("sampling", {}) if drafter is None else {},
     }
+
+
+def _own(index: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """What an index says in this package's own words."""
+    own = index.get(_OWN, {})
+    if not isinstance(own, dict) or not isinstance(own.get("sampling", {}), dict):
+        raise ValueError(f"{_OWN} in {path} must be an object with settings, got {shown(own)}")
+    return own
 
 
 def write(
@@ -99,7 +106,7 @@ def write(
         drafter.network.save_pretrained(folder / "drafter", sampling=drafter.sampling)
     if components["vae"] is not None:
         _write_vae(components["vae"], folder / "vae")
-    write_json(folder / _SCHEDULER, json.loads(scheduler.to_json_string()))
+    write_json(folder / _SCHEDULER, parse_json(scheduler.to_json_string()))
     names: dict[int, list[str]] = {}
     for name, label in labels.items():
         names.setdefault(label, []).append(name)

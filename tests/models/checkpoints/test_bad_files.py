@@ -1,6 +1,7 @@
 """Files that are not what they should be. Nothing in them is run, whatever they are."""
 
 import json
+import os
 import pickle
 import random
 import zipfile
@@ -68,6 +69,14 @@ def test_what_is_no_checkpoint(tmp_path) -> None:
         told = rf"source must be a checkpoint \(.*{name}: .*{message}"
         with pytest.raises(ValueError, match=told):
             DiT.from_pretrained(path)
+
+
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors", "config.json"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    for source in (tmp_path, tmp_path / name):
+        with pytest.raises(ValueError, match=name.replace(".safetensors", "|config")):
+            DiT.from_pretrained(source)
 
 
 def test_other_zip_files(tmp_path: Path) -> None:

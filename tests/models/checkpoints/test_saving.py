@@ -202,7 +202,7 @@ def test_damaged_weights(bundle: Path) -> None:
     [
         ("teacher", "", "config.json is missing or malformed"),
         ("teacher", "[]", "config.json is missing or malformed: got list"),
-        ("teacher", "[" * 10000, "config.json is missing or malformed: RecursionError"),
+        ("teacher", "[" * 10000, "config.json is missing .*it must be nested at most 64 deep"),
         ("teacher", "{}", "config.json is missing or malformed: KeyError"),
         ("teacher", {"architecture": {"wings": 2}}, "json is missing or malformed: TypeError"),
         ("teacher", {"kind": "cat"}, "config.json is missing or malformed: KeyError"),

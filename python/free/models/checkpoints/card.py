@@ -31,7 +31,8 @@ _CAUTION = (
 def write_card(folder: Path, about: Description) -> None:
     """Write ``folder/README.md``, unless it is there and somebody's own."""
     path = folder / "README.md"
-    if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace"):
+    foreign = path.exists() and not path.is_file()  # to read a pipe would wait for its writer
+    if foreign or (path.exists() and _MARK not in path.read_text("utf-8", errors="replace")):
         return
     config, kind, training = about.config, about.kind, about.training
     name = published_name(config) or "DiT"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from free.files import read_json
+from free.files import read_json, shown
 from free.models.config import DIT_SIZES, DiTConfig
 
 #: The second is what DiTs were saved as before diffusers gave them a class of their own.
@@ -86,10 +86,12 @@ def read_config(path: Path) -> Description:
         config = DiTConfig(**record["architecture"])
         options = {} if kind == "teacher" else _drafter_options(record, config)
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is missing or malformed: {error!r}") from error
+        raise ValueError(f"{path} is missing or malformed: {shown(error)}") from error
     sampling = record.get("sampling", {})
     if not isinstance(sampling, dict) or not sampling.keys() <= _SAMPLING:
-        raise ValueError(f"sampling in {path} must have keys {sorted(_SAMPLING)}, got {sampling!r}")
+        raise ValueError(
+            f"sampling in {path} must have keys {sorted(_SAMPLING)}, got {shown(sampling)}"
+        )
     return Description(
         format="free",
         kind=kind,
@@ -126,7 +128,7 @@ def config_to_own(about: Description) -> dict[str, Any]:
 
 def _from_diffusers(record: dict[str, Any], path: Path) -> Description:
     if record["_class_name"] not in DIFFUSERS_CLASSES:
-        raise ValueError(f"{path} must describe a DiT, got {record['_class_name']!r}")
+        raise ValueError(f"{path} must describe a DiT, got {shown(record['_class_name'])}")
     extras = record.get(_EXTRAS)
     extras = extras if isinstance(extras, dict) else {}
     config = config_from_diffusers(record, path, extras.get("timestep_divisor", 127))
@@ -144,7 +146,7 @@ def config_from_diffusers(
     if record["_class_name"] == "Transformer2DModel":
         record = {"norm_type": None, **record}  # the class had several
     others = [
-        f"{name} {record[name]!r}"
+        f"{name} {shown(record[name])}"
         for name, value in _FIXED.items()
         if record.get(name, value) != value
     ]
@@ -168,7 +170,7 @@ def config_from_diffusers(
             norm_eps=record.get("norm_eps", _DIFFUSERS_NORM_EPS),
         )
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is missing or malformed: {error!r}") from error
+        raise ValueError(f"{path} is missing or malformed: {shown(error)}") from error
 
 
 def config_to_diffusers(about: Description) -> dict[str, Any]:

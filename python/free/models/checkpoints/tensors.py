@@ -11,7 +11,7 @@ import ctypes
 import mmap
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from free.files import read_json
+from free.files import check_regular, cut, read_json
 
 _DTYPES = {
     "F64": torch.float64,
@@ -85,6 +85,7 @@ def open_file(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | Non
     checkpoint, or would run code.
     """
     try:
+        check_regular(path)
         with path.open("rb") as file:
             head = file.read(64)
     except OSError as error:
@@ -145,15 +146,8 @@ def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
 
 
 def _open_torch(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | None]:
-    _check_members(path)
-    try:
-        # The arguments of DiT's training script are the one class that is not of torch.
-        with path.open("rb") as file, torch.serialization.safe_globals([argparse.Namespace]):
-            # By another name: torch itself would go by the suffix.
-            name = f"/dev/fd/{file.fileno()}"
-            value = torch.load(name, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # damaged pickles raise anything
-        raise ValueError(f"source must be {_what_torch_refused(path, error)}") from error
+    # The arguments of DiT's training script are the one class that is not of torch.
+    value = load_plain(path, "source", classes=[argparse.Namespace], mapped=True)
     arguments = None
     if isinstance(value, dict) and isinstance(value.get("ema"), dict):
         args = value.get("args")
@@ -167,12 +161,34 @@ def _open_torch(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | N
     if foreign:
         raise ValueError(
             f"source must hold a dict of tensors, or one with such a dict as 'ema', got {path} "
-            f"with keys {', '.join(map(str, list(value)[:8]))}"
+            f"with keys {', '.join(cut(str(key), 60) for key in list(value)[:8])}"
         )
     return {str(name): _stored_by_torch(str(name), value[name], path) for name in value}, arguments
 
 
-def _check_members(path: Path) -> None:
+def load_plain(
+    path: Path, argument: str, *, classes: Sequence[type] = (), mapped: bool = False
+) -> Any:
+    """What ``torch.save`` wrote, on the CPU: tensors, plain values and the ``classes`` alone.
+
+    Whoever reads such a file does it here: nothing in it is run, and nothing is inflated.
+    ``mapped`` is for files in torch's present format, whose tensors then lie in the file.
+
+    Raises OSError if it is no file, ValueError naming ``argument`` if it is damaged, compressed, a
+    program, or holds anything else.
+    """
+    check_regular(path)
+    _check_members(path, argument)
+    try:
+        with path.open("rb") as file, torch.serialization.safe_globals(list(classes)):
+            # By another name: torch itself would go by the suffix.
+            name = f"/dev/fd/{file.fileno()}"
+            return torch.load(name, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # damaged pickles raise anything
+        raise ValueError(f"{argument} must be {_what_torch_refused(path, error)}") from error
+
+
+def _check_members(path: Path, argument: str) -> None:
     """Refuse zip files that are not what ``torch.save`` writes."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -181,12 +197,12 @@ def _check_members(path: Path) -> None:
         return  # torch.load says what is wrong with it
     if any(member.filename.endswith("/constants.pkl") for member in members):
         # torch.load would hand it on to torch.jit.
-        raise ValueError(f"source must be weights only, got {path}, a TorchScript program")
+        raise ValueError(f"{argument} must be weights only, got {path}, a TorchScript program")
     packed = [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED]
     if packed:
         # Mapped, compressed bytes would be taken for weights.
         raise ValueError(
-            f"source must be stored as torch.save writes it, got {path}, packed anew, "
+            f"{argument} must be stored as torch.save writes it, got {path}, packed anew, "
             f"with {packed[0]} compressed"
         )
 
@@ -206,9 +222,8 @@ def _what_torch_refused(path: Path, error: Exception) -> str:
     """What was expected and what came, without torch's advice to load unsafely."""
     text = str(error)
     if "Weights only load failed" not in text:
-        return (
-            f"whole, got {path}, truncated or damaged: {text.splitlines()[0] if text else error!r}"
-        )
+        reason = text.splitlines()[0] if text else repr(error)
+        return f"whole, got {path}, truncated or damaged: {cut(reason)}"
     asked = re.search(r"GLOBAL ([\w.]+)", text)
     wish = f"asks for {asked[1]}" if asked else "holds more than tensors and plain values"
     return f"weights only, got {path}, whose pickle {wish}; nothing in it was run"
