@@ -209,6 +209,7 @@ def test_damaged_weights(bundle: Path) -> None:
         ("drafter", {"depth": 0}, r"malformed: .*depth must be an integer in 1\.\.3"),
         ("drafter", {"depth": 4}, r"malformed: .*depth must be an integer in 1\.\.3"),
         ("drafter", {"depth": "2"}, r"malformed: .*depth must be an integer in 1\.\.3"),
+        ("drafter", {"depth": 2}, "do not fit the architecture: 1 blocks, expected 2"),
         ("drafter", {"gate": 1}, "malformed: .*gate must be true or false, got 1"),
         ("drafter", {"sampling": {"speed": 9}}, r"in .* must have keys \['acceptance', "),
     ],
