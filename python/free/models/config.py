@@ -33,7 +33,7 @@ _OWN = ("timestep_divisor", "norm_eps", "block_embedders")
 
 def check_size(name: str, value: object, largest: int) -> int:
     """A size of a network; a ValueError names it unless it is an integer in ``1 .. largest``."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= value <= largest:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= int(value) <= largest:
         raise ValueError(f"{name} must be an integer in 1..{largest}, got {reprlib.repr(value)}")
     return int(value)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,7 @@ def classes(class_labels: Any, teacher: Any, names: Mapping[str, int]) -> list[i
 
 def cfg_scale(guidance_scale: float) -> float:
     """The sampler's guidance: as in diffusers there is none up to 1; a ValueError unless finite."""
-    number = isinstance(guidance_scale, (int, float)) and not isinstance(guidance_scale, bool)
+    number = isinstance(guidance_scale, Real) and not isinstance(guidance_scale, bool)
     if not (number and math.isfinite(guidance_scale)):
         raise ValueError(f"guidance_scale must be a finite number, got {guidance_scale!r}")
     return max(1.0, float(guidance_scale))
@@ -79,7 +79,8 @@ def seeds(generator: Any, count: int) -> list[int]:
 def observer(callback: Callable[..., Any], pipe: Any, schedule: Schedule) -> Observer:
     """The sampler's observer that calls ``callback(pipe, step, timestep, {"latents": ...})``.
 
-    It raises a ValueError if the callback changes the latents or returns others.
+    It raises a ValueError if the callback changes the latents or returns others, and
+    :class:`Interrupted` after one that set ``pipe._interrupt``.
     """
 
     def observe(step: int, states: Tensor) -> None:
@@ -91,8 +92,18 @@ def observer(callback: Callable[..., Any], pipe: Any, schedule: Schedule) -> Obs
                     "callback_on_step_end must leave the latents as they are (others would "
                     f"change the law), got others at step {step - 1}"
                 )
+        if pipe.interrupt:
+            raise Interrupted(states)
 
     return observe
+
+
+class Interrupted(Exception):  # noqa: N818
+    """Ends a run at a callback's wish; ``states [B, ...]`` are how far it had come."""
+
+    def __init__(self, states: Tensor) -> None:
+        super().__init__("a callback set pipe._interrupt")
+        self.states = states
 
 
 def sampler_settings(sampling: Mapping[str, Any]) -> dict[str, Any]:

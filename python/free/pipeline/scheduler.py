@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from free.schedule.diffusers import ddpm_config, schedule_from_config
 from free.schedule.schedule import Schedule
 
@@ -60,6 +62,7 @@ def schedule_of(scheduler: Any, steps: int) -> Schedule:
     """
     config = _config_of(scheduler)
     if config is not None:
+        _require_untouched(scheduler)
         return schedule_from_config(config, steps)
     schedule = scheduler if isinstance(scheduler, Schedule) else scheduler(steps)
     if not isinstance(schedule, Schedule):
@@ -70,6 +73,18 @@ def schedule_of(scheduler: Any, steps: int) -> Schedule:
             f"got {steps!r}"
         )
     return schedule
+
+
+def _require_untouched(scheduler: Any) -> None:
+    """Refuse a scheduler whose betas were set by hand: its configuration does not tell them."""
+    made = type(scheduler).from_config(scheduler.config)
+    for name in ("betas", "alphas", "alphas_cumprod"):
+        own, expected = getattr(scheduler, name), getattr(made, name)
+        if not torch.equal(torch.as_tensor(own, dtype=expected.dtype, device="cpu"), expected):
+            raise ValueError(
+                f"scheduler must have the {name} of its config, got others, set by hand: pass "
+                "DDPMScheduler.from_config(scheduler.config, trained_betas=[...])"
+            )
 
 
 def _config_of(scheduler: Any) -> Mapping[str, Any] | None:

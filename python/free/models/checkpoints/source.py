@@ -51,8 +51,16 @@ class Source(Description):
     layout: Layout = field(repr=False)
 
 
-def locate(source: str | Path, argument: str = "source") -> Path:
+def locate(
+    source: str | Path,
+    argument: str = "source",
+    *,
+    variant: str | None = None,
+    access: Mapping[str, Any] | None = None,
+) -> Path:
     """Find the file or folder that a name stands for: an embedded model, a path, or a hub id.
+
+    For ``variant`` and ``access`` see :func:`free.models.checkpoints.hub.download`.
 
     Raises ValueError, which names ``argument``, if it is none, or a hub id that cannot be reached;
     ImportError if it can only be a hub id and ``huggingface_hub`` is not installed.
@@ -63,7 +71,7 @@ def locate(source: str | Path, argument: str = "source") -> Path:
     if path.exists():
         return path
     if isinstance(source, str) and hub.is_hub_id(source):
-        return hub.download(source, argument)
+        return hub.download(source, argument, variant=variant, access=access)
     raise ValueError(
         f"{argument} must be a checkpoint's file or folder, a hub id (owner/name), or one of "
         f"{', '.join(EMBEDDED)}, got {str(source)!r}, which does not exist"
@@ -148,30 +156,47 @@ def _open_described(folder: Path, path: Path | None) -> Source:
     return Source(**vars(about), path=path, tensors=tensors, layout=layout)
 
 
-def find_weights(folder: Path, form: str = "diffusers", variant: str | None = None) -> Path:
+def find_weights(folder: Path, form: str, variant: str | None = None) -> Path:
     """The weights of a folder in format ``form``, or their index.
 
-    ``variant`` is what diffusers calls so, such as ``"fp16"``. By default it is none, or the one
-    that there is if there are no others.
-
-    Raises ValueError if there are no weights, or only those of several variants.
+    ``variant`` is what diffusers calls so, such as ``"fp16"``; see :func:`only_variant`. Raises
+    ValueError if there are no weights, or only those of several variants.
     """
-    stem, ends = _STEMS[form], _ENDS[form]
-    if variant is None:
-        found = {} if not folder.is_dir() else {_variant(p.name, form): p for p in folder.iterdir()}
-        others = sorted(name for name in found if name)
-        variant = "" if "" in found or len(others) != 1 else others[0]
-        if len(others) > 1 and "" not in found:
-            raise ValueError(
-                f"source must have weights of one variant, got {folder} with "
-                f"{' and '.join(others)}: name the file that is meant"
-            )
-    middle = f".{variant}" if variant else ""
-    names = [stem + end.format(middle) for end in ends]
+    variant = only_variant(folder, form) if variant is None else variant
+    names = [_STEMS[form] + end.format(f".{variant}" if variant else "") for end in _ENDS[form]]
     for name in names:
         if (folder / name).is_file():
             return folder / name
     raise ValueError(f"source must have weights, got {folder} without {' or '.join(names)}")
+
+
+def only_variant(folder: Path, form: str) -> str:
+    """The variant of a folder's weights if it has no others; else "".
+
+    Raises ValueError if there are several variants and nothing else.
+    """
+    found = {_variant(path.name, form) for path in folder.iterdir()} - {None}
+    if "" in found or not found:
+        return ""
+    if len(found) > 1:
+        raise ValueError(
+            f"source must have weights of one variant, got {folder} with "
+            f"{' and '.join(sorted(map(str, found)))}: name the file that is meant"
+        )
+    return str(found.pop())
+
+
+def teacher_file(path: Path, variant: str | None) -> Path:
+    """The file, or index, of the teacher's weights in a folder that describes them.
+
+    Raises ValueError if there is none of this variant.
+    """
+    folder = _part(path, "teacher")
+    if not (folder / "config.json").is_file():
+        if variant is not None:
+            raise ValueError(f"variant must be None for {path}, which has none, got {variant!r}")
+        return path
+    return find_weights(folder, read_config(folder / "config.json").format, variant)
 
 
 def _variant(name: str, form: str) -> str | None:
