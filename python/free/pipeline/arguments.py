@@ -44,7 +44,7 @@ def classes(class_labels: Any, teacher: Any, names: Mapping[str, int]) -> list[i
     return ids
 
 
-def cfg_scale(guidance_scale: float) -> float:
+def cfg_scale(guidance_scale: Any) -> float:
     """The sampler's guidance: as in diffusers there is none up to 1; a ValueError unless finite."""
     number = isinstance(guidance_scale, Real) and not isinstance(guidance_scale, bool)
     if not (number and math.isfinite(guidance_scale)):

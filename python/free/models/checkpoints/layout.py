@@ -100,7 +100,7 @@ def diffusers_layout(name: str, depth: int) -> Origin:
 
 
 def block_embedders_layout(name: str, depth: int) -> Origin:
-    """The same names, where every block has conditioning of its own."""
+    """The names of diffusers' network whose blocks have conditioning of their own."""
     module, _, leaf = name.rpartition(".")
     if name == "pos_embed":
         return Origin(())
