@@ -26,7 +26,7 @@ _LARGEST = {
     "num_classes": 2**24,
 }
 #: Largest values of the MLP's ratio and of the position table, which is computed.
-_LARGEST_RATIO, _LARGEST_TABLE = 64, 2**28
+_LARGEST_RATIO, _LARGEST_TABLE = 64, 2**26
 #: What a drafter need not have in common with its teacher.
 _OWN = ("timestep_divisor", "norm_eps", "block_embedders")
 

@@ -66,13 +66,14 @@ class SigmaNet(nn.Module):
         try:
             config = read_json(folder / "config.json", "configuration")
             if config.get("kind") != "sigma":
-                raise ValueError(f"config.json is of kind {config.get('kind')!r}")
+                raise ValueError(f"config.json is of kind {config.get('kind')!r:.99}")
             with torch.device("meta"):  # no memory for more than the file holds
                 network = cls(config["channels"], config["width"])
             network.load_state_dict(load_file(folder / "model.safetensors"), assign=True)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as e:
             raise ValueError(
-                f"variance must be a folder of free train-variance, got {folder}: {e}"
+                f"variance must be a folder of free train-variance, got {folder}: "
+                f"{' '.join(str(e).split()):.300}"
             ) from e
         network.time.reset_frequencies("cpu")
         return network.to(device, torch.float32).eval().requires_grad_(False)

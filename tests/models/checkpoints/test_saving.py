@@ -1,6 +1,9 @@
 """Saved networks: round trips among the formats, our own folders, and the model card."""
 
 import dataclasses
+import itertools
+import json
+import math
 import os
 import re
 from pathlib import Path
@@ -219,6 +222,35 @@ def test_malformed_configurations(bundle, part, content, message) -> None:
     change(path, **content) if isinstance(content, dict) else path.write_text(content)
     with pytest.raises(ValueError, match=message):
         load_pretrained(bundle)
+
+
+NASTY = (None, True, -1, 10**6, 2**63, 10**400, 0.5, math.inf, math.nan, "4", "x" * 9999, [4], {})
+
+
+@pytest.mark.parametrize(
+    ("part", "form"), [("teacher", "free"), ("drafter", "free"), ("d", "diff")]
+)
+def test_no_value_of_a_configuration_does_worse_than_an_error(bundle, part, form) -> None:
+    """In a line, and before anything of that size is built."""
+    load = DrafterNet.from_pretrained if part == "drafter" else DiT.from_pretrained
+    if form == "diff":
+        randomized(DiT(dataclasses.replace(CONFIG, channels=4))).save_pretrained(
+            bundle / part, "diffusers"
+        )
+    path = bundle / part / "config.json"
+    record = json.loads(path.read_text())
+    sizes, refused = record.get("architecture", record), 0
+    for name, value in itertools.product(list(sizes), NASTY):
+        before = sizes[name]
+        sizes[name] = value
+        path.write_text(json.dumps(record))
+        sizes[name] = before
+        try:
+            load(bundle / part)
+        except ValueError as error:
+            refused += 1
+            assert len(str(error)) < 700  # noqa: PT017
+    assert refused > 100
 
 
 def test_the_card_says_what_it_is(bundle: Path) -> None:
