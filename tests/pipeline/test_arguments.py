@@ -63,15 +63,6 @@ def test_labels_are_ids_and_names() -> None:
     assert null.images.isfinite().all()
 
 
-def test_numbers_of_numpy_are_numbers() -> None:
-    pipe = pipeline()
-    expected = latents(pipe, num_inference_steps=2, guidance_scale=1.5).images
-    for scale in (np.float32(1.5), np.float64(1.5)):
-        assert torch.equal(
-            latents(pipe, num_inference_steps=2, guidance_scale=scale).images, expected
-        )
-
-
 def test_a_model_without_a_null_class_is_not_guided() -> None:
     network = randomized(DiT(dataclasses.replace(CONFIG, null_class=False)))
     pipe = FreePipeline(network)

@@ -66,7 +66,7 @@ class SigmaNet(nn.Module):
         try:
             config = read_json(folder / "config.json", "configuration")
             if config.get("kind") != "sigma":
-                raise ValueError(f"config.json is of kind {config.get('kind')!r:.99}")
+                raise ValueError(f"config.json is of kind {config.get('kind')!r}")
             with torch.device("meta"):  # no memory for more than the file holds
                 network = cls(config["channels"], config["width"])
             network.load_state_dict(load_file(folder / "model.safetensors"), assign=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -44,9 +44,9 @@ def classes(class_labels: Any, teacher: Any, names: Mapping[str, int]) -> list[i
     return ids
 
 
-def cfg_scale(guidance_scale: Any) -> float:
+def cfg_scale(guidance_scale: float) -> float:
     """The sampler's guidance: as in diffusers there is none up to 1; a ValueError unless finite."""
-    number = isinstance(guidance_scale, Real) and not isinstance(guidance_scale, bool)
+    number = isinstance(guidance_scale, (int, float)) and not isinstance(guidance_scale, bool)
     if not (number and math.isfinite(guidance_scale)):
         raise ValueError(f"guidance_scale must be a finite number, got {guidance_scale!r}")
     return max(1.0, float(guidance_scale))

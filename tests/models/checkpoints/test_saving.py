@@ -224,7 +224,7 @@ def test_malformed_configurations(bundle, part, content, message) -> None:
         load_pretrained(bundle)
 
 
-NASTY = (None, True, -1, 10**6, 2**63, 10**400, 0.5, math.inf, math.nan, "4", "x" * 9999, [4], {})
+NASTY = (None, True, -1, 10**6, 2**63, 10**400, 0.5, math.inf, math.nan, "4", "x" * 400, [4], {})
 
 
 @pytest.mark.parametrize(

@@ -87,12 +87,10 @@ def read_config(path: Path) -> Description:
         config = DiTConfig(**record["architecture"])
         options = {} if kind == "teacher" else _drafter_options(record, config)
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is missing or malformed: {error!r:.300}") from error
+        raise ValueError(f"{path} is missing or malformed: {error!r}") from error
     sampling = record.get("sampling", {})
     if not isinstance(sampling, dict) or not sampling.keys() <= _SAMPLING:
-        raise ValueError(
-            f"sampling in {path} must have keys {sorted(_SAMPLING)}, got {sampling!r:.99}"
-        )
+        raise ValueError(f"sampling in {path} must have keys {sorted(_SAMPLING)}, got {sampling!r}")
     return Description(
         format="free",
         kind=kind,
@@ -127,7 +125,7 @@ def config_to_own(about: Description) -> dict[str, Any]:
 
 def _from_diffusers(record: dict[str, Any], path: Path) -> Description:
     if record["_class_name"] not in DIFFUSERS_CLASSES:
-        raise ValueError(f"{path} must describe a DiT, got {record['_class_name']!r:.99}")
+        raise ValueError(f"{path} must describe a DiT, got {record['_class_name']!r}")
     extras = record.get(_EXTRAS)
     extras = extras if isinstance(extras, dict) else {}
     config = config_from_diffusers(record, path, extras.get("timestep_divisor", 127))
@@ -145,7 +143,7 @@ def config_from_diffusers(
     if record["_class_name"] == "Transformer2DModel":
         record = {"norm_type": None, **record}  # the class had several
     others = [
-        f"{name} {record[name]!r:.99}"
+        f"{name} {record[name]!r}"
         for name, value in _FIXED.items()
         if record.get(name, value) != value
     ]
@@ -172,7 +170,7 @@ def config_from_diffusers(
             norm_eps=record.get("norm_eps", _DIFFUSERS_NORM_EPS),
         )
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is missing or malformed: {error!r:.300}") from error
+        raise ValueError(f"{path} is missing or malformed: {error!r}") from error
 
 
 def config_to_diffusers(about: Description) -> dict[str, Any]:
