@@ -260,7 +260,7 @@ def load_autoencoder(
         raise ImportError("a VAE needs diffusers: pip install 'free-dit[diffusers]'") from error
 
     folder = _folder(source, variant, access)
-    variant = only_variant(folder, "diffusers") if variant is None else variant
+    variant = only_variant(folder) if variant is None else variant
     try:
         vae, info = AutoencoderKL.from_pretrained(
             folder,

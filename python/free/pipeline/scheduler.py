@@ -46,6 +46,7 @@ def as_scheduler(scheduler: Any, own: Any = None) -> Any:
     if config is not None:
         schedule_from_config(config, 1)  # refuses what cannot be speculated
         if not isinstance(scheduler, Mapping):
+            _require_untouched(scheduler, config)
             return scheduler
         from diffusers import DDPMScheduler
 
@@ -62,7 +63,7 @@ def schedule_of(scheduler: Any, steps: int) -> Schedule:
     """
     config = _config_of(scheduler)
     if config is not None:
-        _require_untouched(scheduler)
+        _require_untouched(scheduler, config)
         return schedule_from_config(config, steps)
     schedule = scheduler if isinstance(scheduler, Schedule) else scheduler(steps)
     if not isinstance(schedule, Schedule):
@@ -75,9 +76,10 @@ def schedule_of(scheduler: Any, steps: int) -> Schedule:
     return schedule
 
 
-def _require_untouched(scheduler: Any) -> None:
+def _require_untouched(scheduler: Any, config: Mapping[str, Any]) -> None:
     """Refuse a scheduler whose betas were set by hand: its configuration does not tell them."""
-    made = type(scheduler).from_config(scheduler.config)
+    words = {name: value for name, value in config.items() if not name.startswith("_")}
+    made = type(scheduler)(**words)
     for name in ("betas", "alphas", "alphas_cumprod"):
         own, expected = getattr(scheduler, name), getattr(made, name)
         if not torch.equal(torch.as_tensor(own, dtype=expected.dtype, device="cpu"), expected):

@@ -162,7 +162,8 @@ def find_weights(folder: Path, form: str, variant: str | None = None) -> Path:
     ``variant`` is what diffusers calls so, such as ``"fp16"``; see :func:`only_variant`. Raises
     ValueError if there are no weights, or only those of several variants.
     """
-    variant = only_variant(folder, form) if variant is None else variant
+    if variant is None:
+        variant = only_variant(folder) if form == "diffusers" else ""
     names = [_STEMS[form] + end.format(f".{variant}" if variant else "") for end in _ENDS[form]]
     for name in names:
         if (folder / name).is_file():
@@ -170,12 +171,12 @@ def find_weights(folder: Path, form: str, variant: str | None = None) -> Path:
     raise ValueError(f"source must have weights, got {folder} without {' or '.join(names)}")
 
 
-def only_variant(folder: Path, form: str) -> str:
-    """The variant of a folder's weights if it has no others; else "".
+def only_variant(folder: Path) -> str:
+    """The variant of a diffusers folder's weights if it has no others; else "".
 
     Raises ValueError if there are several variants and nothing else.
     """
-    found = {_variant(path.name, form) for path in folder.iterdir()} - {None}
+    found = {_variant(path.name, "diffusers") for path in folder.iterdir()} - {None}
     if "" in found or not found:
         return ""
     if len(found) > 1:
