@@ -104,6 +104,11 @@ def test_a_checkpoint_without_a_null_class(tmp_path: Path) -> None:
     state, path = original_state(), tmp_path / "model.pt"
     torch.save({"ema": state, "args": argparse.Namespace(num_classes=6)}, path)
     trained = DiT.from_pretrained(path, heads=4)
+    torch.save({"model": state, "args": argparse.Namespace(num_classes=6, data_path="/x")}, path)
+    summary = inspect(path, heads=4)
+    assert (summary.format, summary.config, summary.training) == (
+        "original", trained.config, {"num_classes": 6},
+    )  # fmt: skip
     torch.save(state, path)
     assert DiT.from_pretrained(path, heads=4).null_label == 5
     given = DiT.from_pretrained(path, heads=4, num_classes=6)

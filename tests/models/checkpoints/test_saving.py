@@ -105,6 +105,17 @@ def test_bundle(bundle: Path) -> None:
         assert FeatureDrafter.from_pretrained(source, teacher).sampling == SAMPLING
 
 
+def test_names_of_wrappers_in_a_folder(bundle: Path) -> None:
+    """As other codes save compiled and parallel networks; the configuration beside them is used."""
+    expected = load_pretrained(bundle)
+    for part, prefix in (("teacher", "_orig_mod."), ("drafter", "module.net.")):
+        path = bundle / part / "model.safetensors"
+        save_file({prefix + name: value for name, value in load_file(path).items()}, path)
+    teacher, drafter = load_pretrained(bundle)
+    assert same_weights(teacher, expected[0])
+    assert same_weights(drafter.network, expected[1].network)
+
+
 def test_the_depth_and_the_gate_of_a_drafter(bundle: Path) -> None:
     network = randomized(DrafterNet(CONFIG, 2, gate=True), seed=1)
     network.save_pretrained(bundle / "drafter")
