@@ -174,11 +174,6 @@ def test_from_pipe_refuses_what_from_pretrained_refuses(tmp_path: Path) -> None:
     _same(_images(FreePipeline.from_pipe(theirs, scheduler="ddpm")), _expected())
     with pytest.raises(ValueError, match="pipeline must be a DiTPipeline, got int"):
         FreePipeline.from_pipe(5)
-    with torch.no_grad():
-        block = theirs.transformer.transformer_blocks[1]
-        block.norm1.emb.timestep_embedder.linear_1.weight[0, 0] += 1e-3
-    with pytest.raises(ValueError, match="copies of t_embedder.mlp.0.weight .* must agree, got"):
-        FreePipeline.from_pipe(theirs, scheduler="ddpm")
     theirs.transformer = tiny_vae()
     with pytest.raises(ValueError, match="must be a DiTTransformer2DModel, got AutoencoderKL"):
         FreePipeline.from_pipe(theirs, scheduler="ddpm")

@@ -54,6 +54,8 @@ def test_teacher_loss_is_the_error_of_the_noise_and_drops_labels() -> None:
     assert loss == pytest.approx(1.0, abs=0.02)  # the mean square of the noise
     x, t, y = teacher.asked
     assert (y == 3).float().mean() == pytest.approx(0.1, abs=0.03)
+    teacher_loss(teacher, x0, labels, random, null_label=None)
+    assert torch.equal(teacher.asked[2], labels)  # a network without a null class
     # Where t says that there is much signal, x is the image.
     clear = t < 20
     assert clear.any()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from free.files import read_json, shown
-from free.models.config import DIT_SIZES, DiTConfig
+from free.models.config import DIT_SIZES, DiTConfig, check_flag, check_size
 
 #: The second is what DiTs were saved as before diffusers gave them a class of their own.
 DIFFUSERS_CLASSES = ("DiTTransformer2DModel", "Transformer2DModel")
@@ -25,6 +25,7 @@ _FIXED = {
     "norm_type": "ada_norm_zero",
 }
 _DIFFUSERS_NORM_EPS = 1e-5
+_DIFFUSERS_SIZES = {"num_attention_heads": 16, "attention_head_dim": 72, "in_channels": 4}
 
 
 def with_constants(config: DiTConfig, constants: str | None, form: str) -> DiTConfig:
@@ -103,12 +104,10 @@ def read_config(path: Path) -> Description:
 
 
 def _drafter_options(record: dict[str, Any], config: DiTConfig) -> dict[str, Any]:
-    depth, gate = record.get("depth", 1), record.get("gate", False)
-    if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= config.depth:
-        raise ValueError(f"depth must be an integer in 1..{config.depth}, got {depth!r}")
-    if not isinstance(gate, bool):
-        raise ValueError(f"gate must be true or false, got {gate!r}")
-    return {"depth": depth, "gate": gate}
+    return {
+        "depth": check_size("depth", record.get("depth", 1), config.depth),
+        "gate": check_flag("gate", record.get("gate", False)),
+    }
 
 
 def config_to_own(about: Description) -> dict[str, Any]:
@@ -153,7 +152,10 @@ def config_from_diffusers(
     if others:
         raise ValueError(f"{path} must describe a DiT, got {', '.join(others)}")
     try:
-        heads, channels = record.get("num_attention_heads", 16), record.get("in_channels", 4)
+        heads, width, channels = (
+            check_size(name, record.get(name, default), 2**16)  # before they are multiplied
+            for name, default in _DIFFUSERS_SIZES.items()
+        )
         outputs = record.get("out_channels") or channels
         if outputs not in (channels, 2 * channels):
             raise ValueError(f"out_channels must be {channels} or {2 * channels}, got {outputs}")
@@ -161,7 +163,7 @@ def config_from_diffusers(
             record.get("sample_size", 32),
             record.get("patch_size", 2),
             channels,
-            heads * record.get("attention_head_dim", 72),
+            heads * width,
             record.get("num_layers", 28),
             heads,
             num_classes=record.get("num_embeds_ada_norm", 1000),
@@ -179,6 +181,8 @@ def config_to_diffusers(about: Description) -> dict[str, Any]:
     Raises ValueError if diffusers has no such DiT.
     """
     config = about.config
+    if not config.null_class:
+        raise ValueError("format 'diffusers' must have a null class, got a network without one")
     if config.mlp_ratio != 4:
         raise ValueError(
             f"format 'diffusers' must have an mlp_ratio of 4, got one of {config.mlp_ratio:g}"

@@ -34,6 +34,10 @@ _DTYPES = {
     "BOOL": torch.bool,
 }
 _LARGEST_HEADER = 100_000_000  # of a safetensors file, by its specification
+#: Where training codes keep a network's weights; averaged ones count where there are any.
+_WEIGHTS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params")
+_AVERAGED = re.compile(r"(^|_)ema(_|$)")
+_NESTED = 4
 _madvise = ctypes.CDLL(None).madvise
 
 
@@ -77,12 +81,20 @@ class StoredTensor(NamedTuple):
             _madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
 
 
-def open_file(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | None]:
+class Contents(NamedTuple):
+    """What a file holds: its tensors, whether they are averaged, and the run's ``arguments``."""
+
+    tensors: dict[str, StoredTensor]
+    averaged: bool
+    arguments: dict[str, Any]
+
+
+def open_file(path: Path) -> Contents:
     """Open a checkpoint file; its format is told from its first bytes.
 
-    Returned are its tensors and, of a training checkpoint, the run's arguments; the tensors are
-    then the averaged ones. Raises ValueError if the file is missing, empty, truncated, no
-    checkpoint, or would run code.
+    Of a training checkpoint the averaged weights are taken, if it has them. Raises ValueError if
+    the file is missing, empty, truncated, no checkpoint, does not tell which of its weights are
+    meant, or would run code.
     """
     try:
         check_regular(path)
@@ -93,7 +105,7 @@ def open_file(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | Non
     if head.startswith(b"PK\x03\x04"):
         return _open_torch(path)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LARGEST_HEADER:
-        return _open_safetensors(path), None
+        return Contents(_open_safetensors(path), False, {})
     raise ValueError(
         f"source must be a checkpoint (safetensors, or torch.save's zip format), "
         f"got {path}: {_describe(head)}"
@@ -116,7 +128,7 @@ def open_index(path: Path) -> dict[str, StoredTensor]:
     absent = [name for name in shards if not (path.parent / name).is_file()]
     if absent:
         raise ValueError(f"source must have all shards of {path}, got none of {', '.join(absent)}")
-    contents = {name: open_file(path.parent / name)[0] for name in shards}
+    contents = {name: open_file(path.parent / name).tensors for name in shards}
     lacking = [name for name, file in index.items() if name not in contents[file]]
     if lacking:
         raise ValueError(
@@ -145,14 +157,12 @@ def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
     return {name: stored(name) for name in slices}
 
 
-def _open_torch(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | None]:
+def _open_torch(path: Path) -> Contents:
     # The arguments of DiT's training script are the one class that is not of torch.
     value = load_plain(path, "source", classes=[argparse.Namespace], mapped=True)
-    arguments = None
-    if isinstance(value, dict) and isinstance(value.get("ema"), dict):
-        args = value.get("args")
-        arguments = dict(vars(args)) if isinstance(args, argparse.Namespace) else {}
-        value = value["ema"]
+    args = value.get("args") if isinstance(value, dict) else None
+    arguments = vars(args) if isinstance(args, argparse.Namespace) else args
+    value, averaged = _weights(value, path)
     if not isinstance(value, dict) or not value:
         raise ValueError(
             f"source must hold a dict of tensors, got {path} with a {type(value).__name__}"
@@ -160,10 +170,31 @@ def _open_torch(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | N
     foreign = [key for key, entry in value.items() if not isinstance(entry, Tensor)]
     if foreign:
         raise ValueError(
-            f"source must hold a dict of tensors, or one with such a dict as 'ema', got {path} "
-            f"with keys {', '.join(cut(str(key), 60) for key in list(value)[:8])}"
+            f"source must hold a dict of tensors, or one with such a dict as 'ema', 'state_dict' "
+            f"or 'model', got {path} with keys "
+            f"{', '.join(cut(str(key), 60) for key in list(value)[:8])}"
         )
-    return {str(name): _stored_by_torch(str(name), value[name], path) for name in value}, arguments
+    tensors = {str(name): _stored_by_torch(str(name), value[name], path) for name in value}
+    return Contents(tensors, averaged, dict(arguments) if isinstance(arguments, dict) else {})
+
+
+def _weights(value: Any, path: Path) -> tuple[Any, bool]:
+    """The weights in what a training code saved, and whether they are averaged."""
+    averaged = False
+    for _ in range(_NESTED):
+        inner = value.items() if isinstance(value, dict) else ()
+        names = [name for name, entry in inner if isinstance(entry, dict) and isinstance(name, str)]
+        means = [name for name in names if _AVERAGED.search(name)]
+        found = means or [name for name in names if name in _WEIGHTS]
+        if len(found) > 1:
+            raise ValueError(
+                f"source must tell which weights are meant, got {path} with {', '.join(found)}: "
+                "save those by themselves"
+            )
+        if not found:
+            break
+        value, averaged = value[found[0]], averaged or bool(means)
+    return value, averaged
 
 
 def load_plain(
