@@ -8,6 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from free import reference
+from free.models.output import TeacherRows
+from free.rounds.state import Recycled
+
 NEVER = torch.iinfo(torch.int64).max
 
 
@@ -190,3 +194,22 @@ def random_asking(
     if listed:
         given |= {"rows": 5, "sample": torch.arange(5) % batch, "entry": torch.arange(5) % width}
     return given
+
+
+def recalled(
+    rows: TeacherRows, guess: Tensor, length: Tensor, advance: Tensor, width: int
+) -> Recycled:
+    """What is left of a teacher call to windows of ``width`` rows, by the twin."""
+    counts = advance.long()
+    left = reference.advance_samples_(
+        *torch.zeros(2, len(counts), 1),
+        counts,
+        counts,
+        wanted=counts,
+        length=length,
+        advance=advance,
+        accepted=advance,
+        width=width,
+        discarded=True,
+    )
+    return Recycled(rows, guess, left.row, left.known)

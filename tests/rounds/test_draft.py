@@ -18,9 +18,10 @@ from free.models.output import TeacherRows
 from free.reference.draft import DRAFTER, RESPONSE, REUSE, SOURCES
 from free.rounds.draft import draft_window
 from free.rounds.row_selection import EveryRow, RowSelector
-from free.rounds.state import Draft, Recycled, Response, Samples
+from free.rounds.state import Draft, Response, Samples
 from free.schedule.table import Prediction, Table
 from tests.networks import AnchoredDrafter, CallableDrafter, MixtureTeacher
+from tests.rows import recalled
 
 TABLE = Table.of(Schedule.ddpm(20), "cpu")
 PREDICTION = Prediction.of(TABLE)
@@ -43,8 +44,8 @@ def samples_of(known: list[int]) -> Samples:
     x, k = states.flatten(0, 1), ((K - advance)[:, None] + torch.arange(W)).flatten().clamp(0, 18)
     out = TEACHER(x, TABLE.timesteps[k], Y.repeat_interleave(W))
     guess = PREDICTION.from_eps(k, x, out.eps)
-    row = W * torch.arange(3)[:, None] + (advance[:, None] - 1 + torch.arange(W)).clamp(max=W - 1)
-    past = Recycled(TeacherRows(*out, x, k), guess, row, torch.tensor(known))
+    length = torch.full((3,), W, dtype=torch.int32)
+    past = recalled(TeacherRows(*out, x, k), guess, length, advance, W)
     begun = Samples.begin(Y, torch.zeros(3).long(), past.rows.x[past.row[:, 1]] + 0.05, W)
     response = Response(torch.full((3,), 0.3), torch.ones(3))
     return begun._replace(k=K, past=past, response=response)
