@@ -31,7 +31,7 @@ def test_untrained_drafter_keeps_image_and_feature(teacher: DiT) -> None:
     network = DrafterNet(CONFIG)
     network.initialize_from(teacher)
     drafter = FeatureDrafter(network, teacher)
-    drafter.begin(PLAIN)
+    drafter = drafter.begin(PLAIN)
     x, k, y = torch.randn(3, 2, 8, 8), torch.tensor([3, 0, 17]), torch.tensor([0, 2, 5])
     out = teacher(x, TABLE.timesteps[k], y)
     carry = drafter.carry_from(TeacherRows(*out, x, k), torch.arange(3))
@@ -52,13 +52,13 @@ def test_guided_prediction_is_the_two_predictions_combined(
     rows = torch.tensor([2, 0, 1])
     x_next = torch.randn(3, 2, 8, 8)
 
-    drafter.begin(DraftingBatch(TABLE, guidance))
+    drafter = drafter.begin(DraftingBatch(TABLE, guidance))
     out = GuidedTeacher(teacher, guidance)(x, t, y)
     assert out.feature.shape == (3, 2, 4, 16)
     carry = drafter.carry_from(TeacherRows(*out, x, k), rows)
     eps, (feature, *_) = drafter.predict(x_next, k[rows] + 1, y[rows], carry)
 
-    drafter.begin(PLAIN)
+    drafter = drafter.begin(PLAIN)
     alone = []
     for labels in (y, null):
         own = drafter.carry_from(TeacherRows(*teacher(x, t, labels), x, k), rows)
@@ -73,7 +73,7 @@ def test_guided_prediction_is_the_two_predictions_combined(
 
 def test_innovation_is_the_noise_that_was_drawn(drafter: FeatureDrafter, teacher: DiT) -> None:
     x, k, y = torch.randn(2, 2, 8, 8), torch.tensor([4, 9]), torch.tensor([1, 2])
-    drafter.begin(PLAIN)
+    drafter = drafter.begin(PLAIN)
     out = teacher(x, TABLE.timesteps[k], y)
     carry = drafter.carry_from(TeacherRows(*out, x, k), torch.arange(2))
     z = torch.randn(2, 2, 8, 8)
@@ -92,6 +92,6 @@ def test_misuse_is_refused(drafter: FeatureDrafter, teacher: DiT) -> None:
         drafter.carry_from(TeacherRows(zero, None, None, zero, zero), torch.tensor([0]))
     flow = Schedule([1, 0], [1.0, 1.0], [-0.5, -0.5], [0.1, 0.0])
     with pytest.raises(ValueError, match="schedule must have signal and noise > 0"):
-        drafter.begin(DraftingBatch(Table.of(flow, "cpu"), None))
+        drafter = drafter.begin(DraftingBatch(Table.of(flow, "cpu"), None))
     with pytest.raises(RuntimeError, match="begin"):
         FeatureDrafter(drafter.network, teacher).predict(zero, zero, zero, Anchored(*[zero] * 3))

@@ -16,7 +16,7 @@ K, Y = torch.tensor([3, 7]), torch.tensor([0, 1])
 @pytest.mark.parametrize("keep", ["image", "eps"])
 def test_it_repeats_the_teacher_where_the_teacher_stood(keep: str) -> None:
     drafter = FrozenDrafter(keep)
-    drafter.begin(DraftingBatch(TABLE, None))
+    drafter = drafter.begin(DraftingBatch(TABLE, None))
     x, eps = torch.randn(2, 2, 3)
     carry = drafter.carry_from(TeacherRows(eps, None, None, x, K), torch.tensor([1, 0]))
     again, _ = drafter.predict(x.flip(0), K.flip(0), Y, carry)

@@ -53,7 +53,7 @@ class Round(NamedTuple):
         source: int = DRAFTER,
         length: list[int] | None = None,
     ) -> Draft:
-        drafter.begin(DraftingBatch(TABLE, self.guidance))
+        drafter = drafter.begin(DraftingBatch(TABLE, self.guidance)) or drafter
         with torch.no_grad():
             samples = Samples.begin(self.y, torch.zeros_like(self.k), self.x, noise.shape[1] + 1)
             response = Response(torch.full((B,), 0.3), torch.ones(B))

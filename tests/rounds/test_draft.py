@@ -63,7 +63,7 @@ def drafts(
     rows: RowSelector | None = None,
 ) -> Draft:
     drafter = drafter or CallableDrafter(POOR)
-    drafter.begin(DraftingBatch(prediction.table, None))
+    drafter = drafter.begin(DraftingBatch(prediction.table, None)) or drafter
     return draft_window(
         drafter,
         samples_of(samples) if isinstance(samples, list) else samples,

@@ -17,7 +17,7 @@ from free.rounds.noise import Purpose, normal
 from free.rounds.round import Rounds
 from free.rounds.row_selection import WantedRows
 from free.rounds.state import Samples
-from free.sampling.assembly import assemble, begin_drafting
+from free.sampling.assembly import assemble
 from tests.networks import CallableDrafter, MixtureTeacher
 from tests.sampling.cuda_graphs.captures import graphed
 
@@ -54,7 +54,6 @@ class Server:
             rows=WantedRows(),
             phase=lambda name: nullcontext(),
         )
-        begin_drafting(plan, self.rounds)
 
     def begin(self, first: int = 0, end: int = len(SEEDS)) -> Samples:
         """Requests ``first .. end - 1``, numbered so."""

@@ -197,7 +197,7 @@ def _shown_by_the_sampler(sweeps: int | None) -> list[torch.Tensor]:
     past = recalled(TeacherRows(*out, x, k), guess, one, one, 2)
     samples = Samples.begin(LABELS, torch.arange(rows), following, 2)._replace(k=k + 1, past=past)
     drafter = FeatureDrafter(network, teacher)
-    drafter.begin(DraftingBatch(table, None))
+    drafter = drafter.begin(DraftingBatch(table, None)) or drafter
     inputs: list[torch.Tensor] = []
     network.register_forward_pre_hook(lambda _, arguments: inputs.extend(arguments))
     own = random.normal((1, 8, 8))[:, None]  # the draft's, which it must not be shown

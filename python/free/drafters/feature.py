@@ -6,10 +6,11 @@ network; :class:`FeatureDrafter` runs it with torch.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,9 @@ from free.models.drafter import DrafterNet
 from free.models.guidance import Guidance, pair, unpair
 from free.models.output import TeacherRows
 from free.schedule.table import Table
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Anchored(NamedTuple):
@@ -75,13 +79,15 @@ class NetworkDrafter(ABC):
         weights add up to 1 and the anchor is common to both rows of a state.
         """
 
-    def begin(self, batch: DraftingBatch) -> None:
-        """Remember the schedule and the guidance of the run.
+    def begin(self, batch: DraftingBatch) -> Self:
+        """Return one that knows the schedule and the guidance of the run, with the same network.
 
         Raises ValueError if the schedule does not say how eps tells x0.
         """
         batch.table.require_image()
-        self._batch = batch
+        run = copy.copy(self)
+        run._batch = batch
+        return run
 
     def change(
         self, x: Tensor, mean: Tensor, k: Tensor, y: Tensor, carry: Tensor
@@ -119,10 +125,10 @@ class NetworkDrafter(ABC):
     def table_and_guidance(self) -> tuple[Table, Guidance | None]:
         """What :meth:`begin` was given.
 
-        Raises RuntimeError before :meth:`begin`.
+        Raises RuntimeError for one that :meth:`begin` has not returned.
         """
         if self._batch is None:
-            raise RuntimeError("begin() must be called before predict() and carry_from()")
+            raise RuntimeError("predict() and carry_from() are for the drafter that begin() returns")
         return self._batch.table, self._batch.guidance
 
 
@@ -174,14 +180,14 @@ class FeatureDrafter(NetworkDrafter):
         network, sampling = read_drafter(DrafterNet, source, dtype=dtype, device=device)
         return cls(network, teacher, sampling)
 
-    def begin(self, batch: DraftingBatch) -> None:
-        """Remember the run; see :meth:`NetworkDrafter.begin`.
+    def begin(self, batch: DraftingBatch) -> Self:
+        """Return one that knows the run; see :meth:`NetworkDrafter.begin`.
 
         Raises ValueError also if the networks are not on the device of the states.
         """
-        super().begin(batch)
         parts = {"drafter": self.network, "drafter.teacher": self.teacher}
         require_device(batch.table.sigma.device, **parts)
+        return super().begin(batch)
 
     def step(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from torch import Tensor
@@ -37,11 +38,13 @@ class FrozenDrafter:
         self.sampling: dict[str, Any] = {"window": 16, "sweeps": 1, "recycle": "response"}
         self._table: Table | None = None
 
-    def begin(self, batch: DraftingBatch) -> None:
-        """Remember the schedule of the run."""
+    def begin(self, batch: DraftingBatch) -> FrozenDrafter:
+        """Return one that knows the schedule of the run."""
+        run = copy.copy(self)
         if self.keep == "image":
             batch.table.require_image()
-            self._table = batch.table
+            run._table = batch.table
+        return run
 
     def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Tensor) -> tuple[Tensor, Tensor]:
         """Guess eps at ``x``; the carry is the kept image or eps, [R, ...]."""

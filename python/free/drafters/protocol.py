@@ -29,14 +29,17 @@ class Drafter(Protocol):
     """Guesses eps at states the teacher has not seen.
 
     Rows must be independent of each other, and no tensor that it is given may be written to:
-    exactness depends on both. A drafter keeps what :meth:`begin` gave it, so one object serves one
-    run of ``sample`` at a time. One whose attribute ``capturable`` is true does all its work in
+    exactness depends on both. Samplers may share a drafter: what belongs to one run is kept by
+    what :meth:`begin` returns. One whose attribute ``capturable`` is true does all its work in
     torch, without looking at values or keeping anything from call to call, and may become part of
     a CUDA graph.
     """
 
-    def begin(self, batch: DraftingBatch) -> None:
-        """Called once at the start of a run."""
+    def begin(self, batch: DraftingBatch) -> Drafter | None:
+        """Return what drafts for a run that starts: a copy that knows the run, for instance.
+
+        None stands for this object, which must then not depend on the run, or serve one at a time.
+        """
 
     def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Any) -> tuple[Tensor, Any]:
         """Guess the (guided) eps of transition ``k``.

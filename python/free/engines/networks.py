@@ -5,7 +5,7 @@ Which engine runs them is not known here, only that it keeps to their contracts.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from free.engines.interface import Session
 from free.models.config import DiTConfig
 from free.models.guidance import Guidance
 from free.models.output import Teacher, TeacherOutput
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class EngineTeacher:
@@ -102,19 +105,21 @@ class EngineDrafter(NetworkDrafter):
         self.sweeps = sweeps
         self._scale: Tensor | None = None
 
-    def begin(self, batch: DraftingBatch) -> None:
-        """Remember the run, and its guidance as graphs take it; see :meth:`NetworkDrafter.begin`.
+    def begin(self, batch: DraftingBatch) -> Self:
+        """Return one that knows the run, and its guidance as graphs take it; see
+        :meth:`NetworkDrafter.begin`.
 
         Raises
         ------
         ValueError
             Also if the engine does not take inputs from the device of the states.
         """
-        super().begin(batch)
+        run = super().begin(batch)
         guidance, device = batch.guidance, batch.table.sigma.device
         require_device(device, drafter=next(iter(self.sessions.values()), None))
         channels = self.config.channels
-        self._scale = None if guidance is None else guidance_scale(guidance, channels, device)
+        run._scale = None if guidance is None else guidance_scale(guidance, channels, device)
+        return run
 
     def step(
         self,

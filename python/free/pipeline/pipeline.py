@@ -110,10 +110,11 @@ class FreePipeline(Parts):
         settings = arguments.sampler_settings(self.sampling)
         settings |= {"cfg_scale": cfg_scale, "cfg_channels": self.cfg_channels}
         key = arguments.sampler_key((self.transformer, self.drafter), schedule, settings)
-        if self._latest is None or self._latest[0] != key:
+        latest = self._latest  # another thread may set it meanwhile
+        if latest is None or latest[0] != key:
             sampler = SpeculativeSampler(self.transformer, self.drafter, schedule, **settings)
-            self._latest = key, sampler
-        return self._latest[1]
+            self._latest = latest = key, sampler
+        return latest[1]
 
     def set_progress_bar_config(self, **config: Any) -> None:
         """Options of tqdm for the progress bar, such as ``disable=True``."""

@@ -57,7 +57,7 @@ class Rounds:
     width : int
         Rows of a window, at most; 1 is the plain sampler.
     drafter : Drafter or None
-        Which has begun; None needs a width of 1.
+        That of this run, as its ``begin`` returned it; None needs a width of 1.
     verifier, recycle, sweeps, spending
         As :class:`free.SpeculativeSampler` takes them; ``spending`` is its relaxation, or None.
     rows : RowSelector

@@ -65,7 +65,7 @@ def assemble(
         ),
         prediction=prediction,
         width=width,
-        drafter=plan.drafter,
+        drafter=_begun(plan, table) if width > 1 else None,
         verifier=plan.verifier,
         recycle=plan.recycle,
         sweeps=None if isinstance(plan.sweeps, str) else plan.sweeps,
@@ -75,7 +75,8 @@ def assemble(
     )
 
 
-def begin_drafting(plan: Plan, rounds: Rounds) -> None:
-    """Tell the drafter what stays the same during the run, if anything is to be drafted."""
-    if plan.drafter is not None and rounds.width > 1:
-        plan.drafter.begin(DraftingBatch(rounds.prediction.table, plan.guidance))
+def _begun(plan: Plan, table: Table) -> Drafter | None:
+    """What drafts for a run by the plan's drafter, if there is one."""
+    if plan.drafter is None:
+        return None
+    return plan.drafter.begin(DraftingBatch(table, plan.guidance)) or plan.drafter

@@ -19,7 +19,7 @@ from free.rounds.report import Recorder
 from free.rounds.round import Rounds
 from free.rounds.state import Samples
 from free.rounds.target import guidance_of
-from free.sampling.assembly import Plan, assemble, begin_drafting
+from free.sampling.assembly import Plan, assemble
 from free.sampling.cuda_graphs import Graphing, Graphs
 from free.sampling.loop import draw
 from free.sampling.request import (
@@ -183,13 +183,12 @@ class SpeculativeSampler:
             return SamplingResult(*drawn)
         recorder = Recorder(len(self.schedule), seeds, f"eager: {drawn}")
         rounds = assemble(plan, len(y), x.device, width=width, phase=recorder.phase)
-        begin_drafting(plan, rounds)
         windows = plan.rule.begin(
             Run(
                 model=self.teacher,
                 target=rounds.target,
                 guided=self.guidance is not None,
-                drafter=self.drafter,
+                drafter=rounds.drafter,
                 table=rounds.prediction.table,
                 prediction=rounds.prediction,
                 labels=y,
@@ -234,7 +233,6 @@ class SpeculativeSampler:
         width = largest_window(plan.rule, len(self.schedule), x.device)
         # Whoever calls the network gets both rows of guidance, also of one that could combine them.
         rounds = assemble(plan, len(y), x.device, width=width, combines=False)
-        begin_drafting(plan, rounds)
         return rounds, rounds.begin(y, seeds, x)
 
     def _plan(self) -> Plan:

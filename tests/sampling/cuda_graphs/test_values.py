@@ -21,7 +21,7 @@ from free.rounds.round import Rounds
 from free.rounds.row_selection import EveryRow, RowSelector, WantedRows
 from free.rounds.target import Target
 from free.rounds.tensor_tree import map_tensors
-from free.sampling.assembly import Plan, assemble, begin_drafting
+from free.sampling.assembly import Plan, assemble
 from free.sampling.cuda_graphs.graphed_round import (
     GraphedRound,
     State,
@@ -48,7 +48,6 @@ def rounds(rows: RowSelector, drafter: str = "feature", **options: Any) -> Round
     options = {"guidance": None, **options}
     plan = Plan(teacher=TEACHER, schedule=SCHEDULE, drafter=DRAFTERS[drafter], **options)
     made = assemble(plan, B, CPU, width=W, rows=rows, phase=lambda name: nullcontext())
-    begin_drafting(plan, made)
     return made
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from free.rounds.report import Recorder
 from free.rounds.row_selection import EveryRow
 from free.rounds.tensor_tree import map_tensors
-from free.sampling.assembly import Plan, assemble, begin_drafting
+from free.sampling.assembly import Plan, assemble
 from free.sampling.cuda_graphs.capture import Capture
 from free.sampling.cuda_graphs.graphed_round import (
     GraphedRound,
@@ -58,7 +58,6 @@ class BatchGraphs:
         self.rows.clear()
         if self.rounds.spending is not None:
             self.rounds.spending.clear()
-        begin_drafting(self._plan, self.rounds)
         draw = self._draw_plain if self.window == 1 else self._draw_windows
         return draw(state, recorder, report)
 
