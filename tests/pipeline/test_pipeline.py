@@ -3,7 +3,9 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -375,3 +377,24 @@ def test_a_sampler_is_kept_while_it_is_to_do_the_same() -> None:
     kept = after()
     pipe.to("cpu")
     assert after() is not kept
+
+
+def test_threads_with_settings_of_their_own() -> None:
+    """A web server's: one pipeline, and each request its steps, its guidance and its generator."""
+    pipe, asked = pipeline(), ((6, 1.5), (4, 1.0), (5, 4.0), (6, 1.0))
+    together, interval = Barrier(len(asked)), sys.getswitchinterval()
+
+    def draw(request: tuple[int, float], waits: bool = True) -> torch.Tensor:
+        if waits:
+            together.wait()
+        steps, scale = request
+        return latents(pipe, num_inference_steps=steps, guidance_scale=scale).images
+
+    alone = [draw(request, waits=False) for request in asked]
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(len(asked)) as pool:
+            for got, expected in zip(pool.map(draw, asked), alone, strict=True):
+                assert torch.equal(got, expected)
+    finally:
+        sys.setswitchinterval(interval)

@@ -296,6 +296,28 @@ class Echo(CallableDrafter):
         return x.clone() if self.copies else x, None
 
 
+@pytest.mark.parametrize("width", [1, 4])
+@pytest.mark.parametrize("cfg_scale", [1.0, 1.5])
+def test_a_teacher_that_writes_to_its_input_is_refused(cfg_scale: float, width: int) -> None:
+    class Writes(MixtureTeacher):
+        def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
+            return super().__call__(x.mul_(0.9), t, y)
+
+    made = SpeculativeSampler(Writes(4), "frozen", SCHEDULE, width, cfg_scale=cfg_scale)
+    with pytest.raises(ValueError, match="^teacher must not write to the states that it is given"):
+        made.sample([0, 1])
+
+
+def test_a_drafter_that_writes_to_its_input_is_refused() -> None:
+    class Writes(Echo):
+        def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: None) -> tuple[Tensor, None]:
+            return x.neg_(), None
+
+    made = SpeculativeSampler(MixtureTeacher(4), Writes(True), SCHEDULE, 4, sweeps=1)
+    with pytest.raises(ValueError, match="^drafter must not write to the states that it is given"):
+        made.sample([0, 1])
+
+
 @pytest.mark.parametrize("sweeps", [1, 3, None])
 def test_a_drafter_may_return_what_it_was_given(sweeps: int | None) -> None:
     """Without x0 its answer is the guess itself: states that are rolled on must not be it."""

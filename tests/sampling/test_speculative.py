@@ -1,5 +1,6 @@
 """The samplers: counts, invariance, edges and refusals. Their law is in ``law/test_runs.py``."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from free import (
     DiT,
@@ -18,6 +20,7 @@ from free import (
     TeacherOutput,
 )
 from tests.networks import CallableDrafter, MixtureTeacher, randomized
+from tests.sampling.cuda_graphs.captures import graphed
 
 TEACHER = MixtureTeacher(4)
 POOR = CallableDrafter(MixtureTeacher(4, shift=0.15))
@@ -84,7 +87,7 @@ def test_the_drafter_of_the_docs() -> None:
     text = (Path(__file__).parents[2] / "docs/drafting.md").read_text()
     scope: dict[str, object] = {}
     for name, recycle in (("KeepImage", True), ("KeepChange", False)):
-        start = "from free.schedule.table import" if recycle else f"class {name}"
+        start = "import copy" if recycle else f"class {name}"
         exec(text[text.index(start) :].split("```")[0], scope)
         scope["torch"] = torch
         own, frozen = (
@@ -248,6 +251,25 @@ def test_bad_requests_are_refused(request_: dict, message: str) -> None:
 def test_guidance_needs_a_null_label() -> None:
     with pytest.raises(ValueError, match="teacher must have a null_label to be guided"):
         SequentialSampler(lambda x, t, y: TeacherOutput(x), SCHEDULE, cfg_scale=2.0)
+
+
+@pytest.mark.parametrize("window", [1, 4])
+def test_samples_that_overflow_are_named(window: int) -> None:
+    """Of finite outputs, in the last transition."""
+
+    class Huge(MixtureTeacher):
+        def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
+            eps = super().__call__(x, t, y).eps
+            return TeacherOutput(torch.where((t == 0)[:, None] & (y == 1)[:, None], 3e38, eps))
+
+    schedule = Schedule.ddpm(6)
+    schedule = dataclasses.replace(schedule, b=np.where(schedule.timesteps == 0, 9.0, schedule.b))
+    message = r"^sample \[1, 2\] left the range of float32"
+    made = SpeculativeSampler(Huge(4), "frozen", schedule, window)
+    plain = SequentialSampler(Huge(4), schedule)
+    for sampler in (made, plain, graphed(made)):
+        with pytest.raises(FloatingPointError, match=message):
+            sampler.sample([0, 1, 1])
 
 
 def test_non_finite_teacher_is_named() -> None:

@@ -128,7 +128,9 @@ class NetworkDrafter(ABC):
         Raises RuntimeError for one that :meth:`begin` has not returned.
         """
         if self._batch is None:
-            raise RuntimeError("predict() and carry_from() are for the drafter that begin() returns")
+            raise RuntimeError(
+                "predict() and carry_from() are for the drafter that begin() returns"
+            )
         return self._batch.table, self._batch.guidance
 
 

@@ -82,6 +82,20 @@ def require_eps(eps: Tensor, x: Tensor, network: str, what: str = "eps") -> None
         )
 
 
+def require_unwritten(given: Tensor, network: str) -> None:
+    """Refuse a network that has written to states that were made for it: they would be others than
+    those that are verified.
+
+    Raises ValueError naming the network.
+    """
+    if torch.compiler.is_compiling() or given.is_inference():
+        return  # nobody counts
+    if given._version:
+        raise ValueError(
+            f"{network} must not write to the states that it is given; copy them first"
+        )
+
+
 def is_finite(values: Tensor) -> bool:
     """Whether nothing is NaN or infinite. The sum is not if a term is not, in one pass; a sum that
     overflows says so of finite values, too: look closer then.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from free.drafters.protocol import Drafter, says_changes
-from free.models.output import require_eps
+from free.models.output import require_eps, require_unwritten
 from free.ops import network_rows
 from free.rounds.drafted_window import DraftedWindow
 from free.rounds.row_selection import Selection
@@ -74,6 +74,7 @@ class DrafterCall:
             require_eps(answer, x, "drafter")
             if self.says == "guess":
                 answer = self._prediction.from_eps(k, x, answer)
+        require_unwritten(x, "drafter")
         answer = answer.float()
         if window.said is None:
             window.said = rows.windows(answer, batch, P).contiguous()

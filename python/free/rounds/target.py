@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from free.models.guidance import Guidance, merge
-from free.models.output import Teacher, TeacherOutput, check_output
+from free.models.output import Teacher, TeacherOutput, check_output, require_unwritten
 from free.ops import NetworkRows, network_rows, target_means
 from free.rounds.row_selection import Selection, Span
 from free.schedule.table import Prediction, Table
@@ -70,6 +70,7 @@ class Target:
         not what was asked for.
         """
         check_output(output, asked)
+        require_unwritten(asked, "teacher")
         # What is kept for the next round must not keep the network's activations.
         output = TeacherOutput(
             output.eps.detach(),

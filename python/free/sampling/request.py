@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from free.devices import allocated, device_of, explain_out_of_memory
+from free.models.output import is_finite
 from free.rounds.noise import Purpose, as_seeds, normal
 from free.rounds.report import Report
 
@@ -97,14 +98,29 @@ def _integers(value: Any, name: str) -> Tensor:
 
 
 def explained_sampling(sample: Sample) -> Sample:
-    """The method ``sample`` of a sampler, explained."""
+    """The method ``sample`` of a sampler, whose failures are explained: memory that is full, and
+    samples that have overflown.
+    """
 
     @wraps(sample)
     def wrapped(self: Any, labels: Any, *arguments: Any, **options: Any) -> Any:
         with explain_out_of_memory(lambda: _sampling(self, len(labels))):
-            return sample(self, labels, *arguments, **options)
+            result = sample(self, labels, *arguments, **options)
+        _require_finite(result.samples)
+        return result
 
     return wrapped  # type: ignore[return-value]
+
+
+def _require_finite(samples: Tensor) -> None:
+    """Finite outputs of a network may still take states out of float32's range."""
+    if is_finite(samples):
+        return
+    bad = (~samples.isfinite().flatten(1).all(1)).nonzero().squeeze(1)
+    if len(bad):
+        raise FloatingPointError(
+            f"sample {bad.tolist()} left the range of float32: the teacher's outputs are too large"
+        )
 
 
 def _sampling(sampler: Any, batch: int) -> str:

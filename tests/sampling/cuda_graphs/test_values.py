@@ -47,8 +47,7 @@ DRAFTERS = {
 def rounds(rows: RowSelector, drafter: str = "feature", **options: Any) -> Rounds:
     options = {"guidance": None, **options}
     plan = Plan(teacher=TEACHER, schedule=SCHEDULE, drafter=DRAFTERS[drafter], **options)
-    made = assemble(plan, B, CPU, width=W, rows=rows, phase=lambda name: nullcontext())
-    return made
+    return assemble(plan, B, CPU, width=W, rows=rows, phase=lambda name: nullcontext())
 
 
 def initial(rounds: Rounds) -> State:
