@@ -12,6 +12,7 @@ import torch
 from free import DiT, DiTConfig, DrafterNet
 from free.engines.manifest import Manifest
 from free.export import parity
+from free.window.acceptance import AcceptanceRecord, write_records
 from tests.cli.commands import run, succeed
 from tests.networks import randomized
 
@@ -23,9 +24,11 @@ CONFIG = DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3, learn_sigma=False)
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As free tune --save leaves one: the drafter has a record of its acceptance."""
     folder = tmp_path_factory.mktemp("bundle")
     randomized(DiT(CONFIG)).save_pretrained(folder / "teacher")
-    randomized(DrafterNet(CONFIG), 7).save_pretrained(folder / "drafter")
+    sampling = {"window": 3, "acceptance": write_records({None: AcceptanceRecord()})}
+    randomized(DrafterNet(CONFIG), 7).save_pretrained(folder / "drafter", sampling=sampling)
     return folder
 
 

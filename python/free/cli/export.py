@@ -138,7 +138,7 @@ def _check(
         drafter or FrozenDrafter(),
         engine_teacher,
         engine_drafter,
-        settings=manifest.sampling,
+        settings=engine_drafter.sampling,  # as it will be sampled with
         schedule=Schedule.ddpm(**manifest.schedule),
         labels=[i % teacher.num_classes for i in range(images)],
         cfg_scale=1.5 if "teacher_guided" in sessions else 1.0,
