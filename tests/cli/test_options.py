@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import pytest
-import typer
 
 from free import Relaxation
 from free.cli.options import (
-    bad_input_to_usage_error,
     check_outputs,
     parse_dtype,
     parse_labels,
@@ -66,11 +64,3 @@ def test_outputs_are_checked_before_work_is_done(tmp_path: Path) -> None:
         check_outputs(out=tmp_path / "x.png", json=tmp_path / "file" / "x.json")
     with pytest.raises(ValueError, match="--json must be another file than --trace, got .*x.json"):
         check_outputs(trace=tmp_path / "x.json", json=tmp_path / "new" / ".." / "x.json")
-
-
-def test_errors_end_in_one_line(capsys) -> None:
-    for error, code in ((ValueError, 2), (ImportError, 2), (FloatingPointError, 1)):
-        with pytest.raises(typer.Exit) as caught, bad_input_to_usage_error():
-            raise error("bad")
-        assert caught.value.exit_code == code
-        assert capsys.readouterr().err == "error: bad\n"

@@ -6,8 +6,7 @@ What cannot be read is a ValueError that names the option, what it takes and wha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +25,7 @@ Model = Annotated[
     str,
     typer.Option(
         help="mnist, a checkpoint's file or folder, a bundle with teacher/ and drafter/, or a hub "
-        "id."
+        "id; free sample, tune and profile also take a folder of free export."
     ),
 ]
 Constants = Annotated[
@@ -64,7 +63,9 @@ Heads = Annotated[int | None, typer.Option(help="Attention heads, where the file
 ImageSize = Annotated[
     int | None, typer.Option(help="Side of the input, where the file does not tell.")
 ]
-Figures = Annotated[Path | None, typer.Option("--json", help="File for all figures, for programs.")]
+#: What ``--json`` means, in every command; :mod:`free.cli.command` knows the standard output.
+JSON_HELP = "File for all figures, for programs; - is the standard output."
+Figures = Annotated[Path | None, typer.Option("--json", help=JSON_HELP)]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -160,24 +161,3 @@ def check_outputs(**outputs: Path | None) -> None:
         check_writable(path, f"--{name}")
         if (other := uses.setdefault(path.resolve(), name)) != name:
             raise ValueError(f"--{name} must be another file than --{other}, got {path}")
-
-
-def fail(error: object, code: int = 1) -> typer.Exit:
-    """Print an error in one line; the exception to raise for it."""
-    typer.secho(f"error: {error}", fg="red", err=True)
-    return typer.Exit(code)
-
-
-@contextmanager
-def bad_input_to_usage_error() -> Iterator[None]:
-    """End the command with one line instead of a traceback.
-
-    Exit code 2 for what the caller can put right in the command, 1 for a GPU whose memory is full
-    and for networks that return NaN or infinity.
-    """
-    try:
-        yield
-    except (torch.OutOfMemoryError, FloatingPointError) as error:
-        raise fail(error) from error
-    except (ValueError, ImportError) as error:
-        raise fail(error, 2) from error

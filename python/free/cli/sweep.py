@@ -107,9 +107,7 @@ def sweep(
     features: Annotated[
         str, typer.Option(help="Network that quality is measured by, as of free evaluate.")
     ] = "auto",
-    json_path: Annotated[
-        Path | None, typer.Option("--json", help="All figures, written after each row.")
-    ] = None,
+    json_path: options.Figures = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Keep the rows of --json; draw those that it has not."),
@@ -133,57 +131,56 @@ def sweep(
 
     `free sweep --steps 50,100 --window 2,4,8,16 --json w.json --resume`
     """
-    with options.bad_input_to_usage_error():
-        if json_path is None and resume:
-            raise ValueError("--resume must come with --json, the file to continue")
-        if json_path is not None and json_path.exists() and not resume:
-            raise ValueError(f"--json must be a new file, or come with --resume, got {json_path}")
-        options.check_outputs(json=json_path, plot=plot)
-        if plot is not None:
-            require_matplotlib()
-            check_picture_suffix(plot, "--plot")
-        device = options.parse_device(model.device)
-        torch.set_num_threads(threads)
-        models = load_models(model)
-        classes = [
-            label
-            for label in options.parse_labels(labels, models.class_names)
-            for _ in range(per_label)
-        ]
-        check_request(models.teacher, classes, seed, None)
-        settings = values.settings(drafting.each(models.drafter.sampling))
-        # All are checked before the first is drawn.
-        samplers = {setting: _sampler(models, model, setting, device) for setting in settings}
-        if reference is None:
-            reference = "mnist" if model.model in EMBEDDED else "none"
-        shared: dict[str, Any] = {
-            **{name: getattr(model, name) for name in _SHARED},
-            "labels": classes,
-            "seed": seed,
-            "batch_size": batch_size,
-            "reference": reference,
-            "features": features,
-            "threads": threads,
-            "machine": platform.machine(),
-            "free": __version__,
-            "torch": torch.__version__,
-        }
-        rows = read_rows(json_path, shared) if json_path is not None and json_path.exists() else []
-        judge = _judge(models, reference, features, classes, device)
-        rows = draw_rows(
-            samplers,
-            classes,
-            models.coder,
-            judge,
-            seed=seed,
-            batch_size=batch_size,
-            rows=rows,
-            keep=partial(write_rows, json_path, shared) if json_path else lambda rows: None,
-            progress=True,
-        )
-        if plot is not None:
-            picture = draw(rows)
-            write_atomic(plot, lambda path: picture.savefig(path, dpi=150))
+    if json_path is None and resume:
+        raise ValueError("--resume must come with --json, the file to continue")
+    if json_path is not None and json_path.exists() and not resume:
+        raise ValueError(f"--json must be a new file, or come with --resume, got {json_path}")
+    options.check_outputs(json=json_path, plot=plot)
+    if plot is not None:
+        require_matplotlib()
+        check_picture_suffix(plot, "--plot")
+    device = options.parse_device(model.device)
+    torch.set_num_threads(threads)
+    models = load_models(model)
+    classes = [
+        label
+        for label in options.parse_labels(labels, models.class_names)
+        for _ in range(per_label)
+    ]
+    check_request(models.teacher, classes, seed, None)
+    settings = values.settings(drafting.each(models.drafter.sampling))
+    # All are checked before the first is drawn.
+    samplers = {setting: _sampler(models, model, setting, device) for setting in settings}
+    if reference is None:
+        reference = "mnist" if model.model in EMBEDDED else "none"
+    shared: dict[str, Any] = {
+        **{name: getattr(model, name) for name in _SHARED},
+        "labels": classes,
+        "seed": seed,
+        "batch_size": batch_size,
+        "reference": reference,
+        "features": features,
+        "threads": threads,
+        "machine": platform.machine(),
+        "free": __version__,
+        "torch": torch.__version__,
+    }
+    rows = read_rows(json_path, shared) if json_path is not None and json_path.exists() else []
+    judge = _judge(models, reference, features, classes, device)
+    rows = draw_rows(
+        samplers,
+        classes,
+        models.coder,
+        judge,
+        seed=seed,
+        batch_size=batch_size,
+        rows=rows,
+        keep=partial(write_rows, json_path, shared) if json_path else lambda rows: None,
+        progress=True,
+    )
+    if plot is not None:
+        picture = draw(rows)
+        write_atomic(plot, lambda path: picture.savefig(path, dpi=150))
     typer.echo(f"\n{len(classes)} images a row, guidance {model.cfg:g}, batches of {batch_size}")
     if judge is not None:
         network = judge.keywords["features"]
@@ -191,9 +188,8 @@ def sweep(
         typer.echo(f"quality beside {reference}, {network.name} features: {distance}")
     for line in describe(rows):
         typer.echo(line)
-    for name, path in (("figures", json_path), ("plot", plot)):
-        if path is not None:
-            typer.echo(f"{name}: {path}")
+    if plot is not None:
+        typer.echo(f"plot: {plot}")
 
 
 def _words(text: str, option: str) -> list[str]:

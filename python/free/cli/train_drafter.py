@@ -11,6 +11,7 @@ import torch
 import typer
 
 from free.cli import training
+from free.cli.options import JSON_HELP
 
 _data, _recipe, _evaluation = map(training.options_of, ("Data", "Recipe", "Evaluation"))
 
@@ -108,9 +109,7 @@ class _Folder:
     save_every: Annotated[int, training.folder_option("Batches between checkpoints.")] = 500
     log_every: Annotated[int, training.folder_option("Batches a line of log.csv.")] = 100
     tensorboard: training.TensorBoard = True
-    json_path: Annotated[
-        Path | None, training.folder_option("File for the final record.", "--json")
-    ] = None
+    json_path: Annotated[Path | None, training.folder_option(JSON_HELP, "--json")] = None
 
 
 @training.grouped

@@ -13,7 +13,6 @@ from typing import Annotated, Any, get_type_hints
 import torch
 import typer
 
-from free.cli.options import bad_input_to_usage_error
 from free.training.config import TrainConfig
 from free.training.parallel import Ranks, ranks_of_environment
 
@@ -156,15 +155,11 @@ def tell_of_first_weights(config: TrainConfig, ranks: Ranks) -> None:
 
 @contextmanager
 def training_run(machine: Machine) -> Iterator[Ranks]:
-    """What training is done in: its processes, and one line of text for what goes wrong."""
+    """What training is done in: threads, and the processes of the run."""
     if machine.threads:
         torch.set_num_threads(machine.threads)
-    try:
-        with bad_input_to_usage_error(), ranks_of_environment(machine.device) as ranks:
-            yield ranks
-    except (OSError, FloatingPointError) as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise typer.Exit(1) from error
+    with ranks_of_environment(machine.device) as ranks:
+        yield ranks
 
 
 def parse_duration(text: str, batch_size: int, images: int, option: str) -> int:

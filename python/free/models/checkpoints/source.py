@@ -109,6 +109,11 @@ def _open_folder(folder: Path, heads: int | None, image_size: int | None) -> Sou
     if not (folder / "config.json").is_file():
         if (folder / ORIGINAL_FILE).is_file():
             return _open_single(folder / ORIGINAL_FILE, heads, image_size)
+        if (folder / "manifest.json").is_file():
+            raise ValueError(
+                f"source must be a checkpoint, got {folder}, exported graphs or images in the "
+                "making: free sample --model takes graphs, free.engines.load.load_engine opens them"
+            )
         raise ValueError(
             f"source must be a folder with config.json, teacher/, transformer/ or {ORIGINAL_FILE}, "
             f"got {folder}: config.json is missing"
