@@ -41,7 +41,7 @@ def fit_variance(
     --------
     `free fit-variance --model DiT-XL-2-256x256.pt --labels 0-999 --per-label 1 --out dit.json`
 
-    `free sample --model DiT-XL-2-256x256.pt --variance dit.json`
+    `free sample --model DiT-XL-2-256x256.pt --vae stabilityai/sd-vae-ft-ema --variance dit.json`
     """
     from free.files import check_writable, write_atomic
     from free.images.picture import check_picture_suffix

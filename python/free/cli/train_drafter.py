@@ -243,4 +243,5 @@ def train_drafter(
             write_json(folder.json_path, record)
     seconds = record["seconds"]
     typer.echo(f"drafter saved to {out / 'drafter'} after {seconds:.0f} s of training{which}")
-    typer.echo(f"next: free tune --model {source} --drafter {out / 'drafter'} --save")
+    vae = "" if data.vae is None else f" --vae {data.vae}"
+    typer.echo(f"next: free tune --model {source} --drafter {out / 'drafter'}{vae} --save")
