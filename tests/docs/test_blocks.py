@@ -50,8 +50,14 @@ def _flow() -> dict[str, Any]:
     return {"sit": lambda x, t, y: torch.zeros_like(x)}
 
 
+def _nothing_saved() -> dict[str, Any]:
+    shutil.rmtree("my-dit")
+    return {}
+
+
 #: What a page takes as given: names that its text speaks of. ``free`` and ``torch`` always.
 GIVEN = {
+    "docs/checkpoints.md": _nothing_saved,
     "docs/drafting.md": _digits,
     "docs/relaxation.md": _digits,
     "docs/evaluate.md": _evaluated,
