@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+from free.arguments import as_integer
+
 #: Published sizes: hidden width, depth, heads.
 DIT_SIZES = {
     "S": (384, 12, 6),
@@ -65,9 +67,8 @@ class DiTConfig:
     def __post_init__(self) -> None:
         sizes = ("image_size", "patch_size", "channels", "hidden_size", "depth", "heads")
         for name in (*sizes, "num_classes"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+            value = as_integer(getattr(self, name), f"{name} must be a positive integer", 1)
+            object.__setattr__(self, name, value)  # Python's, which can be written as JSON
         if not self.mlp_ratio > 0:
             raise ValueError(f"mlp_ratio must be positive, got {self.mlp_ratio}")
         if self.image_size % self.patch_size:

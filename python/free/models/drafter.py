@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from free.arguments import as_integer
 from free.models.checkpoints import Description, read_drafter, write_network
 from free.models.config import DiTConfig
 from free.models.dit import DiT
@@ -63,10 +64,8 @@ class DrafterNet(nn.Module):
     pos_embed: Tensor
 
     def __init__(self, config: DiTConfig, depth: int = 1, gate: bool = False) -> None:
-        if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= config.depth:
-            raise ValueError(
-                f"depth must be an integer in 1..{config.depth}, its teacher's, got {depth!r}"
-            )
+        expected = f"depth must be an integer in 1..{config.depth}, its teacher's"
+        depth = as_integer(depth, expected, 1, config.depth)
         super().__init__()
         self.config = config
         self.depth, self.gate = depth, gate

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from free.arguments import as_integer
 from free.files import read_json, write_atomic, write_json
 from free.models.layers import TimestepEmbedder
 
@@ -28,9 +29,8 @@ class SigmaNet(nn.Module):
 
     def __init__(self, channels: int, width: int = 16) -> None:
         super().__init__()
-        for name, size in (("channels", channels), ("width", width)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} must be an integer >= 1, got {size!r}")
+        channels = as_integer(channels, "channels must be an integer >= 1", 1)
+        width = as_integer(width, "width must be an integer >= 1", 1)
         self.channels, self.width = channels, width
         self.time = TimestepEmbedder(2 * width)
         self.first = nn.Conv2d(channels, width, 3, stride=2, padding=1)

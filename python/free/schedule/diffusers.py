@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from free.arguments import as_integer
 from free.schedule.schedule import Schedule
 
 #: Parameters of diffusers' DDPMScheduler, with its defaults.
@@ -134,10 +135,8 @@ def schedule_from_config(config: Mapping[str, Any], steps: int) -> Schedule:
     c = {**_DEFAULTS, **config}
     _check_law(c, _REFUSED)
     last = c["num_train_timesteps"]
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= last:
-        raise ValueError(
-            f"steps (num_inference_steps) must be an integer in 1..{last}, got {steps!r}"
-        )
+    expected = f"steps (num_inference_steps) must be an integer in 1..{last}"
+    steps = as_integer(steps, expected, 1, last)
     timesteps = _timesteps(c, steps)
     betas = _betas(c)
     variance = _VARIANCES[c["variance_type"]]

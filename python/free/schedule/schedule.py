@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from free.arguments import as_integer, as_number
 from free.schedule import sde
 from free.schedule.variance import Variance, VarianceFit, fixed_variance
 
@@ -163,7 +164,7 @@ class Schedule:
         ValueError
             If an argument is out of its range.
         """
-        _check_steps(steps, train_steps)
+        steps, train_steps = _steps(steps, train_steps)
         if not 0.0 < beta_start <= beta_end < 1.0:
             raise ValueError(
                 "beta_start and beta_end must satisfy 0 < beta_start <= beta_end < 1, "
@@ -209,11 +210,10 @@ class Schedule:
             raise ValueError(
                 f"timesteps must be falling integers in 0..{betas.size - 1}, got {times}"
             )
-        if not stochasticity >= 0 or (
-            stochasticity != 1.0 and not (isinstance(variance, str) and variance == "posterior")
-        ):
+        stochasticity = as_number(stochasticity, "stochasticity must be finite and >= 0", 0.0)
+        if stochasticity != 1.0 and not (isinstance(variance, str) and variance == "posterior"):
             raise ValueError(
-                "stochasticity must be >= 0, and 1 unless variance is 'posterior', "
+                "stochasticity must be 1 unless variance is 'posterior', "
                 f"got {stochasticity} with variance {variance!r}"
             )
 
@@ -281,19 +281,19 @@ class Schedule:
         ValueError
             If an argument is out of its range.
         """
-        if not 0.0 <= stochasticity < np.inf:
-            raise ValueError(f"stochasticity must be finite and >= 0, got {stochasticity}")
+        stochasticity = as_number(stochasticity, "stochasticity must be finite and >= 0", 0.0)
         if kind == "vp":
             ddpm = cls.ddpm(steps, train_steps, beta_start, beta_end)
             return cls(ddpm.timesteps, *sde.vp(ddpm.signal, stochasticity))
         if kind != "linear":
             raise ValueError(f"kind must be 'vp' or 'linear', got {kind!r}")
-        _check_steps(steps, train_steps)
+        steps, train_steps = _steps(steps, train_steps)
         grid = np.round(np.linspace(train_steps, 0, steps + 1))
         columns = sde.linear(grid / train_steps, stochasticity)
         return cls(grid[:-1].astype(np.int64), *columns)
 
 
-def _check_steps(steps: int, train_steps: int) -> None:
-    if not isinstance(steps, int) or not 2 <= steps <= train_steps:
-        raise ValueError(f"steps must be in 2..train_steps ({train_steps}), got {steps}")
+def _steps(steps: int, train_steps: int) -> tuple[int, int]:
+    """Both as Python's integers; a ValueError if they are none, or out of their range."""
+    most = as_integer(train_steps, "train_steps must be an integer >= 2", 2)
+    return as_integer(steps, f"steps must be in 2..train_steps ({most})", 2, most), most

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from free.arguments import as_integer
 from free.files import read_json
 from free.models.config import DIT_SIZES, DiTConfig
 
@@ -102,8 +103,7 @@ def read_config(path: Path) -> Description:
 
 def _drafter_options(record: dict[str, Any], config: DiTConfig) -> dict[str, Any]:
     depth, gate = record.get("depth", 1), record.get("gate", False)
-    if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= config.depth:
-        raise ValueError(f"depth must be an integer in 1..{config.depth}, got {depth!r}")
+    as_integer(depth, f"depth must be an integer in 1..{config.depth}", 1, config.depth)
     if not isinstance(gate, bool):
         raise ValueError(f"gate must be true or false, got {gate!r}")
     return {"depth": depth, "gate": gate}

@@ -122,7 +122,8 @@ def infer_config(
         raise ValueError(f"heads must be positive, got {heads}")
     if heads is None and hidden not in PUBLISHED_HEADS:
         raise ValueError(
-            f"heads must be given for weights {hidden} wide, which is no published size, got None"
+            f"heads must be given for weights {hidden} wide, which is no published size, got None: "
+            "DiT.from_pretrained takes it, and free convert --heads, for a format that keeps it"
         )
     return DiTConfig(
         _image_size(tensors, patch, path, image_size),

@@ -1,0 +1,93 @@
+"""Numbers of NumPy are taken wherever Python's are; booleans and fractions are not."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytest
+
+from free import AutoWindow, DiTConfig, DrafterNet, Schedule
+from free.arguments import as_integer, as_number
+from free.generation.plan import make_plan
+from free.models.guidance import Guidance
+from free.models.sigma import SigmaNet
+from free.pipeline.arguments import cfg_scale
+from free.schedule.diffusers import ddpm_config, schedule_from_config
+from free.training.config import TrainConfig
+from free.training.dataset.decoder import Decoder
+from free.training.recipe import Recipe
+from free.window import FixedWindow
+from tests.networks import MixtureTeacher
+
+
+@pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3), np.array(3)])
+def test_integers(value: Any) -> None:
+    number = as_integer(value, "n must be an integer in 3..4", 3, 4)
+    assert number == 3
+    assert type(number) is int
+
+
+@pytest.mark.parametrize("value", [True, np.True_, 3.0, np.float64(3), "3", None, 2, 5, 2**70])
+def test_no_integers(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^n must be an integer in 3\.\.4, got "):
+        as_integer(value, "n must be an integer in 3..4", 3, 4)
+
+
+@pytest.mark.parametrize("value", [0.5, np.float32(0.5), np.float64(0.5)])
+def test_numbers(value: Any) -> None:
+    assert type(as_number(value, "w", 0.0, 1.0)) is float
+    assert as_number(np.int8(1), "w", 0.0, 1.0) == 1.0
+
+
+@pytest.mark.parametrize(
+    "value", [True, np.True_, "1", None, 1j, -0.1, 1.1, float("nan"), float("inf"), 10**400]
+)
+def test_no_numbers(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^w must be in \[0, 1\], got "):
+        as_number(value, "w must be in [0, 1]", 0.0, 1.0)
+
+
+#: What takes an integer n >= 2.
+TAKES: dict[str, Any] = {
+    "ddpm": lambda n: Schedule.ddpm(n),
+    "train_steps": lambda n: Schedule.ddpm(2, train_steps=n),
+    "sde": lambda n: Schedule.sde("linear", n),
+    "diffusers": lambda n: schedule_from_config(ddpm_config(), n),
+    "guidance": lambda n: Guidance(1.5, n, 0),
+    "window": lambda n: FixedWindow(n),
+    "auto": lambda n: AutoWindow(n),
+    "config": lambda n: json.dumps(asdict(DiTConfig(8, n, n, 16, n, n, num_classes=n))),
+    "drafter": lambda n: DrafterNet(DiTConfig(8, 4, 1, 16, 2, 2), depth=n),
+    "sigma": lambda n: SigmaNet(n, n),
+    "num": lambda n: make_plan(MixtureTeacher(), n, "balanced", 0, n),
+    "decoder": lambda n: Decoder(None, [], None, n, n),  # type: ignore[arg-type]
+    "training": lambda n: json.dumps(asdict(TrainConfig(n, n, seed=n, warmup=n, save_every=n))),
+    "recipe": lambda n: json.dumps(asdict(Recipe(depth=n))),
+}
+
+
+@pytest.mark.parametrize("name", TAKES)
+def test_every_integer(name: str) -> None:
+    TAKES[name](np.int64(2))
+    for wrong in (True, 2.0):
+        with pytest.raises(ValueError, match=f"got {wrong!r}"):
+            TAKES[name](wrong)
+
+
+SCALES: dict[str, Any] = {
+    "guidance": lambda w: Guidance(w, None, 0).scale,
+    "pipeline": cfg_scale,
+    "stochasticity": lambda w: Schedule.ddpm(4, stochasticity=w),
+    "sde": lambda w: Schedule.sde("vp", 4, w),
+    "variance": lambda w: Schedule.ddpm(4, variance=w),
+    "training": lambda w: json.dumps(asdict(TrainConfig(4, learning_rate=w, ema_decay=w))),
+    "recipe": lambda w: json.dumps(asdict(Recipe(feature_weight=w, label_dropout=w))),
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_every_number(name: str) -> None:
+    SCALES[name](np.float32(0.5))
+    with pytest.raises(ValueError, match="got True"):
+        SCALES[name](True)
