@@ -15,6 +15,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+#: More threads than any machine has cores: a run may be repeated on a smaller machine than it began
+#: on, but tens of thousands of threads end the process.
+MOST_THREADS = 1024
+
 
 class Rank(NamedTuple):
     """Which of how many processes this is; ``local`` is its number on this machine: its GPU."""

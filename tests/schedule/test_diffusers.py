@@ -128,6 +128,7 @@ def test_ddpm_config_is_dits_sampler() -> None:
         ({"timestep_spacing": "even"}, "timestep_spacing must be 'linspace', .* got 'even'"),
         ({"trained_betas": [0.1]}, r"trained_betas must have .*\(1000\) entries, got shape \(1,\)"),
         ({"beta_start": -0.1}, r"betas must be in \(0, 1\), got -0.1"),
+        ({"num_train_timesteps": 2**40}, r"num_train_timesteps must be an integer in 1\.\.1000000"),
         ({"steps_offset": 30}, r"steps_offset must leave .*\(1000\), got 30 with 90 steps"),
     ],
 )

@@ -95,6 +95,7 @@ def _columns(**columns: object) -> Schedule:
         (Schedule.ddpm, {"steps": 1}, r"steps must be in 2\.\.train_steps \(1000\), got 1"),
         (Schedule.ddpm, {"steps": 250.0}, "steps must be in"),
         (Schedule.ddpm, {"steps": 1001}, r"steps must be in 2\.\..* \(1000\), got 1001"),
+        (Schedule.ddpm, {"train_steps": 2**40}, r"train_steps must be an integer in 2\.\.1000000"),
         (Schedule.ddpm, {"beta_start": 0.0}, "beta_start and beta_end must satisfy"),
         (Schedule.ddpm, {"beta_start": 0.5, "beta_end": 0.1}, "got 0.5 and 0.1"),
         (Schedule.ddpm, {"variance": "learned"}, "'posterior', 'upper', a weight .* 'learned'"),

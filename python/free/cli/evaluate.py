@@ -10,6 +10,7 @@ import torch
 import typer
 
 from free.cli import options
+from free.devices import MOST_THREADS
 from free.evaluation import Quality
 from free.evaluation import quality as measure_quality
 from free.evaluation.image_stream import open_images
@@ -52,7 +53,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Images a call of the network.")] = 64,
     device: options.Device = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads.")] = 1,
     json_path: options.Figures = None,
 ) -> None:
     """Measure SAMPLES beside REFERENCE: Frechet distance, score, precision, recall.

@@ -13,6 +13,7 @@ from free.cli import options
 from free.cli.command import fail
 from free.cli.models import load_models
 from free.cli.records import DraftingOptions, ModelOptions, with_records
+from free.devices import MOST_THREADS
 from free.generation import Generated, Processes
 from free.generation import generate as generate_images
 from free.sampling.sequential import SequentialSampler
@@ -67,7 +68,9 @@ def generate(
     threads: Annotated[
         int,
         typer.Option(
-            min=1, help="CPU threads of each process; part of the result, by rounding, on a CPU."
+            min=1,
+            max=MOST_THREADS,
+            help="CPU threads of each process; part of the result, by rounding, on a CPU.",
         ),
     ] = 1,
 ) -> None:

@@ -20,6 +20,7 @@ from free.bench.plot import require_matplotlib
 from free.cli import options
 from free.cli.models import Models, load_models
 from free.cli.records import DraftingOptions, ModelOptions, with_records
+from free.devices import MOST_THREADS
 from free.evaluation import Quality, load_network, measure, quality
 from free.files import write_atomic
 from free.images.picture import check_picture_suffix
@@ -113,7 +114,7 @@ def sweep(
         typer.Option("--resume", help="Keep the rows of --json; draw those that it has not."),
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="Plot to write.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads.")] = 1,
 ) -> None:
     """Measure every combination of the given steps, variances, stochasticities, windows and
     relaxations: rounds, acceptance, seconds, quality, distance from the exact law.

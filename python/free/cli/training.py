@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_type_hints
 import torch
 import typer
 
+from free.devices import MOST_THREADS
 from free.training.config import TrainConfig
 from free.training.parallel import Ranks, ranks_of_environment
 
@@ -95,7 +96,9 @@ class Machine:
             "the batch. Changes nothing but rounding."
         ),
     ] = None
-    threads: Annotated[int, machine_option("CPU threads; 0 for torch's own choice.")] = 0
+    threads: Annotated[
+        int, machine_option("CPU threads; 0 for torch's own choice.", min=0, max=MOST_THREADS)
+    ] = 0
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:

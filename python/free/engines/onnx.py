@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from free.arguments import as_integer
+from free.devices import MOST_THREADS
 from free.engines.interface import Contract
 
 #: Execution providers by the names that we give them.
@@ -62,7 +63,8 @@ class OnnxSession:
         if provider not in PROVIDERS:
             raise ValueError(f"provider must be one of {', '.join(PROVIDERS)}, got {provider!r}")
         if threads is not None:
-            threads = as_integer(threads, "threads must be None or an integer >= 1", 1)
+            expected = f"threads must be None or an integer in 1..{MOST_THREADS}"
+            threads = as_integer(threads, expected, 1, MOST_THREADS)
         ort = require_onnxruntime()
         name = PROVIDERS[provider]
         if name not in ort.get_available_providers():

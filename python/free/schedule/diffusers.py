@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from free.arguments import as_integer
-from free.schedule.schedule import Schedule
+from free.schedule.schedule import LONGEST, Schedule
 
 #: Parameters of diffusers' DDPMScheduler, with its defaults.
 _DEFAULTS: dict[str, Any] = {
@@ -134,7 +134,8 @@ def schedule_from_config(config: Mapping[str, Any], steps: int) -> Schedule:
         )
     c = {**_DEFAULTS, **config}
     _check_law(c, _REFUSED)
-    last = c["num_train_timesteps"]
+    expected = f"num_train_timesteps must be an integer in 1..{LONGEST}"
+    last = as_integer(c["num_train_timesteps"], expected, 1, LONGEST)
     expected = f"steps (num_inference_steps) must be an integer in 1..{last}"
     steps = as_integer(steps, expected, 1, last)
     timesteps = _timesteps(c, steps)

@@ -22,6 +22,9 @@ from free.arguments import as_integer, as_number
 from free.schedule import sde
 from free.schedule.variance import Variance, VarianceFit, fixed_variance
 
+#: Training steps, at most: tables of more would fill the memory.
+LONGEST = 1_000_000
+
 #: ``mixture(x [R, ...], t [R] int64) -> w [R]``: where a variance lies at a state.
 Mixture = Callable[[Tensor, Tensor], Tensor]
 
@@ -138,7 +141,7 @@ class Schedule:
             Number of transitions, 2 .. ``train_steps``. The network is called at
             ``round(linspace(0, train_steps - 1, steps))``, last first.
         train_steps : int
-            Number of steps the network was trained with.
+            Number of steps the network was trained with, at most a million.
         beta_start, beta_end : float
             Ends of the linear noise schedule, ``0 < beta_start <= beta_end < 1``.
         variance : str, float, array_like of shape [steps], VarianceFit or callable
@@ -295,5 +298,6 @@ class Schedule:
 
 def _steps(steps: int, train_steps: int) -> tuple[int, int]:
     """Both as Python's integers; a ValueError if they are none, or out of their range."""
-    most = as_integer(train_steps, "train_steps must be an integer >= 2", 2)
+    expected = f"train_steps must be an integer in 2..{LONGEST}"
+    most = as_integer(train_steps, expected, 2, LONGEST)
     return as_integer(steps, f"steps must be in 2..train_steps ({most})", 2, most), most

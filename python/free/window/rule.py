@@ -169,8 +169,8 @@ class FixedWindow:
 
     def begin(self, run: Run) -> Windows:
         """Start a run; its length and sweeps are all that matters."""
-        sweeps = None if isinstance(run.sweeps, str) else run.sweeps
-        return FixedWindows(self.largest, len(run.table.sigma), sweeps)
+        sweeps, steps = None if isinstance(run.sweeps, str) else run.sweeps, len(run.table.sigma)
+        return FixedWindows(min(self.largest, steps), steps, sweeps)
 
 
 class FixedWindows(NamedTuple):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from free.arguments import as_integer
+from free.devices import MOST_THREADS
 from free.training.dataset.order import images_at
 from free.training.dataset.sets import Skipped
 
@@ -72,7 +73,8 @@ class Decoder:
         threads: int,
         prefetch: int = 2,
     ) -> None:
-        threads = as_integer(threads, "threads must be an integer >= 1", 1)
+        expected = f"threads must be an integer in 1..{MOST_THREADS}"
+        threads = as_integer(threads, expected, 1, MOST_THREADS)
         prefetch = as_integer(prefetch, "prefetch must be an integer >= 0", 0)
         self._folder = folder
         self._files = files
