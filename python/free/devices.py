@@ -24,7 +24,7 @@ class Rank(NamedTuple):
     """Which of how many processes this is; ``local`` is its number on this machine: its GPU."""
 
     rank: int = 0
-    count: int = 1
+    world: int = 1
     local: int = 0
 
 
@@ -41,7 +41,7 @@ def rank_of_environment() -> Rank:
         rank = Rank(int(values["RANK"]), int(values["WORLD_SIZE"]), int(values.get(names[2], 0)))
     except (KeyError, ValueError):
         rank = Rank(0, 0, 0)
-    if not (0 <= rank.rank < rank.count and rank.local >= 0):
+    if not (0 <= rank.rank < rank.world and rank.local >= 0):
         raise ValueError(f"{', '.join(names)} must be as torchrun sets them, got {values}")
     return rank
 
