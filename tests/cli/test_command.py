@@ -5,6 +5,7 @@ import re
 import resource
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,13 @@ def test_errors_end_in_one_line(error, code, line, capsys) -> None:
         command(fail)()
     assert caught.value.exit_code == code
     assert capsys.readouterr().err == f"error: {line}\n"
+
+
+def test_warnings_are_one_line(capsys) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        command(lambda: warnings.warn("no locks", stacklevel=1))()
+    assert capsys.readouterr().err == "warning: no locks\n"
 
 
 @pytest.fixture(scope="module")

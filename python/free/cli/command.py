@@ -6,6 +6,7 @@ import functools
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -28,7 +29,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(**values: Any) -> None:
         values = {name: _at_home(value) for name, value in values.items()}
-        with errors_in_one_line():
+        with warnings_in_one_line(), errors_in_one_line():
             if values.get("json_path") != _STDOUT:
                 function(**values)
                 return
@@ -53,6 +54,14 @@ def fail(error: object, code: int = 1) -> typer.Exit:
     """Print an error in one line; the exception to raise for it."""
     typer.secho(f"error: {error}", fg="red", err=True)
     return typer.Exit(code)
+
+
+@contextmanager
+def warnings_in_one_line() -> Iterator[None]:
+    """Print warnings without the line of code that gave them."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: typer.echo(f"warning: {message}", err=True)
+        yield
 
 
 @contextmanager
