@@ -2,23 +2,26 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from free import AutoWindow, DiTConfig, DrafterNet, Schedule
+from free import AutoWindow, DiTConfig, DrafterNet, Relaxation, Schedule, SpeculativeSampler
 from free.arguments import as_integer, as_number
 from free.generation.plan import make_plan
 from free.models.guidance import Guidance
 from free.models.sigma import SigmaNet
 from free.pipeline.arguments import cfg_scale
+from free.rounds.noise import Purpose, as_seeds, normal
 from free.schedule.diffusers import ddpm_config, schedule_from_config
 from free.training.config import TrainConfig
 from free.training.dataset.decoder import Decoder
 from free.training.recipe import Recipe
 from free.window import FixedWindow
+from tests.generation import runs
 from tests.networks import MixtureTeacher
 from tests.ops.examples import EXAMPLES
 
@@ -112,3 +115,47 @@ def test_every_number(name: str) -> None:
     SCALES[name](np.float32(0.5))
     with pytest.raises(ValueError, match="got True"):
         SCALES[name](True)
+
+
+def test_a_sampler() -> None:
+    """As a sweep over ``np.arange`` asks for it."""
+    teacher = MixtureTeacher()
+
+    def draw(three: Any, one: Any, labels: Any) -> Any:
+        settings = {"window": three, "sweeps": one, "recycle": True}
+        sampler = SpeculativeSampler(teacher, "frozen", Schedule.ddpm(8), **settings)
+        assert json.dumps([sampler.window, sampler.sweeps]) == "[3, 1]"
+        rounds, samples = sampler.begin(labels, three)
+        rounds.draft(samples, three)
+        return sampler.sample(labels, three).samples
+
+    expected = draw(3, 1, [0, 1])
+    for labels in ([np.int64(0), np.int64(1)], np.arange(2), np.arange(2, dtype=np.uint64)):
+        assert torch.equal(draw(np.int64(3), np.int32(1), labels), expected)
+
+
+def test_a_large_set(tmp_path: Path) -> None:
+    """It is the one that Python's numbers make, and says so."""
+    settings = {"labels": "random", "batch_size": np.int64(3), "report": tmp_path / "x.json"}
+    found = runs.draw(tmp_path / "x.npz", num=np.int64(4), seed=np.int64(-1), **settings)
+    assert found.drawn == 4
+    again = runs.draw(tmp_path / "x.npz", num=4, seed=-1, labels="random")
+    assert again.drawn == 0
+
+
+def test_noise() -> None:
+    expected = normal([5, 6], 3, 0, Purpose.TRANSITION, (2,))
+    seeds = np.array([5, 6]).tolist()
+    for three in (np.int64(3), np.uint8(3)):
+        drawn = normal(seeds, three, np.int64(0), Purpose.TRANSITION, (np.int64(2),))
+        assert torch.equal(drawn, expected)
+    wrapped = as_seeds([np.uint64(2**64 - 1), np.int64(-1)])
+    assert wrapped.tolist() == [-1, -1]
+    with pytest.raises(TypeError, match="seeds: expected integers, got bool"):
+        as_seeds([True])
+
+
+def test_a_relaxation() -> None:
+    assert Relaxation("allow", np.float32(0.5), np.int64(1)) == Relaxation("allow", 0.5, 1)
+    with pytest.raises(TypeError, match="strength must be a number, got complex64"):
+        Relaxation("allow", np.complex64(1))

@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from free import files
@@ -35,6 +36,13 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
     write_json(path, [1])
     assert read_json(path, "files", list) == [1]
+
+
+def test_numbers_of_numpy_are_json(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"window": np.int64(4), "w": np.float32(0.5)})
+    assert read_json(tmp_path / "x.json", "record") == {"window": 4, "w": 0.5}
+    with pytest.raises(TypeError, match="records must be JSON values, got ndarray"):
+        write_json(tmp_path / "x.json", np.zeros(2))
 
 
 def test_nan_is_not_json(tmp_path: Path) -> None:

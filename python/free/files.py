@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 
 #: Labels of a million files take a quarter of it.
@@ -162,9 +163,15 @@ def read_json(path: str | Path, what: str, kind: type = dict) -> Any:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically; NaN is refused."""
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    """Write ``value`` as indented JSON, atomically; NaN is refused, numbers may be NumPy's."""
+    text = json.dumps(value, indent=2, allow_nan=False, default=_plain) + "\n"
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"records must be JSON values, got {type(value).__name__}")
 
 
 def check_writable(path: str | Path, argument: str) -> Path:

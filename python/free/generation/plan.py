@@ -82,7 +82,7 @@ def make_plan(
     """
     num = as_integer(num, "num must be an integer >= 1", 1, 2**32 - 1)
     batch_size = as_integer(batch_size, "batch_size must be an integer >= 1", 1, 2**32 - 1)
-    as_seeds(seed, name="seed")
+    seed = as_integer(seed, "seed must be an integer in -2**63..2**64-1", -(2**63), 2**64 - 1)
     if isinstance(labels, str):
         classes = getattr(teacher, "num_classes", None)
         if labels not in ("random", "balanced"):
