@@ -80,7 +80,8 @@ class WeightsFile:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
+        with writing(self.path):
+            self._file.close()
 
 
 def export_graph(graph: nn.Module, contract: Contract, path: Path, weights: WeightsFile) -> None:

@@ -2,12 +2,9 @@
 
 import json
 import re
-import resource
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +17,7 @@ from free.cli import app
 from free.cli.command import command
 from tests.cli.commands import run, succeed
 from tests.cli.conftest import CONFIG
+from tests.disks import full_disk
 from tests.networks import randomized
 
 #: Commands that draw, with small sizes, and files to write in the working folder.
@@ -81,17 +79,6 @@ def test_networks_that_return_nan(name: str, broken: Path, tmp_path, monkeypatch
     assert code == 1, text
     assert "error: " in text
     assert "non-finite" in text
-
-
-@contextmanager
-def full_disk(room: int = 0) -> Iterator[None]:
-    """No file gets longer than this: writing fails as it does on a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize(
