@@ -12,6 +12,7 @@ import typer
 
 from free.cli import training
 from free.cli.options import JSON_HELP
+from free.cli.records import with_records
 
 _data, _recipe, _evaluation = map(training.options_of, ("Data", "Recipe", "Evaluation"))
 
@@ -112,7 +113,7 @@ class _Folder:
     json_path: Annotated[Path | None, training.folder_option(JSON_HELP, "--json")] = None
 
 
-@training.grouped
+@with_records
 def train_drafter(
     *,
     out: Annotated[Path, typer.Option(help="Folder that gets drafter/ and training/drafter/.")],

@@ -11,6 +11,7 @@ import torch
 import typer
 
 from free.cli import training
+from free.cli.records import with_records
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class _Optimiser(training.Optimiser):
     ema_decay: training.EmaDecay = 0.9995
 
 
-@training.grouped
+@with_records
 def train_teacher(
     *,
     out: Annotated[Path, typer.Option(help="Bundle folder; the teacher goes to OUT/teacher.")],

@@ -11,6 +11,7 @@ import torch
 import typer
 
 from free.cli import options, training
+from free.cli.records import with_records
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class _Optimiser(training.Optimiser):
     ema_decay: training.EmaDecay = 0.995
 
 
-@training.grouped
+@with_records
 def train_variance(
     *,
     out: Annotated[Path, typer.Option(help="Folder of the network, for --variance.")],

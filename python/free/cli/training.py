@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -25,7 +24,6 @@ __all__ = [
     "Optimiser",
     "TensorBoard",
     "folder_option",
-    "grouped",
     "machine_option",
     "optimiser_option",
     "options_of",
@@ -99,38 +97,6 @@ class Machine:
     threads: Annotated[
         int, machine_option("CPU threads; 0 for torch's own choice.", min=0, max=MOST_THREADS)
     ] = 0
-
-
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command's options come in records: every field of a dataclass becomes a flag.
-
-    The command takes keywords alone, some of which are dataclasses of annotated options.
-    """
-    hints = get_type_hints(command, include_extras=True)
-    records: dict[str, Any] = {
-        name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)
-    }
-    flags: dict[str, inspect.Parameter] = {}
-    for name, parameter in inspect.signature(command).parameters.items():
-        if name not in records:
-            flags[name] = parameter.replace(annotation=hints[name])
-            continue
-        options = get_type_hints(records[name], include_extras=True)
-        for field in dataclasses.fields(records[name]):
-            flags[field.name] = inspect.Parameter(
-                field.name, parameter.kind, default=field.default, annotation=options[field.name]
-            )
-
-    def run(**values: Any) -> None:
-        for name, kind in records.items():
-            fields = [field.name for field in dataclasses.fields(kind)]
-            values[name] = kind(**{field: values.pop(field) for field in fields})
-        command(**values)
-
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__annotations__ = {name: flag.annotation for name, flag in flags.items()}
-    vars(run)["__signature__"] = inspect.Signature(list(flags.values()))
-    return run
 
 
 def train_config(steps: int, optimiser: Optimiser, machine: Machine, **more: Any) -> TrainConfig:
