@@ -53,6 +53,18 @@ def test_errors_end_in_one_line(error, code, line, capsys) -> None:
     assert capsys.readouterr().err == f"error: {line}\n"
 
 
+def test_the_memory_of_a_cpu(capsys) -> None:
+    """It has no class of error; bugs keep their traceback."""
+    with pytest.raises(typer.Exit) as caught:
+        command(lambda: torch.empty(2**46))()
+    assert caught.value.exit_code == 1
+    line = capsys.readouterr().err
+    assert line.startswith("error: out of memory: you tried to allocate 281474976710656 bytes")
+    assert line.count("\n") == 1
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        command(lambda: torch.zeros(2) + torch.zeros(3))()
+
+
 def test_warnings_are_one_line(capsys) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always")

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 import typer
 
+#: What torch's error for the memory of a CPU, which has no class of its own, goes by.
+_CPU_IS_FULL = "DefaultCPUAllocator: can't allocate memory: "
 #: The path that ``--json`` takes for the standard output.
 _STDOUT = Path("-")
 
@@ -81,5 +83,10 @@ def errors_in_one_line() -> Iterator[None]:
         raise fail(f"{error.strerror or error}{where if error.strerror else ''}") from error
     except (MemoryError, torch.OutOfMemoryError, FloatingPointError) as error:
         raise fail(str(error) or "out of memory") from error
+    except RuntimeError as error:
+        _, full, what = str(error).partition(_CPU_IS_FULL)
+        if not full:
+            raise
+        raise fail(f"out of memory: {what}") from error
     except (ValueError, ImportError) as error:
         raise fail(error, 2) from error

@@ -61,11 +61,11 @@ def train_variance(
             )
         teacher.eval().requires_grad_(False)
         schedule = Schedule.ddpm(sampling_steps)
-        torch.manual_seed(optimiser.seed)
-        network = SigmaNet(teacher.sample_shape[0], width)
         config = training.train_config(
             steps, optimiser, machine, warmup=min(100, steps // 10), decay="cosine"
         )
+        torch.manual_seed(config.seed)
+        network = SigmaNet(teacher.sample_shape[0], width)
         training.tell_of_first_weights(config, ranks)
         extra = {"sampling_steps": sampling_steps, "width": width, "model": model}
         average, record = train(
