@@ -95,7 +95,8 @@ def _make_public(path: Path) -> None:
 
 def _without(what: str, folder: Path, error: OSError) -> None:
     """Say what a file system has refused."""
-    warnings.warn(f"there are no {what} in {folder}, went on without: {error}", stacklevel=4)
+    reason = error.strerror or error  # not the file's name: once a folder is enough
+    warnings.warn(f"there are no {what} in {folder}, went on without: {reason}", stacklevel=4)
 
 
 @contextmanager
