@@ -16,6 +16,11 @@ from free.images.labels import imagenet_names, label_table
 
 def test_labels() -> None:
     assert parse_labels("0-2, 7") == [0, 1, 2, 7]
+    assert parse_labels("1-2", per_label=2) == [1, 1, 2, 2]
+    with pytest.raises(
+        ValueError, match="at most 1000000 images, got 2 labels, each 1000000 times"
+    ):
+        parse_labels("1-2", per_label=10**6)
     for text in ("", "2-1", "a", "1;2", "-1"):
         with pytest.raises(ValueError, match="labels must look like 0-9 or 1,4-6, got"):
             parse_labels(text)

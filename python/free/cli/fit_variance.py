@@ -56,7 +56,7 @@ def fit_variance(
         check_writable(path, name)
     _figure()  # before the work
     teacher, _ = load_pretrained(model, "frozen", device=parse_device(device), constants=constants)
-    classes = [label for label in parse_labels(labels) for _ in range(per_label)]
+    classes = parse_labels(labels, per_label=per_label)
     table = fit(teacher, classes, steps, seed, cfg, cfg_channels, progress=True)
     figure = _draw(table, steps)
     table.save(out, model=str(model), steps=steps, labels=classes, seed=seed, cfg=cfg)

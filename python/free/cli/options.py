@@ -67,11 +67,16 @@ ImageSize = Annotated[
 JSON_HELP = "File for all figures, for programs; - is the standard output."
 Figures = Annotated[Path | None, typer.Option("--json", help=JSON_HELP)]
 
+#: Of one call; ``free generate`` draws more.
+_MOST_IMAGES = 1_000_000
+
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def parse_labels(text: str, names: Mapping[str, int] | None = None) -> list[int]:
-    """``"0-9"``, ``"3"``, ``"1,4-6"``, or by name ``"tench,5"`` -> the labels."""
+def parse_labels(
+    text: str, names: Mapping[str, int] | None = None, per_label: int = 1
+) -> list[int]:
+    """``"0-9"``, ``"3"``, ``"1,4-6"``, or by name ``"tench,5"`` -> the labels, each so often."""
     labels: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
@@ -82,7 +87,12 @@ def parse_labels(text: str, names: Mapping[str, int] | None = None) -> list[int]
         if first > last:
             raise ValueError(f"labels must look like 0-9 or 1,4-6, got {text!r}")
         labels.extend(range(first, last + 1))
-    return labels
+    if len(labels) * per_label > _MOST_IMAGES:
+        raise ValueError(
+            f"labels must be of at most {_MOST_IMAGES} images, got {len(labels)} labels, each "
+            f"{per_label} times"
+        )
+    return [label for label in labels for _ in range(per_label)]
 
 
 def parse_schedule(

@@ -88,11 +88,7 @@ def sample(
     check_picture_suffix(out, "--out")
     relaxation = options.parse_relaxation(relaxing.relax, relaxing.uncertainty)
     models = load_models(model)
-    classes = [
-        label
-        for label in options.parse_labels(labels, models.class_names)
-        for _ in range(per_label)
-    ]
+    classes = options.parse_labels(labels, models.class_names, per_label)
     batch_size = min(batch_size, len(classes))
     settings = drafting.settings(models.drafter.sampling)
     check_request(models.teacher, classes, seed, None)  # all of them, before one is drawn

@@ -143,11 +143,7 @@ def sweep(
     device = options.parse_device(model.device)
     torch.set_num_threads(threads)
     models = load_models(model)
-    classes = [
-        label
-        for label in options.parse_labels(labels, models.class_names)
-        for _ in range(per_label)
-    ]
+    classes = options.parse_labels(labels, models.class_names, per_label)
     check_request(models.teacher, classes, seed, None)
     settings = values.settings(drafting.each(models.drafter.sampling))
     # All are checked before the first is drawn.
