@@ -6,12 +6,13 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from free.drafters.feature import FeatureDrafter
-from free.engines.manifest import MANIFEST, Manifest
+from free.engines.manifest import Manifest
 from free.export.package import export_model
-from free.files import cache_folder
+from free.files import cache_folder, writable_cache
 from free.models.dit import DiT
 from free.version import __version__
 
@@ -30,7 +31,7 @@ def cached_export(
     """Find the folder of a model's graphs in the cache; export the model if it is not there.
 
     Its name is a digest of weights, settings and the version of the package. A damaged export is
-    replaced.
+    replaced. A ValueError names ``FREE_CACHE`` if nothing can be kept there.
 
     Parameters are those of :func:`free.export.package.export_model`; ``guided`` chooses one kind
     of graphs.
@@ -43,20 +44,18 @@ def cached_export(
         for name, value in network.state_dict().items():
             key.update(name.encode())
             key.update(value.detach().cpu().contiguous().numpy().tobytes())
-    folder = cache_folder() / "onnx" / key.hexdigest()[:16]
-    if (folder / MANIFEST).is_file():
-        try:
-            manifest = Manifest.read(folder)
-            manifest.check_files(folder)
-        except ValueError:
-            pass
-        else:
-            # The record of its acceptance is no part of a graph, and may be younger.
-            record = drafter.acceptance if drafter is not None else {}
-            if record and manifest.sampling.get("acceptance") != record:
-                manifest.sampling["acceptance"] = record
-                manifest.write(folder)
-            return folder
+    name = key.hexdigest()[:16]
+    with suppress(OSError, ValueError):
+        folder = cache_folder("onnx") / name
+        manifest = Manifest.read(folder)
+        manifest.check_files(folder)
+        # The record of its acceptance is no part of a graph, and may be younger.
+        record = drafter.acceptance if drafter is not None else {}
+        if record and manifest.sampling.get("acceptance") != record:
+            manifest.sampling["acceptance"] = record
+            manifest.write(folder)
+        return folder
+    folder = writable_cache("onnx") / name
     export_model(
         teacher,
         drafter,

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from free.engines.interface import Contract
-from free.files import write_atomic
+from free.files import write_atomic, writing
 
 #: The newest operator set whose graphs TensorRT-RTX builds in every precision.
 OPSET = 20
@@ -70,16 +70,18 @@ class WeightsFile:
         """Offset and length of a tensor, written now if it is not in the file yet."""
         key = (dtype, hashlib.sha256(content).digest())
         if key not in self._spans:
-            self._file.write(b"\0" * (-self._file.tell() % _ALIGNMENT))
-            self._spans[key] = (self._file.tell(), len(content))
-            self._file.write(content)
+            with writing(self.path):
+                self._file.write(b"\0" * (-self._file.tell() % _ALIGNMENT))
+                self._spans[key] = (self._file.tell(), len(content))
+                self._file.write(content)
         return self._spans[key]
 
     def __enter__(self) -> WeightsFile:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
+        with writing(self.path):
+            self._file.close()
 
 
 def export_graph(graph: nn.Module, contract: Contract, path: Path, weights: WeightsFile) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from free.arguments import as_integer
 from free.drafters.feature import FeatureDrafter
 from free.drafters.frozen import FrozenDrafter
 from free.engines.interface import Contract, Profile, Session
@@ -107,7 +108,16 @@ def export_model(
         If a setting is out of its range.
     """
     require_onnx()
-    _check(teacher, drafter, window, sweeps, max_batch, guidance)
+    _check_networks(teacher, drafter)
+    window = as_integer(window, "window must be an integer >= 1", 1)
+    max_batch = as_integer(max_batch, "max_batch must be an integer >= 1", 1)
+    if sweeps is not None:
+        expected = f"sweeps must be None or an integer in 1..window - 1 at window {window}"
+        sweeps = as_integer(sweeps, expected, 1, max(window, 2) - 1)
+    if not guidance or not set(guidance) <= {False, True}:
+        raise ValueError(f"guidance must be False, True or both, got {guidance!r}")
+    if teacher.null_label is None and set(guidance) == {True}:
+        raise ValueError("guidance must be False for a teacher without a null class, got True")
     folder = Path(folder).resolve()
     if folder.exists() and not (
         folder.is_dir() and ((folder / MANIFEST).is_file() or not any(folder.iterdir()))
@@ -181,27 +191,7 @@ def torch_engine(
     return on_engine(sessions, teacher.config, window, sweeps, sampling)
 
 
-def _check(
-    teacher: DiT,
-    drafter: FeatureDrafter | None,
-    window: int,
-    sweeps: int | None,
-    max_batch: int,
-    guidance: tuple[bool, ...],
-) -> None:
-    for name, value in (("window", window), ("max_batch", max_batch)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-    if sweeps is not None and (
-        isinstance(sweeps, bool) or not isinstance(sweeps, int) or not 1 <= sweeps < max(window, 2)
-    ):
-        raise ValueError(
-            f"sweeps must be None or an integer in 1..window - 1, got {sweeps!r} at window {window}"
-        )
-    if not guidance or not set(guidance) <= {False, True}:
-        raise ValueError(f"guidance must be False, True or both, got {guidance!r}")
-    if teacher.null_label is None and set(guidance) == {True}:
-        raise ValueError("guidance must be False for a teacher without a null class, got True")
+def _check_networks(teacher: DiT, drafter: FeatureDrafter | None) -> None:
     networks = {"teacher": teacher, **({} if drafter is None else {"drafter": drafter.network})}
     for name, network in networks.items():
         table = network.pos_embed

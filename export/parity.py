@@ -213,17 +213,23 @@ def _delta_shift(
 def _error(got: Tensor, expected: Tensor) -> tuple[float, float]:
     """Largest difference; and the same over the root mean square of ``expected``."""
     largest = float((got.double() - expected.double()).abs().max())
+    if math.isnan(largest):  # which would compare as no error at all
+        return math.inf, math.inf
     scale = float(expected.double().square().mean().sqrt())
     return largest, largest / scale if scale > 0 else math.inf if largest else 0.0
 
 
 def parity_record(corners: list[Corner], agreement: Agreement, tolerance: float) -> dict[str, Any]:
-    """All results as JSON values; NaN becomes null."""
-    sampling = dataclasses.asdict(agreement)
+    """All results as JSON values; what is not finite becomes null."""
     return {
         "tolerance": tolerance,
-        "graphs": [dataclasses.asdict(corner) for corner in corners],
-        "sampling": {
-            name: None if math.isnan(value) else value for name, value in sampling.items()
-        },
+        "graphs": [_finite(dataclasses.asdict(corner)) for corner in corners],
+        "sampling": _finite(dataclasses.asdict(agreement)),
+    }
+
+
+def _finite(record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in record.items()
     }

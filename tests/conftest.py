@@ -22,6 +22,23 @@ def _fixed_seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(params=["no home", "no folder", "no name"])
+def no_cache(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A user whose cache can be neither read nor written, as in a container; why, in a word."""
+    for name in ("FREE_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if request.param == "no home":
+
+        def unknown() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.setattr(Path, "home", unknown)
+        return "no home folder"
+    # Also for root, whom no permission stops.
+    monkeypatch.setenv("HOME", "/dev/null" if request.param == "no folder" else "/" + "x" * 300)
+    return "Not a directory" if request.param == "no folder" else "File name too long"
+
+
 @pytest.fixture(scope="session")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
     """The CUDA kernels, for the CPU: compiled once, for all of pytest's processes."""

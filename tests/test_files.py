@@ -1,9 +1,11 @@
 """Files appear whole or not at all, and JSON is read with errors that say what is wrong."""
 
+import errno
 import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from free import files
@@ -11,8 +13,11 @@ from free.files import (
     cache_folder,
     check_writable,
     digest,
+    locked,
     read_json,
     shown,
+    sync,
+    writable_cache,
     write_atomic,
     write_json,
 )
@@ -26,12 +31,19 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         temporary.write_text("half")
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match=rf"disk full.*{path}"):
         write_atomic(path, fail)
     assert read_json(path, "record") == {"a": 1}
     assert list(path.parent.iterdir()) == [path]
     write_json(path, [1])
     assert read_json(path, "files", list) == [1]
+
+
+def test_numbers_of_numpy_are_json(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"window": np.int64(4), "w": np.float32(0.5)})
+    assert read_json(tmp_path / "x.json", "record") == {"window": 4, "w": 0.5}
+    with pytest.raises(TypeError, match="records must be JSON values, got ndarray"):
+        write_json(tmp_path / "x.json", np.zeros(2))
 
 
 def test_nan_is_not_json(tmp_path: Path) -> None:
@@ -99,8 +111,69 @@ def test_links_are_followed(tmp_path: Path) -> None:
 def test_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("FREE_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_folder() == tmp_path / "free"
+    assert cache_folder("x") == tmp_path / "free" / "x"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_folder() == Path.home() / ".cache" / "free"
+    assert cache_folder("x") == Path.home() / ".cache" / "free" / "x"
     monkeypatch.setenv("FREE_CACHE", str(tmp_path / "own"))
-    assert cache_folder() == tmp_path / "own"
+    assert cache_folder("x") == tmp_path / "own" / "x" == writable_cache("x")
+    assert (tmp_path / "own" / "x").is_dir()
+
+
+def test_a_user_without_a_cache(no_cache: str) -> None:
+    with pytest.raises(ValueError, match="FREE_CACHE must name a folder that can be .*" + no_cache):
+        writable_cache("x")
+
+
+def _refuse(*_: object) -> None:
+    raise OSError(errno.ENOSYS, "Function not implemented")
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "work"),
+    [
+        ("pathlib.Path.chmod", "file modes", lambda path: write_json(path, {})),
+        ("fcntl.flock", "locks", lambda path: _hold(path)),
+        ("os.fsync", "syncs", lambda path: _sync(path)),
+    ],
+)
+def test_file_systems_that_refuse(name, what, work, tmp_path, monkeypatch) -> None:
+    """As object stores and clusters do: the work is done, with one line."""
+    monkeypatch.setattr(name, _refuse)
+    with pytest.warns(
+        UserWarning, match=f"no {what} in {tmp_path}, went on without: Function not impl"
+    ) as warned:
+        work(tmp_path / "x.json")
+    assert len(warned) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+def _hold(path: Path) -> None:
+    with locked(path, "busy"):
+        assert path.exists()
+
+
+def _sync(path: Path) -> None:
+    with path.open("w") as file:
+        sync(file)
+
+
+def test_a_disk_that_fails_to_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        _sync(tmp_path / "x.json")
+
+
+def test_a_lock_keeps_others_out(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with locked(lock, "busy"), pytest.raises(ValueError, match="^busy$"), locked(lock, "busy"):
+        pass
+    _hold(tmp_path / "lock")
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError, match="/file'$"):
+        write_json(tmp_path / "file" / "x.json", {})

@@ -133,4 +133,7 @@ def test_files_are_short_and_few_lie_flat() -> None:
     long = [path for path in FILES if len(path.read_text(encoding="utf-8").splitlines()) > 400]
     assert not long
     flat = {path.stem for path in (ROOT / "python/free").glob("*.py")}
-    assert flat == {"__init__", "__main__", "devices", "files", "machine", "pretrained", "version"}
+    assert flat == {
+        *("__init__", "__main__", "arguments", "devices", "files", "machine", "pretrained"),
+        "version",
+    }

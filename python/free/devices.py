@@ -1,16 +1,49 @@
 """Devices: which can be had, where networks are, what their memory held, and when it is full.
 
+Which of several processes takes which, ``torchrun`` says.
+
 Which kernels there are for a device is known in :mod:`free.ops`, not here.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+
+#: More threads than any machine has cores: a run may be repeated on a smaller machine than it began
+#: on, but tens of thousands of threads end the process.
+MOST_THREADS = 1024
+
+
+class Rank(NamedTuple):
+    """Which of how many processes this is; ``local`` is its number on this machine: its GPU."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+
+
+def rank_of_environment() -> Rank:
+    """What ``torchrun`` says in the environment; one process if it says nothing.
+
+    A variable that is set to nothing says nothing. A ValueError if they contradict each other.
+    """
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    values = {name: os.environ[name] for name in names if os.environ.get(name, "").strip()}
+    if "RANK" not in values and "WORLD_SIZE" not in values:
+        return Rank()
+    try:
+        rank = Rank(int(values["RANK"]), int(values["WORLD_SIZE"]), int(values.get(names[2], 0)))
+    except (KeyError, ValueError):
+        rank = Rank(0, 0, 0)
+    if not (0 <= rank.rank < rank.world and rank.local >= 0):
+        raise ValueError(f"{', '.join(names)} must be as torchrun sets them, got {values}")
+    return rank
 
 
 def find_device(name: torch.device | str, argument: str = "device") -> torch.device:

@@ -1,19 +1,27 @@
 """Files: JSON read within bounds, and writing so that nobody reads half of a file.
 
-All JSON of the package, whoever wrote it, is read here.
+All JSON of the package, whoever wrote it, is read here. Not all file systems take modes, locks and
+syncs: object stores and clusters refuse some. What is written there is written without, with one
+warning.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
 
 #: Bytes of a record, such as a configuration: in memory JSON may take thirty times as much.
 _LARGEST_JSON = 16 << 20
@@ -23,33 +31,122 @@ _DEEPEST_JSON = 64
 _LONGEST = 200
 
 
-def cache_folder() -> Path:
-    """``$FREE_CACHE``, or ``free`` in the user's cache folder."""
+def cache_folder(part: str) -> Path:
+    """A part of ``$FREE_CACHE``, or of ``free`` in the user's cache folder; it need not be there.
+
+    An OSError if the user has no home, as a container's may have none.
+    """
     if os.environ.get("FREE_CACHE"):
-        return Path(os.environ["FREE_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "free"
+        return Path(os.environ["FREE_CACHE"]) / part
+    try:
+        caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise OSError(errno.ENOENT, "the user has no home folder") from error
+    return Path(caches) / "free" / part
+
+
+def writable_cache(part: str) -> Path:
+    """Make a part of the cache folder.
+
+    A ValueError, which names ``FREE_CACHE`` and the reason, if nothing can be kept there.
+    """
+    try:
+        folder = cache_folder(part)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        where = "" if error.filename is None else f", got {error.filename}"
+        raise ValueError(
+            f"FREE_CACHE must name a folder that can be written to{where}: {error.strerror}"
+        ) from error
+    return folder
 
 
 def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
     """Call ``write(temporary)`` beside ``path``, then rename over it. The folder is created.
 
     ``write`` writes the whole file to the path it is given. The temporary name keeps the suffix,
-    because image and weight writers choose their format by it.
+    because image and weight writers choose their format by it. Raises OSError naming ``path`` or
+    the folder, also where torch and safetensors have words of their own for a full disk.
     """
     path = Path(path).resolve()  # a link stays, what it points to is written
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary: Path | None = None
     try:
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
+        )
+        os.close(handle)
+        temporary = Path(name)
         write(temporary)
-        # mkstemp makes the file private; give it the permissions any new file would have.
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
+        _make_public(temporary)
         temporary.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise _unwritten(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _make_public(path: Path) -> None:
+    """Give a file that mkstemp made private the permissions any new file would have."""
+    mask = os.umask(0)
+    os.umask(mask)
+    try:
+        path.chmod(0o666 & ~mask)
+    except OSError as error:
+        _without("file modes", path.parent, error)
+
+
+def _without(what: str, folder: Path, error: OSError) -> None:
+    """Say what a file system has refused."""
+    reason = error.strerror or error  # not the file's name: once a folder is enough
+    warnings.warn(f"there are no {what} in {folder}, went on without: {reason}", stacklevel=4)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Have errors name the file that is written: those of an open file do not."""
+    try:
+        yield
+    except OSError as error:
+        raise _unwritten(path, error) from error
+
+
+def _unwritten(path: Path, error: Exception) -> OSError:
+    """The error of a file that could not be written."""
+    cause = error if isinstance(error, OSError) else error.__context__
+    if isinstance(cause, OSError) and cause.errno is not None:
+        return OSError(cause.errno, cause.strerror, str(path))
+    return OSError(errno.EIO, (str(cause or error).splitlines() or [repr(error)])[0], str(path))
+
+
+def sync(file: Any) -> None:
+    """Have an open file's content on the disk before anything else is done."""
+    file.flush()
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        _without("syncs", Path(file.name).parent, error)
+
+
+@contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Hold the lock that the file ``path`` is; it goes with the process, however that ends.
+
+    A ValueError, ``busy``, if another process has it.
+    """
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(busy) from error
+        except OSError as error:
+            _without("locks", path.parent, error)
+        yield
 
 
 def check_regular(path: str | Path) -> None:
@@ -141,9 +238,15 @@ def read_json(
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically; NaN is refused."""
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    """Write ``value`` as indented JSON, atomically; NaN is refused, numbers may be NumPy's."""
+    text = json.dumps(value, indent=2, allow_nan=False, default=_plain) + "\n"
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"records must be JSON values, got {type(value).__name__}")
 
 
 def check_writable(path: str | Path, argument: str) -> Path:

@@ -1,5 +1,8 @@
 """Running commands in this process."""
 
+import json
+from typing import Any
+
 from typer.testing import CliRunner
 
 from free.cli import app
@@ -18,6 +21,13 @@ def succeed(*arguments: object) -> str:
     code, text = run(*arguments)
     assert code == 0, text
     return text
+
+
+def figures(*arguments: object) -> Any:
+    """What a command writes to the standard output with ``--json -``: JSON alone."""
+    result = CliRunner().invoke(app, [*map(str, arguments), "--json", "-"])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
 
 
 def refuse(message: str, *arguments: object) -> None:

@@ -20,7 +20,9 @@ def test_around_all_formats(tmp_path: Path) -> None:
     path = save_original(tmp_path)
     succeed("convert", path, tmp_path / "diffusers", "--to", "diffusers", "--heads", "4")
     succeed("convert", tmp_path / "diffusers", tmp_path / "free", "--to", "free")
-    succeed("convert", tmp_path / "free", tmp_path / "back.pth", "--to", "original")
+    text = succeed("convert", tmp_path / "free", tmp_path / "back.pth", "--to", "original")
+    assert "or with free convert --heads 4 into a format that has" in text  # every command reads it
+    succeed("convert", tmp_path / "back.pth", tmp_path / "again", "--to", "free", "--heads", 4)
     state = torch.load(tmp_path / "back.pth", weights_only=True)
     assert all(torch.equal(state[name], value) for name, value in original_state().items())
     assert inspect(tmp_path / "free").config == inspect(path, heads=4).config

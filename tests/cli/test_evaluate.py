@@ -1,6 +1,5 @@
 """``free evaluate`` as users run it."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -8,11 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from typer.testing import CliRunner
 
-from free.cli import app
 from free.evaluation.image_stream import open_images
-from tests.cli.commands import refuse, succeed
+from tests.cli.commands import figures, refuse, succeed
 from tests.evaluation.networks import noise
 
 
@@ -41,10 +38,8 @@ def test_digits_beside_the_real_ones(samples: Path) -> None:
 def test_json_for_programs(samples: Path, images: NDArray[np.uint8], tmp_path: Path) -> None:
     for index, image in enumerate(images):
         Image.fromarray(image[..., 0]).save(tmp_path / f"{index:06d}.png")
-    arguments = ["evaluate", str(samples), str(tmp_path), "--json"]
-    result = CliRunner().invoke(app, [*arguments, "--resamples", "3"])
-    assert result.exit_code == 0, result.output
-    record = json.loads(result.stdout)
+    arguments = ["evaluate", samples, tmp_path]
+    record = figures(*arguments, "--resamples", 3)
     assert record["paths"] == {"samples": str(samples), "reference": str(tmp_path)}
     assert record["figures"]["frechet"]["value"] < 1e-6  # the same images
     assert record["figures"]["precision"]["value"] == 1

@@ -12,7 +12,8 @@ import torch
 from free import DiT, DiTConfig, DrafterNet
 from free.engines.manifest import Manifest
 from free.export import parity
-from tests.cli.commands import run, succeed
+from free.window.acceptance import AcceptanceRecord, write_records
+from tests.cli.commands import refuse, run, succeed
 from tests.networks import randomized
 
 pytest.importorskip("onnxruntime")
@@ -23,9 +24,11 @@ CONFIG = DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3, learn_sigma=False)
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As free tune --save leaves one: the drafter has a record of its acceptance."""
     folder = tmp_path_factory.mktemp("bundle")
     randomized(DiT(CONFIG)).save_pretrained(folder / "teacher")
-    randomized(DrafterNet(CONFIG), 7).save_pretrained(folder / "drafter")
+    sampling = {"window": 3, "acceptance": write_records({None: AcceptanceRecord()})}
+    randomized(DrafterNet(CONFIG), 7).save_pretrained(folder / "drafter", sampling=sampling)
     return folder
 
 
@@ -88,3 +91,29 @@ def test_an_engine_for_the_gpu_that_is_not_there(again: Any, tmp_path: Path) -> 
     assert code == 2
     assert "error: target must be named without a GPU" in text
     assert (tmp_path / "e" / "manifest.json").is_file()
+
+
+def test_what_is_exported_can_be_sampled(export: tuple[Path, str], tmp_path: Path) -> None:
+    """With the settings that it was exported with; by what refuses, in one line."""
+    folder, _ = export
+    small = ["--model", folder, "--labels", 1, "--steps", 12, "--out", tmp_path / "x.png"]
+    text = succeed("sample", *small, "--engine", "auto", "--compare")
+    assert "window 3, autoregression, nothing recycled, on onnxruntime:" in text
+    frozen = [*small, "--engine", "onnxruntime", "--drafter", "frozen"]
+    assert "window 3, 1 sweep, recycled: response" in succeed("sample", *frozen)
+    refuse("export with a larger --window or --max-batch", "sample", *frozen, "--window", 4)
+    profile = ["profile", "--model", folder, "--engine", "auto", "--steps", 8]
+    assert "on onnxruntime" in succeed(*profile, "--batches", 1)
+    for message, *more in (
+        ("--engine must be one of onnxruntime, ", "--engine", "torch"),
+        ("--dtype must be left out for exported graphs, got 'float16'", "--dtype", "float16"),
+        ("--constants must be left out for exported graphs", "--constants", "original"),
+        ("--drafter must be trained or frozen for exported graphs", "--drafter", "x"),
+    ):
+        refuse(message, "sample", *small, "--engine", "auto", *more)
+    for command in ("generate", "sweep", "bench"):
+        more = ["--out", tmp_path / "x.npz"] * (command == "generate")
+        refuse("--model must be a checkpoint for this command, got the exported graphs",
+               command, "--model", folder, *more)  # fmt: skip
+    refuse("source must be a checkpoint, got", "info", folder)
+    refuse("source must be a checkpoint, got", "export", "--model", folder, "--out", tmp_path / "e")

@@ -137,6 +137,11 @@ def test_a_full_disk_is_one_line(digits, tmp_path, monkeypatch) -> None:
     assert "error: No space left on device: what is drawn is kept in" in text
 
 
+def test_its_help_offers_no_window_that_it_refuses() -> None:
+    assert "auto" not in succeed("generate", "--help").partition("--window")[2].partition("--sw")[0]
+    assert "auto" in succeed("sample", "--help").partition("--window")[2].partition("--sw")[0]
+
+
 def test_a_run_that_drew_nothing_leaves_its_name_free(digits: Path, tmp_path: Path) -> None:
     few = _arguments(digits, tmp_path / "x.npz", "--num", 2, "--cfg-channels")
     refuse("cfg_channels must be", *few, 2)

@@ -1,17 +1,16 @@
 """``free info``, of the installation and of a checkpoint."""
 
-import json
 from pathlib import Path
 
 import torch
 
 from free import DiT, DiTConfig, DrafterNet
-from tests.cli.commands import refuse, succeed
+from tests.cli.commands import figures, refuse, succeed
 from tests.models.checkpoints.files import original_state, save_original, training_checkpoint
 
 
 def test_the_installation() -> None:
-    record = json.loads(succeed("info", "--json"))
+    record = figures("info")
     assert set(record["models"]) == {"mnist"}
     assert record["extension"]["compiler"]
     assert "free-dit" in succeed("info")
@@ -34,11 +33,11 @@ def test_a_published_size(tmp_path: Path) -> None:
         "/fine: does not fit: patch_size 4, not 8",
     ):
         assert part in text
-    record = json.loads(succeed("info", tmp_path / "teacher", "--json"))
+    record = figures("info", tmp_path / "teacher")
     assert (record["name"], record["precision"]) == ("DiT-S/8 at 256", ["float16"])
     assert record["architecture"]["hidden_size"] == 384
     assert [entry["fits"] for entry in record["drafter"]["beside"]] == [False, True]
-    drafter = json.loads(succeed("info", tmp_path / "small", "--json"))
+    drafter = figures("info", tmp_path / "small")
     assert drafter["kind"] == "drafter"
     assert drafter["parameters"] == record["drafter"]["parameters"]
     assert "drafter for DiT-S/8 at 256" in succeed("info", tmp_path / "small")

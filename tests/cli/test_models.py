@@ -11,7 +11,7 @@ from free.cli import models
 from free.cli.models import Models, choose_engine, put_on_engine
 from free.cli.records import EngineOptions
 from free.images.autoencoder import PixelCoder
-from tests.cli.commands import succeed
+from tests.cli.commands import refuse, succeed
 from tests.cli.conftest import CONFIG
 
 
@@ -63,8 +63,11 @@ def test_networks_on_a_gpu_are_exported_from_the_cpu(trained, monkeypatch) -> No
     ]
 
 
-def test_auto_is_onnx_runtime_for_embedded_models_where_it_is_installed(monkeypatch) -> None:
+def test_auto_is_onnx_runtime_for_embedded_models_where_it_is_installed(
+    tmp_path, monkeypatch
+) -> None:
     monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setenv("FREE_CACHE", str(tmp_path))
     assert choose_engine(EngineOptions()) == "onnxruntime"
     for other in (
         EngineOptions(device="cuda"),
@@ -77,3 +80,16 @@ def test_auto_is_onnx_runtime_for_embedded_models_where_it_is_installed(monkeypa
     assert choose_engine(EngineOptions()) == "torch"
     with pytest.raises(ValueError, match="--engine must be one of auto, torch, .*, got 'tpu'"):
         choose_engine(EngineOptions(engine="tpu"))
+
+
+def test_without_a_cache_it_is_torch(digits, tmp_path, monkeypatch, no_cache, capsys) -> None:
+    """Unless an engine is asked for, which says what it needs."""
+    monkeypatch.setattr(models.importlib.util, "find_spec", lambda name: object())
+    assert choose_engine(EngineOptions()) == "torch"
+    line = capsys.readouterr().err
+    assert line.startswith("on torch, as exported graphs cannot be kept: FREE_CACHE must name")
+    assert line.count("\n") == 1
+    pytest.importorskip("onnxscript")
+    explicit = ["--model", digits, "--engine", "onnxruntime", "--out", tmp_path / "x.png"]
+    refuse("FREE_CACHE must name a folder that can be written to", "sample", *explicit)
+    assert no_cache in line

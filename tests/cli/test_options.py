@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import pytest
-import typer
 
 from free import Relaxation
 from free.cli.options import (
-    bad_input_to_usage_error,
     check_outputs,
     parse_dtype,
     parse_labels,
@@ -18,6 +16,11 @@ from free.images.labels import imagenet_names, label_table
 
 def test_labels() -> None:
     assert parse_labels("0-2, 7") == [0, 1, 2, 7]
+    assert parse_labels("1-2", per_label=2) == [1, 1, 2, 2]
+    with pytest.raises(
+        ValueError, match="at most 1000000 images, got 2 labels, each 1000000 times"
+    ):
+        parse_labels("1-2", per_label=10**6)
     for text in ("", "2-1", "a", "1;2", "-1"):
         with pytest.raises(ValueError, match="labels must look like 0-9 or 1,4-6, got"):
             parse_labels(text)
@@ -66,11 +69,3 @@ def test_outputs_are_checked_before_work_is_done(tmp_path: Path) -> None:
         check_outputs(out=tmp_path / "x.png", json=tmp_path / "file" / "x.json")
     with pytest.raises(ValueError, match="--json must be another file than --trace, got .*x.json"):
         check_outputs(trace=tmp_path / "x.json", json=tmp_path / "new" / ".." / "x.json")
-
-
-def test_errors_end_in_one_line(capsys) -> None:
-    for error, code in ((ValueError, 2), (ImportError, 2), (FloatingPointError, 1)):
-        with pytest.raises(typer.Exit) as caught, bad_input_to_usage_error():
-            raise error("bad")
-        assert caught.value.exit_code == code
-        assert capsys.readouterr().err == "error: bad\n"

@@ -19,7 +19,12 @@ FIXED: dict[str, list[object]] = {
     "tune": ["--steps", 4],
     "export": ["--out", "e"],
     "evaluate": ["few.npz", "few.npz"],
+    **{f"train-{what}": ["--out", "t"] for what in ("teacher", "variance", "drafter")},
 }
+
+
+#: Commands that take a number of threads.
+THREADED = ("generate", "sweep", "evaluate", "train-teacher", "train-variance", "train-drafter")
 
 
 @pytest.mark.parametrize(
@@ -30,6 +35,8 @@ FIXED: dict[str, list[object]] = {
         ("sample", "--drafter none", "drafter must be a checkpoint's file or folder"),
         ("sample", "--labels 11", "labels must be in 0..9 or 10 (the null class), got 11"),
         ("sample", "--model nowhere", "model must be a checkpoint's file or folder"),
+        *((name, "--threads 100000", "Invalid value for '--threads'") for name in THREADED),
+        *((name, f"--seed {2**64}", "seed must have 64 bits, got") for name in THREADED[3:]),
         ("sample", "--device tpu", "--device must be one that this machine has, got 'tpu'"),
         ("sample", "--dtype int8 --engine onnxruntime", "--dtype must be one of float32, bfloat16"),
         ("sample", "--out digits", "--out must end like a picture"),
@@ -67,6 +74,6 @@ FIXED: dict[str, list[object]] = {
 def test_refusals(command, arguments, message, digits, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     np.savez("few.npz", arr_0=noise(128, 28, 28, 1))
-    model = [] if command == "evaluate" else ["--model", digits]
+    model = [] if command in ("evaluate", "train-teacher") else ["--model", digits]
     refuse(message, command, *model, *FIXED[command], *arguments.split())
     assert [path.name for path in tmp_path.iterdir()] == ["few.npz"]

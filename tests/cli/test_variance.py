@@ -101,7 +101,7 @@ def test_options_make_schedules(tmp_path: Path) -> None:
         ("--variance 1.5", "variance must be a weight in [0, 1], got 1.5"),
         ("--variance nan", "variance must be a weight in [0, 1], got nan"),
         ("--sde --variance upper", "--sde must come without --variance"),
-        ("--stochasticity -1", "stochasticity must be >= 0"),
+        ("--stochasticity -1", "stochasticity must be finite and >= 0"),
         ("--sde --stochasticity nan", "stochasticity must be finite and >= 0, got nan"),
         ("--stochasticity 0", "sigma = 0 at step 0: without noise nothing couples draft and targ"),
         ("--sde --stochasticity 0", "without noise nothing couples draft and target"),

@@ -34,7 +34,7 @@ def test_a_folder_is_a_teacher_and_its_drafter(plain_export: Export) -> None:
     [
         ({"engine": "openvino"}, "engine must be .*onnxruntime.*, got 'openvino'"),
         ({"device": "tpu"}, "device must be cpu or cuda, got 'tpu'"),
-        ({"threads": 0}, "threads must be None or an integer >= 1, got 0"),
+        ({"threads": 0}, "threads must be None or an integer in 1..1024, got 0"),
         ({"engine": "onnxruntime-tensorrt"}, "device must be cuda for onnxruntime-tensorrt, got"),
     ],
 )

@@ -14,6 +14,7 @@ from free.engines.onnx import OnnxSession
 from free.engines.torch import TorchSession
 from free.export.onnx import WeightsFile, export_graph, require_onnx
 from free.export.package import graphs_of
+from tests.disks import full_disk
 from tests.exports import Export, close, small_model
 
 onnx = pytest.importorskip("onnx")
@@ -120,3 +121,10 @@ def test_what_tracing_needs(monkeypatch: pytest.MonkeyPatch) -> None:
         ImportError, match=r"export needs onnxscript: pip install 'free-dit\[onnx\]"
     ):
         require_onnx()
+
+
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "weights.bin"
+    error = pytest.raises(OSError, match=f"File too large: '{path}'")
+    with error, full_disk(), WeightsFile(path) as weights:
+        weights._span("float32", b"w" * 4096)

@@ -39,6 +39,12 @@ def test_what_is_no_teacher_schedule_or_drafter_is_refused() -> None:
         SpeculativeSampler(TEACHER, Half(TEACHER), SCHEDULE, window=4)
 
 
+def _without_rows() -> FixedWindow:
+    rule = FixedWindow(1)
+    rule.largest = 0
+    return rule
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -48,7 +54,7 @@ def test_what_is_no_teacher_schedule_or_drafter_is_refused() -> None:
         ({"sweeps": "auto"}, "sweeps must be None or an integer with window 4, got 'auto'"),
         ({"window": "wide"}, "'auto' or a WindowRule, got 'wide'"),
         ({"window": object()}, "'auto' or a WindowRule, got <object"),
-        ({"window": FixedWindow(0)}, "window must have an integer >= 1 as largest, got 0 in"),
+        ({"window": _without_rows()}, "window must have an integer >= 1 as largest, got 0 in"),
         ({"window": 0}, "window must be an integer >= 1, 'auto' or a WindowRule, got 0"),
         ({"window": True}, "window must be an integer >= 1, 'auto' or a WindowRule, got True"),
         ({"window": 2.5}, "window must be an integer >= 1, 'auto' or a WindowRule, got 2.5"),

@@ -112,8 +112,8 @@ def test_ddpm_config_is_dits_sampler() -> None:
     ("config", "message"),
     [
         (
-            {"_class_name": "DDIMScheduler"},
-            "DDPMScheduler .* got DDIMScheduler: pass sched.*'ddpm'",
+            {"_class_name": "DDIMScheduler", "beta_schedule": "linear"},
+            "DDPMScheduler, .* got DDIMScheduler: pass sched.*'ddpm'",
         ),
         ({"_class_name": "DPMSolverMultistepScheduler"}, "got DPMSolverMultistepScheduler"),
         ({"clip_sample": True}, "clip_sample=True, which cannot be .* set clip_sample=False, or"),
@@ -128,6 +128,7 @@ def test_ddpm_config_is_dits_sampler() -> None:
         ({"timestep_spacing": "even"}, "timestep_spacing must be 'linspace', .* got 'even'"),
         ({"trained_betas": [0.1]}, r"trained_betas must have .*\(1000\) entries, got shape \(1,\)"),
         ({"beta_start": -0.1}, r"betas must be in \(0, 1\), got -0.1"),
+        ({"num_train_timesteps": 2**40}, r"num_train_timesteps must be an integer in 1\.\.1000000"),
         ({"steps_offset": 30}, r"steps_offset must leave .*\(1000\), got 30 with 90 steps"),
     ],
 )
@@ -142,9 +143,22 @@ def test_what_else_is_refused() -> None:
     for steps in (0, 1001, 2.0, True):
         with pytest.raises(ValueError, match=r"\(num_inference_steps\) must be an .* 1..1000"):
             schedule_from_config(DDPM, steps)
+
+
+def test_no_advice_leads_to_another_refusal() -> None:
+    """Where the network is at fault, or there are no betas, 'ddpm' is not advised."""
     flow = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
-    with pytest.raises(ValueError, match="needs a config with betas .* got FlowMatchEuler"):
+    way_out = r"pass scheduler=lambda steps: free.Schedule.sde\('linear', steps\)"
+    with pytest.raises(ValueError, match=f"needs a config with betas .* got FlowMatch.*{way_out}"):
         ddpm_config(flow)
+    with pytest.raises(ValueError, match=f"must be a DDPMScheduler.* got FlowMatch.*{way_out}"):
+        schedule_from_config(flow, 50)
+    for config in (DDPM, {"_class_name": "EulerAncestralDiscreteScheduler", "trained_betas": None}):
+        for fault in ({"prediction_type": "v_prediction"}, {"rescale_betas_zero_snr": True}):
+            faults = {**config, **fault, "clip_sample": True}
+            with pytest.raises(ValueError, match=next(iter(fault))) as refusal:
+                schedule_from_config(faults, 50)
+            assert "'ddpm'" not in str(refusal.value)
 
 
 def test_trailing_grids_are_those_of_diffusers_or_refused() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import random
-import resource
 import signal
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import torch
 
 from free import DrafterNet
 from free.training.run_folder import misfit
+from tests.disks import full_disk
 from tests.models.checkpoints.files import Planted
 from tests.training.runs import (
     PROCESSES,
@@ -193,18 +193,13 @@ def test_a_damaged_checkpoint(tmp_path: Path, content: object) -> None:
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
-    """A limit on the size of files: writing fails in the middle, as it does on a full disk."""
+    """Writing fails in the middle."""
     settings = {"save_every": 5, "log_every": 5}
     run(tmp_path, 5, **settings)
     before = (tmp_path / "state.pt").read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
     message = r"of step 10 could not be written to .*state\.pt \(the one before it is whole\): "
-    try:
-        with pytest.raises(OSError, match=message):
-            run(tmp_path, 10, **settings)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with full_disk(len(before) // 2), pytest.raises(OSError, match=message):
+        run(tmp_path, 10, **settings)
     assert (tmp_path / "state.pt").read_bytes() == before
     assert not list(tmp_path.glob(".state*"))
     run(tmp_path, 10, **settings)

@@ -89,6 +89,11 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert sampled(AutoWindow(4), sweeps=1).samples.isfinite().all()
 
 
+@pytest.mark.usefixtures("no_cache")
+def test_a_user_without_a_cache() -> None:
+    assert sampled(AutoWindow(6)).samples.isfinite().all()
+
+
 def test_costs_are_those_of_the_networks_of_the_run(cache: Path) -> None:
     """One rule in several samplers: another drafter, guidance or variance is measured anew.
 

@@ -82,3 +82,12 @@ def test_a_fixed_rule_is_the_number() -> None:
         for window in (FixedWindow(4), 4)
     )
     assert torch.equal(by_rule, by_number)
+
+
+def test_a_window_wider_than_any_run() -> None:
+    """However many rows a saved setting asks for, a run has no more than its steps."""
+    widest, whole = (
+        SpeculativeSampler(TEACHER, DRAFTER, SCHEDULE, window, sweeps=1).sample([0, 1]).samples
+        for window in (2**70, len(SCHEDULE))
+    )
+    assert torch.equal(widest, whole)

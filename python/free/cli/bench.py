@@ -18,7 +18,7 @@ from free.bench.rows import PAPER_WINDOW, PLAIN, WIDEST, Row
 from free.bench.samplers import Networks, StepByStep, sampler_of
 from free.bench.table import markdown, remarks, text
 from free.cli import options
-from free.cli.models import Models, load_models, put_on_engine
+from free.cli.models import Models, is_exported, load_models, put_on_engine
 from free.cli.records import EngineOptions, with_records
 from free.drafters.feature import FeatureDrafter
 from free.drafters.frozen import FrozenDrafter
@@ -91,30 +91,34 @@ def bench(
 
     `free bench --batch-size 16 --engine torch`
     """
-    with options.bad_input_to_usage_error():
-        options.check_outputs(json=json_path, markdown=markdown_path, plot=plot_path)
-        if plot_path is not None:
-            check_picture_suffix(plot_path, "--plot")
-            require_matplotlib()
-            if quality == 0:
-                raise ValueError("--plot must come with --quality, got 0")
-        selection = chosen_rows(rows)
-        models = load_models(model)
-        networks = _networks(models, model, selection, batch_size)
-        classes = models.teacher.num_classes
-        draws, absent = [], {}
-        for row in selection:
-            sampler = sampler_of(row, networks, steps, model.guidance)
-            if isinstance(sampler, str):
-                absent[row.name] = sampler
-            else:
-                draws.append(Draws(row, sampler, classes, batch_size, seed))
-        if PLAIN in absent:
-            raise ValueError(f"--steps must be enough for a sampler, got {absent[PLAIN]}")
-        judge, notes = _judge(models, quality, reference, features, model.device)
-        if plot_path is not None and judge is None:
-            raise ValueError("--plot must come with --quality and --reference for this model")
-        lines = run_bench(draws, steps, images, judge, progress=True)
+    options.check_outputs(json=json_path, markdown=markdown_path, plot=plot_path)
+    if plot_path is not None:
+        check_picture_suffix(plot_path, "--plot")
+        require_matplotlib()
+        if quality == 0:
+            raise ValueError("--plot must come with --quality, got 0")
+    selection = chosen_rows(rows)
+    if is_exported(model.model):
+        raise ValueError(
+            f"--model must be a checkpoint for this command, got the exported graphs {model.model}:"
+            " it exports graphs for all rows itself"
+        )
+    models = load_models(model)
+    networks = _networks(models, model, selection, batch_size)
+    classes = models.teacher.num_classes
+    draws, absent = [], {}
+    for row in selection:
+        sampler = sampler_of(row, networks, steps, model.guidance)
+        if isinstance(sampler, str):
+            absent[row.name] = sampler
+        else:
+            draws.append(Draws(row, sampler, classes, batch_size, seed))
+    if PLAIN in absent:
+        raise ValueError(f"--steps must be enough for a sampler, got {absent[PLAIN]}")
+    judge, notes = _judge(models, quality, reference, features, model.device)
+    if plot_path is not None and judge is None:
+        raise ValueError("--plot must come with --quality and --reference for this model")
+    lines = run_bench(draws, steps, images, judge, progress=True)
 
     notes += [f"left out: {name}: {why}" for name, why in absent.items()]
     notes += remarks(lines)
@@ -125,29 +129,28 @@ def bench(
     typer.echo(f"\n{title}\n\n{text(lines)}\n")
     for note in notes:
         typer.echo(note)
-    with options.bad_input_to_usage_error():
-        if json_path is not None:
-            record = {
-                "machine": machine(),
-                "settings": {
-                    **{name: getattr(model, name) for name in _RECORDED},
-                    "engine": models.engine,
-                    "steps": steps,
-                    "batch_size": batch_size,
-                    "images": images,
-                    "seed": seed,
-                },
-                "quality": judge and judge.to_dict(),
-                "rows": [line.to_dict() for line in lines],
-                "absent": absent,
-                "notes": notes,
-            }
-            write_json(json_path, record)
-        if markdown_path is not None:
-            content = f"{title}:\n\n{markdown(lines)}\n\n" + "".join(f"- {n}\n" for n in notes)
-            write_atomic(markdown_path, lambda path: path.write_text(content, encoding="utf-8"))
-        if plot_path is not None and judge is not None:
-            plot(plot_path, lines, title, judge.network.name)
+    if json_path is not None:
+        record = {
+            "machine": machine(),
+            "settings": {
+                **{name: getattr(model, name) for name in _RECORDED},
+                "engine": models.engine,
+                "steps": steps,
+                "batch_size": batch_size,
+                "images": images,
+                "seed": seed,
+            },
+            "quality": judge and judge.to_dict(),
+            "rows": [line.to_dict() for line in lines],
+            "absent": absent,
+            "notes": notes,
+        }
+        write_json(json_path, record)
+    if markdown_path is not None:
+        content = f"{title}:\n\n{markdown(lines)}\n\n" + "".join(f"- {n}\n" for n in notes)
+        write_atomic(markdown_path, lambda path: path.write_text(content, encoding="utf-8"))
+    if plot_path is not None and judge is not None:
+        plot(plot_path, lines, title, judge.network.name)
 
 
 def _networks(

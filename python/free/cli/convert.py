@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 import typer
 
-from free.cli.options import Heads, ImageSize, NumClasses, bad_input_to_usage_error
+from free.cli.options import Heads, ImageSize, NumClasses
 from free.models.checkpoints import FORMATS, is_original_file
 from free.models.config import PUBLISHED_HEADS
 from free.models.dit import DiT
@@ -44,28 +44,27 @@ def convert(
 
     `free convert DiT-XL-2-256x256.pt dit-xl-diffusers --to diffusers`
     """
-    with bad_input_to_usage_error():
-        if to not in FORMATS:
-            raise ValueError(f"--to must be one of {', '.join(FORMATS)}, got {to!r}")
-        if dtype is not None and dtype not in _DTYPES:
-            raise ValueError(f"--dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
-        if (destination.is_dir() and any(destination.iterdir())) or destination.is_file():
-            raise ValueError(f"DESTINATION must be new or an empty folder, got {destination}")
-        if is_original_file(destination) and to != "original":
-            raise ValueError(f"DESTINATION must be a folder for --to {to}, got {destination}")
-        summary = inspect(
-            source, kind="teacher", heads=heads, image_size=image_size, num_classes=num_classes
-        )
-        stored = _DTYPES[dtype] if dtype else summary.dtype
-        network = DiT.from_pretrained(
-            source,
-            dtype=stored,
-            constants=constants,
-            heads=heads,
-            image_size=image_size,
-            num_classes=num_classes,
-        )
-        network.save_pretrained(destination, to, training=summary.training)
+    if to not in FORMATS:
+        raise ValueError(f"--to must be one of {', '.join(FORMATS)}, got {to!r}")
+    if dtype is not None and dtype not in _DTYPES:
+        raise ValueError(f"--dtype must be one of {', '.join(_DTYPES)}, got {dtype!r}")
+    if (destination.is_dir() and any(destination.iterdir())) or destination.is_file():
+        raise ValueError(f"DESTINATION must be new or an empty folder, got {destination}")
+    if is_original_file(destination) and to != "original":
+        raise ValueError(f"DESTINATION must be a folder for --to {to}, got {destination}")
+    summary = inspect(
+        source, kind="teacher", heads=heads, image_size=image_size, num_classes=num_classes
+    )
+    stored = _DTYPES[dtype] if dtype else summary.dtype
+    network = DiT.from_pretrained(
+        source,
+        dtype=stored,
+        constants=constants,
+        heads=heads,
+        image_size=image_size,
+        num_classes=num_classes,
+    )
+    network.save_pretrained(destination, to, training=summary.training)
     precision = str(stored).removeprefix("torch.")
     typer.echo(f"{summary.name or 'DiT'} written to {destination} ({to}, {precision})")
     if to != "original":
@@ -77,7 +76,10 @@ def convert(
             f"{config.norm_eps:g}); it is read with the original's, 128 and 1e-06"
         )
     if config.heads != PUBLISHED_HEADS.get(config.hidden_size):
-        lost.append(f"number of heads; read it with --heads {config.heads}")
+        lost.append(
+            f"number of heads; read it with DiT.from_pretrained(..., heads={config.heads}), or "
+            f"with free convert --heads {config.heads} into a format that has"
+        )
     if not config.null_class:
         lost.append(
             f"missing null class; read it with --num-classes {config.num_classes}, or num_classes="

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +9,11 @@ import torch
 import typer
 
 from free.cli import options
+from free.devices import MOST_THREADS
 from free.evaluation import Quality
 from free.evaluation import quality as measure_quality
 from free.evaluation.image_stream import open_images
-from free.files import parse_json
+from free.files import parse_json, write_json
 
 
 def evaluate(
@@ -52,8 +52,8 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Images a call of the network.")] = 64,
     device: options.Device = "cpu",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads.")] = 1,
+    json_path: options.Figures = None,
 ) -> None:
     """Measure SAMPLES beside REFERENCE: Frechet distance, score, precision, recall.
 
@@ -67,36 +67,35 @@ def evaluate(
     `free evaluate samples.npz VIRTUAL_imagenet256_labeled.npz
     --features inception:pt_inception-2015-12-05-6726825d.pth --device cuda`
 
-    `free evaluate drawn/ real/ --features efficientnet --json`
+    `free evaluate drawn/ real/ --features efficientnet --json -`
     """
-    with options.bad_input_to_usage_error():
-        place = options.parse_device(device)
-        torch.set_num_threads(threads)
-        images = open_images(samples, "samples")
-        if accuracy is None:
-            auto = features == "auto" and images.shape == (28, 28, 1)
-            labels = images.labels
-            are_digits = labels is not None and 0 <= labels.min() <= labels.max() < 10
-            accuracy = are_digits and (auto or features == "digits")
-        result = measure_quality(
-            images,
-            reference,
-            features,
-            labels="archive" if accuracy else None,
-            neighbours=neighbours,
-            resamples=resamples,
-            seed=seed,
-            batch_size=batch_size,
-            device=place,
-            keep_reference=keep_reference,
-            progress=not as_json,
-        )
-    if as_json:
-        record = {"paths": {"samples": samples, "reference": reference}}
-        typer.echo(json.dumps({**record, **parse_json(result.to_json())}, indent=2))
-        return
+    options.check_outputs(json=json_path)
+    place = options.parse_device(device)
+    torch.set_num_threads(threads)
+    images = open_images(samples, "samples")
+    if accuracy is None:
+        auto = features == "auto" and images.shape == (28, 28, 1)
+        labels = images.labels
+        are_digits = labels is not None and 0 <= labels.min() <= labels.max() < 10
+        accuracy = are_digits and (auto or features == "digits")
+    result = measure_quality(
+        images,
+        reference,
+        features,
+        labels="archive" if accuracy else None,
+        neighbours=neighbours,
+        resamples=resamples,
+        seed=seed,
+        batch_size=batch_size,
+        device=place,
+        keep_reference=keep_reference,
+        progress=True,
+    )
     for line in _describe(result, samples, reference):
         typer.echo(line)
+    if json_path is not None:
+        record = {"paths": {"samples": samples, "reference": reference}}
+        write_json(json_path, record | parse_json(result.to_json()))
 
 
 def _describe(result: Quality, samples: str, reference: str) -> list[str]:

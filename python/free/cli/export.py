@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from free.cli.models import unavailable_to_usage_error
-from free.cli.options import bad_input_to_usage_error
 from free.drafters.feature import FeatureDrafter
 from free.drafters.frozen import FrozenDrafter
 from free.engines.load import load_engine
@@ -72,36 +71,35 @@ def export(
     """
     from free.export.package import export_model
 
-    with bad_input_to_usage_error():
-        if to not in ("onnx", "tensorrt", "tensorrt-rtx"):
-            raise ValueError(f"--to must be onnx, tensorrt or tensorrt-rtx, got {to!r}")
-        kinds = {"both": (False, True), "only": (True,), "none": (False,)}
-        if guidance not in kinds:
-            raise ValueError(f"--guidance must be both, only or none, got {guidance!r}")
-        if target and to != "tensorrt-rtx":
-            raise ValueError(f"--target must come with --to tensorrt-rtx, got --to {to}")
-        teacher, drafter = load_pretrained(model)
-        trained = drafter if isinstance(drafter, FeatureDrafter) else None
-        own = drafter.sampling
-        manifest = export_model(
-            teacher,
-            trained,
-            out,
-            window=own.get("window", 8) if window is None else window,
-            sweeps=own.get("sweeps") if sweeps is None else sweeps or None,
-            max_batch=max_batch,
-            precision=precision,
-            drafter_precision=drafter_precision,
-            guidance=kinds[guidance],
-            progress=lambda graph: typer.echo(f"  {graph} ..."),
-        )
-        size = sum(path.stat().st_size for path in out.iterdir()) / 1e6
-        typer.echo(f"{out}: {len(manifest.graphs)} graphs, {size:.1f} MB, {precision}")
-        if check:
-            _check(out, manifest, teacher, trained, check_images)
-        if to != "onnx":
-            with unavailable_to_usage_error():
-                _build(out, manifest, to, target)
+    if to not in ("onnx", "tensorrt", "tensorrt-rtx"):
+        raise ValueError(f"--to must be onnx, tensorrt or tensorrt-rtx, got {to!r}")
+    kinds = {"both": (False, True), "only": (True,), "none": (False,)}
+    if guidance not in kinds:
+        raise ValueError(f"--guidance must be both, only or none, got {guidance!r}")
+    if target and to != "tensorrt-rtx":
+        raise ValueError(f"--target must come with --to tensorrt-rtx, got --to {to}")
+    teacher, drafter = load_pretrained(model)
+    trained = drafter if isinstance(drafter, FeatureDrafter) else None
+    own = drafter.sampling
+    manifest = export_model(
+        teacher,
+        trained,
+        out,
+        window=own.get("window", 8) if window is None else window,
+        sweeps=own.get("sweeps") if sweeps is None else sweeps or None,
+        max_batch=max_batch,
+        precision=precision,
+        drafter_precision=drafter_precision,
+        guidance=kinds[guidance],
+        progress=lambda graph: typer.echo(f"  {graph} ..."),
+    )
+    size = sum(path.stat().st_size for path in out.iterdir()) / 1e6
+    typer.echo(f"{out}: {len(manifest.graphs)} graphs, {size:.1f} MB, {precision}")
+    if check:
+        _check(out, manifest, teacher, trained, check_images)
+    if to != "onnx":
+        with unavailable_to_usage_error():
+            _build(out, manifest, to, target)
 
 
 def _check(
@@ -138,7 +136,7 @@ def _check(
         drafter or FrozenDrafter(),
         engine_teacher,
         engine_drafter,
-        settings=manifest.sampling,
+        settings=engine_drafter.sampling,  # as it will be sampled with
         schedule=Schedule.ddpm(**manifest.schedule),
         labels=[i % teacher.num_classes for i in range(images)],
         cfg_scale=1.5 if "teacher_guided" in sessions else 1.0,

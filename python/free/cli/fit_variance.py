@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from free.cli import options
-from free.cli.options import bad_input_to_usage_error, parse_device, parse_labels
+from free.cli.options import parse_device, parse_labels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,29 +41,26 @@ def fit_variance(
     --------
     `free fit-variance --model DiT-XL-2-256x256.pt --labels 0-999 --per-label 1 --out dit.json`
 
-    `free sample --model DiT-XL-2-256x256.pt --variance dit.json`
+    `free sample --model DiT-XL-2-256x256.pt --vae stabilityai/sd-vae-ft-ema --variance dit.json`
     """
     from free.files import check_writable, write_atomic
     from free.images.picture import check_picture_suffix
     from free.pretrained import load_pretrained
     from free.training.variance import fit_variance as fit
 
-    with bad_input_to_usage_error():
-        if out.suffix != ".json":
-            raise ValueError(f"--out must end in .json, got {out.name!r}")
-        picture = out.with_suffix(".png") if plot is None else plot
-        check_picture_suffix(picture, "--plot")
-        for path, name in ((out, "--out"), (picture, "--plot")):
-            check_writable(path, name)
-        _figure()  # before the work
-        teacher, _ = load_pretrained(
-            model, "frozen", device=parse_device(device), constants=constants
-        )
-        classes = [label for label in parse_labels(labels) for _ in range(per_label)]
-        table = fit(teacher, classes, steps, seed, cfg, cfg_channels, progress=True)
-        figure = _draw(table, steps)
-        table.save(out, model=str(model), steps=steps, labels=classes, seed=seed, cfg=cfg)
-        write_atomic(picture, lambda path: figure.savefig(path, dpi=150))
+    if out.suffix != ".json":
+        raise ValueError(f"--out must end in .json, got {out.name!r}")
+    picture = out.with_suffix(".png") if plot is None else plot
+    check_picture_suffix(picture, "--plot")
+    for path, name in ((out, "--out"), (picture, "--plot")):
+        check_writable(path, name)
+    _figure()  # before the work
+    teacher, _ = load_pretrained(model, "frozen", device=parse_device(device), constants=constants)
+    classes = parse_labels(labels, per_label=per_label)
+    table = fit(teacher, classes, steps, seed, cfg, cfg_channels, progress=True)
+    figure = _draw(table, steps)
+    table.save(out, model=str(model), steps=steps, labels=classes, seed=seed, cfg=cfg)
+    write_atomic(picture, lambda path: figure.savefig(path, dpi=150))
     typer.echo(
         f"weights {table.weights.min():.3f} .. {table.weights.max():.3f} "
         f"over {len(table.weights)} steps\ntable: {out}   plot: {picture}"

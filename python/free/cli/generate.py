@@ -10,13 +10,27 @@ import torch
 import typer
 
 from free.cli import options
+from free.cli.command import fail
 from free.cli.models import load_models
 from free.cli.records import DraftingOptions, ModelOptions, with_records
+from free.devices import MOST_THREADS
 from free.generation import Generated, Processes
 from free.generation import generate as generate_images
 from free.sampling.sequential import SequentialSampler
 from free.sampling.speculative import SpeculativeSampler
 from free.schedule.schedule import Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class _Drafting(DraftingOptions):
+    """How windows are drafted, without those that depend on what rounds cost."""
+
+    window: Annotated[
+        str | None,
+        typer.Option(
+            help="Teacher rows of a round; 1 is the plain sampler. Default: the model's, else 8."
+        ),
+    ] = None
 
 
 @with_records
@@ -36,7 +50,7 @@ def generate(
         str, typer.Option(help="free, or plain: the sequential sampler, for comparison.")
     ] = "free",
     steps: options.Steps = 250,
-    drafting: DraftingOptions,
+    drafting: _Drafting,
     seed: Annotated[int, typer.Option(help="Of the noises and of random classes.")] = 0,
     batch_size: Annotated[
         int, typer.Option(help="Images drawn together; part of the result, by rounding.")
@@ -44,9 +58,7 @@ def generate(
     png: Annotated[
         Path | None, typer.Option(help="Folder for the images as 000000.png and so on, besides.")
     ] = None,
-    json_path: Annotated[
-        Path | None, typer.Option("--json", help="Report to write, for programs.")
-    ] = None,
+    json_path: options.Figures = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace OUT if it is there.")
     ] = False,
@@ -56,7 +68,9 @@ def generate(
     threads: Annotated[
         int,
         typer.Option(
-            min=1, help="CPU threads of each process; part of the result, by rounding, on a CPU."
+            min=1,
+            max=MOST_THREADS,
+            help="CPU threads of each process; part of the result, by rounding, on a CPU.",
         ),
     ] = 1,
 ) -> None:
@@ -72,58 +86,57 @@ def generate(
     `torchrun --nproc-per-node 4 -m -- free generate --model DiT-XL-2-256x256.pt
     --vae stabilityai/sd-vae-ft-ema --cfg 1.5 --cfg-channels 3 --device cuda --out samples.npz`
     """
-    with options.bad_input_to_usage_error():
-        if sampler not in ("free", "plain"):
-            raise ValueError(f"--sampler must be free or plain, got {sampler!r}")
-        plain = sampler == "plain"
-        if plain and drafting != DraftingOptions():
+    if sampler not in ("free", "plain"):
+        raise ValueError(f"--sampler must be free or plain, got {sampler!r}")
+    plain = sampler == "plain"
+    if plain and drafting != _Drafting():
+        raise ValueError(
+            "--sampler plain must come without --paper, --window, --sweeps, --recycle and "
+            "--verifier"
+        )
+    processes = Processes.from_environment()
+    if model.device == "cuda" and processes.count > 1:
+        model = dataclasses.replace(model, device=f"cuda:{processes.local_rank}")
+    device = options.parse_device(model.device)
+    if device.index is not None:
+        torch.cuda.set_device(device)
+    torch.set_num_threads(threads)
+    models = load_models(dataclasses.replace(model, drafter="frozen") if plain else model)
+    teacher, schedule = models.teacher, Schedule.ddpm(steps)
+    draws: SpeculativeSampler | SequentialSampler
+    if plain:
+        draws = SequentialSampler(teacher, schedule, **model.guidance)
+    else:
+        settings = drafting.settings(models.drafter.sampling)
+        if settings["window"] == "auto":
             raise ValueError(
-                "--sampler plain must come without --paper, --window, --sweeps, --recycle and "
-                "--verifier"
+                "--window must be a number here, got auto: the images, if not their law, would "
+                "depend on how long rounds take, and could not be made again"
             )
-        processes = Processes.from_environment()
-        if model.device == "cuda" and processes.count > 1:
-            model = dataclasses.replace(model, device=f"cuda:{processes.local_rank}")
-        device = options.parse_device(model.device)
-        if device.index is not None:
-            torch.cuda.set_device(device)
-        torch.set_num_threads(threads)
-        models = load_models(dataclasses.replace(model, drafter="frozen") if plain else model)
-        teacher, schedule = models.teacher, Schedule.ddpm(steps)
-        draws: SpeculativeSampler | SequentialSampler
-        if plain:
-            draws = SequentialSampler(teacher, schedule, **model.guidance)
-        else:
-            settings = drafting.settings(models.drafter.sampling)
-            if settings["window"] == "auto":
-                raise ValueError(
-                    "--window must be a number here, got auto: the images, if not their law, would "
-                    "depend on how long rounds take, and could not be made again"
-                )
-            draws = SpeculativeSampler(
-                models.teacher, models.drafter, schedule, **model.guidance, **settings
-            )
-        by_name = labels in ("random", "balanced")
-        try:
-            result = generate_images(
-                draws,
-                out,
-                num,
-                coder=models.coder,
-                labels=labels if by_name else options.parse_labels(labels, models.class_names),
-                seed=seed,
-                batch_size=batch_size,
-                png=png,
-                report=json_path,
-                overwrite=overwrite,
-                keep_chunks=keep_chunks,
-                progress=True,
-                tell=lambda line: typer.echo(line, err=True),
-                processes=processes,
-            )
-        except (OSError, RuntimeError) as error:
-            # Nothing that was drawn is lost; a traceback would hide the line that says so.
-            raise options.fail(getattr(error, "strerror", None) or error) from error
+        draws = SpeculativeSampler(
+            models.teacher, models.drafter, schedule, **model.guidance, **settings
+        )
+    by_name = labels in ("random", "balanced")
+    try:
+        result = generate_images(
+            draws,
+            out,
+            num,
+            coder=models.coder,
+            labels=labels if by_name else options.parse_labels(labels, models.class_names),
+            seed=seed,
+            batch_size=batch_size,
+            png=png,
+            report=json_path,
+            overwrite=overwrite,
+            keep_chunks=keep_chunks,
+            progress=True,
+            tell=lambda line: typer.echo(line, err=True),
+            processes=processes,
+        )
+    except RuntimeError as error:
+        # Nothing that was drawn is lost; a traceback would hide the line that says so.
+        raise fail(error) from error
     for line in _describe(result, processes.count):
         typer.echo(line)
 

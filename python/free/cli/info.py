@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -10,7 +9,8 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from free.cli.options import Heads, ImageSize, NumClasses, bad_input_to_usage_error
+from free.cli.options import Figures, Heads, ImageSize, NumClasses
+from free.files import write_json
 from free.models.checkpoints import EMBEDDED
 from free.models.drafter import DrafterNet
 from free.models.summary import Summary, drafters_beside, inspect
@@ -27,25 +27,25 @@ def info(
     heads: Heads = None,
     image_size: ImageSize = None,
     num_classes: NumClasses = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    json_path: Figures = None,
 ) -> None:
     """Print what a checkpoint is and which drafter fits it, without reading its weights.
 
     Without one: version, build flags, devices and embedded models.
 
-    Examples: `free info`, `free info DiT-XL-2-256x256.pt`, `free info mnist --json`
+    Examples: `free info`, `free info DiT-XL-2-256x256.pt`, `free info mnist --json -`
     """
     if checkpoint is None:
-        _print_installation(as_json)
-        return
-    with bad_input_to_usage_error():
+        record = _describe_installation()
+        lines = _installation_lines(record)
+    else:
         summary = inspect(checkpoint, heads=heads, image_size=image_size, num_classes=num_classes)
         record = _describe_checkpoint(summary)
-    if as_json:
-        typer.echo(json.dumps(record, indent=2))
-        return
-    for line in _checkpoint_lines(record):
+        lines = _checkpoint_lines(record)
+    for line in lines:
         typer.echo(line)
+    if json_path is not None:
+        write_json(json_path, record)
 
 
 def _describe_checkpoint(summary: Summary) -> dict[str, Any]:
@@ -120,9 +120,9 @@ def _checkpoint_lines(record: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _print_installation(as_json: bool) -> None:
+def _describe_installation() -> dict[str, Any]:
     devices, reason = cuda_devices()
-    record: dict[str, Any] = {
+    return {
         "version": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -132,17 +132,21 @@ def _print_installation(as_json: bool) -> None:
         "no_cuda_because": reason,
         "models": {name: _describe_model(name) for name in EMBEDDED},
     }
-    if as_json:
-        typer.echo(json.dumps(record, indent=2))
-        return
-    typer.echo(f"free-dit {record['version']}, Python {record['python']}, torch {record['torch']}")
-    for name, value in build_info().items():
-        typer.echo(f"  {name}: {value}")
-    typer.echo(f"  CPU threads: {record['threads']}")
-    names = ", ".join(device["name"] for device in devices)
-    typer.echo(f"  CUDA devices: {names or f'none ({reason})'}")
-    for name, model in record["models"].items():
-        typer.echo(f"  model {name}: {model['teacher']}; drafter {model['drafter']}")
+
+
+def _installation_lines(record: dict[str, Any]) -> list[str]:
+    """The record in plain words."""
+    devices = ", ".join(device["name"] for device in record["cuda_devices"])
+    return [
+        f"free-dit {record['version']}, Python {record['python']}, torch {record['torch']}",
+        *(f"  {name}: {value}" for name, value in record["extension"].items()),
+        f"  CPU threads: {record['threads']}",
+        f"  CUDA devices: {devices or 'none ({})'.format(record['no_cuda_because'])}",
+        *(
+            f"  model {name}: {model['teacher']}; drafter {model['drafter']}"
+            for name, model in record["models"].items()
+        ),
+    ]
 
 
 def _describe_model(name: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -17,9 +18,10 @@ from free.devices import device_of
 from free.drafters import FeatureDrafter, FrozenDrafter
 from free.engines.load import ENGINES as ON_FOLDERS
 from free.engines.load import load_engine
-from free.engines.manifest import Manifest
-from free.engines.networks import EngineDrafter, EngineTeacher
+from free.engines.manifest import MANIFEST, Manifest
+from free.engines.networks import EngineDrafter, EngineTeacher, frozen_drafter
 from free.engines.tensorrt import FLAVOURS
+from free.files import writable_cache
 from free.images.autoencoder import LatentCoder, PixelCoder, load_autoencoder, own_vae
 from free.images.labels import imagenet_names, label_table
 from free.images.picture import check_drawable
@@ -33,13 +35,14 @@ ENGINES = ("auto", "torch", *ON_FOLDERS)
 
 
 class Models(NamedTuple):
-    """A teacher and what belongs to it, in torch; ``engine`` is what is to run the networks.
+    """A teacher and what belongs to it; ``engine`` is what is to run the networks.
 
-    The coder makes images of its samples.
+    They are in torch, or, of exported graphs, on their engine already. The coder makes images of
+    the teacher's samples.
     """
 
-    teacher: DiT
-    drafter: FeatureDrafter | FrozenDrafter
+    teacher: DiT | EngineTeacher
+    drafter: FeatureDrafter | FrozenDrafter | EngineDrafter
     coder: LatentCoder | PixelCoder
     engine: str = "torch"
 
@@ -56,18 +59,22 @@ class Models(NamedTuple):
 
 def load_models(model: ModelOptions) -> Models:
     """Load what the options name; errors are those of :func:`free.load_pretrained`."""
-    engine = choose_engine(model) if isinstance(model, EngineOptions) else "torch"
     dtype = options.parse_dtype(model.dtype)
-    if engine != "torch":
-        dtype = torch.float32  # graphs have a precision of their own
     device = options.parse_device(model.device)
-    teacher, drafter = load_pretrained(
-        model.model,
-        None if model.drafter == "trained" else model.drafter,
-        device=device,
-        dtype=dtype,
-        constants=model.constants,
-    )
+    teacher: DiT | EngineTeacher
+    drafter: FeatureDrafter | FrozenDrafter | EngineDrafter
+    if is_exported(model.model):
+        engine, teacher, drafter = _load_exported(model)
+    else:
+        engine = choose_engine(model) if isinstance(model, EngineOptions) else "torch"
+        teacher, drafter = load_pretrained(
+            model.model,
+            None if model.drafter == "trained" else model.drafter,
+            device=device,
+            # Graphs have a precision of their own.
+            dtype=dtype if engine == "torch" else torch.float32,
+            constants=model.constants,
+        )
     vae = own_vae(model.model) if model.vae is None else model.vae
     if vae is None:
         try:
@@ -83,9 +90,46 @@ def load_models(model: ModelOptions) -> Models:
     return Models(teacher, drafter, coder, engine)
 
 
+def is_exported(source: str) -> bool:
+    """Whether this is a folder of ``free export``."""
+    return source not in EMBEDDED and (Path(source) / MANIFEST).is_file()
+
+
+def _load_exported(
+    model: ModelOptions,
+) -> tuple[str, EngineTeacher, EngineDrafter | FrozenDrafter]:
+    """Open exported graphs: the engine's name, and what it runs."""
+    if not isinstance(model, EngineOptions):
+        raise ValueError(
+            f"--model must be a checkpoint for this command, got the exported graphs {model.model}:"
+            " free sample, tune and profile run those"
+        )
+    engine = "onnxruntime" if model.engine == "auto" else model.engine
+    if engine not in ON_FOLDERS:
+        raise ValueError(
+            f"--engine must be one of {', '.join(ON_FOLDERS)} for exported graphs, got {engine!r}"
+        )
+    for name, value, own in (
+        ("dtype", model.dtype, "float32"),
+        ("constants", model.constants, None),
+    ):
+        if value != own:
+            raise ValueError(f"--{name} must be left out for exported graphs, got {value!r}")
+    if model.drafter not in ("trained", "frozen"):
+        raise ValueError(
+            f"--drafter must be trained or frozen for exported graphs, got {model.drafter!r}"
+        )
+    with unavailable_to_usage_error():
+        teacher, drafter = load_engine(model.model, engine, model.device)
+    if model.drafter == "frozen":
+        drafter = frozen_drafter(Manifest.read(model.model).window)
+    return engine, teacher, drafter
+
+
 def choose_engine(model: EngineOptions) -> str:
     """Resolve ``auto``: ONNX Runtime for embedded models in float32 on the CPU, where it is
-    installed, as it is the fastest measured there; else torch.
+    installed and what is exported for it can be kept, as it is the fastest measured there; else
+    torch.
     """
     if model.engine not in ENGINES:
         raise ValueError(f"--engine must be one of {', '.join(ENGINES)}, got {model.engine!r}")
@@ -94,21 +138,27 @@ def choose_engine(model: EngineOptions) -> str:
     if model.model not in EMBEDDED or (model.device, model.dtype) != ("cpu", "float32"):
         return "torch"
     modules = ("onnx", "onnxruntime", "onnxscript")
-    installed = all(importlib.util.find_spec(name) is not None for name in modules)
-    return "onnxruntime" if installed else "torch"
+    if not all(importlib.util.find_spec(name) is not None for name in modules):
+        return "torch"
+    try:
+        writable_cache("onnx")
+    except ValueError as error:
+        typer.echo(f"on torch, as exported graphs cannot be kept: {error}", err=True)
+        return "torch"
+    return "onnxruntime"
 
 
 def put_on_engine(
     models: Models, model: EngineOptions, settings: Mapping[str, Any], max_batch: int
 ) -> tuple[DiT | EngineTeacher, FeatureDrafter | EngineDrafter | FrozenDrafter]:
-    """Teacher and drafter on their engine; exported now, unless they were before.
+    """Teacher and drafter on their engine; exported now, unless they were before or are graphs.
 
     ``dtype`` of ``model`` is the precision of the graphs' products. Where ``window`` and
     ``sweeps`` of the settings are "auto", the drafter's own are exported; ``max_batch`` samples
     are drawn together, at most.
     """
     teacher, drafter, engine = models.teacher, models.drafter, models.engine
-    if engine == "torch":
+    if engine == "torch" or isinstance(teacher, EngineTeacher):
         return teacher, drafter
     from free.export.cache import cached_export
 

@@ -6,8 +6,7 @@ What cannot be read is a ValueError that names the option, what it takes and wha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +25,7 @@ Model = Annotated[
     str,
     typer.Option(
         help="mnist, a checkpoint's file or folder, a bundle with teacher/ and drafter/, or a hub "
-        "id."
+        "id; free sample, tune and profile also take a folder of free export."
     ),
 ]
 Constants = Annotated[
@@ -68,13 +67,20 @@ NumClasses = Annotated[
     int | None,
     typer.Option(help="Classes, where the file does not tell: all rows of its table, or one less."),
 ]
-Figures = Annotated[Path | None, typer.Option("--json", help="File for all figures, for programs.")]
+#: What ``--json`` means, in every command; :mod:`free.cli.command` knows the standard output.
+JSON_HELP = "File for all figures, for programs; - is the standard output."
+Figures = Annotated[Path | None, typer.Option("--json", help=JSON_HELP)]
+
+#: Of one call; ``free generate`` draws more.
+_MOST_IMAGES = 1_000_000
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def parse_labels(text: str, names: Mapping[str, int] | None = None) -> list[int]:
-    """``"0-9"``, ``"3"``, ``"1,4-6"``, or by name ``"tench,5"`` -> the labels."""
+def parse_labels(
+    text: str, names: Mapping[str, int] | None = None, per_label: int = 1
+) -> list[int]:
+    """``"0-9"``, ``"3"``, ``"1,4-6"``, or by name ``"tench,5"`` -> the labels, each so often."""
     labels: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
@@ -85,7 +91,12 @@ def parse_labels(text: str, names: Mapping[str, int] | None = None) -> list[int]
         if first > last:
             raise ValueError(f"labels must look like 0-9 or 1,4-6, got {text!r}")
         labels.extend(range(first, last + 1))
-    return labels
+    if len(labels) * per_label > _MOST_IMAGES:
+        raise ValueError(
+            f"labels must be of at most {_MOST_IMAGES} images, got {len(labels)} labels, each "
+            f"{per_label} times"
+        )
+    return [label for label in labels for _ in range(per_label)]
 
 
 def parse_schedule(
@@ -164,24 +175,3 @@ def check_outputs(**outputs: Path | None) -> None:
         check_writable(path, f"--{name}")
         if (other := uses.setdefault(path.resolve(), name)) != name:
             raise ValueError(f"--{name} must be another file than --{other}, got {path}")
-
-
-def fail(error: object, code: int = 1) -> typer.Exit:
-    """Print an error in one line; the exception to raise for it."""
-    typer.secho(f"error: {error}", fg="red", err=True)
-    return typer.Exit(code)
-
-
-@contextmanager
-def bad_input_to_usage_error() -> Iterator[None]:
-    """End the command with one line instead of a traceback.
-
-    Exit code 2 for what the caller can put right in the command, 1 for a GPU whose memory is full
-    and for networks that return NaN or infinity.
-    """
-    try:
-        yield
-    except (torch.OutOfMemoryError, FloatingPointError) as error:
-        raise fail(error) from error
-    except (ValueError, ImportError) as error:
-        raise fail(error, 2) from error

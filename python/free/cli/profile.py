@@ -50,38 +50,37 @@ def profile(
 
     `free profile --engine torch --steps 50 --trace round.json`
     """
-    with options.bad_input_to_usage_error():
-        options.check_outputs(trace=trace, json=json_path)
-        if trace is not None and not trace.name.endswith((".json", ".json.gz")):
-            raise ValueError(f"--trace must end in .json or .json.gz, got {trace.name!r}")
-        models = load_models(model)
-        settings = drafting.settings(models.drafter.sampling)
-        teacher, drafter = put_on_engine(models, model, settings, batch_size)
-        sampler = SpeculativeSampler(
-            teacher,
-            drafter,
-            Schedule.ddpm(steps),
-            graph=False,  # a graph has no phases
-            **model.guidance,
-            **settings,
-        )
-        labels = [
-            [(first * batch_size + i) % models.teacher.num_classes for i in range(batch_size)]
-            for first in range(batches)
-        ]
-        with tqdm(total=batches + 2, desc="profiling", unit="batch") as bar:
-            result = profiled(sampler, labels, seed, trace, bar.update)
-        if json_path is not None:
-            record = {
-                "machine": machine(),
-                "engine": models.engine,
-                "settings": {"model": model.model, "steps": steps, "cfg": model.cfg, **settings},
-                "batch_size": batch_size,
-                "report": dataclasses.asdict(result.report),
-                "seconds_a_round": result.phases,
-                "operators": [operator._asdict() for operator in result.operators],
-            }
-            write_json(json_path, record)
+    options.check_outputs(trace=trace, json=json_path)
+    if trace is not None and not trace.name.endswith((".json", ".json.gz")):
+        raise ValueError(f"--trace must end in .json or .json.gz, got {trace.name!r}")
+    models = load_models(model)
+    settings = drafting.settings(models.drafter.sampling)
+    teacher, drafter = put_on_engine(models, model, settings, batch_size)
+    sampler = SpeculativeSampler(
+        teacher,
+        drafter,
+        Schedule.ddpm(steps),
+        graph=False,  # a graph has no phases
+        **model.guidance,
+        **settings,
+    )
+    labels = [
+        [(first * batch_size + i) % models.teacher.num_classes for i in range(batch_size)]
+        for first in range(batches)
+    ]
+    with tqdm(total=batches + 2, desc="profiling", unit="batch") as bar:
+        result = profiled(sampler, labels, seed, trace, bar.update)
+    if json_path is not None:
+        record = {
+            "machine": machine(),
+            "engine": models.engine,
+            "settings": {"model": model.model, "steps": steps, "cfg": model.cfg, **settings},
+            "batch_size": batch_size,
+            "report": dataclasses.asdict(result.report),
+            "seconds_a_round": result.phases,
+            "operators": [operator._asdict() for operator in result.operators],
+        }
+        write_json(json_path, record)
     typer.echo(
         f"\n{model.model}, {steps} steps, guidance {model.cfg:g}, batches of {batch_size}, window "
         f"{settings['window']}, on {models.engine}, {torch.get_num_threads()} threads\n"

@@ -54,9 +54,7 @@ def sample(
         ),
     ] = 1,
     out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("digits.png"),
-    json_path: Annotated[
-        Path | None, typer.Option("--json", help="Report to write, for programs.")
-    ] = None,
+    json_path: options.Figures = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Run the plain sampler too, and compare.")
     ] = False,
@@ -85,56 +83,51 @@ def sample(
 
     `free sample --model DiT-XL-2-256x256.pt --vae stabilityai/sd-vae-ft-ema --labels "tench,207"`
     """
-    with options.bad_input_to_usage_error():
-        options.check_outputs(out=out, json=json_path)
-        check_picture_suffix(out, "--out")
-        relaxation = options.parse_relaxation(relaxing.relax, relaxing.uncertainty)
-        models = load_models(model)
-        classes = [
-            label
-            for label in options.parse_labels(labels, models.class_names)
-            for _ in range(per_label)
-        ]
-        batch_size = min(batch_size, len(classes))
-        settings = drafting.settings(models.drafter.sampling)
-        check_request(models.teacher, classes, seed, None)  # all of them, before one is drawn
-        device = options.parse_device(model.device)
-        schedule = law.schedule(device)
-        teacher, drafter = put_on_engine(models, model, settings, batch_size)
-        samplers: dict[str, SpeculativeSampler | SequentialSampler] = {
-            "free": SpeculativeSampler(
-                teacher, drafter, schedule, relaxation=relaxation, **model.guidance, **settings
-            )
-        }
-        if compare:
-            samplers["plain"] = SequentialSampler(teacher, schedule, **model.guidance)
+    options.check_outputs(out=out, json=json_path)
+    check_picture_suffix(out, "--out")
+    relaxation = options.parse_relaxation(relaxing.relax, relaxing.uncertainty)
+    models = load_models(model)
+    classes = options.parse_labels(labels, models.class_names, per_label)
+    batch_size = min(batch_size, len(classes))
+    settings = drafting.settings(models.drafter.sampling)
+    check_request(models.teacher, classes, seed, None)  # all of them, before one is drawn
+    device = options.parse_device(model.device)
+    schedule = law.schedule(device)
+    teacher, drafter = put_on_engine(models, model, settings, batch_size)
+    samplers: dict[str, SpeculativeSampler | SequentialSampler] = {
+        "free": SpeculativeSampler(
+            teacher, drafter, schedule, relaxation=relaxation, **model.guidance, **settings
+        )
+    }
+    if compare:
+        samplers["plain"] = SequentialSampler(teacher, schedule, **model.guidance)
 
-        images, reports = {}, {}
-        for name, sampler in samplers.items():
-            images[name], reports[name] = draw_batches(
-                sampler, models.coder, classes, seed, batch_size, f"{name:5s}"
-            )
-        if json_path is not None:
-            record = {
-                "model": model.model,
-                "labels": classes,
-                "variance": law.variance,
-                "stochasticity": law.stochasticity,
-                "sde": law.sde,
-                **settings,
-                "relaxation": None if relaxation is None else dataclasses.asdict(relaxation),
-            }
-            write_json(
-                json_path, record | {name: parse_json(r.to_json()) for name, r in reports.items()}
-            )
-        titles = {"free": "FREE", "plain": "plain sampler"}
-        blocks = [
-            (f"{titles[name]}, {reports[name].rounds} teacher rounds", block)
-            for name, block in images.items()
-        ]
-        scale = max(1, _CELL // models.image_shape[0])
-        picture = image_grid(blocks, [str(label) for label in classes], scale)
-        write_atomic(out, picture.save)
+    images, reports = {}, {}
+    for name, sampler in samplers.items():
+        images[name], reports[name] = draw_batches(
+            sampler, models.coder, classes, seed, batch_size, f"{name:5s}"
+        )
+    if json_path is not None:
+        record = {
+            "model": model.model,
+            "labels": classes,
+            "variance": law.variance,
+            "stochasticity": law.stochasticity,
+            "sde": law.sde,
+            **settings,
+            "relaxation": None if relaxation is None else dataclasses.asdict(relaxation),
+        }
+        write_json(
+            json_path, record | {name: parse_json(r.to_json()) for name, r in reports.items()}
+        )
+    titles = {"free": "FREE", "plain": "plain sampler"}
+    blocks = [
+        (f"{titles[name]}, {reports[name].rounds} teacher rounds", block)
+        for name, block in images.items()
+    ]
+    scale = max(1, _CELL // models.image_shape[0])
+    picture = image_grid(blocks, [str(label) for label in classes], scale)
+    write_atomic(out, picture.save)
 
     typer.echo(
         f"\n{len(classes)} images, {law.steps} steps, guidance {model.cfg:g}, "
@@ -146,7 +139,7 @@ def sample(
     same_noise = settings["recycle"] is not False or settings["window"] == 1
     for line in _describe(reports, relaxation, same_noise):
         typer.echo("  " + line)
-    typer.echo(f"picture: {out}" + (f"   report: {json_path}" if json_path else ""))
+    typer.echo(f"picture: {out}")
 
 
 def _settings_in_words(settings: dict[str, Any]) -> str:

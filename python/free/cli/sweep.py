@@ -20,6 +20,7 @@ from free.bench.plot import require_matplotlib
 from free.cli import options
 from free.cli.models import Models, load_models
 from free.cli.records import DraftingOptions, ModelOptions, with_records
+from free.devices import MOST_THREADS
 from free.evaluation import Quality, load_network, measure, quality
 from free.files import write_atomic
 from free.images.picture import check_picture_suffix, to_uint8
@@ -107,15 +108,13 @@ def sweep(
     features: Annotated[
         str, typer.Option(help="Network that quality is measured by, as of free evaluate.")
     ] = "auto",
-    json_path: Annotated[
-        Path | None, typer.Option("--json", help="All figures, written after each row.")
-    ] = None,
+    json_path: options.Figures = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Keep the rows of --json; draw those that it has not."),
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="Plot to write.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=MOST_THREADS, help="CPU threads.")] = 1,
 ) -> None:
     """Measure every combination of the given steps, variances, stochasticities, windows and
     relaxations: rounds, acceptance, seconds, quality, distance from the exact law.
@@ -133,57 +132,52 @@ def sweep(
 
     `free sweep --steps 50,100 --window 2,4,8,16 --json w.json --resume`
     """
-    with options.bad_input_to_usage_error():
-        if json_path is None and resume:
-            raise ValueError("--resume must come with --json, the file to continue")
-        if json_path is not None and json_path.exists() and not resume:
-            raise ValueError(f"--json must be a new file, or come with --resume, got {json_path}")
-        options.check_outputs(json=json_path, plot=plot)
-        if plot is not None:
-            require_matplotlib()
-            check_picture_suffix(plot, "--plot")
-        device = options.parse_device(model.device)
-        torch.set_num_threads(threads)
-        models = load_models(model)
-        classes = [
-            label
-            for label in options.parse_labels(labels, models.class_names)
-            for _ in range(per_label)
-        ]
-        check_request(models.teacher, classes, seed, None)
-        settings = values.settings(drafting.each(models.drafter.sampling))
-        # All are checked before the first is drawn.
-        samplers = {setting: _sampler(models, model, setting, device) for setting in settings}
-        if reference is None:
-            reference = "mnist" if model.model in EMBEDDED else "none"
-        shared: dict[str, Any] = {
-            **{name: getattr(model, name) for name in _SHARED},
-            "labels": classes,
-            "seed": seed,
-            "batch_size": batch_size,
-            "reference": reference,
-            "features": features,
-            "threads": threads,
-            "machine": platform.machine(),
-            "free": __version__,
-            "torch": torch.__version__,
-        }
-        rows = read_rows(json_path, shared) if json_path is not None and json_path.exists() else []
-        judge = _judge(models, reference, features, classes, device)
-        rows = draw_rows(
-            samplers,
-            classes,
-            models.coder,
-            None if judge is None else lambda images: judge(to_uint8(images).cpu().numpy()),
-            seed=seed,
-            batch_size=batch_size,
-            rows=rows,
-            keep=partial(write_rows, json_path, shared) if json_path else lambda rows: None,
-            progress=True,
-        )
-        if plot is not None:
-            picture = draw(rows)
-            write_atomic(plot, lambda path: picture.savefig(path, dpi=150))
+    if json_path is None and resume:
+        raise ValueError("--resume must come with --json, the file to continue")
+    if json_path is not None and json_path.exists() and not resume:
+        raise ValueError(f"--json must be a new file, or come with --resume, got {json_path}")
+    options.check_outputs(json=json_path, plot=plot)
+    if plot is not None:
+        require_matplotlib()
+        check_picture_suffix(plot, "--plot")
+    device = options.parse_device(model.device)
+    torch.set_num_threads(threads)
+    models = load_models(model)
+    classes = options.parse_labels(labels, models.class_names, per_label)
+    check_request(models.teacher, classes, seed, None)
+    settings = values.settings(drafting.each(models.drafter.sampling))
+    # All are checked before the first is drawn.
+    samplers = {setting: _sampler(models, model, setting, device) for setting in settings}
+    if reference is None:
+        reference = "mnist" if model.model in EMBEDDED else "none"
+    shared: dict[str, Any] = {
+        **{name: getattr(model, name) for name in _SHARED},
+        "labels": classes,
+        "seed": seed,
+        "batch_size": batch_size,
+        "reference": reference,
+        "features": features,
+        "threads": threads,
+        "machine": platform.machine(),
+        "free": __version__,
+        "torch": torch.__version__,
+    }
+    rows = read_rows(json_path, shared) if json_path is not None and json_path.exists() else []
+    judge = _judge(models, reference, features, classes, device)
+    rows = draw_rows(
+        samplers,
+        classes,
+        models.coder,
+        None if judge is None else lambda images: judge(to_uint8(images).cpu().numpy()),
+        seed=seed,
+        batch_size=batch_size,
+        rows=rows,
+        keep=partial(write_rows, json_path, shared) if json_path else lambda rows: None,
+        progress=True,
+    )
+    if plot is not None:
+        picture = draw(rows)
+        write_atomic(plot, lambda path: picture.savefig(path, dpi=150))
     typer.echo(f"\n{len(classes)} images a row, guidance {model.cfg:g}, batches of {batch_size}")
     if judge is not None:
         network = judge.keywords["features"]
@@ -191,9 +185,8 @@ def sweep(
         typer.echo(f"quality beside {reference}, {network.name} features: {distance}")
     for line in describe(rows):
         typer.echo(line)
-    for name, path in (("figures", json_path), ("plot", plot)):
-        if path is not None:
-            typer.echo(f"{name}: {path}")
+    if plot is not None:
+        typer.echo(f"plot: {plot}")
 
 
 def _words(text: str, option: str) -> list[str]:

@@ -11,6 +11,8 @@ import torch
 import typer
 
 from free.cli import training
+from free.cli.options import JSON_HELP
+from free.cli.records import with_records
 
 _data, _recipe, _evaluation = map(training.options_of, ("Data", "Recipe", "Evaluation"))
 
@@ -108,12 +110,10 @@ class _Folder:
     save_every: Annotated[int, training.folder_option("Batches between checkpoints.")] = 500
     log_every: Annotated[int, training.folder_option("Batches a line of log.csv.")] = 100
     tensorboard: training.TensorBoard = True
-    json_path: Annotated[
-        Path | None, training.folder_option("File for the final record.", "--json")
-    ] = None
+    json_path: Annotated[Path | None, training.folder_option(JSON_HELP, "--json")] = None
 
 
-@training.grouped
+@with_records
 def train_drafter(
     *,
     out: Annotated[Path, typer.Option(help="Folder that gets drafter/ and training/drafter/.")],
@@ -245,4 +245,5 @@ def train_drafter(
             write_json(folder.json_path, record)
     seconds = record["seconds"]
     typer.echo(f"drafter saved to {out / 'drafter'} after {seconds:.0f} s of training{which}")
-    typer.echo(f"next: free tune --model {source} --drafter {out / 'drafter'} --save")
+    vae = "" if data.vae is None else f" --vae {data.vae}"
+    typer.echo(f"next: free tune --model {source} --drafter {out / 'drafter'}{vae} --save")

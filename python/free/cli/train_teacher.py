@@ -11,6 +11,7 @@ import torch
 import typer
 
 from free.cli import training
+from free.cli.records import with_records
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class _Optimiser(training.Optimiser):
     ema_decay: training.EmaDecay = 0.9995
 
 
-@training.grouped
+@with_records
 def train_teacher(
     *,
     out: Annotated[Path, typer.Option(help="Bundle folder; the teacher goes to OUT/teacher.")],
@@ -54,7 +55,10 @@ def train_teacher(
     from free.training.trainer import train
 
     with training.training_run(machine) as ranks:
-        torch.manual_seed(optimiser.seed)
+        config = training.train_config(
+            steps, optimiser, machine, warmup=min(200, steps // 10), decay="cosine"
+        )
+        torch.manual_seed(config.seed)
         teacher = DiT(
             DiTConfig(28, patch, 1, hidden, depth, heads, num_classes=10, learn_sigma=False)
         )
@@ -68,9 +72,6 @@ def train_teacher(
                 raise ValueError(f"--init must be of the same shape, got {misfit}")
             teacher.load_state_dict(start.state_dict())
             extra["init"] = digest(inspect(init).path)
-        config = training.train_config(
-            steps, optimiser, machine, warmup=min(200, steps // 10), decay="cosine"
-        )
         training.tell_of_first_weights(config, ranks)
         average, record = train(
             teacher,

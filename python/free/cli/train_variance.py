@@ -11,6 +11,7 @@ import torch
 import typer
 
 from free.cli import options, training
+from free.cli.records import with_records
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class _Optimiser(training.Optimiser):
     ema_decay: training.EmaDecay = 0.995
 
 
-@training.grouped
+@with_records
 def train_variance(
     *,
     out: Annotated[Path, typer.Option(help="Folder of the network, for --variance.")],
@@ -60,11 +61,11 @@ def train_variance(
             )
         teacher.eval().requires_grad_(False)
         schedule = Schedule.ddpm(sampling_steps)
-        torch.manual_seed(optimiser.seed)
-        network = SigmaNet(teacher.sample_shape[0], width)
         config = training.train_config(
             steps, optimiser, machine, warmup=min(100, steps // 10), decay="cosine"
         )
+        torch.manual_seed(config.seed)
+        network = SigmaNet(teacher.sample_shape[0], width)
         training.tell_of_first_weights(config, ranks)
         extra = {"sampling_steps": sampling_steps, "width": width, "model": model}
         average, record = train(

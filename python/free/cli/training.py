@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import torch
 import typer
 
-from free.cli.options import bad_input_to_usage_error
+from free.devices import MOST_THREADS
 from free.images.image_files import describe_left_out
 from free.training.config import TrainConfig
 from free.training.dataset.sets import TrainingImages
@@ -27,7 +26,6 @@ __all__ = [
     "Optimiser",
     "TensorBoard",
     "folder_option",
-    "grouped",
     "machine_option",
     "optimiser_option",
     "options_of",
@@ -99,39 +97,9 @@ class Machine:
             "the batch. Changes nothing but rounding."
         ),
     ] = None
-    threads: Annotated[int, machine_option("CPU threads; 0 for torch's own choice.")] = 0
-
-
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command's options come in records: every field of a dataclass becomes a flag.
-
-    The command takes keywords alone, some of which are dataclasses of annotated options.
-    """
-    hints = get_type_hints(command, include_extras=True)
-    records: dict[str, Any] = {
-        name: kind for name, kind in hints.items() if dataclasses.is_dataclass(kind)
-    }
-    flags: dict[str, inspect.Parameter] = {}
-    for name, parameter in inspect.signature(command).parameters.items():
-        if name not in records:
-            flags[name] = parameter.replace(annotation=hints[name])
-            continue
-        options = get_type_hints(records[name], include_extras=True)
-        for field in dataclasses.fields(records[name]):
-            flags[field.name] = inspect.Parameter(
-                field.name, parameter.kind, default=field.default, annotation=options[field.name]
-            )
-
-    def run(**values: Any) -> None:
-        for name, kind in records.items():
-            fields = [field.name for field in dataclasses.fields(kind)]
-            values[name] = kind(**{field: values.pop(field) for field in fields})
-        command(**values)
-
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__annotations__ = {name: flag.annotation for name, flag in flags.items()}
-    vars(run)["__signature__"] = inspect.Signature(list(flags.values()))
-    return run
+    threads: Annotated[
+        int, machine_option("CPU threads; 0 for torch's own choice.", min=0, max=MOST_THREADS)
+    ] = 0
 
 
 def train_config(steps: int, optimiser: Optimiser, machine: Machine, **more: Any) -> TrainConfig:
@@ -165,15 +133,11 @@ def tell_of_left_out(images: TrainingImages, ranks: Ranks) -> None:
 
 @contextmanager
 def training_run(machine: Machine) -> Iterator[Ranks]:
-    """What training is done in: its processes, and one line of text for what goes wrong."""
+    """What training is done in: threads, and the processes of the run."""
     if machine.threads:
         torch.set_num_threads(machine.threads)
-    try:
-        with bad_input_to_usage_error(), ranks_of_environment(machine.device) as ranks:
-            yield ranks
-    except (OSError, FloatingPointError) as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
-        raise typer.Exit(1) from error
+    with ranks_of_environment(machine.device) as ranks:
+        yield ranks
 
 
 def parse_duration(text: str, batch_size: int, images: int, option: str) -> int:

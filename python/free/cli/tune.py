@@ -64,28 +64,27 @@ def tune(
 
     `free tune --model my-dit --drafter my-dit/drafter --save`
     """
-    with options.bad_input_to_usage_error():
-        options.check_outputs(json=json_path)
-        models = load_models(model)
-        folder = _own_folder(model) if save else None
-        schedule = Schedule.ddpm(steps)
-        settings = DraftingOptions(window="auto").settings(models.drafter.sampling)
-        teacher, drafter = put_on_engine(models, model, settings, batch_size)
-        if folder is not None:
-            table = _record(models, schedule, {**model.guidance, "recycle": settings["recycle"]})
-            models.drafter.acceptance = drafter.acceptance = table  # type: ignore[union-attr]
-            _keep(folder, table)
-            typer.echo(f"recorded in {folder / 'config.json'}")
-        rule = AutoWindow(fresh=True)
-        settings["window"] = rule
-        auto = SpeculativeSampler(teacher, drafter, schedule, **model.guidance, **settings)
-        plain = SequentialSampler(teacher, schedule, **model.guidance)
-        labels = [i % models.teacher.num_classes for i in range(batch_size)]
-        typer.echo("measuring what rounds cost ...", err=True)
-        auto.sample(labels, seed=0)
-        assert rule.basis is not None
-        promises = _promises(rule.basis, steps, batch_size, settings["recycle"] is not False)
-        times = _compare(auto, plain, labels, images)
+    options.check_outputs(json=json_path)
+    models = load_models(model)
+    folder = _own_folder(model) if save else None
+    schedule = Schedule.ddpm(steps)
+    settings = DraftingOptions(window="auto").settings(models.drafter.sampling)
+    teacher, drafter = put_on_engine(models, model, settings, batch_size)
+    if folder is not None:
+        table = _record(models, schedule, {**model.guidance, "recycle": settings["recycle"]})
+        models.drafter.acceptance = drafter.acceptance = table  # type: ignore[union-attr]
+        _keep(folder, table)
+        typer.echo(f"recorded in {folder / 'config.json'}")
+    rule = AutoWindow(fresh=True)
+    settings["window"] = rule
+    auto = SpeculativeSampler(teacher, drafter, schedule, **model.guidance, **settings)
+    plain = SequentialSampler(teacher, schedule, **model.guidance)
+    labels = [i % models.teacher.num_classes for i in range(batch_size)]
+    typer.echo("measuring what rounds cost ...", err=True)
+    auto.sample(labels, seed=0)
+    assert rule.basis is not None
+    promises = _promises(rule.basis, steps, batch_size, settings["recycle"] is not False)
+    times = _compare(auto, plain, labels, images)
 
     typer.echo(f"{models.engine}, batches of {batch_size}, {steps} steps, guidance {model.cfg:g}\n")
     for line in _describe(rule.basis, batch_size, promises):
@@ -106,8 +105,7 @@ def tune(
             "predicted": {name: promise._asdict() for name, promise in promises.items()},
             "measured": {**times, "speedup": speedup},
         }
-        with options.bad_input_to_usage_error():
-            write_json(json_path, record)
+        write_json(json_path, record)
 
 
 def _own_folder(model: EngineOptions) -> Path:

@@ -47,7 +47,8 @@ class Manifest:
     window, max_batch : int
     sweeps : int or None
     sampling : dict
-        Settings recommended for :class:`free.SpeculativeSampler`.
+        What the drafter is made with: settings recommended for :class:`free.SpeculativeSampler`,
+        and its ``acceptance`` if that is on record.
     schedule : dict
         Arguments of :meth:`free.Schedule.ddpm` that the export was checked with. The graphs work
         with any schedule of the network's timesteps.

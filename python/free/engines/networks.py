@@ -199,10 +199,15 @@ def on_engine(
     teachers = {name: session for name, session in sessions.items() if name.startswith("teacher")}
     teacher = EngineTeacher(teachers, config, cost_key)
     if len(teachers) == len(sessions):
-        frozen = FrozenDrafter()
-        frozen.sampling["window"] = min(frozen.sampling["window"], window)
-        return teacher, frozen
+        return teacher, frozen_drafter(window)
     return teacher, EngineDrafter(sessions, config, window, sweeps, sampling, cost_key)
+
+
+def frozen_drafter(window: int) -> FrozenDrafter:
+    """The training-free drafter, for graphs that take windows of at most so many rows."""
+    frozen = FrozenDrafter()
+    frozen.sampling["window"] = min(frozen.sampling["window"], window)
+    return frozen
 
 
 def guidance_scale(guidance: Guidance, channels: int, device: torch.device) -> Tensor:

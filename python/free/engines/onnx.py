@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from free.arguments import as_integer
+from free.devices import MOST_THREADS
 from free.engines.interface import Contract
 
 #: Execution providers by the names that we give them.
@@ -60,10 +62,9 @@ class OnnxSession:
     ) -> None:
         if provider not in PROVIDERS:
             raise ValueError(f"provider must be one of {', '.join(PROVIDERS)}, got {provider!r}")
-        if threads is not None and (
-            isinstance(threads, bool) or not isinstance(threads, int) or threads < 1
-        ):
-            raise ValueError(f"threads must be None or an integer >= 1, got {threads!r}")
+        if threads is not None:
+            expected = f"threads must be None or an integer in 1..{MOST_THREADS}"
+            threads = as_integer(threads, expected, 1, MOST_THREADS)
         ort = require_onnxruntime()
         name = PROVIDERS[provider]
         if name not in ort.get_available_providers():

@@ -11,6 +11,7 @@ torchvision::nms does not exist). None of them gives the spatial features of sFI
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -197,7 +198,7 @@ def inception_path(text: str | None) -> Path:
     A ValueError says what to download, and where to put it.
     """
     home = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
-    path = home if text is None else Path(text).expanduser()
+    path = home if text is None else Path(os.path.expanduser(text))  # noqa: PTH111
     if not path.is_file():
         raise ValueError(
             f"features must be inception:PATH with the weights of FID, got no file {path}. "

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from free.arguments import as_integer
 from free.evaluation.feature_networks import load_network
 from free.evaluation.features import FeatureNetwork
 from free.evaluation.image_stream import ImageStream, open_images
@@ -92,8 +93,7 @@ def _check_counts(
                 f"got {count}"
             )
     most = min(counts.values()) - 1
-    if not 1 <= neighbours <= most:
-        raise ValueError(f"neighbours must be from 1 to {most}, got {neighbours!r}")
+    as_integer(neighbours, f"neighbours must be from 1 to {most}", 1, most)
 
 
 def check_labels(

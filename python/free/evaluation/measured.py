@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from free.arguments import as_integer
 from free.evaluation.features import FeatureNetwork, check_images
 from free.evaluation.image_stream import ImageStream, open_images
 from free.evaluation.statistics import Gaussian
@@ -117,8 +118,7 @@ def measure(
                 f"{argument} must be measured by {network.name}, got measured by {source.network}"
             )
         return source
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be an integer >= 1, got {batch_size!r}")
+    batch_size = as_integer(batch_size, "batch_size must be an integer >= 1", 1)
     images = open_images(source, argument)
     if not network.is_inception and not images.count:
         raise ValueError(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from free.arguments import as_integer
 from free.evaluation.bootstrap import QUANTILE, standard_errors, wilson_interval
 from free.evaluation.feature_networks import load_network
 from free.evaluation.features import FeatureNetwork
@@ -150,10 +151,10 @@ def quality(
     FloatingPointError
         If the network returns NaN or infinity.
     """
-    if not isinstance(resamples, int) or (resamples != 0 and resamples < 2):
-        raise ValueError(f"resamples must be 0 or from 2 on, got {resamples!r}")
-    if not isinstance(seed, int) or not 0 <= seed < 2**63:
-        raise ValueError(f"seed must be an integer from 0 to 2^63 - 1, got {seed!r}")
+    resamples = as_integer(resamples, few := "resamples must be 0 or from 2 on", 0)
+    if resamples == 1:
+        raise ValueError(f"{few}, got 1")
+    seed = as_integer(seed, "seed must be an integer from 0 to 2^63 - 1", 0, 2**63 - 1)
     ours, theirs, classes = measure_pair(
         samples,
         reference,

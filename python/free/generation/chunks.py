@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import shutil
 import zipfile
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from free.files import cut, parse_json, write_atomic
+from free.files import cut, locked, parse_json, write_atomic
 from free.generation.plan import Plan
 from free.generation.run_manifest import MANIFEST
 from free.images.archive import Member, read_array, read_headers, write_npz
@@ -118,14 +117,8 @@ class ChunkFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"out must have room for a folder beside it, got the file {self.path}")
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ValueError(
-                    f"out must not be in the making by another process, got {self.path}, which is "
-                    "locked"
-                ) from error
+        busy = f"out must not be in the making by another process, got {self.path}, which is locked"
+        with locked(self.path / "lock", busy):
             yield
 
 

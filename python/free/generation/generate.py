@@ -131,6 +131,7 @@ def generate(
     coder = PixelCoder() if coder is None else coder
     teacher: Any = sampler.teacher
     plan = make_plan(teacher, num, labels, seed, batch_size)
+    seed = int(seed)  # Python's, which can be written as JSON
     coder.require_fit(teacher.sample_shape)
     if Path(out).suffix != ".npz":
         raise ValueError(f"out must end in .npz, got {str(out)!r}")

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from free.arguments import as_integer
 from free.rounds.noise import Purpose, as_seeds, uniform
 from free.sampling.request import check_request
 
@@ -79,10 +80,9 @@ def make_plan(
     ValueError
         If an argument is out of its range; names it.
     """
-    for name, value, high in (("num", num, 2**32), ("batch_size", batch_size, 2**32)):
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < high:
-            raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-    as_seeds(seed, name="seed")
+    num = as_integer(num, "num must be an integer >= 1", 1, 2**32 - 1)
+    batch_size = as_integer(batch_size, "batch_size must be an integer >= 1", 1, 2**32 - 1)
+    seed = as_integer(seed, "seed must be an integer in -2**63..2**64-1", -(2**63), 2**64 - 1)
     if isinstance(labels, str):
         classes = getattr(teacher, "num_classes", None)
         if labels not in ("random", "balanced"):

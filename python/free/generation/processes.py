@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,9 +12,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from free.devices import rank_of_environment
+
 #: Longer than one process may have to wait for another's share of a run.
 _TIMEOUT = timedelta(days=7)
-_NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,7 @@ class Processes:
 
         A ValueError if the environment contradicts itself.
         """
-        values = {name: os.environ[name] for name in _NAMES if name in os.environ}
-        if "RANK" not in values and "WORLD_SIZE" not in values:
-            return cls()
-        try:
-            rank, count = int(values["RANK"]), int(values["WORLD_SIZE"])
-            local = int(values.get("LOCAL_RANK", 0))
-        except (KeyError, ValueError):
-            rank, count, local = 0, 0, 0
-        if not (0 <= rank < count and local >= 0):
-            raise ValueError(
-                f"RANK, WORLD_SIZE and LOCAL_RANK must be as torchrun sets them, got {values}"
-            )
-        return cls(rank, count, local)
+        return cls(*rank_of_environment())
 
     @contextmanager
     def joined(self) -> Iterator[None]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import lzma
 import math
-import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import DTypeLike, NDArray
 
-from free.files import check_regular
+from free.files import check_regular, sync, writing
 
 #: The first moment that a zip can name.
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
@@ -52,7 +51,7 @@ def write_npz(path: str | Path, members: Iterable[Member], note: str = "") -> No
     comment = note.encode()
     if len(comment) > _LONGEST_NOTE:
         raise ValueError(f"note must be at most {_LONGEST_NOTE} bytes, got {len(comment)}")
-    with Path(path).open("wb") as file:
+    with writing(Path(path)), Path(path).open("wb") as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             archive.comment = comment
             for member in members:
@@ -61,8 +60,7 @@ def write_npz(path: str | Path, members: Iterable[Member], note: str = "") -> No
                 # Sizes are not known beforehand: leave room for those beyond 4 GB.
                 with archive.open(info, "w", force_zip64=True) as stream:
                     _write_member(cast("BinaryIO", stream), member)
-        file.flush()
-        os.fsync(file.fileno())
+        sync(file)
 
 
 def _write_member(stream: BinaryIO, member: Member) -> None:

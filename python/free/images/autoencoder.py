@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from free.arguments import as_integer
 from free.files import cut, read_json, shown
 from free.images.picture import check_drawable
 from free.models.checkpoints import locate, only_variant
@@ -85,8 +86,7 @@ class LatentCoder:
         config: Any = getattr(vae, "config", None)
         if not (hasattr(config, "latent_channels") and hasattr(vae, "decode")):
             raise TypeError(f"vae must be an AutoencoderKL, got {type(vae).__name__}")
-        if isinstance(slice_size, bool) or not isinstance(slice_size, int) or slice_size < 1:
-            raise ValueError(f"slice_size must be an integer >= 1, got {slice_size!r}")
+        slice_size = as_integer(slice_size, "slice_size must be an integer >= 1", 1)
         if getattr(config, "latents_mean", None) or getattr(config, "latents_std", None):
             raise ValueError(
                 "vae must scale its latents by scaling_factor and shift_factor alone, got one with "

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from dataclasses import dataclass, fields
-from numbers import Integral, Real
+
+from free.arguments import as_integer, as_number
 
 #: Published sizes: hidden width, depth, heads.
 DIT_SIZES = {
@@ -33,9 +35,7 @@ _OWN = ("timestep_divisor", "norm_eps", "block_embedders")
 
 def check_size(name: str, value: object, largest: int) -> int:
     """A size of a network; a ValueError names it unless it is an integer in ``1 .. largest``."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= int(value) <= largest:
-        raise ValueError(f"{name} must be an integer in 1..{largest}, got {reprlib.repr(value)}")
-    return int(value)
+    return as_integer(value, f"{name} must be an integer in 1..{largest}", 1, largest)
 
 
 def check_flag(name: str, value: object) -> bool:
@@ -104,13 +104,9 @@ class DiTConfig:
         for name, largest in _LARGEST.items():
             object.__setattr__(self, name, check_size(name, getattr(self, name), largest))
         for name, highest in (("mlp_ratio", _LARGEST_RATIO), ("norm_eps", 1)):
-            value = getattr(self, name)
-            real = isinstance(value, Real) and not isinstance(value, bool)
-            if not (real and 0 < value <= highest):
-                raise ValueError(
-                    f"{name} must be a number in (0, {highest}], got {reprlib.repr(value)}"
-                )
-            object.__setattr__(self, name, float(value))
+            expected = f"{name} must be a number in (0, {highest}]"
+            value = as_number(getattr(self, name), expected, math.ulp(0.0), highest)
+            object.__setattr__(self, name, value)
         for name in ("learn_sigma", "null_class", "block_embedders"):
             check_flag(name, getattr(self, name))
         if self.image_size % self.patch_size:

@@ -7,13 +7,13 @@ and can be traced; the kernel of :func:`free.ops.target_means` combines in the s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from free.arguments import as_integer, as_number
 from free.models.output import TeacherOutput
 
 
@@ -74,13 +74,13 @@ class Guidance:
     null_label: int | None
 
     def __post_init__(self) -> None:
-        scale, channels = self.scale, self.channels
-        if not (isinstance(scale, (int, float)) and math.isfinite(scale) and scale >= 0):
-            raise ValueError(f"cfg_scale must be finite and >= 0, got {scale!r}")
+        scale = as_number(self.scale, "cfg_scale must be finite and >= 0", 0.0)
+        object.__setattr__(self, "scale", scale)
         if scale != 1:
             _require(self.null_label, str(scale))
-        if channels is not None and not (isinstance(channels, int) and channels >= 1):
-            raise ValueError(f"cfg_channels must be an integer >= 1 or None, got {channels!r}")
+        if self.channels is not None:
+            expected = "cfg_channels must be an integer >= 1 or None"
+            object.__setattr__(self, "channels", as_integer(self.channels, expected, 1))
 
     def count(self, channels: int) -> int:
         """How many of so many channels are guided.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.dlpack import to_dlpack
@@ -84,7 +85,8 @@ def operator(twin: Callable[P, T], result: Callable[..., T] | None = None) -> Ca
                 return results if result is None else result(*results)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        values = list(bound.arguments.values())
+        # NumPy's numbers are as good as Python's.
+        values = [v.item() if isinstance(v, np.generic) else v for v in bound.arguments.values()]
         contract.check(values)
         return finished(entry(*values))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from free.arguments import as_number
 from free.images.labels import class_ids
 from free.sampling.request import Observer
 from free.schedule.schedule import Schedule
@@ -46,10 +46,7 @@ def classes(class_labels: Any, teacher: Any, names: Mapping[str, int]) -> list[i
 
 def cfg_scale(guidance_scale: float) -> float:
     """The sampler's guidance: as in diffusers there is none up to 1; a ValueError unless finite."""
-    number = isinstance(guidance_scale, (int, float)) and not isinstance(guidance_scale, bool)
-    if not (number and math.isfinite(guidance_scale)):
-        raise ValueError(f"guidance_scale must be a finite number, got {guidance_scale!r}")
-    return max(1.0, float(guidance_scale))
+    return max(1.0, as_number(guidance_scale, "guidance_scale must be a finite number"))
 
 
 def seeds(generator: Any, count: int) -> list[int]:

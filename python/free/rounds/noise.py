@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -133,9 +134,11 @@ def _draw(
     device = next((value.device for value in given.values() if isinstance(value, Tensor)), None)
     columns = {name: _column(name, value, device) for name, value in given.items()}
     # The first argument with a value for each row says how many rows there are.
-    rows = next((len(columns[name]) for name in given if not isinstance(given[name], int)), 1)
+    rows = next(
+        (len(columns[name]) for name in given if not isinstance(given[name], (int, np.integer))), 1
+    )
     for name, value in given.items():
-        if isinstance(value, int):
+        if isinstance(value, (int, np.integer)):
             columns[name] = columns[name].repeat(rows)
     key, k, n = columns["seeds"], columns["transition"], columns["round"]
     drawn = draw(key, k, n, int(purpose), _elements(shape))
@@ -162,15 +165,15 @@ def _integers(
 ) -> Sequence[int]:
     values = value if isinstance(value, Sequence) else [value]
     for entry in values:
-        if isinstance(entry, bool) or not isinstance(entry, int):
+        if isinstance(entry, bool) or not isinstance(entry, (int, np.integer)):
             raise TypeError(f"{name}: expected integers, got {type(entry).__name__}")
         if not low <= entry < end:
             raise ValueError(f"{name}: expected values in {expected}, got {entry}")
-    return values
+    return [int(entry) for entry in values]
 
 
 def _elements(shape: Sequence[int]) -> int:
     for extent in shape:
-        if isinstance(extent, bool) or not isinstance(extent, int) or extent < 1:
+        if isinstance(extent, bool) or not isinstance(extent, (int, np.integer)) or extent < 1:
             raise ValueError(f"shape: expected positive integers, got {list(shape)}")
     return math.prod(shape)

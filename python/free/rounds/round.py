@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -153,10 +154,12 @@ class Rounds:
 
     def _checked(self, samples: Samples, widths: int | Tensor) -> tuple[Tensor, int]:
         """Widths of all samples, and the largest, at least 1."""
-        least, W = (widths,) * 2 if isinstance(widths, int) else map(int, widths.aminmax())
+        least, W = map(
+            int, (widths,) * 2 if isinstance(widths, (int, np.integer)) else widths.aminmax()
+        )
         if least < 0 or self.width < W:
             raise ValueError(f"widths must be in 0..{self.width}, got {least if least < 0 else W}")
-        if isinstance(widths, int):
+        if isinstance(widths, (int, np.integer)):
             widths = (len(self.prediction.sigma) - samples.k).clamp(min=0, max=W)
         return widths.minimum(samples.past.known * W + 1), max(W, 1)
 

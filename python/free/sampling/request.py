@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import wraps
 from numbers import Integral
 from operator import index
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -50,17 +50,18 @@ def check_request(
 
     Raises ValueError naming the argument, what was expected and what came.
     """
-    y = _integers(labels, "labels")
+    y = _integers(labels, "labels", 2**63)
     classes, null = getattr(teacher, "num_classes", None), getattr(teacher, "null_label", None)
     if classes is not None:
         wrong = y[((y < 0) | (y >= classes)) & (y != (-1 if null is None else null))]
         if len(wrong):
             allowed = f"0..{classes - 1}" + ("" if null is None else f" or {null} (the null class)")
             raise ValueError(f"labels must be in {allowed}, got {int(wrong[0])}")
-    if isinstance(seed, Integral):
-        seeds = as_seeds([int(seed)]) + torch.arange(len(y))  # wraps at the end of 64 bits
+    if _is_integer(seed):
+        first = as_seeds([int(cast("int", seed))])
+        seeds = first + torch.arange(len(y))  # wraps at the end of 64 bits
     else:
-        seeds = _integers(seed, "seed")
+        seeds = _integers(seed, "seed", 2**64)
     if seeds.shape != y.shape:
         raise ValueError(f"seed must be one integer or one a label ({len(y)}), got {len(seeds)}")
     size = getattr(teacher, "sample_shape", None) if shape is None else shape
@@ -79,12 +80,16 @@ def check_request(
     return Request(y, seeds, normal(seeds, start, start, Purpose.INITIAL, size))
 
 
-def _integers(value: Any, name: str) -> Tensor:
-    """A vector of 64-bit integers; Python's may be unsigned, and wrap."""
+def _integers(value: Any, name: str, end: int) -> Tensor:
+    """A vector of 64-bit integers below ``end``; those from 2**63 on wrap."""
     listed = isinstance(value, Sequence) and len(value) > 0
-    if listed and all(isinstance(v, Integral) and not isinstance(v, bool) for v in value):
+    if listed and all(map(_is_integer, value)):
+        if max(value) >= end:
+            raise ValueError(f"{name} must be below {end}, got {max(value)}")
         return as_seeds([int(v) for v in value], name=name)
     try:
+        if listed and any(isinstance(v, bool) for v in value):  # torch would count them
+            raise TypeError(f"{name} has booleans")
         vector = torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} must be a non-empty vector of integers, got {value!r}") from error
@@ -94,7 +99,13 @@ def _integers(value: Any, name: str) -> Tensor:
             f"{name} must be a non-empty vector of integers, "
             f"got {str(vector.dtype).removeprefix('torch.')} of shape {list(vector.shape)}"
         )
+    if vector.dtype is torch.uint64 and end < 2**64 and bool((vector.long() < 0).any()):
+        raise ValueError(f"{name} must be below {end}, got {int(max(vector.tolist()))}")
     return vector.long()
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def explained_sampling(sample: Sample) -> Sample:

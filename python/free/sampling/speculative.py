@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from free.devices import require_device
@@ -122,10 +123,10 @@ class SpeculativeSampler:
         self.teacher = teacher
         self.drafter = settings.drafter
         self.schedule = schedule
-        self.window = window
+        self.window = int(window) if isinstance(window, (int, np.integer)) else window
         self.guidance = guidance_of(teacher, cfg_scale, cfg_channels)
         self.verifier = verifier
-        self.sweeps = sweeps
+        self.sweeps = int(sweeps) if isinstance(sweeps, (int, np.integer)) else sweeps
         self.recycle = recycle
         self.relaxation = relaxation
         self._rule = settings.rule

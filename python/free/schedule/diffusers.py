@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from free.schedule.schedule import Schedule
+from free.arguments import as_integer
+from free.schedule.schedule import LONGEST, Schedule
 
 #: Parameters of diffusers' DDPMScheduler, with its defaults.
 _DEFAULTS: dict[str, Any] = {
@@ -52,16 +53,22 @@ _VARIANCES = {
     "fixed_large_log": "upper",
 }
 _WAY_OUT = "pass scheduler='ddpm' for DDPM with this config's betas, as DiT samples"
-#: Why some settings cannot be speculated.
+_FLOW = (
+    "of a network that predicts flow matching's velocity, pass scheduler=lambda steps: "
+    "free.Schedule.sde('linear', steps)"
+)
+#: Why some settings cannot be speculated; first those that 'ddpm' leaves as they are.
 _REFUSED = {
+    "prediction_type": "the network must predict the noise (prediction_type='epsilon')",
+    "rescale_betas_zero_snr": "where no signal is left, eps does not tell x0 "
+    "(rescale_betas_zero_snr=False does)",
     "clip_sample": f"DiT does not clip x0: set clip_sample=False, or {_WAY_OUT}",
     "thresholding": f"it rescales x0 by its own quantiles: set thresholding=False, or {_WAY_OUT}",
     "variance_type": "draft and target need one variance a step, known before the network is "
     f"called: set variance_type='fixed_small', or {_WAY_OUT}",
-    "prediction_type": "the network must predict the noise (prediction_type='epsilon')",
-    "rescale_betas_zero_snr": "where no signal is left, eps does not tell x0 "
-    "(rescale_betas_zero_snr=False does)",
 }
+#: The reasons that lie in the network's training: no other scheduler is a way out.
+_OF_THE_NETWORK = ("prediction_type", "rescale_betas_zero_snr")
 
 
 def ddpm_config(config: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -72,10 +79,10 @@ def ddpm_config(config: Mapping[str, Any] | None = None) -> dict[str, Any]:
     from 1e-4 to 0.02 over 1000 steps. Raises ValueError if it has no betas (a flow-matching
     scheduler's).
     """
-    if config is not None and not {"beta_schedule", "trained_betas"} & config.keys():
+    if config is not None and not _has_betas(config):
         raise ValueError(
             "scheduler='ddpm' needs a config with betas (beta_schedule or trained_betas), "
-            f"got {config.get('_class_name', 'one')} with {sorted(config)}"
+            f"got {config.get('_class_name', 'one')} with {sorted(config)}: {_FLOW}"
         )
     training = {key: config[key] for key in _TRAINING if config and key in config}
     sampling = {
@@ -112,9 +119,12 @@ def schedule_from_config(config: Mapping[str, Any], steps: int) -> Schedule:
     """
     name = config.get("_class_name", "DDPMScheduler")
     if name != "DDPMScheduler":
+        if _has_betas(config):
+            _check_law({**_DEFAULTS, **config}, _OF_THE_NETWORK)
         raise ValueError(
-            "scheduler must be a DDPMScheduler (ancestral sampling: one Gaussian of known variance "
-            f"a step, which a deterministic or multistep sampler has not), got {name}: {_WAY_OUT}"
+            "scheduler must be a DDPMScheduler, the only one of diffusers that is read here (each "
+            "of its steps draws from one Gaussian of a variance known beforehand), "
+            f"got {name}: {_WAY_OUT if _has_betas(config) else _FLOW}"
         )
     unknown = sorted(key for key in config if key not in _DEFAULTS and not key.startswith("_"))
     if unknown:
@@ -123,12 +133,11 @@ def schedule_from_config(config: Mapping[str, Any], steps: int) -> Schedule:
             f"which may change the law: leave them out, or {_WAY_OUT}"
         )
     c = {**_DEFAULTS, **config}
-    _check_law(c)
-    last = c["num_train_timesteps"]
-    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= last:
-        raise ValueError(
-            f"steps (num_inference_steps) must be an integer in 1..{last}, got {steps!r}"
-        )
+    _check_law(c, _REFUSED)
+    expected = f"num_train_timesteps must be an integer in 1..{LONGEST}"
+    last = as_integer(c["num_train_timesteps"], expected, 1, LONGEST)
+    expected = f"steps (num_inference_steps) must be an integer in 1..{last}"
+    steps = as_integer(steps, expected, 1, last)
     timesteps = _timesteps(c, steps)
     betas = _betas(c)
     variance = _VARIANCES[c["variance_type"]]
@@ -140,7 +149,11 @@ def schedule_from_config(config: Mapping[str, Any], steps: int) -> Schedule:
     return schedule
 
 
-def _check_law(c: Mapping[str, Any]) -> None:
+def _has_betas(config: Mapping[str, Any]) -> bool:
+    return not {"beta_schedule", "trained_betas"}.isdisjoint(config)
+
+
+def _check_law(c: Mapping[str, Any], keys: Iterable[str]) -> None:
     """Refuse what makes a transition non-Gaussian, or its variance unknown beforehand."""
     allowed = {
         "clip_sample": not c["clip_sample"],
@@ -149,7 +162,7 @@ def _check_law(c: Mapping[str, Any]) -> None:
         "prediction_type": c["prediction_type"] == "epsilon",
         "rescale_betas_zero_snr": not c["rescale_betas_zero_snr"],
     }
-    key = next((key for key, fine in allowed.items() if not fine), None)
+    key = next((key for key in keys if not allowed[key]), None)
     if key is not None:
         raise ValueError(
             f"scheduler config has {key}={c[key]!r}, which cannot be speculated: {_REFUSED[key]}"

@@ -18,8 +18,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from free.arguments import as_integer, as_number
 from free.schedule import sde
 from free.schedule.variance import Variance, VarianceFit, fixed_variance
+
+#: Training steps, at most: tables of more would fill the memory.
+LONGEST = 1_000_000
 
 #: ``mixture(x [R, ...], t [R] int64) -> w [R]``: where a variance lies at a state.
 Mixture = Callable[[Tensor, Tensor], Tensor]
@@ -137,7 +141,7 @@ class Schedule:
             Number of transitions, 2 .. ``train_steps``. The network is called at
             ``round(linspace(0, train_steps - 1, steps))``, last first.
         train_steps : int
-            Number of steps the network was trained with.
+            Number of steps the network was trained with, at most a million.
         beta_start, beta_end : float
             Ends of the linear noise schedule, ``0 < beta_start <= beta_end < 1``.
         variance : str, float, array_like of shape [steps], VarianceFit or callable
@@ -163,7 +167,7 @@ class Schedule:
         ValueError
             If an argument is out of its range.
         """
-        _check_steps(steps, train_steps)
+        steps, train_steps = _steps(steps, train_steps)
         if not 0.0 < beta_start <= beta_end < 1.0:
             raise ValueError(
                 "beta_start and beta_end must satisfy 0 < beta_start <= beta_end < 1, "
@@ -209,11 +213,10 @@ class Schedule:
             raise ValueError(
                 f"timesteps must be falling integers in 0..{betas.size - 1}, got {times}"
             )
-        if not stochasticity >= 0 or (
-            stochasticity != 1.0 and not (isinstance(variance, str) and variance == "posterior")
-        ):
+        stochasticity = as_number(stochasticity, "stochasticity must be finite and >= 0", 0.0)
+        if stochasticity != 1.0 and not (isinstance(variance, str) and variance == "posterior"):
             raise ValueError(
-                "stochasticity must be >= 0, and 1 unless variance is 'posterior', "
+                "stochasticity must be 1 unless variance is 'posterior', "
                 f"got {stochasticity} with variance {variance!r}"
             )
 
@@ -281,19 +284,20 @@ class Schedule:
         ValueError
             If an argument is out of its range.
         """
-        if not 0.0 <= stochasticity < np.inf:
-            raise ValueError(f"stochasticity must be finite and >= 0, got {stochasticity}")
+        stochasticity = as_number(stochasticity, "stochasticity must be finite and >= 0", 0.0)
         if kind == "vp":
             ddpm = cls.ddpm(steps, train_steps, beta_start, beta_end)
             return cls(ddpm.timesteps, *sde.vp(ddpm.signal, stochasticity))
         if kind != "linear":
             raise ValueError(f"kind must be 'vp' or 'linear', got {kind!r}")
-        _check_steps(steps, train_steps)
+        steps, train_steps = _steps(steps, train_steps)
         grid = np.round(np.linspace(train_steps, 0, steps + 1))
         columns = sde.linear(grid / train_steps, stochasticity)
         return cls(grid[:-1].astype(np.int64), *columns)
 
 
-def _check_steps(steps: int, train_steps: int) -> None:
-    if not isinstance(steps, int) or not 2 <= steps <= train_steps:
-        raise ValueError(f"steps must be in 2..train_steps ({train_steps}), got {steps}")
+def _steps(steps: int, train_steps: int) -> tuple[int, int]:
+    """Both as Python's integers; a ValueError if they are none, or out of their range."""
+    expected = f"train_steps must be an integer in 2..{LONGEST}"
+    most = as_integer(train_steps, expected, 2, LONGEST)
+    return as_integer(steps, f"steps must be in 2..train_steps ({most})", 2, most), most

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from free.arguments import as_number
 from free.files import read_json, shown, write_json
 
 
@@ -99,9 +100,9 @@ def fixed_variance(
     except (TypeError, ValueError) as error:
         raise ValueError(f"variance must be numbers, got {variance!r}") from error
     if column.ndim == 0:
-        if not 0.0 <= column <= 1.0:
-            raise ValueError(f"variance must be a weight in [0, 1], got {variance!r}")
-        return _mixture(posterior, upper, column)
+        weight = as_number(column.item() if isinstance(variance, np.ndarray) else variance,
+                           "variance must be a weight in [0, 1]", 0.0, 1.0)  # fmt: skip
+        return _mixture(posterior, upper, np.asarray(weight))
     if column.shape != posterior.shape:
         raise ValueError(
             f"variance must have one entry a transition ({posterior.size}), "

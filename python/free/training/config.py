@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
+from free.arguments import as_integer, as_number
 from free.training.precision import PRECISIONS
 
 #: Fields that change how a run is carried out and watched, but not what it computes.
@@ -78,16 +79,21 @@ class TrainConfig:
     evaluate_every: int | None = None
 
     def __post_init__(self) -> None:
+        below_one, above_zero = math.nextafter(1.0, 0.0), math.ulp(0.0)
+        rate = as_number(
+            self.learning_rate, "learning_rate must be positive and finite", above_zero
+        )
+        kept: dict[str, Any] = {
+            "warmup": as_integer(self.warmup, "warmup must be at least 0", 0),
+            "seed": as_integer(self.seed, "seed must have 64 bits", -(2**63), 2**64 - 1),
+            "learning_rate": rate,
+            "ema_decay": as_number(self.ema_decay, "ema_decay must be in [0, 1)", 0.0, below_one),
+        }
         for name in _COUNTS:
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        if self.warmup < 0:
-            raise ValueError(f"warmup must be at least 0, got {self.warmup}")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate must be positive and finite, got {self.learning_rate}")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
+            if getattr(self, name) is not None:
+                kept[name] = as_integer(getattr(self, name), f"{name} must be at least 1", 1)
+        for name, value in kept.items():  # Python's, which can be written as JSON
+            object.__setattr__(self, name, value)
         require_choices(self, _CHOICES)
         if self.decay == "cosine" and self.warmup >= self.steps:
             raise ValueError(

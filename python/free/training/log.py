@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from free.files import cut, write_atomic
+from free.files import cut, write_atomic, writing
 from free.training.parallel import Ranks
 
 _TABLE, _PICTURE = "log.csv", "loss.png"
@@ -94,8 +94,8 @@ class RunLog:
     """
 
     def __init__(self, folder: Path, step: int, tensorboard: bool) -> None:
-        self._path = folder / _TABLE
-        self._writer = _summary_writer(folder / "tensorboard", step) if tensorboard else None
+        self._path, self._events = folder / _TABLE, folder / "tensorboard"
+        self._writer = _summary_writer(self._events, step) if tensorboard else None
         if self._path.is_file():
             try:
                 lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -115,15 +115,16 @@ class RunLog:
         """Add a line for ``step``; of another group than ``train`` to TensorBoard alone."""
         if group == "train":
             row = {"step": step, **{name: f"{value:.8g}" for name, value in values.items()}}
-            with self._path.open("a", encoding="utf-8", newline="") as file:
+            with writing(self._path), self._path.open("a", encoding="utf-8", newline="") as file:
                 table = csv.DictWriter(file, list(row), lineterminator="\n")
                 if not file.tell():
                     table.writeheader()
                 table.writerow(row)
         if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(f"{group}/{name}", value, step)
-            self._writer.flush()
+            with writing(self._events):
+                for name, value in values.items():
+                    self._writer.add_scalar(f"{group}/{name}", value, step)
+                self._writer.flush()
 
     def close(self) -> None:
         """Finish TensorBoard's file."""

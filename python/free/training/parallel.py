@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from free.devices import find_device
+from free.devices import find_device, rank_of_environment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,10 +88,7 @@ def ranks_of_environment(device: str = "auto") -> Iterator[Ranks]:
     ``"auto"`` is a GPU where there is one; ``"cuda"`` is the one of this process's local rank. A
     ValueError says why a device is not there.
     """
-    rank, world, local = (
-        int(os.environ.get(name, default))
-        for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
-    )
+    rank, world, local = rank_of_environment()
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = find_device(f"cuda:{local}" if device == "cuda" else device)

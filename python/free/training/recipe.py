@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
+from free.arguments import as_integer, as_number
 from free.training.config import require_choices
 
 #: Fields of former versions, with the values that a recipe of this version stands for.
@@ -57,16 +57,22 @@ class Recipe:
     gate: bool = False
 
     def __post_init__(self) -> None:
-        if self.sampling_steps < 3:
-            raise ValueError(f"sampling_steps must be at least 3, got {self.sampling_steps}")
+        kept: dict[str, Any] = {
+            "sampling_steps": as_integer(
+                self.sampling_steps, "sampling_steps must be at least 3", 3
+            ),
+            "label_dropout": as_number(
+                self.label_dropout, "label_dropout must be in [0, 1]", 0.0, 1.0
+            ),
+            "depth": as_integer(self.depth, "depth must be at least 1", 1),
+        }
         for name in ("feature_weight", "smooth_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
-        if not 0 <= self.label_dropout <= 1:
-            raise ValueError(f"label_dropout must be in [0, 1], got {self.label_dropout}")
+            kept[name] = as_number(
+                getattr(self, name), f"{name} must be at least 0 and finite", 0.0
+            )
         require_choices(self, {"objective": ("mse", "delta")})
-        if self.depth < 1:
-            raise ValueError(f"depth must be at least 1, got {self.depth}")
+        for name, value in kept.items():  # Python's, which can be written as JSON
+            object.__setattr__(self, name, value)
 
 
 #: By name: the paper's, and what our drafters are trained with.

@@ -6,9 +6,7 @@ no code. What is in a checkpoint, only the trainer knows.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,9 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from free.files import cut, read_json, shown, write_atomic, write_json
+from free.files import cut, locked, read_json, shown, write_atomic, write_json
 from free.machine import machine
 from free.models.checkpoints.tensors import load_plain
+from free.models.checkpoints.writing import save_pickled
 from free.training.dataset.sets import Skipped
 from free.training.parallel import Ranks
 
@@ -53,13 +52,8 @@ class RunFolder:
         The lock goes with the process, however that ends. A ValueError if another run has it.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ValueError(
-                    f"folder must not be in use by another run, got {self.path}, which is locked"
-                ) from error
+        busy = f"folder must not be in use by another run, got {self.path}, which is locked"
+        with locked(self.path / ".lock", busy):
             yield
 
     def write_checkpoint(self, state: dict[str, Any]) -> None:
@@ -67,22 +61,14 @@ class RunFolder:
 
         An OSError if that fails, as on a full disk; the one before is still there.
         """
-
-        def write(path: Path) -> None:
-            with path.open("wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())  # the name must not be on the disk before the content
-
         try:
-            write_atomic(self.checkpoint, write)
-        except (OSError, RuntimeError) as error:  # torch's writer has its own words for a full disk
-            cause = error if isinstance(error, OSError) else (error.__context__ or error)
+            write_atomic(self.checkpoint, lambda path: save_pickled(state, path))
+        except OSError as error:
             whole = self.checkpoint.exists()
             before = "the one before it is whole" if whole else "there is none before"
             raise OSError(
                 f"the checkpoint of step {state['step']} could not be written to "
-                f"{self.checkpoint} ({before}): {cause}"
+                f"{self.checkpoint} ({before}): {error.strerror}"
             ) from error
 
     def read_checkpoint(self) -> dict[str, Any] | None:

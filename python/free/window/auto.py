@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from free.arguments import as_integer
 from free.ops import WIDEST_ON_CUDA
 from free.window.acceptance import (
     AcceptanceEstimate,
@@ -105,8 +106,6 @@ class AutoWindow:
         records: Mapping[int | None, AcceptanceRecord] | None = None,
         fresh: bool = False,
     ) -> None:
-        if isinstance(largest, bool) or not isinstance(largest, int) or largest < 1:
-            raise ValueError(f"largest must be an integer >= 1, got {largest!r}")
         if costs is not None and not isinstance(costs, RoundCosts):
             raise TypeError(f"costs must be RoundCosts or None, got {costs!r}")
         if records is not None and not (
@@ -116,7 +115,7 @@ class AutoWindow:
             raise TypeError(
                 f"records must be a mapping of sweeps to AcceptanceRecord or None, got {records!r}"
             )
-        self.largest = largest
+        self.largest = as_integer(largest, "largest must be an integer >= 1", 1)
         self.costs = costs
         self.records = records
         self.fresh = fresh

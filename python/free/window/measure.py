@@ -76,8 +76,8 @@ def measured_costs(
         Measure even if the costs are on disk.
     """
     path = _cache_path(run, sweeps, largest)
-    if path is not None and path.is_file() and not fresh:
-        # A damaged file is written again.
+    if path is not None and not fresh:
+        # A file that is missing, damaged or out of reach is written again.
         with suppress(ValueError, KeyError, TypeError, OverflowError):
             costs = RoundCosts.from_dict(read_json(path, "costs")["costs"])
             costs.require(sweeps)
@@ -111,7 +111,11 @@ def _cache_path(run: Run, sweeps: Sequence[int | None], largest: int) -> Path | 
         return None
     shape = "x".join(map(str, run.state.shape))
     numbers = "-".join(str(number or 0) for number in sweeps)
-    return cache_folder() / "costs" / f"{key}-{shape}-{numbers}-{largest}.json"
+    try:
+        folder = cache_folder("costs")
+    except OSError:
+        return None
+    return folder / f"{key}-{shape}-{numbers}-{largest}.json"
 
 
 @torch.no_grad()

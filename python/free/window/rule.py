@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from free.arguments import as_integer
 from free.drafters.protocol import Drafter
 from free.models.output import Teacher
 from free.rounds.target import Target
@@ -164,12 +165,12 @@ class FixedWindow:
     """
 
     def __init__(self, rows: int) -> None:
-        self.largest = rows
+        self.largest = as_integer(rows, "rows must be an integer >= 1", 1)
 
     def begin(self, run: Run) -> Windows:
         """Start a run; its length and sweeps are all that matters."""
-        sweeps = None if isinstance(run.sweeps, str) else run.sweeps
-        return FixedWindows(self.largest, len(run.table.sigma), sweeps)
+        sweeps, steps = None if isinstance(run.sweeps, str) else run.sweeps, len(run.table.sigma)
+        return FixedWindows(min(self.largest, steps), steps, sweeps)
 
 
 class FixedWindows(NamedTuple):

@@ -184,8 +184,9 @@ def test_what_the_file_itself_is_to_blame_for_is_skipped_at_once() -> None:
 
 def test_numbers_are_checked() -> None:
     for threads, prefetch, message in (
-        (0, 2, "threads must be an integer >= 1, got 0"),
-        (True, 2, "threads must be an integer >= 1, got True"),
+        (0, 2, "threads must be an integer in 1..1024, got 0"),
+        (100_000, 2, "threads must be an integer in 1..1024, got 100000"),
+        (True, 2, "threads must be an integer in 1..1024, got True"),
         (1, -1, "prefetch must be an integer >= 0, got -1"),
     ):
         with pytest.raises(ValueError, match=message):

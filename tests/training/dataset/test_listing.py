@@ -62,7 +62,7 @@ def test_labels_come_from_a_file(tmp_path: Path) -> None:
     assert (from_json.files, from_json.labels.tolist()) == (list(labels), [7, 0, 7])
     assert from_json.classes is None
     (tmp_path / "labels.json").unlink()
-    text = '\ufefffile,label\r\nx.png,7\r\n"sub/y,z.png",0\r\nü.png,7\r\n'
+    text = '\ufefffile,label\r\nx.png,7\r\n"sub/y,z.png",0\r\nü.png,7\r\n\r\n'
     (tmp_path / "labels.csv").write_text(text, encoding="utf-8")
     from_csv = list_images(tmp_path, 8)
     assert (from_csv.files, from_csv.labels.tolist()) == (list(labels), [7, 0, 7])
@@ -83,7 +83,7 @@ def test_labels_come_from_a_file(tmp_path: Path) -> None:
         ({"labels.csv": ""}, "must begin with file,label, got ''"),
         ({"labels.csv": "a.png,1\n"}, "must begin with file,label, got 'a.png,1'"),
         ({"labels.csv": "file,label\na.png,cat\n"}, r"integer in each row, got .*'cat'\] in row 2"),
-        ({"labels.csv": "file,label\na.png,1\n\n"}, r"an integer in each row, got \[\] in row 3"),
+        ({"labels.csv": "file,label\n\na.png\n"}, r"integer in each row, got .*'a.png'\] in row 3"),
         ({"labels.csv": "file,label\na,0\na,1\n"}, "must name each file once, got 'a' again"),
         ({"labels.json": '{"a": 0, "a": 1}'}, "must name each file once, got 'a' again"),
         ({"labels.csv": "file,label\na,3\n"}, r"in 0..2, the model's classes, got 3 for 'a'"),

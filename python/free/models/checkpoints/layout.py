@@ -178,7 +178,8 @@ def infer_config(
         )
     if heads is None and hidden not in PUBLISHED_HEADS:
         raise ValueError(
-            f"heads must be given for weights {hidden} wide, which is no published size, got None"
+            f"heads must be given for weights {hidden} wide, which is no published size, got None: "
+            "DiT.from_pretrained takes it, and free convert --heads, for a format that keeps it"
         )
     return DiTConfig(
         _image_size(tensors, patch, path, image_size),

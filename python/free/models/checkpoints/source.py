@@ -132,6 +132,11 @@ def _open_folder(folder: Path, wanted: dict[str, int | None]) -> Source:
         return _open_described(folder, None)
     if (folder / ORIGINAL_FILE).is_file():
         return _open_single(folder / ORIGINAL_FILE, wanted)
+    if (folder / "manifest.json").is_file():
+        raise ValueError(
+            f"source must be a checkpoint, got {folder}, exported graphs or images in the "
+            "making: free sample --model takes graphs, free.engines.load.load_engine opens them"
+        )
     raise ValueError(
         f"source must be a folder with config.json, teacher/, transformer/ or {ORIGINAL_FILE}, "
         f"got {folder}: config.json is missing"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from free.files import write_atomic, write_json
+from free.files import sync, write_atomic, write_json
 from free.models.checkpoints.card import write_card
 from free.models.checkpoints.configs import Description, config_to_diffusers, config_to_own
 from free.models.checkpoints.layout import block_embedders_layout, diffusers_layout
@@ -25,6 +26,13 @@ _METADATA = {"format": "pt"}
 def is_original_file(path: Path) -> bool:
     """Whether a path names a file of the original's format, rather than a folder."""
     return path.suffix in (".pt", ".pth")
+
+
+def save_pickled(state: Any, path: Path) -> None:
+    """Write what ``torch.save`` does, through to the disk; an OSError says what went wrong."""
+    with path.open("wb") as file:  # torch's own writer of files would not say
+        torch.save(state, file)
+        sync(file)
 
 
 def write_network(
@@ -50,7 +58,7 @@ def write_network(
                 f"folder must have no config.json for format 'original', got {folder}: what lies "
                 "there would be read instead"
             )
-        write_atomic(path, lambda temporary: torch.save(state, temporary))
+        write_atomic(path, lambda temporary: save_pickled(state, temporary))
         return
     if is_original_file(folder) or folder.is_file():
         raise ValueError(f"folder must be one for format {form!r}, got the file {folder}")

@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from free.arguments import as_integer
+from free.devices import MOST_THREADS
 from free.training.dataset.order import images_at
 from free.training.dataset.sets import Skipped
 
@@ -71,9 +73,9 @@ class Decoder:
         threads: int,
         prefetch: int = 2,
     ) -> None:
-        for name, value, least in (("threads", threads, 1), ("prefetch", prefetch, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} must be an integer >= {least}, got {value!r}")
+        expected = f"threads must be an integer in 1..{MOST_THREADS}"
+        threads = as_integer(threads, expected, 1, MOST_THREADS)
+        prefetch = as_integer(prefetch, "prefetch must be an integer >= 0", 0)
         self._folder = folder
         self._files = files
         self._read = read

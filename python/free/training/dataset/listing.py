@@ -141,6 +141,8 @@ def _read_csv(path: Path) -> Iterable[tuple[str, Any]]:
         got = ",".join(rows[0]) if rows else ""
         raise ValueError(f"{path} must begin with file,label, got {shown(got)}")
     for number, row in enumerate(rows[1:], start=2):
+        if not row:  # a blank line, as editors leave one at the end
+            continue
         if len(row) != 2 or not re.fullmatch(r"[+-]?[0-9]{1,18}", row[1].strip()):
             raise ValueError(
                 f"{path} must have a name and an integer in each row, got {shown(row)} in row "
