@@ -9,8 +9,8 @@ namespace free_dit::cpu {
 void recycled_rows(const RecycledRows& r) {
   std::int64_t start = 0;
   for (std::int64_t b = 0; b < r.batch; ++b) {
-    const std::int64_t made = r.advance[b] - 1;
-    const std::int64_t last = r.discarded ? r.length[b] - 1 : made;
+    const std::int64_t made = std::int64_t{r.advance[b]} - 1;
+    const std::int64_t last = r.discarded ? std::int64_t{r.length[b]} - 1 : made;
     for (std::int64_t i = 0; i < r.width; ++i) {
       r.row[b * r.width + i] = start + std::min(made + i, last);
     }

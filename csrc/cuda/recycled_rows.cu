@@ -27,8 +27,8 @@ __global__ void __launch_bounds__(kThreads) index_rows(RecycledRows r) {
     }
     start = warp_sum(start);
   }
-  const std::int64_t made = r.advance[b] - 1;
-  const std::int64_t last = r.discarded ? r.length[b] - 1 : made;
+  const std::int64_t made = std::int64_t{r.advance[b]} - 1;
+  const std::int64_t last = r.discarded ? std::int64_t{r.length[b]} - 1 : made;
   for (std::int64_t i = lane; i < r.width; i += kLanes) {
     r.row[b * r.width + i] = start + (made + i < last ? made + i : last);
   }

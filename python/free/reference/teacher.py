@@ -49,7 +49,7 @@ def target_means(
     a, b : Tensor, shape [R], float32
         The transitions' coefficients.
     cfg_scale : float or None
-        None: not guided.
+        A float32, and finite; None: not guided.
     cfg_channels : int or None
         How many leading channels are guided, ``0 .. C``; None for all.
     signal, noise : Tensor or None, shape [R], float32
@@ -101,7 +101,8 @@ def note_nonfinite_(
     Raises
     ------
     TypeError, ValueError
-        Values are not looked at.
+        ValueError also for a ``failed`` that shares memory with another argument. Values are not
+        looked at.
     RuntimeError
         On the CPU, where torch finds a sample that is not there. On CUDA that is passed over.
     """
