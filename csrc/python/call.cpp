@@ -210,8 +210,8 @@ bool Call::take_tensor(const Argument& a, PyObject* value, Span* span) {
   }
   DLTensor t;
   Float floating = Float::kFloat32;
-  if (!view(value, &t) || !is_of(a.type, t.dtype, &floating) || !is_dense(t) ||
-      !is_aligned(t) || !sizes_.fits(a.shape, t.shape, t.ndim)) {
+  if (!view(value, &t) || !is_of(a.type, t.dtype, &floating) || !is_dense(t) || !is_aligned(t) ||
+      !sizes_.fits(a.shape, t.shape, t.ndim)) {
     return false;
   }
   if (first_ == nullptr) {
