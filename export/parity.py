@@ -114,6 +114,7 @@ def check_graphs(
     return corners
 
 
+@torch.autocast("cpu", enabled=False)  # in float32, whatever the caller's
 def check_sampling(
     teacher: DiT,
     drafter: Drafter,
@@ -200,7 +201,11 @@ def _delta_shift(
         on_torch, on_engine = GuidedTeacher(teacher, guidance), engine.guided(guidance)
     shifts = []
     for x, k, label in states:
-        x, t, y = x[None], torch.tensor([int(schedule.timesteps[k])]), torch.tensor([label])
+        t, y = (
+            torch.tensor([value], dtype=torch.int64, device="cpu")
+            for value in (int(schedule.timesteps[k]), label)
+        )
+        x = x[None]
         with torch.no_grad():
             expected = on_torch(x, t, y).eps
         there = engine.device

@@ -55,9 +55,9 @@ def train_teacher(
 
     with training.training_run(machine) as ranks:
         torch.manual_seed(optimiser.seed)
-        teacher = DiT(
-            DiTConfig(28, patch, 1, hidden, depth, heads, num_classes=10, learn_sigma=False)
-        )
+        config = DiTConfig(28, patch, 1, hidden, depth, heads, num_classes=10, learn_sigma=False)
+        with torch.device("cpu"):  # first weights do not depend on the default
+            teacher = DiT(config)
         extra: dict[str, object] = {"min_snr": min_snr, "init": None}
         if init is not None:
             start = DiT.from_pretrained(init)
@@ -66,15 +66,15 @@ def train_teacher(
                 raise ValueError(f"--init must be of the same shape, got {misfit}")
             teacher.load_state_dict(start.state_dict())
             extra["init"] = digest(inspect(init).path)
-        config = training.train_config(
+        settings = training.train_config(
             steps, optimiser, machine, warmup=min(200, steps // 10), decay="cosine"
         )
-        training.tell_of_first_weights(config, ranks)
+        training.tell_of_first_weights(settings, ranks)
         average, record = train(
             teacher,
             partial(teacher_loss, null_label=teacher.null_label, min_snr=min_snr),
             mnist_set(),
-            config,
+            settings,
             out / "training" / "teacher",
             ranks=ranks,
             extra=extra,

@@ -61,7 +61,8 @@ def train_variance(
         teacher.eval().requires_grad_(False)
         schedule = Schedule.ddpm(sampling_steps)
         torch.manual_seed(optimiser.seed)
-        network = SigmaNet(teacher.sample_shape[0], width)
+        with torch.device("cpu"):  # first weights do not depend on the default
+            network = SigmaNet(teacher.sample_shape[0], width)
         config = training.train_config(
             steps, optimiser, machine, warmup=min(100, steps // 10), decay="cosine"
         )

@@ -176,19 +176,21 @@ class Contract:
     def sample_inputs(self, sizes: Mapping[str, int], seed: int = 0) -> dict[str, Tensor]:
         """Random inputs of these sizes, on the CPU: normals, or uniform where there are bounds."""
         generator = torch.Generator().manual_seed(seed)
+        on_cpu = {"generator": generator, "device": torch.device("cpu")}
+        floats = {**on_cpu, "dtype": torch.float32}
         drawn = {}
         for spec in self.inputs:
             shape = spec.sized(sizes)
             high = sum(sizes[axis] for axis in spec.below) if spec.below else spec.high
             if spec.dtype == "bool":
-                drawn[spec.name] = torch.rand(shape, generator=generator) < 0.5
+                drawn[spec.name] = torch.rand(shape, **floats) < 0.5
             elif spec.dtype == "int64":
                 low = int(max(spec.low, 0))
-                drawn[spec.name] = torch.randint(low, int(high), shape, generator=generator)
+                drawn[spec.name] = torch.randint(low, int(high), shape, **on_cpu)
             elif math.isinf(high):
-                drawn[spec.name] = torch.randn(shape, generator=generator)
+                drawn[spec.name] = torch.randn(shape, **floats)
             else:
-                uniform = torch.rand(shape, generator=generator)
+                uniform = torch.rand(shape, **floats)
                 drawn[spec.name] = spec.low + (high - spec.low) * uniform
         return drawn
 

@@ -33,10 +33,10 @@ class SigmaNet(nn.Module):
                 raise ValueError(f"{name} must be an integer >= 1, got {size!r}")
         self.channels, self.width = channels, width
         self.time = TimestepEmbedder(2 * width)
-        self.first = nn.Conv2d(channels, width, 3, stride=2, padding=1)
-        self.second = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
-        self.hidden = nn.Linear(4 * width, 2 * width)
-        self.out = nn.Linear(2 * width, 1)
+        self.first = nn.Conv2d(channels, width, 3, stride=2, padding=1, dtype=torch.float32)
+        self.second = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, dtype=torch.float32)
+        self.hidden = nn.Linear(4 * width, 2 * width, dtype=torch.float32)
+        self.out = nn.Linear(2 * width, 1, dtype=torch.float32)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Weights in (0, 1), [R], of states ``x [R, channels, H, W]`` at timesteps ``t [R]``."""
@@ -68,7 +68,8 @@ class SigmaNet(nn.Module):
             config = read_json(folder / "config.json", "configuration")
             if config.get("kind") != "sigma":
                 raise ValueError(f"config.json is of kind {config.get('kind')!r}")
-            network = cls(config["channels"], config["width"])
+            with torch.device("cpu"):  # whatever the default is
+                network = cls(config["channels"], config["width"])
             network.load_state_dict(load_file(folder / "model.safetensors"))
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as e:
             raise ValueError(

@@ -353,7 +353,7 @@ class FreePipeline:
         weight = None
         if isinstance(self.transformer, nn.Module):
             weight = next(self.transformer.parameters(), None)
-        return torch.empty(0) if weight is None else weight
+        return torch.empty(0, dtype=torch.float32, device="cpu") if weight is None else weight
 
     def _images(self, samples: Tensor, output_type: str) -> Any:
         images = (self.coder.decode(samples) / 2 + 0.5).clamp(0, 1)

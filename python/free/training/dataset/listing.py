@@ -76,7 +76,12 @@ def list_images(folder: str | Path, num_classes: int) -> Listing:
                 f"labels must be in 0..{num_classes - 1}, the model's classes, "
                 f"got {label} for {file!r} in {path}"
             )
-    return Listing(folder, list(pairs), torch.tensor(list(pairs.values())), None)
+    return Listing(
+        folder,
+        list(pairs),
+        torch.tensor(list(pairs.values()), dtype=torch.int64, device="cpu"),
+        None,
+    )
 
 
 def _of_class_folders(folder: Path, num_classes: int) -> Listing:
@@ -111,7 +116,7 @@ def _of_class_folders(folder: Path, num_classes: int) -> Listing:
             f"{len(classes)} in {folder} ({', '.join(classes[:3])}{', ...' * (len(classes) > 3)}); "
             "labels.csv or labels.json can name the model's classes instead"
         )
-    return Listing(folder, files, torch.tensor(labels), classes)
+    return Listing(folder, files, torch.tensor(labels, dtype=torch.int64, device="cpu"), classes)
 
 
 def _read_csv(path: Path) -> Iterable[tuple[str, Any]]:
