@@ -57,7 +57,8 @@ def check_request(
             allowed = f"0..{classes - 1}" + ("" if null is None else f" or {null} (the null class)")
             raise ValueError(f"labels must be in {allowed}, got {int(wrong[0])}")
     if isinstance(seed, Integral):
-        seeds = as_seeds([int(seed)]) + torch.arange(len(y))  # wraps at the end of 64 bits
+        # Wraps at the end of 64 bits.
+        seeds = as_seeds([int(seed)]) + torch.arange(len(y), device="cpu")
     else:
         seeds = _integers(seed, "seed")
     if seeds.shape != y.shape:
@@ -84,7 +85,7 @@ def _integers(value: Any, name: str) -> Tensor:
     if listed and all(isinstance(v, Integral) and not isinstance(v, bool) for v in value):
         return as_seeds([int(v) for v in value], name=name)
     try:
-        vector = torch.as_tensor(value)
+        vector = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} must be a non-empty vector of integers, got {value!r}") from error
     integers = not (vector.is_floating_point() or vector.is_complex() or vector.dtype is torch.bool)
