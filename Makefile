@@ -58,7 +58,7 @@ fuzz: package $(VENV)/.tools
 	$(BIN)/cmake -S . -B build/fuzz -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
 	  -DPython_EXECUTABLE=$(abspath $(BIN))/python \
 	  -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" \
-	  -DCMAKE_CXX_COMPILER=g++ -DFREE_CUDA=OFF \
+	  -DCMAKE_CXX_COMPILER=g++ -DFREE_CUDA=OFF -DCMAKE_CXX_FLAGS_RELEASE=-O1 \
 	  -DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -g1"
 	$(BIN)/cmake --build build/fuzz
 	$(BIN)/python -m tests.fuzz --build build/fuzz $(FUZZ_ARGS)
