@@ -157,7 +157,7 @@ def _guesses() -> tuple[Any, ...]:
     generator = torch.Generator().manual_seed(0)
     x, past_x, past_guess = (torch.randn(n, SIZE, generator=generator) for n in (1, WIDTH, WIDTH))
     known, zero = torch.tensor([WIDTH]), torch.zeros(1, dtype=torch.int64)
-    sums, columns = torch.rand(2, 1).unbind(0), torch.rand(4, 50, generator=generator)
+    sums, columns = torch.rand(2, 1).unbind(0), torch.rand(6, 50, generator=generator)
     rows = torch.arange(WIDTH)[None]
     return x, zero + 20, past_x, past_guess, rows, known, zero, *sums, columns, WIDTH - 1
 
@@ -166,9 +166,9 @@ def _roll() -> tuple[Any, ...]:
     generator = torch.Generator().manual_seed(0)
     window = (torch.randn(1, WIDTH, SIZE, generator=generator) for _ in range(3))
     drafts = (torch.randn(1, WIDTH - 1, SIZE, generator=generator) for _ in range(2))
-    coefficients = (torch.full((1, WIDTH), value) for value in (1.01, -0.05, 0.1))
+    late = torch.tensor([1.01, -0.05, 0.1, 1.0, 0.01]).view(5, 1, 1).repeat(1, 1, WIDTH)
     slope = torch.full((1, WIDTH - 1), 0.1)
-    return (*window, *drafts, slope, None, None, False, *coefficients, 0, WIDTH - 1)
+    return (*window, *drafts, slope, None, None, "guess", late, 0, WIDTH - 1)
 
 
 def ratios() -> dict[str, Figure]:

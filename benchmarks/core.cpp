@@ -45,8 +45,8 @@ struct Data {
   std::vector<float> means = std::vector<float>(kWidth * kSize);
   std::vector<float> guesses = std::vector<float>(kWidth * kSize);
   std::vector<float> intercept = std::vector<float>((kWidth - 1) * kSize);
-  std::vector<float> columns = std::vector<float>(4 * kWidth, kSigma);
-  std::vector<float> coefficients = std::vector<float>(3 * kWidth);
+  std::vector<float> columns = std::vector<float>(6 * kWidth, kSigma);
+  std::vector<float> coefficients = std::vector<float>(5 * kWidth);
   std::vector<std::int64_t> row = std::vector<std::int64_t>(kWidth);
   std::vector<std::int64_t> at = std::vector<std::int64_t>(kWidth);
   std::int64_t known = kWidth;
@@ -115,7 +115,7 @@ struct Data {
             kSize,
             0,
             kWidth - 1,
-            false,
+            free_dit::Said::kGuess,
             rolled.data(),
             means.data(),
             guesses.data(),
@@ -124,9 +124,7 @@ struct Data {
             slope.data(),
             nullptr,
             nullptr,
-            sigma.data(),
-            sigma.data(),
-            sigma.data()};
+            columns.data()};
   }
 };
 

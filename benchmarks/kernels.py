@@ -95,9 +95,9 @@ def draws(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments
         "seeds": seeds,
         "k": seeds % 250,
         "rounds": None,
-        "length": torch.full((batch,), width, dtype=torch.int32, device=device),
+        "widths": torch.full((batch,), width, device=device),
+        "like": torch.empty(batch, dim, device=device),
         "width": width,
-        "size": dim,
         "purpose": int(Purpose.TRANSITION),
         "decision": int(Purpose.DECISION),
     }
@@ -116,7 +116,7 @@ def guesses(batch: int, width: int, dim: int, device: Device = "cpu") -> Argumen
         "source": RESPONSE,
         "dot": torch.rand(batch, **there),
         "square": torch.ones(batch, device=device),
-        "columns": torch.rand(4, 250, **there),
+        "columns": torch.rand(6, 250, **there),
         "drafts": width - 1,
     }
 
@@ -127,15 +127,15 @@ def roll(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
     """
     there, drafts = _drawn_on(device), width - 1
     rows = ("states", "means", "guesses")
-    columns = {"a": 1.01, "b": -0.05, "sigma": SIGMA}
+    late = [torch.full((batch, width), c, device=device) for c in (1.01, -0.05, SIGMA, 1.0, 0.01)]
     return {
         **{name: torch.randn(batch, width, dim, **there) for name in rows},
         **{name: torch.randn(batch, drafts, dim, **there) for name in ("noise", "intercept")},
         "slope": torch.full((batch, drafts), 0.1, device=device),
         "change": None,
         "settled": None,
-        "adds": False,
-        **{k: torch.full((batch, width), value, device=device) for k, value in columns.items()},
+        "says": "guess",
+        "coefficients": torch.stack(late),
         "first": 0,
         "end": drafts,
     }
@@ -144,10 +144,10 @@ def roll(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
 def means(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
     """Arguments of target_means: without guidance, with the image."""
     there, rows = _drawn_on(device), batch * width
-    names = ("a", "b", "signal", "noise")
     return {
         **{name: torch.randn(rows, 1, dim, **there) for name in ("x", "eps")},
-        **{name: 0.5 + torch.rand(rows, **there) for name in names},
+        "k": torch.arange(rows, device=device) % 250,
+        **{name: 0.5 + torch.rand(2, 250, **there) for name in ("affine", "scales")},
     }
 
 
@@ -181,11 +181,36 @@ def sums(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
     }
 
 
-def rows(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
-    """Arguments of recycled_rows, which has no D."""
+def samples(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
+    """Arguments of advance_samples_: nobody has finished."""
+    zero = torch.zeros(batch, dtype=torch.int64, device=device)
     length = torch.full((batch,), width, dtype=torch.int32, device=device)
     advance = (1 + torch.arange(batch, device=device) % width).int()
-    return {"length": length, "advance": advance, "width": width, "discarded": True}
+    return {
+        **{name: torch.empty(batch, dim, device=device) for name in ("after", "x")},
+        **dict.fromkeys(("k", "rounds"), zero),
+        "wanted": zero + width,
+        "length": length,
+        "advance": advance,
+        "accepted": advance - 1,
+        "width": width,
+        "discarded": True,
+    }
+
+
+def asked(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
+    """Arguments of network_rows: all of every window, with and without label."""
+    k = torch.arange(batch * width, device=device).view(batch, width) % 250
+    return {
+        "states": torch.randn(batch, width, dim, **_drawn_on(device)),
+        "at": k,
+        "y": k[:, 0].contiguous(),
+        "timesteps": torch.arange(250, device=device),
+        "rows": batch * width,
+        "first": 0,
+        "end": width,
+        "null_label": 1000,
+    }
 
 
 #: The ops of a round besides verify_window, and what they are given.
@@ -197,7 +222,8 @@ OF_WINDOWS = {
     "target_means": means,
     "note_nonfinite_": note,
     "response_sums": sums,
-    "recycled_rows": rows,
+    "network_rows": asked,
+    "advance_samples_": samples,
 }
 
 

@@ -26,7 +26,7 @@ from free.models.output import TeacherRows
 from free.reference.draft import DRAFTER
 from free.rounds.draft import draft_window
 from free.rounds.noise import Purpose, normal
-from free.rounds.state import Samples, recycle
+from free.rounds.state import Recycled, Samples
 from free.rounds.target import Target, guidance_of
 from free.schedule.table import Prediction, Table
 
@@ -51,7 +51,7 @@ def acceptance_by_position(
     target = Target(network, guidance, table, prediction)
     drafter.begin(DraftingBatch(table, guidance))
     seeds = torch.arange(images)
-    y, one = seeds % network.num_classes, torch.ones(images, dtype=torch.int32)
+    y = seeds % network.num_classes
 
     def noise(k: int, purpose: Purpose, shape: tuple[int, ...]) -> Tensor:
         return normal(seeds, torch.full_like(seeds, k), torch.zeros_like(seeds), purpose, shape)
@@ -68,14 +68,15 @@ def acceptance_by_position(
         P_here = min(P, steps - 2 - made)
         if made % _EVERY:
             continue
-        past = recycle(rows, guess, one, one, width=window, discarded=False)
+        row = torch.arange(images)[:, None].repeat(1, window)
+        past = Recycled(rows, guess, row, torch.ones_like(seeds))
         z = noise(made + 1, Purpose.TRANSITION, (P_here, *x.shape[1:]))
         samples = Samples.begin(y, seeds, x, window)._replace(k=k + 1, past=past)
         draft = draft_window(
             drafter,
             samples,
             z,
-            (P_here + 1) * one,
+            torch.full_like(seeds, P_here + 1),
             prediction=prediction,
             sweeps=sweeps,
             source=DRAFTER,

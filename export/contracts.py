@@ -120,7 +120,7 @@ def _times(*axes: int | str) -> TensorSpec:
 
 
 def _labels(config: DiTConfig, axis: str) -> TensorSpec:
-    return TensorSpec("y", "int64", (axis,), 0, config.num_classes + 1)
+    return TensorSpec("y", "int64", (axis,), 0, config.labels)
 
 
 def _feature(name: str, config: DiTConfig, guided: bool) -> TensorSpec:

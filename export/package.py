@@ -40,6 +40,8 @@ def graphs_of(
     Parameters are those of :func:`export_model`.
     """
     config = teacher.config
+    if teacher.null_label is None:
+        guidance = tuple(guided for guided in guidance if not guided)
     rows = Profile(1, window, max_batch * window)
     graphs: list[tuple[torch.nn.Module, Contract]] = []
     for guided in guidance:
@@ -92,7 +94,8 @@ def export_model(
     drafter_precision : {"fp32", "fp16", "bf16"}, optional
         Of the drafter's; it has no part in the law. Default as the teacher's.
     guidance : tuple of bool
-        Which graphs to make: without guidance, with it, or both.
+        Which graphs to make: without guidance, with it, or both. Those with it are left out for a
+        teacher without a null class.
     progress : callable
         Called with each graph's name before it is traced.
 
@@ -197,6 +200,8 @@ def _check(
         )
     if not guidance or not set(guidance) <= {False, True}:
         raise ValueError(f"guidance must be False, True or both, got {guidance!r}")
+    if teacher.null_label is None and set(guidance) == {True}:
+        raise ValueError("guidance must be False for a teacher without a null class, got True")
     networks = {"teacher": teacher, **({} if drafter is None else {"drafter": drafter.network})}
     for name, network in networks.items():
         table = network.pos_embed

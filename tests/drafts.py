@@ -22,10 +22,8 @@ class Roll(NamedTuple):
     slope: Tensor
     change: Tensor | None
     settled: Tensor | None
-    adds: bool
-    a: Tensor
-    b: Tensor
-    sigma: Tensor
+    says: str
+    coefficients: Tensor
     first: int
     end: int
 
@@ -39,8 +37,8 @@ class Roll(NamedTuple):
         return window[:3]
 
 
-#: What the drafter says: nothing, guesses, or by how much guesses change.
-CHANGES = (None, "replaces", "adds")
+#: What the drafter says: nothing, guesses, by how much guesses change, or eps.
+CHANGES = (None, "guess", "change", "eps")
 
 
 def random_roll(
@@ -53,7 +51,9 @@ def random_roll(
     """What is not read before it is written, and not written, is NaN."""
     first, end = (0, drafts) if span is None else span
     rows = torch.randn(3, batch, drafts + 1, *shape)
-    rows[:, :, first + 1 :] = torch.nan
+    rows[1:, :, first + 1 :] = torch.nan
+    # Eps is of states that the drafter has seen, which are rolled over.
+    rows[0, :, (end if changes == "eps" else first) + 1 :] = torch.nan
     settled = torch.randint(-1, drafts + 2, (batch,))
     return Roll(
         *rows.unbind(0),
@@ -62,10 +62,9 @@ def random_roll(
         torch.rand(batch, drafts) - 0.5,
         None if changes is None else torch.randn(batch, drafts, *shape),
         None if changes is None else settled,
-        changes == "adds",
-        1 + 0.1 * torch.rand(batch, drafts + 1),
-        -0.2 * torch.rand(batch, drafts + 1),
-        torch.rand(batch, drafts + 1),
+        changes or "guess",
+        torch.tensor([1.0, -0.2, 0.0, 0.5, 0.0]).view(5, 1, 1)
+        + torch.tensor([0.1, 0.2, 1.0, 0.5, 1.0]).view(5, 1, 1) * torch.rand(5, batch, drafts + 1),
         first,
         end,
     )
@@ -108,7 +107,7 @@ def random_guesses(
         source,
         dot * torch.where(sample % 4 == 3, -1, 1),
         square * (sample % 5 < 4),
-        torch.rand(4, steps),
+        torch.rand(6, steps),
         drafts,
     )
 
@@ -125,9 +124,9 @@ class Draws(NamedTuple):
     seeds: Tensor
     k: Tensor
     rounds: Tensor | None
-    length: Tensor
+    widths: Tensor
+    like: Tensor
     width: int
-    size: int
     purpose: int = 3
     decision: int = 2**32 - 1
 
@@ -136,13 +135,15 @@ def random_draws(batch: int, width: int, size: int, rounds: bool = True) -> Draw
     """Across the whole range of seeds and counters."""
     k = torch.randint(0, 2**32 - width, (batch,))
     k[-1] = 2**32 - width
+    widths = torch.randint(0, width + 2, (batch,))
+    widths[-1] = width + 1
     return Draws(
         torch.randint(-(2**63), 2**63 - 1, (batch,)),
         k,
         torch.randint(0, 2**32, (batch,)) if rounds else None,
-        torch.randint(0, width + 2, (batch,), dtype=torch.int32),
+        widths,
+        torch.full((batch, size), torch.nan),
         width,
-        size,
     )
 
 

@@ -8,6 +8,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from free import reference
+from free.models.output import TeacherRows
+from free.rounds.state import Recycled
+
 NEVER = torch.iinfo(torch.int64).max
 
 
@@ -141,15 +145,71 @@ def random_means(
     image: bool = True,
 ) -> dict[str, Any]:
     """Arguments of target_means."""
-    a, b, signal, noise = (row.clone() for row in torch.rand(4, rows))
+    steps = 7
+    affine, scales = torch.rand(2, steps) - 0.3, torch.rand(2, steps) + 0.5
+    k = torch.arange(rows) * 3 % steps
     eps = torch.randn(rows if guidance[0] is None else 2 * rows, *shape).to(dtype)
-    given = {"x": torch.randn(rows, *shape), "eps": eps, "a": a, "b": b - 0.5}
+    given = {"x": torch.randn(rows, *shape), "eps": eps, "k": k, "affine": affine}
     given |= {"cfg_scale": guidance[0], "cfg_channels": guidance[1]}
-    return given | {"signal": signal + 0.5, "noise": noise} if image else given
+    return given | {"scales": scales} if image else given
 
 
-def random_recycling(batch: int, width: int, discarded: bool = True) -> dict[str, Any]:
-    """Arguments of recycled_rows."""
+def random_recycling(
+    batch: int, width: int, discarded: bool = True, *, entries: int = 0
+) -> dict[str, Any]:
+    """Arguments of advance_samples_; of every third sample no row is wanted."""
     length = torch.randint(1, width + 1, (batch,), dtype=torch.int32)
     advance = (1 + torch.rand(batch) * length).int().clamp(max=length)
-    return {"length": length, "advance": advance, "width": width, "discarded": discarded}
+    k, rounds = torch.randint(0, 100, (2, batch)).unbind(0)
+    return {
+        "after": torch.randn(batch, 3, 2),
+        "x": torch.randn(batch, 3, 2),
+        "k": k.clone(),
+        "rounds": rounds.clone(),
+        "wanted": length.long() * (torch.arange(batch) % 3 < 2),
+        "length": length,
+        "advance": advance,
+        "accepted": torch.randint(0, width, (batch,), dtype=torch.int32),
+        "width": width,
+        "discarded": discarded,
+        "log": torch.full((entries, 3, batch), -1) if entries else None,
+    }
+
+
+def random_asking(
+    batch: int, width: int, shape: tuple[int, ...], listed: bool = False, null: int | None = None
+) -> dict[str, Any]:
+    """Arguments of network_rows: the last entries of every window, or entries here and there."""
+    first = width // 2
+    given = {
+        "states": torch.randn(batch, width, *shape),
+        "at": torch.randint(0, 9, (batch, width)),
+        "y": torch.randint(0, 10, (batch,)),
+        "timesteps": torch.randint(0, 1000, (9,)),
+        "rows": batch * (width - first),
+        "first": first,
+        "end": width,
+        "null_label": null,
+    }
+    if listed:
+        given |= {"rows": 5, "sample": torch.arange(5) % batch, "entry": torch.arange(5) % width}
+    return given
+
+
+def recalled(
+    rows: TeacherRows, guess: Tensor, length: Tensor, advance: Tensor, width: int
+) -> Recycled:
+    """What is left of a teacher call to windows of ``width`` rows, by the twin."""
+    counts = advance.long()
+    left = reference.advance_samples_(
+        *torch.zeros(2, len(counts), 1),
+        counts,
+        counts,
+        wanted=counts,
+        length=length,
+        advance=advance,
+        accepted=advance,
+        width=width,
+        discarded=True,
+    )
+    return Recycled(rows, guess, left.row, left.known)

@@ -154,7 +154,7 @@ class Kernels:
         every = (*inside.values(), *results, space)
         assert all(guarded.pads_are_intact() for guarded in every), "written out of bounds"
         for argument in contract.arguments:
-            if argument.written:
+            if argument.written and argument.name in inside:
                 given[argument.name].copy_(inside[argument.name].tensor)
         return written[0] if len(written) == 1 else written or None
 

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 
 from free import files
-from free.files import cache_folder, check_writable, digest, read_json, write_atomic, write_json
+from free.files import (
+    cache_folder,
+    check_writable,
+    digest,
+    read_json,
+    shown,
+    write_atomic,
+    write_json,
+)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -36,18 +44,39 @@ def test_nan_is_not_json(tmp_path: Path) -> None:
     [
         (None, "FileNotFoundError"),
         (b"{", "JSONDecodeError"),
-        (b"\xff", "UnicodeDecodeError"),
-        (b"[" * 100_000, "RecursionError"),
+        (b"\xff" * 1000, "it must be UTF-8, got invalid start byte at byte 0"),
+        (b"[" * 100_000, "it must be nested at most 64 deep"),
+        (b'{"a": ' + b"[" * 64 + b"]" * 64 + b"}", "it must be nested at most 64 deep"),
         (b"[1]", "got list"),
         (json.dumps({"a": "long" * 30}).encode(), "it must have at most 100 bytes"),
     ],
 )
 def test_json_that_cannot_be_read(tmp_path, content, reason, monkeypatch) -> None:
-    monkeypatch.setattr(files, "_LARGEST_JSON", 100 if reason.startswith("it") else 10**6)
+    monkeypatch.setattr(files, "_LARGEST_JSON", 100 if "100 bytes" in reason else 10**6)
     if content is not None:
         (tmp_path / "x.json").write_bytes(content)
-    with pytest.raises(ValueError, match=rf"^manifest .*x\.json is missing or .*: .*{reason}"):
+    message = rf"^manifest .*x\.json is missing or .*: .*{reason}"
+    with pytest.raises(ValueError, match=message) as caught:
         read_json(tmp_path / "x.json", "manifest")
+    assert len(str(caught.value)) < 500
+
+
+def test_json_within_the_bounds(tmp_path: Path) -> None:
+    deep = {"a": [[["[" * 1000]]], "b": json.loads("[" * 63 + "0" + "]" * 63)}
+    (tmp_path / "x.json").write_text("\ufeff" + json.dumps(deep), encoding="utf-8")
+    assert read_json(tmp_path / "x.json", "manifest") == deep
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.json")
+    with pytest.raises(ValueError, match=r"x\.json is missing or .*it is not a regular file"):
+        read_json(tmp_path / "x.json", "manifest")  # without a writer it would wait for ever
+
+
+def test_what_a_file_says_is_cut_in_messages() -> None:
+    assert shown("ab") == "'ab'"
+    assert len(shown(["x" * 1000])) == 200
+    assert shown({"a": 1234567890}, 9) == "{'a': ..."
 
 
 def test_check_writable(tmp_path: Path) -> None:

@@ -28,6 +28,15 @@ MADE_OF_VALUES = {"arange", "as_tensor", "randint", "randperm"}
 MADE = {"empty", "eye", "full", "linspace", "ones", "rand", "randn", "tensor", "zeros"}
 #: Layers that make weights. Where is up to who makes the network.
 LAYERS = {"BatchNorm2d", "Conv2d", "Embedding", "Linear"}
+#: What is called in one place alone, where the bounds are that all readers keep to.
+RESERVED = {
+    "json.load": "nowhere",
+    "json.loads": "python/free/files.py",
+    "Image.open": "python/free/images/image_files.py",
+    "numpy.load": "nowhere",
+    "np.load": "nowhere",
+    "torch.load": "python/free/models/checkpoints/tensors.py",
+}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -101,11 +110,32 @@ def left_to_defaults(tree: ast.Module) -> list[int]:
     return found
 
 
+def reserved(tree: ast.Module) -> list[tuple[int, str]]:
+    """Lines of calls that are reserved for one module, and the calls."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    found = [(call.lineno, ast.unparse(call.func)) for call in calls]
+    return [(line, name) for line, name in found if name in RESERVED]
+
+
 @pytest.mark.parametrize("rule", [splats, crowded, unfinished, left_to_defaults])
 def test_the_package_keeps_to_its_rules(rule: object) -> None:
     assert callable(rule)
     broken = [f"{path}:{line}" for path, tree in TREES.items() for line in rule(tree)]
     assert not broken
+
+
+def test_files_are_read_within_bounds() -> None:
+    """Depth and size of JSON, formats and pixels of images, no pickled code: in one place each."""
+    found = {path: reserved(tree) for path, tree in TREES.items()}
+    astray = [
+        f"{path}:{line} {name}"
+        for path, calls in found.items()
+        for line, name in calls
+        if RESERVED[name] != path
+    ]
+    assert not astray
+    used = {(path, name) for path, calls in found.items() for _, name in calls}
+    assert used == {(path, name) for name, path in RESERVED.items() if path != "nowhere"}
 
 
 def test_the_rules_see_what_breaks_them() -> None:

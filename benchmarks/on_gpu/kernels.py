@@ -130,10 +130,17 @@ def _normal(batch: int, width: int, dim: int, device: torch.device) -> Case:
     return Case(ops.philox_normal, reference.philox_normal, given, rows * (4 * dim + 3 * 8))
 
 
-def _rows(batch: int, width: int, dim: int, device: torch.device) -> Case:
-    given = kernels.rows(batch, width, dim, device)
-    moved = batch * (2 * 4 + 8 * width + 8)
-    return Case(ops.recycled_rows, reference.recycled_rows, given, moved)
+def _asked(batch: int, width: int, dim: int, device: torch.device) -> Case:
+    given = kernels.asked(batch, width, dim, device)
+    moved = batch * width * (3 * 4 * dim + 6 * 8)
+    return Case(ops.network_rows, reference.network_rows, given, moved)
+
+
+def _samples(batch: int, width: int, dim: int, device: torch.device) -> Case:
+    """No state is moved, as nobody has finished."""
+    given = kernels.samples(batch, width, dim, device)
+    moved = batch * (3 * 4 + 3 * 8 + 8 * width + 3 * 8)
+    return Case(ops.advance_samples_, reference.advance_samples_, given, moved)
 
 
 OPS = {
@@ -145,19 +152,15 @@ OPS = {
     "note_nonfinite_": _note,
     "response_sums": _sums,
     "philox_normal": _normal,
-    "recycled_rows": _rows,
+    "network_rows": _asked,
+    "advance_samples_": _samples,
 }
 
 
-def cases(small: bool) -> list[tuple[str, int, int, int | None]]:
-    """Op, B, W, D; `recycled_rows` has no D."""
+def cases(small: bool) -> list[tuple[str, int, int, int]]:
+    """Op, B, W, D."""
     batches, dims, width = SMALL if small else (BATCHES, DIMS, WIDTH)
-    return [
-        (name, batch, width, dim)
-        for name in OPS
-        for dim in ((None,) if name == "recycled_rows" else dims)
-        for batch in batches
-    ]
+    return [(name, batch, width, dim) for name in OPS for dim in dims for batch in batches]
 
 
 @torch.no_grad()
@@ -171,7 +174,7 @@ def run(bench: Bench, record: dict[str, Any]) -> None:
         if not bench.allows(label, reserve=0.35):  # for compiling
             continue
         with bench.attempt(label):
-            case = OPS[name](batch, width, dim or 0, bench.device)
+            case = OPS[name](batch, width, dim, bench.device)
             row = {"op": name, "B": batch, "W": width, "D": dim} | measured(case, clock)
             record["rows"].append(row)
             print(_line(label, row), flush=True)
@@ -249,7 +252,7 @@ def _compiled(bench: Bench, record: dict[str, Any], clock: Clock) -> None:
     if reason is not None:
         print(f"compiled twins: {reason}")
         return
-    first = [(1, 4096), (256, 16_384), (1, None), (256, None)]
+    first = [(1, 4096), (256, 16_384)]
     rows = sorted(record["rows"], key=lambda row: (row["B"], row["D"]) not in first)
     for row in rows:
         label = labelled(row["op"], row["B"], row["W"], row["D"])
@@ -257,7 +260,7 @@ def _compiled(bench: Bench, record: dict[str, Any], clock: Clock) -> None:
             continue
         with bench.attempt(f"compiled twin of {label}"):
             torch.compiler.reset()  # or a function is not compiled for more than some shapes
-            case = OPS[row["op"]](row["B"], row["W"], row["D"] or 0, bench.device)
+            case = OPS[row["op"]](row["B"], row["W"], row["D"], bench.device)
             function = torch.compile(case.twin, dynamic=False)
             work = lambda: function(**case.given)  # noqa: B023, E731
             graph, called = clock.replayed(work), clock.called(work)
@@ -268,8 +271,8 @@ def _compiled(bench: Bench, record: dict[str, Any], clock: Clock) -> None:
 # --- the table -----------------------------------------------------------------------------------
 
 
-def labelled(name: str, batch: int, width: int, dim: int | None) -> str:
-    return f"{name} B={batch} W={width}" + ("" if dim is None else f" D={dim}")
+def labelled(name: str, batch: int, width: int, dim: int) -> str:
+    return f"{name} B={batch} W={width} D={dim}"
 
 
 def _line(label: str, row: dict[str, Any]) -> str:

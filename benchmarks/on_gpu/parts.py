@@ -96,7 +96,7 @@ def _coupling(
     """The ops of a round, with the arguments that they have there."""
     known = torch.full((B,), W, device=x.device)
     none, length = torch.zeros_like(known), known.int()
-    columns = torch.stack([table.a, table.b, table.sigma, torch.ones_like(table.a)])
+    columns = torch.cat([table.columns, torch.ones_like(table.columns[:1])])
     states = x.view(B * W, D)
     past = {
         "past_x": states,
@@ -117,12 +117,10 @@ def _coupling(
     scale = (
         {} if guide is None else {"cfg_scale": guide.scale, "cfg_channels": guide.count(x.shape[1])}
     )
-    relation = {"signal": table.signal[k], "noise": table.noise[k]}
 
     def couple() -> None:
-        z = ops.window_noise(seeds, start, None, length, W, D, **words)
+        z = ops.window_noise(seeds, start, None, known, first, width=W, **words)
         begun = ops.first_guesses(first, start, **past, columns=columns, drafts=W - 1)
-        a, b, sigma = begun.coefficients.unbind(0)
         roll = partial(
             ops.roll_window_,
             begun.states,
@@ -131,27 +129,36 @@ def _coupling(
             z.noise,
             begun.intercept,
             begun.slope,
-            a=a,
-            b=b,
-            sigma=sigma,
+            coefficients=begun.coefficients,
         )
-        roll(change=None, settled=None, adds=False, first=0, end=W - 1)
+        roll(change=None, settled=None, says="change", first=0, end=W - 1)
         for j, end in spans:
-            roll(change=change, settled=none, adds=True, first=j, end=end)
+            roll(change=change, settled=none, says="change", first=j, end=end)
         # Where the network has variance channels besides, its eps has gaps.
         target = ops.target_means(
-            x, eps.contiguous(), a.flatten(), b.flatten(), **scale, **relation
+            x, eps.contiguous(), k, table.columns[:2], **scale, scales=table.columns[3:]
         ).means
-        advance = ops.verify_window(
+        verified = ops.verify_window(
             begun.states,
             begun.means[:, 1:].contiguous(),
             target.view(B, W, D),
-            sigma,
+            begun.coefficients[2],
             length,
             z.uniforms,
             z.last,
-        ).advance
-        ops.recycled_rows(length, advance, W, True)
+        )
+        ops.advance_samples_(
+            verified.state,
+            first,
+            start,
+            start,
+            wanted=known,
+            length=length,
+            advance=verified.advance,
+            accepted=verified.accepted,
+            width=W,
+            discarded=True,
+        )
 
     return couple
 

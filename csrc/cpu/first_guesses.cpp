@@ -32,8 +32,8 @@ void write_made(const FirstGuesses& g, std::int64_t b) {
   const std::int64_t out = b * g.width * g.size;
   std::copy_n(g.x + b * g.size, g.size, g.states + out);
   std::copy_n(g.past_guess + row, g.size, g.guesses + out);
-  mean_row({g.columns[made], g.columns[g.steps + made], 0.0f}, g.past_x + row, g.past_guess + row,
-           g.size, g.means + out);
+  mean_row(coefficients_at(g.columns, g.steps, made), g.past_x + row, g.past_guess + row, g.size,
+           g.means + out);
   g.settled[b] = settled_of(g.known[b], g.source);
 }
 
@@ -41,7 +41,7 @@ void write_made(const FirstGuesses& g, std::int64_t b) {
 void write_guess(const FirstGuesses& g, std::int64_t b, std::int64_t j) {
   const std::int64_t row = g.row[b * g.stride + j + 1] * g.size;
   const std::int64_t out = b * (g.width - 1) + j;
-  const float largest = g.columns[3 * g.steps + nearest(g.k[b], j, g.steps)];
+  const float largest = g.columns[kCoefficients * g.steps + nearest(g.k[b], j, g.steps)];
   const bool following = follows(j, g.known[b], g.source);
   g.slope[out] = following ? response_of(g.dot[b], g.square[b], largest) : 0.0f;
   intercept_row(g.slope[out], g.past_guess + row, g.past_x + row, g.size,
@@ -52,7 +52,7 @@ void write_entry(const FirstGuesses& g, std::int64_t b, std::int64_t i) {
   const std::int64_t entry = b * g.width + i;
   const std::int64_t step = nearest(g.k[b], i, g.steps);
   g.at[entry] = step;
-  for (std::int64_t column = 0; column < 3; ++column) {
+  for (std::int64_t column = 0; column < kCoefficients; ++column) {
     g.coefficients[column * g.batch * g.width + entry] = g.columns[column * g.steps + step];
   }
   if (i == 0) {

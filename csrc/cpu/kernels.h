@@ -27,12 +27,13 @@ void verify_window_relaxed(const Window& window, const Lenience& lenience);
 void window_noise(const WindowNoise& draws);
 void first_guesses(const FirstGuesses& guesses);
 void roll_window(const Roll& roll);
+void network_rows(const NetworkRows& rows);
 void target_means(const TargetMeans& means);
 void note_nonfinite(const NoteNonfinite& rows);
 void response_sums(const ResponseSums& sums);
 void philox_normal(const Draws& draws);
 void philox_uniform(const Draws& draws);
-void recycled_rows(const RecycledRows& rows);
+void advance_samples(const Advance& samples);
 
 /// The instruction set that the kernels run with on this machine.
 const char* simd_level();

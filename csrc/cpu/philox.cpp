@@ -106,7 +106,11 @@ void draw(const Draws& d, const Fill& fill) {
 void draw_transition(const WindowNoise& d, std::int64_t b, std::int64_t j) {
   const Row row{static_cast<std::uint64_t>(d.seeds[b]), static_cast<std::uint32_t>(d.k[b] + j),
                 d.rounds == nullptr ? 0u : static_cast<std::uint32_t>(d.rounds[b]), d.purpose};
-  const std::int64_t final = std::clamp<std::int64_t>(d.length[b], 1, d.width) - 1;
+  const std::int64_t length = std::clamp<std::int64_t>(d.widths[b], 1, d.width);
+  const std::int64_t final = length - 1;
+  if (j == final) {
+    d.length[b] = static_cast<std::int32_t>(length);
+  }
   float* last = d.last + b * d.size;
   if (j == d.width - 1) {
     if (j == final) {

@@ -18,7 +18,7 @@ FREE_SIMD_CLONES void follow_row(const float* intercept, float slope, const floa
                                  std::int64_t count, float* guess) {
 #pragma omp simd
   for (std::int64_t i = 0; i < count; ++i) {
-    guess[i] = guess_of(Said::kIntercept, intercept[i], slope, state[i], 0.0f);
+    guess[i] = guess_of(Said::kIntercept, intercept[i], slope, state[i], 0.0f, 0.0f, {});
   }
 }
 
@@ -26,7 +26,15 @@ FREE_SIMD_CLONES void change_row(const float* change, const float* last, std::in
                                  float* guess) {
 #pragma omp simd
   for (std::int64_t i = 0; i < count; ++i) {
-    guess[i] = guess_of(Said::kChange, change[i], 0.0f, 0.0f, last[i]);
+    guess[i] = guess_of(Said::kChange, change[i], 0.0f, 0.0f, last[i], 0.0f, {});
+  }
+}
+
+FREE_SIMD_CLONES void eps_row(Coefficients c, const float* eps, const float* asked,
+                              std::int64_t count, float* guess) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < count; ++i) {
+    guess[i] = guess_of(Said::kEps, eps[i], 0.0f, 0.0f, 0.0f, asked[i], c);
   }
 }
 
@@ -44,6 +52,9 @@ void roll_tile(const Roll& r, std::int64_t b, std::int64_t tile) {
   const std::int64_t count = std::min(kTile, r.size - tile);
   const std::int64_t drafts = r.width - 1;
   const std::int64_t settled = r.change == nullptr ? drafts : r.settled[b];
+  // States as the drafter was asked about them, of which the later ones are rolled over.
+  const float* asked = r.states + (b * r.width + r.first) * r.size + tile;
+  float kept[2][kTile];
   for (std::int64_t j = r.first; j < r.end; ++j) {
     const std::int64_t entry = b * r.width + j;
     const std::int64_t step = b * drafts + j;
@@ -52,19 +63,26 @@ void roll_tile(const Roll& r, std::int64_t b, std::int64_t tile) {
     const std::int64_t given = step * r.size + tile;
     const float* state = r.states + here;
     float* guess = r.guesses + next;
-    switch (said_of(j, settled, r.adds)) {
+    const Coefficients c = coefficients_at(r.coefficients, r.batch * r.width, entry);
+    switch (said_of(j, settled, r.says)) {
       case Said::kIntercept:
         follow_row(r.intercept + given, r.slope[step], state, count, guess);
         break;
       case Said::kChange:
         change_row(r.change + given, r.guesses + here, count, guess);
         break;
+      case Said::kEps:
+        eps_row(c, r.change + given, asked, count, guess);
+        break;
       case Said::kGuess:
         std::copy_n(r.change + given, count, guess);
         break;
     }
-    roll_row({r.a[entry], r.b[entry], r.sigma[entry]}, state, guess, r.noise + given, count,
-             r.means + next, r.states + next);
+    if (r.says == Said::kEps && j + 1 < r.end) {
+      asked = kept[j % 2];
+      std::copy_n(r.states + next, count, kept[j % 2]);
+    }
+    roll_row(c, state, guess, r.noise + given, count, r.means + next, r.states + next);
   }
 }
 

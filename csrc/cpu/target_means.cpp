@@ -60,9 +60,10 @@ void write_row(const TargetMeans& m, std::int64_t r) {
     widen_row(said + m.size, m.guided, unconditional);
     guide_row(unconditional, m.scale, m.guided, eps);
   }
-  mean_row(m.a[r], m.x + row, m.b[r], eps, m.size, m.means + row);
+  const std::int64_t k = m.k[r];
+  mean_row(m.affine[k], m.x + row, m.affine[m.steps + k], eps, m.size, m.means + row);
   if (m.guess != nullptr) {
-    image_row(m.x + row, eps, m.signal[r], m.noise[r], m.size, m.guess + row);
+    image_row(m.x + row, eps, m.scales[k], m.scales[m.steps + k], m.size, m.guess + row);
   }
 }
 

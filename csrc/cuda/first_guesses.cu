@@ -20,7 +20,7 @@ __device__ __forceinline__ void write_step(const FirstGuesses& g, std::int64_t b
   const std::int64_t step = nearest(g.k[b], i, g.steps);
   g.at[entry] = step;
 #pragma unroll
-  for (std::int64_t column = 0; column < 3; ++column) {
+  for (std::int64_t column = 0; column < kCoefficients; ++column) {
     g.coefficients[column * g.batch * g.width + entry] = g.columns[column * g.steps + step];
   }
 }
@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(kThreads) guess_quads(FirstGuesses g, std::int
   }
   if (i == 0) {  // the transition just made
     const std::int64_t made = nearest(g.k[b], -1, g.steps);
-    const Coefficients c{g.columns[made], g.columns[g.steps + made], 0.0f};
+    const Coefficients c = coefficients_at(g.columns, g.steps, made);
     Quad<float> mean;
 #pragma unroll
     for (int e = 0; e < kQuad; ++e) {
@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kThreads) guess_quads(FirstGuesses g, std::int
   }
   const std::int64_t j = i - 1;
   const std::int64_t out = b * (g.width - 1) + j;
-  const float largest = g.columns[3 * g.steps + nearest(g.k[b], j, g.steps)];
+  const float largest = g.columns[kCoefficients * g.steps + nearest(g.k[b], j, g.steps)];
   const bool following = follows(j, g.known[b], g.source);
   const float slope = following ? response_of(g.dot[b], g.square[b], largest) : 0.0f;
   Quad<float> intercept;

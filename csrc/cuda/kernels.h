@@ -27,6 +27,7 @@ void verify_window_relaxed(const Window& window, const Lenience& lenience, void*
 void window_noise(const WindowNoise& draws, const Queue& queue);
 void first_guesses(const FirstGuesses& guesses, const Queue& queue);
 void roll_window(const Roll& roll, const Queue& queue);
+void network_rows(const NetworkRows& rows, const Queue& queue);
 void target_means(const TargetMeans& means, const Queue& queue);
 void note_nonfinite(const NoteNonfinite& rows, const Queue& queue);
 /// Bytes of device memory that response_sums needs beside its arguments, aligned to 8.
@@ -34,6 +35,6 @@ std::int64_t response_workspace(const ResponseSums& sums);
 void response_sums(const ResponseSums& sums, void* workspace, const Queue& queue);
 void philox_normal(const Draws& draws, const Queue& queue);
 void philox_uniform(const Draws& draws, const Queue& queue);
-void recycled_rows(const RecycledRows& rows, const Queue& queue);
+void advance_samples(const Advance& samples, const Queue& queue);
 
 }  // namespace free_dit::cuda

@@ -28,12 +28,13 @@ void verify_window_relaxed(const Window&, const Lenience&, void*, const Queue&) 
 void window_noise(const WindowNoise&, const Queue&) { refuse(); }
 void first_guesses(const FirstGuesses&, const Queue&) { refuse(); }
 void roll_window(const Roll&, const Queue&) { refuse(); }
+void network_rows(const NetworkRows&, const Queue&) { refuse(); }
 void target_means(const TargetMeans&, const Queue&) { refuse(); }
 void note_nonfinite(const NoteNonfinite&, const Queue&) { refuse(); }
 std::int64_t response_workspace(const ResponseSums&) { refuse(); }
 void response_sums(const ResponseSums&, void*, const Queue&) { refuse(); }
 void philox_normal(const Draws&, const Queue&) { refuse(); }
 void philox_uniform(const Draws&, const Queue&) { refuse(); }
-void recycled_rows(const RecycledRows&, const Queue&) { refuse(); }
+void advance_samples(const Advance&, const Queue&) { refuse(); }
 
 }  // namespace free_dit::cuda

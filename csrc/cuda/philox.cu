@@ -51,15 +51,15 @@ __global__ void __launch_bounds__(kThreads) draw_window(WindowNoise d, std::int6
   }
   const std::int64_t b = place.row / d.width;
   const std::int64_t j = place.row - b * d.width;
-  const std::int64_t length = d.length[b];
+  const std::int64_t asked = d.widths[b];
+  const std::int64_t length = asked < 1 ? 1 : asked > d.width ? d.width : asked;
   const bool drafted = j < d.width - 1;
-  const bool last = j == (length < 1 ? 1 : length > d.width ? d.width : length) - 1;
+  const bool last = j == length - 1;
   if (!drafted && !last) {
     return;
   }
   const std::uint64_t key = static_cast<std::uint64_t>(d.seeds[b]);
-  const std::uint32_t transition =
-      static_cast<std::uint32_t>(static_cast<std::uint64_t>(d.k[b]) + j);
+  const std::uint32_t transition = static_cast<std::uint32_t>(wrapped_sum(d.k[b], j));
   const std::uint32_t round = d.rounds == nullptr ? 0u : static_cast<std::uint32_t>(d.rounds[b]);
   const std::uint32_t block = static_cast<std::uint32_t>(place.at / kQuad);
   const Quad<float> noise = Normals{}(philox4x32({block, transition, round, d.purpose}, key));
@@ -71,6 +71,9 @@ __global__ void __launch_bounds__(kThreads) draw_window(WindowNoise d, std::int6
     }
   }
   if (last) {
+    if (block == 0) {
+      d.length[b] = static_cast<std::int32_t>(length);
+    }
     store<kWide>(d.last + b * d.size, place.at, d.size, noise);
   }
 }

@@ -21,6 +21,7 @@ struct Step {
   float slope;
   Coefficients c;
   Quad<float> said;
+  Quad<float> asked;
   Quad<float> noise;
 };
 
@@ -29,12 +30,18 @@ __device__ __forceinline__ Step load_step(const Roll& r, std::int64_t b, std::in
                                           std::int64_t settled, std::int64_t at) {
   const std::int64_t step = b * (r.width - 1) + j;
   const std::int64_t entry = b * r.width + j;
-  const Said what = said_of(j, settled, r.adds);
+  const Said what = said_of(j, settled, r.says);
   const float* said = what == Said::kIntercept ? r.intercept : r.change;
+  // The state as the drafter was asked about it: it is rolled over after this.
+  Quad<float> asked{};
+  if (what == Said::kEps) {
+    asked = load<kWide>(r.states + entry * r.size, at, r.size);
+  }
   return {what,
           r.slope[step],
-          {r.a[entry], r.b[entry], r.sigma[entry]},
+          coefficients_at(r.coefficients, r.batch * r.width, entry),
           load<kWide>(said + step * r.size, at, r.size),
+          asked,
           load<kWide>(r.noise + step * r.size, at, r.size)};
 }
 
@@ -50,7 +57,7 @@ __global__ void __launch_bounds__(kThreads) roll_quads(Roll r, std::int64_t quad
   std::int64_t row = (b * r.width + r.first) * r.size;
   Quad<float> state = load<kWide>(r.states + row, at, r.size);
   Quad<float> guess{};
-  if (said_of(r.first, settled, r.adds) == Said::kChange) {
+  if (said_of(r.first, settled, r.says) == Said::kChange) {
     guess = load<kWide>(r.guesses + row, at, r.size);
   }
   Step next = load_step<kWide>(r, b, r.first, settled, at);
@@ -62,7 +69,8 @@ __global__ void __launch_bounds__(kThreads) roll_quads(Roll r, std::int64_t quad
     Quad<float> mean;
 #pragma unroll
     for (int i = 0; i < kQuad; ++i) {
-      guess.v[i] = guess_of(step.what, step.said.v[i], step.slope, state.v[i], guess.v[i]);
+      guess.v[i] = guess_of(step.what, step.said.v[i], step.slope, state.v[i], guess.v[i],
+                            step.asked.v[i], step.c);
       const Rolled rolled = roll(step.c, state.v[i], guess.v[i], step.noise.v[i]);
       mean.v[i] = rolled.mean;
       state.v[i] = rolled.state;

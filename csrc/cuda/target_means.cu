@@ -6,6 +6,7 @@
 #include "cuda/kernels.h"
 #include "cuda/launch.h"
 #include "cuda/quad.h"
+#include "free/guess.h"
 #include "free/guidance.h"
 #include "free/image.h"
 
@@ -34,8 +35,9 @@ __global__ void __launch_bounds__(kThreads) mean_quads(TargetMeans m, std::int64
       }
     }
   }
-  const float a = m.a[place.row];
-  const float b = m.b[place.row];
+  const std::int64_t k = nearest(m.k[place.row], 0, m.steps);  // beyond the schedule is no memory
+  const float a = m.affine[k];
+  const float b = m.affine[m.steps + k];
   Quad<float> mean;
 #pragma unroll
   for (int i = 0; i < kQuad; ++i) {
@@ -44,8 +46,8 @@ __global__ void __launch_bounds__(kThreads) mean_quads(TargetMeans m, std::int64
   store<kWide>(m.combined + row, at, m.size, eps);
   store<kWide>(m.means + row, at, m.size, mean);
   if (m.guess != nullptr) {
-    const float signal = m.signal[place.row];
-    const float noise = m.noise[place.row];
+    const float signal = m.scales[k];
+    const float noise = m.scales[m.steps + k];
     Quad<float> image;
 #pragma unroll
     for (int i = 0; i < kQuad; ++i) {

@@ -129,7 +129,7 @@ bool Call::writes_into_another() const {
 
 bool Call::take_value(const Argument& a, PyObject* value) {
   const bool none = value == Py_None;
-  if (a.kind == Argument::Kind::kNumber && a.binds != 0) {
+  if (a.optional && a.binds != 0) {
     sizes_.of(a.binds) = none ? 1 : 2;
   }
   if (none) {
@@ -165,7 +165,7 @@ bool Call::take_value(const Argument& a, PyObject* value) {
   if (number < a.low || number > a.high) {
     return false;
   }
-  if (a.binds != 0) {
+  if (!a.optional && a.binds != 0) {
     sizes_.of(a.binds) = number;
   }
   a.store_integer(&field<char>(a.field), number);
@@ -218,7 +218,9 @@ bool Call::take_tensor(const Argument& a, PyObject* value, Span* span) {
     first_ = value;
     device_ = t.device;
   }
-  field<void*>(a.field) = memory_of(t);
+  // What is empty has no address, but it is not None, which kernels are told by null.
+  alignas(64) static char nothing[64];
+  field<void*>(a.field) = memory_of(t) != nullptr ? memory_of(t) : nothing;
   if (const std::int64_t bytes = bytes_of(t)) {
     span->begin = static_cast<const char*>(memory_of(t));
     span->end = span->begin + bytes;

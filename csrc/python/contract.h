@@ -88,7 +88,7 @@ struct Argument {
   std::size_t type_field = 0;  // of networks' answers, where the record has their type
 
   // A value.
-  char binds = 0;  // an integer: this letter is its value; a number: 2 with it and 1 without
+  char binds = 0;  // this letter is its value; of an optional one, 2 with it and 1 without
   std::int64_t low = 0, high = 0;
   Shape highest;                   // an integer's upper limit where that depends on sizes
   double least = 0.0, most = 0.0;  // a number's

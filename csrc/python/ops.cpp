@@ -159,15 +159,16 @@ Op window_noise() {
       .tensor("seeds", "B", &WindowNoise::seeds)
       .tensor("k", "B", &WindowNoise::k)
       .maybe("rounds", "B", &WindowNoise::rounds)
-      .tensor("length", "B", &WindowNoise::length)
+      .tensor("widths", "B", &WindowNoise::widths)
+      .tensor("like", "B ...", &WindowNoise::like)
       .integer("width", 1, kWord, &WindowNoise::width, 'W')
-      .integer("size", 1, kLongestRow, &WindowNoise::size, 'D')
       .integer("purpose", 0, kWord, &WindowNoise::purpose)
       .integer("decision", 0, kWord, &WindowNoise::decision)
-      .result("noise", "B W-1 D", &WindowNoise::noise)
+      .result("noise", "B W-1 ...", &WindowNoise::noise)
       .result("uniforms", "B W-1", &WindowNoise::uniforms)
-      .result("last", "B D", &WindowNoise::last)
-      .counts({{"B", &WindowNoise::batch}})
+      .result("last", "B ...", &WindowNoise::last)
+      .result("length", "B", &WindowNoise::length)
+      .counts({{"B", &WindowNoise::batch}, {"...", &WindowNoise::size}})
       .check(check_noise)
       .cpu(cpu::window_noise)
       .cuda(cuda::window_noise);
@@ -200,7 +201,7 @@ Op first_guesses() {
       .integer("source", 0, static_cast<std::int64_t>(Source::kDrafter), &FirstGuesses::source)
       .tensor("dot", "B", &FirstGuesses::dot)
       .tensor("square", "B", &FirstGuesses::square)
-      .tensor("columns", "4 N > 0", &FirstGuesses::columns)
+      .tensor("columns", "6 N > 0", &FirstGuesses::columns)
       .integer("drafts", 0, kWord, 'P')
       .result("states", "B P+1 ...", &FirstGuesses::states)
       .result("means", "B P+1 ...", &FirstGuesses::means)
@@ -209,7 +210,7 @@ Op first_guesses() {
       .result("slope", "B P", &FirstGuesses::slope)
       .result("settled", "B", &FirstGuesses::settled)
       .result("at", "B P+1", &FirstGuesses::at)
-      .result("coefficients", "3 B P+1", &FirstGuesses::coefficients)
+      .result("coefficients", "5 B P+1", &FirstGuesses::coefficients)
       .counts({{"B", &FirstGuesses::batch},
                {"P+1", &FirstGuesses::width},
                {"...", &FirstGuesses::size},
@@ -231,10 +232,8 @@ Op roll_window() {
       .tensor("slope", "B W-1", &Roll::slope)
       .maybe("change", "B W-1 ...", &Roll::change, "change and settled")
       .maybe("settled", "B", &Roll::settled, "change and settled")
-      .flag("adds", &Roll::adds)
-      .tensor("a", "B W", &Roll::a)
-      .tensor("b", "B W", &Roll::b)
-      .tensor("sigma", "B W", &Roll::sigma)
+      .choice("says", kSaidNames, &Roll::says)
+      .tensor("coefficients", "5 B W", &Roll::coefficients)
       .integer("first", 0, kAny, &Roll::first)
       .at_most("E")
       .integer("end", 0, kAny, &Roll::end, 'E')
@@ -244,7 +243,47 @@ Op roll_window() {
       .cuda(cuda::roll_window);
 }
 
-// --- teacher -------------------------------------------------------------------------------------
+// --- networks ------------------------------------------------------------------------------------
+
+void check_rows(const NetworkRows& n) {
+  if (n.sample == nullptr && n.rows != n.batch * (n.end - n.first)) {
+    throw std::invalid_argument("rows: expected " + std::to_string(n.batch * (n.end - n.first)) +
+                                " in this span, got " + std::to_string(n.rows));
+  }
+  if (n.sample != nullptr) {
+    check_integers("sample", n.sample, n.rows, n.batch - 1, "row");
+    check_integers("entry", n.entry, n.rows, n.width - 1, "row");
+  }
+}
+
+Op network_rows() {
+  return Declare<NetworkRows>("network_rows")
+      .tensor("states", "B W ... > 0", &NetworkRows::states)
+      .tensor("at", "B W", &NetworkRows::at)
+      .tensor("y", "B", &NetworkRows::y)
+      .tensor("timesteps", "N > 0", &NetworkRows::timesteps)
+      .integer("rows", 0, kAny, &NetworkRows::rows, 'R')
+      .integer("first", 0, kAny, &NetworkRows::first)
+      .at_most("E")
+      .integer("end", 0, kAny, &NetworkRows::end, 'E')
+      .at_most("W")
+      .maybe("sample", "R", &NetworkRows::sample, "sample and entry")
+      .maybe("entry", "R", &NetworkRows::entry, "sample and entry")
+      .integer("null_label", 0, kAny, &NetworkRows::null_label, 'G')
+      .or_none()
+      .result("x", "G*R ...", &NetworkRows::x)
+      .result("t", "G*R", &NetworkRows::t)
+      .result("label", "G*R", &NetworkRows::label)
+      .result("k", "R", &NetworkRows::k)
+      .counts({{"B", &NetworkRows::batch},
+               {"W", &NetworkRows::width},
+               {"...", &NetworkRows::size},
+               {"N", &NetworkRows::steps},
+               {"G", &NetworkRows::each}})
+      .check(check_rows)
+      .cpu(cpu::network_rows)
+      .cuda(cuda::network_rows);
+}
 
 struct GuidedMeans : TargetMeans {
   std::int64_t cfg_channels = kAny;
@@ -260,23 +299,24 @@ Op target_means() {
   return Declare<GuidedMeans>("target_means")
       .tensor("x", "R C ...?", &TargetMeans::x)
       .answers("eps", "G*R C ...?", &TargetMeans::eps, &TargetMeans::type)
-      .tensor("a", "R", &TargetMeans::a)
-      .tensor("b", "R", &TargetMeans::b)
+      .tensor("k", "R", &TargetMeans::k)
+      .tensor("affine", "2 N > 0", &TargetMeans::affine)
       .number("cfg_scale", -kLargestFloat, kLargestFloat, &TargetMeans::scale, 'G')
       .or_none()
       .integer("cfg_channels", 0, kAny, &GuidedMeans::cfg_channels)
       .at_most("C")
       .or_none()
-      .maybe("signal", "R", &TargetMeans::signal, "signal and noise")
-      .maybe("noise", "R", &TargetMeans::noise, "signal and noise")
+      .maybe("scales", "2 N", &TargetMeans::scales, "scales")
       .result("combined", "R C ...?", &TargetMeans::combined)
       .result("means", "R C ...?", &TargetMeans::means)
-      .result("guess", "R C ...?", &TargetMeans::guess, "signal and noise")
+      .result("guess", "R C ...?", &TargetMeans::guess, "scales")
       .counts({{"R", &TargetMeans::rows},
                {"C", &TargetMeans::channels},
                {"C ...?", &TargetMeans::size},
-               {"G", &TargetMeans::answers}})
+               {"G", &TargetMeans::answers},
+               {"N", &TargetMeans::steps}})
       .prepare(count_guided)
+      .check([](const GuidedMeans& m) { check_integers("k", m.k, m.rows, m.steps - 1, "row"); })
       .cpu(cpu::target_means)
       .cuda(cuda::target_means);
 }
@@ -339,19 +379,29 @@ Op response_sums() {
       .cuda(cuda::response_sums);
 }
 
-Op recycled_rows() {
-  return Declare<RecycledRows>("recycled_rows")
-      .tensor("length", "B", &RecycledRows::length)
-      .tensor("advance", "B", &RecycledRows::advance)
-      .integer("width", 1, kWord, &RecycledRows::width, 'W')
-      .flag("discarded", &RecycledRows::discarded)
-      .integer("stride", 1, kWord, &RecycledRows::stride)
+Op advance_samples() {
+  return Declare<Advance>("advance_samples_")
+      .tensor("after", "B ... > 0", &Advance::after)
+      .tensor("x", "B ...", &Advance::x)
+      .tensor("k", "B", &Advance::k)
+      .tensor("rounds", "B", &Advance::rounds)
+      .tensor("wanted", "B", &Advance::wanted)
+      .tensor("length", "B", &Advance::length)
+      .tensor("advance", "B", &Advance::advance)
+      .tensor("accepted", "B", &Advance::accepted)
+      .integer("width", 1, kWord, &Advance::width, 'W')
+      .flag("discarded", &Advance::discarded)
+      .integer("stride", 1, kWord, &Advance::stride)
       .or_none()
-      .result("row", "B W", &RecycledRows::row)
-      .result("known", "B", &RecycledRows::known)
-      .counts({{"B", &RecycledRows::batch}})
-      .cpu(cpu::recycled_rows)
-      .cuda(cuda::recycled_rows);
+      .maybe("log", "M 3 B > 0", &Advance::log)
+      .result("k_after", "B", &Advance::k_after)
+      .result("rounds_after", "B", &Advance::rounds_after)
+      .result("row", "B W", &Advance::row)
+      .result("known", "B", &Advance::known)
+      .counts({{"B", &Advance::batch}, {"...", &Advance::size}, {"M", &Advance::entries}})
+      .prepare([](Advance& a) { a.entries = a.log == nullptr ? 0 : a.entries; })
+      .cpu(cpu::advance_samples)
+      .cuda(cuda::advance_samples);
 }
 
 }  // namespace
@@ -363,10 +413,11 @@ const std::vector<Op>& ops() {
       window_noise(),
       first_guesses(),
       roll_window(),
+      network_rows(),
       target_means(),
       note_nonfinite(),
       response_sums(),
-      recycled_rows(),
+      advance_samples(),
       draws("philox_normal").cpu(cpu::philox_normal).cuda(cuda::philox_normal),
       draws("philox_uniform").cpu(cpu::philox_uniform).cuda(cuda::philox_uniform),
   };

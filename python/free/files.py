@@ -1,17 +1,26 @@
-"""Files: JSON read with errors that name it, and writing so that nobody reads half of one."""
+"""Files: JSON read within bounds, and writing so that nobody reads half of a file.
+
+All JSON of the package, whoever wrote it, is read here.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-#: Labels of a million files take a quarter of it.
-_LARGEST_JSON = 256 << 20
+#: Bytes of a record, such as a configuration: in memory JSON may take thirty times as much.
+_LARGEST_JSON = 16 << 20
+#: Brackets within brackets. What this package writes has ten at most.
+_DEEPEST_JSON = 64
+#: Characters of a foreign value in a message.
+_LONGEST = 200
 
 
 def cache_folder() -> Path:
@@ -43,21 +52,89 @@ def write_atomic(path: str | Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_json(path: str | Path, what: str, kind: type = dict) -> Any:
+def check_regular(path: str | Path) -> None:
+    """Raise an OSError unless there is a regular file: to open a pipe would wait for its writer."""
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+
+
+def read_text(path: str | Path, largest: int) -> str:
+    """Read a regular file of UTF-8, with or without a byte-order mark.
+
+    Raises OSError if it cannot be read, ValueError if it is of more than ``largest`` bytes or is no
+    UTF-8.
+    """
+    check_regular(path)
+    with Path(path).open("rb") as file:
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise ValueError(f"it must have at most {largest} bytes")
+    return _decoded(content).removeprefix("\ufeff")
+
+
+def _decoded(content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:  # it would bring the whole content into the message
+        raise ValueError(f"it must be UTF-8, got {error.reason} at byte {error.start}") from None
+
+
+def parse_json(text: str | bytes, pairs: Callable[[list[Any]], Any] | None = None) -> Any:
+    """The value of a JSON text; ``pairs`` makes one of an object's names and values, if not a dict.
+
+    Raises ValueError if it is no JSON, or nested more than 64 deep: most of what could be done with
+    such a value would end in a RecursionError.
+    """
+    text = _decoded(text) if isinstance(text, bytes) else text
+    deep = ValueError(f"it must be nested at most {_DEEPEST_JSON} deep")
+    try:
+        value = json.loads(text, object_pairs_hook=pairs)
+    except RecursionError:
+        raise deep from None
+    level = [value]
+    for _ in range(_DEEPEST_JSON):
+        level = [inner for outer in level for inner in _containers(outer)]
+    if level:
+        raise deep
+    return value
+
+
+def _containers(value: Any) -> list[Any]:
+    """The objects and lists that lie in one."""
+    inside = value.values() if isinstance(value, dict) else value
+    kinds = (dict, list, tuple)
+    return [one for one in inside if isinstance(one, kinds)] if isinstance(value, kinds) else []
+
+
+def shown(value: object, longest: int = _LONGEST) -> str:
+    """A value's ``repr`` for a message, cut where it is long: files may hold anything."""
+    return cut(repr(value), longest)
+
+
+def cut(text: str, longest: int = _LONGEST) -> str:
+    """A text of at most ``longest`` characters; dots stand for the rest."""
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def read_json(
+    path: str | Path,
+    what: str,
+    kind: type = dict,
+    *,
+    largest: int | None = None,
+    pairs: Callable[[list[Any]], Any] | None = None,
+) -> Any:
     """Read a JSON file.
 
     Errors begin with ``what`` the file should hold, such as ``"manifest"``; ``kind`` is that of the
-    value at the top. Raises ValueError naming the file, if it cannot be read, is larger than 256
-    MiB, is no JSON or is nested more deeply than Python recurses, or another kind of value is at
-    the top.
+    value at the top; ``pairs`` is that of :func:`parse_json`. Raises ValueError naming the file, if
+    it cannot be read, is no regular file, has more than ``largest`` bytes (16 MiB by default), is
+    no JSON or is nested more than 64 deep, or another kind of value is at the top.
     """
-    path = Path(path)
     try:
-        if path.stat().st_size > _LARGEST_JSON:
-            raise ValueError(f"it must have at most {_LARGEST_JSON} bytes")
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{what} {path} is missing or malformed: {error!r}") from error
+        value = parse_json(read_text(path, largest or _LARGEST_JSON), pairs)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{what} {path} is missing or malformed: {shown(error)}") from error
     if not isinstance(value, kind):
         raise ValueError(f"{what} {path} is missing or malformed: got {type(value).__name__}")
     return value
@@ -91,7 +168,8 @@ def check_writable(path: str | Path, argument: str) -> Path:
 
 
 def digest(path: str | Path) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+    """SHA-256 of a regular file's content, in hexadecimal."""
+    check_regular(path)
     value = hashlib.sha256()
     with Path(path).open("rb") as file:
         while block := file.read(1 << 20):

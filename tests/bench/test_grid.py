@@ -142,7 +142,8 @@ def test_other_files_are_not_continued(tmp_path: Path) -> None:
     write_rows(path, {"model": "mnist", "seed": 0}, [])
     with pytest.raises(ValueError, match=r"same settings to be continued, got .* with seed 0, not"):
         read_rows(path, {"model": "mnist", "seed": 1})
-    for text in ("[]", "{", '{"rows": []}'):
+    for text in ("[]", "{", '{"rows": []}', "[" * 100_000, '{"shared": 1, "rows": []}',
+                 '{"shared": {}, "rows": [{"setting": {"wings": 2}}]}'):  # fmt: skip
         path.write_text(text)
         with pytest.raises(ValueError, match="--json must be a file of free sweep to be continued"):
             read_rows(path, {})

@@ -26,6 +26,17 @@ def test_around_all_formats(tmp_path: Path) -> None:
     assert inspect(tmp_path / "free").config == inspect(path, heads=4).config
 
 
+def test_a_missing_null_class(tmp_path: Path) -> None:
+    """It is said where it can be, and noted where it cannot."""
+    options = "--heads", 4, "--num-classes", 6
+    succeed("convert", save_original(tmp_path), tmp_path / "free", "--to", "free", *options)
+    assert "6 classes without a null class" in succeed("info", tmp_path / "free")
+    text = succeed("convert", tmp_path / "free", tmp_path / "back.pt", "--to", "original")
+    assert "no place for the missing null class; read it with --num-classes 6" in text
+    assert "6 classes without a null" in succeed("info", tmp_path / "back.pt", *options)
+    assert "5 classes, predicts" in succeed("info", tmp_path / "back.pt", "--heads", 4)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_precision_stays_unless_asked_for(tmp_path: Path, dtype: torch.dtype) -> None:
     state = {name: value.to(dtype) for name, value in original_state().items()}

@@ -49,7 +49,11 @@ def test_json_for_programs(samples: Path, images: NDArray[np.uint8], tmp_path: P
     assert record["figures"]["frechet"]["value"] < 1e-6  # the same images
     assert record["figures"]["precision"]["value"] == 1
     assert record["figures"]["accuracy"]["value"] > 0.97
+    assert record["left_out"] == {}
     assert "accuracy" not in succeed(*arguments, "--no-accuracy", "--resamples", 0)
+    (tmp_path / "notes.txt").write_text("no image")
+    text = succeed("evaluate", samples, tmp_path, "--resamples", 0)
+    assert "reference: 1 file is left out, such as 'notes.txt': 1 of .txt" in text
 
 
 def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,10 @@ def test_a_drafter_of_one_s_own(work: Path) -> None:
     more = ("--steps", "3epochs", "--evaluate-every", "1epochs", "--evaluate-images", 2,
             "--evaluate-window", 3, "--evaluate-recycling", "--json", work / "x.json",
             "--no-tensorboard")  # fmt: skip
+    (work / "images" / "class0" / "sub").mkdir()
+    (work / "images" / "class0" / "sub" / "8.png").write_bytes(b"")
     text = _train(work, *more)
+    assert "data: 1 file is left out, such as 'class0/sub/8.png': 1 of .png" in text
     run = work / "out" / "training" / "drafter"
     assert [line["epoch"] for line in read_log(run)] == [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
     for name in ("evaluations.csv", "best/model.safetensors"):

@@ -1,12 +1,13 @@
 """``free train-teacher`` and ``free train-drafter``, one after the other."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from free import DiT
 from free.training.recipe import FORMER_FIELDS, RECIPES
 from tests.cli.commands import refuse, succeed
 
@@ -35,6 +36,14 @@ def test_train_commands_make_a_bundle_that_samples(teacher: Path, tmp_path: Path
     config = json.loads((teacher / "drafter" / "config.json").read_text())
     assert config["training"]["objective"] == "delta"
     succeed("sample", "--model", teacher, "--labels", 1, "--steps", 5, "--out", tmp_path / "x.png")
+
+
+def test_a_start_of_another_shape_is_refused(teacher: Path, tmp_path: Path) -> None:
+    start = DiT.from_pretrained(teacher)
+    DiT(replace(start.config, block_embedders=True)).save_pretrained(tmp_path / "start")
+    refuse("--init must be of the same shape, got embedders in each block, not one for all",
+           "train-teacher", "--out", tmp_path, "--init", tmp_path / "start", "--hidden", 16,
+           "--depth", 2, "--heads", 2, "--precision", "fp32")  # fmt: skip
 
 
 def test_recipes_of_a_drafter(teacher: Path, tmp_path: Path) -> None:

@@ -39,9 +39,10 @@ const std::map<std::string, Launch> kLaunchers{
     {"window_noise", plain(cuda::window_noise)},
     {"first_guesses", plain(cuda::first_guesses)},
     {"roll_window_", plain(cuda::roll_window)},
+    {"network_rows", plain(cuda::network_rows)},
     {"target_means", plain(cuda::target_means)},
     {"note_nonfinite_", plain(cuda::note_nonfinite)},
-    {"recycled_rows", plain(cuda::recycled_rows)},
+    {"advance_samples_", plain(cuda::advance_samples)},
     {"philox_normal", plain(cuda::philox_normal)},
     {"philox_uniform", plain(cuda::philox_uniform)},
 };

@@ -17,9 +17,10 @@ from free.models.guidance import Guidance, GuidedTeacher
 from free.models.output import TeacherRows
 from free.reference.draft import DRAFTER, RESPONSE, REUSE
 from free.rounds.draft import draft_window
-from free.rounds.state import Draft, Recycled, Response, Samples, recycle
+from free.rounds.state import Draft, Recycled, Response, Samples
 from free.schedule.table import Prediction, Table
 from tests.exports import Spied, close, small_model
+from tests.rows import recalled
 
 TABLE = Table.of(Schedule.ddpm(20), "cpu")
 PREDICTION = Prediction.of(TABLE)
@@ -92,7 +93,7 @@ def round_after(course: str, guided: bool = False) -> Round:
         out = teacher(x_rows, TABLE.timesteps[k_rows], y_rows)
     guess = PREDICTION.from_eps(k_rows, x_rows, out.eps)
     length, made = (torch.tensor(v, dtype=torch.int32) for v in (rows, advance))
-    past = recycle(TeacherRows(*out, x_rows, k_rows), guess, length, made, width=W, discarded=True)
+    past = recalled(TeacherRows(*out, x_rows, k_rows), guess, length, made, W)
     nudge = torch.randn(B, *TEACHER.sample_shape, generator=generator)
     x = past.rows.x[past.row[:, 1]] + 0.1 * nudge
     return Round(x, k, labels, past, GUIDANCE if guided else None)

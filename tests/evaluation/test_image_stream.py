@@ -1,5 +1,6 @@
 """Sets of images: what is read, and what is refused with its name."""
 
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,7 +38,10 @@ def test_folders(tmp_path: Path) -> None:
     _folder(folder / "z", IMAGES[5:])
     (folder / "notes.txt").write_text("no image")
     (folder / ".half-written.png").write_bytes(b"")
-    np.testing.assert_array_equal(_read(folder), IMAGES)
+    _folder(folder / ".ipynb_checkpoints", IMAGES[:1])
+    (folder / "zz").symlink_to(_folder(tmp_path / "elsewhere", IMAGES[:2]))
+    np.testing.assert_array_equal(_read(folder), np.concatenate([IMAGES, IMAGES[:2]]))
+    assert open_images(folder, "samples").left_out == ["notes.txt"]
     grey = noise(3, 4, 4, 1)
     np.testing.assert_array_equal(_read(_folder(tmp_path / "grey", grey)), grey)
 
@@ -57,6 +61,32 @@ def test_archives_with_statistics(tmp_path: Path) -> None:
         found = open_images(tmp_path / "x.npz", "reference")
         assert found.count == count
         np.testing.assert_equal(found.statistics, statistics)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize(
+    "other", [np.array(5), np.array([{}]), np.arange(6), np.ones(7), np.eye(7, order="F")]
+)
+def test_what_else_an_archive_holds_is_nothing_to_it(tmp_path, save, other) -> None:
+    """A second array that is no class for each image, whatever it is."""
+    save(tmp_path / "x.npz", IMAGES, other, unrelated=other, sigma=np.eye(3, 4).T)
+    np.testing.assert_array_equal(_read(tmp_path / "x.npz"), IMAGES)
+    found = open_images(tmp_path / "x.npz", "samples")
+    assert found.labels is None
+    np.testing.assert_array_equal(found.statistics["sigma"], np.eye(3, 4).T)  # in Fortran order
+
+
+def test_sizes_are_looked_at_before_anything_is_inflated(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "x.npz", mu=np.zeros(2**25), sigma=np.eye(4))
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            ValueError, match=r"mu must have at most .* float64 of shape \[33554432"
+        ):
+            open_images(tmp_path / "x.npz", "reference")
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_arrays_and_samples() -> None:
@@ -83,9 +113,17 @@ def test_the_real_digits() -> None:
         ({"arr_0": IMAGES / 255}, r"arr_0 of uint8 .* got float64 of shape \[7, 5, 6, 3\]"),
         ({"arr_0": IMAGES[0]}, r"shape \[n, H, W, 1 or 3\], got uint8 of shape \[5, 6, 3\]"),
         ({"arr_0": IMAGES[:0]}, r"shape \[n, H, W, 1 or 3\], got uint8 of shape \[0, 5, 6, 3\]"),
-        ({"arr_0": IMAGES, "arr_1": np.array([{}])}, "must be numbers in C order, got object"),
+        ({"arr_0": np.array([{}])}, r"arr_0 of uint8 .* got object of shape \[1\]"),
+        ({"arr_0": np.asfortranarray(IMAGES)}, "got Fortran order in .*npz: save np.ascontiguousa"),
+        ({"mu": np.zeros(2**24 + 1), "sigma": np.eye(2)}, "mu must have at most 134217728 bytes"),
+        ({"mu": np.array(["a"]), "sigma": np.eye(2)}, "mu must be numbers, got <U1"),
         (IMAGES / 255, r"samples must be uint8 .* got float64 of shape"),
         (IMAGES[:0], "samples must have images, got none"),
+        (IMAGES % 2, "samples must be bytes from 0 to 255, got none above 1"),
+        ([Image.new("L", (4, 4))], "samples must be a path, an array of bytes .* got list"),
+        (torch.rand(3, 1, 4, 4), r"in \[-1, 1\], got values from .* give 2 \* images - 1"),
+        (torch.rand(3, 3, 4, 4) * 255, r"samples must be in \[-1, 1\], got values from .* bytes"),
+        (torch.randn(3, 3, 4, 4) * 99, r"samples must be in \[-1, 1\], got values from -"),
         (torch.zeros(2, 4, 4, 3), r"samples must be floats of shape \[n, 1 or 3, H, W\]"),
         (torch.zeros(9, 1, 4, 4).index_fill(0, torch.tensor(6), torch.nan),
          r"samples must be finite, .* in images \[6\]"),
@@ -93,7 +131,7 @@ def test_the_real_digits() -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_named(tmp_path, images, message) -> None:
-    if isinstance(images, list):
+    if isinstance(images, list) and not any(isinstance(image, Image.Image) for image in images):
         images = _folder(tmp_path / "x", images)
     elif isinstance(images, dict):
         np.savez(tmp_path / "x.npz", **images)

@@ -1,5 +1,7 @@
 """Measured sets in files."""
 
+import json
+import os
 from dataclasses import fields
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from safetensors.torch import save_file
 from free.evaluation import Measured, measure, quality
 from free.evaluation.measured import read_measured, write_measured
 from free.evaluation.statistics import gaussian
+from free.version import __version__
 from tests.evaluation.networks import Pixels, noise
 
 A, B = noise(40, 5, 5, 1), noise(45, 5, 5, 1)
@@ -56,9 +59,20 @@ def test_other_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             quality(A, path, Pixels())
 
     refuse()
+    os.mkfifo(path)
+    refuse()
+    path.unlink()
     path.write_bytes(b"nothing")
     refuse()
-    for note in ({}, {"measured": "3"}, {"measured": '{"free": 1, "shape": []}'}):
+    about = {"free": __version__, "name": "x", "network": "pixel", "is_inception": False,
+             "classes": "3", "shape": [5, 5, 1]}  # fmt: skip
+    for note in (
+        {},
+        {"measured": "3"},
+        {"measured": json.dumps(about)},
+        {"measured": "[" * 100_000},
+        {"measured": '{"free": 1, "shape": []}'},
+    ):
         save_file({"pooled": torch.zeros(2, 2)}, path, note)
         refuse()
     write_measured(measure(A, Pixels()), path)

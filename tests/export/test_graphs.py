@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
+from free import DiT
 from free.engines.torch import TorchSession
 from free.export.package import graphs_of
 from tests.exports import small_model
@@ -39,6 +42,14 @@ def test_profiles_cover_what_the_sampler_calls() -> None:
     assert axes["drafter"]["rows"].maximum >= 2 * 3 * 3
     draft = {axis: (p.minimum, p.optimum, p.maximum) for axis, p in axes["draft"].items()}
     assert draft == {"batch": (1, 1, 3), "rows": (1, 4, 12), "asked": (1, 3, 9)}
+
+
+def test_no_guided_graphs_without_a_null_class() -> None:
+    teacher = DiT(dataclasses.replace(small_model()[0].config, null_class=False))
+    graphs = graphs_of(teacher, None, 2, None, 1)
+    assert [contract.graph for _, contract in graphs] == ["teacher"]
+    labels = next(spec for spec in graphs[0][1].inputs if spec.name == "y")
+    assert labels.high == teacher.num_classes
 
 
 def test_guided_or_not_or_no_drafter() -> None:

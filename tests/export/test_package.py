@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from free import FeatureDrafter, FrozenDrafter
+from free import DiT, FeatureDrafter, FrozenDrafter
 from free.engines.manifest import MANIFEST, Manifest
 from free.engines.networks import EngineDrafter
 from free.export.package import export_model, torch_engine
@@ -156,6 +157,12 @@ def test_settings_out_of_range(tmp_path: Path, settings: dict[str, Any], message
     with pytest.raises(ValueError, match=message):
         export_model(TEACHER, DRAFTER, tmp_path / "e", **{"window": 3, **settings})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_guidance_needs_a_null_class(tmp_path: Path) -> None:
+    teacher = DiT(dataclasses.replace(TEACHER.config, null_class=False))
+    with pytest.raises(ValueError, match="guidance must be False for a teacher without a null cla"):
+        export_model(teacher, None, tmp_path / "e", guidance=(True,))
 
 
 def test_networks_are_lowered_by_export_alone(tmp_path: Path) -> None:

@@ -33,6 +33,9 @@ LIMITS: dict[tuple[str, str], Any] = {
     ("first_guesses", "row"): (0, "R-1"),
     ("response_sums", "row"): (0, "R-1"),
     ("note_nonfinite_", "samples"): (0, "S-1"),
+    ("target_means", "k"): (0, "N-1"),
+    ("network_rows", "sample"): (0, "B-1"),
+    ("network_rows", "entry"): (0, "W-1"),
 }
 for _op in ("philox_normal", "philox_uniform"):
     LIMITS |= {(_op, name): (0, WORD) for name in ("transition", "round")}
@@ -75,17 +78,28 @@ class _Draw:
         values = [a for a in arguments if a.kind != "tensor"]
         free = [a for a in values if not a.highest]
         tensors = [a for a in arguments if a.kind == "tensor"]
-        # Limits of the others depend on sizes, and on each other.
-        for a in (*free, *tensors, *(a for a in reversed(values) if a.highest)):
-            given[a.name] = self.tensor(a) if a.kind == "tensor" else self.value(a)
+        for a in free:
+            given[a.name] = self.value(a)
             self.sizes.bind(a, given[a.name])
+        shapes = {a.name: self.shape(a) for a in tensors if not self.is_absent(a)}
+        for a in tensors:
+            given[a.name] = self.tensor(a, shapes[a.name]) if a.name in shapes else None
+        # Limits of the others depend on sizes, and on each other.
+        for a in (a for a in reversed(values) if a.highest):
+            given[a.name] = self.value(a)
+            self.sizes.bind(a, given[a.name])
+        if self.contract.name == "network_rows" and given["sample"] is None:
+            given["rows"] = self.sizes.letters["B"] * (given["end"] - given["first"])
         terms = math.prod(self.sizes.rest or [1])
         if self.contract.name == "response_sums":
             terms *= self.sizes.letters["W"] - 1
         return Case(self.contract.name, given, len(self.shares) == 1 or terms <= 1)
 
+    def is_absent(self, a: Argument) -> bool:
+        return a.optional and (a.group or a.name) in self.absent
+
     def value(self, a: Argument) -> Any:
-        if a.optional and a.name in self.absent:
+        if self.is_absent(a):
             return None
         if a.kind == "flag":
             return self.rng.random() < 0.5
@@ -115,10 +129,7 @@ class _Draw:
         extents = self.sizes.shape(a)
         return [o or e for o, e in zip(open_at + [None] * len(extents), extents, strict=False)]
 
-    def tensor(self, a: Argument) -> Tensor | None:
-        if a.optional and (a.group or a.name) in self.absent:
-            return None
-        shape = self.shape(a)
+    def tensor(self, a: Argument, shape: list[int]) -> Tensor:
         dtype = getattr(torch, self.rng.choice(a.dtypes.split()))
         limits = LIMITS.get((self.contract.name, a.name))
         if dtype.is_floating_point:

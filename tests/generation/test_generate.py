@@ -170,12 +170,19 @@ def _flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+def _rewrite(path: Path, **arrays: Any) -> None:
+    with np.load(path) as archive:
+        np.savez_compressed(path, **{**archive, **arrays})
+
+
 @pytest.mark.parametrize(
     "damage",
     [_flip, lambda path: shutil.copy(path.with_name("chunk-00000000.npz"), path),
      lambda path: path.write_bytes(path.read_bytes()[:-100]),
-     lambda path: np.savez(path, arr_0=np.zeros((3, 8, 8, 1), np.uint8))],
-    ids=["a bit", "another chunk", "truncated", "of other origin"],
+     lambda path: np.savez(path, arr_0=np.zeros((3, 8, 8, 1), np.uint8)),
+     lambda path: _rewrite(path, report=np.frombuffer(b"[" * 100_000, np.uint8)),
+     lambda path: _rewrite(path, arr_0=np.zeros((3, 8, 8, 10**4), np.uint8))],
+    ids=["a bit", "another chunk", "truncated", "of other origin", "deep", "vast"],
 )  # fmt: skip
 def test_a_damaged_chunk_is_drawn_again(tmp_path, whole, damage) -> None:
     out, lines = tmp_path / "x.npz", []

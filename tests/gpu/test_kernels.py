@@ -29,7 +29,15 @@ from tests.drafts import (
     random_roll,
     without_what_is_to_be_rolled,
 )
-from tests.rows import Note, noted, random_means, random_note, random_recycling, random_response
+from tests.rows import (
+    Note,
+    noted,
+    random_asking,
+    random_means,
+    random_note,
+    random_recycling,
+    random_response,
+)
 from tests.windows import random_relaxation, random_window, spoil_beyond_length
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -82,7 +90,7 @@ CALLS: dict[str, tuple[str, Arguments]] = {
     "guesses": ("first_guesses", random_guesses(5, 7, (1001,))._asdict()),
     "guesses, whole quads": ("first_guesses", random_guesses(2, 7, (784,), source=REUSE)._asdict()),
     "roll": ("roll_window_", random_roll(2, 7, (1001,))._asdict()),
-    "roll, changes": ("roll_window_", random_roll(9, 7, (784,), "adds", (1, 6))._asdict()),
+    "roll, changes": ("roll_window_", random_roll(9, 7, (784,), "eps", (1, 6))._asdict()),
     "normal": ("philox_normal", random_counters(5, 1001)),
     "uniform": ("philox_uniform", random_counters(7, 1)),
     "means": ("target_means", guiding(6, 77, torch.float16, image=False)),
@@ -92,7 +100,9 @@ CALLS: dict[str, tuple[str, Arguments]] = {
     "response": ("response_sums", random_response(40, 5, (785,))._asdict()),
     "response, wide": ("response_sums", random_response(2, 9, (16_384,))._asdict()),
     "response, no drafts": ("response_sums", random_response(3, 1, (16,))._asdict()),
-    "rows": ("recycled_rows", random_recycling(40, 9)),
+    "advance": ("advance_samples_", random_recycling(40, 9)),
+    "asked": ("network_rows", random_asking(5, 8, (785,), null=7)),
+    "asked, listed": ("network_rows", random_asking(3, 8, (784,), listed=True)),
 }
 EACH = pytest.mark.parametrize("call", CALLS)
 

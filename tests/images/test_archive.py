@@ -1,15 +1,18 @@
 """Archives that are larger than memory: what numpy and ADM's evaluator read, and no less."""
 
+import os
 import time
 import tracemalloc
 import zipfile
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from free.images.archive import Member, member_shapes, read_note, read_rows, write_npz
+from free.images.archive import Member, read_array, read_headers, read_note, read_rows, write_npz
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 4, 6, 3), np.uint8)
 LABELS = np.arange(11)
@@ -29,7 +32,10 @@ def test_numpy_reads_it(tmp_path: Path, rows: int) -> None:
         np.testing.assert_array_equal(archive["arr_0"], IMAGES)
         np.testing.assert_array_equal(archive["arr_1"], LABELS)
         assert archive["arr_0"].dtype == np.uint8
-    assert member_shapes(path) == {"arr_0": (IMAGES.shape, "uint8"), "arr_1": ((11,), "int64")}
+    assert read_headers(path) == {
+        "arr_0": (IMAGES.shape, "uint8", False),
+        "arr_1": ((11,), "int64", False),
+    }
 
 
 def test_as_adms_evaluator_reads_it(tmp_path: Path) -> None:
@@ -78,6 +84,77 @@ def test_read_rows(tmp_path: Path) -> None:
         parts = list(read_rows(tmp_path / "x.npz", "arr_0", rows))
         assert {len(part) for part in parts[:-1]} <= {rows}
         np.testing.assert_array_equal(np.concatenate(parts), IMAGES)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize(
+    "value", [np.float64(3), np.arange(6.0), np.eye(3, 4), np.asfortranarray(np.eye(3, 4)), IMAGES]
+)
+def test_arrays_of_numpy_are_read(tmp_path: Path, save: Any, value: Any) -> None:
+    save(tmp_path / "x.npz", a=value, b=np.array([{}]), c=np.zeros(5, "S3"))
+    read = read_array(tmp_path / "x.npz", "a")
+    np.testing.assert_array_equal(read, value)
+    assert read.flags.writeable
+    with pytest.raises(ValueError, match="b must be numbers, got objects, which could run code"):
+        read_array(tmp_path / "x.npz", "b")
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [(np.float64(3), "a single number"), (np.asfortranarray(np.eye(3, 4)), "in Fortran order")],
+)
+def test_what_has_no_rows(tmp_path: Path, value: Any, what: str) -> None:
+    np.savez(tmp_path / "x.npz", a=value)
+    with pytest.raises(ValueError, match=f"a must have rows that lie together, got one {what}"):
+        list(read_rows(tmp_path / "x.npz", "a", 2))
+
+
+def _declare(path: Path, shape: str, content: bytes = b"") -> Path:
+    """An archive whose array says of itself what it likes."""
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", b"\x93NUMPY\x01\x00\x76\x00" + header.encode() + content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (f"({2**70},)", rf"a must have the {2**70} bytes it says, got 0"),
+        ("(-1,)", r"must be an array, got one of shape \[-1\]"),
+        ("(3", "must be an array, got a header that cannot be read"),
+        ("-" * 90 + "1", "must be an array, got a header that cannot be read"),
+        ("(" * 90, "must be an array, got a header that cannot be read"),
+    ],
+)
+def test_what_an_array_says_is_looked_at_first(tmp_path: Path, shape: str, message: str) -> None:
+    path = _declare(tmp_path / "x.npz", shape)
+    for read in (lambda: read_array(path, "a"), lambda: list(read_rows(path, "a", 2))):
+        with pytest.raises((ValueError, EOFError), match=message):
+            read()
+
+
+def test_damaged_archives_never_do_worse_than_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, a=IMAGES, b=LABELS)
+    whole, random = path.read_bytes(), np.random.default_rng(0)
+    places = [*range(200), *range(len(whole) - 250, len(whole))]  # headers and directory
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for place in random.choice(places, 2):
+            damaged[place] = random.integers(256)
+        path.write_bytes(damaged)
+        with suppress(OSError, zipfile.BadZipFile, EOFError, KeyError, ValueError):
+            read_headers(path)
+            read_array(path, "b")
+            list(read_rows(path, "a", 4))
+
+
+def test_a_pipe_is_no_archive(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.npz")
+    for read in (read_headers, read_note):
+        with pytest.raises(OSError, match="it is not a regular file"):
+            read(tmp_path / "x.npz")
 
 
 def test_damage_shows(tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ def test_unknown_names_suggest_the_nearest(name: str, nearest: str) -> None:
 def test_names_that_are_refused() -> None:
     with pytest.raises(ValueError, match="class_labels must be ids, .* no names, got 'seven'"):
         class_ids(["seven"], {})
+    with pytest.raises(ValueError, match=r"id2label must map class ids to names, got \['tench'\]"):
+        label_table(["tench"])  # type: ignore[arg-type]
     for names in ({"a": "tench"}, {"0": 5}, {"0": None}):
         with pytest.raises(ValueError, match="id2label must map class ids to names, got '[a0]': "):
             label_table(names)

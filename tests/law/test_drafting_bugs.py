@@ -18,11 +18,13 @@ from torch import Tensor
 
 import free.rounds.round
 from free import FrozenDrafter, Schedule, SpeculativeSampler
+from free.ops import Advanced, WindowNoise
 from free.rounds import noise as random
 from free.rounds.draft import draft_window
 from free.rounds.draft_source import updated_response
 from free.rounds.noise import Purpose, window_numbers
-from free.rounds.state import Draft, Recycled, Response, Samples, recycle
+from free.rounds.round import recycle
+from free.rounds.state import Draft, Outcome, Recycled, Response, Samples
 from free.schedule.table import Prediction
 from tests.law.cells import LEVEL, Cell
 from tests.law.paths import Run
@@ -46,20 +48,20 @@ def sees_own_noise(
     return draft._replace(means=draft.means + part, states=states)
 
 
-def reuses_uniforms(seeds: Tensor, k: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
+def reuses_uniforms(like: Tensor, seeds: Tensor, k: Tensor, *given: Any) -> WindowNoise:
     """A round's first decision takes the uniform of the transition before: if that was rejected,
     its decision has used it.
     """
-    noise, uniforms, last = window_numbers(seeds, k, *given)
+    drawn = window_numbers(like, seeds, k, *given)
     before = random.uniform(seeds, (k - 1).clamp(min=0), 0, Purpose.DECISION, (1,))
-    return noise, torch.cat([before, uniforms[:, 1:]], dim=1), last
+    return drawn._replace(uniforms=torch.cat([before, drawn.uniforms[:, 1:]], dim=1))
 
 
 def shifted(by: int) -> Callable[..., Recycled]:
     """Transition ``t`` is given what the teacher said of ``t + by``."""
 
-    def recycle_shifted(rows: Any, guess: Tensor, length: Tensor, *rest: Any, **how: Any) -> Any:
-        past = recycle(rows, guess, length, *rest, **how)
+    def recycle_shifted(outcome: Outcome, advanced: Advanced) -> Recycled:
+        past, length = recycle(outcome, advanced), outcome.window.length
         end = length.long().cumsum(0)
         first = (end - length)[:, None]
         last = torch.where(past.known > 1, end - 1, past.row[:, 0])[:, None]
@@ -70,22 +72,22 @@ def shifted(by: int) -> Callable[..., Recycled]:
     return recycle_shifted
 
 
-def of_the_neighbour(*given: Any, **how: Any) -> Recycled:
+def of_the_neighbour(outcome: Outcome, advanced: Advanced) -> Recycled:
     """Every sample drafts from the rows of the next one in the batch."""
-    past = recycle(*given, **how)
+    past = recycle(outcome, advanced)
     other = past.row.roll(-1, 0)
     other[:, 0] = past.row[:, 0]
     return past._replace(row=other, known=past.known.roll(-1, 0))
 
 
-def draws_anew() -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+def draws_anew() -> Callable[..., WindowNoise]:
     """Every round has its own noise, though the rows were made with that of the round before."""
     calls = 0
 
-    def draw(seeds: Tensor, k: Tensor, rounds: Any, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def draw(like: Tensor, seeds: Tensor, k: Tensor, rounds: Any, *rest: Any) -> WindowNoise:
         nonlocal calls
         calls += 1
-        return window_numbers(seeds, k, torch.full_like(k, calls), *rest)
+        return window_numbers(like, seeds, k, torch.full_like(k, calls), *rest)
 
     return draw
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import free.rounds.round
 from free import SpeculativeSampler
+from free.ops import WindowNoise
 from free.rounds import noise as random
 from free.rounds.draft import draft_window
 from free.rounds.state import Draft, Samples
@@ -122,8 +123,7 @@ def _seen_too_early(sampler: SpeculativeSampler, patch: pytest.MonkeyPatch) -> f
     for T in (2, 5, 9):
         for normals in (True, False):
             with patch.context() as changed:
-                for name, draw in (("normal", _other_normals), ("window_numbers", _other_window)):
-                    changed.setattr(free.rounds.round, name, draw(T, normals))
+                changed.setattr(free.rounds.round, "window_numbers", _other_window(T, normals))
                 after = _rounds(sampler)
             for one, other in zip(before, after, strict=False):
                 # Samples that are at or before T still; in both runs in the same order.
@@ -141,27 +141,20 @@ def _seen_too_early(sampler: SpeculativeSampler, patch: pytest.MonkeyPatch) -> f
     return max(changes)
 
 
-def _other_normals(T: int, normals: bool) -> Callable[..., Tensor]:
-    """Other numbers for transition ``T`` of every sample, made without drafts."""
-
-    def other(seeds: Tensor, transition: Any, *rest: Any) -> Tensor:
-        return random.normal(seeds + 10**6 * normals * (transition == T), transition, *rest)
-
-    return other
-
-
-def _other_window(T: int, normals: bool) -> Callable[..., Any]:
+def _other_window(T: int, normals: bool) -> Callable[..., WindowNoise]:
     """Other normals, or other uniforms, for transition ``T`` of a window."""
 
-    def other(seeds: Tensor, k: Tensor, rounds: Any, length: Tensor, W: int, shape: Any) -> Any:
-        noise, uniforms, last = random.window_numbers(seeds, k, rounds, length, W, shape)
-        others = random.window_numbers(seeds + 10**6, k, rounds, length, W, shape)
+    def other(like: Tensor, seeds: Tensor, k: Tensor, rounds: Any, widths: Tensor, W: int) -> Any:
+        drawn = random.window_numbers(like, seeds, k, rounds, widths, W)
+        others = random.window_numbers(like, seeds + 10**6, k, rounds, widths, W)
         here = k[:, None] + torch.arange(W - 1) == T
         if not normals:
-            return noise, torch.where(here, others[1], uniforms), last
-        ends = (k + length - 1 == T)[:, None]
-        noise = torch.where(here[..., None], others[0], noise)
-        return noise, uniforms, torch.where(ends, others[2], last)
+            return drawn._replace(uniforms=torch.where(here, others.uniforms, drawn.uniforms))
+        ends = (k + drawn.length - 1 == T)[:, None]
+        return drawn._replace(
+            noise=torch.where(here[..., None], others.noise, drawn.noise),
+            last=torch.where(ends, others.last, drawn.last),
+        )
 
     return other
 

@@ -96,17 +96,38 @@ def test_rows_are_independent() -> None:
         ({"patch_size": 3}, r"image_size must be a multiple of patch_size \(3\), got 8"),
         ({"hidden_size": 18}, r"hidden_size must be a multiple of heads \(2\) and of 4, got 18"),
         ({"heads": 5}, r"hidden_size must be a multiple of heads \(5\)"),
-        ({"depth": 0}, "depth must be a positive integer, got 0"),
-        ({"channels": True}, "channels must be a positive integer, got True"),
-        ({"mlp_ratio": 0.0}, "mlp_ratio must be positive, got 0.0"),
+        ({"depth": 0}, r"depth must be an integer in 1\.\.1000, got 0"),
+        ({"depth": 10**6}, r"depth must be an integer in 1\.\.1000, got 1000000"),
+        ({"channels": True}, r"channels must be an integer in 1\.\.4096, got True"),
+        (
+            {"hidden_size": 2**40},
+            r"hidden_size must be an integer in 1\.\.65536, got 1099511627776",
+        ),
+        ({"heads": 10**3000}, r"heads must be an integer in 1\.\.4096, got 1000.{,40}$"),
+        ({"num_classes": 2**63}, r"num_classes must be an integer in 1\.\.16777216, got 9223"),
+        ({"image_size": 2**14, "patch_size": 1}, "image_size must leave at most 67108864 values"),
+        ({"mlp_ratio": 0.0}, r"mlp_ratio must be a number in \(0, 64\], got 0.0"),
+        ({"mlp_ratio": float("inf")}, r"mlp_ratio must be a number in \(0, 64\], got inf"),
+        ({"mlp_ratio": float("nan")}, r"mlp_ratio must be a number in \(0, 64\], got nan"),
+        ({"mlp_ratio": "4"}, r"mlp_ratio must be a number in \(0, 64\], got '4'"),
+        ({"mlp_ratio": 1e-9}, "mlp_ratio must leave the MLP a width, got 1e-09 of 16"),
+        ({"learn_sigma": "no"}, "learn_sigma must be true or false, got 'no'"),
+        ({"null_class": 1}, "null_class must be true or false, got 1"),
         ({"timestep_divisor": 100}, "timestep_divisor must be 128 or 127, got 100"),
-        ({"norm_eps": 0.0}, "norm_eps must be positive and finite, got 0.0"),
+        ({"norm_eps": 0.0}, r"norm_eps must be a number in \(0, 1\], got 0.0"),
+        ({"norm_eps": 10**400}, r"norm_eps must be a number in \(0, 1\], got 1000.{,40}$"),
     ],
 )
 def test_config_refuses(fields: dict, message: str) -> None:
     sizes = {"image_size": 8, "patch_size": 2, "channels": 1, "hidden_size": 16, "depth": 1}
     with pytest.raises(ValueError, match=message):
         DiTConfig(**sizes | {"heads": 2} | fields)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    config = DiTConfig(np.int64(8), 4, 1, np.int32(16), 1, 2, mlp_ratio=np.float32(4))
+    assert config == DiTConfig(8, 4, 1, 16, 1, 2)
+    assert {type(value) for value in vars(config).values()} == {int, float, bool}  # JSON
 
 
 def test_other_names_and_inputs_are_refused() -> None:

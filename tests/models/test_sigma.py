@@ -40,7 +40,9 @@ def test_bad_folders(tmp_path: Path) -> None:
     SigmaNet(2, 4).save_pretrained(tmp_path)
     for config in ("{", "[]", '{"kind": "dit"}', '{"kind": "sigma"}',
                    '{"kind": "sigma", "channels": 3, "width": 4}',
-                   '{"kind": "sigma", "channels": "2", "width": 4}'):  # fmt: skip
+                   '{"kind": "sigma", "channels": "2", "width": 4}',
+                   '{"kind": "sigma", "channels": 2, "width": 4000}',
+                   '{"kind": "sigma", "channels": 2, "width": 9223372036854775808}'):  # fmt: skip
         (tmp_path / "config.json").write_text(config)
         with pytest.raises(ValueError, match=message):
             SigmaNet.from_pretrained(tmp_path)
@@ -51,9 +53,9 @@ def test_bad_folders(tmp_path: Path) -> None:
 
 
 def test_bad_sizes_and_states() -> None:
-    with pytest.raises(ValueError, match="channels must be an integer >= 1, got 0"):
+    with pytest.raises(ValueError, match=r"channels must be an integer in 1\.\.4096, got 0"):
         SigmaNet(0)
-    with pytest.raises(ValueError, match="width must be an integer >= 1, got 1.5"):
+    with pytest.raises(ValueError, match=r"width must be an integer in 1\.\.4096, got 1.5"):
         SigmaNet(1, 1.5)
     with pytest.raises(ValueError, match=r"x must have shape \[R, 2, H, W\] .* got \[4, 3, 8, 8\]"):
         SigmaNet(2)(torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64))

@@ -10,7 +10,13 @@ from torch import Tensor
 from free import ops, reference
 from free.reference.draft import DRAFTER
 from tests.drafts import CHANGES, random_counters, random_draws, random_guesses, random_roll
-from tests.rows import random_means, random_note, random_recycling, random_response
+from tests.rows import (
+    random_asking,
+    random_means,
+    random_note,
+    random_recycling,
+    random_response,
+)
 from tests.windows import random_relaxation, random_window
 
 
@@ -46,7 +52,7 @@ def large() -> dict[str, Example]:
         "verify_window_relaxed": relaxed,
         "window_noise": random_draws(B, W, D)._asdict(),
         "first_guesses": random_guesses(B, W - 1, (D,))._asdict(),
-        "roll_window_": random_roll(B, W - 1, (D,), "adds")._asdict(),
+        "roll_window_": random_roll(B, W - 1, (D,), "change")._asdict(),
         "target_means": random_means(B * W, (1, D), torch.float16, (1.5, None)),
         "note_nonfinite_": note._replace(samples=torch.arange(B))._asdict(),
         "response_sums": random_response(B, W, (D,))._asdict(),
@@ -83,13 +89,15 @@ EXAMPLES = {
     ),
     "response": Example("response_sums", random_response(3, 4, (2, 3))._asdict()),
     "response, one row": Example("response_sums", random_response(3, 1, (2,))._asdict()),
-    "rows": Example("recycled_rows", random_recycling(2, 4)),
-    "rows, gaps": Example("recycled_rows", random_recycling(2, 4) | {"stride": 4}),
+    "advance": Example("advance_samples_", random_recycling(2, 4)),
+    "advance, gaps": Example("advance_samples_", random_recycling(2, 4, entries=3) | {"stride": 4}),
+    "asked": Example("network_rows", random_asking(2, 4, (3, 2))),
+    "asked, listed": Example("network_rows", random_asking(2, 4, (3,), True, 7)),
     "normal": Example("philox_normal", random_counters(3, 5)),
     "uniform": Example("philox_uniform", random_counters(3, 5)),
 }
 
 #: One of each op, with all that it can be given.
-_FULL = ["reflection", "relaxed", "noise", "guesses", "roll, adds", "means, image"]
-_FULL += ["note", "response", "rows, gaps", "normal", "uniform"]
+_FULL = ["reflection", "relaxed", "noise", "guesses", "roll, change", "means, image"]
+_FULL += ["note", "response", "advance, gaps", "asked, listed", "normal", "uniform"]
 FULL = {EXAMPLES[key].name: EXAMPLES[key] for key in _FULL}

@@ -55,7 +55,11 @@ SMALLEST: Check = (keeps_the_smallest,)
 SAMPLES: Check = (rows.test_a_sample_out_of_range_reaches_no_other_memory, 2)
 SUMS: Check = (rows.test_sums_agree_with_twin, 13, 4, 257)
 ROWS: Check = (rows.test_a_row_out_of_range_reaches_no_other_memory, 9)
-RECYCLES: Check = (rows.test_recycled_rows_agree_with_twin, 33, 9, True)
+ADVANCES: Check = (rows.test_advancing_agrees_with_twin_and_cpu, 33, 9, True, 2)
+STAYS: Check = (rows.test_large_states_of_finished_samples_stay,)
+GATHERS: Check = (rows.test_gathering_agrees_with_twin, 3, 4, 16, True, 7)
+SPANS: Check = (rows.test_gathering_agrees_with_twin, 3, 5, 255, False, 7)
+ABSENT: Check = (rows.test_a_row_that_is_not_there_is_not_gathered, 9)
 
 PLANTED = [
     ("no reflection", "verify_window.cu", REPAIRS,
@@ -84,12 +88,14 @@ PLANTED = [
     ("one block's part is left out", "verify_window.cu", BITS,
      "w.batch * plan.parts, kThreads", "w.batch * plan.parts - (plan.parts > 1), kThreads"),
     ("forgets the round", "philox.cu", PHILOX, "static_cast<std::uint32_t>(d.round[r])", "0u"),
-    ("one noise for the whole window", "philox.cu", DRAWS, "(d.k[b]) + j)", "(d.k[b]))"),
+    ("one noise for the whole window", "philox.cu", DRAWS, "wrapped_sum(d.k[b], j)", "d.k[b]"),
     ("the decisions' purpose", "philox.cu", DRAWS,
      "{block, transition, round, d.purpose}", "{block, transition, round, d.decision}"),
     ("the normals' purpose", "philox.cu", DRAWS, "round, d.decision}", "round, d.purpose}"),
     ("the last row of a full window", "philox.cu", DRAWS,
-     "length > d.width ? d.width : length) - 1", "d.width) - 1"),
+     "j == length - 1", "j == d.width - 1"),
+    ("more rows than a window has", "philox.cu", DRAWS,
+     "asked > d.width ? d.width : asked", "asked"),
     ("the first round, always", "philox.cu", DRAWS, "d.rounds == nullptr", "true"),
     ("the mean of the transition to come", "first_guesses.cu", GUESSES,
      "nearest(g.k[b], -1, g.steps)", "nearest(g.k[b], 0, g.steps)"),
@@ -106,9 +112,12 @@ PLANTED = [
     ("keeps one too many", "roll_window.cu free/roll.h", ROLLS,
      "transition < settled", "transition <= settled"),
     ("changes that do not add up", "roll_window.cu", ROLLS,
-     "state.v[i], guess.v[i])", "state.v[i], 0.0f)"),
+     "step.slope, state.v[i], guess.v[i],", "step.slope, state.v[i], 0.0f,"),
+    ("eps of the state that was rolled", "roll_window.cu", ROLLS, "step.asked.v[i]", "state.v[i]"),
+    ("eps with the signal for the noise", "roll_window.cu free/roll.h", ROLLS,
+     "c.signal, c.noise)", "c.noise, c.signal)"),
     ("forgets the guess before the span", "roll_window.cu", ROLLS,
-     "said_of(r.first, settled, r.adds) == Said::kChange", "false"),
+     "said_of(r.first, settled, r.says) == Said::kChange", "false"),
     ("the first transition's noise for all", "roll_window.cu", ROLLS,
      "r.noise + step * r.size", "r.noise + b * (r.width - 1) * r.size"),
     ("starts with the window", "roll_window.cu", ROLLS,
@@ -118,7 +127,7 @@ PLANTED = [
      "image_of(x.v[i], eps.v[i], signal, noise)",
      "image_of(x.v[i], load<kWide>(said, at, m.size).v[i], signal, noise)"),
     ("the image of another row", "target_means.cu", GUIDES,
-     "m.signal[place.row]", "m.signal[place.row == 0 ? 0 : place.row - 1]"),
+     "m.scales[k]", "m.scales[k == 0 ? 0 : k - 1]"),
     ("notes rows before the first that is wanted", "note_nonfinite.cu", NOTES,
      "(n.low == nullptr || position >= n.low[b])", "true"),
     ("notes the row behind the last that is wanted", "note_nonfinite.cu", NOTES,
@@ -150,7 +159,24 @@ PLANTED = [
     ("forgets nothing", "response_sums.cu", SUMS, "r.memory * r.dot[b]", "r.dot[b]"),
     ("reads rows that are not there", "response_sums.cu", ROWS,
      "nearest(r.row[b * r.entries + j + 1], 0, r.past)", "r.row[b * r.entries + j + 1]"),
-    ("counts its own rows", "recycled_rows.cu", RECYCLES, "i < b;", "i <= b;"),
+    ("counts its own rows", "advance_samples.cu", ADVANCES, "i < b;", "i <= b;"),
+    ("advances who wanted nothing", "advance_samples.cu", ADVANCES,
+     "a.advance[b] < wanted ? a.advance[b] : wanted", "a.advance[b]"),
+    ("finished samples move on", "advance_samples.cu", ADVANCES, "a.wanted[b] < 1", "false"),
+    ("only a chunk of a state stays", "advance_samples.cu", STAYS,
+     "chunks = ceil_div(a.size, kChunk)", "chunks = 1"),
+    ("logs into the next round", "advance_samples.cu", ADVANCES,
+     "log_entry(a.rounds[0], a.entries)", "log_entry(a.rounds[0] + 1, a.entries)"),
+    ("the label for the null label", "network_rows.cu", GATHERS,
+     "n.y[from.b] : n.null_label", "n.y[from.b] : n.y[from.b]"),
+    ("rows without the null label", "network_rows.cu", SPANS,
+     "store<kWide>(n.x + out * n.size", "store<kWide>(n.x + r * n.size"),
+    ("rows of the span before", "network_rows.cu free/arguments.h", SPANS,
+     "n.first + r % span", "r % span"),
+    ("rows listed that are not there", "network_rows.cu free/arguments.h", ABSENT,
+     "nearest(n.sample[r], 0, n.batch)", "n.sample[r]"),
+    ("timesteps that are not there", "network_rows.cu", ABSENT,
+     "nearest(k, 0, n.steps)", "k"),
 ]
 # fmt: on
 

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from free import ops, reference
+from tests.ops.examples import Example
 from tests.rows import (
     NEVER,
     earliest,
     noted,
+    random_asking,
     random_means,
     random_note,
     random_recycling,
@@ -47,10 +49,10 @@ def test_target_means_agree_with_twin(kernels, shape, dtype, scale, channels, im
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_every_16_bit_number_is_widened_exactly(kernels: Kernels, dtype: torch.dtype) -> None:
     eps = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(dtype).view(1, 2**16)
-    one, zero = torch.ones(1), torch.zeros(1)
-    x = torch.zeros(1, 2**16)
+    affine, scales = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.0], [-1.0]])
+    x, k = torch.zeros(1, 2**16), torch.zeros(1, dtype=torch.int64)
     for means in (kernels.target_means, ops.target_means):
-        results = means(x, eps, zero, one, signal=one, noise=-one)
+        results = means(x, eps, k, affine, scales=scales)
         same(results, (eps.float(), eps.float(), eps.float()))
 
 
@@ -161,15 +163,53 @@ def test_a_count_out_of_range_reaches_no_other_memory(kernels: Kernels, name: st
         same(kernels.response_sums(**response._asdict()), expected, 1e-6)
 
 
-# --- recycled_rows -------------------------------------------------------------------------------
+# --- advance_samples_ ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("batch", "width", "discarded"),
-    [(1, 1, False), (2, 9, True), (5, 40, False), (33, 9, True), (100, 2, True)],
+    ("batch", "width", "discarded", "entries"),
+    [(1, 1, False, 0), (2, 9, True, 3), (5, 40, False, 1), (33, 9, True, 0), (100, 2, True, 2)],
 )
-def test_recycled_rows_agree_with_twin(kernels, batch: int, width: int, discarded: bool) -> None:
-    given = random_recycling(batch, width, discarded)
+def test_advancing_agrees_with_twin_and_cpu(kernels, batch, width, discarded, entries) -> None:
+    example = Example(
+        "advance_samples_", random_recycling(batch, width, discarded, entries=entries)
+    )
     for stride in (None, width, width + 3):
-        given["stride"] = stride
-        same(kernels.recycled_rows(**given), reference.recycled_rows(**given))
+        example.given["stride"] = stride
+        results = example.call(kernels.advance_samples_)
+        same(results, example.by_twin())
+        same(results, example.by_op())
+
+
+def test_large_states_of_finished_samples_stay(kernels: Kernels) -> None:
+    """Beyond a chunk, and beyond whole chunks."""
+    for size in (4096, 9001):
+        given = random_recycling(4, 3) | {"after": torch.randn(4, size), "x": torch.randn(4, size)}
+        example = Example("advance_samples_", given)
+        same(example.call(kernels.advance_samples_), example.by_twin())
+
+
+# --- network_rows --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("batch", "width", "size", "listed", "null"),
+    [(1, 1, 1, False, None), (3, 4, 16, True, 7), (3, 5, 255, False, 7), (2, 8, 1028, True, None)],
+)
+def test_gathering_agrees_with_twin(kernels, batch, width, size, listed, null) -> None:
+    given = random_asking(batch, width, (size,), listed, null)
+    expected = reference.network_rows(**given)
+    for setting in ({}, {"descending": True}, {"shift": 1}):
+        with kernels.on(**setting):
+            same(kernels.network_rows(**given), expected)
+
+
+@pytest.mark.parametrize("value", [-(2**63), -1, 9, 2**63 - 1])
+def test_a_row_that_is_not_there_is_not_gathered(kernels: Kernels, value: int) -> None:
+    """But the nearest one: what lies beyond is NaN."""
+    given = random_asking(2, 4, (6,), True)
+    for name, most in (("sample", 1), ("entry", 3), ("at", 8)):
+        wrong, near = given[name].clone(), given[name].clone()
+        wrong.view(-1)[0], near.view(-1)[0] = value, max(0, min(most, value))
+        x, t, label, _ = kernels.network_rows(**(given | {name: wrong}))
+        same((x, t, label), reference.network_rows(**(given | {name: near}))[:3])

@@ -54,7 +54,7 @@ def by_loop(given: Guesses) -> dict[str, np.ndarray]:
         for t in given[:-1]
     )
     steps, drafts = columns.shape[1], given.drafts
-    a, b, _, largest = columns
+    a, b, *_, largest = columns
     made: dict[str, list[Any]] = {name: [] for name in FirstGuesses._fields}
     for i in range(len(x)):
         at = [min(max(k[i] + j, 0), steps - 1) for j in range(drafts + 1)]
@@ -64,7 +64,7 @@ def by_loop(given: Guesses) -> dict[str, np.ndarray]:
         made["means"].append(a[before] * old + b[before] * said)
         made["guesses"].append(said)
         made["at"].append(at)
-        made["coefficients"].append(columns[:3, at])
+        made["coefficients"].append(columns[:5, at])
         made["settled"].append(0 if SOURCES[source] == "drafter" else known[i] - 1)
         slopes, intercepts = [], []
         for j in range(drafts):
@@ -88,7 +88,7 @@ def test_agrees_with_a_loop(guess: Any, source: str) -> None:
     for name, value in found._asdict().items():
         np.testing.assert_allclose(value.numpy(), expected[name], 2e-6, 2e-6, err_msg=name)
     # What this is about: every way that a slope can come about.
-    largest = given.columns[3, found.at[:, :5]]
+    largest = given.columns[5, found.at[:, :5]]
     follows = torch.arange(5) < given.known[:, None] - 1
     follows = follows & (source == "response")
     slope = found.slope
@@ -99,8 +99,8 @@ def test_agrees_with_a_loop(guess: Any, source: str) -> None:
 
 def one(**changes: Any) -> Guesses:
     """A sample of one element at transition 3 of 6: of two drafts the teacher has seen one."""
-    columns = torch.arange(24.0).view(4, 6)
-    columns[3] = torch.tensor([9.0, 9.0, 9.0, 0.5, 9.0, 9.0])
+    columns = torch.arange(36.0).view(6, 6)
+    columns[5] = torch.tensor([9.0, 9.0, 9.0, 0.5, 9.0, 9.0])
     given = Guesses(
         torch.tensor([[5.0]]),
         torch.tensor([3]),
@@ -127,7 +127,8 @@ def test_a_window_by_hand(guess: Any) -> None:
     assert made.intercept.flatten().tolist() == [39.0, 20.0]
     assert made.settled.tolist() == [1]
     assert made.at.tolist() == [[3, 4, 5]]
-    assert made.coefficients.tolist() == [[[3, 4, 5]], [[9, 10, 11]], [[15, 16, 17]]]
+    first = torch.arange(3, 33, 6)
+    assert made.coefficients.tolist() == (first[:, None, None] + torch.arange(3)).tolist()
 
 
 @BOTH

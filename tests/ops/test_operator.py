@@ -132,7 +132,9 @@ def of_many_samples() -> dict[str, Example]:
     return large()
 
 
-@pytest.mark.parametrize("name", [name for name in CONTRACTS if name[:5] not in ("philo", "recyc")])
+@pytest.mark.parametrize(
+    "name", [name for name in CONTRACTS if name[:5] not in ("philo", "advan", "netwo")]
+)
 def test_a_sample_depends_on_no_other_nor_on_threads(of_many_samples, name) -> None:
     example, contract = of_many_samples[name], CONTRACTS[name]
     together = compared(example, example.by_op())
@@ -210,7 +212,7 @@ def test_inference_mode_and_gradients(name: str) -> None:
         assert not any(result.requires_grad for result in several)
 
 
-@pytest.mark.parametrize("key", ["reflection", "guesses", "roll, adds", "means, image", "normal"])
+@pytest.mark.parametrize("key", ["reflection", "guesses", "roll, change", "means, image", "normal"])
 def test_compiled_and_traced_code_contains_the_op(key: str) -> None:
     example = EXAMPLES[key]
     expected = compared(example, example.by_op())
@@ -319,13 +321,12 @@ MISFITS: list[tuple[str, dict[str, Any], str]] = [
     ("first_guesses", {"drafts": 6}, "row: shape [2, at least 7], got [2, 6]"),
     ("first_guesses", {"source": 3}, "source: a value in 0..2, got 3"),
     ("first_guesses", {"past_x": (0, 4, 5)}, "past_x: a non-empty shape [R, 4, 5], got [0, 4, 5]"),
-    ("first_guesses", {"columns": (3, 9)}, "columns: a non-empty shape [4, N], got [3, 9]"),
+    ("first_guesses", {"columns": (3, 9)}, "columns: a non-empty shape [6, N], got [3, 9]"),
     ("roll_window_", {"end": 4}, "end: a value in 0..3, got 4"),
     ("roll_window_", {"first": 3, "end": 2}, "first: a value in 0..2, got 3"),
     ("roll_window_", {"change": None}, "change and settled: both or neither, got one of them"),
     ("roll_window_", {"settled": None}, "change and settled: both or neither, got one of them"),
-    ("target_means", {"signal": None}, "signal and noise: both or neither, got one of them"),
-    ("target_means", {"noise": None}, "signal and noise: both or neither, got one of them"),
+    ("target_means", {"scales": (2, 6)}, "scales: shape [2, 7], got [2, 6]"),
     ("target_means", {"cfg_channels": 5}, "cfg_channels: a value in 0..4, or None, got 5"),
     ("target_means", {"cfg_scale": None}, "eps: shape [3, 4, 5], got [6, 4, 5]"),
     ("target_means", {"x": (3,)}, "x: shape [R, C, ...], got [3]"),
@@ -338,7 +339,7 @@ MISFITS: list[tuple[str, dict[str, Any], str]] = [
     ("response_sums", {"past_x": (7, 3)}, "past_x: a non-empty shape [R, 2, 3], got [7, 3]"),
     ("response_sums", {"row": (3, 2)}, "row: shape [3, at least 4], got [3, 2]"),
     ("response_sums", {"memory": 1.5}, "memory: a value in [0, 1], got 1.5"),
-    ("recycled_rows", {"stride": 0}, "stride: at least 1, or None, got 0"),
+    ("advance_samples_", {"stride": 0}, "stride: at least 1, or None, got 0"),
     ("window_noise", {"decision": 2**32}, "decision: a value in 0..4294967295, got 4294967296"),
 ]
 
@@ -375,7 +376,7 @@ def test_what_is_written_shares_no_memory(name: str, argument: str) -> None:
             changes = {argument: lying(tensor, 0), other: lying(given[other], start)}
             refused(name, ValueError, message, **changes)
     beside = {argument: lying(tensor, 0), others[0]: lying(given[others[0]], last + 8)}
-    assert getattr(ops, name)(**{**given, **beside}) is None
+    getattr(ops, name)(**{**given, **beside})
 
 
 def test_memory_that_is_not_aligned_is_read_by_the_twin() -> None:

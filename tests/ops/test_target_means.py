@@ -26,7 +26,7 @@ DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.b
 def test_is_what_guidance_and_table_compute(scale, channels, dtype) -> None:
     table, k = Table.of(Schedule.ddpm(20), "cpu"), torch.tensor([0, 7, 19])
     x, eps = torch.randn(3, 4, 5, 2), torch.randn(6, 4, 5, 2).to(dtype)
-    result = target_means(x, eps, table.a[k], table.b[k], scale, channels)
+    result = target_means(x, eps, k, table.columns[:2], scale, channels)
     combined = Guidance(scale, channels, 10).combine(eps.float())
     torch.testing.assert_close(result.eps, combined, rtol=0, atol=0)
     torch.testing.assert_close(result.means, table.mean(k, x, combined), rtol=0, atol=0)
@@ -35,10 +35,11 @@ def test_is_what_guidance_and_table_compute(scale, channels, dtype) -> None:
 @DTYPES
 def test_without_guidance(dtype: torch.dtype) -> None:
     x, eps = torch.randn(2, 3), torch.randn(2, 3).to(dtype)
-    a, b = torch.tensor([2.0, 0.5]), torch.tensor([1.0, -1.0])
-    result = target_means(x, eps, a, b)
+    affine = torch.tensor([[2.0, 9.0, 0.5], [1.0, 9.0, -1.0]])
+    result = target_means(x, eps, torch.tensor([0, 2]), affine)
     assert torch.equal(result.eps, eps.float())
-    torch.testing.assert_close(result.means, a[:, None] * x + b[:, None] * eps.float())
+    a, b = affine[:, [0, 2], None]
+    torch.testing.assert_close(result.means, a * x + b * eps.float())
 
 
 @pytest.mark.parametrize(
@@ -48,9 +49,9 @@ def test_without_guidance(dtype: torch.dtype) -> None:
 def test_the_image_is_that_of_the_guided_eps(guidance: tuple[Any, Any], dtype: torch.dtype) -> None:
     table, k = Table.of(Schedule.ddpm(20), "cpu"), torch.tensor([0, 7, 19])
     x, eps = torch.randn(3, 4, 5, 2), torch.randn(3 if guidance[0] is None else 6, 4, 5, 2)
-    arguments = (x, eps.to(dtype), table.a[k], table.b[k], *guidance)
+    arguments = (x, eps.to(dtype), k, table.columns[:2], *guidance)
     plain = target_means(*arguments)
-    result = target_means(*arguments, signal=table.signal[k], noise=table.noise[k])
+    result = target_means(*arguments, scales=table.columns[3:])
     image = image_from_eps(x, result.eps, table.signal[k], table.noise[k])
     assert torch.equal(result.guess, image)
     assert plain.guess is plain.eps
@@ -61,5 +62,13 @@ def test_the_image_is_that_of_the_guided_eps(guidance: tuple[Any, Any], dtype: t
 def test_the_networks_answer_stays_as_it_is() -> None:
     eps = torch.randn(4, 3, 2)
     before = eps.clone()
-    target_means(torch.randn(2, 3, 2), eps, torch.rand(2), torch.rand(2), 1.5, 2)
+    k = torch.tensor([0, 1])
+    target_means(torch.randn(2, 3, 2), eps, k, torch.rand(2, 2), 1.5, 2)
     assert torch.equal(eps, before)
+
+
+@pytest.mark.parametrize("k", [-1, 2, 2**40])
+def test_a_transition_that_is_not_there(k: int) -> None:
+    x = torch.randn(2, 3)
+    with pytest.raises(ValueError, match=rf"^k: expected values in 0\.\.1, got {k} for row 1$"):
+        target_means(x, x, torch.tensor([0, k]), torch.rand(2, 2))

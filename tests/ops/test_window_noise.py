@@ -15,18 +15,20 @@ BOTH = pytest.mark.parametrize("draw", [window_noise, reference.window_noise])
 
 def assert_rows(drawn: Any, given: Draws, tolerance: float) -> None:
     """Each number is that of its sample, transition, round and purpose, drawn by itself."""
-    seeds, k, rounds, length, width, size, purpose, decision = given
-    noise, uniforms, last = drawn
+    seeds, k, rounds, widths, like, width, purpose, decision = given
+    noise, uniforms, last, length = drawn
+    size = like.shape[1]
     assert noise.shape == (len(seeds), width - 1, size)
     assert uniforms.shape == (len(seeds), width - 1)
     assert last.shape == (len(seeds), size)
+    assert length.tolist() == widths.clamp(1, width).tolist()
     for b, seed in enumerate(seeds.tolist()):
         at, again = int(k[b]), 0 if rounds is None else int(rounds[b])
         for j in range(width - 1):
             row = random.normal(seed, at + j, again, purpose, (size,))
             torch.testing.assert_close(noise[b, j], row[0], rtol=tolerance, atol=tolerance)
             assert uniforms[b, j] == random.uniform(seed, at + j, again, decision, ())
-        end = min(max(int(length[b]), 1), width) - 1
+        end = int(length[b]) - 1
         row = random.normal(seed, at + end, again, purpose, (size,))
         torch.testing.assert_close(last[b], row[0], rtol=tolerance, atol=tolerance)
 
@@ -63,10 +65,11 @@ def test_the_first_round_is_that_of_none(draw: Any) -> None:
 
 
 @BOTH
-def test_a_length_out_of_range_counts_as_the_nearest(draw: Any) -> None:
-    length = torch.tensor([-(2**31), 0, 1, 4, 2**31 - 1], dtype=torch.int32)
-    given = random_draws(5, 4, 6)._replace(length=length)
-    noise, _, last = draw(**given._asdict())
+def test_a_width_out_of_range_counts_as_the_nearest(draw: Any) -> None:
+    widths = torch.tensor([-(2**63), 0, 1, 4, 2**63 - 1])
+    given = random_draws(5, 4, 6)._replace(widths=widths)
+    noise, _, last, length = draw(**given._asdict())
+    assert length.tolist() == [1, 1, 1, 4, 4]
     assert torch.equal(last[:3], noise[:3, 0])
     beyond = draw(**given._replace(k=given.k + 3, width=1)._asdict())[2]
     assert torch.equal(last[3:], beyond[3:])
@@ -76,7 +79,7 @@ def test_a_length_out_of_range_counts_as_the_nearest(draw: Any) -> None:
 def test_windows_that_overlap_share_their_numbers(draw: Any) -> None:
     """Of a transition, whatever window it is in."""
     given = random_draws(3, 8, 7)
-    noise, uniforms, _ = draw(**given._asdict())
+    noise, uniforms, *_ = draw(**given._asdict())
     later = draw(**given._replace(k=given.k + 2, width=4)._asdict())
     assert torch.equal(later[0], noise[:, 2:5])
     assert torch.equal(later[1], uniforms[:, 2:5])
@@ -86,7 +89,7 @@ def test_windows_that_overlap_share_their_numbers(draw: Any) -> None:
 def test_no_sample() -> None:
     given = random_draws(1, 3, 4)
     none = {k: t[:0] if isinstance(t, torch.Tensor) else t for k, t in given._asdict().items()}
-    assert [tuple(t.shape) for t in window_noise(**none)] == [(0, 2, 4), (0, 2), (0, 4)]
+    assert [tuple(t.shape) for t in window_noise(**none)] == [(0, 2, 4), (0, 2), (0, 4), (0,)]
 
 
 @pytest.mark.parametrize(

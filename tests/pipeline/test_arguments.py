@@ -1,5 +1,6 @@
 """What a pipeline is asked for: classes, generators, and what is refused."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,9 @@ import torch
 
 pytest.importorskip("diffusers")
 
-from free import FreePipeline
-from tests.pipelines import LABELS, generator, latents, pipeline, tiny_dit, tiny_vae
+from free import DiT, FreePipeline
+from tests.networks import randomized
+from tests.pipelines import CONFIG, LABELS, generator, latents, pipeline, tiny_dit, tiny_vae
 
 
 def test_each_image_has_its_own_generator() -> None:
@@ -59,6 +61,17 @@ def test_labels_are_ids_and_names() -> None:
     assert torch.equal(latents(pipe, 0, num_inference_steps=2).images, one)
     null = latents(pipe, [1000], num_inference_steps=2, guidance_scale=1.0)
     assert null.images.isfinite().all()
+
+
+def test_a_model_without_a_null_class_is_not_guided() -> None:
+    network = randomized(DiT(dataclasses.replace(CONFIG, null_class=False)))
+    pipe = FreePipeline(network)
+    pipe.set_progress_bar_config(disable=True)
+    assert latents(pipe, num_inference_steps=2, guidance_scale=1.0).images.isfinite().all()
+    with pytest.raises(ValueError, match="cfg_scale must be 1, no guidance, .* got 4.0"):
+        latents(pipe)
+    with pytest.raises(ValueError, match=r"class_labels must be in 0\.\.999, got 1000"):
+        latents(pipe, [1000], guidance_scale=1.0)
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,29 @@ def test_callbacks_may_return_nothing_or_stop() -> None:
         latents(pipeline(), callback_on_step_end=stop)
 
 
+def test_a_callback_may_interrupt() -> None:
+    """The images are what there is then; the next run is not touched."""
+    pipe = pipeline()
+    pipe.sampling["window"] = 2
+    seen: list[torch.Tensor] = []
+
+    def interrupt(at: FreePipeline, step: int, timestep: int, given: Any) -> None:
+        seen.append(given["latents"])
+        at._interrupt = len(seen) == 3
+
+    out = latents(pipe, num_inference_steps=20, callback_on_step_end=interrupt)
+    assert len(seen) == 3
+    assert torch.equal(out.images, seen[-1])
+    assert out.report is None
+    assert pipe.interrupt
+    whole = latents(pipe, num_inference_steps=20)
+    assert not pipe.interrupt
+    fresh = pipeline()
+    fresh.sampling["window"] = 2
+    assert torch.equal(whole.images, latents(fresh, num_inference_steps=20).images)
+    assert whole.report.steps == 20
+
+
 def test_the_progress_bar(capsys: pytest.CaptureFixture[str]) -> None:
     pipe = pipeline()
     latents(pipe)

@@ -18,9 +18,10 @@ from free.models.output import TeacherRows
 from free.reference.draft import DRAFTER, RESPONSE, REUSE, SOURCES
 from free.rounds.draft import draft_window
 from free.rounds.row_selection import EveryRow, RowSelector
-from free.rounds.state import Draft, Response, Samples, recycle
+from free.rounds.state import Draft, Response, Samples
 from free.schedule.table import Prediction, Table
 from tests.networks import AnchoredDrafter, CallableDrafter, MixtureTeacher
+from tests.rows import recalled
 
 TABLE = Table.of(Schedule.ddpm(20), "cpu")
 PREDICTION = Prediction.of(TABLE)
@@ -40,11 +41,11 @@ def samples_of(known: list[int]) -> Samples:
     generator = torch.Generator().manual_seed(1)
     states = torch.randn(len(K), W, 3, generator=generator)
     advance = torch.tensor([W + 1 - count for count in known], dtype=torch.int32)
-    length = torch.full((3,), W, dtype=torch.int32)
     x, k = states.flatten(0, 1), ((K - advance)[:, None] + torch.arange(W)).flatten().clamp(0, 18)
     out = TEACHER(x, TABLE.timesteps[k], Y.repeat_interleave(W))
     guess = PREDICTION.from_eps(k, x, out.eps)
-    past = recycle(TeacherRows(*out, x, k), guess, length, advance, width=W, discarded=True)
+    length = torch.full((3,), W, dtype=torch.int32)
+    past = recalled(TeacherRows(*out, x, k), guess, length, advance, W)
     begun = Samples.begin(Y, torch.zeros(3).long(), past.rows.x[past.row[:, 1]] + 0.05, W)
     response = Response(torch.full((3,), 0.3), torch.ones(3))
     return begun._replace(k=K, past=past, response=response)

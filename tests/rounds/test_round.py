@@ -34,7 +34,7 @@ class Drawn(NamedTuple):
 
     def same(self, other: Drawn, which: Any = slice(None)) -> None:
         """But for rounding, which depends on the batch."""
-        torch.testing.assert_close(self.x[which], other.x[which], rtol=0, atol=1e-3)
+        torch.testing.assert_close(self.x[which], other.x[which], rtol=0, atol=3e-3)
         assert self.rounds[which].tolist() == other.rounds[which].tolist()
         assert self.accepted[which].tolist() == other.accepted[which].tolist()
 

@@ -18,13 +18,14 @@ from free.drafters import DraftingBatch
 from free.models.output import TeacherRows
 from free.rounds.draft import draft_window
 from free.rounds.draft_source import DRAFTER
-from free.rounds.state import Samples, recycle
+from free.rounds.state import Samples
 from free.schedule.table import Prediction, Table, eps_from_image, image_from_eps
 from free.training import losses
 from free.training.losses import drafter_loss, noised, prediction_of, smoothness, teacher_loss
 from free.training.randomness import RowRandom
 from free.training.recipe import RECIPES, Recipe
 from tests.networks import randomized
+from tests.rows import recalled
 
 CONFIG = DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3, learn_sigma=False)
 TABLE = Table.of(Schedule.ddpm(1000), "cpu")
@@ -54,6 +55,8 @@ def test_teacher_loss_is_the_error_of_the_noise_and_drops_labels() -> None:
     assert loss == pytest.approx(1.0, abs=0.02)  # the mean square of the noise
     x, t, y = teacher.asked
     assert (y == 3).float().mean() == pytest.approx(0.1, abs=0.03)
+    teacher_loss(teacher, x0, labels, random, null_label=None)
+    assert torch.equal(teacher.asked[2], labels)  # a network without a null class
     # Where t says that there is much signal, x is the image.
     clear = t < 20
     assert clear.any()
@@ -191,7 +194,7 @@ def _shown_by_the_sampler(sweeps: int | None) -> list[torch.Tensor]:
     out = teacher(x, table.timesteps[k], LABELS)
     following = table.mean(k, x, out.eps) + table.sigma[k].view(-1, 1, 1, 1) * z
     guess, one = prediction.from_eps(k, x, out.eps), torch.ones(rows, dtype=torch.int32)
-    past = recycle(TeacherRows(*out, x, k), guess, one, one, width=2, discarded=False)
+    past = recalled(TeacherRows(*out, x, k), guess, one, one, 2)
     samples = Samples.begin(LABELS, torch.arange(rows), following, 2)._replace(k=k + 1, past=past)
     drafter = FeatureDrafter(network, teacher)
     drafter.begin(DraftingBatch(table, None))

@@ -5,7 +5,9 @@ import random
 import resource
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -106,6 +108,75 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="seed"):
         run(tmp_path / "run", 2, seed=1)
     run(tmp_path / "run", 2)  # after an error too
+
+
+def _with(*place: Any, value: Any) -> Callable[[dict[str, Any]], object]:
+    """Puts a value into a part of a checkpoint."""
+
+    def change(stored: Any) -> None:
+        for key in place[:-1]:
+            stored = stored[key]
+        stored[place[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_with("settings", value=[1]), r"settings must be dict, got \[1\]"),
+        (_with("settings", "seed", value=torch.zeros(2)), "TypeError.*not JSON serializable"),
+        (_with("step", value="2"), "step must be int, got '2'"),
+        (_with("step", value=-1), "step must be at least 0, got -1"),
+        (_with("weights", value=3), "weights must be dict, got 3"),
+        (_with("weights", value={}), "KeyError"),
+        (_with("weights", "model", "0.weight", value=3), "AttributeError"),
+        (_with("weights", "average", value={"x": 1}), "RuntimeError"),
+        (_with("weights", "optimizer", value={"state": {}}), "KeyError"),
+        (_with("weights", "optimizer", "state", 1, "exp_avg", value=torch.zeros(9)), "of weight 1"),
+        (_with("journal", value={}), "KeyError"),
+        (_with("journal", "losses", "names", value=[1, 2, 3]), "losses must have a column"),
+        (_with("journal", "losses", "values", value=torch.ones(2, 2)), "losses must have a column"),
+        (_with("journal", "evaluations", value=[{"step": "1"}]), "KeyError|must have step"),
+        (_with("journal", "seconds", value="long" * 99), "seconds must be a number, got 'long"),
+    ],
+)
+def test_parts_of_a_checkpoint_that_are_something_else(tmp_path, change, message) -> None:
+    run(tmp_path, 2)
+    stored = state(tmp_path)
+    change(stored)
+    torch.save(stored, tmp_path / "state.pt")
+    loads = r"folder must hold a checkpoint that loads, got .*state\.pt: "
+    with pytest.raises(ValueError, match=f"{loads}.*({message})") as caught:
+        run(tmp_path, 4)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", "[" * 100_000, "record .*config.json is missing or malformed: .*64 deep"),
+        ("config.json", "[]", "record .*config.json is missing or malformed: got list"),
+        ("config.json", '{"starts": 3}', "starts in .*config.json must be a list, got 3"),
+        ("skipped.json", "{}", "record .*skipped.json is missing or malformed: got dict"),
+        ("skipped.json", '["a"]', "skipped.json must be a list of files with reasons, got"),
+        ("log.csv", "step\nmany\n", "must hold the log of a run, got .*log.csv, damaged: could"),
+        ("log.csv", "step,loss\n1,low\n", "must hold the log of a run, got .*damaged: could not"),
+    ],
+)
+def test_damaged_records_are_named(tmp_path, name, content, message) -> None:
+    run(tmp_path, 2)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, 4, log_every=1)
+
+
+def test_no_advice_to_load_code(tmp_path: Path) -> None:
+    """Torch's own message says how to have the code run."""
+    torch.save({"settings": Planted(tmp_path / "harm")}, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match="that loads, got .*pickle asks for .* nothing in it") as e:
+        run(tmp_path, 4)
+    assert "weights_only" not in str(e.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", {"step": 2}, Planted])

@@ -70,6 +70,7 @@ DAMAGED = [
     "[]",
     f'{{"costs": {{"teacher": {CURVE}, "plain": {CURVE}, "other": {CURVE}, "draft": {{}}}}}}',
     '{"costs": {"teacher": {"rows": [Infinity], "seconds": [1]}}}',
+    "[" * 100_000,
 ]
 
 

@@ -7,6 +7,7 @@
 
 #include "free/guess.h"
 #include "free/relaxation.h"
+#include "free/roll.h"
 #include "free/verifier.h"
 
 namespace free_dit {
@@ -51,7 +52,7 @@ struct Roll {
   std::int64_t size;   // D, elements of one state
   std::int64_t first;
   std::int64_t end;
-  bool adds;  // whether a change is one of the guess before
+  Said says;  // what a change is
 
   float* states;   // [B, P+1, D], entries first+1 .. end are written, as of the next two
   float* means;    // [B, P+1, D]
@@ -62,9 +63,7 @@ struct Roll {
   const float* slope;           // [B, P]
   const float* change;          // [B, P, D]; null: all is settled
   const std::int64_t* settled;  // [B]; null without a change
-  const float* a;               // [B, P+1], the last unused, as of the next two
-  const float* b;               // [B, P+1]
-  const float* sigma;           // [B, P+1]
+  const float* coefficients;    // [5, B, P+1]; the last of a window are unused
 };
 
 struct FirstGuesses {
@@ -84,7 +83,7 @@ struct FirstGuesses {
   const std::int64_t* known;  // [B]
   const float* dot;           // [B]
   const float* square;        // [B]
-  const float* columns;       // [4, N]: a, b, sigma and the largest response
+  const float* columns;       // [6, N]: the coefficients, and the largest response
 
   float* states;          // [B, W, D], only entry 0 is written, as of the next two
   float* means;           // [B, W, D]
@@ -93,7 +92,7 @@ struct FirstGuesses {
   float* slope;           // [B, P]
   std::int64_t* settled;  // [B]
   std::int64_t* at;       // [B, W]
-  float* coefficients;    // [3, B, W]
+  float* coefficients;    // [5, B, W]: a, b, sigma, signal and noise
 };
 
 struct Draws {
@@ -117,12 +116,54 @@ struct WindowNoise {
   const std::int64_t* seeds;   // [B], read as unsigned 64-bit keys
   const std::int64_t* k;       // [B], 0 .. 2^32 - W
   const std::int64_t* rounds;  // [B], 0 .. 2^32 - 1; null: 0
-  const std::int32_t* length;  // [B]
+  const std::int64_t* widths;  // [B], rows asked for
+  const float* like;           // [B, D]; not read
 
-  float* noise;     // [B, W-1, D]
-  float* uniforms;  // [B, W-1]
-  float* last;      // [B, D], of transition length - 1
+  float* noise;          // [B, W-1, D]
+  float* uniforms;       // [B, W-1]
+  float* last;           // [B, D], of transition length - 1
+  std::int32_t* length;  // [B], 1..W
 };
+
+/// Rows of windows that a network is asked about: those listed, or entries first .. end - 1 of
+/// every sample; with a null label each twice, with the label and without.
+struct NetworkRows {
+  std::int64_t batch;  // B
+  std::int64_t width;  // W
+  std::int64_t size;   // D, elements of one state
+  std::int64_t steps;  // N of the schedule
+  std::int64_t rows;   // R
+  std::int64_t each;   // 2 with a null label, else 1
+  std::int64_t first;  // 0..end
+  std::int64_t end;    // 0..W
+  std::int64_t null_label;
+
+  const float* states;            // [B, W, D]
+  const std::int64_t* at;         // [B, W], transitions, 0..N-1
+  const std::int64_t* y;          // [B]
+  const std::int64_t* timesteps;  // [N]
+  const std::int64_t* sample;     // [R], 0..B-1; null: not listed
+  const std::int64_t* entry;      // [R], 0..W-1; null: not listed
+
+  float* x;             // [each R, D]
+  std::int64_t* t;      // [each R]
+  std::int64_t* label;  // [each R]
+  std::int64_t* k;      // [R]
+};
+
+/// Sample and entry of row r.
+struct RowPlace {
+  std::int64_t b;
+  std::int64_t i;
+};
+
+FREE_HOST_DEVICE RowPlace place_of(const NetworkRows& n, std::int64_t r) {
+  if (n.sample != nullptr) {
+    return {nearest(n.sample[r], 0, n.batch), nearest(n.entry[r], 0, n.width)};
+  }
+  const std::int64_t span = n.end - n.first;
+  return {r / span, n.first + r % span};
+}
 
 enum class Float { kFloat32, kFloat16, kBfloat16 };
 
@@ -132,16 +173,16 @@ struct TargetMeans {
   std::int64_t size;      // D, elements of one row, C times those of a channel
   std::int64_t answers;   // 2 under guidance: a row with its label, then without; else 1
   std::int64_t guided;    // leading elements of a row that are guided; 0 without guidance
+  std::int64_t steps;     // N of the schedule
   float scale;            // of the guidance
 
   const float* x;   // [R, D]
   const void* eps;  // [answers R, D]
   Float type;       // of eps
-  const float* a;   // [R]
-  const float* b;   // [R]
 
-  const float* signal;  // [R], of the states; null where no image is asked for
-  const float* noise;   // [R], likewise
+  const std::int64_t* k;  // [R], 0..N-1
+  const float* affine;    // [2, N]: a and b, mean = a x + b eps
+  const float* scales;    // [2, N]: signal and noise; null where no image is asked for
 
   float* combined;  // [R, D]
   float* means;     // [R, D]
@@ -188,17 +229,39 @@ struct ResponseSums {
   float* square_after;  // [B]
 };
 
-struct RecycledRows {
-  std::int64_t batch;   // B
-  std::int64_t width;   // W of the next window
-  bool discarded;       // whether rows behind a rejection are kept
-  std::int64_t stride;  // from a sample's first row to the next one's; 0: its length
+struct Advance {
+  std::int64_t batch;    // B
+  std::int64_t size;     // D, elements of one state
+  std::int64_t width;    // W of the next window
+  std::int64_t entries;  // M of the log; 0 without
+  bool discarded;        // whether rows behind a rejection are kept
+  std::int64_t stride;   // from a sample's first row to the next one's; 0: its length
 
-  const std::int32_t* length;   // [B], 1..
-  const std::int32_t* advance;  // [B], 1..length
+  float* after;                  // [B, D], of which samples that wanted nothing get x
+  const float* x;                // [B, D]
+  const std::int64_t* k;         // [B]
+  const std::int64_t* rounds;    // [B]
+  const std::int64_t* wanted;    // [B]
+  const std::int32_t* length;    // [B], 1..
+  const std::int32_t* advance;   // [B], 1..length
+  const std::int32_t* accepted;  // [B]
+  std::int64_t* log;             // [M, 3, B]; null without
 
-  std::int64_t* row;    // [B, W]
-  std::int64_t* known;  // [B]
+  std::int64_t* k_after;       // [B]
+  std::int64_t* rounds_after;  // [B]
+  std::int64_t* row;           // [B, W]
+  std::int64_t* known;         // [B]
 };
+
+/// The entry of a log that a round writes: one of `entries`, whatever the count is.
+/// a + b; it wraps at the end of 64 bits, as torch's does.
+FREE_HOST_DEVICE std::int64_t wrapped_sum(std::int64_t a, std::int64_t b) {
+  return static_cast<std::int64_t>(static_cast<std::uint64_t>(a) + static_cast<std::uint64_t>(b));
+}
+
+FREE_HOST_DEVICE std::int64_t log_entry(std::int64_t rounds, std::int64_t entries) {
+  const std::int64_t entry = rounds % entries;
+  return entry < 0 ? entry + entries : entry;
+}
 
 }  // namespace free_dit

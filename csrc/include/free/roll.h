@@ -5,33 +5,52 @@
 
 #include <cstdint>
 
+#include "free/image.h"
 #include "free/platform.h"
 
 namespace free_dit {
 
 /// What is said of a transition, from which its guess is made.
 enum class Said {
-  kIntercept,  ///< the guess at state 0; it follows the state
   kGuess,      ///< the guess itself
   kChange,     ///< by how much it differs from the guess before
+  kEps,        ///< eps at the state that the drafter was asked about; the guess is an image
+  kIntercept,  ///< the guess at state 0; it follows the state
 };
 
-/// The first `settled` transitions of a window have an intercept; the drafter says the others.
-FREE_HOST_DEVICE Said said_of(std::int64_t transition, std::int64_t settled, bool adds) {
-  return transition < settled ? Said::kIntercept : adds ? Said::kChange : Said::kGuess;
-}
+/// What a drafter may say.
+constexpr const char* kSaidNames[] = {"guess", "change", "eps"};
 
-FREE_HOST_DEVICE float guess_of(Said what, float said, float slope, float state, float last) {
-  return what == Said::kIntercept ? said + slope * state
-         : what == Said::kChange  ? said + last
-                                  : said;
+/// The first `settled` transitions of a window have an intercept; the drafter says the others.
+FREE_HOST_DEVICE Said said_of(std::int64_t transition, std::int64_t settled, Said drafter) {
+  return transition < settled ? Said::kIntercept : drafter;
 }
 
 struct Coefficients {
-  float a;      ///< of the state
-  float b;      ///< of the guess
-  float sigma;  ///< of the noise
+  float a;       ///< of the state
+  float b;       ///< of the guess
+  float sigma;   ///< of the noise
+  float signal;  ///< of the state: state = signal x0 + noise eps
+  float noise;
 };
+
+constexpr std::int64_t kCoefficients = 5;
+
+/// Those of entry i of columns that are `count` entries apart.
+FREE_HOST_DEVICE Coefficients coefficients_at(const float* columns, std::int64_t count,
+                                              std::int64_t i) {
+  return {columns[i], columns[count + i], columns[2 * count + i], columns[3 * count + i],
+          columns[4 * count + i]};
+}
+
+/// `asked` is the state that the drafter saw, `last` the guess of the transition before.
+FREE_HOST_DEVICE float guess_of(Said what, float said, float slope, float state, float last,
+                                float asked, const Coefficients& c) {
+  return what == Said::kIntercept ? said + slope * state
+         : what == Said::kChange  ? said + last
+         : what == Said::kEps     ? image_of(asked, said, c.signal, c.noise)
+                                  : said;
+}
 
 struct Rolled {
   float mean;

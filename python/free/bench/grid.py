@@ -15,9 +15,9 @@ from torch import Tensor
 
 from free.evaluation.bootstrap import QUANTILE
 from free.evaluation.quality import Figure, Quality
-from free.files import write_json
+from free.files import parse_json, read_json, shown, write_json
 from free.generation.batches import draw_batches
-from free.generation.run_manifest import differences, parse
+from free.generation.run_manifest import differences
 from free.images.autoencoder import LatentCoder, PixelCoder
 from free.rounds.report import Report
 from free.sampling.sequential import SequentialSampler
@@ -205,15 +205,21 @@ def read_rows(path: Path, shared: Mapping[str, Any]) -> list[Row]:
     A ValueError if it is something else, or was run with other shared settings (those that are not
     of the grid); says which.
     """
-    record = parse(path.read_text(encoding="utf-8", errors="replace"))
-    if record is None or not {"shared", "rows"} <= record.keys():
-        raise ValueError(f"--json must be a file of free sweep to be continued, got {path}")
-    if other := differences(record["shared"], json.loads(json.dumps(dict(shared)))):
+    try:
+        record = read_json(path, "file")
+        other = differences(record["shared"], parse_json(json.dumps(dict(shared))))
+        rows: list[Row] = list(record["rows"])
+        for row in rows:
+            Setting(**row["setting"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"--json must be a file of free sweep to be continued, got {path}: {shown(error)}"
+        ) from error
+    if other:
         raise ValueError(
             f"--json must be of a run with the same settings to be continued, got {path} with "
             f"{other}"
         )
-    rows: list[Row] = record["rows"]
     return rows
 
 

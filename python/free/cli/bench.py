@@ -202,8 +202,10 @@ def _judge(
             "No Frechet distances: the real digits are in a package of pip install "
             "'free-dit[evaluate]'."
         ]
+    left_out = [f"--reference: {measured.left_out}"] if measured.left_out else []
     return by_name._replace(reference=measured), [
+        *left_out,
         f"Quality: of {images} images a law, all lossless rows together, beside {len(measured)} of "
         f"{source}; {network.name} features. Frechet distances of so few images are too large, all "
-        "alike."
+        "alike.",
     ]

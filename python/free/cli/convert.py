@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 import typer
 
-from free.cli.options import Heads, ImageSize, bad_input_to_usage_error
+from free.cli.options import Heads, ImageSize, NumClasses, bad_input_to_usage_error
 from free.models.checkpoints import FORMATS, is_original_file
 from free.models.config import PUBLISHED_HEADS
 from free.models.dit import DiT
@@ -34,6 +34,7 @@ def convert(
     ] = None,
     heads: Heads = None,
     image_size: ImageSize = None,
+    num_classes: NumClasses = None,
 ) -> None:
     """Write a teacher's checkpoint in another format, value for value.
 
@@ -52,10 +53,17 @@ def convert(
             raise ValueError(f"DESTINATION must be new or an empty folder, got {destination}")
         if is_original_file(destination) and to != "original":
             raise ValueError(f"DESTINATION must be a folder for --to {to}, got {destination}")
-        summary = inspect(source, kind="teacher", heads=heads, image_size=image_size)
+        summary = inspect(
+            source, kind="teacher", heads=heads, image_size=image_size, num_classes=num_classes
+        )
         stored = _DTYPES[dtype] if dtype else summary.dtype
         network = DiT.from_pretrained(
-            source, dtype=stored, constants=constants, heads=heads, image_size=image_size
+            source,
+            dtype=stored,
+            constants=constants,
+            heads=heads,
+            image_size=image_size,
+            num_classes=num_classes,
         )
         network.save_pretrained(destination, to, training=summary.training)
     precision = str(stored).removeprefix("torch.")
@@ -70,6 +78,10 @@ def convert(
         )
     if config.heads != PUBLISHED_HEADS.get(config.hidden_size):
         lost.append(f"number of heads; read it with --heads {config.heads}")
+    if not config.null_class:
+        lost.append(
+            f"missing null class; read it with --num-classes {config.num_classes}, or num_classes="
+        )
     if summary.training:
         lost.append("training record")
     for part in lost:

@@ -13,6 +13,7 @@ from free.cli import options
 from free.evaluation import Quality
 from free.evaluation import quality as measure_quality
 from free.evaluation.image_stream import open_images
+from free.files import parse_json
 
 
 def evaluate(
@@ -92,7 +93,7 @@ def evaluate(
         )
     if as_json:
         record = {"paths": {"samples": samples, "reference": reference}}
-        typer.echo(json.dumps({**record, **json.loads(result.to_json())}, indent=2))
+        typer.echo(json.dumps({**record, **parse_json(result.to_json())}, indent=2))
         return
     for line in _describe(result, samples, reference):
         typer.echo(line)
@@ -104,6 +105,7 @@ def _describe(result: Quality, samples: str, reference: str) -> list[str]:
     if result.published:
         beside += ", whose own statistics serve the distances"
     lines = [f"{result.samples} images of {samples} beside {beside}; {result.features} features"]
+    lines += [f"{name}: {text}" for name, text in result.left_out.items()]
     width = max(len(result.title(name)) for name in result.figures)
     for name, figure in result.figures.items():
         interval = "" if figure.low is None else f"  [{figure.low:.4g}, {figure.high:.4g}]"

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from free.cli.options import Heads, ImageSize, bad_input_to_usage_error
+from free.cli.options import Heads, ImageSize, NumClasses, bad_input_to_usage_error
 from free.models.checkpoints import EMBEDDED
 from free.models.drafter import DrafterNet
 from free.models.summary import Summary, drafters_beside, inspect
@@ -26,6 +26,7 @@ def info(
     *,
     heads: Heads = None,
     image_size: ImageSize = None,
+    num_classes: NumClasses = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Print what a checkpoint is and which drafter fits it, without reading its weights.
@@ -38,7 +39,7 @@ def info(
         _print_installation(as_json)
         return
     with bad_input_to_usage_error():
-        summary = inspect(checkpoint, heads=heads, image_size=image_size)
+        summary = inspect(checkpoint, heads=heads, image_size=image_size, num_classes=num_classes)
         record = _describe_checkpoint(summary)
     if as_json:
         typer.echo(json.dumps(record, indent=2))
@@ -83,13 +84,14 @@ def _checkpoint_lines(record: dict[str, Any]) -> list[str]:
     """The record in plain words."""
     shape = record["architecture"]
     outputs = "eps and variance" if shape["learn_sigma"] else "eps"
+    null = "" if shape["null_class"] else " without a null class"
     title = record["name"] or "DiT of no published size"
     lines = [
         f"{title if record['kind'] == 'teacher' else f'drafter for {title}'}: {record['path']}",
         f"  format: {_FORMATS[record['format']]}",
         f"  architecture: {shape['hidden_size']} wide, {shape['depth']} blocks, "
         f"{shape['heads']} heads, patch {shape['patch_size']}, input {shape['channels']} x "
-        f"{shape['image_size']} x {shape['image_size']}, {shape['num_classes']} classes, "
+        f"{shape['image_size']} x {shape['image_size']}, {shape['num_classes']} classes{null}, "
         f"predicts {outputs}",
         f"  parameters: {record['parameters']:,}",
         f"  precision: {' and '.join(record['precision'])}, {record['bytes'] / 1e6:.1f} MB",

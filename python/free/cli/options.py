@@ -64,6 +64,10 @@ Heads = Annotated[int | None, typer.Option(help="Attention heads, where the file
 ImageSize = Annotated[
     int | None, typer.Option(help="Side of the input, where the file does not tell.")
 ]
+NumClasses = Annotated[
+    int | None,
+    typer.Option(help="Classes, where the file does not tell: all rows of its table, or one less."),
+]
 Figures = Annotated[Path | None, typer.Option("--json", help="File for all figures, for programs.")]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +17,7 @@ from free.cli.records import (
     RelaxationOptions,
     with_records,
 )
-from free.files import write_atomic, write_json
+from free.files import parse_json, write_atomic, write_json
 from free.generation.batches import draw_batches
 from free.images.picture import check_picture_suffix, image_grid
 from free.rounds.relaxation import Relaxation
@@ -126,7 +125,7 @@ def sample(
                 "relaxation": None if relaxation is None else dataclasses.asdict(relaxation),
             }
             write_json(
-                json_path, record | {name: json.loads(r.to_json()) for name, r in reports.items()}
+                json_path, record | {name: parse_json(r.to_json()) for name, r in reports.items()}
             )
         titles = {"free": "FREE", "plain": "plain sampler"}
         blocks = [

@@ -22,7 +22,7 @@ from free.cli.models import Models, load_models
 from free.cli.records import DraftingOptions, ModelOptions, with_records
 from free.evaluation import Quality, load_network, measure, quality
 from free.files import write_atomic
-from free.images.picture import check_picture_suffix
+from free.images.picture import check_picture_suffix, to_uint8
 from free.models.checkpoints import EMBEDDED
 from free.sampling.request import check_request
 from free.sampling.sequential import SequentialSampler
@@ -174,7 +174,7 @@ def sweep(
             samplers,
             classes,
             models.coder,
-            judge,
+            None if judge is None else lambda images: judge(to_uint8(images).cpu().numpy()),
             seed=seed,
             batch_size=batch_size,
             rows=rows,
@@ -250,9 +250,12 @@ def _judge(
             f"--per-label must make more than {network.dims} images for the covariance of as many "
             f"features, got {len(labels)}; or --reference none"
         )
+    measured = measure(reference, network, "--reference")
+    if measured.left_out:
+        typer.echo(f"--reference: {measured.left_out}", err=True)
     return partial(
         quality,
-        reference=measure(reference, network, "--reference"),
+        reference=measured,
         features=network,
         labels=list(labels) if network.classes is not None else None,
         device=device,

@@ -184,6 +184,7 @@ def train_drafter(
             upscale=data.upscale,
             device=ranks.device,
         )
+        training.tell_of_left_out(images, ranks)
 
         def batches(text: str, option: str) -> int:
             return training.parse_duration(text, optimiser.batch_size, len(images), option)

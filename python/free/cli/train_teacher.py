@@ -62,6 +62,8 @@ def train_teacher(
         if init is not None:
             start = DiT.from_pretrained(init)
             misfit = teacher.config.misfit(start.config)
+            if start.config.block_embedders:
+                misfit = "embedders in each block, not one for all"
             if misfit:
                 raise ValueError(f"--init must be of the same shape, got {misfit}")
             teacher.load_state_dict(start.state_dict())

@@ -14,7 +14,9 @@ import torch
 import typer
 
 from free.cli.options import bad_input_to_usage_error
+from free.images.image_files import describe_left_out
 from free.training.config import TrainConfig
+from free.training.dataset.sets import TrainingImages
 from free.training.parallel import Ranks, ranks_of_environment
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "options_of",
     "parse_duration",
     "tell_of_first_weights",
+    "tell_of_left_out",
     "train_config",
     "training_run",
 ]
@@ -152,6 +155,12 @@ def tell_of_first_weights(config: TrainConfig, ranks: Ranks) -> None:
             f"{100 * left:.0f} % the first weights: --ema-decay {shorter:g} leaves less than 1 %",
             err=True,
         )
+
+
+def tell_of_left_out(images: TrainingImages, ranks: Ranks) -> None:
+    """One line, if a folder has files that are not trained on."""
+    if ranks.first and (text := describe_left_out(getattr(images, "left_out", ()))):
+        typer.echo(f"data: {text}", err=True)
 
 
 @contextmanager

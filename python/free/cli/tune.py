@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from tqdm import tqdm
 from free.cli import options
 from free.cli.models import Models, load_models, put_on_engine
 from free.cli.records import DraftingOptions, EngineOptions, with_records
-from free.files import check_writable, write_json
+from free.files import check_writable, read_json, write_json
 from free.models.checkpoints import bundled_drafter, locate
 from free.sampling.sequential import SequentialSampler
 from free.sampling.speculative import SpeculativeSampler
@@ -141,7 +140,7 @@ def _record(models: Models, schedule: Schedule, settings: dict[str, Any]) -> dic
 def _keep(folder: Path, table: dict[str, Any]) -> None:
     """Write the record into ``config.json``."""
     path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_json(path, "configuration")
     config["sampling"] = {**config.get("sampling", {}), "acceptance": table}
     write_json(path, config)
 

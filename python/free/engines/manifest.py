@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from free.engines.interface import Contract
-from free.files import digest, read_json, write_json
+from free.files import digest, read_json, shown, write_json
 from free.models.config import DiTConfig
 
 MANIFEST = "manifest.json"
@@ -158,4 +158,4 @@ def read_record(path: Path, name: str, build: Callable[[dict[str, Any]], Record]
     try:
         return build(content)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path} must be a complete {name}, got {error!r}") from error
+        raise ValueError(f"{path} must be a complete {name}, got {shown(error)}") from error

@@ -43,7 +43,7 @@ class EngineTeacher:
         self.cost_key = cost_key
         self.sample_shape = (config.channels, config.image_size, config.image_size)
         self.num_classes = config.num_classes
-        self.null_label = config.num_classes
+        self.null_label = config.null_label
         self.device = next(iter(sessions.values())).device
 
     @property

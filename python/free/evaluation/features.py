@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from free.files import check_regular
+from free.models.checkpoints.tensors import load_plain
 from free.models.classifier import DigitClassifier
 
 
@@ -132,14 +134,15 @@ def load_weights(network: nn.Module, path: Path) -> None:
     """
     try:
         if path.suffix == ".safetensors":
+            check_regular(path)
             stored: Any = load_file(path)
         else:
-            stored = torch.load(path, map_location="cpu", weights_only=True)
+            stored = load_plain(path, "features")
     except (OSError, SafetensorError) as error:
         raise ValueError(f"features must have a file that can be read, got {path}: {error}") from (
             error
         )
-    except Exception as error:  # damaged pickles raise anything
+    except ValueError as error:
         raise ValueError(
             f"features must have a file of weights alone, got {path}, which is damaged or holds "
             "other things; nothing in it was run"

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from free.evaluation.features import check_images
-from free.images.archive import member_shapes, read_rows
+from free.files import cut
+from free.images.archive import Header, read_array, read_headers, read_rows
+from free.images.image_files import FORMATS, MOST_PIXELS, find_images, open_image, suffixes
 from free.images.mnist import load_mnist
 from free.images.picture import to_uint8
 
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 #: How Pillow calls what it has read, and what it becomes; others are refused, not guessed at.
 _MODES = {"L": "L", "1": "L", "RGB": "RGB", "P": "RGB"}
+#: Bytes of an array of statistics, four times those of Inception's covariance, and of the labels of
+#: more images than there are in any set.
+_LARGEST_STATISTIC, _LARGEST_LABELS = 1 << 27, 1 << 30
 #: What statistics are called in ADM's reference archives (and pytorch-fid's).
 STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")
 
@@ -40,6 +43,8 @@ class ImageStream:
     labels : ndarray, shape [count], int64, or None
     statistics : dict of str to ndarray
         Those of :data:`STATISTICS` that an archive brings.
+    left_out : sequence of str
+        Files of a folder that are no images, as :func:`free.images.image_files.find_images` says.
     """
 
     name: str
@@ -48,6 +53,7 @@ class ImageStream:
     chunks: Callable[[int], Iterator[NDArray[np.uint8]]]
     labels: NDArray[np.int64] | None = None
     statistics: dict[str, NDArray[np.float64]] | None = None
+    left_out: Sequence[str] = ()
 
 
 def open_images(source: Any, argument: str) -> ImageStream:
@@ -56,9 +62,10 @@ def open_images(source: Any, argument: str) -> ImageStream:
     Parameters
     ----------
     source : str, Path, ndarray, Tensor or ImageStream
-        A folder of images (searched through), an ``.npz`` with ``arr_0 [n, H, W, 1 or 3] uint8`` as
+        A folder of images, an ``.npz`` with ``arr_0 [n, H, W, 1 or 3] uint8`` as
         ADM and ``free generate`` write it, "mnist" for the 5,000 real digits, an array like
-        ``arr_0``, or samples ``[n, 1 or 3, H, W]`` in [-1, 1].
+        ``arr_0``, or samples ``[n, 1 or 3, H, W]`` in [-1, 1]. A folder is searched through, but
+        for what is hidden.
     argument : str
         Its name in messages.
 
@@ -74,7 +81,14 @@ def open_images(source: Any, argument: str) -> ImageStream:
         return _of_samples(source, argument)
     if isinstance(source, np.ndarray):
         check_images(source, argument)
+        if source.size and source.max() == 1:
+            raise ValueError(f"{argument} must be bytes from 0 to 255, got none above 1")
         return _of_array(source, argument, None)
+    if not isinstance(source, (str, Path)):
+        raise ValueError(
+            f"{argument} must be a path, an array of bytes [n, H, W, 1 or 3] or a tensor of "
+            f"samples [n, 1 or 3, H, W], got {type(source).__name__}"
+        )
     if str(source) == "mnist":
         images, labels = load_mnist()
         return _of_array(to_uint8(images).numpy(), "mnist", labels.numpy())
@@ -98,7 +112,24 @@ def _of_samples(samples: Tensor, argument: str) -> ImageStream:
     if not bool(samples.isfinite().all()):
         bad = (~samples.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
         raise ValueError(f"{argument} must be finite, got NaN or infinity in images {bad[:8]}")
+    if len(samples):
+        _check_range(samples, argument)
     return _of_array(to_uint8(samples).cpu().numpy(), argument, None)
+
+
+def _check_range(samples: Tensor, argument: str) -> None:
+    """Refuse samples that cannot be meant to be in [-1, 1]: figures of others would look like any.
+
+    No set of pictures is without a value in the darker half of the range; and where most values are
+    far outside, nothing would be left of the pictures. Some values always are a little outside.
+    """
+    low, high = samples.min().item(), samples.max().item()
+    if low >= 0 or (samples.abs() > 2).float().mean() > 0.5:
+        raise ValueError(
+            f"{argument} must be in [-1, 1], got values from {low:.3g} to {high:.3g}: of images in "
+            "[0, 1], as a pipeline's output_type 'pt' makes them, give 2 * images - 1; of others "
+            "bytes [n, H, W, 1 or 3]"
+        )
 
 
 def _of_array(
@@ -115,14 +146,11 @@ def _of_array(
 
 
 def _of_folder(folder: Path, argument: str) -> ImageStream:
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
-    )
+    found = find_images(folder, FORMATS, argument)
+    files = [folder / name for name in found.files]
     if not files:
         raise ValueError(
-            f"{argument} must be a folder with images ({', '.join(sorted(_SUFFIXES))}), "
+            f"{argument} must be a folder with images ({', '.join(suffixes(FORMATS))}), "
             f"got {folder} without any"
         )
     first = _read_image(files[0], argument)
@@ -140,13 +168,13 @@ def _of_folder(folder: Path, argument: str) -> ImageStream:
                 images.append(image)
             yield np.stack(images)
 
-    return ImageStream(str(folder), len(files), first.shape, chunks)
+    return ImageStream(str(folder), len(files), first.shape, chunks, left_out=found.left_out)
 
 
 def _read_image(path: Path, argument: str) -> NDArray[np.uint8]:
     """One image, [H, W, 1 or 3]."""
     try:
-        with Image.open(path) as image:
+        with open_image(path, FORMATS) as image:
             mode = image.mode
             pixels = np.asarray(image.convert(_MODES[mode])) if mode in _MODES else None
     except Exception as error:  # Pillow's decoders raise anything on damaged files
@@ -167,28 +195,36 @@ def _size(image: NDArray[np.uint8]) -> str:
 
 def _of_archive(path: Path, argument: str) -> ImageStream:
     try:
-        members = member_shapes(path)
-        statistics = {name: _read_all(path, name) for name in STATISTICS if name in members}
-        labels = _read_all(path, "arr_1") if "arr_1" in members else None
+        headers = read_headers(path)
+        statistics = _read_statistics(path, headers)
+        labels = _read_labels(path, headers)
     except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
         raise ValueError(
             f"{argument} must be an .npz of arrays that can be read, got {path}: {error}"
         ) from error
-    if "arr_0" not in members:
+    if "arr_0" not in headers:
         if {"mu", "sigma"} <= statistics.keys():
             return ImageStream(str(path), 0, (), lambda rows: iter(()), None, statistics)
         raise ValueError(
             f"{argument} must have arr_0, the images, got {path} with "
-            f"{', '.join(sorted(members)) or 'nothing'}"
+            f"{cut(', '.join(sorted(headers)))}"
         )
-    shape, dtype = members["arr_0"]
-    if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or not shape[0]:
+    shape, dtype, fortran_order = headers["arr_0"]
+    if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or not all(shape):
         raise ValueError(
             f"{argument} must have arr_0 of uint8 and shape [n, H, W, 1 or 3], "
             f"got {dtype} of shape {list(shape)} in {path}"
         )
-    if labels is not None and (labels.shape != shape[:1] or labels.dtype.kind not in "iu"):
-        labels = None  # something else is called so
+    if fortran_order:
+        raise ValueError(
+            f"{argument} must have arr_0 whose images lie one after the other, got Fortran order "
+            f"in {path}: save np.ascontiguousarray of it"
+        )
+    if shape[1] * shape[2] > MOST_PIXELS:
+        raise ValueError(
+            f"{argument} must have images of at most {MOST_PIXELS} pixels, got {shape[1]} x "
+            f"{shape[2]} in {path}"
+        )
 
     def chunks(rows: int) -> Iterator[NDArray[np.uint8]]:
         try:
@@ -198,10 +234,30 @@ def _of_archive(path: Path, argument: str) -> ImageStream:
                 f"{argument} must be whole, got {path}, truncated or damaged: {error}"
             ) from error
 
-    labels = None if labels is None else labels.astype(np.int64)
     return ImageStream(str(path), shape[0], shape[1:], chunks, labels, statistics)
 
 
-def _read_all(path: Path, name: str) -> NDArray[Any]:
-    parts = list(read_rows(path, name, 4096))
-    return np.concatenate(parts) if parts else np.empty(0)
+def _read_statistics(path: Path, headers: dict[str, Header]) -> dict[str, NDArray[np.float64]]:
+    """Those that an archive has; their size is looked at before they are read."""
+    present = [name for name in STATISTICS if name in headers]
+    for name in present:
+        if headers[name].dtype.kind not in "iuf":
+            raise ValueError(f"{name} must be numbers, got {headers[name].dtype}")
+        if headers[name].nbytes > _LARGEST_STATISTIC:
+            raise ValueError(
+                f"{name} must have at most {_LARGEST_STATISTIC} bytes, "
+                f"got {headers[name].dtype} of shape {list(headers[name].shape)}"
+            )
+    return {name: read_array(path, name) for name in present}
+
+
+def _read_labels(path: Path, headers: dict[str, Header]) -> NDArray[np.int64] | None:
+    """``arr_1``, if there is an integer for each image; else it is something else."""
+    images, labels = headers.get("arr_0"), headers.get("arr_1")
+    if images is None or labels is None:
+        return None
+    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+        return None
+    if labels.nbytes > _LARGEST_LABELS:
+        raise ValueError(f"arr_1 must have at most {_LARGEST_LABELS} bytes, got {labels.nbytes}")
+    return read_array(path, "arr_1").astype(np.int64)

@@ -19,11 +19,20 @@ from tqdm import tqdm
 from free.evaluation.features import FeatureNetwork, check_images
 from free.evaluation.image_stream import ImageStream, open_images
 from free.evaluation.statistics import Gaussian
-from free.files import write_atomic
+from free.files import check_regular, parse_json, shown, write_atomic
+from free.images.image_files import describe_left_out
 from free.version import __version__
 
 _FEATURES = ("pooled", "spatial", "probabilities")
 _GAUSSIANS = ("published", "published_spatial")
+#: What a file says beside its tensors.
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "name": str,
+    "network": str,
+    "is_inception": bool,
+    "classes": (int, type(None)),
+    "left_out": str,
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,8 @@ class Measured:
     labels : ndarray, shape [n], int64, or None
     published, published_spatial : Gaussian or None
         Statistics of FID and sFID that an archive brought along, of more images than it has.
+    left_out : str
+        How many files of a folder are no images, and of which kinds; "" if all are.
     """
 
     name: str
@@ -57,6 +68,7 @@ class Measured:
     labels: NDArray[np.int64] | None = None
     published: Gaussian | None = None
     published_spatial: Gaussian | None = None
+    left_out: str = ""
 
     def __len__(self) -> int:
         """How many images there were."""
@@ -129,6 +141,7 @@ def measure(
         images.labels,
         published,
         published_spatial,
+        describe_left_out(images.left_out),
     )
 
 
@@ -197,7 +210,7 @@ def write_measured(measured: Measured, path: str | Path) -> None:
             tensors[f"{name}.mean"], tensors[f"{name}.covariance"] = pair
     if measured.labels is not None:
         tensors["labels"] = torch.from_numpy(measured.labels)
-    names = ("name", "network", "is_inception", "classes", "shape")
+    names = ("name", "network", "is_inception", "classes", "shape", "left_out")
     about = {"free": __version__} | {name: getattr(measured, name) for name in names}
     note = {"measured": json.dumps(about)}
     write_atomic(path, lambda temporary: save_file(tensors, temporary, note))
@@ -209,8 +222,9 @@ def read_measured(path: str | Path, argument: str, device: torch.device | str = 
     A ValueError if it is no such file, or of another version of free, whose networks may be others.
     """
     try:
+        check_regular(path)
         with safe_open(path, framework="pt") as file:
-            about: dict[str, Any] = json.loads((file.metadata() or {})["measured"])
+            about: dict[str, Any] = parse_json((file.metadata() or {})["measured"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         version = about.pop("free")
         about["shape"] = tuple(about["shape"])
@@ -221,13 +235,18 @@ def read_measured(path: str | Path, argument: str, device: torch.device | str = 
         if "labels" in tensors:
             about["labels"] = tensors["labels"].numpy()
         measured = Measured(**about)
+        for name, kinds in _KINDS.items():
+            if not isinstance(getattr(measured, name), kinds):
+                raise TypeError(f"{name} must not be {shown(getattr(measured, name))}")
+        if measured.pooled.ndim != 2 or not all(type(side) is int for side in measured.shape):
+            raise TypeError("pooled must be [n, D], and shape integers")
     except (OSError, SafetensorError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"{argument} must be a file of --keep-reference, got {path}: {error}"
+            f"{argument} must be a file of --keep-reference, got {path}: {shown(error)}"
         ) from error
     if version != __version__:
         raise ValueError(
             f"{argument} must be measured by this version of free, {__version__}, "
-            f"got {path} of {version}: measure it again"
+            f"got {path} of {shown(version)}: measure it again"
         )
     return measured

@@ -67,6 +67,9 @@ class Quality:
     figures : dict of str to Figure
         ``frechet``, ``spatial_frechet``, ``score``, ``precision``, ``recall``, ``accuracy``; those
         that could be taken.
+    left_out : dict of str to str
+        Of ``samples`` and ``reference``, where a folder has files that are no images: how many, and
+        of which kinds.
     """
 
     samples: int
@@ -77,6 +80,7 @@ class Quality:
     neighbours: int
     resamples: int
     figures: dict[str, Figure]
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def title(self, figure: str) -> str:
         """What a figure is called: FID and the like only with the network that defines them."""
@@ -176,6 +180,11 @@ def quality(
         neighbours=neighbours,
         resamples=resamples,
         figures=figures,
+        left_out={
+            name: measured.left_out
+            for name, measured in (("samples", ours), ("reference", theirs))
+            if measured.left_out
+        },
     )
 
 

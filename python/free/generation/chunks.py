@@ -16,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from free.files import write_atomic
+from free.files import cut, parse_json, write_atomic
 from free.generation.plan import Plan
 from free.generation.run_manifest import MANIFEST
-from free.images.archive import Member, write_npz
+from free.images.archive import Member, read_array, read_headers, write_npz
 from free.rounds.report import Report
+
+#: Bytes of a chunk's labels and of its report.
+_LARGEST_NOTES = 256 << 20
 
 
 class Chunk(NamedTuple):
@@ -65,19 +68,20 @@ class ChunkFolder:
         A ValueError says how it is missing, damaged or another one.
         """
         path = self.file(chunk)
-        try:
-            # Opened here: numpy leaves a file open that turns out to be no archive.
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                images, labels = archive["arr_0"], archive["arr_1"]
-                report = Report(**json.loads(archive["report"].tobytes()))
-        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise ValueError(f"{path.name} is missing or damaged: {error}") from error
         expected = (self.plan.size(chunk), *self.image_shape)
-        if images.dtype != np.uint8 or images.shape != expected:
-            raise ValueError(
-                f"{path.name} must have uint8 of shape {list(expected)}, "
-                f"got {images.dtype} of shape {list(images.shape)}"
-            )
+        try:
+            headers = read_headers(path)
+            shape, dtype, _ = headers["arr_0"]
+            if dtype != np.uint8 or shape != expected:
+                raise ValueError(
+                    f"it must have uint8 of shape {list(expected)}, got {dtype} of {list(shape)}"
+                )
+            if max(headers[name].nbytes for name in ("arr_1", "report")) > _LARGEST_NOTES:
+                raise ValueError(f"its notes must have at most {_LARGEST_NOTES} bytes each")
+            images, labels = read_array(path, "arr_0"), read_array(path, "arr_1")
+            report = Report(**parse_json(read_array(path, "report").tobytes()))
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path.name} is missing or damaged: {cut(str(error))}") from error
         if not np.array_equal(
             labels, self.plan.labels[self.plan.span(chunk)]
         ) or report.seeds != self.plan.seeds(chunk):

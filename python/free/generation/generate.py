@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from free.files import check_writable, write_json
+from free.files import check_writable, parse_json, write_json
 from free.generation.chunks import Chunk, ChunkFolder, write_pngs
 from free.generation.plan import make_plan
 from free.generation.processes import Processes
-from free.generation.run_manifest import claim, describe_run, differences, parse, read_manifest
+from free.generation.run_manifest import claim, describe_run, differences, read_manifest
 from free.images.archive import Member, read_note, read_rows, write_npz
 from free.images.autoencoder import LatentCoder, PixelCoder
 from free.images.picture import to_uint8
@@ -198,7 +198,7 @@ def generate(
             record = {
                 "settings": settings,
                 "run": {"processes": processes.count, "drawn": drawn, "seconds": seconds},
-                "report": json.loads(merged.to_json()),
+                "report": parse_json(merged.to_json()),
             }
             write_json(report, record)
         partial.replace(out)  # last: when it is there, all is
@@ -210,9 +210,10 @@ def generate(
 def _settings_of(out: Path) -> dict[str, Any] | None:
     """The settings that an archive was made with, or None if it is none that says so."""
     try:
-        return parse(read_note(out))
-    except (OSError, zipfile.BadZipFile):
+        settings = parse_json(read_note(out))
+    except (OSError, ValueError, zipfile.BadZipFile):
         return None
+    return settings if isinstance(settings, dict) else None
 
 
 def _keep(folder: ChunkFolder, chunk: int, content: Chunk, png: Path | None) -> None:
@@ -281,9 +282,14 @@ def _finish_complete(
     """What may be missing although the archive is there: pictures, and the end of tidying."""
     if png is not None:
         start = 0
-        for images in read_rows(out, "arr_0", _ROWS):
-            write_pngs(png, start, images)
-            start += len(images)
+        try:
+            for images in read_rows(out, "arr_0", _ROWS):
+                write_pngs(png, start, images)
+                start += len(images)
+        except (zipfile.BadZipFile, EOFError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"out must be whole, got {out}, damaged: {error}; overwrite replaces it"
+            ) from error
     if not keep_chunks and read_manifest(folder.path) == settings:
         # Another process may be replacing the archive; then the folder is its own.
         with contextlib.suppress(ValueError), folder.locked():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from free.files import write_json
+from free.files import cut, read_json, write_json
 from free.generation.plan import Plan
 from free.images.autoencoder import LatentCoder, PixelCoder
 from free.models.guidance import Guidance
@@ -22,6 +21,8 @@ from free.version import __version__
 
 #: Name of the file that says whose a folder is.
 MANIFEST = "manifest.json"
+#: Characters of what two runs differ in.
+_LONGEST = 500
 
 
 def describe_run(
@@ -107,10 +108,13 @@ def _digest(*columns: np.ndarray[Any, Any]) -> str:
 def differences(there: dict[str, Any], here: dict[str, Any]) -> str:
     """How other settings differ from these, such as ``"steps 250, not 50"``; "" if they do not."""
     others, own = _flat(there), _flat(here)
-    return ", ".join(
-        f"{name} {_short(others.get(name))}, not {_short(own.get(name))}"
-        for name in dict.fromkeys([*own, *others])
-        if others.get(name) != own.get(name)
+    return cut(
+        ", ".join(
+            f"{name} {_short(others.get(name))}, not {_short(own.get(name))}"
+            for name in dict.fromkeys([*own, *others])
+            if others.get(name) != own.get(name)
+        ),
+        _LONGEST,
     )
 
 
@@ -129,20 +133,11 @@ def _short(value: Any) -> str:
     return text if len(text) <= 20 else f"{text[:12]}..."
 
 
-def parse(text: str) -> dict[str, Any] | None:
-    """Settings from JSON, or None if it is something else."""
-    try:
-        record = json.loads(text)
-    except ValueError:
-        return None
-    return record if isinstance(record, dict) else None
-
-
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The settings of the run whose folder it is, or None if it does not say."""
     try:
-        return parse((folder / MANIFEST).read_text(encoding="utf-8", errors="replace"))
-    except OSError:
+        return read_json(folder / MANIFEST, "manifest")
+    except ValueError:
         return None
 
 

@@ -6,20 +6,27 @@ are checked when a member is read to its end.
 
 from __future__ import annotations
 
+import lzma
 import math
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import IO, Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import DTypeLike, NDArray
 
+from free.files import check_regular
+
 #: The first moment that a zip can name.
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
 _LONGEST_NOTE = 2**16 - 1
+#: Bytes that are read at a time.
+_BLOCK = 1 << 20
 
 
 class Member(NamedTuple):
@@ -77,44 +84,112 @@ def _write_member(stream: BinaryIO, member: Member) -> None:
 
 def read_note(path: str | Path) -> str:
     """Read the note of an archive; an OSError or BadZipFile if there is no such archive."""
-    with zipfile.ZipFile(path) as archive:
+    with _opened(path) as archive:
         return archive.comment.decode(errors="replace")
 
 
-def member_shapes(path: str | Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Read the shape and dtype of each array of an archive, and none of the arrays.
+class Header(NamedTuple):
+    """What an array of an archive says of itself; ``fortran_order`` only where it matters."""
 
-    Raises OSError, BadZipFile or ValueError if there is no such archive, or it holds other things.
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran_order: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array's values."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_headers(path: str | Path) -> dict[str, Header]:
+    """Read what an archive's arrays are, and none of them; other files in it are passed over.
+
+    Raises OSError, BadZipFile or ValueError if there is no such archive, it is damaged, or has no
+    arrays.
     """
-    shapes = {}
-    with zipfile.ZipFile(path) as archive:
+    headers = {}
+    with _opened(path) as archive:
         for member in archive.namelist():
-            with archive.open(member) as stream:
-                shapes[member.removesuffix(".npy")] = _read_header(cast("BinaryIO", stream))
-    return shapes
+            if member.endswith(".npy"):
+                with archive.open(member) as stream:
+                    headers[member.removesuffix(".npy")] = _read_header(stream, member)
+    if not headers:
+        raise ValueError("it has no arrays")
+    return headers
+
+
+def read_array(path: str | Path, name: str) -> NDArray[Any]:
+    """Read an array of an archive whole: look at its size first, with :func:`read_headers`.
+
+    Errors are those of :func:`read_rows`.
+    """
+    with _array(path, name) as (header, stream):
+        values = np.empty(header.nbytes, np.uint8)
+        for start in range(0, header.nbytes, _BLOCK):
+            size = min(_BLOCK, header.nbytes - start)
+            values[start : start + size] = np.frombuffer(_read(stream, size, name), np.uint8)
+    order: Any = "F" if header.fortran_order else "C"
+    return np.ndarray(header.shape, header.dtype, values.data, order=order)
 
 
 def read_rows(path: str | Path, name: str, rows: int) -> Iterator[NDArray[Any]]:
     """Read an array of an archive, ``rows`` rows at a time; the last part may be shorter.
 
-    Raises OSError, BadZipFile, KeyError, ValueError or EOFError if there is no such array, or it
-    is damaged, which shows at its end at the latest.
+    Raises OSError, BadZipFile, KeyError, ValueError or EOFError if there is no such array, it has
+    no rows that lie together, or it is damaged, which shows at its end at the latest.
     """
-    with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as stream:
-        shape, dtype = _read_header(cast("BinaryIO", stream))
-        for start in range(0, shape[0], rows):
-            part = (min(rows, shape[0] - start), *shape[1:])
-            data = stream.read(math.prod(part) * dtype.itemsize)
-            if len(data) != math.prod(part) * dtype.itemsize:
-                raise EOFError(f"{name} in {path} ends early")
-            yield np.frombuffer(data, dtype).reshape(part)
+    with _array(path, name) as (header, stream):
+        if not header.shape or header.fortran_order:
+            what = "in Fortran order" if header.shape else "a single number"
+            raise ValueError(f"{name} must have rows that lie together, got one {what}")
+        for start in range(0, header.shape[0], rows):
+            part = (min(rows, header.shape[0] - start), *header.shape[1:])
+            data = _read(stream, math.prod(part) * header.dtype.itemsize, name)
+            yield np.frombuffer(data, header.dtype).reshape(part)
 
 
-def _read_header(stream: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    version = npy.read_magic(stream)
-    if version != (1, 0):
-        raise ValueError(f"array must have a header of version 1.0, got {version}")
-    shape, fortran_order, dtype = npy.read_array_header_1_0(stream)
-    if fortran_order or dtype.hasobject:
-        raise ValueError(f"array must be numbers in C order, got {dtype}")
-    return shape, dtype
+@contextmanager
+def _opened(path: str | Path) -> Iterator[zipfile.ZipFile]:
+    """A zip; whatever its decoders raise, it is damaged."""
+    check_regular(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (RuntimeError, zlib.error, lzma.LZMAError) as error:  # encrypted, of an unknown method
+        raise zipfile.BadZipFile(str(error)) from error
+
+
+@contextmanager
+def _array(path: str | Path, name: str) -> Iterator[tuple[Header, IO[bytes]]]:
+    """An array's header and its values, whose number is what it says."""
+    with _opened(path) as archive, archive.open(f"{name}.npy") as stream:
+        header = _read_header(stream, name)
+        if header.dtype.hasobject:
+            raise ValueError(f"{name} must be numbers, got objects, which could run code")
+        # Before anything is inflated: an array may say that it is larger than any memory.
+        size = archive.getinfo(f"{name}.npy").file_size - stream.tell()
+        if size != header.nbytes:
+            raise EOFError(f"{name} must have the {header.nbytes} bytes it says, got {size}")
+        yield header, stream
+        stream.read(1)  # the end, where the checksum is looked at
+
+
+def _read(stream: IO[bytes], size: int, name: str) -> bytes:
+    data = stream.read(size)
+    if len(data) != size:
+        raise EOFError(f"{name} ends early")
+    return data
+
+
+def _read_header(stream: IO[bytes], name: str) -> Header:
+    try:
+        version = npy.read_magic(stream)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran_order, dtype = read(stream)
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError):
+        raise
+    except Exception as error:  # it is parsed as Python is
+        raise ValueError(f"{name} must be an array, got a header that cannot be read") from error
+    if min(shape, default=0) < 0:
+        raise ValueError(f"{name} must be an array, got one of shape {list(shape)}")
+    return Header(shape, dtype, fortran_order and len(shape) > 1)

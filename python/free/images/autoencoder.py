@@ -7,16 +7,16 @@ is imported when a VAE is loaded, not before.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from free.files import read_json
+from free.files import cut, read_json, shown
 from free.images.picture import check_drawable
-from free.models.checkpoints import locate
+from free.models.checkpoints import locate, only_variant
 from free.models.checkpoints.hub import download, is_hub_id
 
 #: Where a pipeline's folder says what it is made of.
@@ -223,6 +223,10 @@ def load_autoencoder(
     source: str | Path | None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
+    *,
+    variant: str | None = None,
+    use_safetensors: bool | None = None,
+    access: Mapping[str, Any] | None = None,
 ) -> LatentCoder | PixelCoder:
     """Load a diffusers ``AutoencoderKL``.
 
@@ -234,6 +238,10 @@ def load_autoencoder(
     device : torch.device or str
     dtype : torch.dtype, optional
         float16 is not applied where the configuration has ``force_upcast``.
+    variant, use_safetensors : optional
+        As diffusers knows them; by default the only variant there is, where there are no others.
+    access : mapping, optional
+        Arguments of ``huggingface_hub.snapshot_download``, for a hub id.
 
     Returns
     -------
@@ -253,7 +261,8 @@ def load_autoencoder(
     except ImportError as error:
         raise ImportError("a VAE needs diffusers: pip install 'free-dit[diffusers]'") from error
 
-    folder = _folder(source)
+    folder = _folder(source, variant, access)
+    variant = only_variant(folder) if variant is None else variant
     try:
         with torch.device("cpu"):  # and in float32, whatever the defaults are
             vae, info = AutoencoderKL.from_pretrained(
@@ -262,6 +271,8 @@ def load_autoencoder(
                 output_loading_info=True,
                 low_cpu_mem_usage=False,
                 local_files_only=True,
+                variant=variant or None,
+                use_safetensors=use_safetensors,
             )
     except Exception as error:  # of the file, of its format, of the configuration
         reason = (str(error).strip() or repr(error)).splitlines()[0]
@@ -276,27 +287,33 @@ def load_autoencoder(
     return LatentCoder(vae.eval().requires_grad_(False)).to(device, dtype)
 
 
-def _folder(source: str | Path) -> Path:
+def _folder(source: str | Path, variant: str | None, access: Mapping[str, Any] | None) -> Path:
     """The folder of an ``AutoencoderKL``, fetched if it is not here."""
     path = Path(source)
     if not path.exists() and isinstance(source, str) and is_hub_id(source):
-        path = download(source, "vae", ("", "vae/"))
+        path = download(source, "vae", ("", "vae/"), variant, access)
     folder = path / "vae" if (path / "vae").is_dir() else path
     try:
         name = read_json(folder / "config.json", "configuration")["_class_name"]
     except (ValueError, KeyError) as error:
         raise ValueError(
             "vae must be a diffusers folder with the config.json of an AutoencoderKL, or a hub id, "
-            f"got {str(source)!r}: {error!r}"
+            f"got {str(source)!r}: {shown(error)}"
         ) from error
+    for file in folder.glob("diffusion_pytorch_model*"):
+        if not file.is_file():  # diffusers would wait for what a pipe never gives
+            raise ValueError(f"vae must have weights that are files, got {file}")
     if name != "AutoencoderKL":
-        raise ValueError(f"vae must be an AutoencoderKL, got {name} in {folder}")
+        raise ValueError(f"vae must be an AutoencoderKL, got {cut(str(name))} in {folder}")
     return folder
 
 
-def own_vae(source: str | Path) -> str | Path | None:
-    """Where a model's own VAE is: a source for :func:`load_autoencoder`, or None without one."""
-    path = locate(source)
+def own_vae(source: str | Path, path: Path | None = None) -> str | Path | None:
+    """Where a model's own VAE is: a source for :func:`load_autoencoder`, or None without one.
+
+    ``path`` is where the model was found, if that is known.
+    """
+    path = locate(source) if path is None else path
     index = path / MODEL_INDEX
     parts = read_json(index, "pipeline") if index.is_file() else {}
     here = (path / "vae").is_dir()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from free.files import read_json, shown
 
 _IMAGENET = Path(__file__).resolve().parents[1] / "assets" / "imagenet_labels.json"
 
@@ -16,7 +17,7 @@ def imagenet_names() -> dict[int, str]:
     They are the lemmas of the classes' synsets in WordNet 3.0 (Princeton University), in the order
     of the ILSVRC 2012 challenge.
     """
-    return dict(enumerate(json.loads(_IMAGENET.read_text(encoding="utf-8"))))
+    return dict(enumerate(read_json(_IMAGENET, "class names", list)))
 
 
 def label_table(names: Mapping[int, str] | Mapping[str, str]) -> dict[str, int]:
@@ -26,13 +27,15 @@ def label_table(names: Mapping[int, str] | Mapping[str, str]) -> dict[str, int]:
     comma-separated names. A name of several classes leads to the last of them, as in diffusers. A
     ValueError if an id is no integer or a name no string.
     """
+    if not isinstance(names, Mapping):
+        raise ValueError(f"id2label must map class ids to names, got {shown(names)}")
     table = {}
     for key, value in names.items():
         try:
             table.update({name.strip(): int(key) for name in value.split(",")})
         except (AttributeError, ValueError) as error:
             raise ValueError(
-                f"id2label must map class ids to names, got {key!r}: {value!r}"
+                f"id2label must map class ids to names, got {shown(key)}: {shown(value)}"
             ) from error
     return dict(sorted(table.items()))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import reprlib
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 
 #: Published sizes: hidden width, depth, heads.
 DIT_SIZES = {
@@ -14,6 +15,34 @@ DIT_SIZES = {
 }
 #: Heads of the published sizes, by width.
 PUBLISHED_HEADS = {hidden: heads for hidden, _, heads in DIT_SIZES.values()}
+#: Largest sizes, far beyond any network's, so that no file asks for more than it is worth.
+_LARGEST = {
+    "image_size": 2**14,
+    "patch_size": 2**14,
+    "channels": 2**12,
+    "hidden_size": 2**16,
+    "depth": 1000,
+    "heads": 2**12,
+    "num_classes": 2**24,
+}
+#: Largest values of the MLP's ratio and of the position table, which is computed.
+_LARGEST_RATIO, _LARGEST_TABLE = 64, 2**26
+#: What a drafter need not have in common with its teacher.
+_OWN = ("timestep_divisor", "norm_eps", "block_embedders")
+
+
+def check_size(name: str, value: object, largest: int) -> int:
+    """A size of a network; a ValueError names it unless it is an integer in ``1 .. largest``."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 1 <= int(value) <= largest:
+        raise ValueError(f"{name} must be an integer in 1..{largest}, got {reprlib.repr(value)}")
+    return int(value)
+
+
+def check_flag(name: str, value: object) -> bool:
+    """A flag of a network; a ValueError names it unless it is a bool."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, got {reprlib.repr(value)}")
+    return value
 
 
 @dataclass(frozen=True)
@@ -32,9 +61,9 @@ class DiTConfig:
         Width, number of blocks, attention heads; ``hidden_size`` is a multiple of
         ``heads`` and of 4.
     mlp_ratio : float
-        Inner width of the MLP over ``hidden_size``.
+        Inner width of the MLP over ``hidden_size``, at most 64.
     num_classes : int
-        Labels are ``0 .. num_classes - 1``; ``num_classes`` is the null class.
+        Labels are ``0 .. num_classes - 1``.
     learn_sigma : bool
         Whether the network has a second set of output channels, for the variance.
     timestep_divisor : {128, 127}
@@ -43,11 +72,18 @@ class DiTConfig:
     norm_eps : float
         Epsilon of the norm before each MLP: 1e-6 in the original code, 1e-5 by default in
         diffusers. The other norms have 1e-6 in both.
+    null_class : bool
+        Whether ``num_classes`` is a label too, of the null class. Networks that were trained
+        without dropping labels have none, and cannot be guided.
+    block_embedders : bool
+        Whether each block embeds timestep and label by itself, as in DiTs that were trained with
+        diffusers, or all blocks share what one embedder of each says.
 
     Raises
     ------
     ValueError
-        If a size is not positive or does not divide as it must, or a constant is out of range.
+        If a size is not positive, is beyond all reason or does not divide as it must, or another
+        value is out of its range.
     """
 
     image_size: int
@@ -61,15 +97,22 @@ class DiTConfig:
     learn_sigma: bool = True
     timestep_divisor: int = 128
     norm_eps: float = 1e-6
+    null_class: bool = True
+    block_embedders: bool = False
 
     def __post_init__(self) -> None:
-        sizes = ("image_size", "patch_size", "channels", "hidden_size", "depth", "heads")
-        for name in (*sizes, "num_classes"):
+        for name, largest in _LARGEST.items():
+            object.__setattr__(self, name, check_size(name, getattr(self, name), largest))
+        for name, highest in (("mlp_ratio", _LARGEST_RATIO), ("norm_eps", 1)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
-        if not self.mlp_ratio > 0:
-            raise ValueError(f"mlp_ratio must be positive, got {self.mlp_ratio}")
+            real = isinstance(value, Real) and not isinstance(value, bool)
+            if not (real and 0 < value <= highest):
+                raise ValueError(
+                    f"{name} must be a number in (0, {highest}], got {reprlib.repr(value)}"
+                )
+            object.__setattr__(self, name, float(value))
+        for name in ("learn_sigma", "null_class", "block_embedders"):
+            check_flag(name, getattr(self, name))
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size must be a multiple of patch_size ({self.patch_size}), "
@@ -80,18 +123,37 @@ class DiTConfig:
                 f"hidden_size must be a multiple of heads ({self.heads}) and of 4, "
                 f"got {self.hidden_size}"
             )
+        if round(self.hidden_size * self.mlp_ratio) < 1:
+            raise ValueError(
+                f"mlp_ratio must leave the MLP a width, got {self.mlp_ratio} of {self.hidden_size}"
+            )
+        if (self.image_size // self.patch_size) ** 2 * self.hidden_size > _LARGEST_TABLE:
+            raise ValueError(
+                f"image_size must leave at most {_LARGEST_TABLE} values of hidden_size "
+                f"({self.hidden_size}) and patches of {self.patch_size}, got {self.image_size}"
+            )
         if self.timestep_divisor not in (127, 128):
-            raise ValueError(f"timestep_divisor must be 128 or 127, got {self.timestep_divisor!r}")
-        if not 0 < self.norm_eps < math.inf:
-            raise ValueError(f"norm_eps must be positive and finite, got {self.norm_eps}")
+            raise ValueError(
+                f"timestep_divisor must be 128 or 127, got {reprlib.repr(self.timestep_divisor)}"
+            )
+
+    @property
+    def null_label(self) -> int | None:
+        """The label of the null class, or None."""
+        return self.num_classes if self.null_class else None
+
+    @property
+    def labels(self) -> int:
+        """How many labels there are, the null class among them."""
+        return self.num_classes + self.null_class
 
     def misfit(self, other: DiTConfig) -> str:
         """How another shape differs, such as ``"depth 12, not 28"``; "" if it does not.
 
         Constants may differ: a drafter keeps those it was trained with, and its teacher's follow
-        from the teacher's file.
+        from the teacher's file. So may ``block_embedders``, which a drafter has no part in.
         """
-        names = [f.name for f in fields(self) if f.name not in ("timestep_divisor", "norm_eps")]
+        names = [f.name for f in fields(self) if f.name not in _OWN]
         pairs = ((name, getattr(other, name), getattr(self, name)) for name in names)
         return ", ".join(f"{name} {got}, not {own}" for name, got, own in pairs if got != own)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from free.models.checkpoints import Description, read_teacher, write_network
 from free.models.config import DiTConfig
 from free.models.layers import (
+    Conditioning,
     DiTBlock,
     FinalLayer,
     LabelEmbedder,
@@ -33,8 +34,9 @@ class DiT(nn.Module):
     Attributes
     ----------
     config : DiTConfig
-    null_label, num_classes : int
-        The class that stands for "no label", and how many others there are.
+    num_classes : int
+    null_label : int or None
+        The class that stands for "no label"; None for a network that was trained without one.
     sample_shape : tuple of int
         Shape of one state, ``(channels, image_size, image_size)``.
     """
@@ -45,14 +47,14 @@ class DiT(nn.Module):
         super().__init__()
         self.config = config
         self.num_classes = config.num_classes
-        self.null_label = config.num_classes
+        self.null_label = config.null_label
         self.sample_shape = (config.channels, config.image_size, config.image_size)
         hidden = config.hidden_size
         out_channels = config.channels * (2 if config.learn_sigma else 1)
 
         self.x_embedder = PatchEmbedder(config.patch_size, config.channels, hidden)
         self.t_embedder = TimestepEmbedder(hidden, config.timestep_divisor)
-        self.y_embedder = LabelEmbedder(config.num_classes, hidden)
+        self.y_embedder = LabelEmbedder(config.labels, hidden)
         grid = config.image_size // config.patch_size
         self.register_buffer(
             "pos_embed", sincos_position_embedding(grid, hidden, torch.get_default_device())
@@ -61,6 +63,11 @@ class DiT(nn.Module):
             DiTBlock(hidden, config.heads, config.mlp_ratio, config.norm_eps)
             for _ in range(config.depth)
         )
+        # The first block and the final layer have those above.
+        self.block_embedders = nn.ModuleList(
+            Conditioning(config.labels, hidden, config.timestep_divisor)
+            for _ in range(config.depth - 1 if config.block_embedders else 0)
+        )
         self.final_layer = FinalLayer(hidden, config.patch_size, out_channels)
         self._initialize()
 
@@ -68,9 +75,11 @@ class DiT(nn.Module):
         if self.pos_embed.is_meta:
             return
         self.apply(initialize_linear)
-        nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
+        for module in self.modules():
+            if isinstance(module, LabelEmbedder):
+                nn.init.normal_(module.embedding_table.weight, std=0.02)
         for name, weight in self.named_parameters():
-            if name.startswith("t_embedder") and weight.dim() == 2:
+            if "t_embedder" in name and weight.dim() == 2:
                 nn.init.normal_(weight, std=0.02)
             # adaLN-Zero: every block starts as the identity and the output as zero.
             elif "adaLN_modulation" in name or name.startswith("final_layer"):
@@ -84,7 +93,7 @@ class DiT(nn.Module):
         x : Tensor, shape [R, C, H, W]
             States; ValueError if they have another shape than the network was made for.
         t, y : Tensor, shape [R], int64
-            Timesteps, 0 .. 999, and labels, 0 .. ``num_classes``; ``null_label`` for none.
+            Timesteps, 0 .. 999, and labels, 0 .. ``num_classes - 1``; ``null_label`` for none.
 
         Returns
         -------
@@ -99,8 +108,9 @@ class DiT(nn.Module):
             )
         h = self.x_embedder(x.to(self.pos_embed.dtype)) + self.pos_embed  # [R, T, E]
         c = self.t_embedder(t) + self.y_embedder(y)  # [R, E]
-        for block in self.blocks:
-            h = block(h, c)
+        for index, block in enumerate(self.blocks):
+            own = index and self.config.block_embedders
+            h = block(h, self.block_embedders[index - 1](t, y) if own else c)
         out = unpatchify(
             self.final_layer(h, c),
             self.config.patch_size,
@@ -113,7 +123,11 @@ class DiT(nn.Module):
 
     @torch.no_grad()
     def label_embedding(self, y: Tensor) -> Tensor:
-        """The conditioning vectors of labels, [R] int64 -> [R, E]; what drafters are given."""
+        """The conditioning vectors of labels, [R] int64 -> [R, E]; what drafters are given.
+
+        Where each block embeds labels by itself they are those of the first block, which condition
+        the final layer too.
+        """
         return self.y_embedder(y)
 
     @classmethod
@@ -126,6 +140,7 @@ class DiT(nn.Module):
         constants: str | None = None,
         heads: int | None = None,
         image_size: int | None = None,
+        num_classes: int | None = None,
     ) -> DiT:
         """Load a checkpoint of any format, told from its content; see ``docs/checkpoints.md``.
 
@@ -135,9 +150,9 @@ class DiT(nn.Module):
         ----------
         source : str or Path
             A file (safetensors or ``torch.save``): the original state dict, or a training
-            checkpoint, of which the averaged weights are taken. A diffusers folder, or the one
-            above its ``transformer/``. A folder of :meth:`save_pretrained`, or the one above its
-            ``teacher/``. ``"mnist"``. A hub id, if there is nothing of that name here.
+            checkpoint, whose averaged weights are taken if it has them. A diffusers folder, or the
+            one above its ``transformer/``. A folder of :meth:`save_pretrained`, or the one above
+            its ``teacher/``. ``"mnist"``. A hub id, if there is nothing of that name here.
         dtype : torch.dtype, optional
             Floating-point type of the weights; float32 by default, whatever the file holds. The
             frequencies of the timestep's embedding are float32 always.
@@ -148,12 +163,16 @@ class DiT(nn.Module):
         heads, image_size : int, optional
             Attention heads, where neither a configuration nor a published size tells; side of the
             input, where neither a configuration nor ``pos_embed`` does.
+        num_classes : int, optional
+            Classes, where neither a configuration nor a training checkpoint tells. By default one
+            fewer than the label table has rows, whose last is then the null class; as many as it
+            has rows means that there is no null class.
 
         Raises
         ------
         ValueError
-            If the source is missing, damaged, would run code, is of another model, or its weights
-            are missing, unexpected, of another shape, or copies that do not agree.
+            If the source is missing, damaged, would run code, is of another model, holds several
+            networks, or its weights are missing, unexpected, or of another shape.
         ImportError
             If it can only be a hub id and ``huggingface_hub`` is not installed.
         """
@@ -165,6 +184,7 @@ class DiT(nn.Module):
             constants=constants,
             heads=heads,
             image_size=image_size,
+            num_classes=num_classes,
         )
 
     def save_pretrained(
@@ -183,8 +203,8 @@ class DiT(nn.Module):
         format : {"free", "original", "diffusers"}
             ``"free"`` is safetensors with ``config.json`` and a model card. ``"original"`` is the
             state dict that the original code loads, ``model.pt`` in a folder; it has no place for
-            constants or a training record. ``"diffusers"`` is the folder that
-            ``diffusers.DiTTransformer2DModel`` loads.
+            constants, a training record, or whether there is a null class. ``"diffusers"`` is the
+            folder that ``diffusers.DiTTransformer2DModel`` loads.
         dtype : torch.dtype, optional
             Precision to store the weights in; as they are by default.
         training : dict, optional

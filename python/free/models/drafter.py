@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from free.models.checkpoints import Description, read_drafter, write_network
-from free.models.config import DiTConfig
+from free.models.config import DiTConfig, check_flag, check_size
 from free.models.dit import DiT
 from free.models.layers import (
     DiTBlock,
@@ -57,19 +57,15 @@ class DrafterNet(nn.Module):
     Raises
     ------
     ValueError
-        If ``depth`` is not in ``1 .. config.depth``.
+        If ``depth`` is not in ``1 .. config.depth``, or ``gate`` is no bool.
     """
 
     pos_embed: Tensor
 
     def __init__(self, config: DiTConfig, depth: int = 1, gate: bool = False) -> None:
-        if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= config.depth:
-            raise ValueError(
-                f"depth must be an integer in 1..{config.depth}, its teacher's, got {depth!r}"
-            )
         super().__init__()
         self.config = config
-        self.depth, self.gate = depth, gate
+        self.depth, self.gate = check_size("depth", depth, config.depth), check_flag("gate", gate)
         hidden = config.hidden_size
         self.x_embedder = PatchEmbedder(config.patch_size, 2 * config.channels, hidden)
         self.t_embedder = TimestepEmbedder(hidden, config.timestep_divisor)
@@ -78,7 +74,8 @@ class DrafterNet(nn.Module):
         self.register_buffer("pos_embed", pos_embed, persistent=False)
         self.fuse = nn.Linear(2 * hidden, hidden, dtype=torch.float32)
         self.blocks = nn.ModuleList(
-            DiTBlock(hidden, config.heads, config.mlp_ratio, config.norm_eps) for _ in range(depth)
+            DiTBlock(hidden, config.heads, config.mlp_ratio, config.norm_eps)
+            for _ in range(self.depth)
         )
         self.feature_head = nn.Linear(hidden, hidden, dtype=torch.float32)
         outputs = (2 if gate else 1) * config.channels

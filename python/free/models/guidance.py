@@ -22,9 +22,18 @@ def pair(rows: Tensor) -> Tensor:
     return rows.unsqueeze(1).expand(-1, 2, *rows.shape[1:]).flatten(0, 1)
 
 
-def pair_labels(y: Tensor, null_label: int) -> Tensor:
-    """[R] -> [2R]: each label, and the null class after it."""
-    return torch.stack([y, torch.full_like(y, null_label)], dim=1).flatten()
+def pair_labels(y: Tensor, null_label: int | None) -> Tensor:
+    """[R] -> [2R]: each label, and the null class after it; a ValueError if there is none."""
+    return torch.stack([y, torch.full_like(y, _require(null_label))], dim=1).flatten()
+
+
+def _require(null_label: int | None, scale: str = "guidance") -> int:
+    if null_label is None:
+        raise ValueError(
+            "cfg_scale must be 1, no guidance, for a teacher without a null class (trained "
+            f"without dropping labels), got {scale}"
+        )
+    return null_label
 
 
 def unpair(rows: Tensor) -> Tensor:
@@ -56,18 +65,20 @@ class Guidance:
 
     ``scale`` is finite and >= 0; 1 is no guidance. ``channels`` leading ones are guided (the
     original DiT: 3 of 4), the others are the conditional ones; None guides all. ``null_label`` is
-    the label of the unconditional rows. Raises ValueError if ``scale`` or ``channels`` is out of
-    range.
+    the label of the unconditional rows, or None where the teacher has none. Raises ValueError if
+    ``scale`` or ``channels`` is out of range, or there is a scale but no null class.
     """
 
     scale: float
     channels: int | None
-    null_label: int
+    null_label: int | None
 
     def __post_init__(self) -> None:
         scale, channels = self.scale, self.channels
         if not (isinstance(scale, (int, float)) and math.isfinite(scale) and scale >= 0):
             raise ValueError(f"cfg_scale must be finite and >= 0, got {scale!r}")
+        if scale != 1:
+            _require(self.null_label, str(scale))
         if channels is not None and not (isinstance(channels, int) and channels >= 1):
             raise ValueError(f"cfg_channels must be an integer >= 1 or None, got {channels!r}")
 

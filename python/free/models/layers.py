@@ -95,7 +95,8 @@ class TimestepEmbedder(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         angle = t[:, None].float() * self.frequencies
         embedding = torch.cat([angle.cos(), angle.sin()], dim=1)
-        return self.mlp(embedding.to(next(self.mlp.parameters()).dtype))
+        # Quantised layers have no parameters, and take float32.
+        return self.mlp(embedding.to(next(self.mlp.parameters(), embedding).dtype))
 
 
 class _Embedding(nn.Embedding):
@@ -106,14 +107,26 @@ class _Embedding(nn.Embedding):
 
 
 class LabelEmbedder(nn.Module):
-    """[R] int64 labels -> [R, E]; the last row of the table is the null class."""
+    """[R] int64 labels -> [R, E]; the null class, if there is one, is the last of the labels."""
 
-    def __init__(self, num_classes: int, hidden: int) -> None:
+    def __init__(self, labels: int, hidden: int) -> None:
         super().__init__()
-        self.embedding_table = _Embedding(num_classes + 1, hidden, dtype=torch.float32)
+        self.embedding_table = _Embedding(labels, hidden, dtype=torch.float32)
 
     def forward(self, y: Tensor) -> Tensor:
         return self.embedding_table(y)
+
+
+class Conditioning(nn.Module):
+    """One block's own embedders: ``(t [R], y [R]) -> [R, E]``."""
+
+    def __init__(self, labels: int, hidden: int, divisor: int) -> None:
+        super().__init__()
+        self.t_embedder = TimestepEmbedder(hidden, divisor)
+        self.y_embedder = LabelEmbedder(labels, hidden)
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        return self.t_embedder(t) + self.y_embedder(y)
 
 
 class Attention(nn.Module):

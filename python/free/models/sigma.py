@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from free.files import read_json, write_atomic, write_json
+from free.files import check_regular, read_json, shown, write_atomic, write_json
+from free.models.config import check_size
 from free.models.layers import TimestepEmbedder
 
 
@@ -23,14 +24,12 @@ class SigmaNet(nn.Module):
     draft and target share its answer because both start from the same state.
 
     The states have ``channels`` channels, the first convolution has ``width``, the second twice as
-    many. Raises ValueError if either is not a positive integer.
+    many. Raises ValueError if either is not an integer in 1..4096.
     """
 
     def __init__(self, channels: int, width: int = 16) -> None:
         super().__init__()
-        for name, size in (("channels", channels), ("width", width)):
-            if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} must be an integer >= 1, got {size!r}")
+        channels, width = check_size("channels", channels, 4096), check_size("width", width, 4096)
         self.channels, self.width = channels, width
         self.time = TimestepEmbedder(2 * width)
         self.first = nn.Conv2d(channels, width, 3, stride=2, padding=1, dtype=torch.float32)
@@ -67,12 +66,15 @@ class SigmaNet(nn.Module):
         try:
             config = read_json(folder / "config.json", "configuration")
             if config.get("kind") != "sigma":
-                raise ValueError(f"config.json is of kind {config.get('kind')!r}")
-            with torch.device("cpu"):  # whatever the default is
+                raise ValueError(f"config.json is of kind {shown(config.get('kind'))}")
+            check_regular(folder / "model.safetensors")
+            with torch.device("meta"):  # no memory for more than the file holds
                 network = cls(config["channels"], config["width"])
-            network.load_state_dict(load_file(folder / "model.safetensors"))
+            network.load_state_dict(load_file(folder / "model.safetensors"), assign=True)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as e:
             raise ValueError(
-                f"variance must be a folder of free train-variance, got {folder}: {e}"
+                f"variance must be a folder of free train-variance, got {folder}: "
+                f"{' '.join(str(e).split()):.300}"
             ) from e
-        return network.to(device).eval().requires_grad_(False)
+        network.time.reset_frequencies("cpu")
+        return network.to(device, torch.float32).eval().requires_grad_(False)

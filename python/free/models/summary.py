@@ -57,12 +57,13 @@ def inspect(
     kind: str = "any",
     heads: int | None = None,
     image_size: int | None = None,
+    num_classes: int | None = None,
 ) -> Summary:
     """Describe a checkpoint without reading its weights.
 
     Parameters
     ----------
-    source, heads, image_size
+    source, heads, image_size, num_classes
         See :meth:`free.DiT.from_pretrained`; a drafter's folder will do too.
     kind : {"any", "teacher", "drafter"}
         What it must be; of a bundle, which part is meant (with ``"any"`` the teacher).
@@ -70,9 +71,12 @@ def inspect(
     Raises
     ------
     ValueError, ImportError
-        See :meth:`free.DiT.from_pretrained`; whether copies agree is not looked at.
+        See :meth:`free.DiT.from_pretrained`. Whether the embedders of diffusers' blocks agree is
+        not looked at: one of them is counted.
     """
-    checkpoint = open_source(locate(source), kind, heads, image_size)
+    checkpoint = open_source(
+        locate(source), kind, heads=heads, image_size=image_size, num_classes=num_classes
+    )
     network: DiT | DrafterNet
     with torch.device("meta"):
         if checkpoint.kind == "teacher":

@@ -13,12 +13,13 @@ from free.ops.build import build_info, cuda_devices
 from free.ops.steps import (
     VERIFIERS,
     WIDEST_ON_CUDA,
+    advance_samples_,
     check_verifier,
     first_guesses,
+    network_rows,
     note_nonfinite_,
     philox_normal,
     philox_uniform,
-    recycled_rows,
     response_sums,
     roll_window_,
     target_means,
@@ -27,28 +28,30 @@ from free.ops.steps import (
     window_noise,
 )
 from free.reference.draft import FirstGuesses, WindowNoise
-from free.reference.recycle import RecycledRows, ResponseSums
-from free.reference.teacher import TargetMeans
+from free.reference.recycle import Advanced, ResponseSums
+from free.reference.teacher import NetworkRows, TargetMeans
 from free.reference.verify import Verified, VerifiedRelaxed
 
 __all__ = [
     "VERIFIERS",
     "WIDEST_ON_CUDA",
+    "Advanced",
     "FirstGuesses",
-    "RecycledRows",
+    "NetworkRows",
     "ResponseSums",
     "TargetMeans",
     "Verified",
     "VerifiedRelaxed",
     "WindowNoise",
+    "advance_samples_",
     "build_info",
     "check_verifier",
     "cuda_devices",
     "first_guesses",
+    "network_rows",
     "note_nonfinite_",
     "philox_normal",
     "philox_uniform",
-    "recycled_rows",
     "response_sums",
     "roll_window_",
     "target_means",

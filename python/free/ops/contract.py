@@ -89,7 +89,7 @@ class Sizes:
 
     def bind(self, argument: Argument, value: Any) -> None:
         """Learn what is not known yet."""
-        if argument.kind == "number" and argument.binds:
+        if argument.optional and argument.binds:
             self.letters[argument.binds] = 1 if value is None else 2
         elif argument.binds:
             self.letters[argument.binds] = value

@@ -68,7 +68,7 @@ def operator(twin: Callable[P, T], result: Callable[..., T] | None = None) -> Ca
     positional = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
     _C.set_signature(index, defaults, positional)
     entry = _register(contract, twin)
-    run, is_compiling = _C.run, torch.compiler.is_compiling
+    run, is_compiling = _C.run, torch.compiler.is_dynamo_compiling
 
     def finished(results: Any) -> Any:
         return results if result is None else result(*results)

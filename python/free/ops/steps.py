@@ -11,8 +11,8 @@ from free import reference
 from free.ops.operator import operator
 from free.reference.decide import DECISIONS
 from free.reference.draft import FirstGuesses, WindowNoise
-from free.reference.recycle import RecycledRows, ResponseSums
-from free.reference.teacher import TargetMeans
+from free.reference.recycle import Advanced, ResponseSums
+from free.reference.teacher import NetworkRows, TargetMeans
 from free.reference.verify import Verified, VerifiedRelaxed
 
 #: Names of the verifiers.
@@ -41,11 +41,12 @@ window_noise = operator(reference.window_noise, WindowNoise)
 first_guesses = operator(reference.first_guesses, FirstGuesses)
 roll_window_ = operator(reference.roll_window_)
 
+network_rows = operator(reference.network_rows, NetworkRows)
 target_means = operator(reference.target_means, _with_guess)
 note_nonfinite_ = operator(reference.note_nonfinite_)
 
 verify_window = operator(reference.verify_window, Verified)
 verify_window_relaxed = operator(reference.verify_window_relaxed, VerifiedRelaxed)
 
-recycled_rows = operator(reference.recycled_rows, RecycledRows)
+advance_samples_ = operator(reference.advance_samples_, Advanced)
 response_sums = operator(reference.response_sums, ResponseSums)

@@ -80,7 +80,8 @@ def seeds(generator: Any, count: int) -> list[int]:
 def observer(callback: Callable[..., Any], pipe: Any, schedule: Schedule) -> Observer:
     """The sampler's observer that calls ``callback(pipe, step, timestep, {"latents": ...})``.
 
-    It raises a ValueError if the callback changes the latents or returns others.
+    It raises a ValueError if the callback changes the latents or returns others, and
+    :class:`Interrupted` after one that set ``pipe._interrupt``.
     """
 
     def observe(step: int, states: Tensor) -> None:
@@ -92,8 +93,18 @@ def observer(callback: Callable[..., Any], pipe: Any, schedule: Schedule) -> Obs
                     "callback_on_step_end must leave the latents as they are (others would "
                     f"change the law), got others at step {step - 1}"
                 )
+        if pipe.interrupt:
+            raise Interrupted(states)
 
     return observe
+
+
+class Interrupted(Exception):  # noqa: N818
+    """Ends a run at a callback's wish; ``states [B, ...]`` are how far it had come."""
+
+    def __init__(self, states: Tensor) -> None:
+        super().__init__("a callback set pipe._interrupt")
+        self.states = states
 
 
 def sampler_settings(sampling: Mapping[str, Any]) -> dict[str, Any]:

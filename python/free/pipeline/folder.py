@@ -6,20 +6,21 @@ the one, in ``teacher/`` beside ``drafter/`` in the other, which is a bundle for
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
 from free.drafters import FeatureDrafter, FrozenDrafter
-from free.files import read_json, write_json
+from free.files import parse_json, read_json, shown, write_json
 from free.images.autoencoder import MODEL_INDEX, load_autoencoder, own_vae
-from free.models.checkpoints import locate
+from free.models.checkpoints import bundled_drafter, locate, teacher_file
 from free.models.dit import DiT
+from free.models.wrappers import unwrap
 from free.pipeline.scheduler import as_scheduler
+from free.pipeline.words import Words
 from free.pretrained import load_pretrained
 
 #: Entry of the index for what diffusers has no word for.
@@ -30,19 +31,20 @@ _SCHEDULER = Path("scheduler") / "scheduler_config.json"
 
 def read(
     source: str | Path,
+    words: Words,
+    *,
     drafter: Any,
     vae: Any,
     scheduler: Any,
-    dtype: torch.dtype | None,
     constants: str | None,
 ) -> dict[str, Any]:
     """Load the parts of a pipeline; see :meth:`free.FreePipeline.from_pretrained`.
 
     Returns the constructor's arguments, and ``sampling``: the settings it was saved with.
     """
-    path = locate(source)
+    path = locate(source, variant=words.variant, access=words.access_to_source)
     index = read_json(path / MODEL_INDEX, "pipeline") if (path / MODEL_INDEX).is_file() else {}
-    own = index.get(_OWN, {})
+    own = _own(index, path / MODEL_INDEX)
     config = read_json(path / _SCHEDULER, "scheduler") if (path / _SCHEDULER).is_file() else None
     # Before the weights: nothing is loaded for a sampler that is refused.
     scheduler = as_scheduler(scheduler, config)
@@ -50,17 +52,39 @@ def read(
     if own.get("drafter") not in (None, "frozen"):
         raise ValueError(
             f"{path / MODEL_INDEX} must name no drafter but 'frozen' (others lie in the folder), "
-            f"got {own['drafter']!r}"
+            f"got {shown(own['drafter'])}"
         )
     ready = not (drafter is None or isinstance(drafter, (str, Path)))
     source_of_drafter = own.get("drafter") if drafter is None else drafter
+    if source_of_drafter is None:
+        source_of_drafter = bundled_drafter(path)
+    elif not ready and source_of_drafter != "frozen":
+        source_of_drafter = locate(source_of_drafter, "drafter", access=words.access)
+    weights = path
+    if words.variant is not None or words.use_safetensors:
+        weights = teacher_file(path, words.variant)
+    if words.use_safetensors and ".safetensors" not in weights.suffixes:
+        raise ValueError(
+            f"use_safetensors must be left out for {weights}, which has none: what is pickled is "
+            "read, and nothing in it is run"
+        )
     transformer, of_folder = load_pretrained(
-        path, "frozen" if ready else source_of_drafter, dtype=dtype, constants=constants
+        weights,
+        "frozen" if ready or source_of_drafter is None else source_of_drafter,
+        dtype=words.torch_dtype,
+        constants=constants,
     )
-    if vae is None:
-        vae = own_vae(source)
+    variant, access = None, words.access
+    if vae is None and (vae := own_vae(source, path)) is not None:
+        variant, access = words.variant, words.access_to_source
     if isinstance(vae, (str, Path)):
-        vae = load_autoencoder(vae, dtype=dtype)
+        vae = load_autoencoder(
+            vae,
+            dtype=words.torch_dtype,
+            variant=variant,
+            use_safetensors=words.use_safetensors,
+            access=access,
+        )
     return {
         "transformer": transformer,
         "vae": getattr(vae, "vae", vae),
@@ -73,6 +97,14 @@ def read(
     }
 
 
+def _own(index: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """What an index says in this package's own words."""
+    own = index.get(_OWN, {})
+    if not isinstance(own, dict) or not isinstance(own.get("sampling", {}), dict):
+        raise ValueError(f"{_OWN} in {path} must be an object with settings, got {shown(own)}")
+    return own
+
+
 def write(
     folder: str | Path,
     components: Mapping[str, Any],
@@ -82,7 +114,9 @@ def write(
 ) -> None:
     """Save the parts of a pipeline; see :meth:`free.FreePipeline.save_pretrained`."""
     folder = Path(folder)
-    transformer, drafter = components["transformer"], components["drafter"]
+    drafter, transformer = components["drafter"], components["transformer"]
+    if isinstance(transformer, nn.Module):
+        transformer = unwrap(transformer)
     if not isinstance(transformer, DiT):
         raise ValueError(f"transformer must be a DiT to be saved, got {type(transformer).__name__}")
     frozen = isinstance(drafter, FrozenDrafter) and drafter.keep == "image"
@@ -99,7 +133,7 @@ def write(
         drafter.network.save_pretrained(folder / "drafter", sampling=drafter.sampling)
     if components["vae"] is not None:
         _write_vae(components["vae"], folder / "vae")
-    write_json(folder / _SCHEDULER, json.loads(scheduler.to_json_string()))
+    write_json(folder / _SCHEDULER, parse_json(scheduler.to_json_string()))
     names: dict[int, list[str]] = {}
     for name, label in labels.items():
         names.setdefault(label, []).append(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from diffusers import ImagePipelineOutput
@@ -13,15 +13,15 @@ from diffusers.utils.pil_utils import numpy_to_pil
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from free.devices import find_device
-from free.drafters import Drafter, FeatureDrafter, FrozenDrafter
-from free.images.autoencoder import LatentCoder, PixelCoder
+from free.drafters import Drafter
 from free.images.labels import class_ids, imagenet_names, label_table
 from free.models.adopt import adopt_transformer
 from free.models.dit import DiT
 from free.pipeline import arguments
 from free.pipeline import folder as pipeline_folder
+from free.pipeline.parts import Parts
 from free.pipeline.scheduler import as_scheduler, schedule_of
+from free.pipeline.words import missing_call, read_words
 from free.rounds.report import Report
 from free.sampling.speculative import SpeculativeSampler
 from free.schedule.schedule import Schedule
@@ -39,13 +39,14 @@ class FreePipelineOutput(ImagePipelineOutput):
     report: Report | None = None
 
 
-class FreePipeline:
+class FreePipeline(Parts):
     """Class-conditional images from a DiT, by speculative sampling.
 
     Parameters
     ----------
     transformer : DiT
-        The teacher; any other teacher with ``sample_shape`` will do.
+        The teacher; any other teacher with ``sample_shape`` will do, and diffusers'
+        ``DiTTransformer2DModel``, which is adopted with its constants.
     vae : diffusers.AutoencoderKL, optional
         None for models of pixels.
     scheduler : optional
@@ -87,88 +88,22 @@ class FreePipeline:
         id2label: Mapping[int, str] | Mapping[str, str] | None = None,
         cfg_channels: int | None = None,
     ) -> None:
-        self.transformer = transformer
-        self.vae = vae
-        self._scheduler = as_scheduler(scheduler)
-        self.drafter: Drafter
-        if drafter is None or drafter == "frozen":
-            self.drafter = FrozenDrafter()
-        elif isinstance(drafter, (str, Path)):
-            self.drafter = FeatureDrafter.from_pretrained(
-                drafter, transformer, dtype=self.dtype, device=self.device
-            )
-        else:
-            self.drafter = drafter
+        super().__init__(transformer, vae, scheduler, drafter)
         self.sampling: dict[str, Any] = dict(getattr(self.drafter, "sampling", {}))
-        self._latest: tuple[object, SpeculativeSampler] | None = None
-        if id2label is None and getattr(transformer, "num_classes", None) == 1000:
+        self._interrupt = False
+        if id2label is None and getattr(self.transformer, "num_classes", None) == 1000:
             id2label = imagenet_names()
         self.labels = label_table(id2label or {})
         self.cfg_channels = cfg_channels
         self._progress_bar_config: dict[str, Any] = {}
 
     @property
-    def vae(self) -> Any:
-        """The VAE, or None; may be set."""
-        return self.coder.vae if isinstance(self.coder, LatentCoder) else None
+    def interrupt(self) -> bool:
+        """Whether the run is to end: a callback that sets ``pipe._interrupt`` ends it."""
+        return self._interrupt
 
-    @vae.setter
-    def vae(self, vae: Any) -> None:
-        self.coder: LatentCoder | PixelCoder = PixelCoder()
-        if vae is not None:
-            self.coder = LatentCoder(vae)
-            self.coder.require_fit(self.transformer.sample_shape)
-
-    @property
-    def scheduler(self) -> Any:
-        """Where the steps come from; may be set to all that the constructor takes."""
-        return self._scheduler
-
-    @scheduler.setter
-    def scheduler(self, scheduler: Any) -> None:
-        self._scheduler = as_scheduler(scheduler, self._scheduler)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the teacher is."""
-        return self._weight().device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The teacher's precision; the sampler's states are float32 always."""
-        return self._weight().dtype
-
-    @property
-    def components(self) -> dict[str, Any]:
-        """The parts that a pipeline is made of."""
-        names = ("transformer", "vae", "scheduler", "drafter")
-        return {name: getattr(self, name) for name in names}
-
-    def to(
-        self,
-        device: torch.device | str | torch.dtype | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> FreePipeline:
-        """Move all networks; ``to(dtype)`` will do too.
-
-        A VAE whose configuration has ``force_upcast`` is not put in float16, nor is a schedule's
-        variance network. A device that this machine does not have is a ValueError.
-        """
-        if isinstance(device, torch.dtype):
-            if dtype is not None:
-                raise ValueError(f"device must come before dtype, got {device} and {dtype}")
-            device, dtype = None, device
-        if device is not None:
-            device = find_device(device)
-        for network in (self.transformer, getattr(self.drafter, "network", None)):
-            if isinstance(network, nn.Module):
-                network.to(device=device, dtype=dtype)
-        variance = getattr(self.scheduler, "mixture", None)
-        if isinstance(variance, nn.Module):
-            variance.to(device=device)  # in float32, as the states that it looks at
-        self.coder.to(device, dtype)
-        self._latest = None
-        return self
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(missing_call(name))
 
     def _sampler_of(self, schedule: Schedule, cfg_scale: float) -> SpeculativeSampler:
         """The last one, if it is to do the same: it keeps what it has captured and measured."""
@@ -225,7 +160,8 @@ class FreePipeline:
             ``callback(pipe, step, timestep, {"latents": [B, ...]})`` after every round. A round is
             several steps, and each image is at its own: ``step`` is the last one that all images
             have behind them, and ``timestep`` its timestep. Latents that are changed or returned
-            otherwise are refused: they would change the law.
+            otherwise are refused: they would change the law. One that sets ``pipe._interrupt`` ends
+            the run: the images are of unfinished states, and there is no report.
 
         Returns
         -------
@@ -252,8 +188,15 @@ class FreePipeline:
         observer = None
         if callback_on_step_end is not None:
             observer = arguments.observer(callback_on_step_end, self, schedule)
+        self._interrupt = False
+        report: Report | None
         with tqdm(total=len(labels) * len(schedule), **self._progress_bar_config) as bar:
-            samples, report = sampler.sample(labels, seeds, progress=bar.update, observer=observer)
+            try:
+                samples, report = sampler.sample(
+                    labels, seeds, progress=bar.update, observer=observer
+                )
+            except arguments.Interrupted as interrupted:
+                samples, report = interrupted.states, None
         images = samples if output_type == "latent" else self._images(samples, output_type)
         return FreePipelineOutput(images, report) if return_dict else (images,)
 
@@ -268,6 +211,7 @@ class FreePipeline:
         torch_dtype: torch.dtype | None = None,
         constants: str | None = None,
         cfg_channels: int | None = None,
+        **words: Any,
     ) -> FreePipeline:
         """Load a pipeline, or a model and what belongs to it.
 
@@ -290,13 +234,26 @@ class FreePipeline:
             Of the teacher; see :meth:`free.DiT.from_pretrained`.
         cfg_channels : int, optional
             As for the constructor.
+        **words
+            Other words of diffusers: ``variant``, ``revision``, ``token``, ``cache_dir``,
+            ``local_files_only``, ``force_download``, ``use_safetensors=True``, and ``dtype`` for
+            ``torch_dtype``. ``variant`` and ``revision`` are the source's, the others also those of
+            a drafter's or VAE's own hub id.
 
         Raises
         ------
         ValueError
-            If a part is missing, damaged or does not fit, or the scheduler cannot be speculated.
+            If a part is missing, damaged or does not fit, the scheduler cannot be speculated, or a
+            word of diffusers does not work here; says what does.
         """
-        parts = pipeline_folder.read(source, drafter, vae, scheduler, torch_dtype, constants)
+        parts = pipeline_folder.read(
+            source,
+            read_words(words, torch_dtype),
+            drafter=drafter,
+            vae=vae,
+            scheduler=scheduler,
+            constants=constants,
+        )
         sampling = parts.pop("sampling")
         if cfg_channels is not None:
             parts["cfg_channels"] = cfg_channels
@@ -328,11 +285,11 @@ class FreePipeline:
             raise ValueError(f"pipeline must be a DiTPipeline, got {type(pipeline).__name__}")
         pipe = cls(
             adopt_transformer(pipeline.transformer, constants),
-            pipeline.vae,
-            as_scheduler(scheduler, pipeline.scheduler),
+            getattr(pipeline, "vae", None),
+            as_scheduler(scheduler, getattr(pipeline, "scheduler", None)),
             drafter,
         )
-        pipe.labels = dict(pipeline.labels) or pipe.labels
+        pipe.labels = dict(getattr(pipeline, "labels", {})) or pipe.labels
         return pipe
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -348,12 +305,6 @@ class FreePipeline:
         pipeline_folder.write(
             folder, self.components, self.labels, self.sampling, self.cfg_channels
         )
-
-    def _weight(self) -> Tensor:
-        weight = None
-        if isinstance(self.transformer, nn.Module):
-            weight = next(self.transformer.parameters(), None)
-        return torch.empty(0, dtype=torch.float32, device="cpu") if weight is None else weight
 
     def _images(self, samples: Tensor, output_type: str) -> Any:
         images = (self.coder.decode(samples) / 2 + 0.5).clamp(0, 1)

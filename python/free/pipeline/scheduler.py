@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from free.schedule.diffusers import ddpm_config, schedule_from_config
 from free.schedule.schedule import Schedule
 
@@ -44,6 +46,7 @@ def as_scheduler(scheduler: Any, own: Any = None) -> Any:
     if config is not None:
         schedule_from_config(config, 1)  # refuses what cannot be speculated
         if not isinstance(scheduler, Mapping):
+            _require_untouched(scheduler, config)
             return scheduler
         from diffusers import DDPMScheduler
 
@@ -60,6 +63,7 @@ def schedule_of(scheduler: Any, steps: int) -> Schedule:
     """
     config = _config_of(scheduler)
     if config is not None:
+        _require_untouched(scheduler, config)
         return schedule_from_config(config, steps)
     schedule = scheduler if isinstance(scheduler, Schedule) else scheduler(steps)
     if not isinstance(schedule, Schedule):
@@ -70,6 +74,19 @@ def schedule_of(scheduler: Any, steps: int) -> Schedule:
             f"got {steps!r}"
         )
     return schedule
+
+
+def _require_untouched(scheduler: Any, config: Mapping[str, Any]) -> None:
+    """Refuse a scheduler whose betas were set by hand: its configuration does not tell them."""
+    words = {name: value for name, value in config.items() if not name.startswith("_")}
+    made = type(scheduler)(**words)
+    for name in ("betas", "alphas", "alphas_cumprod"):
+        own, expected = getattr(scheduler, name), getattr(made, name)
+        if not torch.equal(torch.as_tensor(own, dtype=expected.dtype, device="cpu"), expected):
+            raise ValueError(
+                f"scheduler must have the {name} of its config, got others, set by hand: pass "
+                "DDPMScheduler.from_config(scheduler.config, trained_betas=[...])"
+            )
 
 
 def _config_of(scheduler: Any) -> Mapping[str, Any] | None:

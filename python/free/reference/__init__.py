@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from free.reference.draft import first_guesses, roll_window_, window_noise
 from free.reference.philox import philox4x32, philox_normal, philox_uniform
-from free.reference.recycle import recycled_rows, response_sums
-from free.reference.teacher import note_nonfinite_, target_means
+from free.reference.recycle import advance_samples_, response_sums
+from free.reference.teacher import network_rows, note_nonfinite_, target_means
 from free.reference.verify import verify_window, verify_window_relaxed
 
 __all__ = [
+    "advance_samples_",
     "first_guesses",
+    "network_rows",
     "note_nonfinite_",
     "philox4x32",
     "philox_normal",
     "philox_uniform",
-    "recycled_rows",
     "response_sums",
     "roll_window_",
     "target_means",

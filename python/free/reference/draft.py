@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -33,28 +34,31 @@ class WindowNoise(NamedTuple):
 
     Attributes
     ----------
-    noise : Tensor, shape [B, W - 1, D]
+    noise : Tensor, shape [B, W - 1, ...]
         Standard normals of the drafts.
     uniforms : Tensor, shape [B, W - 1]
         In [0, 1), of the decisions about them.
-    last : Tensor, shape [B, D]
+    last : Tensor, shape [B, ...]
         Standard normals of transition ``length - 1``, which is sampled from the target if every
         draft stands.
+    length : Tensor, shape [B], int32, in ``1 .. W``
+        The width asked for, or the nearest there is.
     """
 
     noise: Tensor
     uniforms: Tensor
     last: Tensor
+    length: Tensor
 
 
 def window_noise(
     seeds: Tensor,
     k: Tensor,
     rounds: Tensor | None,
-    length: Tensor,
-    width: int,
-    size: int,
+    widths: Tensor,
+    like: Tensor,
     *,
+    width: int,
     purpose: int,
     decision: int,
 ) -> WindowNoise:
@@ -67,10 +71,12 @@ def window_noise(
         Keys, and where the windows begin, ``0 .. 2**32 - width``.
     rounds : Tensor or None, shape [B], int64
         Which of a transition's numbers, ``0 .. 2**32 - 1``; None for the first of all.
-    length : Tensor, shape [B], int32
-        Rows of each window; what is not in ``1 .. width`` counts as the nearest that is.
-    width, size : int
-        W and D, at least 1.
+    widths : Tensor, shape [B], int64
+        Rows of each window.
+    like : Tensor, shape [B, ...], float32
+        Has a state's shape; at least one axis follows B, and none is empty.
+    width : int
+        W, at least 1.
     purpose, decision : int
         Last words of the counters of normals and uniforms (:class:`free.rounds.noise.Purpose`).
 
@@ -84,11 +90,13 @@ def window_noise(
     transition = (k[:, None] + torch.arange(width, device=k.device)).flatten()
     rounds = torch.zeros_like(k) if rounds is None else rounds
     round_ = rounds.repeat_interleave(width)
-    noise = philox_normal(seed, transition, round_, purpose, size).view(-1, width, size)
+    size = math.prod(like.shape[1:])
+    noise = philox_normal(seed, transition, round_, purpose, size).view(-1, width, *like.shape[1:])
     uniforms = philox_uniform(seed, transition, round_, decision, 1).view(-1, width)
-    final = length.long().clamp(1, width) - 1
-    last = noise[torch.arange(len(k), device=k.device), final]
-    return WindowNoise(noise[:, :-1].contiguous(), uniforms[:, :-1].contiguous(), last)
+    length = widths.clamp(1, width)
+    last = noise[torch.arange(len(k), device=k.device), length - 1]
+    drafts = noise[:, :-1].contiguous()
+    return WindowNoise(drafts, uniforms[:, :-1].contiguous(), last, length.int())
 
 
 class FirstGuesses(NamedTuple):
@@ -106,8 +114,8 @@ class FirstGuesses(NamedTuple):
         For how many transitions that stands; the others are the drafter's.
     at : Tensor, shape [B, W], int64
         Transitions ``k + i``, within the schedule.
-    coefficients : Tensor, shape [3, B, W], float32
-        ``a``, ``b`` and ``sigma`` there.
+    coefficients : Tensor, shape [5, B, W], float32
+        ``a``, ``b``, ``sigma``, ``signal`` and ``noise`` there.
     """
 
     states: Tensor
@@ -138,7 +146,7 @@ def first_guesses(
 
     A transition that it has seen at a discarded state ``x_old`` is guessed to be what it said
     there, plus, where the source is the response, ``(x - x_old) dot / square``, at least 0 times
-    and at most as often as ``columns[3]`` says. Others are guessed to be the last it has seen.
+    and at most as often as ``columns[5]`` says. Others are guessed to be the last it has seen.
 
     Parameters
     ----------
@@ -149,13 +157,13 @@ def first_guesses(
     past_x, past_guess : Tensor, shape [R, ...], float32
         States of the call, and what was said of them, as guesses.
     row, known : Tensor, shape [B, V], V >= W, and [B], int64
-        As :class:`free.ops.RecycledRows` has them. The first W = P + 1 rows are used.
+        As :class:`free.ops.Advanced` has them. The first W = P + 1 rows are used.
     source : int
         Index into :data:`free.reference.draft.SOURCES`.
     dot, square : Tensor, shape [B], float32
         As :class:`free.rounds.state.Response` has them.
-    columns : Tensor, shape [4, N], float32
-        ``a``, ``b``, ``sigma`` and the largest response of each transition.
+    columns : Tensor, shape [6, N], float32
+        ``a``, ``b``, ``sigma``, ``signal``, ``noise`` and the largest response of each transition.
     drafts : int
         P, at least 0.
 
@@ -179,7 +187,7 @@ def first_guesses(
     means[:, 0] = _like(made[0], x) * x_old[:, 0] + _like(made[1], x) * guess[:, 0]
     coefficients = columns[:, at]
     follows = (dot / square.clamp(min=1e-12)).clamp(min=0.0)[:, None]
-    response = torch.minimum(follows, coefficients[3])[:, :drafts]
+    response = torch.minimum(follows, coefficients[5])[:, :drafts]
     follow = (step[:drafts] < seen[:, None]) & (source == RESPONSE)
     slope = torch.where(follow, response, 0.0)
     intercept = guess[:, 1:] - _like(slope, x[:, None]) * x_old[:, 1:]
@@ -192,7 +200,7 @@ def first_guesses(
         slope,
         settled,
         at,
-        coefficients[:3].contiguous(),
+        coefficients[:5].contiguous(),
     )
 
 
@@ -206,10 +214,8 @@ def roll_window_(
     *,
     change: Tensor | None,
     settled: Tensor | None,
-    adds: bool,
-    a: Tensor,
-    b: Tensor,
-    sigma: Tensor,
+    says: str,
+    coefficients: Tensor,
     first: int,
     end: int,
 ) -> None:
@@ -217,8 +223,12 @@ def roll_window_(
 
     For transitions ``j = first .. end - 1`` of a window of P,
 
-        guess_{j+1} = intercept_j + slope_j x_j          where j < settled, or all without a change
-                      change_j (+ guess_j if it adds)    otherwise
+        guess_{j+1} = intercept_j + slope_j x_j    where j < settled, or all without a change
+                      else, of what the drafter says,
+                      change_j                     if that is the guess
+                      change_j + guess_j           if it is a change
+                      (x - noise change_j) / signal    if it is eps at the state x that entry j
+                                                   held before this
         mean_{j+1}  = a_j x_j + b_j guess_{j+1}
         x_{j+1}     = mean_{j+1} + sigma_j noise_j
 
@@ -237,10 +247,11 @@ def roll_window_(
         What the drafter says.
     settled : Tensor or None, shape [B], int64
         With ``change``, how many transitions it says nothing of.
-    adds : bool
-        Whether changes add up along the window.
-    a, b, sigma : Tensor, shape [B, P + 1], float32
-        The transitions' coefficients; the last are not used.
+    says : {"guess", "change", "eps"}
+        What the drafter says; changes add up along the window.
+    coefficients : Tensor, shape [5, B, P + 1], float32
+        ``a``, ``b``, ``sigma``, ``signal`` and ``noise`` of the transitions; the last of a window
+        are not used.
     first, end : int
         ``0 <= first <= end <= P``.
 
@@ -256,6 +267,11 @@ def roll_window_(
     Values are not looked at: a NaN spreads to the later states of its own element and no further.
     The result for a sample depends neither on its batch nor on threads nor on the instruction set.
     """
+    a, b, sigma, signal, level = coefficients.unbind()
+    if change is not None and says == "eps":
+        drafts = change.shape[1]
+        asked, scale = states[:, :drafts], _like(signal[:, :drafts], change)
+        change = (asked - _like(level[:, :drafts], change) * change) / scale
     for j in range(first, end):
         states[:, j + 1], means[:, j + 1], guesses[:, j + 1] = roll_transition(
             states[:, j],
@@ -265,7 +281,7 @@ def roll_window_(
             slope=slope[:, j],
             change=None if change is None else change[:, j],
             stands=None if settled is None else j < settled,
-            adds=adds,
+            adds=says == "change",
             a=a[:, j],
             b=b[:, j],
             sigma=sigma[:, j],
@@ -290,8 +306,8 @@ def roll_transition(
 
     States ``x``, ``noise`` and ``intercept`` are [B, ...], ``guess [B, ...]`` is that of the
     transition before; ``slope``, ``a``, ``b`` and ``sigma`` are [B]; ``change`` is what the drafter
-    says and ``adds`` as in :func:`roll_window_`. Where ``stands [B]``, the first guess stands
-    whatever the drafter answers; None with ``change`` only.
+    says: the guess, or what it ``adds`` to the one before. Where ``stands [B]``, the first guess
+    stands whatever the drafter answers; None with ``change`` only.
 
     Returned are the state where the transition leads, and its own mean and guess.
     """

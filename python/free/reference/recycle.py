@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 
-class RecycledRows(NamedTuple):
-    """Rows of a teacher call, as seen from each sample's next window.
+class Advanced(NamedTuple):
+    """Where samples are after a round, and rows of its teacher call as seen from their next window.
 
     Attributes
     ----------
+    k, rounds : Tensor, shape [B], int64
+        Transitions and rounds behind them.
     row : Tensor, shape [B, W], int64
         Entry ``i`` of a sample: the row of the transition just made and the ``i``-th after it, or
         the sample's last.
@@ -20,20 +22,42 @@ class RecycledRows(NamedTuple):
         How many entries are of their own transition.
     """
 
+    k: Tensor
+    rounds: Tensor
     row: Tensor
     known: Tensor
 
 
-def recycled_rows(
-    length: Tensor, advance: Tensor, width: int, discarded: bool, stride: int | None = None
-) -> RecycledRows:
-    """Shift the rows of a teacher call by what each sample advanced.
+def advance_samples_(
+    after: Tensor,
+    x: Tensor,
+    k: Tensor,
+    rounds: Tensor,
+    *,
+    wanted: Tensor,
+    length: Tensor,
+    advance: Tensor,
+    accepted: Tensor,
+    width: int,
+    discarded: bool,
+    stride: int | None = None,
+    log: Tensor | None = None,
+) -> Advanced:
+    """Count a round, and shift the rows of its teacher call by what each sample advanced.
+
+    Samples that wanted no row stay where they are: their state ``after`` the round becomes ``x``.
 
     Parameters
     ----------
-    length, advance : Tensor, shape [B], int32
-        Rows of each sample, and transitions made of them, ``1 .. length``. Values are not looked
-        at.
+    after, x : Tensor, shape [B, ...], float32
+        States after the round, in place, and before it.
+    k, rounds : Tensor, shape [B], int64
+        Transitions and rounds before it.
+    wanted : Tensor, shape [B], int64
+        Rows asked for; a sample advances by no more.
+    length, advance, accepted : Tensor, shape [B], int32
+        Rows of each sample, transitions made of them, ``1 .. length``, and drafts that stand.
+        Values are not looked at.
     width : int
         W of the next window, at least 1.
     discarded : bool
@@ -41,11 +65,18 @@ def recycled_rows(
     stride : int or None
         Rows from a sample's first to the next one's, at least 1; None where samples follow each
         other without a gap.
+    log : Tensor or None, shape [M, 3, B], int64
+        Entry ``rounds[0] % M`` becomes ``k``, ``wanted`` and ``accepted``, in place.
 
     Raises
     ------
     TypeError, ValueError
     """
+    done = wanted.view(-1, *[1] * (x.dim() - 1)) < 1
+    after.copy_(torch.where(done, x, after))
+    if log is not None:
+        entry = torch.stack([k, wanted, accepted.long()])
+        log.index_copy_(0, rounds[:1] % len(log), entry[None])
     length, advance = length.long(), advance.long()
     made = advance - 1
     last = length - 1 if discarded else made
@@ -55,7 +86,8 @@ def recycled_rows(
         start = stride * torch.arange(len(length), device=length.device)
     step = torch.arange(width, device=length.device)
     entry = torch.minimum(made[:, None] + step, last[:, None])
-    return RecycledRows(start[:, None] + entry, last - made + 1)
+    k_after = k + torch.minimum(advance, wanted)
+    return Advanced(k_after, rounds + 1, start[:, None] + entry, last - made + 1)
 
 
 class ResponseSums(NamedTuple):

@@ -8,6 +8,79 @@ import torch
 from torch import Tensor
 
 
+class NetworkRows(NamedTuple):
+    """Rows that a network is asked about: G R of them, G being 2 with a null label and 1 without.
+
+    Attributes
+    ----------
+    x : Tensor, shape [G R, ...], float32
+        States. With a null label each is there twice: for its label, then for the null label.
+    t, label : Tensor, shape [G R], int64
+        Timesteps and labels.
+    k : Tensor, shape [R], int64
+        Transitions.
+    """
+
+    x: Tensor
+    t: Tensor
+    label: Tensor
+    k: Tensor
+
+
+def network_rows(
+    states: Tensor,
+    at: Tensor,
+    y: Tensor,
+    timesteps: Tensor,
+    *,
+    rows: int,
+    first: int,
+    end: int,
+    sample: Tensor | None = None,
+    entry: Tensor | None = None,
+    null_label: int | None = None,
+) -> NetworkRows:
+    """Gather rows of windows for a network.
+
+    Parameters
+    ----------
+    states : Tensor, shape [B, W, ...], float32
+        At least one axis follows W, and none is empty.
+    at : Tensor, shape [B, W], int64
+        Their transitions. The nearest of the schedule stands for others.
+    y : Tensor, shape [B], int64
+        Labels.
+    timesteps : Tensor, shape [N], int64
+        Of each transition.
+    rows : int
+        R.
+    first, end : int
+        ``0 <= first <= end <= W``: these entries of every window, sample by sample, unless rows
+        are listed.
+    sample, entry : Tensor or None, shape [R], int64
+        Lists the rows.
+    null_label : int or None
+        Label of a second row for each state; None for no second rows.
+
+    Raises
+    ------
+    TypeError, ValueError
+        On the CPU also for rows that are not there, or not as many as the span has. On CUDA the
+        nearest stand for them.
+    """
+    if sample is None or entry is None:
+        place = torch.arange(rows, device=y.device)
+        span = max(end - first, 1)
+        sample, entry = place // span, first + place % span
+    k = at[sample, entry]
+    x, label = states[sample, entry], y[sample]
+    t = timesteps[k.clamp(0, len(timesteps) - 1)]
+    if null_label is not None:
+        x, t = x.repeat_interleave(2, 0), t.repeat_interleave(2)
+        label = torch.stack([label, torch.full_like(label, null_label)], dim=1).flatten()
+    return NetworkRows(x, t, label, k)
+
+
 class TargetMeans(NamedTuple):
     """Transitions as the teacher has them: [R, C, ...], float32.
 
@@ -27,13 +100,12 @@ class TargetMeans(NamedTuple):
 def target_means(
     x: Tensor,
     eps: Tensor,
-    a: Tensor,
-    b: Tensor,
+    k: Tensor,
+    affine: Tensor,
     cfg_scale: float | None = None,
     cfg_channels: int | None = None,
     *,
-    signal: Tensor | None = None,
-    noise: Tensor | None = None,
+    scales: Tensor | None = None,
 ) -> TargetMeans:
     """``mean = a x + b eps``, with eps guided and in float32 first, and the image it tells.
 
@@ -46,18 +118,22 @@ def target_means(
         States.
     eps : Tensor, shape [R, C, ...] or, under guidance, [2R, C, ...], float32, float16 or bfloat16
         Under guidance, row ``2r`` is that of state ``r`` with its label and ``2r + 1`` without.
-    a, b : Tensor, shape [R], float32
-        The transitions' coefficients.
+    k : Tensor, shape [R], int64
+        Transitions, ``0 .. N - 1``.
+    affine : Tensor, shape [2, N], float32
+        ``a`` and ``b`` of each transition.
     cfg_scale : float or None
         A float32, and finite; None: not guided.
     cfg_channels : int or None
         How many leading channels are guided, ``0 .. C``; None for all.
-    signal, noise : Tensor or None, shape [R], float32
-        Of the states, to have the image ``(x - noise eps) / signal``.
+    scales : Tensor or None, shape [2, N], float32
+        Signal and noise of the states, to have the image ``(x - noise eps) / signal``.
 
     Raises
     ------
     TypeError, ValueError
+        On the CPU also for a ``k`` that is not in the schedule. On CUDA the nearest that is stands
+        for it.
     """
     eps = eps.to(torch.float32, copy=True)
     if cfg_scale is not None:
@@ -65,10 +141,12 @@ def target_means(
         guided = slice(cfg_channels)
         eps[:, guided] = torch.lerp(unconditional[:, guided], eps[:, guided], cfg_scale)
     axes = [-1] + [1] * (x.dim() - 1)
-    means = torch.addcmul(a.view(axes) * x, b.view(axes), eps)
-    if signal is None or noise is None:
+    a, b = (column.view(axes) for column in affine[:, k])
+    means = torch.addcmul(a * x, b, eps)
+    if scales is None:
         return TargetMeans(eps, means, eps)
-    return TargetMeans(eps, means, (x - noise.view(axes) * eps) / signal.view(axes))
+    signal, noise = (column.view(axes) for column in scales[:, k])
+    return TargetMeans(eps, means, (x - noise * eps) / signal)
 
 
 def note_nonfinite_(

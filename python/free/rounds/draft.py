@@ -51,7 +51,7 @@ def draft_window(
     """
     P, rows, drafted = noise.shape[1], rows or WantedRows(), length.long() - 1
     call = DrafterCall(drafter, prediction)
-    window = DraftedWindow(samples, noise, prediction, source=source, adds=call.adds)
+    window = DraftedWindow(samples, noise, prediction, source=source, says=call.says)
     # A plan has one sigma a transition.
     whole = drafter if prediction.table.mixture is None and drafts_windows(drafter) else None
     if (
@@ -79,10 +79,10 @@ def draft_window(
         asked = rows.select(window.settled, drafted, first, end)
         if not asked.size:  # response and reuse do without the drafter
             continue
-        answer = call.ask(window, asked, again=turn + 1 < len(spans))
+        answer, k = call.ask(window, asked, again=turn + 1 < len(spans))
         rows.require_finite(
             answer,
-            asked.take(window.k),
+            k,
             asked,
             network="drafter",
             samples=samples.number,

@@ -23,14 +23,14 @@ class DraftedWindow:
     the drafter is not asked about them; ``said [B, P, ...]`` is what it has said so far.
 
     Made from ``noise [B, P, ...]``, the drafts' z, the ``source`` of recycled transitions
-    (:mod:`free.rounds.draft_source`), and whether the drafter ``adds``: says how x0 changes, rather
-    than a guess.
+    (:mod:`free.rounds.draft_source`), and what the drafter ``says``: see
+    :func:`free.ops.roll_window_`.
     """
 
     def __init__(
-        self, samples: Samples, noise: Tensor, prediction: Prediction, *, source: int, adds: bool
+        self, samples: Samples, noise: Tensor, prediction: Prediction, *, source: int, says: str
     ) -> None:
-        self.samples, self.noise, self.prediction, self._adds = samples, noise, prediction, adds
+        self.samples, self.noise, self.prediction, self._says = samples, noise, prediction, says
         past, response = samples.past, samples.response
         first = first_guesses(
             samples.x,
@@ -48,7 +48,7 @@ class DraftedWindow:
         self.states, self.means, self.guesses = first.states, first.means, first.guesses
         self.intercept, self.slope, self.settled = first.intercept, first.slope, first.settled
         self.k = first.at
-        self.a, self.b, self.sigma = first.coefficients.unbind()
+        self._coefficients, self.sigma = first.coefficients, first.coefficients[2]
         self.said: Tensor | None = None
 
     def roll(self, first: int, end: int, *, drafted: bool) -> None:
@@ -73,10 +73,8 @@ class DraftedWindow:
             slope=self.slope,
             change=self.said if drafted else None,
             settled=self.settled if drafted else None,
-            adds=self._adds,
-            a=self.a,
-            b=self.b,
-            sigma=self.sigma,
+            says=self._says,
+            coefficients=self._coefficients,
             first=first,
             end=end,
         )
@@ -86,6 +84,7 @@ class DraftedWindow:
         transitions are wanted.
         """
         P, past = self.noise.shape[1], self.samples.past
+        a, b, *_ = self._coefficients.unbind()
         step = torch.arange(P, device=self.k.device)
         settled = step < self.settled[:, None]
         return WindowPlan(
@@ -93,8 +92,8 @@ class DraftedWindow:
             k=self.k[:, :P],
             y=self.samples.y,
             noise=self.noise,
-            a=self.a[:, :P],
-            b=self.b[:, :P],
+            a=a[:, :P],
+            b=b[:, :P],
             sigma=self.sigma[:, :P],
             slope=self.slope,
             intercept=self.intercept,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from free.drafters.protocol import Drafter, says_changes
 from free.models.output import require_eps
+from free.ops import network_rows
 from free.rounds.drafted_window import DraftedWindow
 from free.rounds.row_selection import Selection
 from free.rounds.state import Recycled
@@ -17,7 +18,10 @@ from free.schedule.table import Prediction
 
 
 class DrafterCall:
-    """The calls of one drafter for one window; ``count`` of them so far."""
+    """The calls of one drafter for one window; ``count`` of them so far.
+
+    ``says`` is what it says, as :func:`free.ops.roll_window_` takes it.
+    """
 
     def __init__(self, drafter: Drafter, prediction: Prediction) -> None:
         self._drafter, self._prediction = drafter, prediction
@@ -28,45 +32,49 @@ class DrafterCall:
                 "got one without x0"
             )
         self.count = 0
+        if self._changes is not None:
+            self.says = "change"
+        else:
+            # With a sigma of the state a window is rolled in turn, over states that were asked of.
+            in_turn = prediction.table.mixture is not None
+            self.says = "guess" if in_turn or prediction.signal is None else "eps"
         # Row b P + i goes with transition k + i; the last row is for what is not kept.
         self._carry: Any = None
         self._place: Tensor  # [B, P], rows of the carry
         self._onward: Tensor  # [B, P], which row goes on with what the drafter says at this one
 
-    @property
-    def adds(self) -> bool:
-        """Whether the drafter says how x0 changes, rather than eps."""
-        return self._changes is not None
-
-    def ask(self, window: DraftedWindow, rows: Selection, again: bool) -> Tensor:
-        """Ask the drafter at these rows for changes of x0, or guesses: [R, ...].
+    def ask(self, window: DraftedWindow, rows: Selection, again: bool) -> tuple[Tensor, Tensor]:
+        """Ask the drafter at these rows for changes of x0, or eps: [R, ...], and transitions [R].
 
         ``window.said`` is updated. If it is to be asked ``again``, the carry moves on.
         """
         batch, P = window.noise.shape[:2]
         past = window.samples.past
-        k, y, x = (
-            rows.take(window.k[:, :P]),
-            rows.each(window.samples.y),
-            rows.take(window.states[:, :P]),
+        x, _, y, k = network_rows(
+            window.states,
+            window.k,
+            window.samples.y,
+            self._prediction.table.timesteps,
+            **rows.where,
         )
         if again and self._carry is None:
             self._keep_carry(past, batch, P)
         if self._carry is None:
-            carry = self._carry_from(past, rows.take(past.row[:, :P]))
+            carry = self._carry_from(past, rows.take(past.row))
         else:
             carry = take(self._carry, rows.take(self._place))
         if self._changes is not None:
-            mean = rows.take(window.means[:, :P])
+            mean = rows.take(window.means)
             answer, after = _pair(self._changes.change(x, mean, k, y, carry), "a change")
             require_eps(answer, x, "drafter", "change")
+            if _shares(answer, mean):
+                answer = answer.clone()  # means are rolled on, in place
         else:
-            eps, after = _pair(self._drafter.predict(x, k, y, carry), "an eps")
-            require_eps(eps, x, "drafter")
-            answer = self._prediction.from_eps(k, x, eps)
+            answer, after = _pair(self._drafter.predict(x, k, y, carry), "an eps")
+            require_eps(answer, x, "drafter")
+            if self.says == "guess":
+                answer = self._prediction.from_eps(k, x, answer)
         answer = answer.float()
-        if _shares(answer, window.states) or _shares(answer, window.means):
-            answer = answer.clone()  # what it was given is rolled on, in place
         if window.said is None:
             window.said = rows.windows(answer, batch, P).contiguous()
         else:
@@ -74,7 +82,7 @@ class DrafterCall:
         if again:
             self._carry = put(self._carry, rows.take(self._onward), after)
         self.count += 1
-        return answer
+        return answer, k
 
     def _keep_carry(self, past: Recycled, batch: int, P: int) -> None:
         """Make the carry of every transition, for more than one call."""
@@ -102,11 +110,11 @@ class DrafterCall:
         return map_tensors(checked, carry)  # or an error that says what it may be
 
 
-def _shares(answer: Tensor, rolled: Tensor) -> bool:
+def _shares(answer: Tensor, given: Tensor) -> bool:
     """Whether a drafter's answer is a view of what it was given; it may be, while compiling."""
     if torch.compiler.is_compiling():  # which cannot look at storages
         return True
-    return answer.untyped_storage()._cdata == rolled.untyped_storage()._cdata
+    return answer.untyped_storage()._cdata == given.untyped_storage()._cdata
 
 
 def _pair(answer: Any, what: str) -> Any:

@@ -86,31 +86,23 @@ def uniform(
 
 
 def window_numbers(
-    seeds: Tensor,
-    k: Tensor,
-    rounds: Tensor | None,
-    length: Tensor,
-    width: int,
-    shape: Sequence[int],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What a window of each sample draws: ``noise``, ``uniforms`` and ``last``.
+    like: Tensor, seeds: Tensor, k: Tensor, rounds: Tensor | None, widths: Tensor, W: int
+) -> ops.WindowNoise:
+    """What windows of at most ``W`` rows draw, for states shaped as ``like [B, ...]``.
 
-    They are [B, W - 1, *shape], of the drafts; [B, W - 1], of the decisions about them; and
-    [B, *shape], of the transition that is sampled from the target if every draft is accepted.
-    Windows begin at transitions ``k [B]`` and have ``length [B]`` rows, ``1 .. width``.
-    ``rounds [B]`` says which of a transition's numbers; None where it has only one of each kind.
+    They begin at transitions ``k [B]`` and have ``widths [B]`` rows. ``rounds [B]`` says which of a
+    transition's numbers; None where it has only one of each kind.
     """
-    noise, uniforms, last = ops.window_noise(
+    return ops.window_noise(
         seeds,
         k,
         rounds,
-        length,
-        width,
-        _elements(shape),
+        widths,
+        like,
+        width=W,
         purpose=int(Purpose.TRANSITION),
         decision=int(Purpose.DECISION),
     )
-    return noise.view(*noise.shape[:2], *shape), uniforms, last.view(-1, *shape)
 
 
 def as_seeds(

@@ -6,8 +6,8 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from itertools import chain
 from typing import Any
@@ -155,23 +155,18 @@ def _or_none(share: float) -> float | None:
 
 
 class _Phase:
-    """Times what happens inside, for some totals; light, as a round has half a dozen."""
+    """Times what happens inside, as often as it is entered; light, as a round has half a dozen."""
 
-    __slots__ = ("_mark", "_name", "_started", "_totals")
+    __slots__ = ("_name", "_started", "_totals")
 
-    def __init__(self, name: str, totals: tuple[dict[str, float], ...]) -> None:
+    def __init__(self, name: str, totals: dict[str, float]) -> None:
         self._name, self._totals = name, totals
-        self._mark = PHASE_MARK.get()(name)
 
     def __enter__(self) -> None:
         self._started = time.perf_counter()
-        self._mark.__enter__()
 
     def __exit__(self, *error: Any) -> None:
-        self._mark.__exit__(*error)
-        spent = time.perf_counter() - self._started
-        for total in self._totals:
-            total[self._name] = total.get(self._name, 0.0) + spent
+        self._totals[self._name] += time.perf_counter() - self._started
 
 
 class Recorder:
@@ -183,16 +178,26 @@ class Recorder:
         self.report.tv_estimate_by_sample = [0.0] * len(seeds)
         self._rounds: list[tuple[Tensor, ...]] = []
         self._started = time.perf_counter()
-        self._lap: dict[str, float] = {}
+        self._phases: dict[str, AbstractContextManager[None]] = {}
+        self._before: dict[str, float] = {}
+
+    @contextmanager
+    def _marked(self, name: str) -> Iterator[None]:
+        with self._phases[name], PHASE_MARK.get()(name):
+            yield
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """A context that adds the time spent inside to ``seconds_by_phase[name]``."""
-        return _Phase(name, (self.report.seconds_by_phase, self._lap))
+        if name not in self._phases:
+            self.report.seconds_by_phase[name] = 0.0
+            self._phases[name] = _Phase(name, self.report.seconds_by_phase)
+        return self._phases[name] if PHASE_MARK.get() is nullcontext else self._marked(name)
 
     def lap(self) -> dict[str, float]:
         """Seconds by phase since this was last called."""
-        lap, self._lap = self._lap, {}
-        return lap
+        before, self._before = self._before, self.report.seconds_by_phase.copy()
+        spent = {name: total - before.get(name, 0.0) for name, total in self._before.items()}
+        return {name: seconds for name, seconds in spent.items() if seconds}
 
     def round(
         self,

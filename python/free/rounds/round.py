@@ -18,14 +18,14 @@ from torch import Tensor
 
 from free.drafters.protocol import Drafter
 from free.models.output import TeacherOutput, TeacherRows
-from free.ops import verify_window
+from free.ops import Advanced, WindowNoise, advance_samples_, verify_window
 from free.reference.draft import RESPONSE
 from free.rounds.draft import draft_window
 from free.rounds.draft_source import source_of, updated_response
-from free.rounds.noise import Purpose, normal, window_numbers
+from free.rounds.noise import window_numbers
 from free.rounds.relaxation import Spending
 from free.rounds.row_selection import RowSelector, Span, WantedRows
-from free.rounds.state import Draft, Outcome, Recycled, Samples, Window, recycle
+from free.rounds.state import Draft, Outcome, Recycled, Samples, Window
 from free.rounds.target import Answer, Target
 from free.schedule.table import Prediction
 
@@ -127,24 +127,18 @@ class Rounds:
         """
         if W is None:
             widths, W = self._checked(samples, widths)
-        if W == 1 or not len(samples.past.rows.k):
+        if W == 1 or not samples.past.rows.k.shape[0]:
             return self._one_row(samples, None if isinstance(widths, int) else widths)
         assert not isinstance(widths, int)
         assert self.drafter is not None
         with self.phase("bookkeeping"):
-            wanted = widths.minimum(samples.past.known * W + 1)
-            length = wanted.clamp(min=1).int()
-            # With recycling a transition keeps its noise; else each round draws anew.
-            numbers = None if self.recycles else samples.rounds
-            noise, uniforms, last = window_numbers(
-                samples.seeds, samples.k, numbers, length, W, samples.x.shape[1:]
-            )
+            noise, uniforms, last, length = self._numbers(samples, samples.k, widths, W)
         with self.phase("draft"):
             draft = draft_window(
                 self.drafter,
                 samples,
                 noise,
-                wanted,
+                widths,
                 prediction=self.prediction,
                 sweeps=self.sweeps if isinstance(sweeps, str) else sweeps,
                 source=source_of(self.recycle),
@@ -153,10 +147,9 @@ class Rounds:
         with self.phase("bookkeeping"):
             # Who wants none is asked about too: so a sample's rows begin where lengths add up to.
             rows = self.rows.select(None, length, 0, W)
-            asked = self.target.inputs(
-                rows.take(draft.states), rows.take(draft.k), rows.each(samples.y)
-            )
-        return Window(*asked, draft, rows, wanted, length, uniforms, last)
+            x, t, label, k = self.target.inputs(draft.states, draft.k, samples.y, rows)
+            states = x if x.shape[0] == k.shape[0] else rows.take(draft.states)
+            return Window(x, t, label, draft, rows, states, k, widths, length, uniforms, last)
 
     def _checked(self, samples: Samples, widths: int | Tensor) -> tuple[Tensor, int]:
         """Widths of all samples, and the largest, at least 1."""
@@ -165,28 +158,28 @@ class Rounds:
             raise ValueError(f"widths must be in 0..{self.width}, got {least if least < 0 else W}")
         if isinstance(widths, int):
             widths = (len(self.prediction.sigma) - samples.k).clamp(min=0, max=W)
-        return widths, max(W, 1)
+        return widths.minimum(samples.past.known * W + 1), max(W, 1)
+
+    def _numbers(self, samples: Samples, k: Tensor, widths: Tensor, W: int) -> WindowNoise:
+        """What windows of ``widths [B]`` rows from transitions ``k [B]`` draw."""
+        # With recycling a transition keeps its noise; else each round draws anew.
+        numbers = None if self.recycles or self.width == 1 else samples.rounds
+        return window_numbers(samples.x, samples.seeds, k, numbers, widths, W)
 
     def _one_row(self, samples: Samples, widths: Tensor | None) -> Window:
         """A window without drafts: a transition of the plain sampler."""
         with self.phase("bookkeeping"):
-            x, k, one = samples.x, samples.k, torch.ones_like(samples.k)
-            if widths is not None:  # some may have finished
-                k = k.clamp(max=len(self.prediction.sigma) - 1)
-            redraws = self.width > 1 and not self.recycles
-            number = samples.rounds if redraws else torch.zeros_like(k)
-            noise = normal(samples.seeds, k, number, Purpose.TRANSITION, x.shape[1:])
-            sigma = self.prediction.table.sigma_at(k, x)[:, None]
-            no_means = x.new_empty(len(x), 0, *x.shape[1:])
-            draft = Draft(x[:, None], no_means, k[:, None], sigma, 0)
+            x, k = samples.x, samples.k
+            if widths is None:
+                wanted = torch.ones_like(k)
+            else:  # some may have finished
+                wanted, k = widths.clamp(max=1), k.clamp(max=len(self.prediction.sigma) - 1)
+            no_means, uniforms, last, length = self._numbers(samples, k, wanted, 1)
+            draft = Draft(x[:, None], no_means, k[:, None], uniforms, 0)
+            rows = Span(k.shape[0], 0, 1)
+            asked = self.target.inputs(draft.states, draft.k, samples.y, rows)
             return Window(
-                *self.target.inputs(x, k, samples.y),
-                draft,
-                Span(len(k), 0, 1),
-                wanted=one if widths is None else widths.clamp(max=1),
-                length=torch.ones_like(k, dtype=torch.int32),
-                uniforms=sigma[:, :0],
-                noise=noise,
+                asked.x, asked.t, asked.label, draft, rows, x, k, wanted, length, uniforms, last
             )
 
     def teach(self, window: Window) -> TeacherOutput:
@@ -202,31 +195,32 @@ class Rounds:
         ``window.t`` and ``window.y``, else TypeError or ValueError is raised. Raises
         FloatingPointError if it is not finite, naming the step and the samples.
         """
-        draft, rows = window.draft, window.rows
+        draft, rows, states, steps = window.draft, window.rows, window.states, window.steps
         batch, W = draft.k.shape
         with self.phase("teacher"):
-            x, k = rows.take(draft.states), rows.take(draft.k)
-            answer = self.target.read(output, window.x, x, k)
+            answer = self.target.read(output, window.x, states, steps)
             self.rows.require_finite(
                 answer.output.eps,
-                k,
+                steps,
                 rows,
                 network="teacher",
                 samples=samples.number,
                 high=window.wanted,
             )
         with self.phase("bookkeeping" if W == 1 else "verify"):
-            means, sigma = rows.windows(answer.means, batch, W), draft.sigma
+            means, table = rows.windows(answer.means, batch, W), self.prediction.table
+            # The target's own, whatever the drafts took.
+            sigma = table.sigma[draft.k]
+            if table.mixture is not None:
+                sigma = rows.put(table.sigma_at(steps, states), sigma)
             if W == 1:
-                scale = sigma.view(-1, *[1] * (x.dim() - 1))
+                scale = sigma.view(-1, *[1] * (states.dim() - 1))
                 state = torch.addcmul(answer.means, scale, window.noise)
                 advance, accepted = window.length, torch.zeros_like(window.length)
             else:
-                # The target's own, whatever the drafts took; where no row is real, any will do.
-                sigma = rows.put(self.prediction.table.sigma_at(k, x), sigma)
                 state, advance, accepted = self._decide(samples, window, answer, means, sigma)
         response = samples.response
-        if self.recycles and source_of(self.recycle) == RESPONSE and W > 1:
+        if W > 1 and self.recycles and source_of(self.recycle) == RESPONSE:
             with self.phase("bookkeeping"):
                 response = updated_response(
                     samples,
@@ -235,16 +229,9 @@ class Rounds:
                     length=window.length,
                     advance=advance,
                 )
+        teacher = TeacherRows(*answer.output, states, steps)
         return Outcome(
-            state,
-            advance,
-            accepted,
-            means,
-            sigma,
-            TeacherRows(*answer.output, x, k),
-            answer.guess,
-            response,
-            window,
+            state, advance, accepted, means, sigma, teacher, answer.guess, response, window
         )
 
     def _decide(
@@ -265,39 +252,47 @@ class Rounds:
         )
         return state, advance, accepted
 
-    def advance(self, samples: Samples, outcome: Outcome, stride: int | None = None) -> Samples:
+    def advance(
+        self,
+        samples: Samples,
+        outcome: Outcome,
+        stride: int | None = None,
+        log: Tensor | None = None,
+    ) -> Samples:
         """Move on, with what the next windows may know of this round: step 4.
 
-        Samples that have made the last transition stay; :meth:`Samples.keep` lets them leave.
-        ``stride`` is that of :func:`free.rounds.state.recycle`.
+        Samples that have made the last transition stay; :meth:`Samples.keep` lets them leave. For
+        ``stride`` and ``log`` see :func:`free.ops.advance_samples_`.
         """
         window = outcome.window
         with self.phase("bookkeeping"):
+            advanced = advance_samples_(
+                outcome.x,
+                samples.x,
+                samples.k,
+                samples.rounds,
+                wanted=window.wanted,
+                length=window.length,
+                advance=outcome.advance,
+                accepted=outcome.accepted,
+                width=self.width,
+                discarded=self.recycles,
+                stride=stride,
+                log=log,
+            )
             return samples._replace(
                 x=outcome.x,
-                k=samples.k + outcome.advance.minimum(window.wanted),
-                rounds=samples.rounds + 1,
-                past=self._recycled(samples, outcome, stride),
+                k=advanced.k,
+                rounds=advanced.rounds,
+                # The plain sampler never drafts anything.
+                past=samples.past if self.width == 1 else recycle(outcome, advanced),
                 response=outcome.response,
             )
 
-    def _recycled(self, samples: Samples, outcome: Outcome, stride: int | None) -> Recycled:
-        """The teacher's call, for the next windows."""
-        if self.width == 1:
-            return samples.past  # nothing is ever drafted
-        if outcome.window.draft.k.shape[1] == 1:
-            row = torch.arange(len(samples.k), device=samples.k.device)
-            row = row[:, None].expand(-1, self.width).contiguous()
-            return Recycled(outcome.teacher, outcome.guess, row, torch.ones_like(samples.k))
-        return recycle(
-            outcome.teacher,
-            outcome.guess,
-            outcome.window.length,
-            outcome.advance,
-            width=self.width,
-            discarded=self.recycles,
-            stride=stride,
-        )
+
+def recycle(outcome: Outcome, advanced: Advanced) -> Recycled:
+    """What the round's teacher call leaves to the next window."""
+    return Recycled(outcome.teacher, outcome.guess, advanced.row, advanced.known)
 
 
 def committed_deltas(outcome: Outcome) -> Tensor:

@@ -5,13 +5,15 @@ A window has P positions. Wanted of each sample are those from ``low [B]`` up to
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from free.models.output import is_finite, require_finite
 from free.ops import note_nonfinite_
+
+Where = dict[str, Any]
 
 
 class Listed(NamedTuple):
@@ -31,7 +33,12 @@ class Listed(NamedTuple):
     @property
     def size(self) -> int:
         """R."""
-        return len(self.b)
+        return self.b.shape[0]
+
+    @property
+    def where(self) -> Where:
+        """Which rows these are, as :func:`free.ops.network_rows` takes it."""
+        return {"rows": self.size, "first": 0, "end": 0, "sample": self.b, "entry": self.i}
 
     def put(self, rows: Tensor, windows: Tensor) -> Tensor:
         """``windows [B, P, ...]`` with ``rows`` in their places; the given ones are written to."""
@@ -57,14 +64,23 @@ class Span(NamedTuple):
         """R."""
         return self.batch * (self.end - self.first)
 
+    @property
+    def where(self) -> Where:
+        """Which rows these are, as :func:`free.ops.network_rows` takes it."""
+        return {"rows": self.size, "first": self.first, "end": self.end}
+
     def take(self, windows: Tensor) -> Tensor:
         """The rows [(end - first) B, ...] of ``windows [B, P, ...]``."""
-        return windows[:, self.first : self.end].flatten(0, 1)
+        if self.end - self.first < windows.shape[1]:
+            windows = windows[:, self.first : self.end]
+        return windows.flatten(0, 1)
 
     def each(self, column: Tensor) -> Tensor:
         """For every row, its sample's entry of ``column [B, ...]``."""
-        shape = (self.batch, self.end - self.first, *column.shape[1:])
-        return column.unsqueeze(1).expand(shape).flatten(0, 1)
+        size = self.end - self.first
+        if size == 1:
+            return column
+        return column.unsqueeze(1).expand(self.batch, size, *column.shape[1:]).flatten(0, 1)
 
     def put(self, rows: Tensor, windows: Tensor) -> Tensor:
         """``windows`` with ``rows`` in their places, or the rows where they are all."""
@@ -117,7 +133,7 @@ class WantedRows:
         """List the wanted rows, or view them where they are the same of every sample."""
         ranges = _ranges(low, high, first, end)
         if len(ranges) == 1:
-            return Span(len(high), *ranges.pop())
+            return Span(high.shape[0], *ranges.pop())
         b, i = _within(low, high, first, end).nonzero(as_tuple=True)
         return Listed(b, i + first if first else i)
 
@@ -145,12 +161,11 @@ class WantedRows:
 
 def _ranges(low: Tensor | None, high: Tensor, first: int, end: int) -> set[tuple[int, int]]:
     """The samples' wanted ranges within ``first .. end``, of each kind once."""
-    if low is None:
-        pairs = [(0, stop) for stop in high.tolist()]
-    else:  # one look at the device
-        pairs = list(map(tuple, torch.stack([low, high], dim=1).tolist()))
+    stops = high.tolist()
+    begins = low.tolist() if low is not None else [first] * len(stops)
     # Of thousands of samples few ranges differ.
-    clipped = ((max(begin, first), min(stop, end)) for begin, stop in set(pairs))
+    pairs = set(zip(begins, stops, strict=True))
+    clipped = ((max(begin, first), min(stop, end)) for begin, stop in pairs)
     return {(begin, max(begin, stop)) for begin, stop in clipped}
 
 
@@ -179,7 +194,7 @@ class EveryRow:
 
     def select(self, low: Tensor | None, high: Tensor, first: int, end: int) -> Selection:
         """All of the span."""
-        return Span(len(high), first, end)
+        return Span(high.shape[0], first, end)
 
     def require_finite(
         self,

@@ -1,6 +1,6 @@
 """The records that pass from one step of a round to the next, and how samples join and leave.
 
-This room knows no network, and no kernel but the one that shifts rows.
+This room knows no network and no kernel.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from free.models.output import TeacherRows
-from free.ops import recycled_rows
 from free.rounds.row_selection import Selection
 from free.rounds.tensor_tree import join, take
 
@@ -53,31 +52,11 @@ class Recycled(NamedTuple):
     @property
     def bytes(self) -> int:
         """Memory of the rows."""
-        kept = (*self.rows, self.guess)
-        return sum(part.numel() * part.element_size() for part in kept if part is not None)
+        return sum([part.nbytes for part in (*self.rows, self.guess) if part is not None])
 
     def keep(self, samples: Tensor) -> Recycled:
         """Select samples by a mask [B], or by places; the rows stay, as others may need them."""
         return self._replace(row=self.row[samples], known=self.known[samples])
-
-
-def recycle(
-    rows: TeacherRows,
-    guess: Tensor,
-    length: Tensor,
-    advance: Tensor,
-    *,
-    width: int,
-    discarded: bool,
-    stride: int | None = None,
-) -> Recycled:
-    """Shift a teacher call by what each sample advanced, for windows of ``width`` rows.
-
-    The ``rows`` of a sample follow each other, and samples too; ``guess [R, ...]`` is of these
-    rows. The other arguments are those of :func:`free.ops.recycled_rows`.
-    """
-    shifted = recycled_rows(length, advance, width=width, discarded=discarded, stride=stride)
-    return Recycled(rows, guess, *shifted)
 
 
 class Response(NamedTuple):
@@ -185,6 +164,8 @@ class Window(NamedTuple):
         and without.
     draft, rows : Draft and Selection
         Which rows of the samples' windows these are, without the second ones of guidance.
+    states, steps : Tensor, shape [R, ...] and [R], int64
+        Their states and transitions, likewise.
     wanted : Tensor, shape [B], int64
         Rows of each sample, ``0 .. W``.
     length : Tensor, shape [B], int32
@@ -198,6 +179,8 @@ class Window(NamedTuple):
     y: Tensor
     draft: Draft
     rows: Selection
+    states: Tensor
+    steps: Tensor
     wanted: Tensor
     length: Tensor
     uniforms: Tensor

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from free.models.guidance import Guidance, merge
 from free.models.output import Teacher, TeacherOutput, check_output
-from free.ops import target_means
+from free.ops import NetworkRows, network_rows, target_means
+from free.rounds.row_selection import Selection, Span
 from free.schedule.table import Prediction, Table
 
 
@@ -53,13 +54,14 @@ class Target:
         self._guidance = None if combines else guidance
         self._table = table
         self.images = prediction is not None and prediction.signal is not None
+        self._affine, self._scales = table.columns[:2], table.columns[3:] if self.images else None
 
-    def inputs(self, x: Tensor, k: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the teacher is asked about states ``x [R, ...]`` at transitions ``k [R]``: states,
-        timesteps and labels; two rows each under guidance.
+    def inputs(self, states: Tensor, k: Tensor, y: Tensor, rows: Selection) -> NetworkRows:
+        """What the teacher is asked about ``rows`` of windows of ``states [B, W, ...]`` at
+        transitions ``k [B, W]`` with labels ``y [B]``: two rows each under guidance.
         """
-        t = self._table.timesteps[k]
-        return (x, t, y) if self._guidance is None else self._guidance.expand(x, t, y)
+        null = None if self._guidance is None else self._guidance.null_label
+        return network_rows(states, k, y, self._table.timesteps, **rows.where, null_label=null)
 
     def read(self, output: TeacherOutput, asked: Tensor, x: Tensor, k: Tensor) -> Answer:
         """Guide an output and turn it into transitions ``k [R]`` from states ``x [R, ...]``.
@@ -74,18 +76,16 @@ class Target:
             None if output.feature is None else output.feature.detach(),
             None if output.variance is None else output.variance.detach(),
         )
-        a, b, _, signal, noise = self._table.at(k)
         guidance = self._guidance
         eps, means, guess = target_means(
             x,
             # As the kernels take it.
             (output.eps.float() if output.eps.dtype is torch.float64 else output.eps).contiguous(),
-            a,
-            b,
+            k,
+            self._affine,
             cfg_scale=None if guidance is None else guidance.scale,
             cfg_channels=None if guidance is None else guidance.count(x.shape[1]),
-            signal=signal if self.images else None,
-            noise=noise if self.images else None,
+            scales=self._scales,
         )
         if guidance is None:
             return Answer(output._replace(eps=eps), means, guess)
@@ -93,8 +93,8 @@ class Target:
 
     def __call__(self, x: Tensor, k: Tensor, y: Tensor) -> Answer:
         """Ask the teacher about states ``x`` of transitions ``k``, with labels ``y``."""
-        inputs = self.inputs(x, k, y)
-        return self.read(self.teacher(*inputs), inputs[0], x, k)
+        asked = self.inputs(x[:, None], k[:, None], y, Span(x.shape[0], 0, 1))
+        return self.read(self.teacher(asked.x, asked.t, asked.label), asked.x, x, k)
 
 
 def guidance_of(teacher: Teacher, scale: float, channels: int | None) -> Guidance | None:

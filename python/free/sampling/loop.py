@@ -34,12 +34,12 @@ def draw(
     N, result = len(rounds.prediction.sigma), torch.empty_like(samples.x)
     k, known = samples.k.cpu().numpy(), None
     recorder.lap()
-    while len(samples.k):
+    while len(k):
         with recorder.phase("bookkeeping"):
             choice = windows.choose(k, known)
             check_choice(choice, N - k, 1 if known is None else rounds.width)
-            W = int(np.max(choice.lengths))
             lengths = np.asarray(choice.lengths, dtype=np.int64)
+            W = int(np.maximum.reduce(lengths))
             widths = 1 if W == 1 else torch.from_numpy(lengths).to(result.device)
         for left in range(max(choice.plain, 1) - 1, -1, -1):  # plain transitions are of one row
             window = rounds.draft(samples, widths, choice.sweeps, W)
@@ -62,15 +62,16 @@ def draw(
             recorder.kept(samples.past.bytes)
             before, k = k, samples.k.cpu().numpy()
             going, advance = k < N, k - before
+            leave = not np.logical_and.reduce(going)
             deltas = committed_deltas(outcome) if windows.learns and W > 1 else None
             if observer is not None:
                 result = result.clone()
-            if observer is not None or not going.all():
+            if observer is not None or leave:
                 result[samples.number] = samples.x
-            if not going.all():
+            if leave:
                 samples = samples.keep(torch.from_numpy(going).to(result.device))
                 k = k[going]
-            known = samples.past.known.cpu().numpy().clip(min=1)
+            known = np.maximum(samples.past.known.cpu().numpy(), 1)
         windows.made(Committed.of(before, advance, deltas, recorder.lap(), going))
         if observer is not None:
             observer(int(k.min(initial=N)), result)

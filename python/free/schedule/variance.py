@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from free.files import read_json, write_json
+from free.files import read_json, shown, write_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class VarianceFit:
         try:
             record = read_json(path, "table")
             if record.get("kind") != "variance":
-                raise ValueError(f"it is of kind {record.get('kind')!r}")
+                raise ValueError(f"it is of kind {shown(record.get('kind'))}")
             return cls(record["timesteps"], record["weights"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(

@@ -20,7 +20,7 @@ from free.training.parallel import Ranks
 Evaluate = Callable[[Any, Ranks], dict[str, Any]]
 
 #: The figure that the best network is kept by.
-_FIGURE = "parallel_efficiency"
+FIGURE = "parallel_efficiency"
 
 #: Figures of other settings are no measure of an evaluation.
 _SETTINGS = ("images", "window", "cfg_scale", "cfg_channels")
@@ -51,7 +51,7 @@ class Evaluations:
         last = itertools.takewhile(
             lambda result: settings(result) == settings(self.results[-1]), reversed(self.results)
         )
-        return max(reversed(list(last)), key=lambda result: result[_FIGURE], default=None)
+        return max(reversed(list(last)), key=lambda result: result[FIGURE], default=None)
 
     def add(self, result: dict[str, Any], save: Callable[[Path], object]) -> None:
         """Note an evaluation; a checkpoint and then :meth:`publish` must follow.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from contextlib import ExitStack, closing
@@ -13,10 +14,28 @@ from torch import Tensor
 from tqdm import tqdm
 
 from free.devices import peak
+from free.files import shown
 from free.training.config import TrainConfig
-from free.training.evaluations import Evaluate, Evaluations, scalars
+from free.training.evaluations import FIGURE, Evaluate, Evaluations, scalars
 from free.training.log import LossMeans, RunLog, draw_losses, read_log
 from free.training.parallel import Ranks
+
+
+def check_stored(stored: dict[str, Any]) -> None:
+    """Raise a KeyError, TypeError or ValueError unless this is what :meth:`Journal.state` returned.
+
+    What is in it is used at different times, until the end of a run.
+    """
+    names, values = stored["losses"]["names"], stored["losses"]["values"]
+    of_names = all(isinstance(name, str) for name in names) and isinstance(values, Tensor)
+    if not of_names or (values.numel() and values.shape[1:] != (len(names),)):
+        raise ValueError("the journal's losses must have a column for each name")
+    if not isinstance(stored["seconds"], (int, float)):
+        raise TypeError(f"the journal's seconds must be a number, got {shown(stored['seconds'])}")
+    for result in stored["evaluations"]:
+        if type(result["step"]) is not int or not isinstance(result[FIGURE], (int, float)):
+            raise TypeError(f"an evaluation must have step and {FIGURE}, got {shown(result)}")
+    json.dumps(stored["evaluations"])  # they are written as such
 
 
 class Journal:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from free.files import write_atomic
+from free.files import cut, write_atomic
 from free.training.parallel import Ranks
 
 _TABLE, _PICTURE = "log.csv", "loss.png"
@@ -101,9 +101,16 @@ class RunLog:
         self._path = folder / _TABLE
         self._writer = _summary_writer(folder / "tensorboard", step) if tensorboard else None
         if self._path.is_file():
-            lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-            whole = [line for line in lines[1:] if line.endswith("\n")]
-            past = [line for line in whole if int(line.split(",", 1)[0]) <= step]
+            try:
+                lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
+                whole = [line for line in lines[1:] if line.endswith("\n")]
+                rows = [[float(cell) for cell in line.split(",")] for line in whole]
+            except ValueError as error:
+                raise ValueError(
+                    f"folder must hold the log of a run, got {self._path}, damaged: "
+                    f"{cut(str(error))}"
+                ) from error
+            past = [line for line, row in zip(whole, rows, strict=True) if row[0] <= step]
             # A run that begins anew may have other columns: its first line writes the heading.
             text = "".join(lines[:1] + past) if step else ""
             write_atomic(self._path, lambda path: path.write_text(text, "utf-8"))

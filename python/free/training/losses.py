@@ -30,8 +30,12 @@ def noised(table: Table, k: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
     return table.signal[k].view(axes) * x0 + table.noise[k].view(axes) * noise
 
 
-def drop_labels(labels: Tensor, null_label: int, probability: float, random: RowRandom) -> Tensor:
-    """``labels [R]``, each replaced by the null class with a probability."""
+def drop_labels(
+    labels: Tensor, null_label: int | None, probability: float, random: RowRandom
+) -> Tensor:
+    """``labels [R]``, each replaced by the null class, if there is one, with a probability."""
+    if null_label is None:
+        return labels
     dropped = random.uniform() < probability
     return torch.where(dropped, null_label, labels)
 
@@ -42,7 +46,7 @@ def teacher_loss(
     labels: Tensor,
     random: RowRandom,
     *,
-    null_label: int,
+    null_label: int | None,
     label_dropout: float = 0.1,
     min_snr: float | None = None,
 ) -> dict[str, Tensor]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import pickle
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,15 +18,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from free.files import write_atomic, write_json
+from free.files import cut, read_json, shown, write_atomic, write_json
 from free.machine import machine
+from free.models.checkpoints.tensors import load_plain
 from free.training.dataset.sets import Skipped
 from free.training.parallel import Ranks
 
 #: Characters of a value in a message.
 _LONGEST = 60
 
-_PARTS = {"settings", "step", "weights", "journal"}
+#: What a checkpoint is made of, and of what kind each part is.
+_PARTS = {"settings": dict, "step": int, "weights": dict, "journal": dict}
+#: Bytes of a record of a run, which may name every file that could not be used.
+_LARGEST_RECORD = 256 << 20
 
 
 class RunFolder:
@@ -85,20 +88,37 @@ class RunFolder:
     def read_checkpoint(self) -> dict[str, Any] | None:
         """What :meth:`write_checkpoint` was given, its tensors on the CPU; None if there is none.
 
-        A ValueError if it is damaged.
+        A ValueError if it is damaged; nothing in it is run. What is in ``weights`` and ``journal``
+        shows when they are taken up, within :meth:`restoring`.
         """
         if not self.checkpoint.is_file():
             return None
-        try:
-            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-            if not isinstance(state, dict) or set(state) != _PARTS:
+        with self.restoring():
+            state = load_plain(self.checkpoint, "it")
+            if not isinstance(state, dict) or set(state) != set(_PARTS):
                 raise ValueError("it does not have the parts of a checkpoint of this version")
-        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(
-                f"folder must hold a checkpoint that loads, got {self.checkpoint}: {reason}"
-            ) from error
+            for name, kind in _PARTS.items():
+                if type(state[name]) is not kind:
+                    raise TypeError(f"{name} must be {kind.__name__}, got {shown(state[name])}")
+            if state["step"] < 0:
+                raise ValueError(f"step must be at least 0, got {state['step']}")
+            json.dumps(state["settings"])  # they are compared with this run's
         return state
+
+    @contextmanager
+    def restoring(self) -> Iterator[None]:
+        """Say of what goes wrong with a part of the checkpoint that the file is wrong."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except (
+            AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError
+        ) as error:  # fmt: skip
+            said = str(error) if isinstance(error, (OSError, ValueError)) else repr(error)
+            raise ValueError(
+                f"folder must hold a checkpoint that loads, got {self.checkpoint}: {cut(said)}"
+            ) from error
 
     def require_same(
         self,
@@ -111,9 +131,10 @@ class RunFolder:
 
         Settings of ``former`` versions that are not stored, or no longer exist, have these values.
         """
-        differences = misfit(
-            {**former, **settings}, {**former, **state["settings"]}
-        ) or _other_weights(model, state["weights"]["model"])
+        differences = misfit({**former, **settings}, {**former, **state["settings"]})
+        if not differences:
+            with self.restoring():
+                differences = _other_weights(model, state["weights"]["model"])
         if differences:
             raise ValueError(
                 "folder must be empty or hold a run of the same settings, "
@@ -138,7 +159,9 @@ class RunFolder:
             "precision": precision,
             **machine(),
         }
-        starts = _read(self.config, {}).get("starts", [])
+        starts = _read(self.config, dict).get("starts", [])
+        if not isinstance(starts, list):
+            raise ValueError(f"starts in {self.config} must be a list, got {shown(starts)}")
         self._add({**settings, "starts": [*starts, start]})
 
     def finish(self, record: dict[str, Any]) -> None:
@@ -147,18 +170,26 @@ class RunFolder:
 
     def note_skipped(self, skipped: list[Skipped]) -> None:
         """Add files to ``skipped.json``, each once, and their number to ``config.json``."""
-        before = _read(self.skipped, [])
-        files = {entry["file"]: entry for entry in [*before, *skipped]}
+        before = _read(self.skipped, list)
+        try:
+            files = {entry["file"]: entry for entry in [*before, *skipped]}
+        except (TypeError, KeyError) as error:
+            raise ValueError(
+                f"{self.skipped} must be a list of files with reasons, got {shown(before)}"
+            ) from error
         if not self.skipped.is_file() or len(files) > len(before):
             write_json(self.skipped, list(files.values()))
             self._add({"skipped": len(files)})
 
     def _add(self, entries: dict[str, Any]) -> None:
-        write_json(self.config, {**_read(self.config, {}), **entries})
+        write_json(self.config, {**_read(self.config, dict), **entries})
 
 
-def _read(path: Path, default: Any) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else default
+def _read(path: Path, kind: type) -> Any:
+    """A record of the run; an empty one if there is none yet, a ValueError if it is damaged."""
+    if not path.is_file():
+        return kind()
+    return read_json(path, "record", kind, largest=_LARGEST_RECORD)
 
 
 def misfit(settings: Mapping[str, Any], stored: Mapping[str, Any]) -> str:
@@ -170,7 +201,8 @@ def misfit(settings: Mapping[str, Any], stored: Mapping[str, Any]) -> str:
     names = [name for name in {**settings, **stored} if name not in settings
              or name not in stored or settings[name] != stored[name]]  # fmt: skip
     return ", ".join(
-        f"{name} {_shown(stored.get(name, 'unset'))} (now {_shown(settings.get(name, 'unset'))})"
+        f"{name} {shown(stored.get(name, 'unset'), _LONGEST)} "
+        f"(now {shown(settings.get(name, 'unset'), _LONGEST)})"
         for name in names
     )
 
@@ -181,11 +213,6 @@ def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
         parts = value if isinstance(value, dict) else None
         flat |= {f"{name}.{part}": one for part, one in parts.items()} if parts else {name: value}
     return flat
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def _other_weights(model: nn.Module, stored: Mapping[str, Any]) -> str:

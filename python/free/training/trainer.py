@@ -18,7 +18,7 @@ from free.devices import allocated, explain_out_of_memory
 from free.training.config import TrainConfig
 from free.training.dataset.sets import TrainingImages
 from free.training.evaluations import Evaluate
-from free.training.journal import Journal
+from free.training.journal import Journal, check_stored
 from free.training.parallel import Ranks
 from free.training.precision import choose_precision, products_in
 from free.training.randomness import RowRandom
@@ -129,7 +129,9 @@ def train(
                 f"steps must be at least the {step} made in {run.path}, got {config.steps}"
             )
         if state is not None:
-            weights.load(state["weights"])
+            with run.restoring():
+                weights.load(state["weights"])
+                check_stored(state["journal"])
         autocast = closing.enter_context(products_in(precision.name, ranks.device))
         closing.enter_context(recomputed(model, config.gradient_checkpointing))
         journal = Journal(

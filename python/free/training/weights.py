@@ -73,10 +73,20 @@ class Weights:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state` returned."""
+        """Go on from what :meth:`state` returned.
+
+        Raises KeyError, TypeError, ValueError or RuntimeError if it is something else.
+        """
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        moments = state["optimizer"]["state"]
+        groups = self._optimizer.state_dict()["param_groups"]  # the rates are this run's
+        own = [weight for group in self._optimizer.param_groups for weight in group["params"]]
+        for index, weight in enumerate(own):
+            shapes = [moments[index][name].shape for name in ("step", "exp_avg", "exp_avg_sq")]
+            if shapes != [(), weight.shape, weight.shape]:
+                raise ValueError(f"the moments of weight {index} must be of its shape")
+        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
 
 def _one_gradient(weights: list[nn.Parameter]) -> Tensor:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from free.files import shown
+
 #: What the time of drafting depends on: rows of all windows together; samples, for each transition
 #: of the longest window; or samples alone, where a graph drafts windows of one width.
 DRAFTING = ("rows", "calls", "windows")
@@ -131,10 +133,10 @@ class RoundCosts:
             }
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"costs must have curves as written by to_dict, got {record!r}"
+                f"costs must have curves as written by to_dict, got {shown(record)}"
             ) from error
         if any(by not in DRAFTING for by, _ in draft.values()):
-            raise ValueError(f"costs must draft by one of {DRAFTING}, got {record['draft']!r}")
+            raise ValueError(f"costs must draft by one of {DRAFTING}, got {shown(record['draft'])}")
         return cls(teacher, plain, other, draft)
 
 

@@ -176,7 +176,8 @@ class _Stage:
         uniforms = torch.zeros(samples, width - 1, dtype=torch.float32, device=x.device)
 
         def work() -> None:
-            window_numbers(k[:samples], k[:samples], k[:samples], length, width, x.shape[1:])
+            some = k[:samples]
+            window_numbers(x[:samples], some, some, some, length.long(), width)
             means = x.view(samples, width, *x.shape[1:])
             sigma = table.sigma[k].view(samples, width)
             drafted = means[:, 1:].contiguous()

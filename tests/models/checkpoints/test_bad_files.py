@@ -1,6 +1,8 @@
 """Files that are not what they should be. Nothing in them is run, whatever they are."""
 
+import argparse
 import json
+import os
 import pickle
 import random
 import zipfile
@@ -70,6 +72,14 @@ def test_what_is_no_checkpoint(tmp_path) -> None:
             DiT.from_pretrained(path)
 
 
+@pytest.mark.parametrize("name", ["model.pt", "model.safetensors", "config.json"])
+def test_a_pipe_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    for source in (tmp_path, tmp_path / name):
+        with pytest.raises(ValueError, match=name.replace(".safetensors", "|config")):
+            DiT.from_pretrained(source)
+
+
 def test_other_zip_files(tmp_path: Path) -> None:
     np.savez(tmp_path / "samples.npz", np.zeros(3))
     with zipfile.ZipFile(tmp_path / "text.zip", "w") as archive:
@@ -120,18 +130,36 @@ def test_damaged_files_never_do_worse_than_an_error(tmp_path: Path, save: object
             DiT.from_pretrained(path, heads=4)
 
 
+def _under(prefix: str) -> dict[str, torch.Tensor]:
+    return {prefix + name: value for name, value in STATE.items()}
+
+
 def test_other_contents(tmp_path) -> None:
     for content, message in (
         ([1, 2], "source must hold a dict of tensors, got .* with a list"),
         ({}, "source must hold a dict of tensors, got .* with a dict"),
-        ({"model": {}, "step": 3}, "or one with such a dict as 'ema', got .* keys model, step"),
+        ({"weights": {}, "step": 3}, "such a dict as 'ema', 'state_.* got .* keys weights, step"),
+        ({"model": {}, "step": 3}, "source must hold a dict of tensors, got .* with a dict"),
+        ({"model": STATE, "net": STATE}, "tell which weights are meant, got .* with model, net:"),
+        ({"ema": STATE, "ema_fast": STATE}, "which weights are meant, got .* with ema, ema_fast"),
+        (_under("model.") | _under("old."), r"one network, got .* model\.\* and old\.\*: save"),
+        (STATE | _under("module."), "hold each weight once, got .* with some of them twice"),
+        (_under("model.") | {"loss.w": torch.zeros(3)}, "unexpected loss.w"),
         ({"ema": 3}, "got .* with keys ema"),
         ({"ema": {}}, "source must hold a dict of tensors"),
         ({"conv.weight": torch.zeros(3)}, "must hold the weights of a DiT, got .* without x_emb"),
         ({"transformer_blocks.0.attn1.to_q.weight": torch.zeros(3, 3)}, "without x_embedder"),
         (STATE | {PATCHES: torch.zeros(32, 12)}, r"must have 4 axes, got \[32, 12\]"),
         (STATE | {OUTPUT: torch.zeros(30, 32)}, "must have 1 or 2 rows for each of the"),
-        (STATE | {LABELS: torch.zeros(1, 32)}, "num_classes must be a positive"),
+        (STATE | {LABELS: torch.zeros(1, 32)}, "num_classes must be given for .* of one row"),
+        (
+            {"model": STATE, "args": argparse.Namespace(num_classes=9)},
+            "must be 5 and a null class, or 6 without one, .* got 9",
+        ),
+        (
+            STATE | {f"blocks.{i}.x": torch.zeros(1) for i in range(3, 2000)},
+            r"depth must be an integer in 1\.\.1000, got 2000",
+        ),
         (STATE | {"pos_embed": torch.zeros(1, 15, 32)}, "must be of a square, got"),
         (STATE | {"pos_embed": torch.zeros(16, 32)}, "must be of a square, got"),
         (STATE | {"pos_embed": torch.zeros(1).expand(1, 16, 32)}, "repeated by strides"),

@@ -1,5 +1,6 @@
 """Checkpoints of diffusers: its own network is the reference."""
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from free import DiT, DiTConfig
+from free import DiT, DiTConfig, DrafterNet, FeatureDrafter, Schedule, SpeculativeSampler
 from free.models.adopt import adopt_transformer
 from free.models.summary import inspect
 from tests.models.checkpoints.files import (
@@ -104,6 +105,34 @@ def test_all_ways_to_name_it_and_all_files(folder: Path, tmp_path: Path) -> None
         assert torch.equal(outputs(DiT.from_pretrained(source)), expected)
 
 
+def test_variants(folder: Path) -> None:
+    """The only variant there is will do, and a file that is named is the one that is read."""
+    place, reference = folder / "transformer", _reference().half()
+    expected = outputs(adopt_transformer(_reference().half().float()))
+    reference.save_pretrained(place, variant="fp16")
+    half = place / "diffusion_pytorch_model.fp16.safetensors"
+    assert inspect(folder).dtypes == (torch.float32,)
+    assert inspect(half).dtypes == (torch.float16,)
+    assert torch.equal(outputs(DiT.from_pretrained(half)), expected)
+    (place / "diffusion_pytorch_model.safetensors").unlink()
+    assert torch.equal(outputs(DiT.from_pretrained(folder)), expected)
+    reference.save_pretrained(place, variant="ema")
+    with pytest.raises(ValueError, match=r"one variant, got .* with ema and fp16: name the file"):
+        DiT.from_pretrained(folder)
+    for path in place.glob("*.safetensors"):
+        path.unlink()
+    for safe in (True, False):
+        reference.save_pretrained(
+            place, variant="fp16", max_shard_size="60KB", safe_serialization=safe
+        )
+        assert len(list(place.glob("*.fp16-*"))) > 2
+        assert torch.equal(outputs(DiT.from_pretrained(folder)), expected)
+        for path in place.glob("*.fp16*"):
+            path.unlink()
+    with pytest.raises(ValueError, match=r"must have weights, got .* without diffusion_pytorch_mo"):
+        DiT.from_pretrained(folder)
+
+
 def test_a_file_without_its_configuration(folder: Path, tmp_path: Path) -> None:
     shutil.copy(folder / "transformer" / "diffusion_pytorch_model.safetensors", tmp_path / "x")
     with pytest.raises(ValueError, match="heads must be given"):
@@ -133,8 +162,12 @@ def test_the_class_of_older_versions(folder: Path) -> None:
         ({"activation_fn": "geglu"}, "must describe a DiT, got activation_fn 'geglu'"),
         ({"out_channels": 5}, "out_channels must be 4 or 8, got 5"),
         ({"num_layers": "3"}, "config.json is missing or malformed"),
-        ({"num_layers": 4}, r"missing transformer_blocks.3.attn1.to_k.bias; .*and \d+ more"),
-        ({"num_layers": 2}, "unexpected transformer_blocks.2.attn1.to_k.bias"),
+        ({"num_layers": 4}, "do not fit the architecture: 3 blocks, expected 4"),
+        ({"num_layers": 2}, "do not fit the architecture: 3 blocks, expected 2"),
+        ({"num_layers": 10**6}, r"malformed: .*depth must be an integer in 1\.\.1000, got 1000000"),
+        ({"attention_head_dim": 2**63}, r"malformed: .*attention_head_dim must be an integer in"),
+        ({"num_attention_heads": [4]}, r"malformed: .*num_attention_heads must be an integer in"),
+        ({"norm_eps": "x" * 9999}, r"malformed: .*norm_eps must be a number in .{,60}$"),
         ({"attention_head_dim": 9}, r"to_k.bias has shape \[32\], expected \[36\]"),
     ],
 )
@@ -144,22 +177,68 @@ def test_configurations_that_do_not_fit(folder: Path, fields: dict, message: str
         DiT.from_pretrained(folder)
 
 
-def test_copies_that_do_not_agree(folder: Path) -> None:
-    """In a file and in memory."""
-    for key, own in (
-        ("timestep_embedder.linear_1.bias", "t_embedder.mlp.0.bias"),
-        ("timestep_embedder.linear_2.weight", "t_embedder.mlp.2.weight"),
-        ("class_embedder.embedding_table.weight", "y_embedder.embedding_table.weight"),
-    ):
-        reference = _reference()
-        name = f"transformer_blocks.2.norm1.emb.{key}"
-        reference.state_dict()[name].view(-1)[-1] += 1e-3
-        reference.save_pretrained(folder / "transformer")
-        message = f"copies of {own} in .* must agree, got {name} unlike"
-        with pytest.raises(ValueError, match=message):
-            DiT.from_pretrained(folder)
-        with pytest.raises(ValueError, match=message):
-            adopt_transformer(reference)
+def _trained() -> torch.nn.Module:
+    """The reference after one step of training: its blocks' embedders are alike no more."""
+    torch.manual_seed(0)
+    network = _reference().train().requires_grad_(True)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.05)
+    out = network(torch.randn(8, 4, 8, 8), torch.arange(8) * 100, torch.arange(8) % 5)
+    out.sample.square().mean().backward()
+    optimizer.step()
+    return network.eval().requires_grad_(False)
+
+
+def test_parity_after_a_step_of_training(tmp_path: Path) -> None:
+    """Blocks have embedders of their own then, in a file and in memory, and when saved again."""
+    reference, t = _trained(), torch.tensor([1, 10, 100, 500, 999])
+    reference.save_pretrained(tmp_path / "theirs")
+    network = DiT.from_pretrained(tmp_path / "theirs")
+    assert network.config.block_embedders
+    assert _error(network, reference, t) < 1e-5
+    assert same_weights(adopt_transformer(reference), network)
+    for form in ("free", "diffusers"):
+        network.save_pretrained(tmp_path / form, form)
+        again = DiT.from_pretrained(tmp_path / form)
+        assert again.config == network.config
+        assert same_weights(again, network)
+    theirs = diffusers.DiTTransformer2DModel.from_pretrained(tmp_path / "diffusers")
+    assert _error(network, theirs, t) < 1e-5
+    # One embedder for all would be another network.
+    shared = DiT(dataclasses.replace(network.config, block_embedders=False)).eval()
+    shared.load_state_dict(network.state_dict(), strict=False)
+    assert _error(shared.requires_grad_(False), reference, t) > 1e-2
+    with pytest.raises(ValueError, match="'original' must have one embedder for all blocks, got"):
+        network.save_pretrained(tmp_path / "original", "original")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "timestep_embedder.linear_1.bias",
+        "timestep_embedder.linear_2.weight",
+        "class_embedder.embedding_table.weight",
+    ],
+)
+def test_any_copy_may_differ(name: str) -> None:
+    reference = _reference()
+    assert not adopt_transformer(reference).config.block_embedders
+    reference.state_dict()[f"transformer_blocks.2.norm1.emb.{name}"].view(-1)[-1] += 0.1
+    network = adopt_transformer(reference)
+    assert network.config.block_embedders
+    assert _error(network, reference, torch.tensor([0, 9, 90, 500, 999])) < 1e-5
+
+
+def test_drafters_are_given_the_first_blocks_labels() -> None:
+    """Which condition the final layer too; a drafter fits whatever the others have."""
+    teacher = adopt_transformer(_trained())
+    config = dataclasses.replace(teacher.config, block_embedders=False)
+    drafter = FeatureDrafter(randomized(DrafterNet(config)), teacher)
+    first = teacher.y_embedder.embedding_table.weight
+    assert torch.equal(teacher.label_embedding(torch.tensor([5, 0])), first[[5, 0]])
+    schedule = Schedule.ddpm(6)
+    sampler = SpeculativeSampler(teacher, drafter, schedule, window=3, cfg_scale=1.5)
+    assert sampler.sample([1, 2]).samples.isfinite().all()
+    DrafterNet(teacher.config).initialize_from(teacher)
 
 
 def test_a_network_in_memory_is_adopted(folder: Path) -> None:

@@ -70,6 +70,15 @@ def test_diffusers(remote: Path, part: str, pickled: bool) -> None:
     assert _fetched(remote) == {str(Path(part) / name) for name in ("config.json", weights.name)}
 
 
+@pytest.mark.parametrize("end", ["safetensors", "bin"])
+def test_a_repository_with_nothing_but_a_variant(remote: Path, end: str) -> None:
+    network, name = randomized(DiT(CONFIG)), f"diffusion_pytorch_model.fp16.{end}"
+    network.save_pretrained(remote, "diffusers")
+    (remote / "diffusion_pytorch_model.safetensors").rename(remote / name)
+    assert same_weights(DiT.from_pretrained("someone/model"), network)
+    assert _fetched(remote) == {"config.json", name}
+
+
 def test_a_folder_of_that_name_comes_first(remote: Path) -> None:
     network = randomized(DiT(CONFIG))
     network.save_pretrained(Path("someone/model"))  # in the working directory

@@ -1,5 +1,6 @@
 """The original's checkpoints: what they compute, and what is told from their tensors."""
 
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from free import DiT, DiTConfig
+from free import DiT, DiTConfig, Schedule, SpeculativeSampler
 from free.models.summary import inspect
 from tests.models.checkpoints.files import (
     CONFIG,
@@ -73,6 +74,64 @@ def test_training_checkpoint_gives_the_averaged_weights(tmp_path: Path) -> None:
     assert summary.training == {"model": "DiT-S/2", "global_batch_size": 256, "epochs": 1400}
 
 
+def _named(before: str = "", between: str = "") -> dict[str, torch.Tensor]:
+    """The weights under other names."""
+    state = original_state()
+    return {before + name.replace("s.1.", f"s.1.{between}"): v for name, v in state.items()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"state_dict": _named("model."), "epoch": 3},
+        {"model": _named("module."), "opt": {"state": {}}},
+        {"model_state_dict": _named("_orig_mod.module.net."), "optimizer_state_dict": {}},
+        {"model": {}, "model_ema": _named(), "args": argparse.Namespace(num_classes=5)},
+        {"state_dict": {"module": _named()}},
+        _named(between="_orig_mod."),
+    ],
+    ids=["lightning", "parallel", "compiled", "averaged", "nested", "compiled blocks"],
+)
+def test_what_wraps_the_weights_is_taken_off(tmp_path: Path, content: dict) -> None:
+    torch.save(content, tmp_path / "x.pt")
+    network = DiT.from_pretrained(tmp_path / "x.pt", heads=4)
+    assert network.config == CONFIG
+    assert same_weights(network, DiT.from_pretrained(save_original(tmp_path), heads=4))
+
+
+def test_a_checkpoint_without_a_null_class(tmp_path: Path) -> None:
+    """As many rows as classes, where the file or the caller says so."""
+    state, path = original_state(), tmp_path / "model.pt"
+    torch.save({"ema": state, "args": argparse.Namespace(num_classes=6)}, path)
+    trained = DiT.from_pretrained(path, heads=4)
+    torch.save({"model": state, "args": argparse.Namespace(num_classes=6, data_path="/x")}, path)
+    summary = inspect(path, heads=4)
+    assert (summary.format, summary.config, summary.training) == (
+        "original", trained.config, {"num_classes": 6},
+    )  # fmt: skip
+    torch.save(state, path)
+    assert DiT.from_pretrained(path, heads=4).null_label == 5
+    given = DiT.from_pretrained(path, heads=4, num_classes=6)
+    for network in (trained, given):
+        assert (network.num_classes, network.null_label) == (6, None)
+        assert same_weights(network, DiT.from_pretrained(path, heads=4))
+    trained.save_pretrained(tmp_path / "free")
+    assert DiT.from_pretrained(tmp_path / "free").config == trained.config
+    with pytest.raises(ValueError, match="num_classes must be the 6 of .*, got 5"):
+        DiT.from_pretrained(tmp_path / "free", num_classes=5)
+    with pytest.raises(ValueError, match="'diffusers' must have a null class, got a network with"):
+        trained.save_pretrained(tmp_path / "diffusers", "diffusers")
+    with pytest.raises(ValueError, match="cfg_scale must be 1, .* without a null class .* got 1.5"):
+        SpeculativeSampler(trained, "frozen", Schedule.ddpm(4), cfg_scale=1.5)
+    sampler = SpeculativeSampler(trained, "frozen", Schedule.ddpm(4), window=2)
+    assert sampler.sample([0, 5]).samples.isfinite().all()
+    with pytest.raises(ValueError, match=r"labels must be in 0\.\.5, got 6"):
+        sampler.sample([6])
+    table = "y_embedder.embedding_table.weight"
+    torch.save({**state, table: state[table][:1]}, path)
+    assert DiT.from_pretrained(path, heads=4, num_classes=1).null_label is None
+
+
 @pytest.mark.parametrize(
     "config",
     [
@@ -98,7 +157,12 @@ def test_what_the_tensors_do_not_tell_is_asked_for(tmp_path: Path) -> None:
     path = save_original(tmp_path)
     for options, message in (
         ({}, "heads must be given for weights 32 wide"),
-        ({"heads": 0}, "heads must be positive, got 0"),
+        ({"heads": 0}, r"heads must be an integer in 1\.\.\d+, got 0"),
+        ({"heads": 4, "num_classes": "5"}, r"num_classes must be an integer in 1\.\.\d+, got '5'"),
+        (
+            {"heads": 4, "num_classes": 4},
+            r"5 and a null class, or 6 without one, .* 6 rows.* got 4",
+        ),
         ({"heads": 5}, r"hidden_size must be a multiple of heads \(5\)"),
         ({"heads": 4, "dtype": "float16"}, "dtype must be a floating-point torch.dtype or None"),
         ({"heads": 4, "dtype": torch.int64}, "dtype must be a floating-point torch.dtype or None"),

@@ -1,6 +1,7 @@
 """What a checkpoint is said to be."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -65,9 +66,13 @@ def test_drafters_beside(tmp_path: Path) -> None:
     DrafterNet(CONFIG).save_pretrained(tmp_path / "bundle" / "drafter")
     other = dataclasses.replace(CONFIG, depth=7, image_size=16)
     DrafterNet(other).save_pretrained(tmp_path / "bundle" / "deeper")
-    for name, text in (("noise", "{"), ("list", "[]"), ("vae", '{"_class_name": "X"}')):
+    for name, text in (
+        ("noise", "{"), ("list", "[]"), ("deep", "[" * 100_000), ("vae", '{"_class_name": "X"}')
+    ):  # fmt: skip
         (tmp_path / "bundle" / name).mkdir()
         (tmp_path / "bundle" / name / "config.json").write_text(text)
+    (tmp_path / "bundle" / "pipe").mkdir()
+    os.mkfifo(tmp_path / "bundle" / "pipe" / "config.json")
     alone = save_original(tmp_path / "bundle")
     for source in (tmp_path / "bundle", tmp_path / "bundle" / "teacher", alone):
         found = drafters_beside(inspect(source, heads=4))

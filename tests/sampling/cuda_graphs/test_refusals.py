@@ -83,14 +83,14 @@ def test_nor_is_what_another_source_drafts(
     """Nobody wants the drafter where the teacher has seen the transition."""
     found, ask = [], DrafterCall.ask
 
-    def spoiled(self: DrafterCall, window: DraftedWindow, rows: Span, again: bool) -> Tensor:
-        answer = ask(self, window, rows, again)
+    def spoiled(self: DrafterCall, window: DraftedWindow, rows: Span, again: bool) -> Any:
+        answer, k = ask(self, window, rows, again)
         step = torch.arange(window.noise.shape[1]).expand(window.noise.shape[:2])
         unwanted = rows.take(step) < rows.each(window.settled)
         found.append(bool(unwanted.any()))
         answer = torch.where(unwanted[:, None], torch.nan, answer)
         window.said = rows.put(answer, window.said)
-        return answer
+        return answer, k
 
     monkeypatch.setattr(DrafterCall, "ask", spoiled)
     made = graphed(sampler(sweeps=sweeps, recycle=recycle)).sample(LABELS, SEEDS)

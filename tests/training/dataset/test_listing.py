@@ -17,12 +17,32 @@ def test_classes_are_folders_in_order(tmp_path: Path) -> None:
     (folder / "c2" / "3.WEBP").write_bytes((folder / "c2" / "3.webp").read_bytes())
     (folder / ".cache").mkdir()
     (folder / "README").write_text("ours")
+    for name in ("loose.png", "c1/3.bmp", "c1/sub/3.png", "c1/.thumbnails/3.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes((folder / "c1" / "2.png").read_bytes())
     listing = list_images(folder, 3)
     assert listing.classes == ["c0", "c1", "c2"]
     assert listing.files[:4] == ["c0/0.jpeg", "c0/1.jpg", "c0/2.png", "c0/3.webp"]
     assert listing.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 5
+    left_out = ["README", "c1/3.bmp", "c1/notes.txt", "c1/sub/3.png", "loose.png"]
+    assert listing.left_out == left_out  # but for what is hidden
     part = listing.take(torch.tensor([2, 12]))
     assert (part.files, part.labels.tolist()) == (["c0/2.png", "c2/3.webp"], [0, 2])
+
+
+def test_folders_named_by_numbers(tmp_path: Path) -> None:
+    """Sorted as text, 10 would be class 2; with zeros before them the orders agree."""
+    folder = class_folders(tmp_path / "a", classes=12, each=1)
+    for number in range(12):
+        (folder / f"c{number}").rename(folder / f"{number}")
+    message = r"got .*a where class 2 would be 10, not 2: pad .* zeros .* in labels.csv or labels"
+    with pytest.raises(ValueError, match=message):
+        list_images(folder, 12)
+    for number in range(10):
+        (folder / f"{number}").rename(folder / f"0{number}")
+    listing = list_images(folder, 12)
+    assert listing.classes == [f"{number:02d}" for number in range(12)]
+    assert listing.labels.tolist() == list(range(12))
 
 
 def test_the_digest_is_of_names_and_labels(tmp_path: Path) -> None:
@@ -75,6 +95,10 @@ def test_labels_come_from_a_file(tmp_path: Path) -> None:
         ({"labels.json": '{"a"'}, "must have labels that can be read, got .*labels.json"),
         ({"labels.json": "[" * 100_000}, "must have labels that can be read, got .*labels.json"),
         ({"labels.csv": b"file,label\n\xff,1\n"}, "labels that can be read, got .*labels.csv"),
+        ({"labels.csv": "file,label\n../x.png,1\n"}, "name files in its folder, got '../x.png'"),
+        ({"labels.csv": "file,label\n/x.png,1\n"}, "must name files in its folder, got '/x.png'"),
+        ({"labels.json": '{"a/../../b": 1}'}, "must name files in its folder, got 'a/../../b'"),
+        ({"labels.json": '{"": 1}'}, "labels.json must name files in its folder, got ''"),
     ],
 )  # fmt: skip
 def test_other_folders_are_refused(tmp_path, files, message) -> None:

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from free.training.dataset import pixels
+from free.images import image_files
 from free.training.dataset.pixels import centre_crop, read_image
 from tests.training.dataset.folders import picture
 
@@ -106,5 +106,5 @@ def test_what_is_of_no_use_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert read_image(path, 31, 3, upscale=True).shape == (31, 31, 3)
     refuse(Image.fromarray(np.zeros((30, 40), np.uint16)), "mode I;16, not 8 bits a channel")
     refuse(good, "cannot identify image file", suffix="eps")  # its reader would run a program
-    monkeypatch.setattr(pixels, "_MOST_PIXELS", 1000)
+    monkeypatch.setattr(image_files, "MOST_PIXELS", 1000)
     refuse(good, "40 x 30, more than 1000 pixels")

@@ -7,7 +7,13 @@ is known here: it is handed in. Nothing in a file is executed.
 
 from free.models.checkpoints.configs import Description
 from free.models.checkpoints.reading import read_drafter, read_teacher
-from free.models.checkpoints.source import EMBEDDED, bundled_drafter, locate
+from free.models.checkpoints.source import (
+    EMBEDDED,
+    bundled_drafter,
+    locate,
+    only_variant,
+    teacher_file,
+)
 from free.models.checkpoints.writing import FORMATS, is_original_file, write_network
 
 __all__ = [
@@ -17,7 +23,9 @@ __all__ = [
     "bundled_drafter",
     "is_original_file",
     "locate",
+    "only_variant",
     "read_drafter",
     "read_teacher",
+    "teacher_file",
     "write_network",
 ]

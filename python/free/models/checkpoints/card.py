@@ -31,7 +31,8 @@ _CAUTION = (
 def write_card(folder: Path, about: Description) -> None:
     """Write ``folder/README.md``, unless it is there and somebody's own."""
     path = folder / "README.md"
-    if path.exists() and _MARK not in path.read_text(encoding="utf-8", errors="replace"):
+    foreign = path.exists() and not path.is_file()  # to read a pipe would wait for its writer
+    if foreign or (path.exists() and _MARK not in path.read_text("utf-8", errors="replace")):
         return
     config, kind, training = about.config, about.kind, about.training
     name = published_name(config) or "DiT"
@@ -46,7 +47,8 @@ def write_card(folder: Path, about: Description) -> None:
         "width": config.hidden_size,
         **own,
         "attention heads": config.heads,
-        "classes": config.num_classes,
+        "embedders": "one in each block" if config.block_embedders else "one for all blocks",
+        "classes": f"{config.num_classes}{'' if config.null_class else ', no null class'}",
         "learned variance": "yes" if config.learn_sigma else "no",
         "timestep divisor": config.timestep_divisor,
         "norm epsilon before MLPs": f"{config.norm_eps:g}",

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from free.files import read_json
-from free.models.config import DIT_SIZES, DiTConfig
+from free.files import read_json, shown
+from free.models.config import DIT_SIZES, DiTConfig, check_flag, check_size
 
 #: The second is what DiTs were saved as before diffusers gave them a class of their own.
 DIFFUSERS_CLASSES = ("DiTTransformer2DModel", "Transformer2DModel")
@@ -25,6 +25,7 @@ _FIXED = {
     "norm_type": "ada_norm_zero",
 }
 _DIFFUSERS_NORM_EPS = 1e-5
+_DIFFUSERS_SIZES = {"num_attention_heads": 16, "attention_head_dim": 72, "in_channels": 4}
 
 
 def with_constants(config: DiTConfig, constants: str | None, form: str) -> DiTConfig:
@@ -86,10 +87,12 @@ def read_config(path: Path) -> Description:
         config = DiTConfig(**record["architecture"])
         options = {} if kind == "teacher" else _drafter_options(record, config)
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is missing or malformed: {error!r}") from error
+        raise ValueError(f"{path} is missing or malformed: {shown(error)}") from error
     sampling = record.get("sampling", {})
     if not isinstance(sampling, dict) or not sampling.keys() <= _SAMPLING:
-        raise ValueError(f"sampling in {path} must have keys {sorted(_SAMPLING)}, got {sampling!r}")
+        raise ValueError(
+            f"sampling in {path} must have keys {sorted(_SAMPLING)}, got {shown(sampling)}"
+        )
     return Description(
         format="free",
         kind=kind,
@@ -101,12 +104,10 @@ def read_config(path: Path) -> Description:
 
 
 def _drafter_options(record: dict[str, Any], config: DiTConfig) -> dict[str, Any]:
-    depth, gate = record.get("depth", 1), record.get("gate", False)
-    if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= config.depth:
-        raise ValueError(f"depth must be an integer in 1..{config.depth}, got {depth!r}")
-    if not isinstance(gate, bool):
-        raise ValueError(f"gate must be true or false, got {gate!r}")
-    return {"depth": depth, "gate": gate}
+    return {
+        "depth": check_size("depth", record.get("depth", 1), config.depth),
+        "gate": check_flag("gate", record.get("gate", False)),
+    }
 
 
 def config_to_own(about: Description) -> dict[str, Any]:
@@ -126,7 +127,7 @@ def config_to_own(about: Description) -> dict[str, Any]:
 
 def _from_diffusers(record: dict[str, Any], path: Path) -> Description:
     if record["_class_name"] not in DIFFUSERS_CLASSES:
-        raise ValueError(f"{path} must describe a DiT, got {record['_class_name']!r}")
+        raise ValueError(f"{path} must describe a DiT, got {shown(record['_class_name'])}")
     extras = record.get(_EXTRAS)
     extras = extras if isinstance(extras, dict) else {}
     config = config_from_diffusers(record, path, extras.get("timestep_divisor", 127))
@@ -144,14 +145,17 @@ def config_from_diffusers(
     if record["_class_name"] == "Transformer2DModel":
         record = {"norm_type": None, **record}  # the class had several
     others = [
-        f"{name} {record[name]!r}"
+        f"{name} {shown(record[name])}"
         for name, value in _FIXED.items()
         if record.get(name, value) != value
     ]
     if others:
         raise ValueError(f"{path} must describe a DiT, got {', '.join(others)}")
     try:
-        heads, channels = record.get("num_attention_heads", 16), record.get("in_channels", 4)
+        heads, width, channels = (
+            check_size(name, record.get(name, default), 2**16)  # before they are multiplied
+            for name, default in _DIFFUSERS_SIZES.items()
+        )
         outputs = record.get("out_channels") or channels
         if outputs not in (channels, 2 * channels):
             raise ValueError(f"out_channels must be {channels} or {2 * channels}, got {outputs}")
@@ -159,7 +163,7 @@ def config_from_diffusers(
             record.get("sample_size", 32),
             record.get("patch_size", 2),
             channels,
-            heads * record.get("attention_head_dim", 72),
+            heads * width,
             record.get("num_layers", 28),
             heads,
             num_classes=record.get("num_embeds_ada_norm", 1000),
@@ -168,7 +172,7 @@ def config_from_diffusers(
             norm_eps=record.get("norm_eps", _DIFFUSERS_NORM_EPS),
         )
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is missing or malformed: {error!r}") from error
+        raise ValueError(f"{path} is missing or malformed: {shown(error)}") from error
 
 
 def config_to_diffusers(about: Description) -> dict[str, Any]:
@@ -177,6 +181,8 @@ def config_to_diffusers(about: Description) -> dict[str, Any]:
     Raises ValueError if diffusers has no such DiT.
     """
     config = about.config
+    if not config.null_class:
+        raise ValueError("format 'diffusers' must have a null class, got a network without one")
     if config.mlp_ratio != 4:
         raise ValueError(
             f"format 'diffusers' must have an mlp_ratio of 4, got one of {config.mlp_ratio:g}"

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from free.models.checkpoints.tensors import StoredTensor
 from free.models.config import PUBLISHED_HEADS, DiTConfig
+from free.models.wrappers import strip_wrappers
 
 
 class Origin(NamedTuple):
@@ -25,6 +26,9 @@ class Origin(NamedTuple):
 
 #: ``layout(name, depth)``: the origin of our weight ``name`` in a network of ``depth`` blocks.
 Layout = Callable[[str, int], Origin]
+
+#: The first layer of a network, in ours and in diffusers' names, after what comes before it.
+_FIRST = r"(|.*\.)(?:x_embedder|pos_embed)\.proj\.weight"
 
 _OUTSIDE = {
     "x_embedder.proj": "pos_embed.proj",
@@ -50,6 +54,35 @@ def own_layout(name: str, depth: int) -> Origin:
     return Origin((name,))
 
 
+def plain_names(tensors: Mapping[str, StoredTensor], path: Path) -> dict[str, StoredTensor]:
+    """Tensors by the names that they have in the network itself; ``path`` is for messages.
+
+    What torch.compile and parallel training put into names is taken off, and what comes before all
+    of them where the network was a part of something.
+
+    Raises ValueError if there are several networks, or one tensor twice.
+    """
+    names = {name: strip_wrappers(name) for name in tensors}
+    parts = (re.fullmatch(_FIRST, name) for name in names.values())
+    prefixes = sorted({part[1] for part in parts if part})
+    if len(prefixes) > 1:
+        raise ValueError(
+            f"source must hold one network, got {path} with weights named "
+            f"{' and '.join(f'{prefix}*' for prefix in prefixes)}: save those that are meant"
+        )
+    prefix = prefixes[0] if prefixes else ""
+    plain = {names[name].removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    if len(plain) < len(tensors):
+        raise ValueError(f"source must hold each weight once, got {path} with some of them twice")
+    return plain
+
+
+def count_blocks(tensors: Mapping[str, StoredTensor]) -> int:
+    """How many blocks there are weights of."""
+    blocks = (re.match(r"(?:transformer_)?blocks\.(\d+)\.|(block)\.", name) for name in tensors)
+    return len({block[0] for block in blocks if block})
+
+
 def drafter_layout(tensors: Mapping[str, StoredTensor]) -> Layout:
     """Our drafters' names; the first drafters had a single block, which was called ``block``."""
     if not any(name.startswith("block.") for name in tensors):
@@ -62,38 +95,52 @@ def diffusers_layout(name: str, depth: int) -> Origin:
 
     Every block has a copy of the conditioning's weights; the position table is not kept.
     """
+    first, *others = (_in_diffusers_block(name, block) for block in range(depth))
+    return Origin((first,), tuple(others)) if first else block_embedders_layout(name, depth)
+
+
+def block_embedders_layout(name: str, depth: int) -> Origin:
+    """The names of diffusers' network whose blocks have conditioning of their own."""
     module, _, leaf = name.rpartition(".")
     if name == "pos_embed":
         return Origin(())
     if module in _OUTSIDE:
         return Origin((f"{_OUTSIDE[module]}.{leaf}",))
-    if module in _CONDITIONING:
-        first, *others = (
-            f"transformer_blocks.{block}.norm1.emb.{_CONDITIONING[module]}.{leaf}"
-            for block in range(depth)
-        )
-        return Origin((first,), tuple(others))
+    if first := _in_diffusers_block(name, 0):
+        return Origin((first,))
+    if module.startswith("block_embedders."):
+        _, block, inner = name.split(".", 2)
+        return Origin((_in_diffusers_block(inner, int(block) + 1),))
     _, block, inner = module.split(".", 2)
     return Origin(tuple(f"transformer_blocks.{block}.{part}.{leaf}" for part in _IN_BLOCK[inner]))
+
+
+def _in_diffusers_block(name: str, block: int) -> str:
+    """Where a block of diffusers has a weight of the conditioning; "" for other weights."""
+    module, _, leaf = name.rpartition(".")
+    inner = _CONDITIONING.get(module)
+    return f"transformer_blocks.{block}.norm1.emb.{inner}.{leaf}" if inner else ""
 
 
 def infer_config(
     tensors: Mapping[str, StoredTensor],
     layout: Layout,
     path: Path,
+    *,
     heads: int | None,
     image_size: int | None,
+    num_classes: int | None,
 ) -> DiTConfig:
     """Read the architecture off the shapes of a checkpoint's tensors; ``path`` is for messages.
 
     ``heads`` and ``image_size`` are needed where the shapes do not tell: the number of heads is
-    known for published widths only.
+    known for published widths only. ``num_classes`` says whether there is a null class; None means
+    that there is.
 
-    Raises ValueError if the tensors are not a DiT's, or ``heads`` or ``image_size`` are needed or
-    contradict.
+    Raises ValueError if the tensors are not a DiT's, or what they do not tell is needed or
+    contradicts.
     """
-    blocks = (re.match(r"(?:transformer_)?blocks\.(\d+)\.", name) for name in tensors)
-    depth = len({block[1] for block in blocks if block})
+    depth = count_blocks(tensors)
 
     def shape(name: str, axes: int) -> tuple[int, ...]:
         parts = layout(name, depth).parts if depth else ()
@@ -109,7 +156,7 @@ def infer_config(
         return dims
 
     hidden, channels, patch, _ = shape("x_embedder.proj.weight", 4)
-    classes, _ = shape("y_embedder.embedding_table.weight", 2)
+    labels, _ = shape("y_embedder.embedding_table.weight", 2)
     inner, _ = shape("blocks.0.mlp.fc1.weight", 2)
     outputs, _ = shape("final_layer.linear.weight", 2)
     sets = outputs / max(1, patch * patch * channels)
@@ -118,8 +165,17 @@ def infer_config(
             f"final_layer.linear.weight in {path} must have 1 or 2 rows for each of the "
             f"{patch * patch * channels} values of a patch, got {outputs}"
         )
-    if heads is not None and heads < 1:
-        raise ValueError(f"heads must be positive, got {heads}")
+    if num_classes is None and labels == 1:
+        raise ValueError(
+            f"num_classes must be given for the label table of one row in {path}: 1 for one class "
+            "and no null class, as trained without labels, got None"
+        )
+    classes = labels - 1 if num_classes is None else num_classes
+    if labels not in (classes, classes + 1):
+        raise ValueError(
+            f"num_classes must be {labels - 1} and a null class, or {labels} without one, for the "
+            f"label table of {labels} rows in {path}, got {classes} (its args', unless given)"
+        )
     if heads is None and hidden not in PUBLISHED_HEADS:
         raise ValueError(
             f"heads must be given for weights {hidden} wide, which is no published size, got None"
@@ -130,10 +186,11 @@ def infer_config(
         channels,
         hidden,
         depth,
-        heads or PUBLISHED_HEADS[hidden],
+        PUBLISHED_HEADS[hidden] if heads is None else heads,
         inner / max(1, hidden),
-        classes - 1,
+        classes,
         sets == 2,
+        null_class=labels > classes,
     )
 
 

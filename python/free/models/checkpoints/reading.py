@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,11 +14,12 @@ from torch import Tensor, nn
 
 from free.devices import find_device
 from free.models.checkpoints.configs import with_constants
-from free.models.checkpoints.layout import Origin
+from free.models.checkpoints.layout import Origin, block_embedders_layout
 from free.models.checkpoints.positions import fixed_table, is_fixed
 from free.models.checkpoints.source import Source, locate, open_source
 from free.models.checkpoints.tensors import StoredTensor
 from free.models.config import DiTConfig
+from free.models.layers import TimestepEmbedder
 
 Network = TypeVar("Network", bound=nn.Module)
 _LISTED = 8  # names of one kind in a message
@@ -32,12 +34,14 @@ def read_teacher(
     constants: str | None = None,
     heads: int | None = None,
     image_size: int | None = None,
+    num_classes: int | None = None,
 ) -> Network:
     """Load a ``network``, DiT's class; see :meth:`free.DiT.from_pretrained`."""
-    checkpoint = open_source(locate(source), "teacher", heads, image_size)
+    checkpoint = open_source(
+        locate(source), "teacher", heads=heads, image_size=image_size, num_classes=num_classes
+    )
     config = with_constants(checkpoint.config, constants, checkpoint.format)
-    checkpoint = dataclasses.replace(checkpoint, config=config)
-    return build(lambda: network(config), checkpoint, _copies(dtype, device))
+    return build(network, dataclasses.replace(checkpoint, config=config), _copies(dtype, device))
 
 
 def read_drafter(
@@ -53,41 +57,56 @@ def read_drafter(
     See :meth:`free.DrafterNet.from_pretrained`; ``argument`` is what the caller calls the source.
     """
     checkpoint = open_source(locate(source, argument), "drafter")
-    copies = _copies(dtype, device)
-    drafter = build(lambda: network(checkpoint.config, **checkpoint.options), checkpoint, copies)
+    drafter = build(partial(network, **checkpoint.options), checkpoint, _copies(dtype, device))
     return drafter, checkpoint.sampling
 
 
 def build(
-    make: Callable[[], Network],
+    make: Callable[[DiTConfig], Network],
     source: Source,
     join: Callable[[list[StoredTensor], torch.Size], Tensor],
 ) -> Network:
     """A network with the weights of a checkpoint, in evaluation mode, without gradients.
 
-    ``make()`` returns the network; it is called where the default device is "meta". ``join(parts,
-    shape)`` returns one weight, whose parts lie along the first axis. Raises ValueError if names or
-    shapes differ (:func:`match`), or copies of a weight do.
+    ``make(config)`` returns the network; it is called where the default device is "meta".
+    ``join(parts, shape)`` returns one weight, whose parts lie along the first axis. Where copies of
+    a weight differ, each block gets its own. Raises ValueError if names or shapes differ
+    (:func:`match`).
     """
-    with torch.device("meta"):
-        network = make()
+    network, origins = _fit(make, source)
+    if not _copies_agree(source, origins):
+        own_embedders = dataclasses.replace(source.config, block_embedders=True)
+        source = dataclasses.replace(source, config=own_embedders, layout=block_embedders_layout)
+        network, origins = _fit(make, source)
     own, stored, state = network.state_dict(), source.tensors, {}
-    for name, (parts, copies) in match(source, network).items():
-        for copy in copies:
-            if not stored[copy].equals(stored[parts[0]]):
-                raise ValueError(
-                    f"copies of {name} in {source.path} must agree, got {copy} unlike {parts[0]}"
-                )
+    for name, (parts, _) in origins.items():
         if parts:
             state[name] = join([stored[part] for part in parts], own[name].shape)
     network.load_state_dict(state, strict=False, assign=True)
     # Tables that are in no file, or were rounded in it.
     like = state["x_embedder.proj.weight"]
-    network.t_embedder.reset_frequencies(like.device)  # type: ignore[operator, union-attr]
+    for module in network.modules():
+        if isinstance(module, TimestepEmbedder):
+            module.reset_frequencies(like.device)
     table = network.pos_embed
     if table.is_meta or _was_rounded(source, table):  # type: ignore[arg-type]
         network.pos_embed = fixed_table(source.config).to(like)
     return network.eval().requires_grad_(False)
+
+
+def _fit(make: Callable[[DiTConfig], Network], source: Source) -> tuple[Network, dict[str, Origin]]:
+    with torch.device("meta"):
+        network = make(source.config)
+    return network, match(source, network)
+
+
+def _copies_agree(source: Source, origins: Mapping[str, Origin]) -> bool:
+    stored = source.tensors
+    return all(
+        stored[copy].equals(stored[origin.parts[0]])
+        for origin in origins.values()
+        for copy in origin.copies
+    )
 
 
 def match(source: Source, network: nn.Module) -> dict[str, Origin]:

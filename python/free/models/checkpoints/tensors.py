@@ -11,7 +11,7 @@ import ctypes
 import mmap
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from free.files import read_json
+from free.files import check_regular, cut, read_json
 
 _DTYPES = {
     "F64": torch.float64,
@@ -34,6 +34,10 @@ _DTYPES = {
     "BOOL": torch.bool,
 }
 _LARGEST_HEADER = 100_000_000  # of a safetensors file, by its specification
+#: Where training codes keep a network's weights; averaged ones count where there are any.
+_WEIGHTS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params")
+_AVERAGED = re.compile(r"(^|_)ema(_|$)")
+_NESTED = 4
 _madvise = ctypes.CDLL(None).madvise
 
 
@@ -77,14 +81,23 @@ class StoredTensor(NamedTuple):
             _madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), mmap.MADV_DONTNEED)
 
 
-def open_file(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | None]:
+class Contents(NamedTuple):
+    """What a file holds: its tensors, whether they are averaged, and the run's ``arguments``."""
+
+    tensors: dict[str, StoredTensor]
+    averaged: bool
+    arguments: dict[str, Any]
+
+
+def open_file(path: Path) -> Contents:
     """Open a checkpoint file; its format is told from its first bytes.
 
-    Returned are its tensors and, of a training checkpoint, the run's arguments; the tensors are
-    then the averaged ones. Raises ValueError if the file is missing, empty, truncated, no
-    checkpoint, or would run code.
+    Of a training checkpoint the averaged weights are taken, if it has them. Raises ValueError if
+    the file is missing, empty, truncated, no checkpoint, does not tell which of its weights are
+    meant, or would run code.
     """
     try:
+        check_regular(path)
         with path.open("rb") as file:
             head = file.read(64)
     except OSError as error:
@@ -92,7 +105,7 @@ def open_file(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | Non
     if head.startswith(b"PK\x03\x04"):
         return _open_torch(path)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LARGEST_HEADER:
-        return _open_safetensors(path), None
+        return Contents(_open_safetensors(path), False, {})
     raise ValueError(
         f"source must be a checkpoint (safetensors, or torch.save's zip format), "
         f"got {path}: {_describe(head)}"
@@ -115,7 +128,7 @@ def open_index(path: Path) -> dict[str, StoredTensor]:
     absent = [name for name in shards if not (path.parent / name).is_file()]
     if absent:
         raise ValueError(f"source must have all shards of {path}, got none of {', '.join(absent)}")
-    contents = {name: open_file(path.parent / name)[0] for name in shards}
+    contents = {name: open_file(path.parent / name).tensors for name in shards}
     lacking = [name for name, file in index.items() if name not in contents[file]]
     if lacking:
         raise ValueError(
@@ -144,21 +157,12 @@ def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
     return {name: stored(name) for name in slices}
 
 
-def _open_torch(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | None]:
-    _check_members(path)
-    try:
-        # The arguments of DiT's training script are the one class that is not of torch.
-        with path.open("rb") as file, torch.serialization.safe_globals([argparse.Namespace]):
-            # By another name: torch itself would go by the suffix.
-            name = f"/dev/fd/{file.fileno()}"
-            value = torch.load(name, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # damaged pickles raise anything
-        raise ValueError(f"source must be {_what_torch_refused(path, error)}") from error
-    arguments = None
-    if isinstance(value, dict) and isinstance(value.get("ema"), dict):
-        args = value.get("args")
-        arguments = dict(vars(args)) if isinstance(args, argparse.Namespace) else {}
-        value = value["ema"]
+def _open_torch(path: Path) -> Contents:
+    # The arguments of DiT's training script are the one class that is not of torch.
+    value = load_plain(path, "source", classes=[argparse.Namespace], mapped=True)
+    args = value.get("args") if isinstance(value, dict) else None
+    arguments = vars(args) if isinstance(args, argparse.Namespace) else args
+    value, averaged = _weights(value, path)
     if not isinstance(value, dict) or not value:
         raise ValueError(
             f"source must hold a dict of tensors, got {path} with a {type(value).__name__}"
@@ -166,13 +170,56 @@ def _open_torch(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any] | N
     foreign = [key for key, entry in value.items() if not isinstance(entry, Tensor)]
     if foreign:
         raise ValueError(
-            f"source must hold a dict of tensors, or one with such a dict as 'ema', got {path} "
-            f"with keys {', '.join(map(str, list(value)[:8]))}"
+            f"source must hold a dict of tensors, or one with such a dict as 'ema', 'state_dict' "
+            f"or 'model', got {path} with keys "
+            f"{', '.join(cut(str(key), 60) for key in list(value)[:8])}"
         )
-    return {str(name): _stored_by_torch(str(name), value[name], path) for name in value}, arguments
+    tensors = {str(name): _stored_by_torch(str(name), value[name], path) for name in value}
+    return Contents(tensors, averaged, dict(arguments) if isinstance(arguments, dict) else {})
 
 
-def _check_members(path: Path) -> None:
+def _weights(value: Any, path: Path) -> tuple[Any, bool]:
+    """The weights in what a training code saved, and whether they are averaged."""
+    averaged = False
+    for _ in range(_NESTED):
+        inner = value.items() if isinstance(value, dict) else ()
+        names = [name for name, entry in inner if isinstance(entry, dict) and isinstance(name, str)]
+        means = [name for name in names if _AVERAGED.search(name)]
+        found = means or [name for name in names if name in _WEIGHTS]
+        if len(found) > 1:
+            raise ValueError(
+                f"source must tell which weights are meant, got {path} with {', '.join(found)}: "
+                "save those by themselves"
+            )
+        if not found:
+            break
+        value, averaged = value[found[0]], averaged or bool(means)
+    return value, averaged
+
+
+def load_plain(
+    path: Path, argument: str, *, classes: Sequence[type] = (), mapped: bool = False
+) -> Any:
+    """What ``torch.save`` wrote, on the CPU: tensors, plain values and the ``classes`` alone.
+
+    Whoever reads such a file does it here: nothing in it is run, and nothing is inflated.
+    ``mapped`` is for files in torch's present format, whose tensors then lie in the file.
+
+    Raises OSError if it is no file, ValueError naming ``argument`` if it is damaged, compressed, a
+    program, or holds anything else.
+    """
+    check_regular(path)
+    _check_members(path, argument)
+    try:
+        with path.open("rb") as file, torch.serialization.safe_globals(list(classes)):
+            # By another name: torch itself would go by the suffix.
+            name = f"/dev/fd/{file.fileno()}"
+            return torch.load(name, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # damaged pickles raise anything
+        raise ValueError(f"{argument} must be {_what_torch_refused(path, error)}") from error
+
+
+def _check_members(path: Path, argument: str) -> None:
     """Refuse zip files that are not what ``torch.save`` writes."""
     try:
         with zipfile.ZipFile(path) as archive:
@@ -181,12 +228,12 @@ def _check_members(path: Path) -> None:
         return  # torch.load says what is wrong with it
     if any(member.filename.endswith("/constants.pkl") for member in members):
         # torch.load would hand it on to torch.jit.
-        raise ValueError(f"source must be weights only, got {path}, a TorchScript program")
+        raise ValueError(f"{argument} must be weights only, got {path}, a TorchScript program")
     packed = [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED]
     if packed:
         # Mapped, compressed bytes would be taken for weights.
         raise ValueError(
-            f"source must be stored as torch.save writes it, got {path}, packed anew, "
+            f"{argument} must be stored as torch.save writes it, got {path}, packed anew, "
             f"with {packed[0]} compressed"
         )
 
@@ -206,9 +253,8 @@ def _what_torch_refused(path: Path, error: Exception) -> str:
     """What was expected and what came, without torch's advice to load unsafely."""
     text = str(error)
     if "Weights only load failed" not in text:
-        return (
-            f"whole, got {path}, truncated or damaged: {text.splitlines()[0] if text else error!r}"
-        )
+        reason = text.splitlines()[0] if text else repr(error)
+        return f"whole, got {path}, truncated or damaged: {cut(reason)}"
     asked = re.search(r"GLOBAL ([\w.]+)", text)
     wish = f"asks for {asked[1]}" if asked else "holds more than tensors and plain values"
     return f"weights only, got {path}, whose pickle {wish}; nothing in it was run"

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from free.files import write_atomic, write_json
 from free.models.checkpoints.card import write_card
 from free.models.checkpoints.configs import Description, config_to_diffusers, config_to_own
-from free.models.checkpoints.layout import diffusers_layout
+from free.models.checkpoints.layout import block_embedders_layout, diffusers_layout
 from free.models.checkpoints.positions import is_fixed
 from free.models.checkpoints.source import ORIGINAL_FILE
 from free.models.config import DiTConfig
+from free.models.wrappers import plain_state
 
 FORMATS = ("free", "original", "diffusers")
 #: safetensors files say which framework wrote them; other loaders ask.
@@ -36,10 +37,13 @@ def write_network(
     if dtype is not None and not dtype.is_floating_point:
         raise ValueError(f"dtype must be a floating-point torch.dtype or None, got {dtype!r}")
     state = {
-        name: value.detach().to("cpu", dtype).contiguous()
-        for name, value in network.state_dict().items()
+        name: value.to("cpu", dtype).contiguous() for name, value in plain_state(network).items()
     }
     if form == "original":
+        if about.config.block_embedders:
+            raise ValueError(
+                "format 'original' must have one embedder for all blocks, got one for each"
+            )
         path = folder if is_original_file(folder) else folder / ORIGINAL_FILE
         if (path.parent / "config.json").is_file() and not is_original_file(folder):
             raise ValueError(
@@ -67,8 +71,9 @@ def _in_diffusers(config: DiTConfig, state: dict[str, Tensor]) -> dict[str, Tens
             "format 'diffusers' must have the fixed sine-cosine table, got another pos_embed"
         )
     tensors = {}
+    layout = block_embedders_layout if config.block_embedders else diffusers_layout
     for name, value in state.items():
-        parts, copies = diffusers_layout(name, config.depth)
+        parts, copies = layout(name, config.depth)
         for key, rows in zip(parts, value.chunk(max(1, len(parts))), strict=False):
             tensors[key] = rows.clone() if len(parts) > 1 else rows
         # safetensors does not let two names share memory.

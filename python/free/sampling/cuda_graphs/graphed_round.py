@@ -129,12 +129,8 @@ def window_round(rounds: Rounds, W: int, sweeps: int | None) -> Step:
         left = (N - samples.k).clamp(max=W)
         window = rounds.draft(samples, left, sweeps, W)
         outcome = rounds.verify(samples, window, rounds.teach(window))
-        entry = torch.stack([samples.k, left, outcome.accepted.long()])
         # There are no more rounds than transitions; capturing may make some that do not count.
-        log = state.log.index_copy_(0, samples.rounds[:1] % N, entry[None])
-        after = rounds.advance(samples, outcome, stride=W)
-        going = (left > 0).view([-1] + [1] * (after.x.dim() - 1))
-        return State(after._replace(x=torch.where(going, after.x, samples.x)), log)
+        return State(rounds.advance(samples, outcome, W, state.log), state.log)
 
     return step
 

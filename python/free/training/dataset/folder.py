@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ class FolderImages:
     Everything random is drawn for each row by :class:`RowRandom`. Labels [n] int64 are those of
     the decoder's files; ``sample_shape`` (C, H, W) is what the coder makes of an image. With
     ``flip``, half of the images are mirrored; latents are drawn from the VAE's posterior if
-    ``sampled``, else they are its mean.
+    ``sampled``, else they are its mean. ``left_out`` are files of the folder that were not tried.
     """
 
     decoder: Decoder
@@ -32,6 +33,7 @@ class FolderImages:
     flip: bool
     sampled: bool
     record: dict[str, Any]
+    left_out: Sequence[str] = ()
 
     @property
     def skipped(self) -> list[Skipped]:

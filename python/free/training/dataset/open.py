@@ -115,6 +115,7 @@ def open_images(
         flip=flip,
         sampled=posterior == "sample" and isinstance(coder, LatentCoder),
         record=record,
+        left_out=listing.left_out,
     )
 
 

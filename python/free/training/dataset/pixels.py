@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-#: Formats that are read, whatever a file is called. Pillow has others that run programs.
-_FORMATS = ("JPEG", "PNG", "WEBP")
+from free.images.image_files import open_image
+
+#: Formats that are read, whatever a file is called.
+FORMATS = ("JPEG", "PNG", "WEBP")
 #: Of 8 bits a channel, as Pillow calls them; others would be clipped, not converted.
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
-#: More in one file is taken for a decompression bomb. Pillow only warns up to twice as many.
-_MOST_PIXELS = 1 << 26
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
@@ -52,10 +52,8 @@ def read_image(path: Path, size: int, channels: int, upscale: bool) -> NDArray[n
     Exception
         Anything that Pillow raises on damaged files.
     """
-    with Image.open(path, formats=_FORMATS) as image:
+    with open_image(path, FORMATS) as image:
         width, height = image.size
-        if width * height > _MOST_PIXELS:
-            raise ValueError(f"{width} x {height}, more than {_MOST_PIXELS} pixels")
         if min(width, height) < size and not upscale:
             raise ValueError(
                 f"{width} x {height}, smaller than the crop of {size} x {size}; upscale enlarges it"

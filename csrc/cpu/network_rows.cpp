@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// network_rows on the CPU: row by row.
+#include <algorithm>
+
+#include "cpu/kernels.h"
+
+namespace free_dit::cpu {
+namespace {
+
+void write_row(const NetworkRows& n, std::int64_t r) {
+  const RowPlace place = place_of(n, r);
+  const std::int64_t k = n.at[place.b * n.width + place.i];
+  n.k[r] = k;
+  for (std::int64_t out = n.each * r; out < n.each * (r + 1); ++out) {
+    std::copy_n(n.states + (place.b * n.width + place.i) * n.size, n.size, n.x + out * n.size);
+    n.t[out] = n.timesteps[nearest(k, 0, n.steps)];
+    n.label[out] = out == n.each * r ? n.y[place.b] : n.null_label;
+  }
+}
+
+}  // namespace
+
+void network_rows(const NetworkRows& n) {
+#pragma omp parallel for if (n.rows * n.size >= kParallelElements)
+  for (std::int64_t r = 0; r < n.rows; ++r) {
+    write_row(n, r);
+  }
+}
+
+}  // namespace free_dit::cpu
