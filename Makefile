@@ -3,6 +3,7 @@
 # make demo        digits drawn with and without speculation, side by side
 # make bench-check rounds, ratios and instruction counts beside the committed ones
 # make sanitize    the CUDA kernels' tests under compute-sanitizer, on a machine with a GPU
+# make fuzz        the ops and their bindings under sanitizers, for a minute; FUZZ_ARGS="--seconds 600"
 # make lint        formatting, types, and a build with warnings as errors
 #
 # Each sets up .venv by itself, with the versions of constraints.txt, and installs the package anew
@@ -22,7 +23,7 @@ CPP := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/i
   benchmarks/*.cpp tests/cuda_shim/*.cpp tests/cuda_shim/*.h)
 SOURCES := CMakeLists.txt pyproject.toml constraints.txt LICENSE NOTICE README.md csrc export python
 
-.PHONY: test test-slow demo bench-check sanitize lint package clean
+.PHONY: test test-slow demo bench-check sanitize fuzz lint package clean
 .DELETE_ON_ERROR:
 
 test: package $(VENV)/.tools
@@ -51,6 +52,16 @@ sanitize: package $(VENV)/.tools
 	  $(BIN)/python -m pytest -n 0 tests/gpu/test_kernels.py --timeout 0 -k "not captured and not flat"
 	compute-sanitizer --tool racecheck --error-exitcode 1 \
 	  $(BIN)/python -m pytest -n 0 tests/gpu/test_kernels.py --timeout 0 -k "agree"
+
+# With the sources' own copy of the core, in the place of the installed one.
+fuzz: package $(VENV)/.tools
+	$(BIN)/cmake -S . -B build/fuzz -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+	  -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+	  -Dpybind11_DIR="$$($(BIN)/python -m pybind11 --cmakedir)" \
+	  -DCMAKE_CXX_COMPILER=g++ -DFREE_CUDA=OFF -DCMAKE_CXX_FLAGS_RELEASE=-O1 \
+	  -DCMAKE_CXX_FLAGS="-fsanitize=address,undefined -fno-sanitize-recover=all -g1"
+	$(BIN)/cmake --build build/fuzz
+	$(BIN)/python -m tests.fuzz --build build/fuzz $(FUZZ_ARGS)
 
 lint: package $(VENV)/.tools
 	$(BIN)/ruff check .

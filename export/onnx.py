@@ -108,7 +108,8 @@ def export_graph(graph: nn.Module, contract: Contract, path: Path, weights: Weig
         }
         for spec in contract.inputs
     }
-    with torch.no_grad(), _quiet():
+    # Autocast would put other types into the graph than the contract says.
+    with torch.no_grad(), torch.autocast("cpu", enabled=False), _quiet():
         program = torch.onnx.export(
             graph.eval(),
             kwargs=inputs,

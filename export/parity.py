@@ -179,9 +179,10 @@ def _followed(
 ) -> tuple[Tensor, list[tuple[Tensor, int]]]:
     """A sample, and its state and transition after each round."""
     path: list[tuple[Tensor, int]] = []
-    result = sampler.sample(
-        [label], seed, observer=lambda k, x: path.append((x[0].cpu().clone(), k))
-    )
+    with torch.autocast("cpu", enabled=False):  # in float32, whatever the caller's
+        result = sampler.sample(
+            [label], seed, observer=lambda k, x: path.append((x[0].cpu().clone(), k))
+        )
     return result.samples.cpu(), path
 
 
@@ -200,8 +201,12 @@ def _delta_shift(
         on_torch, on_engine = GuidedTeacher(teacher, guidance), engine.guided(guidance)
     shifts = []
     for x, k, label in states:
-        x, t, y = x[None], torch.tensor([int(schedule.timesteps[k])]), torch.tensor([label])
-        with torch.no_grad():
+        t, y = (
+            torch.tensor([value], dtype=torch.int64, device="cpu")
+            for value in (int(schedule.timesteps[k]), label)
+        )
+        x = x[None]
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
             expected = on_torch(x, t, y).eps
         there = engine.device
         got = on_engine(x.to(there), t.to(there), y.to(there)).eps.cpu()

@@ -23,6 +23,11 @@ UNFINISHED = ("As ", "Of ", "The same", "There may")
 #: Published with more: verify_window is the package's contract with other codes.
 PUBLISHED = {"verify_window"}
 
+#: What makes tensors: of a dtype that follows from the values, and of torch's default one.
+MADE_OF_VALUES = {"arange", "as_tensor", "randint", "randperm"}
+MADE = {"empty", "eye", "full", "linspace", "ones", "rand", "randn", "tensor", "zeros"}
+#: Layers that make weights. Where is up to who makes the network.
+LAYERS = {"BatchNorm2d", "Conv2d", "Embedding", "Linear"}
 #: What is called in one place alone, where the bounds are that all readers keep to.
 RESERVED = {
     "json.load": "nowhere",
@@ -89,6 +94,22 @@ def unfinished(tree: ast.Module) -> list[int]:
     ]
 
 
+def left_to_defaults(tree: ast.Module) -> list[int]:
+    """Lines of what takes its device or dtype from torch's global defaults."""
+    found = []
+    for call in ast.walk(tree):
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+            continue
+        needs: set[str | None] = {
+            *(["device"] if call.func.attr in MADE | MADE_OF_VALUES else []),
+            *(["dtype"] if call.func.attr in MADE | LAYERS else []),
+        }
+        named = {keyword.arg for keyword in call.keywords}
+        if ast.unparse(call.func.value) in ("torch", "nn") and None not in named:
+            found += [call.lineno] if needs - named else []
+    return found
+
+
 def reserved(tree: ast.Module) -> list[tuple[int, str]]:
     """Lines of calls that are reserved for one module, and the calls."""
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
@@ -96,7 +117,7 @@ def reserved(tree: ast.Module) -> list[tuple[int, str]]:
     return [(line, name) for line, name in found if name in RESERVED]
 
 
-@pytest.mark.parametrize("rule", [splats, crowded, unfinished])
+@pytest.mark.parametrize("rule", [splats, crowded, unfinished, left_to_defaults])
 def test_the_package_keeps_to_its_rules(rule: object) -> None:
     assert callable(rule)
     broken = [f"{path}:{line}" for path, tree in TREES.items() for line in rule(tree)]
@@ -127,6 +148,13 @@ def f(a, b, c, d, e, g, h):
     tree = ast.parse(text)
     assert splats(tree) == [5]
     assert crowded(tree) == unfinished(tree) == [2]
+    text = """
+torch.zeros(3, dtype=d)
+torch.arange(3)
+nn.Linear(3, 4)
+torch.tensor(3.0, dtype=d, device=d), torch.arange(3, device=d), nn.Linear(3, 4, dtype=d)
+"""
+    assert left_to_defaults(ast.parse(text)) == [2, 3, 4]
 
 
 def test_files_are_short_and_few_lie_flat() -> None:

@@ -9,15 +9,15 @@ namespace free_dit::cpu {
 void advance_samples(const Advance& a) {
   std::int64_t start = 0;
   for (std::int64_t b = 0; b < a.batch; ++b) {
-    const std::int64_t made = a.advance[b] - 1;
-    const std::int64_t last = a.discarded ? a.length[b] - 1 : made;
+    const std::int64_t made = std::int64_t{a.advance[b]} - 1;
+    const std::int64_t last = a.discarded ? std::int64_t{a.length[b]} - 1 : made;
     for (std::int64_t i = 0; i < a.width; ++i) {
       a.row[b * a.width + i] = start + std::min(made + i, last);
     }
     a.known[b] = last - made + 1;
     start += a.stride == 0 ? a.length[b] : a.stride;
-    a.k_after[b] = a.k[b] + std::min<std::int64_t>(a.advance[b], a.wanted[b]);
-    a.rounds_after[b] = a.rounds[b] + 1;
+    a.k_after[b] = wrapped_sum(a.k[b], std::min<std::int64_t>(a.advance[b], a.wanted[b]));
+    a.rounds_after[b] = wrapped_sum(a.rounds[b], 1);
     if (a.wanted[b] < 1) {
       std::copy_n(a.x + b * a.size, a.size, a.after + b * a.size);
     }

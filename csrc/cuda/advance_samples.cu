@@ -24,16 +24,16 @@ __device__ void advance(const Advance& a, std::int64_t b, int lane) {
     }
     start = warp_sum(start);
   }
-  const std::int64_t made = a.advance[b] - 1;
-  const std::int64_t last = a.discarded ? a.length[b] - 1 : made;
+  const std::int64_t made = std::int64_t{a.advance[b]} - 1;
+  const std::int64_t last = a.discarded ? std::int64_t{a.length[b]} - 1 : made;
   for (std::int64_t i = lane; i < a.width; i += kLanes) {
     a.row[b * a.width + i] = start + (made + i < last ? made + i : last);
   }
   if (lane == 0) {
     a.known[b] = last - made + 1;
     const std::int64_t wanted = a.wanted[b];
-    a.k_after[b] = a.k[b] + (a.advance[b] < wanted ? a.advance[b] : wanted);
-    a.rounds_after[b] = a.rounds[b] + 1;
+    a.k_after[b] = wrapped_sum(a.k[b], a.advance[b] < wanted ? a.advance[b] : wanted);
+    a.rounds_after[b] = wrapped_sum(a.rounds[b], 1);
     if (a.entries > 0) {
       std::int64_t* entry = a.log + log_entry(a.rounds[0], a.entries) * 3 * a.batch + b;
       entry[0] = a.k[b];

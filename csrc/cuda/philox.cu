@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kThreads) draw_window(WindowNoise d, std::int6
     return;
   }
   const std::uint64_t key = static_cast<std::uint64_t>(d.seeds[b]);
-  const std::uint32_t transition = static_cast<std::uint32_t>(d.k[b] + j);
+  const std::uint32_t transition = static_cast<std::uint32_t>(wrapped_sum(d.k[b], j));
   const std::uint32_t round = d.rounds == nullptr ? 0u : static_cast<std::uint32_t>(d.rounds[b]);
   const std::uint32_t block = static_cast<std::uint32_t>(place.at / kQuad);
   const Quad<float> noise = Normals{}(philox4x32({block, transition, round, d.purpose}, key));

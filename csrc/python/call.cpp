@@ -46,6 +46,19 @@ bool is_dense(const DLTensor& t) {
 
 void* memory_of(const DLTensor& t) { return static_cast<char*>(t.data) + t.byte_offset; }
 
+/// Kernels read whole elements; memory that a caller brought need not lie as they do.
+bool is_aligned(const DLTensor& t) {
+  return reinterpret_cast<std::uintptr_t>(memory_of(t)) % (t.dtype.bits / 8) == 0;
+}
+
+std::int64_t bytes_of(const DLTensor& t) {
+  std::int64_t bytes = t.dtype.bits / 8;
+  for (int axis = 0; axis < t.ndim; ++axis) {
+    bytes *= t.shape[axis];
+  }
+  return bytes;
+}
+
 bool is_integer(PyObject* value) { return PyLong_Check(value) && !PyBool_Check(value); }
 
 // Whether this build has kernels for a GPU; asked once of each.
@@ -83,7 +96,7 @@ bool Call::take(PyObject* args, PyObject* kwargs, bool exact) {
     for (std::size_t i = 0; i < arguments.size(); ++i) {
       const Argument& a = arguments[i];
       if ((a.kind == Argument::Kind::kTensor) == tensors &&
-          !(tensors ? take_tensor(a, values_[i]) : take_value(a, values_[i]))) {
+          !(tensors ? take_tensor(a, values_[i], &spans_[i]) : take_value(a, values_[i]))) {
         return false;
       }
     }
@@ -99,7 +112,19 @@ bool Call::take(PyObject* args, PyObject* kwargs, bool exact) {
     field<std::int64_t>(offset) = sizes_.count(shape);
   }
   op_.prepare(record_.data());
-  return true;
+  return !writes_into_another();
+}
+
+/// Whether a tensor that is changed in place shares memory with another argument.
+bool Call::writes_into_another() const {
+  for (std::size_t i = 0; i < op_.arguments.size(); ++i) {
+    for (std::size_t j = 0; op_.arguments[i].written && j < op_.arguments.size(); ++j) {
+      if (j != i && spans_[i].begin < spans_[j].end && spans_[j].begin < spans_[i].end) {
+        return true;
+      }
+    }
+  }
+  return false;
 }
 
 bool Call::take_value(const Argument& a, PyObject* value) {
@@ -179,13 +204,13 @@ bool Call::view(PyObject* value, DLTensor* out) {
   return false;
 }
 
-bool Call::take_tensor(const Argument& a, PyObject* value) {
+bool Call::take_tensor(const Argument& a, PyObject* value, Span* span) {
   if (value == Py_None || (!a.group.empty() && absent(a))) {
     return value == Py_None && a.optional;
   }
   DLTensor t;
   Float floating = Float::kFloat32;
-  if (!view(value, &t) || !is_of(a.type, t.dtype, &floating) || !is_dense(t) ||
+  if (!view(value, &t) || !is_of(a.type, t.dtype, &floating) || !is_dense(t) || !is_aligned(t) ||
       !sizes_.fits(a.shape, t.shape, t.ndim)) {
     return false;
   }
@@ -193,7 +218,13 @@ bool Call::take_tensor(const Argument& a, PyObject* value) {
     first_ = value;
     device_ = t.device;
   }
-  field<void*>(a.field) = memory_of(t);
+  // What is empty has no address, but it is not None, which kernels are told by null.
+  alignas(64) static char nothing[64];
+  field<void*>(a.field) = memory_of(t) != nullptr ? memory_of(t) : nothing;
+  if (const std::int64_t bytes = bytes_of(t)) {
+    span->begin = static_cast<const char*>(memory_of(t));
+    span->end = span->begin + bytes;
+  }
   if (a.type == Type::kFloating) {
     field<Float>(a.type_field) = floating;
   }
@@ -236,7 +267,8 @@ bool Call::take_results(PyObject* given) {
                          : empty(none ? std::vector<std::int64_t>{0} : sizes_.extents(result.shape),
                                  result.type));
     PyObject* tensor = results_.back().ptr();
-    if (tensor == nullptr || (!none && !take_tensor(result, tensor))) {
+    Span span;
+    if (tensor == nullptr || (!none && !take_tensor(result, tensor, &span))) {
       return false;
     }
   }

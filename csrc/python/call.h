@@ -50,8 +50,15 @@ class Call {
   pybind11::bytes record() const { return {record_.data(), op_.record_size}; }
 
  private:
+  /// Where a tensor lies in memory.
+  struct Span {
+    const char* begin = nullptr;
+    const char* end = nullptr;
+  };
+
   bool take_value(const Argument& argument, PyObject* value);
-  bool take_tensor(const Argument& argument, PyObject* value);
+  bool take_tensor(const Argument& argument, PyObject* value, Span* span);
+  bool writes_into_another() const;
   bool view(PyObject* value, DLTensor* out);
   bool absent(const Argument& argument) const;
   pybind11::object empty(const std::vector<std::int64_t>& extents, Type type) const;
@@ -63,6 +70,7 @@ class Call {
   const Op& op_;
   const Signature& signature_;
   std::array<PyObject*, kMostArguments> values_{};  // borrowed
+  std::array<Span, kMostArguments> spans_{};        // of arguments that are tensors
   Sizes sizes_;
   PyObject* first_ = nullptr;  // the tensor that says where
   DLDevice device_{0, 0};

@@ -17,6 +17,7 @@ namespace {
 
 constexpr double kInfinite = std::numeric_limits<double>::infinity();
 constexpr double kLargest = std::numeric_limits<double>::max();
+constexpr double kLargestFloat = std::numeric_limits<float>::max();
 
 template <class T>
 [[noreturn]] void refuse(const char* name, const std::string& expected, T got,
@@ -300,7 +301,7 @@ Op target_means() {
       .answers("eps", "G*R C ...?", &TargetMeans::eps, &TargetMeans::type)
       .tensor("k", "R", &TargetMeans::k)
       .tensor("affine", "2 N > 0", &TargetMeans::affine)
-      .number("cfg_scale", -kInfinite, kInfinite, &TargetMeans::scale, 'G')
+      .number("cfg_scale", -kLargestFloat, kLargestFloat, &TargetMeans::scale, 'G')
       .or_none()
       .integer("cfg_channels", 0, kAny, &GuidedMeans::cfg_channels)
       .at_most("C")

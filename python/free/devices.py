@@ -54,7 +54,7 @@ def find_device(name: torch.device | str, argument: str = "device") -> torch.dev
     """
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(0, dtype=torch.float32, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises all three
         reason = str(error).splitlines()[0]
         if reason.startswith("Expected one of"):

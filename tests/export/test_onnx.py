@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from free.engines.onnx import OnnxSession
 from free.engines.torch import TorchSession
@@ -104,6 +105,26 @@ def test_the_narrowest_window(tmp_path: Path, capfd: pytest.CaptureFixture[str])
         inputs = contract.sample_inputs(sizes)
         for name, expected in reference.run(inputs).items():
             close(session.run(inputs)[name], expected, 1e-4)
+
+
+def test_neither_autocast_nor_a_default_dtype_is_traced(tmp_path: Path) -> None:
+    """Drawn before they are set, and run after: they are not the graph's, nor torch's as engine."""
+    ((graph, contract),) = graphs_of(small_model()[0], None, 1, None, 1, (True,))
+    reference, path = TorchSession(graph, contract), tmp_path / "teacher.onnx"
+    inputs = contract.sample_inputs(contract.corners()[-1])
+    expected = reference.run(inputs)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            with WeightsFile(tmp_path / "weights.bin") as weights:
+                export_graph(graph, contract, path, weights)
+            same = reference.run(inputs)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    outputs = OnnxSession(path, contract).run(inputs)
+    for name, value in expected.items():
+        assert torch.equal(same[name], value)
+        close(outputs[name], value, 1e-4)
 
 
 def test_weights_are_aligned_and_never_repeated(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 import pytest
+import torch
 
 from free import DiT, DiTConfig, DrafterNet, FeatureDrafter, Schedule
 from free.engines.manifest import Manifest
@@ -52,8 +53,11 @@ def test_graphs_agree_with_themselves_and_not_with_another_teacher(seed: int) ->
     assert (worst == 0) if seed == 0 else (worst > 0.1)
 
 
-def test_sampling_agrees_with_itself_and_its_record_is_json() -> None:
-    found = agreement(engine())
+@pytest.mark.parametrize("autocast", [False, True])
+def test_sampling_agrees_with_itself_and_its_record_is_json(autocast: bool) -> None:
+    """Both sides keep to their precision in a caller's autocast."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = agreement(engine())
     assert found.identical == 1
     assert found.images == 3
     assert found.efficiency == found.efficiency_engine > 1

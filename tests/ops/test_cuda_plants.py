@@ -88,7 +88,7 @@ PLANTED = [
     ("one block's part is left out", "verify_window.cu", BITS,
      "w.batch * plan.parts, kThreads", "w.batch * plan.parts - (plan.parts > 1), kThreads"),
     ("forgets the round", "philox.cu", PHILOX, "static_cast<std::uint32_t>(d.round[r])", "0u"),
-    ("one noise for the whole window", "philox.cu", DRAWS, "d.k[b] + j)", "d.k[b])"),
+    ("one noise for the whole window", "philox.cu", DRAWS, "wrapped_sum(d.k[b], j)", "d.k[b]"),
     ("the decisions' purpose", "philox.cu", DRAWS,
      "{block, transition, round, d.purpose}", "{block, transition, round, d.decision}"),
     ("the normals' purpose", "philox.cu", DRAWS, "round, d.decision}", "round, d.purpose}"),

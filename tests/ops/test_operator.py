@@ -297,10 +297,10 @@ def refusals(argument: Argument) -> Iterator[tuple[Any, type[Exception], str]]:
     else:
         for value in ("2", True, torch.ones(())):
             yield value, TypeError, f"expected a number, got {type(value).__name__}"
-        below = [argument.low - 0.1] if argument.low > -math.inf else []
-        above = [math.inf] if argument.high < math.inf else []
-        for value in (math.nan, *below, *above):
-            yield value, ValueError, f"expected a (number|.*value .*), got {value}"
+        below = math.nextafter(argument.low, -math.inf)
+        above = [math.nextafter(argument.high, math.inf)] if argument.high < math.inf else []
+        for value in (math.nan, -math.inf, below, *above):
+            yield value, ValueError, rf"expected a .*value .*, got {re.escape(str(value))}"
 
 
 @pytest.mark.parametrize(
@@ -353,6 +353,41 @@ def test_arguments_that_do_not_fit_each_other(name, changes, message) -> None:
     }
     message = message.replace(": ", ": expected ", 1)
     refused(name, ValueError, f"^{re.escape(message)}$", **(changes | tensors))
+
+
+WRITTEN = [(name, a.name) for name, a in arguments_of("tensor") if a.written]
+
+
+@pytest.mark.parametrize(("name", "argument"), WRITTEN)
+def test_what_is_written_shares_no_memory(name: str, argument: str) -> None:
+    """Neither all of it nor its last bytes: results would depend on who reads what first."""
+    given = FULL[name].given
+    others = [k for k, v in given.items() if isinstance(v, Tensor) and k != argument]
+    memory = torch.zeros(2**12, dtype=torch.uint8)
+
+    def lying(tensor: Tensor, start: int) -> Tensor:
+        return memory[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+
+    tensor = given[argument]
+    last = (tensor.nbytes - 1) // 8 * 8
+    for other in others:
+        message = f"^({argument}|{other}): expected memory of its own, .* got memory of"
+        for start in (0, last):
+            changes = {argument: lying(tensor, 0), other: lying(given[other], start)}
+            refused(name, ValueError, message, **changes)
+    beside = {argument: lying(tensor, 0), others[0]: lying(given[others[0]], last + 8)}
+    getattr(ops, name)(**{**given, **beside})
+
+
+def test_memory_that_is_not_aligned_is_read_by_the_twin() -> None:
+    example = FULL["verify_window"]
+    states = example.given["states"]
+    memory = torch.empty(states.nbytes + 1, dtype=torch.uint8)
+    memory[1:] = states.flatten().view(torch.uint8)
+    odd = torch.frombuffer(memory.numpy(), dtype=states.dtype, offset=1).view(states.shape)
+    given = example.given | {"states": odd}
+    assert _C.run(CONTRACTS["verify_window"].number, (), given, True) is NotImplemented
+    alike(tuple(ops.verify_window(**given)), example.by_op()[:4], 1e-5)
 
 
 def test_the_core_called_directly_raises_and_never_crashes() -> None:

@@ -254,6 +254,11 @@ struct Advance {
 };
 
 /// The entry of a log that a round writes: one of `entries`, whatever the count is.
+/// a + b; it wraps at the end of 64 bits, as torch's does.
+FREE_HOST_DEVICE std::int64_t wrapped_sum(std::int64_t a, std::int64_t b) {
+  return static_cast<std::int64_t>(static_cast<std::uint64_t>(a) + static_cast<std::uint64_t>(b));
+}
+
 FREE_HOST_DEVICE std::int64_t log_entry(std::int64_t rounds, std::int64_t entries) {
   const std::int64_t entry = rounds % entries;
   return entry < 0 ? entry + entries : entry;

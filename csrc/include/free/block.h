@@ -30,7 +30,7 @@ FREE_HOST_DEVICE Overlap overlap_of(const Transition& t) {
   if (same_mean(t)) {
     return {true, false, 0.0};
   }
-  const double sigma = t.sigma;
+  const double sigma = std::fabs(t.sigma);  // -0.0 is 0, too
   const double delta = std::sqrt(t.shift_sq) / sigma;
   return {false, !(delta <= kDisjoint), delta};
 }

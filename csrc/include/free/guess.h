@@ -36,9 +36,9 @@ FREE_HOST_DEVICE float intercept_of(float said, float slope, float x_old) {
   return said - slope * x_old;
 }
 
-/// How many transitions of a window the drafter has no say in.
+/// How many transitions of a window the drafter has no say in, 0 or more whatever `known` is.
 FREE_HOST_DEVICE std::int64_t settled_of(std::int64_t known, Source source) {
-  return source == Source::kDrafter ? 0 : known - 1;
+  return source == Source::kDrafter || known < 1 ? 0 : known - 1;
 }
 
 }  // namespace free_dit

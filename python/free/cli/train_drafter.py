@@ -201,7 +201,8 @@ def train_drafter(
         )
         training.tell_of_first_weights(config, ranks)
         torch.manual_seed(config.seed)
-        drafter = DrafterNet(teacher.config, terms.depth, terms.gate)
+        with torch.device("cpu"):  # first weights do not depend on the default
+            drafter = DrafterNet(teacher.config, terms.depth, terms.gate)
         drafter.initialize_from(teacher)
         # Its weights stay float32 whatever the precision: in bfloat16 its residual stream would be
         # too, and what the drafter learns from would be further off than autocast makes it.

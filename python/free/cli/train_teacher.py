@@ -59,9 +59,9 @@ def train_teacher(
             steps, optimiser, machine, warmup=min(200, steps // 10), decay="cosine"
         )
         torch.manual_seed(config.seed)
-        teacher = DiT(
-            DiTConfig(28, patch, 1, hidden, depth, heads, num_classes=10, learn_sigma=False)
-        )
+        shape = DiTConfig(28, patch, 1, hidden, depth, heads, num_classes=10, learn_sigma=False)
+        with torch.device("cpu"):  # first weights do not depend on the default
+            teacher = DiT(shape)
         extra: dict[str, object] = {"min_snr": min_snr, "init": None}
         if init is not None:
             start = DiT.from_pretrained(init)

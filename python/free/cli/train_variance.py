@@ -65,7 +65,8 @@ def train_variance(
             steps, optimiser, machine, warmup=min(100, steps // 10), decay="cosine"
         )
         torch.manual_seed(config.seed)
-        network = SigmaNet(teacher.sample_shape[0], width)
+        with torch.device("cpu"):  # first weights do not depend on the default
+            network = SigmaNet(teacher.sample_shape[0], width)
         training.tell_of_first_weights(config, ranks)
         extra = {"sampling_steps": sampling_steps, "width": width, "model": model}
         average, record = train(

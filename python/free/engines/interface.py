@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -176,20 +177,22 @@ class Contract:
     def sample_inputs(self, sizes: Mapping[str, int], seed: int = 0) -> dict[str, Tensor]:
         """Random inputs of these sizes, on the CPU: normals, or uniform where there are bounds."""
         generator = torch.Generator().manual_seed(seed)
+        uniform = partial(torch.rand, generator=generator, dtype=torch.float32, device="cpu")
+        normal = partial(torch.randn, generator=generator, dtype=torch.float32, device="cpu")
+        integers = partial(torch.randint, generator=generator, dtype=torch.int64, device="cpu")
         drawn = {}
         for spec in self.inputs:
             shape = spec.sized(sizes)
             high = sum(sizes[axis] for axis in spec.below) if spec.below else spec.high
             if spec.dtype == "bool":
-                drawn[spec.name] = torch.rand(shape, generator=generator) < 0.5
+                drawn[spec.name] = uniform(shape) < 0.5
             elif spec.dtype == "int64":
                 low = int(max(spec.low, 0))
-                drawn[spec.name] = torch.randint(low, int(high), shape, generator=generator)
+                drawn[spec.name] = integers(low, int(high), shape)
             elif math.isinf(high):
-                drawn[spec.name] = torch.randn(shape, generator=generator)
+                drawn[spec.name] = normal(shape)
             else:
-                uniform = torch.rand(shape, generator=generator)
-                drawn[spec.name] = spec.low + (high - spec.low) * uniform
+                drawn[spec.name] = spec.low + (high - spec.low) * uniform(shape)
         return drawn
 
     def empty_outputs(self, sizes: Mapping[str, int], device: torch.device) -> dict[str, Tensor]:

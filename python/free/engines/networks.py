@@ -218,7 +218,7 @@ def guidance_scale(guidance: Guidance, channels: int, device: torch.device) -> T
     ValueError
         If more channels are to be guided than there are.
     """
-    scale = torch.ones(channels)
+    scale = torch.ones(channels, dtype=torch.float32, device="cpu")
     scale[: guidance.count(channels)] = guidance.scale
     return scale.to(device)
 

@@ -59,6 +59,10 @@ class TorchSession:
     @torch.no_grad()
     def run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run the graph; see :class:`free.engines.interface.Session`."""
+        with torch.autocast(self.device.type, enabled=False):  # its precisions are its own
+            return self._run(inputs)
+
+    def _run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         sizes = self.contract.sizes(inputs)
         names = [spec.name for spec in self.contract.outputs]
         if self._captured is None:

@@ -30,12 +30,15 @@ def standard_errors(
     generator = torch.Generator().manual_seed(seed)
     values: dict[str, list[float]] = {name: [] for name in figures}
     for _ in range(resamples):
-        resample = torch.randint(size, (size,), generator=generator)
+        resample = torch.randint(size, (size,), generator=generator, device="cpu")
         counts = torch.bincount(resample, minlength=size).double()
         for name, figure in figures.items():
             values[name].append(figure(counts))
         tell(1)
-    return {name: float(torch.tensor(every).double().std()) for name, every in values.items()}
+    return {
+        name: float(torch.tensor(every, dtype=torch.float64, device="cpu").std())
+        for name, every in values.items()
+    }
 
 
 def wilson_interval(share: float, size: int) -> tuple[float, float]:

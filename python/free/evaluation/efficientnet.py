@@ -46,7 +46,7 @@ class _SameConv(nn.Conv2d):
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=0.001)
+    return nn.BatchNorm2d(channels, eps=0.001, dtype=torch.float32)
 
 
 class _Block(nn.Module):
@@ -54,11 +54,13 @@ class _Block(nn.Module):
         super().__init__()
         inner = inputs * expand
         if expand != 1:
-            self._expand_conv = _SameConv(inputs, inner, 1, bias=False)
+            self._expand_conv = _SameConv(inputs, inner, 1, bias=False, dtype=torch.float32)
             self._bn0 = _norm(inner)
-        self._depthwise_conv = _SameConv(inner, inner, kernel, stride, groups=inner, bias=False)
+        self._depthwise_conv = _SameConv(
+            inner, inner, kernel, stride, groups=inner, bias=False, dtype=torch.float32
+        )
         self._bn1 = _norm(inner)
-        self._project_conv = _SameConv(inner, outputs, 1, bias=False)
+        self._project_conv = _SameConv(inner, outputs, 1, bias=False, dtype=torch.float32)
         self._bn2 = _norm(outputs)
         self._expands, self._skips = expand != 1, stride == 1 and inputs == outputs
 
@@ -74,15 +76,21 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self._conv_stem, self._bn0 = _SameConv(3, 32, 3, 2, bias=False), _norm(32)
+        self._conv_stem, self._bn0 = (
+            _SameConv(3, 32, 3, 2, bias=False, dtype=torch.float32),
+            _norm(32),
+        )
         blocks, channels = [], 32
         for count, kernel, stride, expand, outputs in _STAGES:
             for index in range(count):
                 blocks.append(_Block(channels, outputs, kernel, 1 if index else stride, expand))
                 channels = outputs
         self._blocks = nn.ModuleList(blocks)
-        self._conv_head, self._bn1 = _SameConv(320, 1280, 1, bias=False), _norm(1280)
-        self._fc = nn.Linear(1280, 1000)
+        self._conv_head, self._bn1 = (
+            _SameConv(320, 1280, 1, bias=False, dtype=torch.float32),
+            _norm(1280),
+        )
+        self._fc = nn.Linear(1280, 1000, dtype=torch.float32)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Look at images x [R, 3, 224, 224], float32, ``(pixel - 127) / 128``.
@@ -105,7 +113,7 @@ class EfficientNetFeatures(ColourFeatures):
     classes: int | None = 1000
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
-        super().__init__(EfficientNetLite0(), path, device)
+        super().__init__(EfficientNetLite0, path, device)
 
     def prepare(self, x: Tensor) -> Tensor:
         """Resize bytes ``[R, 3, H, W] float32`` to 224 x 224, in [-1, 1]."""

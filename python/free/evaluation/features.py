@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -84,20 +85,25 @@ class DigitFeatures:
     def __call__(self, images: NDArray[np.uint8]) -> Features:
         """Look at images ``[R, 28, 28, 1] uint8``."""
         check_images(images, "images for the digit classifier", (28, 28, 1))
-        pixels = torch.tensor(images, device=self._device).permute(0, 3, 1, 2)
-        hidden, maps = self.network.features(pixels / 127.5 - 1)
-        spatial = maps.unflatten(1, (2, -1)).mean(2).flatten(1)
-        return Features(hidden, spatial, self.network.output(hidden).softmax(1))
+        pixels = torch.tensor(images, dtype=torch.uint8, device=self._device).permute(0, 3, 1, 2)
+        with _float32(self._device):
+            hidden, maps = self.network.features(pixels.float() / 127.5 - 1)
+            spatial = maps.unflatten(1, (2, -1)).mean(2).flatten(1)
+            return Features(hidden, spatial, self.network.output(hidden).softmax(1))
 
 
 class ColourFeatures:
     """Features of a classifier of colour images; grey ones become three equal channels.
 
-    ``network(x [R, 3, H, W])`` is pooled [R, D], spatial [R, ...], scores [R, C]; its weights are
+    ``make()(x [R, 3, H, W])`` is pooled [R, D], spatial [R, ...], scores [R, C]; its weights are
     read from the path by :func:`load_weights`.
     """
 
-    def __init__(self, network: nn.Module, path: Path, device: torch.device | str) -> None:
+    def __init__(
+        self, make: Callable[[], nn.Module], path: Path, device: torch.device | str
+    ) -> None:
+        with torch.device("cpu"):  # whatever the default is
+            network = make()
         load_weights(network, path)
         self.network = network.to(device).eval().requires_grad_(False)
         self._device = device
@@ -106,13 +112,19 @@ class ColourFeatures:
     def __call__(self, images: NDArray[np.uint8]) -> Features:
         """Look at images ``[R, H, W, 1 or 3] uint8``."""
         check_images(images, f"images for {type(self.network).__name__}")
-        x = torch.tensor(images, device=self._device).permute(0, 3, 1, 2)
-        pooled, spatial, scores = self.network(self.prepare(x.float().expand(-1, 3, -1, -1)))
-        return Features(pooled, spatial.flatten(1), scores.softmax(1))
+        x = torch.tensor(images, dtype=torch.uint8, device=self._device).permute(0, 3, 1, 2)
+        with _float32(self._device):
+            pooled, spatial, scores = self.network(self.prepare(x.float().expand(-1, 3, -1, -1)))
+            return Features(pooled, spatial.flatten(1), scores.softmax(1))
 
     def prepare(self, x: Tensor) -> Tensor:
         """Resize bytes ``[R, 3, H, W] float32`` and bring them into the network's range."""
         raise NotImplementedError
+
+
+def _float32(device: torch.device | str) -> torch.autocast:
+    """Whatever a caller's autocast says: figures are comparable in one precision alone."""
+    return torch.autocast(torch.device(device).type, enabled=False)
 
 
 def load_weights(network: nn.Module, path: Path) -> None:

@@ -62,8 +62,10 @@ class _Conv(nn.Module):
         size = int(height), int(width or height)
         padded = not stride if padded is None else padded
         padding = (size[0] // 2, size[1] // 2) if padded else (0, 0)
-        self.conv = nn.Conv2d(inputs, int(channels), size, int(stride or 1), padding, bias=False)
-        self.bn = nn.BatchNorm2d(int(channels), eps=0.001)
+        self.conv = nn.Conv2d(
+            inputs, int(channels), size, int(stride or 1), padding, bias=False, dtype=torch.float32
+        )
+        self.bn = nn.BatchNorm2d(int(channels), eps=0.001, dtype=torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.bn(self.conv(x)))
@@ -120,7 +122,7 @@ class InceptionV3(nn.Module):
             block = _Mixed(channels, branches, pool)
             self.add_module(f"Mixed_{name}", block)
             channels = block.outputs
-        self.fc = nn.Linear(channels, 1008)
+        self.fc = nn.Linear(channels, 1008, dtype=torch.float32)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Look at images x [R, 3, 299, 299], float32 in [-1, 1).
@@ -158,7 +160,7 @@ class InceptionFeatures(ColourFeatures):
     classes: int | None = None  # 1008 of them, in an order of their own
 
     def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
-        super().__init__(InceptionV3(), path, device)
+        super().__init__(InceptionV3, path, device)
         sha256 = digest(path)
         self.is_inception = sha256 == _DIGEST
         self.name = "Inception v3"
@@ -178,13 +180,13 @@ def resize_like_tensorflow(x: Tensor, size: int) -> Tensor:
 
     def weights(extent: int) -> Tensor:
         # Float32, as there: 64 bits would round some pixels to their neighbours.
-        place = torch.arange(size, dtype=torch.float32) * (
-            torch.tensor(extent, dtype=torch.float32) / size
+        place = torch.arange(size, dtype=torch.float32, device="cpu") * (
+            torch.tensor(extent, dtype=torch.float32, device="cpu") / size
         )
         low = place.floor().long()
         share = place - low
-        matrix = torch.zeros(size, extent)
-        rows = torch.arange(size)
+        matrix = torch.zeros(size, extent, dtype=torch.float32, device="cpu")
+        rows = torch.arange(size, device="cpu")
         matrix[rows, low] += 1 - share
         matrix[rows, (low + 1).clamp(max=extent - 1)] += share
         return matrix.to(x.device)

@@ -135,7 +135,7 @@ def measure(
         network.is_inception,
         network.classes,
         images.shape,
-        features.get("pooled", torch.empty(0, network.dims)),
+        features.get("pooled", torch.empty(0, network.dims, dtype=torch.float32, device="cpu")),
         features.get("spatial"),
         features.get("probabilities"),
         images.labels,

@@ -71,8 +71,9 @@ def coverage(
 
 def _mean(features: Tensor) -> Tensor:
     """In float64, without a copy of them all."""
-    total = sum(part.double().sum(0) for part in features.split(_COLUMNS))
-    return torch.as_tensor(total) / len(features)
+    zero = features.new_zeros(features.shape[1], dtype=torch.float64)
+    total = sum((part.double().sum(0) for part in features.split(_COLUMNS)), zero)
+    return total / len(features)
 
 
 def _blocks(features: Tensor, centre: Tensor, size: int) -> Iterator[Tensor]:

@@ -144,7 +144,7 @@ def generate(
     with contextlib.ExitStack() as stack:
         stack.enter_context(processes.joined())
         other = differences(settings, processes.first(lambda: settings))
-        if processes.any(torch.tensor([other != ""])):
+        if processes.any(torch.tensor([other != ""], dtype=torch.bool, device="cpu")):
             raise ValueError(
                 f"processes must all have the same settings, got {other or 'others than here'}"
             )
@@ -235,7 +235,7 @@ def _check_present(
     folder: ChunkFolder, png: Path | None, processes: Processes
 ) -> NDArray[np.bool_]:
     """Which chunks are there and whole, [chunks]; each process looks at its share."""
-    good = torch.zeros(len(folder.plan), dtype=torch.bool)
+    good = torch.zeros(len(folder.plan), dtype=torch.bool, device="cpu")
     present = np.flatnonzero(processes.first(folder.present))
     for chunk in present[processes.rank :: processes.count].tolist():
         try:

@@ -90,7 +90,7 @@ def make_plan(
         if classes is None:
             raise ValueError(f"teacher must have num_classes for labels {labels!r}, got none")
         if labels == "random":
-            every = torch.arange(num)
+            every = torch.arange(num, device="cpu")
             shares = uniform(seed, every, 0, Purpose.LABEL, ()).double()
             ids = (shares * classes).long().numpy()
         else:

@@ -141,7 +141,9 @@ class LatentCoder:
         latents = torch.cat([posterior.mean for posterior in posteriors]).float()
         if generator is not None and noise is None:
             # One draw for all: the noise does not depend on the slices.
-            noise = torch.randn(latents.shape, generator=generator, device=generator.device)
+            noise = torch.randn(
+                latents.shape, generator=generator, dtype=torch.float32, device=generator.device
+            )
         if noise is not None:
             if noise.shape != latents.shape:
                 raise ValueError(
@@ -262,14 +264,16 @@ def load_autoencoder(
     folder = _folder(source, variant, access)
     variant = only_variant(folder) if variant is None else variant
     try:
-        vae, info = AutoencoderKL.from_pretrained(
-            folder,
-            output_loading_info=True,
-            low_cpu_mem_usage=False,
-            local_files_only=True,
-            variant=variant or None,
-            use_safetensors=use_safetensors,
-        )
+        with torch.device("cpu"):  # and in float32, whatever the defaults are
+            vae, info = AutoencoderKL.from_pretrained(
+                folder,
+                torch_dtype=torch.float32,
+                output_loading_info=True,
+                low_cpu_mem_usage=False,
+                local_files_only=True,
+                variant=variant or None,
+                use_safetensors=use_safetensors,
+            )
     except Exception as error:  # of the file, of its format, of the configuration
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise ValueError(f"vae {folder} is missing, truncated or damaged: {reason}") from error

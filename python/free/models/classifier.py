@@ -22,17 +22,18 @@ class DigitClassifier(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 24, 5, padding=2)
-        self.conv2 = nn.Conv2d(24, 48, 5, padding=2)
-        self.hidden = nn.Linear(48 * 49, 128)
-        self.output = nn.Linear(128, 10)
+        self.conv1 = nn.Conv2d(1, 24, 5, padding=2, dtype=torch.float32)
+        self.conv2 = nn.Conv2d(24, 48, 5, padding=2, dtype=torch.float32)
+        self.hidden = nn.Linear(48 * 49, 128, dtype=torch.float32)
+        self.output = nn.Linear(128, 10, dtype=torch.float32)
         self.pool, self.dropout = nn.MaxPool2d(2), nn.Dropout(0.4)
         self.record: dict[str, Any] = {}
 
     @classmethod
     def embedded(cls) -> DigitClassifier:
         """The trained one that the package carries, in float32, for evaluation."""
-        network = cls()
+        with torch.device("cpu"):  # whatever the default is
+            network = cls()
         network.load_state_dict(load_file(_EMBEDDED / "model.safetensors"))
         network.record = read_json(_EMBEDDED / "config.json", "classifier")
         return network.eval().requires_grad_(False)

@@ -56,7 +56,9 @@ class DiT(nn.Module):
         self.t_embedder = TimestepEmbedder(hidden, config.timestep_divisor)
         self.y_embedder = LabelEmbedder(config.labels, hidden)
         grid = config.image_size // config.patch_size
-        self.register_buffer("pos_embed", sincos_position_embedding(grid, hidden))
+        self.register_buffer(
+            "pos_embed", sincos_position_embedding(grid, hidden, torch.get_default_device())
+        )
         self.blocks = nn.ModuleList(
             DiTBlock(hidden, config.heads, config.mlp_ratio, config.norm_eps)
             for _ in range(config.depth)

@@ -70,14 +70,14 @@ class DrafterNet(nn.Module):
         self.x_embedder = PatchEmbedder(config.patch_size, 2 * config.channels, hidden)
         self.t_embedder = TimestepEmbedder(hidden, config.timestep_divisor)
         grid = config.image_size // config.patch_size
-        pos_embed = sincos_position_embedding(grid, hidden)
+        pos_embed = sincos_position_embedding(grid, hidden, torch.get_default_device())
         self.register_buffer("pos_embed", pos_embed, persistent=False)
-        self.fuse = nn.Linear(2 * hidden, hidden)
+        self.fuse = nn.Linear(2 * hidden, hidden, dtype=torch.float32)
         self.blocks = nn.ModuleList(
             DiTBlock(hidden, config.heads, config.mlp_ratio, config.norm_eps)
             for _ in range(self.depth)
         )
-        self.feature_head = nn.Linear(hidden, hidden)
+        self.feature_head = nn.Linear(hidden, hidden, dtype=torch.float32)
         outputs = (2 if gate else 1) * config.channels
         self.final_layer = FinalLayer(hidden, config.patch_size, outputs)
         self.apply(initialize_linear)
@@ -103,7 +103,9 @@ class DrafterNet(nn.Module):
             teacher.final_layer.adaLN_modulation.state_dict()
         )
         # Feature straight through, plus the embedded latent.
-        eye = torch.eye(self.config.hidden_size, dtype=self.fuse.weight.dtype)
+        eye = torch.eye(
+            self.config.hidden_size, dtype=self.fuse.weight.dtype, device=self.fuse.weight.device
+        )
         self.fuse.weight.copy_(torch.cat([eye, eye], dim=1))
 
     def forward(

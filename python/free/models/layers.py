@@ -16,17 +16,21 @@ _NORM_EPS = 1e-6
 _FREQUENCIES = 256
 
 
-def sincos_position_embedding(grid: int, hidden: int) -> Tensor:
-    """Fixed 2-D sine-cosine table [1, grid * grid, hidden], the column's half first (as in MAE)."""
+def sincos_position_embedding(grid: int, hidden: int, device: torch.device | str = "cpu") -> Tensor:
+    """Fixed 2-D sine-cosine table [1, grid * grid, hidden], the column's half first (as in MAE).
+
+    It is computed on the CPU whatever the device: sines round differently elsewhere.
+    """
     shape = (1, grid * grid, hidden)
-    if torch.get_default_device().type == "meta":
-        return torch.empty(shape)  # arange would import sympy, which takes longer than loading
-    omega = 10000.0 ** (-torch.arange(hidden // 4, dtype=torch.float64) / (hidden // 4))
-    angle = torch.arange(grid, dtype=torch.float64)[:, None] * omega
+    if torch.device(device).type == "meta":  # where arange would import sympy, slower than loading
+        return torch.empty(shape, dtype=torch.float32, device=device)
+    count = torch.arange(max(hidden // 4, grid), dtype=torch.float64, device="cpu")
+    omega = 10000.0 ** (-count[: hidden // 4] / (hidden // 4))
+    angle = count[:grid, None] * omega
     axis = torch.cat([angle.sin(), angle.cos()], dim=1)  # [grid, hidden/2]
     column = axis[None, :, :].expand(grid, grid, -1)
     row = axis[:, None, :].expand(grid, grid, -1)
-    return torch.cat([column, row], dim=2).reshape(shape).float()
+    return torch.cat([column, row], dim=2).reshape(shape).float().to(device)
 
 
 def unpatchify(tokens: Tensor, patch: int, channels: int) -> Tensor:
@@ -49,7 +53,7 @@ class PatchEmbedder(nn.Module):
 
     def __init__(self, patch: int, channels: int, hidden: int) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(channels, hidden, patch, stride=patch)
+        self.proj = nn.Conv2d(channels, hidden, patch, stride=patch, dtype=torch.float32)
         nn.init.xavier_uniform_(self.proj.weight.view(hidden, -1))
         nn.init.zeros_(self.proj.bias)  # type: ignore[arg-type]
 
@@ -66,9 +70,13 @@ class TimestepEmbedder(nn.Module):
         super().__init__()
         self.divisor = divisor
         self.mlp = nn.Sequential(
-            nn.Linear(_FREQUENCIES, hidden), nn.SiLU(), nn.Linear(hidden, hidden)
+            nn.Linear(_FREQUENCIES, hidden, dtype=torch.float32),
+            nn.SiLU(),
+            nn.Linear(hidden, hidden, dtype=torch.float32),
         )
-        self.register_buffer("frequencies", torch.empty(0), persistent=False)
+        self.register_buffer(
+            "frequencies", torch.empty(0, dtype=torch.float32, device="cpu"), persistent=False
+        )
         self.reset_frequencies()
 
     def reset_frequencies(self, device: torch.device | str | None = None) -> None:
@@ -103,7 +111,7 @@ class LabelEmbedder(nn.Module):
 
     def __init__(self, labels: int, hidden: int) -> None:
         super().__init__()
-        self.embedding_table = _Embedding(labels, hidden)
+        self.embedding_table = _Embedding(labels, hidden, dtype=torch.float32)
 
     def forward(self, y: Tensor) -> Tensor:
         return self.embedding_table(y)
@@ -127,8 +135,8 @@ class Attention(nn.Module):
     def __init__(self, hidden: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(hidden, 3 * hidden)
-        self.proj = nn.Linear(hidden, hidden)
+        self.qkv = nn.Linear(hidden, 3 * hidden, dtype=torch.float32)
+        self.proj = nn.Linear(hidden, hidden, dtype=torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:
         rows, tokens, hidden = x.shape
@@ -142,8 +150,8 @@ class Mlp(nn.Module):
 
     def __init__(self, hidden: int, inner: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(hidden, inner)
-        self.fc2 = nn.Linear(inner, hidden)
+        self.fc1 = nn.Linear(hidden, inner, dtype=torch.float32)
+        self.fc2 = nn.Linear(inner, hidden, dtype=torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
@@ -164,7 +172,9 @@ class DiTBlock(nn.Module):
         self.attn = Attention(hidden, heads)
         self.norm2 = nn.LayerNorm(hidden, elementwise_affine=False, eps=norm_eps)
         self.mlp = Mlp(hidden, round(hidden * mlp_ratio))
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden, 6 * hidden))
+        self.adaLN_modulation = nn.Sequential(
+            nn.SiLU(), nn.Linear(hidden, 6 * hidden, dtype=torch.float32)
+        )
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = (
@@ -181,8 +191,10 @@ class FinalLayer(nn.Module):
     def __init__(self, hidden: int, patch: int, channels: int) -> None:
         super().__init__()
         self.norm_final = nn.LayerNorm(hidden, elementwise_affine=False, eps=_NORM_EPS)
-        self.linear = nn.Linear(hidden, patch * patch * channels)
-        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden, 2 * hidden))
+        self.linear = nn.Linear(hidden, patch * patch * channels, dtype=torch.float32)
+        self.adaLN_modulation = nn.Sequential(
+            nn.SiLU(), nn.Linear(hidden, 2 * hidden, dtype=torch.float32)
+        )
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(c).unsqueeze(1).chunk(2, dim=2)

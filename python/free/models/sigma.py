@@ -32,10 +32,10 @@ class SigmaNet(nn.Module):
         channels, width = check_size("channels", channels, 4096), check_size("width", width, 4096)
         self.channels, self.width = channels, width
         self.time = TimestepEmbedder(2 * width)
-        self.first = nn.Conv2d(channels, width, 3, stride=2, padding=1)
-        self.second = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
-        self.hidden = nn.Linear(4 * width, 2 * width)
-        self.out = nn.Linear(2 * width, 1)
+        self.first = nn.Conv2d(channels, width, 3, stride=2, padding=1, dtype=torch.float32)
+        self.second = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, dtype=torch.float32)
+        self.hidden = nn.Linear(4 * width, 2 * width, dtype=torch.float32)
+        self.out = nn.Linear(2 * width, 1, dtype=torch.float32)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """Weights in (0, 1), [R], of states ``x [R, channels, H, W]`` at timesteps ``t [R]``."""

@@ -174,6 +174,22 @@ class Contract(NamedTuple):
             if len({value is None for argument, value in pairs if argument.group == group}) > 1:
                 raise ValueError(f"{group}: expected both or neither, got one of them")
 
+    def check_memory(self, values: Sequence[Any]) -> None:
+        """Raise ValueError where a tensor that is changed in place shares memory with another."""
+        tensors = [
+            (argument, value.data_ptr(), value.nbytes)
+            for argument, value in zip(self.arguments, values, strict=True)
+            if isinstance(value, Tensor)
+        ]
+        for argument, start, size in tensors:
+            for other, its, its_size in tensors:
+                shared = its < start + size and start < its + its_size and start != 0
+                if argument.written and other is not argument and shared:
+                    raise ValueError(
+                        f"{argument.name}: expected memory of its own, because it is written to, "
+                        f"got memory of {other.name}"
+                    )
+
     def allocate(self, values: Sequence[Any]) -> tuple[Tensor, ...]:
         """Results for arguments that have been checked, not written yet."""
         sizes, given = Sizes(), list(zip(self.arguments, values, strict=True))
@@ -210,8 +226,6 @@ def _check_value(argument: Argument, value: Any) -> None:
 
 
 def _interval(argument: Argument) -> str:
-    if math.isinf(argument.low):
-        return "a number"
     if argument.high < 1e300:
         return f"a value in [{argument.low:g}, {argument.high:g}]"
     return f"a {'' if math.isinf(argument.high) else 'finite '}value >= {argument.low:g}"

@@ -119,9 +119,12 @@ def _is_observed() -> bool:
 def fallback(contract: Contract, twin: Callable[..., Any]) -> Callable[..., Any]:
     """The twin, checked; with a warning on a GPU, where a kernel was to be expected."""
     names = [argument.name for argument in contract.arguments]
+    writes = any(argument.written for argument in contract.arguments)
 
     def by_twin(*values: Any) -> Any:
         contract.check(values)
+        if writes:
+            contract.check_memory(values)
         device = next(value.device for value in values if isinstance(value, Tensor))
         if device.type == "cuda" and (reason := _C.cuda_refusal(device.index or 0)):
             _warn_once(device, reason)

@@ -67,8 +67,9 @@ def seeds(generator: Any, count: int) -> list[int]:
             "generator must be a torch.Generator, a list of one for each image, or None, "
             f"got {generator!r}"
         )
+    generators = [each or torch.default_generator for each in generators]
     return [
-        int(torch.randint(-(2**63), 2**63 - 1, (), generator=each, device=each and each.device))
+        int(torch.randint(-(2**63), 2**63 - 1, (), generator=each, device=each.device))
         for each in generators
     ]
 

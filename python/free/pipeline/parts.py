@@ -145,4 +145,4 @@ class Parts:
         weight = None
         if isinstance(self.transformer, nn.Module):
             weight = next(self.transformer.parameters(), None)
-        return torch.empty(0) if weight is None else weight
+        return torch.empty(0, dtype=torch.float32, device="cpu") if weight is None else weight

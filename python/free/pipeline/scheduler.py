@@ -50,7 +50,8 @@ def as_scheduler(scheduler: Any, own: Any = None) -> Any:
             return scheduler
         from diffusers import DDPMScheduler
 
-        return DDPMScheduler.from_config(dict(config))
+        with torch.device("cpu"):  # whatever the default is
+            return DDPMScheduler.from_config(dict(config))
     if callable(scheduler) and not isinstance(scheduler, type):
         return scheduler
     raise TypeError(f"{_EXPECTED}, got {scheduler!r}")
@@ -79,7 +80,8 @@ def schedule_of(scheduler: Any, steps: int) -> Schedule:
 def _require_untouched(scheduler: Any, config: Mapping[str, Any]) -> None:
     """Refuse a scheduler whose betas were set by hand: its configuration does not tell them."""
     words = {name: value for name, value in config.items() if not name.startswith("_")}
-    made = type(scheduler)(**words)
+    with torch.device("cpu"):  # whatever the default is
+        made = type(scheduler)(**words)
     for name in ("betas", "alphas", "alphas_cumprod"):
         own, expected = getattr(scheduler, name), getattr(made, name)
         if not torch.equal(torch.as_tensor(own, dtype=expected.dtype, device="cpu"), expected):

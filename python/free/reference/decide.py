@@ -151,7 +151,7 @@ def decide_block(t: Transitions, uniforms: Tensor) -> Outcome:
     """Block verification, all drafts together; ``uniforms [B, W - 1]`` float64."""
     batch, drafts = t.real.shape
     ratio = t.log_ratio
-    delta = t.shift_sq.sqrt() / t.sigma
+    delta = t.shift_sq.sqrt() / t.sigma.abs()  # -0.0 is 0, too
     disjoint = ~t.finite | (~t.same & ~(delta <= _DISJOINT))
     overlaps = t.finite & ~t.same & ~disjoint
     delta = torch.where(overlaps, delta, 1.0)  # elsewhere not looked at

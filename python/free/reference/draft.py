@@ -175,6 +175,8 @@ def first_guesses(
     """
     width, steps = drafts + 1, columns.shape[1]
     step = torch.arange(width, device=k.device)
+    k = k.clamp(-width, steps)  # no sum passes the end of 64 bits, nor does the next difference
+    seen = known.clamp(min=1) - 1
     at = (k[:, None] + step).clamp(0, steps - 1)
     made = columns[:, (k - 1).clamp(0, steps - 1)]
     row = row[:, :width]
@@ -186,10 +188,10 @@ def first_guesses(
     coefficients = columns[:, at]
     follows = (dot / square.clamp(min=1e-12)).clamp(min=0.0)[:, None]
     response = torch.minimum(follows, coefficients[5])[:, :drafts]
-    follow = (step[:drafts] < known[:, None] - 1) & (source == RESPONSE)
+    follow = (step[:drafts] < seen[:, None]) & (source == RESPONSE)
     slope = torch.where(follow, response, 0.0)
     intercept = guess[:, 1:] - _like(slope, x[:, None]) * x_old[:, 1:]
-    settled = torch.zeros_like(known) if source == DRAFTER else known - 1
+    settled = torch.zeros_like(known) if source == DRAFTER else seen
     return FirstGuesses(
         states,
         means,
@@ -257,7 +259,8 @@ def roll_window_(
     ------
     TypeError, ValueError
         For tensors as in :func:`free.ops.verify_window`; ValueError also for a change without
-        settled, and a span that is not in the window.
+        settled, a span that is not in the window, and ``states``, ``means`` or ``guesses`` that
+        share memory with another argument.
 
     Notes
     -----

@@ -142,7 +142,8 @@ def response_sums(
     """
     drafts = states.shape[1] - 1
     row = row[:, 1 : drafts + 1]
-    count = torch.minimum(torch.minimum(advance, length - 1), known - 1)
+    before, seen = length.clamp(min=1) - 1, known.clamp(min=1) - 1  # none for what is below
+    count = torch.minimum(torch.minimum(advance, before), seen)
     counted = torch.arange(drafts, device=row.device) < count[:, None]
     moved = (states[:, :drafts] - past_x[row]).flatten(2).double()
     followed = (guess[:, :drafts] - past_guess[row]).flatten(2).double()
@@ -150,4 +151,5 @@ def response_sums(
         torch.where(counted, torch.linalg.vecdot(moved, other), 0.0).sum(1)
         for other in (followed, moved)
     )
-    return ResponseSums((memory * dot + new_dot).float(), (memory * square + new_square).float())
+    dot, square = memory * dot.double() + new_dot, memory * square.double() + new_square
+    return ResponseSums(dot.float(), square.float())

@@ -123,7 +123,7 @@ def target_means(
     affine : Tensor, shape [2, N], float32
         ``a`` and ``b`` of each transition.
     cfg_scale : float or None
-        None: not guided.
+        A float32, and finite; None: not guided.
     cfg_channels : int or None
         How many leading channels are guided, ``0 .. C``; None for all.
     scales : Tensor or None, shape [2, N], float32
@@ -179,7 +179,8 @@ def note_nonfinite_(
     Raises
     ------
     TypeError, ValueError
-        Values are not looked at.
+        ValueError also for a ``failed`` that shares memory with another argument. Values are not
+        looked at.
     RuntimeError
         On the CPU, where torch finds a sample that is not there. On CUDA that is passed over.
     """

@@ -108,7 +108,7 @@ def window_numbers(
 
 def as_seeds(
     seeds: int | Sequence[int],
-    device: torch.device | str | None = None,
+    device: torch.device | str = "cpu",
     name: str = "seeds",
 ) -> Tensor:
     """Seeds as the tensor that the noise functions take: [R], int64.
@@ -131,7 +131,8 @@ def _draw(
     shape: Sequence[int],
 ) -> Tensor:
     given = {"seeds": seeds, "transition": transition, "round": round}
-    device = next((value.device for value in given.values() if isinstance(value, Tensor)), None)
+    devices = (value.device for value in given.values() if isinstance(value, Tensor))
+    device = next(devices, torch.device("cpu"))
     columns = {name: _column(name, value, device) for name, value in given.items()}
     # The first argument with a value for each row says how many rows there are.
     rows = next(
@@ -145,7 +146,7 @@ def _draw(
     return drawn.view(rows, *shape)
 
 
-def _column(name: str, value: Integers, device: torch.device | None) -> Tensor:
+def _column(name: str, value: Integers, device: torch.device) -> Tensor:
     """The values as int64 ``[R]``, ``[1]`` for a single one."""
     if isinstance(value, Tensor):
         if value.dtype not in _INTEGER_TYPES:

@@ -187,10 +187,10 @@ class EveryRow:
     def __init__(self, samples: int, steps: int, device: torch.device) -> None:
         self.steps = steps
         self.failed = {
-            network: torch.full((samples,), steps, device=device)
+            network: torch.full((samples,), steps, dtype=torch.int64, device=device)
             for network in ("teacher", "drafter")
         }
-        self._everywhere = torch.full((samples,), steps, device=device)
+        self._everywhere = torch.full((samples,), steps, dtype=torch.int64, device=device)
 
     def select(self, low: Tensor | None, high: Tensor, first: int, end: int) -> Selection:
         """All of the span."""

@@ -109,7 +109,7 @@ class Samples(NamedTuple):
         """Samples before their first round, numbered ``0 .. B - 1``, from noise ``x [B, ...]``."""
         number = torch.arange(len(y), device=x.device)
         zero = torch.zeros_like(number)
-        sums = torch.zeros(len(y), device=x.device)
+        sums = torch.zeros(len(y), dtype=torch.float32, device=x.device)
         past = Recycled.nothing(x, zero, width)
         return cls(number, y, seeds, x, zero, zero.clone(), past, Response(sums, sums.clone()))
 

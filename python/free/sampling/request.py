@@ -59,7 +59,7 @@ def check_request(
             raise ValueError(f"labels must be in {allowed}, got {int(wrong[0])}")
     if _is_integer(seed):
         first = as_seeds([int(cast("int", seed))])
-        seeds = first + torch.arange(len(y))  # wraps at the end of 64 bits
+        seeds = first + torch.arange(len(y), device="cpu")  # wraps at the end of 64 bits
     else:
         seeds = _integers(seed, "seed", 2**64)
     if seeds.shape != y.shape:
@@ -90,7 +90,7 @@ def _integers(value: Any, name: str, end: int) -> Tensor:
     try:
         if listed and any(isinstance(v, bool) for v in value):  # torch would count them
             raise TypeError(f"{name} has booleans")
-        vector = torch.as_tensor(value)
+        vector = value if isinstance(value, Tensor) else torch.as_tensor(value, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} must be a non-empty vector of integers, got {value!r}") from error
     integers = not (vector.is_floating_point() or vector.is_complex() or vector.dtype is torch.bool)

@@ -44,7 +44,7 @@ class Table(NamedTuple):
         stacked = np.stack([s.a, s.b, s.sigma, s.signal, s.noise])
         columns = torch.tensor(stacked, dtype=torch.float32, device=device)
         log_spread = torch.tensor(spread, dtype=torch.float32, device=device)
-        timesteps = torch.tensor(s.timesteps, device=device)
+        timesteps = torch.tensor(s.timesteps, dtype=torch.int64, device=device)
         a, b, sigma, signal, noise = columns.unbind()
         return cls(timesteps, a, b, sigma, signal, noise, log_spread, s.mixture, columns)
 

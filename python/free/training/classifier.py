@@ -18,7 +18,7 @@ from free.training.dataset.sets import ImageSet, mnist_set
 
 def split_digits(count: int) -> tuple[Tensor, Tensor]:
     """Which of ``count`` images are held out (a fifth), and which are learnt from; int64."""
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0), device="cpu")
     held, kept = order.split([count // 5, count - count // 5])
     return held, kept
 
@@ -34,11 +34,12 @@ def train_classifier(
     generator = torch.Generator().manual_seed(1)
     with torch.random.fork_rng():
         torch.manual_seed(0)  # the first weights, and dropout
-        network = DigitClassifier()
+        with torch.device("cpu"):  # whatever the default is
+            network = DigitClassifier()
         optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for _ in tqdm(range(steps), desc="classifier", disable=not progress):
-            batch = kept[torch.randint(len(kept), (64,), generator=generator)]
+            batch = kept[torch.randint(len(kept), (64,), generator=generator, device="cpu")]
             images = _jitter(data.images[batch], generator)
             loss = F.cross_entropy(network(images), data.labels[batch])
             optimizer.zero_grad()
@@ -61,7 +62,7 @@ def train_classifier(
 def _jitter(images: Tensor, generator: torch.Generator) -> Tensor:
     """Each image turned, scaled and shifted a little."""
     count = len(images)
-    draw = 2 * torch.rand(4, count, generator=generator) - 1
+    draw = 2 * torch.rand(4, count, generator=generator, dtype=torch.float32, device="cpu") - 1
     angle, scale = 0.2 * draw[0], 1 + 0.12 * draw[1]
     cos, sin = angle.cos() * scale, angle.sin() * scale
     shift = 0.14 * draw[2:]  # of half the width: up to 2 pixels

@@ -74,7 +74,7 @@ class DrafterEvaluation:
         total = self.images * self.steps
         result = {
             "parallel_efficiency": total / float(rounds),
-            "acceptance": float(accepted.sum() / examined.sum().clamp(min=1)),
+            "acceptance": int(accepted.sum()) / max(int(examined.sum()), 1),
             "acceptance_by_step": _shares(accepted, examined),
             "delta_by_position": _shares(delta, count),
             "acceptance_by_position": _shares(accepts, count),
@@ -102,14 +102,18 @@ class DrafterEvaluation:
             graph=False,  # for a few batches, beside a training that holds the memory
             **settings,
         )
-        sums = torch.zeros(1 + 2 * self.steps, dtype=torch.int64)
+        sums = torch.zeros(1 + 2 * self.steps, dtype=torch.int64, device="cpu")
         mine = range(ranks.rank, self.images, ranks.world)
         for start in range(0, len(mine), self.batch_size):
             batch = mine[start : start + self.batch_size]
-            labels = torch.tensor([self._label(i) for i in batch], device=ranks.device)
+            labels = torch.tensor(
+                [self._label(i) for i in batch], dtype=torch.int64, device=ranks.device
+            )
             report = sampler.sample(labels, [self.seed + i for i in batch]).report
             sums += torch.tensor(
-                [sum(report.rounds_by_sample), *report.examined_by_step, *report.accepted_by_step]
+                [sum(report.rounds_by_sample), *report.examined_by_step, *report.accepted_by_step],
+                dtype=torch.int64,
+                device="cpu",
             )
         rounds, examined, accepted = (
             ranks.sum(sums.to(ranks.device)).cpu().split([1, self.steps, self.steps])

@@ -19,6 +19,10 @@ _TABLE, _PICTURE = "log.csv", "loss.png"
 _OTHERS = ("step", "epoch", "seconds", "images_per_second", "learning_rate", "acceptance")
 
 
+def _nothing() -> Tensor:
+    return torch.zeros(0, 0, dtype=torch.float32, device="cpu")
+
+
 class LossMeans:
     """The losses of the steps since the last line of the log.
 
@@ -36,7 +40,7 @@ class LossMeans:
     def __init__(self, ranks: Ranks, stored: dict[str, Any] | None = None) -> None:
         self._ranks = ranks
         self.names: list[str] = list(stored["names"]) if stored else []
-        self._known: Tensor = stored["values"] if stored else torch.zeros(0, 0)
+        self._known: Tensor = stored["values"] if stored else _nothing()
         self._pending: list[Tensor] = []
         self._lengths: list[Tensor] = []
 
@@ -77,7 +81,7 @@ class LossMeans:
         """The means; what comes next is of the next line."""
         self.gather(step)
         means = self._known.double().mean(0).tolist()
-        self._known = torch.zeros(0, 0)
+        self._known = _nothing()
         return dict(zip(self.names, means, strict=True))
 
     def state(self, step: int) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class RowRandom:
         seed: int,
         step: int,
         rows: range,
-        device: torch.device | str | None = None,
+        device: torch.device | str = "cpu",
         stream: Stream = Stream.LOSS,
     ) -> None:
         self.step = step

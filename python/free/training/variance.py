@@ -58,7 +58,7 @@ def fit_variance(
     guided: Any = teacher if guidance is None else GuidedTeacher(teacher, guidance)
     schedule = Schedule.ddpm(steps)
     upper = Schedule.ddpm(steps, variance="upper")
-    spread = 2.0 * (torch.tensor(upper.sigma[:-1]) / torch.tensor(schedule.sigma[:-1])).log()
+    spread = 2.0 * torch.from_numpy(np.log(upper.sigma[:-1] / schedule.sigma[:-1]))
     weights: list[float] = []
 
     def recording(x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:

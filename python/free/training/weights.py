@@ -100,7 +100,7 @@ def _one_gradient(weights: list[nn.Parameter]) -> Tensor:
             f"got {sorted(kinds) or 'none'}"
         )
     sizes = [weight.numel() for weight in weights]
-    flat = torch.zeros(sum(sizes), device=weights[0].device)
+    flat = torch.zeros(sum(sizes), dtype=torch.float32, device=weights[0].device)
     for weight, part in zip(weights, flat.split(sizes), strict=True):
         weight.grad = part.view(weight.shape)
     return flat

@@ -146,7 +146,7 @@ class _Stage:
         self.out, _, self.guess = run.target(*self._inputs(1))
 
     def _rows(self, rows: int) -> Tensor:
-        return torch.full((rows,), self.middle, device=self.run.state.device)
+        return torch.full((rows,), self.middle, dtype=torch.int64, device=self.run.state.device)
 
     def _inputs(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
         each = torch.arange(rows, device=self.run.state.device) % len(self.run.labels)
@@ -177,7 +177,7 @@ class _Stage:
         x = self._inputs(samples * width)[0]
         recorder = Recorder(len(table.sigma), k)
         length = torch.full((samples,), width, dtype=torch.int32, device=x.device)
-        uniforms = torch.zeros(samples, width - 1, device=x.device)
+        uniforms = torch.zeros(samples, width - 1, dtype=torch.float32, device=x.device)
 
         def work() -> None:
             some = k[:samples]
@@ -222,7 +222,7 @@ class _Stage:
             nearest = torch.zeros(samples, places + 1, dtype=torch.int64, device=x.device)
             past = Recycled(rows, self.guess, nearest, torch.ones_like(k))
             state = Samples.begin(y, k, x, places + 1)._replace(k=k, past=past)
-            noise = torch.zeros(samples, places, *x.shape[1:], device=x.device)
+            noise = torch.zeros(samples, places, *x.shape[1:], dtype=x.dtype, device=x.device)
             length = torch.full((samples,), places + 1, dtype=torch.int32, device=x.device)
             drafter, prediction = self.run.drafter, self.run.prediction
             assert drafter is not None

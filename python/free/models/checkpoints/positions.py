@@ -13,7 +13,8 @@ _LAST_DIGITS = 2.0**-22  # of a float32 table: sines differ in the last digit am
 
 def fixed_table(config: DiTConfig) -> Tensor:
     """The sine-cosine table of a network, [1, T, E], float32."""
-    return sincos_position_embedding(config.image_size // config.patch_size, config.hidden_size)
+    grid = config.image_size // config.patch_size
+    return sincos_position_embedding(grid, config.hidden_size)
 
 
 def is_fixed(table: Tensor, config: DiTConfig) -> bool:

@@ -72,7 +72,8 @@ class BatchGraphs:
                 report(_PROGRESS * B)
         if report is not None:
             report(N % _PROGRESS * B)
-        k, number = torch.arange(N).repeat_interleave(B), torch.arange(B).repeat(N)
+        k = torch.arange(N, device="cpu").repeat_interleave(B)
+        number = torch.arange(B, device="cpu").repeat(N)
         recorder.round(number, k, torch.ones_like(k), torch.zeros_like(k), rounds=N)
         return graph.state.samples.x.clone()
 

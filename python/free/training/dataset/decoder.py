@@ -114,7 +114,7 @@ class Decoder:
             if key not in self._ahead:
                 self._ahead[key] = self._begin(key)
         images, index = zip(*(future.result() for future in decoding), strict=True)
-        return np.stack(images), torch.tensor(index)
+        return np.stack(images), torch.tensor(index, dtype=torch.int64, device="cpu")
 
     def _begin(self, request: _Request) -> list[_Decoding]:
         index = images_at(len(self._files), *request)

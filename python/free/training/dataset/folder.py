@@ -50,7 +50,7 @@ class FolderImages:
         step: int,
         rows: range,
         batch_size: int,
-        device: torch.device | str | None = None,
+        device: torch.device | str = "cpu",
     ) -> tuple[Tensor, Tensor]:
         """Images and labels; see :meth:`free.training.dataset.sets.TrainingImages.batch`."""
         pixels, index = self.decoder.pixels(seed, step, rows, batch_size)

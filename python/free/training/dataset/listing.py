@@ -81,7 +81,12 @@ def list_images(folder: str | Path, num_classes: int) -> Listing:
                 f"labels must be in 0..{num_classes - 1}, the model's classes, "
                 f"got {shown(label)} for {shown(file)} in {path}"
             )
-    return Listing(folder, list(pairs), torch.tensor(list(pairs.values())), None)
+    return Listing(
+        folder,
+        list(pairs),
+        torch.tensor(list(pairs.values()), dtype=torch.int64, device="cpu"),
+        None,
+    )
 
 
 def _of_class_folders(folder: Path, num_classes: int) -> Listing:
@@ -116,7 +121,9 @@ def _of_class_folders(folder: Path, num_classes: int) -> Listing:
             "labels.csv or labels.json can name the model's classes instead"
         )
     _check_order(folder, classes)
-    return Listing(folder, files, torch.tensor(labels), classes, left_out)
+    return Listing(
+        folder, files, torch.tensor(labels, dtype=torch.int64, device="cpu"), classes, left_out
+    )
 
 
 def _check_order(folder: Path, classes: list[str]) -> None:

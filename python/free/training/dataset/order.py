@@ -45,7 +45,7 @@ def images_at(count: int, seed: int, step: int, rows: range, batch_size: int) ->
         raise ValueError(
             f"rows must be some of 0..{batch_size - 1}, the batch of a step, got {rows}"
         )
-    places = step * batch_size + torch.tensor(rows, dtype=torch.int64)
+    places = step * batch_size + torch.tensor(rows, dtype=torch.int64, device="cpu")
     epochs = places // count
     index = torch.empty_like(places)
     for epoch in epochs.unique().tolist():

@@ -54,7 +54,7 @@ class TrainingImages(Protocol):
         step: int,
         rows: range,
         batch_size: int,
-        device: torch.device | str | None = None,
+        device: torch.device | str = "cpu",
     ) -> tuple[Tensor, Tensor]:
         """Images x0 [R, C, H, W] float32 and labels [R] int64 of some rows of a step.
 
@@ -95,7 +95,7 @@ class ImageSet:
         step: int,
         rows: range,
         batch_size: int,
-        device: torch.device | str | None = None,
+        device: torch.device | str = "cpu",
     ) -> tuple[Tensor, Tensor]:
         """Images and labels; see :meth:`TrainingImages.batch`."""
         index = images_at(len(self), seed, step, rows, batch_size)
