@@ -46,6 +46,16 @@ def test_minus_zero_is_no_noise(kernels_of: Any, verifier: str) -> None:
     assert log_ratio.item() == -torch.inf
 
 
+@pytest.mark.parametrize("rule", ["allow", "temper"])
+def test_no_slack_is_too_large_for_a_deterministic_transition(kernels_of: Any, rule: str) -> None:
+    """Infinite ones included: the product of two numbers that may be given."""
+    window = by_numbers([0.0, 1.0], [2.0], [1.0, 5.0], [0.0, 1.0], [0.5])
+    relaxed = {"uncertainty": torch.tensor([[1e30]]), "spent": torch.tensor([0.25]).double()}
+    relaxed |= {"rule": rule, "strength": 1e300}
+    verified = kernels_of.verify_window_relaxed(**window._asdict(), **relaxed)
+    assert [t.item() for t in (*verified[:3], *verified[4:])] == [1.0, 1, 0, 0.25, 0.0]
+
+
 @pytest.mark.filterwarnings("ignore")  # of torch, about what is made of tensors
 def test_calls_that_do_not_fit_are_refused() -> None:
     """And the same seed gives the same call: a failure of ``make fuzz`` can be had again."""

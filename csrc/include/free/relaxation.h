@@ -31,9 +31,10 @@ struct Relaxation {
 };
 
 /// The rule: the log ratio r' >= r that is tested in place of r, slack = strength * uncertainty.
-/// What the target prefers, r >= 0, stands as it is; a slack that is not positive changes nothing.
+/// What the target prefers, r >= 0, stands as it is, and so does what it never does, r = -infinity,
+/// however large the slack; a slack that is not positive changes nothing.
 FREE_HOST_DEVICE double relaxed_log_ratio(Rule rule, double ratio, double slack) {
-  if (!(ratio < 0.0) || !(slack > 0.0)) {
+  if (!(ratio < 0.0) || std::isinf(ratio) || !(slack > 0.0)) {
     return ratio;
   }
   if (rule == Rule::kTemper) {

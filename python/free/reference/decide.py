@@ -130,7 +130,7 @@ def decide_relaxed(
         uncertainty = torch.where(t.finite & (t.sigma > 0), delta, 0.0)
     # Of the draft or its mirror image, whichever the target likes less.
     low, slack = -ratio.abs(), strength * uncertainty
-    relaxed = torch.where((low < 0) & (slack > 0), RULES[rule](low, slack), low)
+    relaxed = torch.where((low < 0) & low.isfinite() & (slack > 0), RULES[rule](low, slack), low)
     gain = -relaxed.exp() * torch.expm1(low - relaxed)  # a' - a
     gain = torch.where((relaxed > low) & ~t.same & t.real, gain, 0.0)
     costs = torch.where(ratio < 0, gain, 0.0)
