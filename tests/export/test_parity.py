@@ -101,3 +101,22 @@ def test_without_guidance() -> None:
     assert agreement(plain, labels=[0], cfg_scale=1.0).identical == 1
     with pytest.raises(ValueError, match="engine must have the graph teacher_guided"):
         agreement(plain, labels=[0], cfg_scale=1.5)
+
+
+class Broken:
+    """A session whose outputs are NaN."""
+
+    def __init__(self, session: Any) -> None:
+        self.session, self.device = session, session.device
+
+    def run(self, inputs: Any) -> Any:
+        return {name: value * math.nan for name, value in self.session.run(inputs).items()}
+
+
+def test_nan_is_the_largest_error_and_can_be_recorded() -> None:
+    teacher, _ = engine()
+    corners = check_graphs(*model(), MANIFEST, {"teacher": Broken(teacher.sessions["teacher"])})
+    assert {corner.relative for corner in corners} == {math.inf}
+    record = parity_record(corners, agreement(engine(), labels=[0]), 1e-4)
+    assert {graph["relative"] for graph in record["graphs"]} == {None}
+    json.dumps(record, allow_nan=False)

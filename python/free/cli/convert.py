@@ -82,7 +82,9 @@ def convert(
         )
     if not config.null_class:
         lost.append(
-            f"missing null class; read it with --num-classes {config.num_classes}, or num_classes="
+            f"missing null class; read it with DiT.from_pretrained(..., num_classes="
+            f"{config.num_classes}), or with free convert --num-classes {config.num_classes} into "
+            "a format that has"
         )
     if summary.training:
         lost.append("training record")
