@@ -55,12 +55,9 @@ def test_a_bare_pickle_is_not_opened(tmp_path: Path) -> None:
 def test_what_is_no_checkpoint(tmp_path) -> None:
     for name, content, message in (
         ("model.pt", b"", "an empty file"),
-        ("model.safetensors", b"", "an empty file"),
         ("model.pt", b"<!DOCTYPE html><html><body>404</body>", "an HTML page, probably of a down"),
-        ("model.safetensors", b"\n <html>", "an HTML page"),
         ("x.bin", b"version https://git-lfs.github.com/spec/v1\nsize 2", "git lfs pull"),
         ("model.safetensors", b'{"weights": 3}', r"something that starts with b'\{"),
-        ("model.pt", b"\x00" * 100, "something that starts with"),
         ("x.bin", np.random.default_rng(0).bytes(1000), "something that starts with"),
     ):
         path = tmp_path / name
@@ -125,15 +122,12 @@ def test_other_contents(tmp_path) -> None:
         ([1, 2], "source must hold a dict of tensors, got .* with a list"),
         ({}, "source must hold a dict of tensors, got .* with a dict"),
         ({"model": {}, "step": 3}, "or one with such a dict as 'ema', got .* keys model, step"),
-        ({"ema": 3}, "got .* with keys ema"),
-        ({"ema": {}}, "source must hold a dict of tensors"),
         ({"conv.weight": torch.zeros(3)}, "must hold the weights of a DiT, got .* without x_emb"),
         ({"transformer_blocks.0.attn1.to_q.weight": torch.zeros(3, 3)}, "without x_embedder"),
         (STATE | {PATCHES: torch.zeros(32, 12)}, r"must have 4 axes, got \[32, 12\]"),
         (STATE | {OUTPUT: torch.zeros(30, 32)}, "must have 1 or 2 rows for each of the"),
         (STATE | {LABELS: torch.zeros(1, 32)}, "num_classes must be a positive"),
         (STATE | {"pos_embed": torch.zeros(1, 15, 32)}, "must be of a square, got"),
-        (STATE | {"pos_embed": torch.zeros(16, 32)}, "must be of a square, got"),
         (STATE | {"pos_embed": torch.zeros(1).expand(1, 16, 32)}, "repeated by strides"),
         (STATE | {"pos_embed": torch.zeros(1, 16, 32).to_sparse()}, "dense, got pos_embed"),
     ):
