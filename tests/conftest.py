@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from tests.shim import Kernels
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays: collecting garbage need not look at it again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from free.reference.draft import RESPONSE
+from tests.arguments import arguments
 
 
-class Roll(NamedTuple):
-    """Of roll_window_."""
-
-    states: Tensor
-    means: Tensor
-    guesses: Tensor
-    noise: Tensor
-    intercept: Tensor
-    slope: Tensor
-    change: Tensor | None
-    settled: Tensor | None
-    says: str
-    coefficients: Tensor
-    first: int
-    end: int
-
+class Roll(arguments("roll_window_")):
     def copy(self) -> Roll:
         return Roll(*(t.clone() if isinstance(t, Tensor) else t for t in self))
 
@@ -70,20 +56,7 @@ def random_roll(
     )
 
 
-class Guesses(NamedTuple):
-    """Of first_guesses."""
-
-    x: Tensor
-    k: Tensor
-    past_x: Tensor
-    past_guess: Tensor
-    row: Tensor
-    known: Tensor
-    source: int
-    dot: Tensor
-    square: Tensor
-    columns: Tensor
-    drafts: int
+Guesses = arguments("first_guesses")
 
 
 def random_guesses(
@@ -118,17 +91,7 @@ def without_what_is_to_be_rolled(made: Iterable[Tensor]) -> tuple[Tensor, ...]:
     return (states[:, 0], means[:, 0], guesses[:, 0], *rest)
 
 
-class Draws(NamedTuple):
-    """Of window_noise."""
-
-    seeds: Tensor
-    k: Tensor
-    rounds: Tensor | None
-    widths: Tensor
-    like: Tensor
-    width: int
-    purpose: int = 3
-    decision: int = 2**32 - 1
+Draws = arguments("window_noise", purpose=3, decision=2**32 - 1)
 
 
 def random_draws(batch: int, width: int, size: int, rounds: bool = True) -> Draws:

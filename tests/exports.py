@@ -13,13 +13,17 @@ from free.export.package import export_model
 from tests.networks import randomized
 
 
-def small_model(learn_sigma: bool = True, seed: int = 0) -> tuple[DiT, FeatureDrafter]:
-    """A teacher, and a drafter near enough that some of its drafts stand.
+def small_model(
+    learn_sigma: bool = True, seed: int = 0, depth: int = 2
+) -> tuple[DiT, FeatureDrafter]:
+    """A teacher, and a drafter near enough that some of its drafts stand: gated and of ``depth``
+    blocks for a teacher with a learned variance, else a plain one.
 
     The label table has 1024 bytes, the least that goes into the file of weights.
     """
     config = DiTConfig(4, 2, 2, 16, 2, 2, num_classes=15, learn_sigma=learn_sigma)
-    teacher, network = DiT(config), DrafterNet(config, 2 if learn_sigma else 1, gate=learn_sigma)
+    depth = depth if learn_sigma else 1
+    teacher, network = DiT(config), DrafterNet(config, depth, gate=learn_sigma)
     randomized(teacher, seed)
     randomized(network, seed + 1)
     for head in (network.final_layer.linear, network.feature_head):
@@ -46,9 +50,9 @@ def export(folder: Path, guided: bool) -> Export:
     """Export a model, or take the export that another of pytest's processes has made.
 
     Two exports hold between them what graphs can have, at the least tracing: guidance, sweeps, the
-    variance and a gated drafter of two blocks, or none of them.
+    variance and a gated drafter, or none of them.
     """
-    teacher, drafter = small_model(learn_sigma=guided)
+    teacher, drafter = small_model(learn_sigma=guided, depth=1)
     with FileLock(folder.with_suffix(".lock")):
         if not folder.exists():
             sweeps, kinds = 2 if guided else None, (guided,)

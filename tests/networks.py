@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from free import TeacherOutput
+from free import Schedule, TeacherOutput
 from free.drafters import DraftingBatch
 from free.models.output import TeacherRows
-from free.schedule.table import image_from_eps
+from free.schedule.table import eps_from_image, image_from_eps
 
 
 def randomized(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -68,6 +68,24 @@ class FlowTeacher(MixtureTeacher):
         pull = (time - (1 - time) * self.spread**2) * offset / variance - self.modes[:, :, None]
         share = self._posterior(offset, variance, y)
         return TeacherOutput((share * pull).sum(0).T.contiguous())
+
+
+class OneImage(torch.nn.Module):
+    """Predicts one and the same image, of the value 0.3, whatever it is shown."""
+
+    sample_shape, num_classes, null_label = (1, 4, 4), 3, 3
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__()
+        self.signal = torch.zeros(1000)
+        self.signal[torch.tensor(schedule.timesteps)] = torch.tensor(schedule.signal).float()
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
+        eps = eps_from_image(x, torch.full_like(x, 0.3), self.signal[t])
+        return TeacherOutput(eps, torch.ones(len(x), 4, 16))
+
+    def label_embedding(self, y: Tensor) -> Tensor:
+        return torch.zeros(len(y), 16)
 
 
 class Carry(NamedTuple):

@@ -16,16 +16,7 @@ if TYPE_CHECKING:  # it needs diffusers
 
 #: Latents of 4 channels, 8 x 8, of which the tiny VAE makes pictures of 64 x 64; the constants are
 #: those of diffusers, which it cannot be talked out of.
-CONFIG = DiTConfig(
-    image_size=8,
-    patch_size=2,
-    channels=4,
-    hidden_size=32,
-    depth=2,
-    heads=2,
-    timestep_divisor=127,
-    norm_eps=1e-5,
-)
+CONFIG = DiTConfig(8, 2, 4, 32, 2, 2, timestep_divisor=127, norm_eps=1e-5)
 LABELS = [3, 207]
 #: The scheduler that ``facebook/DiT-XL-2-256`` comes with.
 DDIM = {

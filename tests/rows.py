@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,20 +11,12 @@ from torch import Tensor
 from free import reference
 from free.models.output import TeacherRows
 from free.rounds.state import Recycled
+from tests.arguments import arguments
 
 NEVER = torch.iinfo(torch.int64).max
 
 
-class Note(NamedTuple):
-    """The arguments of note_nonfinite_."""
-
-    failed: Tensor
-    samples: Tensor
-    values: Tensor
-    k: Tensor
-    first: int
-    low: Tensor | None
-    high: Tensor
+Note = arguments("note_nonfinite_")
 
 
 def random_note(
@@ -71,21 +63,7 @@ def earliest(op: Any, values: Tensor, k: Any, samples: Any, failed: Any) -> list
     return noted(op, Note(failed, samples, values, k, 0, None, torch.ones_like(samples))).tolist()
 
 
-class Response(NamedTuple):
-    """The arguments of response_sums."""
-
-    states: Tensor
-    guess: Tensor
-    past_x: Tensor
-    past_guess: Tensor
-    row: Tensor
-    known: Tensor
-    length: Tensor
-    advance: Tensor
-    dot: Tensor
-    square: Tensor
-    memory: float
-
+class Response(arguments("response_sums")):
     def of(self, index: Tensor) -> Response:
         """Of some samples; the call before stays."""
         return self._replace(

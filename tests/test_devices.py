@@ -154,16 +154,8 @@ NEAR = CallableDrafter(MixtureTeacher(4))  # the first transition is a plain one
 @pytest.mark.parametrize(
     ("sampler", "batch", "message"),
     [
-        (
-            (Full(6), NEAR, SCHEDULE, 8),
-            3,
-            r"batch of 3 with window 8: teacher calls of up to 24 rows \(3",
-        ),
-        (
-            (Full(6), NEAR, SCHEDULE, 8, 1.5),
-            3,
-            r"calls of up to 48 rows \(3 samples x 8 rows x 2 for guidance\)",
-        ),
+        ((Full(6), NEAR, SCHEDULE, 8), 3, r"3 with window 8: teacher calls of up to 24 rows \(3"),
+        ((Full(6), NEAR, SCHEDULE, 8, 1.5), 3, r"48 rows \(3 samples x 8 rows x 2 for guidance\)"),
         ((Full(), SCHEDULE), 2, "batch of 2 with window 1: .* 2 rows"),
         ((Full(), "frozen", Schedule.ddpm(4), 300), 1, "batch of 1 with window 4: .* 4 rows"),
     ],

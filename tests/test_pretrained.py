@@ -10,7 +10,7 @@ TEACHER, DRAFTER = load_pretrained("mnist")
 
 def _report(drafter: FeatureDrafter, **options: Any) -> Report:
     sampler = SpeculativeSampler(TEACHER, drafter, Schedule.ddpm(), cfg_scale=1.5, **options)
-    return sampler.sample([0, 3, 5, 8], seed=50).report
+    return sampler.sample([3, 5], seed=50).report
 
 
 def test_it_fits_in_20_megabytes() -> None:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from tests.arguments import arguments
 
-class Window(NamedTuple):
-    """The arguments of verify_window, in its order."""
 
-    states: Tensor
-    draft_means: Tensor
-    target_means: Tensor
-    sigma: Tensor
-    length: Tensor
-    uniforms: Tensor
-    noise: Tensor
+class Window(arguments("verify_window", "verifier")):
+    """Without the verifier."""
 
     def rows(self, index: Tensor) -> Window:
         return Window(*(t[index].contiguous() for t in self))

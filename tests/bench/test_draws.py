@@ -33,16 +33,6 @@ def test_memory_is_measured_where_the_networks_are(monkeypatch: pytest.MonkeyPat
     assert draws.peak == 7
 
 
-def test_memory_of_a_gpu_is_that_of_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[torch.device] = []
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", asked.append)
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda at: asked.append(at) or 5)
-    device = torch.device("cuda", 1)
-    memory.reset_peak(device)
-    assert memory.peak(device) == 5
-    assert asked == [device, device]
-
-
 def test_images_are_kept_on_the_cpu() -> None:
     """Where they take no memory from what is measured; copying them waits for the GPU."""
     copies: list[str] = []
@@ -56,3 +46,13 @@ def test_images_are_kept_on_the_cpu() -> None:
     draws()
     assert copies == ["cpu"]
     assert [type(one) for one in draws.samples] == [torch.Tensor] * 2
+
+
+def test_memory_of_a_gpu_is_that_of_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", asked.append)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda at: asked.append(at) or 5)
+    device = torch.device("cuda", 1)
+    memory.reset_peak(device)
+    assert memory.peak(device) == 5
+    assert asked == [device, device]

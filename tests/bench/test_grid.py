@@ -185,17 +185,6 @@ def test_a_frontier_has_a_line_for_each_rule_from_the_exact_sampler_on(rows) -> 
         assert list(line[0].get_ydata()) == [rows[i]["rounds"]["value"] for i in (1, 2)]
 
 
-def test_other_grids_are_drawn_against_what_varies(rows: list[dict[str, Any]]) -> None:
-    panels = draw([rows[i] for i in (0, 1, 3, 4)]).axes
-    assert {axes.get_xlabel() for axes in panels} == {"stochasticity"}
-    acceptance, rounds, frechet, _ = panels
-    assert [len(axes.containers) for axes in panels] == [1, 1, 2, 2]  # the sequential's quality
-    first, second, third = (axes.containers[0][0] for axes in (acceptance, rounds, frechet))
-    assert list(first.get_xdata()) == [0.5, 1.0]
-    assert list(second.get_ydata()) == [rows[i]["rounds"]["value"] for i in (4, 1)]
-    assert list(third.get_ydata()) == [rows[i]["quality"]["frechet"]["value"] for i in (3, 0)]
-
-
 def test_noise_of_images_is_the_same_whatever_the_batch(settings: list[Setting]) -> None:
     images: list[Tensor] = []
 

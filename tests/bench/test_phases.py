@@ -47,7 +47,7 @@ def test_phases_and_operators(tmp_path: Path) -> None:
 def test_phases_are_marked_only_while_profiled() -> None:
     sampler = SequentialSampler(_Slow(), Schedule.ddpm(2))
     before = PHASE_MARK.get()
-    profiled(sampler, [[0]])
+    assert "verify" not in profiled(sampler, [[0]]).phases
     assert PHASE_MARK.get() is before
     with pytest.raises(ValueError, match="batches must be at least one, got none"):
         profiled(sampler, [])

@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +24,18 @@ def gpu() -> Iterator[ModuleType]:
     for name in set(sys.modules) - before:
         if name.partition(".")[0] in ("gpu", "kernels", "on_gpu"):
             del sys.modules[name]
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """A benchmark as a module, by its name."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+    def imported(name: str) -> ModuleType:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return importlib.import_module(name)
+
+    return imported
 
 
 @pytest.fixture

@@ -4,14 +4,19 @@ import argparse
 import json
 import re
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from free import Schedule
 from free.sampling.cuda_graphs import Graphs
+from free.schedule.table import Table
 from tests.sampling.cuda_graphs.test_runs import repeated
 
 #: What a section's rows have.
@@ -50,6 +55,8 @@ def test_every_section_runs_without_a_gpu(gpu: ModuleType, whole: dict[str, Any]
             assert set(KEYS[name].split()) <= set(row)
         assert section.get("rows") or name == "steady"
     assert {"torch", "commit", "driver", "gpu"} <= set(whole["machine"])
+    verdicts = {(target["met"], target["why"]) for target in whole["targets"]}
+    assert verdicts == {(None, "not a full run on a GPU")}
     assert whole["command"].startswith("python benchmarks/gpu.py --device cpu --small")
 
 
@@ -97,11 +104,6 @@ def test_with_graphs_every_figure_is_there(gpu, room, tmp_path, monkeypatch) -> 
     for cost, row in zip(found["rows"]["rows"][1:3], found["predicted"]["rows"], strict=False):
         whole = cost["r"]["graph"] + cost["d"]["graph"]
         assert row["speedup"]["graph"] == row["steps_a_round"] / whole
-
-
-def test_a_trial_meets_no_target(whole: dict[str, Any]) -> None:
-    assert {target["met"] for target in whole["targets"]} == {None}
-    assert {target["why"] for target in whole["targets"]} == {"not a full run on a GPU"}
 
 
 def test_what_there_is_no_time_for_is_named(gpu, tmp_path, capsys) -> None:
@@ -205,24 +207,6 @@ def test_predictions(room: Any) -> None:
     assert found[1]["speedup"] == {"graph": 4.0 / 2.0, "eager": pytest.approx(4.0 / 1.5)}
 
 
-def test_steps_a_round_of_the_embedded_model(room: Any) -> None:
-    predicted = room("predicted")
-    steps = predicted.embedded_steps(predicted.ROUNDS)
-    for by_window, _ in steps.values():
-        assert {4, 8, 16} <= set(by_window)
-        assert all(1 < made <= window for window, made in by_window.items())
-    assert [called for _, called in steps.values()] == [True, False]
-    assert predicted.parse("4:3.6,8:6.2") == {4: 3.6, 8: 6.2}
-
-
-def test_shares_of_a_round(room: Any) -> None:
-    parts = {"drafter": 2.0, "teacher": 6.0, "coupling": 1.0}
-    found = room("parts").shares(parts, 10.0)
-    assert found["seconds"]["rest"] == 1.0
-    assert found["share"] == {"drafter": 0.2, "teacher": 0.6, "coupling": 0.1, "rest": 0.1}
-    assert found["not_networks"] == pytest.approx(0.2)
-
-
 def test_speedups_are_over_the_plain_sampler_with_graphs(room: Any) -> None:
     embedded = room("embedded")
 
@@ -266,22 +250,6 @@ def test_other_decisions_show_as_a_difference(room: Any) -> None:
     assert difference(one, (torch.tensor([1.0, 0.0]), one[1])) > 1e9
 
 
-def test_targets(room: Any) -> None:
-    targets = room("targets")
-    record = _reached()
-    words = {v["target"]: v["met"] for v in targets.judge(record, True)}
-    assert len(words) == len(targets.TARGETS)
-    aimed = "embedded model, batch 1: speed-up aimed for"
-    assert {name for name, met in words.items() if not met} == {aimed}
-    assert all(verdict["met"] is None for verdict in targets.judge(record, False))
-    assert targets.judge({"steady": record["steady"]}, True)[0]["met"] is True
-    lines = [targets.line(verdict) for verdict in targets.judge(record, True)]
-    assert lines[0].endswith(">= 0.8      0.85  yes")
-    assert [line for line in lines if line.endswith("NO")] == [
-        line for line in lines if line.startswith(aimed)
-    ]
-
-
 @pytest.mark.parametrize(
     ("change", "missed"),
     [
@@ -304,25 +272,6 @@ def test_missed_targets(room: Any, change: Any, missed: str) -> None:
     assert sum(met is False for met in words.values()) == 2  # and what was aimed for
 
 
-def test_what_means_nothing_meets_no_target(room: Any) -> None:
-    record = _reached()
-    record["embedded"]["rows"][0]["execution"] = "eager: no room"
-    record["largest"]["rows"][0]["execution"] = "eager: no room"
-    record["steady"]["plain"]["execution"] = "eager: no room"
-    record["steady"]["speculative"]["calls_a_round"] = {}
-    record["kernels"]["rows"][2]["of_copy"] = None
-    record["kernels"]["rows"][1]["difference"] = 1.0
-    whys = {v["why"] for v in room("targets").judge(record, True) if v["met"] is None}
-    assert whys == {
-        "the plain sampler ran eager: no room",
-        "the round ran eager: no room",
-        "the rounds ran eager: no room",
-        "the profiler saw no graph being launched",
-        "the op differs from its twin by 1",
-        "not measured",
-    }
-
-
 def _reached() -> dict[str, Any]:
     """A record that reaches all targets but what was aimed for."""
     kernels = [
@@ -342,4 +291,148 @@ def _reached() -> dict[str, Any]:
             "speculative": {"waits_a_round": 0.1} | graphs,
             "memory": {"flat": True},
         },
+    }
+
+
+# --- what is captured, on a device without values -------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
+    """A device whose values nobody can look at, and which cannot be mixed with another."""
+    generator = SimpleNamespace(manual_seed=lambda seed: None)
+    with FakeTensorMode():  # which imports what needs the class
+        monkeypatch.setattr(torch, "Generator", lambda device: generator)
+        yield torch.device("meta")
+
+
+def test_twins_can_be_captured(room: Any, elsewhere: torch.device) -> None:
+    for name, batch, width, dim in room("kernels").cases(small=True):
+        case = room("kernels").OPS[name](batch, width, dim or 0, elsewhere)
+        for result in (case.twin(**case.given), case.op(**case.given)):
+            results = (result,) if isinstance(result, torch.Tensor) else result
+            assert {each.device.type for each in results} == {"meta"}
+    with pytest.raises(DataDependentOutputException):  # so that it would be noticed
+        bool(results[0].sum() > 0)
+    with pytest.raises(RuntimeError, match="same device"):
+        results[0] + torch.ones(1)
+
+
+@pytest.mark.parametrize(("guided", "sweeps"), [(False, None), (True, 1), (True, 2)])
+def test_calls_and_parts_can_be_captured(room, elsewhere, monkeypatch, guided, sweeps) -> None:
+    monkeypatch.setattr(Table, "has_image", lambda table: True)  # looked at before the capture
+    networks = room("networks")
+    monkeypatch.setattr(networks, "_ready", lambda network: network.eval())  # likewise
+    monkeypatch.setattr(torch.nn.Module, "to", lambda network, dtype: network)
+    teacher, drafter = networks.teacher_and_drafter(networks.TINY, 256, elsewhere)
+    with torch.no_grad():
+        schedule, guidance = Schedule.ddpm(9), (4.0, 3) if guided else (1.0, None)
+        calls = room("rows").network_calls(teacher, drafter, guidance[0], 3)
+        work = room("parts").parts(teacher, drafter, schedule, guidance, 2, 4, sweeps)
+        assert set(work) == set(room("parts").PARTS)
+        for call in (*calls.values(), *work.values()):
+            call()
+
+
+class FakeGpu:
+    """A device on which a call takes 5 us from the host, and 2 us in a graph; nothing runs."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, captures: bool = True) -> None:
+        self.seconds = 0.0
+        self.captured: int | None = None
+        self.streams = ["default"]
+        self.seen: list[tuple[str, bool]] = []  # of each call: stream, and whether captured
+        self.captures = captures
+        outer = self
+
+        class Event:
+            def __init__(self, enable_timing: bool) -> None:
+                assert enable_timing
+
+            def record(self) -> None:
+                self.at = outer.seconds
+
+            def synchronize(self) -> None:
+                pass
+
+            def elapsed_time(self, end: Any) -> float:
+                return 1e3 * (end.at - self.at)
+
+        class Graph:
+            calls = 0
+
+            def replay(self) -> None:
+                outer.seconds += 2e-6 * self.calls
+
+        @contextmanager
+        def entered(stream: Any) -> Iterator[None]:
+            self.streams.append(stream.name)
+            yield
+            self.streams.pop()
+
+        @contextmanager
+        def capture(graph: Graph, stream: Any) -> Iterator[None]:
+            self.captured = 0
+            with entered(stream):
+                try:
+                    yield
+                finally:
+                    graph.calls, self.captured = self.captured or 0, None
+
+        def stream(name: str) -> Any:
+            return SimpleNamespace(name=name, wait_stream=lambda other: None)
+
+        fakes: dict[str, Any] = {
+            "Event": Event,
+            "CUDAGraph": Graph,
+            "graph": capture,
+            "Stream": lambda device: stream("side"),
+            "stream": entered,
+            "current_stream": lambda device: stream(self.streams[-1]),
+            "synchronize": lambda device: None,
+        }
+        for name, fake in fakes.items():
+            monkeypatch.setattr(torch.cuda, name, fake)
+
+    def work(self) -> None:
+        self.seen.append((self.streams[-1], self.captured is not None))
+        if self.captured is None:
+            self.seconds += 5e-6
+        elif self.captures:
+            self.captured += 1
+        else:
+            raise RuntimeError("operation not permitted when stream is capturing\nadvice")
+
+
+def test_times_of_calls_and_of_replays(room: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeGpu(monkeypatch)
+    clock = room("clock").Clock(torch.device("cuda"), samples=4, sample_seconds=1e-4)
+    called = clock.called(fake.work)
+    assert called.median == pytest.approx(5e-6)
+    assert (called.samples, called.calls) == (4, 20)
+    assert {stream for stream, _ in fake.seen} == {"default"}
+    fake.seen.clear()
+    replayed = clock.replayed(fake.work)
+    assert replayed.median == replayed.minimum == pytest.approx(2e-6)
+    assert replayed.calls == 60
+    # Warmed up on the stream that is captured; all that is captured is 20 calls.
+    assert fake.seen[-23:] == [("side", False)] * 3 + [("side", True)] * 20
+
+
+def test_what_means_nothing_meets_no_target(room: Any) -> None:
+    record = _reached()
+    record["embedded"]["rows"][0]["execution"] = "eager: no room"
+    record["largest"]["rows"][0]["execution"] = "eager: no room"
+    record["steady"]["plain"]["execution"] = "eager: no room"
+    record["steady"]["speculative"]["calls_a_round"] = {}
+    record["kernels"]["rows"][2]["of_copy"] = None
+    record["kernels"]["rows"][1]["difference"] = 1.0
+    whys = {v["why"] for v in room("targets").judge(record, True) if v["met"] is None}
+    assert whys == {
+        "the plain sampler ran eager: no room",
+        "the round ran eager: no room",
+        "the rounds ran eager: no room",
+        "the profiler saw no graph being launched",
+        "the op differs from its twin by 1",
+        "not measured",
     }

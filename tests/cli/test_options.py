@@ -5,12 +5,7 @@ from pathlib import Path
 import pytest
 
 from free import Relaxation
-from free.cli.options import (
-    check_outputs,
-    parse_dtype,
-    parse_labels,
-    parse_relaxation,
-)
+from free.cli.options import check_outputs, parse_labels, parse_relaxation
 from free.images.labels import imagenet_names, label_table
 
 
@@ -54,12 +49,6 @@ def test_bad_relaxations() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             parse_relaxation(text, "discrepancy" if text else "learned_variance")
-
-
-def test_precisions() -> None:
-    message = "--dtype must be one of float32, bfloat16, float16, got 'int8'"
-    with pytest.raises(ValueError, match=message):
-        parse_dtype("int8")
 
 
 def test_outputs_are_checked_before_work_is_done(tmp_path: Path) -> None:

@@ -19,11 +19,3 @@ def test_phases_operators_and_a_trace(digits: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     names = {event.get("name") for event in json.loads(trace.read_text())["traceEvents"]}
     assert "free::teacher" in names
-
-
-def test_the_plain_sampler_has_neither_drafts_nor_decisions(digits: Path) -> None:
-    text = succeed("profile", "--model", digits, "--steps", 8, "--window", 1, "--batches", 1,
-                   "--operators", 0)  # fmt: skip
-    assert "8.0 rounds" in text
-    assert "verify" not in text
-    assert "aten::" not in text

@@ -69,14 +69,8 @@ def test_training_continues_and_is_used(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_members_are_sampled(tmp_path: Path) -> None:
     """Without any stochasticity, sequentially."""
-    for member in (
-        ["--sde", "--stochasticity", 0.5],
-        ["--stochasticity", 0.5],
-        ["--variance", 0.3],
-        ["--stochasticity", 0, "--window", 1],
-        ["--sde", "--stochasticity", 0, "--window", 1],
-    ):
-        succeed(*_sample(tmp_path, *member))
+    succeed(*_sample(tmp_path, "--sde", "--stochasticity", 0.5))
+    succeed(*_sample(tmp_path, "--stochasticity", 0, "--window", 1))
 
 
 def test_options_make_schedules(tmp_path: Path) -> None:
@@ -92,20 +86,3 @@ def test_options_make_schedules(tmp_path: Path) -> None:
             np.testing.assert_array_equal(getattr(schedule, name), getattr(expected, name))
     SigmaNet(1, 4).save_pretrained(tmp_path)
     assert isinstance(parse_schedule(20, str(tmp_path), 1.0, False, CPU).mixture, SigmaNet)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("--variance learned", "--variance must be posterior, upper, a number, or a table"),
-        ("--variance 1.5", "variance must be a weight in [0, 1], got 1.5"),
-        ("--variance nan", "variance must be a weight in [0, 1], got nan"),
-        ("--sde --variance upper", "--sde must come without --variance"),
-        ("--stochasticity -1", "stochasticity must be finite and >= 0"),
-        ("--sde --stochasticity nan", "stochasticity must be finite and >= 0, got nan"),
-        ("--stochasticity 0", "sigma = 0 at step 0: without noise nothing couples draft and targ"),
-        ("--sde --stochasticity 0", "without noise nothing couples draft and target"),
-    ],
-)
-def test_bad_options(tmp_path: Path, arguments: str, message: str) -> None:
-    refuse(message, *_sample(tmp_path, *arguments.split()))

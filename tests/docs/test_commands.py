@@ -163,7 +163,9 @@ def test_a_benchmark_has_its_options(told: Told, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ParsedError):
         runpy.run_path(str(ROOT / script), run_name="__main__")
     for name in set(sys.modules) - before:
-        if str(ROOT / "benchmarks") in str(getattr(sys.modules[name], "__file__", "")):
+        module = sys.modules[name]
+        places = getattr(module, "__file__", None), *getattr(module, "__path__", ())
+        if any(str(ROOT / "benchmarks") in str(place) for place in places):
             del sys.modules[name]
 
 

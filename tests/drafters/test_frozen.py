@@ -7,7 +7,6 @@ from free import FrozenDrafter, Schedule, SpeculativeSampler, TeacherOutput
 from free.drafters import DraftingBatch
 from free.models.output import TeacherRows
 from free.schedule.table import Table, eps_from_image
-from tests.networks import MixtureTeacher
 
 TABLE = Table.of(Schedule.ddpm(20), "cpu")
 K, Y = torch.tensor([3, 7]), torch.tensor([0, 1])
@@ -37,13 +36,6 @@ def test_keeping_the_image_is_perfect_where_there_is_one_image() -> None:
 
     assert rounds("image") == 4
     assert rounds("eps") > 6
-
-
-def test_it_serves_teachers_under_guidance() -> None:
-    sampler = SpeculativeSampler(
-        MixtureTeacher(2), FrozenDrafter(), Schedule.ddpm(50), window=4, cfg_scale=1.5
-    )
-    assert sampler.sample([0, 1, 1]).report.parallel_efficiency > 1.2
 
 
 def test_misuse_is_refused() -> None:

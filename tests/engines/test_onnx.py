@@ -1,7 +1,5 @@
 """ONNX Runtime: what runs, on whose memory, and what is refused instead of falling back."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 import sys
@@ -41,9 +39,7 @@ def inputs_of(session: OnnxSession, rows: int = 4) -> dict[str, Tensor]:
     return session.contract.sample_inputs({"rows": rows})
 
 
-def test_inputs_and_outputs_are_torchs_memory(
-    session: OnnxSession, monkeypatch: pytest.MonkeyPatch, plain_export: Export
-) -> None:
+def test_inputs_and_outputs_are_torchs_memory(session, monkeypatch, plain_export) -> None:
     addresses: dict[str, int] = {}
     for side in ("bind_input", "bind_output"):
         bind = getattr(ort.IOBinding, side)
@@ -82,20 +78,6 @@ def test_inputs_need_not_be_contiguous(session: OnnxSession) -> None:
     close(session.run(one)["eps"], expected["eps"][:1].expand(4, -1, -1, -1))
 
 
-def test_rows_do_not_depend_on_each_other(session: OnnxSession) -> None:
-    inputs = inputs_of(session, 9)
-    together = session.run(inputs)["eps"]
-    for row in (0, 4, 8):
-        alone = session.run({name: value[row : row + 1] for name, value in inputs.items()})
-        close(alone["eps"], together[row : row + 1])
-    spoiled = inputs["x"].clone()
-    spoiled[3] = torch.nan
-    eps = session.run({**inputs, "x": spoiled})["eps"]
-    assert eps[3].isnan().all()
-    kept = torch.arange(9) != 3
-    torch.testing.assert_close(eps[kept], together[kept], rtol=0, atol=0)
-
-
 def test_calls_are_checked_before_the_runtime_sees_them(session: OnnxSession) -> None:
     with pytest.raises(ValueError, match="rows of teacher must be in 1..9, as it was exported"):
         session.run(inputs_of(session, 10))
@@ -106,9 +88,7 @@ def test_calls_are_checked_before_the_runtime_sees_them(session: OnnxSession) ->
         session.run({**inputs, "y": inputs["y"] + 16})
 
 
-def test_a_provider_that_falls_back_is_an_error(
-    folder: Path, contract: Contract, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_provider_that_falls_back_is_an_error(folder, contract, monkeypatch) -> None:
     """Whatever the machine: all are offered, and ONNX Runtime goes on, on the CPU."""
     monkeypatch.setattr(ort, "get_available_providers", lambda: list(PROVIDERS.values()))
     session = ort.InferenceSession
@@ -117,23 +97,15 @@ def test_a_provider_that_falls_back_is_an_error(
         return session(path, options, providers=["CPUExecutionProvider"])
 
     monkeypatch.setattr(ort, "InferenceSession", fallen_back)
-    with pytest.raises(
-        RuntimeError,
-        match="CUDAExecutionProvider was asked for and could not be started; onnxruntime offers "
-        "CPUExecutionProvider instead",
-    ):
+    message = "CUDAExecutionProvider was asked for .* offers CPUExecutionProvider instead"
+    with pytest.raises(RuntimeError, match=message):
         OnnxSession(folder / "teacher.onnx", contract, "cuda")
 
 
-def test_a_provider_that_is_not_in_the_build(
-    folder: Path, contract: Contract, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_provider_that_is_not_in_the_build(folder, contract, monkeypatch) -> None:
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(
-        RuntimeError,
-        match="CUDAExecutionProvider is not in this build of onnxruntime, which has "
-        "CPUExecutionProvider: install onnxruntime-gpu",
-    ):
+    message = "CUDAExecutionProvider is not in this build .* CPUE.*: install onnxruntime-gpu"
+    with pytest.raises(RuntimeError, match=message):
         OnnxSession(folder / "teacher.onnx", contract, "cuda")
     with pytest.raises(ValueError, match="provider must be one of cpu, cuda, tensorrt, got 'tpu'"):
         OnnxSession(folder / "teacher.onnx", contract, "tpu")
@@ -151,27 +123,20 @@ SPOILERS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("spoil", SPOILERS)
 def test_files_that_are_no_graph(folder: Path, contract: Contract, spoil: str) -> None:
     SPOILERS[spoil](folder / "teacher.onnx")
-    with pytest.raises(
-        ValueError,
-        match="teacher.onnx must be an ONNX graph with its weights beside it that .+, got .+",
-    ):
+    message = "teacher.onnx must be an ONNX graph with its weights beside it that .+, got .+"
+    with pytest.raises(ValueError, match=message):
         OnnxSession(folder / "teacher.onnx", contract)
 
 
 def test_another_models_graph(folder: Path, contract: Contract, guided_export: Export) -> None:
-    with pytest.raises(
-        ValueError,
-        match=r"drafter.onnx must be the graph teacher with x, t, y, eps, .*, got x, inn",
-    ):
+    with pytest.raises(ValueError, match="graph teacher with x, t, y, eps, .*, got x, inn"):
         OnnxSession(folder / "drafter.onnx", contract)
     guided = guided_export.manifest.graphs["teacher_guided"].contract
     with pytest.raises(ValueError, match="graph teacher_guided with x, t, y, cfg_scale, .* got x,"):
         OnnxSession(folder / "teacher.onnx", guided)
     other = dataclasses.replace(contract.inputs[0], shape=("rows", 2, 4, 5))
     wider = dataclasses.replace(contract, inputs=(other, *contract.inputs[1:]))
-    with pytest.raises(
-        ValueError, match=r"x in .* of shape \['rows', 2, 4, 5\], .*'rows', 2, 4, 4"
-    ):
+    with pytest.raises(ValueError, match=r"x in .* \['rows', 2, 4, 5\], .*'rows', 2, 4, 4"):
         OnnxSession(folder / "teacher.onnx", wider)
 
 
@@ -182,11 +147,6 @@ def test_threads(folder: Path, contract: Contract) -> None:
 
     assert used(None) == torch.get_num_threads()
     assert used(2) == 2
-    for threads in (0, -1, 1.5, True, 100_000):
-        with pytest.raises(
-            ValueError, match=r"threads must be None or an integer in 1\.\.1024, got"
-        ):
-            used(threads)  # type: ignore[arg-type]
 
 
 def test_two_threads_may_use_one_session(session: OnnxSession) -> None:

@@ -1,7 +1,5 @@
 """The samplers on engines: the decisions and the samples are torch's."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import pytest
@@ -90,7 +88,6 @@ OF_THE_STATE = Schedule.ddpm(
         ("onnx-sweeps=None", {"window": 2}),
         # Other windows than the graph's go step by step.
         ("onnx-sweeps=2", {"sweeps": None}),
-        ("torch-sweeps=1", {"sweeps": 3}),
         ("onnx-sweeps=2", {"schedule": OF_THE_STATE, "recycle": "response"}),
     ],
     indirect=["pair"],

@@ -1,7 +1,5 @@
 """TensorRT sessions, on a stand-in for TensorRT and the GPU; tests/gpu has the real ones."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -121,9 +119,7 @@ def test_memory_is_copied_only_where_it_must_be(build: Callable[..., Path]) -> N
     assert not run(memory[start : start + 192].view(64, 3).T)
 
 
-def test_work_is_queued_on_the_current_stream_or_joins_the_default_one(
-    build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_work_is_queued_on_the_current_stream_or_joins_the_default_one(build, monkeypatch) -> None:
     session, context = opened(build())
     current, default, own = Stream(42), Stream(0), session._own_stream
     for stream in (current, default):
@@ -150,8 +146,6 @@ def test_refusals_are_raised_with_tensorrts_words(build: Callable[..., Path]) ->
 def test_engines_of_another_interface(build: Callable[..., Path]) -> None:
     for tensors, message in (
         ({"x": None}, "must be the graph toy with x, t, keep, total, late, got t, keep, total, la"),
-        ({"t": ["float32", [-1]]}, r"t in .* must be int64 .*, got float32 of \[-1\]"),
-        ({"late": ["half", [-1]]}, r"late in .* must be bool of .* got half of \[-1\]"),
         ({"total": ["float32", [2, 64]]}, r"total in .* got float32 of \[2, 64\]"),
     ):
         merged = {name: spec for name, spec in (TENSORS | tensors).items() if spec}
@@ -207,24 +201,14 @@ def test_truncated_engines_and_records(build: Callable[..., Path]) -> None:
     ]
     for text in spoiled:
         record.write_text(text)
-        with pytest.raises(
-            ValueError, match=r"sm89\.json (is missing|must have format 1|must be a)"
-        ):
+        with pytest.raises(ValueError, match=r"sm89\.json (is missing|must (have format 1|be a))"):
             TensorRTSession(path, CONTRACT)
     record.unlink()
     with pytest.raises(ValueError, match="engine record .* FileNotFoundError"):
         TensorRTSession(path, CONTRACT)
 
 
-def test_records_describe_their_engine(build: Callable[..., Path]) -> None:
-    built = BuiltEngine.read(build(gpu="NVIDIA L4"))
-    assert built.contract == CONTRACT
-    assert str(built) == "toy for tensorrt-rtx 1.0 on sm89 (NVIDIA L4): 0.0 MB, built in 0.1 s"
-
-
-def test_the_gpus_own_engine_comes_first(
-    build: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_gpus_own_engine_comes_first(build, monkeypatch) -> None:
     portable, own = build(target=ANY), build()
     onnx = own.with_name("toy.onnx")
     assert find_engine(onnx, CONTRACT, "tensorrt-rtx") == own

@@ -1,7 +1,5 @@
 """torch as an engine."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor, nn

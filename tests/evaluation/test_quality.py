@@ -57,8 +57,7 @@ def _ends(figure: Figure) -> tuple[float, float]:
 def _told_apart(real, drawn, degrade) -> tuple[Quality, Quality, Quality]:
     """Real, generated and degraded real digits beside as many other real ones."""
     num, network = len(drawn), load_network("digits", DIGITS)
-    reference = measure(real[:num], network, "reference")
-    others = real[num : 2 * num]
+    reference, others = measure(real[:num], network, "reference"), real[num : 2 * num]
     rough = np.random.default_rng(1).normal(others, degrade).clip(0, 255).astype(np.uint8)
     same, generated, worse = (quality(images, reference) for images in (others, drawn, rough))
     return same, generated, worse
@@ -164,14 +163,12 @@ A, B = noise(40, 5, 5, 1), noise(45, 5, 5, 1)
         ((A, B[:3]), {}, "reference must be more than 16 images .* got 3"),
         ((A, noise(40, 5, 6, 1)), {}, r"one size \[H, W, C\], got \[5, 5, 1\] and \[5, 6, 1\]"),
         ((A, B), {"neighbours": 40}, "neighbours must be from 1 to 39, got 40"),
-        ((A, B), {"neighbours": 0}, "neighbours must be from 1 to 39, got 0"),
         ((A, B), {"resamples": 1}, "resamples must be 0 or from 2 on, got 1"),
         ((A, B), {"seed": -1}, r"seed must be an integer from 0 to 2\^63 - 1, got -1"),
         ((A, B), {"batch_size": 0}, "batch_size must be an integer >= 1, got 0"),
         ((A, B), {"labels": [0] * 40}, "labels must come with features that name classes"),
         ((A, B), {"keep_reference": "x.npz"}, "keep_reference must end in .safetensors, got 'x.n"),
         ((A, B), {"labels": [1] * 39}, "labels must be 40 integers, one for each .* int64 of sh"),
-        ((A, B), {"labels": [0.5] * 40}, "labels must be 40 integers, .* got float64"),
         ((A, B), {"labels": [3] * 40}, r"labels must be in 0..2, got 3..3"),
         ((A, B), {"labels": "archive"}, "'archive' for samples with arr_1, got 'archive' for sam"),
         ((A, B), {"labels": "all"}, "labels must be classes, or 'archive' .* got 'all'"),
@@ -224,7 +221,7 @@ def stream(count, seed):
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 quality(stream(100, 0), stream(100, 1), Pixels(), resamples=2)
 before, count = peak(), int(sys.argv[1])
-found = quality(stream(count, 0), stream(count, 1), Pixels(), resamples=int(sys.argv[2]))
+quality(stream(count, 0), stream(count, 1), Pixels(), resamples=int(sys.argv[2]))
 print(peak() - before)
 """
 

@@ -1,7 +1,5 @@
 """Exports without tracing, which takes seconds."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

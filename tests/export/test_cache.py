@@ -1,7 +1,5 @@
 """Exports are made once, and again when they must be."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Graphs are as their contracts describe them; what they compute, tests/engines compares."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest
@@ -50,12 +48,3 @@ def test_no_guided_graphs_without_a_null_class() -> None:
     assert [contract.graph for _, contract in graphs] == ["teacher"]
     labels = next(spec for spec in graphs[0][1].inputs if spec.name == "y")
     assert labels.high == teacher.num_classes
-
-
-def test_guided_or_not_or_no_drafter() -> None:
-    teacher, drafter = small_model()
-    for guided, ending in ((False, ""), (True, "_guided")):
-        names = [c.graph for _, c in graphs_of(teacher, drafter, 2, None, 1, (guided,))]
-        assert names == [f"teacher{ending}", f"drafter{ending}", f"draft{ending}"]
-        names = [c.graph for _, c in graphs_of(teacher, None, 2, None, 1, (guided,))]
-        assert names == [f"teacher{ending}"]

@@ -1,9 +1,5 @@
 """Traced graphs: what the files are, and that ONNX Runtime computes what torch does."""
 
-from __future__ import annotations
-
-import logging
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,7 +9,7 @@ import torch
 
 from free.engines.onnx import OnnxSession
 from free.engines.torch import TorchSession
-from free.export.onnx import WeightsFile, export_graph, require_onnx
+from free.export.onnx import WeightsFile, export_graph
 from free.export.package import graphs_of
 from tests.disks import full_disk
 from tests.exports import Export, close, small_model
@@ -90,23 +86,6 @@ def test_graphs_compute_what_torch_does(exported: Export) -> None:
                 close(outputs[name], expected, 1e-4)
 
 
-def test_the_narrowest_window(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """One draft: inputs that only further ones need stay in the graph all the same."""
-    level = logging.getLogger("torch.onnx").level
-    graphs = graphs_of(*small_model(False), 2, None, 1, (False,))
-    graph, contract = next(pair for pair in graphs if pair[1].graph == "draft")
-    path = tmp_path / "draft.onnx"
-    with WeightsFile(tmp_path / "weights.bin") as weights:
-        export_graph(graph, contract, path, weights)
-    assert capfd.readouterr() == ("", "")
-    assert logging.getLogger("torch.onnx").level == level
-    session, reference = OnnxSession(path, contract), TorchSession(graph, contract)
-    for sizes in contract.corners():
-        inputs = contract.sample_inputs(sizes)
-        for name, expected in reference.run(inputs).items():
-            close(session.run(inputs)[name], expected, 1e-4)
-
-
 def test_neither_autocast_nor_a_default_dtype_is_traced(tmp_path: Path) -> None:
     """Drawn before they are set, and run after: they are not the graph's, nor torch's as engine."""
     ((graph, contract),) = graphs_of(small_model()[0], None, 1, None, 1, (True,))
@@ -133,15 +112,6 @@ def test_weights_are_aligned_and_never_repeated(tmp_path: Path) -> None:
         spans = [weights._span(*entry) for entry in (("A", b"abc"), ("A", b"abc"), ("B", b"abc"))]
     assert spans == [(0, 3), (0, 3), (64, 3)]
     assert (tmp_path / "weights.bin").read_bytes() == b"abc" + b"\0" * 61 + b"abc"
-
-
-def test_what_tracing_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    require_onnx()
-    monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(
-        ImportError, match=r"export needs onnxscript: pip install 'free-dit\[onnx\]"
-    ):
-        require_onnx()
 
 
 def test_a_full_disk_names_the_file(tmp_path: Path) -> None:

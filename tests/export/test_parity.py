@@ -1,7 +1,5 @@
 """The check must pass where it should, and must be able to fail."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import json

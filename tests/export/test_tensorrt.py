@@ -1,7 +1,5 @@
 """TensorRT-RTX engines, built for GPUs that are not there."""
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import json
@@ -73,13 +71,11 @@ def graph(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("exported", "graphs", "target"),
     [
-        ("guided", ["teacher_guided", "drafter_guided", "draft_guided"], "sm89"),
+        ("guided", ["teacher_guided", "draft_guided"], "sm89"),
         ("plain", ["draft"], "sm120"),
     ],
 )
-def test_exported_graphs_build(
-    request: pytest.FixtureRequest, tmp_path: Path, exported: str, graphs: list[str], target: str
-) -> None:
+def test_exported_graphs_build(request, tmp_path, exported, graphs, target) -> None:
     export: Export = request.getfixturevalue(f"{exported}_export")
     for name in graphs:
         entry, path = export.manifest.graphs[name], tmp_path / f"{name}.engine"
@@ -153,19 +149,13 @@ def _edit(engine: Path, **changes: Any) -> None:
 
 STALE: list[tuple[Callable[[Path], object], str]] = [
     (Path.unlink, "there is none"),
-    (lambda engine: engine.with_suffix(".json").write_text("{"), "malformed"),
     (
         lambda engine: _edit(engine, version="1.0"),
         rf"built by tensorrt-rtx 1\.0, and {trt.__version__} is installed",
     ),
-    (lambda engine: _edit(engine, sources={}), r"built from another toy\.onnx"),
     (
         lambda engine: write_graph(engine.with_name("toy.onnx"), value=2.0),
         r"built from another weights\.bin",
-    ),
-    (
-        lambda engine: write_graph(engine.with_name("toy.onnx"), operator="Gemm"),
-        r"built from another toy\.onnx",
     ),
 ]
 
@@ -180,9 +170,7 @@ def test_stale_engines_are_built_again_or_refused(graph: Path) -> None:
         assert load_or_build(graph, CONTRACT, target="sm89", rebuild=False) == built
 
 
-def test_engines_of_tensorrt_belong_to_one_model_of_gpu(
-    graph: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_engines_of_tensorrt_belong_to_one_model_of_gpu(graph, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", trt)  # it builds in the same way
     see_gpu(monkeypatch, "sm90", "NVIDIA H100")
     built = load_or_build(graph, CONTRACT, flavour="tensorrt")
@@ -227,15 +215,10 @@ def test_files_that_are_no_graphs(graph: Path) -> None:
 
 
 def test_graphs_that_are_not_the_contracts(graph: Path) -> None:
-    for spec, message in (
-        (TensorSpec("x", "float32", ("rows", 32)), r"x in .* \['rows', 32\], .* of \[-1, 64\]"),
-        (TensorSpec("rowwise", "bool", ("rows",)), "rowwise in .* must be bool .* got int64"),
-        (TensorSpec("z", "bool", ()), "must be the graph toy with z, y, got x, rowwise, scale, y"),
-    ):
-        specs = {s.name: s for s in CONTRACT.inputs}
-        inputs = ({**specs, spec.name: spec} if spec.name in specs else {"z": spec}).values()
-        with pytest.raises(ValueError, match=message):
-            build_engine(graph, dataclasses.replace(CONTRACT, inputs=tuple(inputs)), target="sm89")
+    wider = dataclasses.replace(CONTRACT.inputs[0], shape=("rows", 32))
+    other = dataclasses.replace(CONTRACT, inputs=(wider, *CONTRACT.inputs[1:]))
+    with pytest.raises(ValueError, match=r"x in .* \['rows', 32\], .* of \[-1, 64\]"):
+        build_engine(graph, other, target="sm89")
 
 
 def test_targets(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,10 +240,6 @@ def test_targets(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_missing_packages(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as hidden:
-        hidden.setitem(sys.modules, "tensorrt_rtx", None)
-        with pytest.raises(ImportError, match=r"'free-dit\[tensorrt-rtx\]'"):
-            load_or_build(graph, CONTRACT, target="sm89")
     for name in ("onnx", "onnx.external_data_helper"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r"building engines needs onnx: .*'free-dit\[onnx\]'"):

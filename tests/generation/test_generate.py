@@ -218,18 +218,15 @@ def test_another_runs_chunks_are_refused(tmp_path: Path) -> None:
     _interrupt(out, after=2)
     for difference, message in (
         ({"num": 11}, "num 10, not 11"),
-        ({"seed": 1}, "seed 0, not 1"),
         ({"batch_size": 4}, "batch_size 3, not 4"),
         ({"labels": "balanced"}, r"labels .*, not"),
         ({"draws": sampler(6)}, "steps 5, not 6, schedule"),
         ({"draws": sampler(weights=1)}, r"teacher\.weights \w{12}\.\.\., not \w{12}\.\.\."),
-        ({"draws": sampler(dtype=torch.float16)}, r"teacher\.weights \w{12}\.\.\., not"),
         ({"draws": sampler(drafter=FrozenDrafter("eps"))}, r"drafter\.keep image, not eps"),
         ({"draws": sampler(window=3)}, "window 4, not 3"),
         ({"draws": sampler(sweeps=None)}, "sweeps 1, not None"),
         ({"draws": sampler(recycle="reuse")}, "recycle response, not reuse"),
         ({"draws": sampler(cfg_scale=2)}, "cfg_scale 1.5, not 2"),
-        ({"draws": sampler(cfg_channels=1)}, "cfg_channels None, not 1"),
         ({"draws": plain()}, "sampler SpeculativeSampler, not SequentialSampler"),
     ):
         told = f"out must be of a run with the same settings, got .*x.npz.chunks with .*{message}"

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from free.images.autoencoder import LatentCoder, PixelCoder, load_autoencoder
+from tests.models.checkpoints.files import Planted
 from tests.pipelines import tiny_vae
 
 IMAGES = torch.rand(3, 3, 16, 24, generator=torch.Generator().manual_seed(1)) * 2 - 1
@@ -133,27 +134,19 @@ def _of_another_class(folder: Path) -> None:
 
 
 def _planted(folder: Path) -> None:
-    class Planted:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return (Path.touch, (folder / "executed",))
-
     (folder / WEIGHTS).unlink()
-    torch.save({"conv": Planted()}, folder / "diffusion_pytorch_model.bin")
+    torch.save({"conv": Planted(folder / "executed")}, folder / "diffusion_pytorch_model.bin")
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda folder: os.truncate(folder / WEIGHTS, 9000), DAMAGED),
-        (lambda folder: (folder / WEIGHTS).write_text("<!doctype html>"), DAMAGED),
         (lambda folder: (folder / WEIGHTS).unlink(), DAMAGED),
         (_planted, DAMAGED),
         (_state(lambda state: state.update({KEY: torch.zeros(2, 2)})), f"{DAMAGED}: .*"),
         (_state(lambda state: state.pop(KEY)), f"does not fit its config.json: missing {KEY}"),
-        (
-            _state(lambda state: state.update(extra=torch.zeros(1))),
-            "does not fit its config.json: unexpected extra",
-        ),
+        (_state(lambda state: state.update(extra=torch.zeros(1))), "config.json: unexpected extra"),
         (_of_another_class, "vae must be an AutoencoderKL, got AutoencoderTiny in"),
         (
             lambda folder: (folder / "config.json").unlink(),
@@ -161,9 +154,7 @@ def _planted(folder: Path) -> None:
         ),
     ],
 )
-def test_damaged_folders_are_refused(
-    saved: Path, damage: Callable[[Path], object], message: str
-) -> None:
+def test_damaged_folders_are_refused(saved, damage, message) -> None:
     damage(saved / "vae")
     with pytest.raises(ValueError, match=message):
         load_autoencoder(saved)

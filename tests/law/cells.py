@@ -6,8 +6,6 @@ steps. Of each, 220,000 innovations are tested (:mod:`tests.law.paths`), and the
 200,000 sequential ones, or 100,000 under guidance and without x0.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -7,8 +7,6 @@ run of 12 steps is eleven draws of a known law, and what is wrong with one trans
 blurred by the later ones.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 from unittest import mock
 

@@ -1,30 +1,22 @@
 """Mistakes of verifiers, planted around the ops, and the windows that these see."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from free.ops import Verified, VerifiedRelaxed, verify_window, verify_window_relaxed
+from tests import windows
+from tests.arguments import arguments
 
 verify_block = partial(verify_window, verifier="block")
 
 
-class Window(NamedTuple):
-    """The arguments of ``verify_window``, in its order."""
-
-    states: Tensor
-    draft_means: Tensor
-    target_means: Tensor
-    sigma: Tensor
-    length: Tensor
-    uniforms: Tensor
-    noise: Tensor
+class Window(windows.Window):
+    """The arguments of ``verify_window``, and parts of them."""
 
     def drafted(self, of_drafts: Tensor, others: Tensor) -> Tensor:
         """Rows ``of_drafts [B, W, ...]`` where they are of drafts."""
@@ -181,22 +173,7 @@ MISTAKES_OF_BLOCKS = [whole_target, stops_at_first_failure, one_uniform, reuses_
 # --- relaxed verification ------------------------------------------------------------------------
 
 
-class Relaxed(NamedTuple):
-    """The arguments of ``verify_window_relaxed``, in its order."""
-
-    states: Tensor
-    draft_means: Tensor
-    target_means: Tensor
-    sigma: Tensor
-    length: Tensor
-    uniforms: Tensor
-    noise: Tensor
-    uncertainty: Tensor | None
-    spent: Tensor
-    rule: str = "allow"
-    strength: float = 0.3
-    budget: float = math.inf
-
+class Relaxed(arguments("verify_window_relaxed")):
     def ratios(self) -> tuple[Tensor, Tensor]:
         """Log ratios and uncertainties of all drafts, [B, W - 1]."""
         scale = self.sigma[:, :-1, None]

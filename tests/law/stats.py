@@ -1,7 +1,5 @@
 """Statistical tests that the law tests are made of. Each returns a p-value."""
 
-from __future__ import annotations
-
 import torch
 from scipy import special, stats
 from torch import Tensor

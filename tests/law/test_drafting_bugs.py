@@ -7,8 +7,6 @@ the neighbour sample and noise drawn anew only make drafts worse, and that is wh
 behind a rejection is a bias too small for this test. :mod:`tests.law.test_exactness` finds both.)
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -118,9 +116,7 @@ def learns_from_behind(samples: Samples, draft: Draft, guess: Tensor, **made: Te
         ("recycle", shifted(1), "response"),
     ],
 )
-def test_what_breaks_the_law_is_found(
-    place: str, bug: Any, recycle: bool | str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_breaks_the_law_is_found(place, bug, recycle, monkeypatch) -> None:
     monkeypatch.setattr(free.rounds.round, place, bug)
     assert _run(recycle).p < FOUND
 

@@ -5,8 +5,6 @@ occur in runs, and on whole runs, where a noise could also reach an earlier tran
 what was recycled or of the response.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -98,9 +96,7 @@ ways = pytest.mark.parametrize(
 
 
 @ways
-def test_a_mean_never_sees_its_own_or_later_noise(
-    sweeps: int | None, recycle: bool | str, drafter: str
-) -> None:
+def test_a_mean_never_sees_its_own_or_later_noise(sweeps, recycle, drafter) -> None:
     reached = 0.0
     for made in _rounds(_sampler(sweeps, recycle, drafter))[:5]:
         for j in range(made.draft.means.shape[1]):
@@ -160,9 +156,7 @@ def _other_window(T: int, normals: bool) -> Callable[..., WindowNoise]:
 
 
 @ways
-def test_a_run_sees_no_noise_early(
-    sweeps: int | None, recycle: bool | str, drafter: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_sees_no_noise_early(sweeps, recycle, drafter, monkeypatch) -> None:
     """Whatever way it could go: recycled rows, the response, batches, decisions.
 
     A noise changes what other samples share a batch, and with it rounding.
@@ -182,9 +176,7 @@ def test_a_run_sees_no_noise_early(
         ("updated_response", learns_from_behind, True),
     ],
 )
-def test_what_is_seen_early_is_found(
-    name: str, bug: Any, recycle: bool | str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_seen_early_is_found(name, bug, recycle, monkeypatch) -> None:
     """The bugs of :mod:`tests.law.test_drafting_bugs`, and a response that learns too much."""
     monkeypatch.setattr(free.rounds.round, name, bug)
     assert _seen_too_early(_sampler(2, recycle, "unchecked", "nonlinear"), monkeypatch) > 1e-2

@@ -4,8 +4,6 @@ Innovations of 20,000 chains (:mod:`tests.law.paths`), and samples against as ma
 A draft with another variance than the target's must be found, also where only its state differs.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 
@@ -106,9 +104,7 @@ def _stale_sigma(self: DraftedWindow, first: int, end: int, *, drafted: bool) ->
 
 @pytest.mark.parametrize("bug", [_one_sigma, _stale_sigma])
 @pytest.mark.parametrize("sweeps", [None, 1])
-def test_another_sigma_for_drafts_is_found(
-    bug: Any, sweeps: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_sigma_for_drafts_is_found(bug, sweeps, monkeypatch) -> None:
     monkeypatch.setattr(DraftedWindow, "roll", bug)
     assert _p(run(_sampler("state", sweeps=sweeps), LABELS, seed=0), "state") < LEVEL / 100
 

@@ -9,8 +9,6 @@ Three laws, each with its own power:
 - *Whole runs.* The measured total variation does not exceed the reported bound nor the budget.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable
@@ -22,14 +20,7 @@ import torch
 from torch import Tensor
 
 import free.rounds.relaxation
-from free import (
-    Relaxation,
-    Report,
-    Schedule,
-    SequentialSampler,
-    SpeculativeSampler,
-    TeacherOutput,
-)
+from free import Relaxation, Report, Schedule, SequentialSampler, SpeculativeSampler, TeacherOutput
 from free.ops import VerifiedRelaxed, verify_window, verify_window_relaxed
 from free.reference.decide import RULES
 from free.rounds.report import Recorder
@@ -286,9 +277,7 @@ def test_bugs_break_the_likelihood(bug: Callable[..., VerifiedRelaxed] | None) -
 
 
 @pytest.mark.parametrize("bug", [None, planted.one_too_late])
-def test_a_budget_that_forgets_the_draft_is_found(
-    bug: Callable[..., VerifiedRelaxed] | None,
-) -> None:
+def test_a_budget_that_forgets_the_draft_is_found(bug) -> None:
     most = max(run(TIGHT._replace(budget=0.05), 2_000, bug).report.tv_bound_by_sample)
     assert most > 0.05 if bug else most <= 0.05
 

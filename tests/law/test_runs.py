@@ -7,10 +7,7 @@ guidance. As all cells of a teacher have one law and different seeds, their samp
 must be found.
 """
 
-from __future__ import annotations
-
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,7 +24,6 @@ from free import (
     SequentialSampler,
     SpeculativeSampler,
 )
-from free.ops import Verified
 from free.schedule.table import Table
 from tests.law import planted
 from tests.law.cells import CASES, CHAINS, LABELS, LEVEL, SCHEDULES, Cell
@@ -172,9 +168,7 @@ def test_law_with_the_feature_drafter_and_guidance(verifier: str) -> None:
 
 
 @pytest.mark.parametrize("bug", planted.MISTAKES)
-def test_planted_bugs_are_found(
-    bug: Callable[[planted.Window], Verified], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_planted_bugs_are_found(bug, monkeypatch) -> None:
     """In the samples of a cell, 20,000 of them: by their margins, or all directions together."""
     monkeypatch.setattr(free.rounds.round, "verify_window", planted.planted(bug))
     cell = Cell(4, case="near")

@@ -3,8 +3,6 @@
 20,000 chains a row; what can be got wrong is found by the tests that the right verifier passes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -27,37 +25,33 @@ def judged(verify: Any, verifier: str, *arguments: Any, **options: Any) -> Verdi
 
 
 @pytest.mark.parametrize(
-    ("verify", "dim", "delta"),
+    ("verifier", "verify", "dim", "delta"),
     [
-        *((OP, dim, delta) for dim, delta in [(1, 0.1), (1, 3.0), (2, 1.0), (16, 0.0), (16, 3.0)]),
-        (OP, 784, 1.0),
-        *((TWIN, dim, delta) for dim, delta in [(2, 3.0), (16, 0.1)]),
+        *(("reflection", OP, *row) for row in [(1, 0.1), (2, 1.0), (16, 3.0), (784, 1.0)]),
+        *(("block", OP, *row) for row in [(1, 3.0), (2, 1.0), (16, 0.0), (784, 1.0)]),
+        ("reflection", TWIN, 2, 3.0),
+        ("block", TWIN, 16, 0.1),
     ],
 )
-@pytest.mark.parametrize("verifier", ops.VERIFIERS)
 def test_one_draft(verifier: str, verify: Any, dim: int, delta: float) -> None:
     verdict = judged(verify, verifier, dim, delta)
     assert verdict.passes, verdict
 
 
+EITHER = [(OP, 1.5, 3, True), (OP, STRONG, 8, False), (OP, HARDLY, 8, False), (TWIN, 1.5, 3, True)]
+
+
 @pytest.mark.parametrize(
-    ("verify", "delta", "window", "ragged"),
+    ("verifier", "verify", "delta", "window", "ragged"),
     [
-        (OP, 0.3, 3, False),
-        (OP, 1.5, 8, False),
-        (OP, 1.5, 3, True),
-        (OP, 0.3, 8, True),
-        (OP, 1.0, 8, False),
-        (OP, STRONG, 8, False),
-        (OP, HARDLY, 8, False),
-        (OP, 1.0, 1, False),  # the target's own
-        (TWIN, 1.5, 3, True),
+        *((verifier, *row) for verifier in ops.VERIFIERS for row in EITHER),
+        ("reflection", OP, 0.3, 3, False),
+        ("reflection", OP, 1.0, 1, False),  # the target's own
+        ("block", OP, 1.5, 8, False),
+        ("block", OP, 0.3, 8, True),
     ],
 )
-@pytest.mark.parametrize("verifier", ops.VERIFIERS)
-def test_deeper_windows(
-    verifier: str, verify: Any, delta: float, window: int, ragged: bool
-) -> None:
+def test_deeper_windows(verifier, verify, delta, window, ragged) -> None:
     verdict = judged(verify, verifier, 3, delta, transitions=8, window=window, ragged=ragged)
     assert verdict.passes, verdict
 

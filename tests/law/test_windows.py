@@ -3,8 +3,6 @@
 20,000 chains each, judged by their innovations as a cell of :mod:`tests.law.cells` is.
 """
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

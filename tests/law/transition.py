@@ -6,8 +6,6 @@ transition's residual ``r = (x' - m(x)) / sigma`` is kept: whatever was accepted
 sampled from the target, residuals must be independent N(0, I).
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import NamedTuple

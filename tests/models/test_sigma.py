@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from free import Schedule, SequentialSampler, SpeculativeSampler
 from free.models.sigma import SigmaNet
-from tests.networks import MixtureTeacher
 
 
 def test_rows_are_independent_weights() -> None:
@@ -59,20 +57,3 @@ def test_bad_sizes_and_states() -> None:
         SigmaNet(1, 1.5)
     with pytest.raises(ValueError, match=r"x must have shape \[R, 2, H, W\] .* got \[4, 3, 8, 8\]"):
         SigmaNet(2)(torch.zeros(4, 3, 8, 8), torch.zeros(4, dtype=torch.int64))
-
-
-def test_both_samplers_take_it() -> None:
-    class Image(MixtureTeacher):
-        def __call__(self, x: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> object:
-            out = super().__call__(x.flatten(1), t, y)
-            return out._replace(eps=out.eps.view_as(x))
-
-    teacher = Image(16)
-    teacher.sample_shape = (1, 4, 4)
-    schedule = Schedule.ddpm(12, variance=SigmaNet(1, 4))
-    plain = SequentialSampler(teacher, schedule).sample([0, 1], 3).samples
-    one = SpeculativeSampler(teacher, None, schedule, 1).sample([0, 1], 3).samples
-    torch.testing.assert_close(plain, one)
-    fast = SpeculativeSampler(teacher, "frozen", schedule, 4).sample([0, 1], 3)
-    assert fast.samples.isfinite().all()
-    assert fast.report.rounds < 12

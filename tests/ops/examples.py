@@ -1,7 +1,5 @@
 """Arguments of every op, by the name of what is special about them."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import torch

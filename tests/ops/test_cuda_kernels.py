@@ -49,15 +49,6 @@ def test_drafts_stand_and_are_repaired(kernels: Kernels, verifier: str) -> None:
         assert bool((expected.accepted == accepted).any())
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@EVERY
-def test_entries_beyond_length_are_ignored(kernels: Kernels, verifier: str, value: float) -> None:
-    window = random_window(9, 5, (10,), delta=0.7, ragged=True)
-    clean = kernels.verify_window(*window, verifier)
-    same(kernels.verify_window(*spoil_beyond_length(window, value), verifier), clean)
-    assert bool(clean[0].isfinite().all())
-
-
 @EVERY
 def test_a_deterministic_end(kernels: Kernels, verifier: str) -> None:
     window = random_window(12, 3, (11,), delta=0.0)

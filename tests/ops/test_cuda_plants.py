@@ -14,7 +14,7 @@ from tests.drafts import CHANGES
 from tests.ops import test_cuda_kernels as verifying
 from tests.ops import test_cuda_rows as rows
 from tests.ops import test_cuda_windows as windows
-from tests.ops import test_note_nonfinite as noting
+from tests.ops import test_rows as noting
 from tests.shim import NEEDS_COMPILER, Check, Kernels, assert_caught
 
 pytestmark = NEEDS_COMPILER

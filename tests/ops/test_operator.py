@@ -168,50 +168,6 @@ def test_is_a_well_formed_custom_op(example: Example) -> None:
     torch.library.opcheck(entry, tuple(bound.arguments.values()), test_utils=checks)
 
 
-@EVERY_OP
-@pytest.mark.parametrize("device", ["meta", "cuda"])
-def test_shapes_without_memory(name: str, device: str) -> None:
-    """Other devices take the twin; fake tensors say that they are on a GPU."""
-    example = FULL[name]
-    expected = example.by_op()
-
-    def there(**given: Any) -> Any:
-        return getattr(ops, name)(
-            **{
-                k: torch.empty_like(v, device=device) if isinstance(v, Tensor) else v
-                for k, v in given.items()
-            }
-        )
-
-    if device == "meta":
-        results = example.call(there)
-    else:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            results = example.call(there)
-    count = len(CONTRACTS[name].results)
-    assert [(t.shape, t.dtype) for t in results[:count]] == [
-        (t.shape, t.dtype) for t in expected[:count]
-    ]
-    assert all(t.device.type == device for t in results[:count])
-
-
-@EVERY_OP
-def test_inference_mode_and_gradients(name: str) -> None:
-    example = FULL[name]
-    expected = example.by_op()
-    with torch.inference_mode():
-        alike(compared(example, example.by_op()), compared(example, expected), 0.0)
-    floats = [
-        k for k, v in example.given.items() if isinstance(v, Tensor) and v.dtype.is_floating_point
-    ]
-    for key in floats[-1:]:
-        given = {k: v.clone() if isinstance(v, Tensor) else v for k, v in example.given.items()}
-        given[key].requires_grad_(True)
-        results = getattr(ops, name)(**given)
-        several = [] if results is None else [results] if isinstance(results, Tensor) else results
-        assert not any(result.requires_grad for result in several)
-
-
 @pytest.mark.parametrize("key", ["reflection", "guesses", "roll, change", "means, image", "normal"])
 def test_compiled_and_traced_code_contains_the_op(key: str) -> None:
     example = EXAMPLES[key]
@@ -316,8 +272,6 @@ MISFITS: list[tuple[str, dict[str, Any], str]] = [
     ("verify_window", {"states": (2, 4)}, "states: a non-empty shape [B, W, ...], got [2, 4]"),
     ("verify_window", {"noise": (2, 3)}, "noise: shape [2, 3, 5], got [2, 3]"),
     ("verify_window", {"uniforms": (2, 4)}, "uniforms: shape [2, 3], got [2, 4]"),
-    ("verify_window_relaxed", {"strength": math.inf}, "strength: a finite value >= 0, got inf"),
-    ("verify_window_relaxed", {"budget": -0.1}, "budget: a value >= 0, got -0.1"),
     ("first_guesses", {"drafts": 6}, "row: shape [2, at least 7], got [2, 6]"),
     ("first_guesses", {"source": 3}, "source: a value in 0..2, got 3"),
     ("first_guesses", {"past_x": (0, 4, 5)}, "past_x: a non-empty shape [R, 4, 5], got [0, 4, 5]"),

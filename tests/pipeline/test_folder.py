@@ -21,6 +21,7 @@ from free import (  # noqa: E402
     load_pretrained,
 )
 from free.images.autoencoder import load_autoencoder  # noqa: E402
+from tests.models.checkpoints.files import fake_hub  # noqa: E402
 from tests.networks import CallableDrafter, MixtureTeacher, randomized  # noqa: E402
 from tests.pipelines import CONFIG, DDIM, tiny_dit, tiny_dit_pipeline, tiny_vae  # noqa: E402
 
@@ -119,30 +120,16 @@ def test_a_bare_checkpoint_with_a_vae(tmp_path: Path) -> None:
 
 def test_a_hub_repository(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The parts are fetched as they are needed: of the repository's files, only those."""
-    from fnmatch import fnmatch
-
     (root / "README.md").write_text("of no use")
-    asked: list[str] = []
-
-    def snapshot_download(name: str, allow_patterns: list[str]) -> str:
-        assert name == "someone/dit"
-        for file in root.rglob("*"):
-            path = file.relative_to(root)
-            if file.is_file() and any(fnmatch(str(path), pattern) for pattern in allow_patterns):
-                (tmp_path / "cache" / path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(file, tmp_path / "cache" / path)
-                asked.append(str(path))
-        return str(tmp_path / "cache")
-
+    asked = fake_hub(monkeypatch, root)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    pipe = FreePipeline.from_pretrained("someone/dit")
+    pipe = FreePipeline.from_pretrained("someone/model")
     assert sorted(asked)[-2:] == ["vae/config.json", "vae/diffusion_pytorch_model.safetensors"]
     assert "README.md" not in asked
     assert pipe.labels["goldfish"] == 1
     _same(_images(pipe), _expected())
     _same(_images(FreePipeline.from_pretrained(tmp_path / "cache")), _expected())
-    load_autoencoder("someone/dit")
+    load_autoencoder("someone/model")
 
 
 def test_from_pipe_shares_the_parts(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ Windows of one dimension and two drafts with sigma = 1, so that the first draft 
 left to decide is whether one draft stands (``u < h_1``), and if so where the state is put (``s``).
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -94,15 +95,21 @@ def test_probabilities_to_stop(verify: Any, sign: float) -> None:
     assert (verify(*windows(above, sign), verifier="block")[2] == 0).all()
 
 
+@functools.cache
+def placed() -> tuple[list[tuple[Exact, float, float]], torch.Tensor]:
+    """Cases where one draft stands, and where their states belong."""
+    given = [(case, 0.0, a) for case in CASES if case.h > 1e-36 for a in NOISE]
+    with mpmath.workdps(50):
+        return given, torch.tensor([float(case.quantile(a)) for case, _, a in given])
+
+
 @BOTH
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_where_the_state_is_put(verify: Any, sign: float) -> None:
-    given = [(case, 0.0, a) for case in CASES if case.h > 1e-36 for a in NOISE]
+    given, expected = placed()
     state, _, accepted, _ = verify(*windows(given, sign), verifier="block")
     assert (accepted == 1).all()
-    with mpmath.workdps(50):
-        expected = [float(case.quantile(a)) for case, _, a in given]
-    torch.testing.assert_close(sign * state[:, 0], torch.tensor(expected), rtol=0, atol=1e-4)
+    torch.testing.assert_close(sign * state[:, 0], expected, rtol=0, atol=1e-4)
 
 
 @BOTH

@@ -9,32 +9,18 @@ import torch
 from free import reference
 from tests.windows import Window, random_window
 
+#: Random123, kat_vectors, philox4x32 with 10 rounds: counter, key, result.
+KNOWN = """
+00000000 00000000 00000000 00000000 00000000 00000000 6627e8d5 e169c58d bc57ac4c 9b00dbd8
+ffffffff ffffffff ffffffff ffffffff ffffffff ffffffff 408f276d 41c83b0e a20bc7c6 6d5451fd
+243f6a88 85a308d3 13198a2e 03707344 a4093822 299f31d0 d16cfe09 94fdcceb 5001e420 24126ea1
+"""
 
-@pytest.mark.parametrize(
-    ("counter", "key", "expected"),
-    [  # Random123, kat_vectors, philox4x32 with 10 rounds
-        (
-            "00000000 00000000 00000000 00000000",
-            "00000000 00000000",
-            "6627e8d5 e169c58d bc57ac4c 9b00dbd8",
-        ),
-        (
-            "ffffffff ffffffff ffffffff ffffffff",
-            "ffffffff ffffffff",
-            "408f276d 41c83b0e a20bc7c6 6d5451fd",
-        ),
-        (
-            "243f6a88 85a308d3 13198a2e 03707344",
-            "a4093822 299f31d0",
-            "d16cfe09 94fdcceb 5001e420 24126ea1",
-        ),
-    ],
-)
-def test_philox_known_answers(counter: str, key: str, expected: str) -> None:
-    c, k, e = (
-        torch.tensor([int(w, 16) for w in text.split()]) for text in (counter, key, expected)
-    )
-    assert torch.equal(reference.philox4x32(c, k), e)
+
+@pytest.mark.parametrize("line", KNOWN.split("\n")[1:-1])
+def test_philox_known_answers(line: str) -> None:
+    counter, key, expected = torch.tensor([int(w, 16) for w in line.split()]).split((4, 2, 4))
+    assert torch.equal(reference.philox4x32(counter, key), expected)
 
 
 def test_normals_are_box_muller() -> None:

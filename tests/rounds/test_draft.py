@@ -3,8 +3,6 @@
 That no mean sees its own noise is tried in ``tests/law/test_exactness.py``, in windows of runs.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -89,20 +87,6 @@ def test_autoregression_is_the_drafters_own_trajectory() -> None:
         torch.testing.assert_close(draft.states[:, j + 1], expected)
 
 
-@pytest.mark.parametrize("known", [[1, 1, 1], [1, 3, 5]])
-def test_enough_sweeps_are_autoregression(known: list[int]) -> None:
-    noise = torch.randn(3, 4, 3)
-    exact = drafts(noise, known)
-    errors = []
-    for sweeps in (1, 2, 3, 4):
-        swept = drafts(noise, known, sweeps=sweeps)
-        assert swept.calls == sweeps
-        errors.append((swept.means - exact.means).abs().amax((0, 2)))
-        assert errors[-1][:sweeps].max() < 1e-4  # each sweep settles one more transition
-    assert errors[0][1:].max() > 1e-3
-    assert exact.calls == 4
-
-
 @pytest.mark.parametrize("sweeps", [None, 2])
 def test_lengths_change_nothing_within_them(sweeps: int | None) -> None:
     """A sample near its end drafts less; what it does draft is the same."""
@@ -149,16 +133,6 @@ def test_transitions_and_sigmas_end_with_the_schedule() -> None:
     draft = drafts(torch.zeros(3, 4, 3), samples, sweeps=1, length=[1] * 3, drafter=FrozenDrafter())
     assert draft.k.tolist() == [[7, 8, 9, 10, 11], [10, 11, 12, 13, 14], [18, 19, 19, 19, 19]]
     assert torch.equal(draft.sigma, TABLE.sigma[draft.k])
-
-
-def test_prediction_is_the_table_rewritten() -> None:
-    """In terms of x0, or of eps where the schedule has no x0."""
-    x, eps, k = torch.randn(18, 5), torch.randn(18, 5), torch.arange(18)
-    mean = PREDICTION.mean(k, x, PREDICTION.from_eps(k, x, eps))
-    torch.testing.assert_close(mean, TABLE.mean(k, x, eps), rtol=1e-4, atol=1e-4)
-    assert FLOW.signal is None
-    torch.testing.assert_close(FLOW.from_eps(k[:3], x[:3], eps[:3]), eps[:3])
-    torch.testing.assert_close(FLOW.mean(k[:3], x[:3], eps[:3]), x[:3] - 0.25 * eps[:3])
 
 
 # --- what the drafter is asked, and with which carry ---------------------------------------------
@@ -263,17 +237,13 @@ def test_bad_drafters_are_refused(drafter: Drafter, error: type[Exception], mess
 
 def test_changes_need_images() -> None:
     samples = samples_of([1, 1, 1])
-    with pytest.raises(
-        ValueError, match="must have signal and noise > 0 for a drafter that says how x0 changes"
-    ):
+    with pytest.raises(ValueError, match="signal and noise > 0 for a drafter that says how x0 ch"):
         drafts(torch.zeros(3, 1, 3), samples, drafter=AnchoredDrafter(TEACHER), prediction=FLOW)
 
 
 @pytest.mark.parametrize("sweeps", [None, 1, 3])
 @pytest.mark.parametrize("adds", [False, True])
-def test_what_nobody_wants_reaches_no_draft(
-    adds: bool, sweeps: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_nobody_wants_reaches_no_draft(adds, sweeps, monkeypatch) -> None:
     """The drafter's answers where a source has its say and behind a window, what buffers held
     before, noise behind a window: all of it may be NaN. A window may have no row at all.
     """

@@ -3,9 +3,6 @@
 What it does to the law is in ``law/test_relaxation.py``.
 """
 
-from __future__ import annotations
-
-import dataclasses
 import json
 import math
 from typing import Any
@@ -48,9 +45,7 @@ TABLE = np.linspace(-0.5, 2, 30)
     ],
     ids=lambda value: "table" if value is TABLE else str(value),
 )
-def test_no_budget_and_no_strength_are_the_exact_sampler(
-    rule: str, source: Any, cfg_scale: float, recycle: bool
-) -> None:
+def test_no_budget_and_no_strength_are_the_exact_sampler(rule, source, cfg_scale, recycle) -> None:
     """Bit for bit, and in every count; where there is something to spend, they part."""
     labels = [0, 1, 2, 1, 0] * 4
     options = {"cfg_scale": cfg_scale, "recycle": recycle}
@@ -119,9 +114,7 @@ def _spied(
     return drafts
 
 
-def test_learned_variance_is_the_teachers_over_the_posteriors(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_learned_variance_is_the_teachers_over_the_posteriors(monkeypatch) -> None:
     """Of the state that the transition starts from, averaged over it."""
     upper = Schedule.ddpm(30, variance="upper").sigma[:-1]
     log_span = 2 * np.log(upper / SCHEDULE.sigma[:-1])
@@ -170,6 +163,10 @@ def test_merged_reports_weigh_by_samples() -> None:
     few = _sampler(Relaxation("allow", 0.2)).sample([0, 1], 0).report
     many = _sampler(Relaxation("allow", 1.0)).sample([0] * 6, 2).report
     both = Report.merge([few, many])
+    assert (both.samples, both.seeds) == (8, [0, 1, 2, 3, 4, 5, 6, 7])
+    assert both.rounds == few.rounds + many.rounds
+    assert both.parallel_efficiency == 30 * 8 / sum(both.rounds_by_sample)
+    assert both.seconds == few.seconds + many.seconds
     assert both.tv_bound == pytest.approx((2 * few.tv_bound + 6 * many.tv_bound) / 8)
     assert both.tv_bound == pytest.approx(np.mean(both.tv_bound_by_sample))
     assert both.tv_estimate == pytest.approx(np.mean(both.tv_estimate_by_sample))
@@ -177,6 +174,8 @@ def test_merged_reports_weigh_by_samples() -> None:
     record = json.loads(both.to_json())
     assert record["tv_bound"] == both.tv_bound
     assert record["tv_bound_by_sample"] == both.tv_bound_by_sample
+    with pytest.raises(ValueError, match="reports must be of one schedule"):
+        Report.merge([])
 
 
 # --- bad input ---------------------------------------------------------------------------------
@@ -190,32 +189,19 @@ def test_merged_reports_weigh_by_samples() -> None:
         ({"strength": math.nan}, ValueError, "strength must be finite and >= 0, got nan"),
         ({"strength": math.inf}, ValueError, "strength must be finite and >= 0, got inf"),
         ({"strength": "1"}, TypeError, "strength must be a number, got str"),
-        ({"strength": True}, TypeError, "strength must be a number, got bool"),
         ({"tv_budget": -0.1}, ValueError, r"tv_budget must be in \[0, 1\] or None, got -0.1"),
-        ({"tv_budget": 1.1}, ValueError, r"tv_budget must be in \[0, 1\] or None, got 1.1"),
         ({"tv_budget": math.nan}, ValueError, r"tv_budget must be in \[0, 1\] or None, got nan"),
         ({"tv_budget": "0.1"}, TypeError, "tv_budget must be a number, got str"),
         ({"uncertainty": "entropy"}, ValueError,
          "uncertainty must be one of 'discrepancy', 'learned_variance' or a table, got 'entropy'"),
         ({"uncertainty": [0.0, math.nan]}, ValueError, "uncertainty must be finite, got nan"),
         ({"uncertainty": [[0.0]]}, ValueError, r"uncertainty must be a vector, got shape \(1, 1\)"),
-        ({"uncertainty": 1.0}, ValueError, r"uncertainty must be a vector, got shape \(\)"),
         ({"uncertainty": ["a"]}, TypeError, r"uncertainty must be a name or a vector, got \['a'\]"),
-        ({"uncertainty": None}, ValueError, "uncertainty must be"),
     ],
 )  # fmt: skip
 def test_bad_arguments(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=f"^{message}"):
         Relaxation(**arguments)
-
-
-def test_it_is_a_frozen_value() -> None:
-    relaxation = Relaxation("allow", 1, 0.5, np.array([1.0, 2.0]))
-    assert relaxation.uncertainty == (1.0, 2.0)
-    assert relaxation == Relaxation("allow", 1.0, 0.5, [1, 2])
-    assert hash(relaxation) == hash(dataclasses.replace(relaxation))
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        relaxation.strength = 2.0  # type: ignore[misc]
 
 
 NO_IMAGE = Schedule([2, 1, 0], [1.0, 1.0, 1.0], [-0.3] * 3, [0.5, 0.5, 0.0])
@@ -235,8 +221,6 @@ NO_IMAGE = Schedule([2, 1, 0], [1.0, 1.0, 1.0], [-0.3] * 3, [0.5, 0.5, 0.0])
          "relative to its posterior variance"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_the_sampler(
-    relaxation: Any, options: dict[str, Any], error: type[Exception], message: str
-) -> None:
+def test_what_does_not_fit_the_sampler(relaxation, options, error, message) -> None:
     with pytest.raises(error, match=f"^{message}$"):
         _sampler(relaxation, **options)

@@ -148,34 +148,12 @@ def test_a_request_that_joins_gets_what_it_gets_alone_and_the_others_theirs(
     joined(served, ARRIVALS[arrivals]).same(alone)
 
 
-@pytest.mark.parametrize("make", [digits, frozen])
-def test_rows_of_others_after_joining_are_found(
-    make: Callable[[], Server], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The bug that joining invites: places in a call that is no longer the only one."""
-
-    def without_offset(self: Samples, others: Samples) -> Samples:
-        both = join(self, others)
-        row = both.past.row.clone()
-        row[len(self.k) :] -= len(self.past.rows.k)
-        return both._replace(past=both.past._replace(row=row))
-
-    join, served = Samples.join, make()
-    right = joined(served, ARRIVALS["on their way"])
-    monkeypatch.setattr(Samples, "join", without_offset)
-    wrong = joined(served, ARRIVALS["on their way"])
-    assert (wrong.x - right.x)[2:].abs().max() > 0.01
-    wrong.same(right, slice(2))
-
-
 @pytest.mark.parametrize(
     "places",
     [torch.tensor([True, False, True, True, False, False]), torch.tensor([3, 0, 2])],
     ids=["mask", "places"],
 )
-def test_a_sample_that_leaves_changes_no_other_image(
-    server: tuple[Server, Drawn], places: Tensor
-) -> None:
+def test_a_sample_that_leaves_changes_no_other_image(server, places) -> None:
     served, alone = server
     rest = served.serve((0, 0, served.begin()), change=lambda samples: samples.keep(places))
     rest.same(alone, [0, 2, 3])
@@ -203,9 +181,7 @@ def test_samples_that_want_no_row_disturb_no_others() -> None:
     ],
     ids=["speculative", "sequential"],
 )  # fmt: skip
-def test_samplers_and_graphs_make_the_same_rounds(
-    sampler: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_samplers_and_graphs_make_the_same_rounds(sampler, options, monkeypatch) -> None:
     """The loop here, the samplers' and the graphs' call the same functions, and draw the same."""
     calls: list[str] = []
 
@@ -376,3 +352,21 @@ def test_an_observer_may_keep_what_it_was_shown(window: int) -> None:
     sampler.sample([0, 1], observer=lambda _, states: shown.append((states, states.clone())))
     assert len(shown) > 5
     assert all(torch.equal(states, copy) for states, copy in shown)
+
+
+@pytest.mark.parametrize("make", [digits, frozen])
+def test_rows_of_others_after_joining_are_found(make, monkeypatch) -> None:
+    """The bug that joining invites: places in a call that is no longer the only one."""
+
+    def without_offset(self: Samples, others: Samples) -> Samples:
+        both = join(self, others)
+        row = both.past.row.clone()
+        row[len(self.k) :] -= len(self.past.rows.k)
+        return both._replace(past=both.past._replace(row=row))
+
+    join, served = Samples.join, make()
+    right = joined(served, ARRIVALS["on their way"])
+    monkeypatch.setattr(Samples, "join", without_offset)
+    wrong = joined(served, ARRIVALS["on their way"])
+    assert (wrong.x - right.x)[2:].abs().max() > 0.01
+    wrong.same(right, slice(2))

@@ -2,17 +2,9 @@
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from free import (
-    AutoWindow,
-    FrozenDrafter,
-    Schedule,
-    SequentialSampler,
-    SpeculativeSampler,
-)
+from free import AutoWindow, FrozenDrafter, Schedule, SequentialSampler, SpeculativeSampler
 from free.ops import WIDEST_ON_CUDA
-from free.sampling.request import Request
 from free.sampling.settings import largest_window
 from free.window import FixedWindow
 from tests.networks import CallableDrafter, MixtureTeacher
@@ -49,24 +41,15 @@ def _without_rows() -> FixedWindow:
     ("options", "message"),
     [
         ({"sweeps": 2.0}, "sweeps must be None, 'auto' or an integer >= 1, got 2.0"),
-        ({"sweeps": 0}, "sweeps must be None, 'auto' or an integer >= 1, got 0"),
         ({"sweeps": True}, "sweeps must be None, 'auto' or an integer >= 1, got True"),
         ({"sweeps": "auto"}, "sweeps must be None or an integer with window 4, got 'auto'"),
-        ({"window": "wide"}, "'auto' or a WindowRule, got 'wide'"),
         ({"window": object()}, "'auto' or a WindowRule, got <object"),
         ({"window": _without_rows()}, "window must have an integer >= 1 as largest, got 0 in"),
         ({"window": 0}, "window must be an integer >= 1, 'auto' or a WindowRule, got 0"),
-        ({"window": True}, "window must be an integer >= 1, 'auto' or a WindowRule, got True"),
-        ({"window": 2.5}, "window must be an integer >= 1, 'auto' or a WindowRule, got 2.5"),
         ({"recycle": "all"}, "recycle must be True, False or one of 'response', 'reuse', 'drafter"),
-        ({"recycle": "control_variate"}, "recycle must be True, False or one of .* got 'control"),
-        ({"recycle": None}, "recycle must be True, False or one of .* got None"),
-        ({"cfg_channels": 0}, "cfg_channels must be an integer >= 1 or None, got 0"),
         ({"cfg_scale": 2.0, "cfg_channels": 0}, "cfg_channels must be an integer >= 1"),
-        ({"cfg_scale": "1.5"}, "cfg_scale must be finite and >= 0, got '1.5'"),
         ({"cfg_scale": -1.0}, "cfg_scale must be finite and >= 0, got -1.0"),
         ({"verifier": "hope"}, "verifier: expected one of"),
-        ({"verifier": "block", "recycle": True}, "recycle must be False with verifier 'block'"),
         (
             {"verifier": "block", "recycle": "reuse"},
             "recycle must be False with verifier 'block', whose decisions look at later drafts, so "
@@ -96,17 +79,3 @@ def test_windows_that_the_cuda_kernels_do_not_verify_are_refused() -> None:
     assert largest_window(AutoWindow(1000), 1000, cuda) == 256  # it takes what pays, up to that
     with pytest.raises(ValueError, match="window must be of at most 256 rows on CUDA, got 257 for"):
         largest_window(wide, 1000, cuda)
-
-
-def test_they_are_refused_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    with FakeTensorMode():  # which says that it is on a GPU
-        state = torch.empty(1, 4, device="cuda")
-    request = Request(torch.tensor([0]), torch.tensor([0]), state)
-    monkeypatch.setattr("free.sampling.speculative.check_request", lambda *_: request)
-
-    def teacher(*_: torch.Tensor) -> None:
-        raise AssertionError("was asked")
-
-    sampler = SpeculativeSampler(teacher, "frozen", Schedule.ddpm(300), 257)
-    with pytest.raises(ValueError, match="window must be .* on CUDA, got 257 for a run of 300"):
-        sampler.sample([0])

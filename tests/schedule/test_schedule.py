@@ -45,16 +45,6 @@ def test_ddpm_matches_textbook(steps: int) -> None:
         assert len(schedule) == steps
 
 
-def test_respacing_of_250_steps() -> None:
-    schedule = Schedule.ddpm()
-    assert schedule.timesteps[0] == 999
-    assert schedule.timesteps[-1] == 0
-    assert set(-np.diff(schedule.timesteps)) == {4, 5}
-    # Known ratios of the two variances, counted from the end.
-    ratio = (Schedule.ddpm(variance="upper").sigma[:-1] / schedule.sigma[:-1]) ** 2
-    np.testing.assert_allclose(ratio[[-1, -10, -50]], [7.0, 1.20, 1.03], rtol=0.01)
-
-
 def test_schedule_knows_its_signal() -> None:
     abar = np.cumprod(1 - np.linspace(1e-4, 2e-2, 1000))
     for options in ({}, {"variance": "upper"}, {"stochasticity": 0.5}):
@@ -93,46 +83,35 @@ def _columns(**columns: object) -> Schedule:
     ("make", "arguments", "message"),
     [
         (Schedule.ddpm, {"steps": 1}, r"steps must be in 2\.\.train_steps \(1000\), got 1"),
-        (Schedule.ddpm, {"steps": 250.0}, "steps must be in"),
         (Schedule.ddpm, {"steps": 1001}, r"steps must be in 2\.\..* \(1000\), got 1001"),
         (Schedule.ddpm, {"train_steps": 2**40}, r"train_steps must be an integer in 2\.\.1000000"),
-        (Schedule.ddpm, {"beta_start": 0.0}, "beta_start and beta_end must satisfy"),
         (Schedule.ddpm, {"beta_start": 0.5, "beta_end": 0.1}, "got 0.5 and 0.1"),
         (Schedule.ddpm, {"variance": "learned"}, "'posterior', 'upper', a weight .* 'learned'"),
         (Schedule.ddpm, {"stochasticity": -1.0}, "stochasticity must be finite and >= 0"),
         (Schedule.ddpm, {"stochasticity": np.nan}, "stochasticity must be finite and >= 0"),
-        (Schedule.ddpm, {"stochasticity": 9.0}, "stochasticity must be at most"),
         (Schedule.ddpm, {"stochasticity": 1e200}, "stochasticity must be at most"),
         (Schedule.ddpm, {"stochasticity": 0.5, "variance": "upper"}, "with variance 'upper'"),
         (_from_betas, {"betas": []}, r"betas must be a non-empty vector, got shape \(0,\)"),
-        (_from_betas, {"betas": [0.1, 1.0]}, r"betas must be in \(0, 1\), got 1.0"),
         (_from_betas, {"betas": [0.1, np.nan]}, r"betas must be in \(0, 1\), got nan"),
+        (_from_betas, {"betas": [0.1, 1.0]}, r"betas must be in \(0, 1\), got 1.0"),
         (_from_betas, {"timesteps": [0, 1]}, r"falling integers in 0\.\.1, got \[0 1\]"),
-        (_from_betas, {"timesteps": [2, 0]}, r"timesteps must be falling integers in 0\.\.1"),
         (_from_betas, {"timesteps": [0, -1]}, r"timesteps must be falling integers in 0\.\.1"),
-        (_from_betas, {"timesteps": [0.5]}, r"timesteps must be falling integers in 0\.\.1"),
         (_from_betas, {"timesteps": []}, r"timesteps must be falling integers in 0\.\.1"),
         (_columns, {"sigma": [0.1, -0.2]}, "sigma must be >= 0, got -0.2"),
         (_columns, {"sigma": [0.1]}, r"sigma must have one entry per transition \(2\), got 1"),
         (_columns, {"sigma": [np.nan, 0.0]}, "sigma must be finite, got nan"),
-        (_columns, {"a": [1.0, np.nan]}, "a must be finite, got nan"),
         (_columns, {"b": [[1.0, 2.0]]}, r"b must be a non-empty vector, got shape \(1, 2\)"),
         (_columns, {"timesteps": [0.5, 0.0]}, "timesteps must be integers >= 0"),
-        (_columns, {"timesteps": [1, -1]}, "timesteps must be integers >= 0"),
         (_columns, {"timesteps": [5, 5]}, "step to step, got 5 and then 5 at step 1"),
-        (_columns, {"timesteps": [0, 5]}, "step to step, got 0 and then 5 at step 1"),
         (_columns, {"signal": [0.1, 0.9]}, "signal and noise must be given together"),
         (_columns, {"signal": [0.5, 0.9], "noise": [0.5, -0.1]}, "noise must be >= 0, got -0.1"),
         (_columns, {"upper": [0.1, 0.9]}, "upper and mixture must be given together"),
         (_columns, {"upper": [0.05, 0.0], "mixture": max}, "upper must be >= sigma, and 0 where"),
-        (_columns, {"upper": [0.2, 0.1], "mixture": max}, "upper must be >= sigma, and 0 where"),
         (Schedule.sde, {"kind": "cosine"}, "kind must be 'vp' or 'linear', got 'cosine'"),
         (Schedule.sde, {"stochasticity": -0.5}, "stochasticity must be finite and >= 0, got -0.5"),
-        (Schedule.sde, {"stochasticity": np.nan}, "stochasticity must be finite and >= 0, got nan"),
         (Schedule.sde, {"stochasticity": np.inf}, "stochasticity must be finite and >= 0, got inf"),
         (Schedule.sde, {"steps": 1}, r"steps must be in 2\.\.train_steps \(1000\), got 1"),
         (Schedule.sde, {"kind": "linear", "steps": 1001}, r"\(1000\), got 1001"),
-        (Schedule.sde, {"kind": "linear", "steps": 10.0}, "steps must be in"),
     ],
 )
 def test_what_is_refused(make: Callable, arguments: dict, message: str) -> None:

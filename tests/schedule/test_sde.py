@@ -4,11 +4,8 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 
-from free import Schedule, SequentialSampler, SpeculativeSampler
-from tests.law.stats import energy_test
-from tests.networks import FlowTeacher, MixtureTeacher
+from free import Schedule
 
 STOCHASTICITIES = [0.0, 0.25, 0.5, 1.0, 1.5, 2.0]
 BETAS = np.linspace(1e-4, 2e-2, 1000)
@@ -94,36 +91,6 @@ def test_every_stochasticity_tends_to_the_data(kind: str) -> None:
     """Eq. 38, without sampling: the error is of the order 1 / steps."""
     for stochasticity, steps in itertools.product(STOCHASTICITIES, (50, 200, 800, 1600)):
         assert _gaussian_error(kind, steps, stochasticity) < (1.5 + stochasticity**2) / steps
-
-
-@pytest.mark.parametrize(
-    ("kind", "stochasticity"), [("vp", 0.0), ("vp", 1.0), ("linear", 0.5), ("linear", 2.0)]
-)
-def test_marginals_are_the_data(kind: str, stochasticity: float) -> None:
-    """In energy distance: not to be told from the data with many steps, easily with few."""
-    teacher = MixtureTeacher(2) if kind == "vp" else FlowTeacher(2)
-    noise = torch.randn(2500, 2, generator=torch.Generator().manual_seed(7))
-    data = teacher.modes[torch.arange(2500) % 3] + teacher.spread * noise
-
-    def p(steps: int) -> float:
-        schedule = Schedule.sde(kind, steps, stochasticity)
-        labels = torch.zeros(len(data), dtype=torch.int64)
-        samples = SequentialSampler(teacher, schedule).sample(labels, seed=3).samples
-        return energy_test(samples, data)
-
-    assert p(400) > 1e-3
-    assert p(3) < 1e-6
-
-
-@pytest.mark.parametrize("kind", ["vp", "linear"])
-def test_no_stochasticity_is_sampled_but_not_speculated(kind: str) -> None:
-    teacher = MixtureTeacher(2) if kind == "vp" else FlowTeacher(2)
-    schedule = Schedule.sde(kind, 20, 0.0)
-    with pytest.raises(ValueError, match=r"got sigma = 0 at step 0: without noise nothing couples"):
-        SpeculativeSampler(teacher, "frozen", schedule, window=4)
-    plain = SequentialSampler(teacher, schedule).sample([0, 1], 5).samples
-    alone = SpeculativeSampler(teacher, None, schedule, window=1).sample([0, 1], 5).samples
-    torch.testing.assert_close(plain, alone)
 
 
 def test_a_stochasticity_beyond_all_numbers() -> None:

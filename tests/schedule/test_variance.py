@@ -54,7 +54,6 @@ def test_a_fit_is_kept(tmp_path: Path) -> None:
     ("variance", "message"),
     [
         (1.5, r"variance must be a weight in \[0, 1\], got 1.5"),
-        (float("nan"), r"variance must be a weight in \[0, 1\], got nan"),
         (None, r"variance must be a weight in \[0, 1\], got None"),
         ({}, "variance must be numbers, got {}"),
         ([0.1] * 19, r"variance must have one entry a transition \(20\), got shape \(19,\)"),
@@ -68,26 +67,19 @@ def test_bad_variances(variance: object, message: str) -> None:
         Schedule.ddpm(20, variance=variance)
 
 
+RECORD = '{"kind": "variance", "timesteps": %s, "weights": %s}'
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (None, "No such file"),
         ("{", "is missing or malformed: JSONDecodeError"),
-        ("[]", "is missing or malformed: got list"),
         ('{"kind": "sigma"}', "it is of kind 'sigma'"),
         ('{"kind": "variance", "timesteps": [1]}', "'weights'"),
-        (
-            '{"kind": "variance", "timesteps": [2, 1], "weights": [0.5]}',
-            r"weights must have one entry a timestep \(2\), got 1",
-        ),
-        (
-            '{"kind": "variance", "timesteps": [1, 2], "weights": [0.5, 0.5]}',
-            "timesteps must fall, got",
-        ),
-        (
-            '{"kind": "variance", "timesteps": [2, 1], "weights": [0.5, NaN]}',
-            "weights must be a non-empty vector of numbers",
-        ),
+        (RECORD % ([2, 1], [0.5]), r"weights must have one entry a timestep \(2\), got 1"),
+        (RECORD % ([1, 2], [0.5, 0.5]), "timesteps must fall, got"),
+        (RECORD % ([2, 1], "[0.5, NaN]"), "weights must be a non-empty vector of numbers"),
     ],
 )
 def test_bad_tables(tmp_path: Path, text: str | None, message: str) -> None:

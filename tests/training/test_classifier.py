@@ -6,7 +6,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from free.models.classifier import DigitClassifier
 from free.training.classifier import save_classifier, split_digits, train_classifier
 from free.training.dataset.sets import ImageSet, mnist_set
 
@@ -37,10 +36,3 @@ def test_a_fifth_is_held_out() -> None:
     held, kept = split_digits(5000)
     assert (len(held), len(kept)) == (1000, 4000)
     assert len(set(held.tolist()) | set(kept.tolist())) == 5000
-
-
-def test_the_embedded_one_is_small_and_ready() -> None:
-    network = DigitClassifier.embedded()
-    assert not network.training
-    assert sum(weight.numel() for weight in network.parameters()) * 2 < 1_000_000
-    assert network(torch.zeros(2, 1, 28, 28)).shape == (2, 10)

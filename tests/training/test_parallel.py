@@ -66,17 +66,6 @@ def test_two_processes_are_one_with_the_batch_of_both(by_two: Path, tmp_path: Pa
     assert _far(tmp_path, one) < 1e-5
 
 
-def test_the_comparison_would_see_ranks_that_draw_alike(by_two: Path, tmp_path: Path) -> None:
-    """If both processes took the same half of a batch, the weights would be further apart."""
-
-    class Alike(Ranks):
-        def rows(self, batch_size: int, micro_batch: int | None = None) -> list[range]:
-            return [range(batch_size // 2)] * 2
-
-    run(tmp_path, 12, ranks=Alike(), **SETTINGS)
-    assert _far(by_two, tmp_path) > 1e-3
-
-
 def test_rows_are_shared_out() -> None:
     assert (Ranks().rows(8), Ranks(1, 2).rows(8)) == ([range(8)], [range(4, 8)])
     assert Ranks(1, 2).rows(8, 2) == [range(4, 6), range(6, 8)]
@@ -99,3 +88,14 @@ def test_a_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     message = "device must be one that this machine has, got 'nowhere': "
     with pytest.raises(ValueError, match=message), ranks_of_environment("nowhere"):
         pass
+
+
+def test_the_comparison_would_see_ranks_that_draw_alike(by_two: Path, tmp_path: Path) -> None:
+    """If both processes took the same half of a batch, the weights would be further apart."""
+
+    class Alike(Ranks):
+        def rows(self, batch_size: int, micro_batch: int | None = None) -> list[range]:
+            return [range(batch_size // 2)] * 2
+
+    run(tmp_path, 12, ranks=Alike(), **SETTINGS)
+    assert _far(by_two, tmp_path) > 1e-3

@@ -49,17 +49,6 @@ def test_kill_9_at_any_moment(tmp_path: Path) -> None:
     require_same_run(folder, tmp_path / "whole")
 
 
-def test_the_comparison_would_see_another_run(tmp_path: Path) -> None:
-    """A resumed run that repeats a batch is not the same: what is compared above can differ."""
-    run(tmp_path / "a", 10, save_every=5)
-    run(tmp_path / "b", 5, save_every=5)
-    torch.save({**state(tmp_path / "b"), "step": 4}, tmp_path / "b" / "state.pt")
-    run(tmp_path / "b", 10, save_every=5)
-    weights = [state(tmp_path / x)["weights"]["model"]["0.weight"] for x in "ab"]
-    assert not torch.equal(*weights)
-    assert losses(tmp_path / "a") != losses(tmp_path / "b")
-
-
 def test_a_run_can_go_on_for_longer(tmp_path: Path) -> None:
     """At a constant rate; a finished one is only read again."""
     whole, _ = run(tmp_path / "whole", 12)
@@ -220,3 +209,14 @@ def test_no_room_for_the_first_checkpoint(tmp_path: Path, monkeypatch: pytest.Mo
         run(tmp_path, 2)
     assert not list(tmp_path.glob("*state*"))
     assert not list(tmp_path.glob(".state*"))
+
+
+def test_the_comparison_would_see_another_run(tmp_path: Path) -> None:
+    """A resumed run that repeats a batch is not the same: what is compared above can differ."""
+    run(tmp_path / "a", 10, save_every=5)
+    run(tmp_path / "b", 5, save_every=5)
+    torch.save({**state(tmp_path / "b"), "step": 4}, tmp_path / "b" / "state.pt")
+    run(tmp_path / "b", 10, save_every=5)
+    weights = [state(tmp_path / x)["weights"]["model"]["0.weight"] for x in "ab"]
+    assert not torch.equal(*weights)
+    assert losses(tmp_path / "a") != losses(tmp_path / "b")

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from free import DiT, DiTConfig, Schedule, TeacherOutput
+from free import Schedule, TeacherOutput
 from free.models.sigma import SigmaNet
 from free.training.randomness import RowRandom
 from free.training.variance import fit_variance, sigma_loss
-from tests.networks import MixtureTeacher, randomized
+from tests.networks import MixtureTeacher
 
 
 class Known(MixtureTeacher):
@@ -44,14 +44,6 @@ def test_elements_are_averaged_as_variances() -> None:
     schedule = Schedule.ddpm(30, variance=fit_variance(teacher, [0], steps=30))
     ends = [Schedule.ddpm(30, variance=name).sigma ** 2 for name in ("posterior", "upper")]
     np.testing.assert_allclose(schedule.sigma**2, sum(ends) / 2, rtol=1e-5)
-
-
-def test_a_small_network_with_learned_variance() -> None:
-    config = DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3, learn_sigma=True)
-    fit = fit_variance(randomized(DiT(config)), [0, 1, 2, 0], steps=12, cfg_scale=1.5)
-    assert len(fit.weights) == 11
-    assert np.ptp(fit.weights) > 0
-    assert (Schedule.ddpm(12, variance=fit).sigma[:-1] > 0).all()
 
 
 def test_teachers_without_a_learned_variance() -> None:

@@ -1,7 +1,5 @@
 """Runs without networks: drafts stand as a true delta says, rounds take what a machine takes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """What drafts are expected to do, and what a record makes of what they did."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.stats import norm

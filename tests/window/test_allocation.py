@@ -1,7 +1,5 @@
 """Rows go where they are worth most, and no further."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np
@@ -42,11 +40,6 @@ def test_nothing_to_draft() -> None:
     best = allocate(np.zeros((2, 3)), lambda drafts, longest: 1.0 + drafts)
     assert best.drafts.tolist() == [0, 0]
     assert (best.advance, best.seconds) == (2.0, 1.0)
-
-
-def test_a_certain_window_leaves_nothing() -> None:
-    one = np.ones((2, 4))
-    assert later_worth(one, one, 0.5 * one, 0.0).sum() == 0
 
 
 def test_behind_a_certain_rejection_rows_are_worth_what_they_add() -> None:

@@ -1,7 +1,5 @@
 """The automatic window in whole runs: what it chooses, takes up and refuses."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -10,13 +8,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from free import (
-    AutoWindow,
-    Schedule,
-    SequentialSampler,
-    SpeculativeSampler,
-    TeacherOutput,
-)
+from free import AutoWindow, Schedule, SequentialSampler, SpeculativeSampler, TeacherOutput
 from free.window.acceptance import DISTANCES, PARTS, AcceptanceRecord, write_records
 from free.window.costs import CostCurve, RoundCosts
 from free.window.recording import RecordingWindow

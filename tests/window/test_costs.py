@@ -1,7 +1,5 @@
 """Cost curves: linear between knots, never falling, following what is seen."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -42,9 +40,7 @@ def test_one_outlier_does_little() -> None:
     ("rows", "seconds", "message"),
     [
         ([], [], "vectors of one length"),
-        ([1, 2], [1.0], "vectors of one length"),
         ([2, 1], [1.0, 1.0], "rows must be rising"),
-        ([0, 1], [1.0, 1.0], "rows must be rising"),
         ([1], [0.0], "seconds must be positive"),
         ([1], [float("nan")], "seconds must be positive"),
     ],

@@ -1,7 +1,5 @@
 """Measured costs: when they are measured, kept and measured again."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 Played without networks, so that no clock decides; :mod:`benchmarks.auto` measures it with one.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -116,9 +114,7 @@ def test_a_plain_sampler_that_is_faster_than_was_measured(samples: int) -> None:
     ("fixed_share", "samples", "bad"),
     [(0.6, 1, 50.0), (0.9, 4, 50.0), (1.0, 16, 50.0), (0.6, 16, 1.0), (1.0, 1, 1.0)],
 )
-def test_rows_that_pay_in_the_next_window_only(
-    fixed_share: float, samples: int, bad: float
-) -> None:
+def test_rows_that_pay_in_the_next_window_only(fixed_share, samples, bad) -> None:
     """Where drafts fail that the teacher has not seen, and those stand that it has."""
 
     def delta(kind: NDArray[np.int64], distance: NDArray[np.int64]) -> NDArray[np.float64]:

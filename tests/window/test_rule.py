@@ -1,7 +1,5 @@
 """Rules in whole runs: what they may choose, and which transitions they hear of."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -9,7 +7,7 @@ import pytest
 import torch
 
 from free import SpeculativeSampler
-from free.window import Choice, FixedWindow, Run, Windows
+from free.window import Choice, Run, Windows
 from tests.window.play import DRAFTER, SCHEDULE, TEACHER
 
 
@@ -35,13 +33,8 @@ class Rule:
     ("choice", "message"),
     [
         (lambda k: Choice(0 * k, 1), r"lengths of 1 to \[1, 1\] here, got \[0, 0\]"),
-        (lambda k: Choice(0 * k + 2, 1), r"lengths of 1 to \[1, 1\] here, got \[2, 2\]"),
         (lambda k: Choice(1 + (k > 0) * 4, 1), r"lengths of 1 to \[4, 4\] here, got \[5, 5\]"),
-        (
-            lambda k: Choice(1 + (k > 0) * 1, 1, 1),
-            r"lengths of 1 with plain transitions.*got \[2, 2\]",
-        ),
-        (lambda k: Choice(1 + 0 * k[:1], 1), r"2 lengths.* got int64 of shape \[1\]"),
+        (lambda k: Choice(1 + (k > 0) * 1, 1, 1), r"lengths of 1 with plain.*got \[2, 2\]"),
         (lambda k: Choice(1.5 + 0 * k, 1), "2 lengths, integers.* got float64"),
         (lambda k: Choice(1 + 0 * k, 1, 99), "0 to 40 plain transitions, got 99"),
         (lambda k: None, "a Choice, got None"),
@@ -74,14 +67,6 @@ def test_a_rule_hears_of_every_transition() -> None:
     sampler = SpeculativeSampler(TEACHER, DRAFTER, SCHEDULE, Counting(choose, 3), sweeps=1)
     sampler.sample([0, 1, 2])
     assert heard.tolist() == [len(SCHEDULE)] * 3
-
-
-def test_a_fixed_rule_is_the_number() -> None:
-    by_rule, by_number = (
-        SpeculativeSampler(TEACHER, DRAFTER, SCHEDULE, window, sweeps=1).sample([0, 1]).samples
-        for window in (FixedWindow(4), 4)
-    )
-    assert torch.equal(by_rule, by_number)
 
 
 def test_a_window_wider_than_any_run() -> None:

@@ -4,9 +4,12 @@ import argparse
 import json
 import math
 import os
+import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -82,6 +85,25 @@ def change(path: Path, **fields: object) -> None:
     """Put fields into a JSON file; None takes one away."""
     record = json.loads(path.read_text()) | fields
     path.write_text(json.dumps({key: value for key, value in record.items() if value is not None}))
+
+
+def fake_hub(monkeypatch: pytest.MonkeyPatch, there: Path) -> list[str]:
+    """A hub whose repository ``someone/model`` is a folder: what is asked for is copied to
+    ``cache`` beside it, as the hub's client does, and listed.
+    """
+    cache, fetched = there.parent / "cache", []
+
+    def snapshot_download(name: str, allow_patterns: list[str]) -> str:
+        assert name == "someone/model"
+        for path in (file.relative_to(there) for file in there.rglob("*") if file.is_file()):
+            if any(fnmatch(str(path), pattern) for pattern in allow_patterns):
+                (cache / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(there / path, cache / path)
+                fetched.append(str(path))
+        return str(cache)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    return fetched
 
 
 class Planted:

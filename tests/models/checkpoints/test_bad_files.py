@@ -57,12 +57,9 @@ def test_a_bare_pickle_is_not_opened(tmp_path: Path) -> None:
 def test_what_is_no_checkpoint(tmp_path) -> None:
     for name, content, message in (
         ("model.pt", b"", "an empty file"),
-        ("model.safetensors", b"", "an empty file"),
         ("model.pt", b"<!DOCTYPE html><html><body>404</body>", "an HTML page, probably of a down"),
-        ("model.safetensors", b"\n <html>", "an HTML page"),
         ("x.bin", b"version https://git-lfs.github.com/spec/v1\nsize 2", "git lfs pull"),
         ("model.safetensors", b'{"weights": 3}', r"something that starts with b'\{"),
-        ("model.pt", b"\x00" * 100, "something that starts with"),
         ("x.bin", np.random.default_rng(0).bytes(1000), "something that starts with"),
     ):
         path = tmp_path / name
@@ -145,8 +142,6 @@ def test_other_contents(tmp_path) -> None:
         (_under("model.") | _under("old."), r"one network, got .* model\.\* and old\.\*: save"),
         (STATE | _under("module."), "hold each weight once, got .* with some of them twice"),
         (_under("model.") | {"loss.w": torch.zeros(3)}, "unexpected loss.w"),
-        ({"ema": 3}, "got .* with keys ema"),
-        ({"ema": {}}, "source must hold a dict of tensors"),
         ({"conv.weight": torch.zeros(3)}, "must hold the weights of a DiT, got .* without x_emb"),
         ({"transformer_blocks.0.attn1.to_q.weight": torch.zeros(3, 3)}, "without x_embedder"),
         (STATE | {PATCHES: torch.zeros(32, 12)}, r"must have 4 axes, got \[32, 12\]"),
@@ -161,7 +156,6 @@ def test_other_contents(tmp_path) -> None:
             r"depth must be an integer in 1\.\.1000, got 2000",
         ),
         (STATE | {"pos_embed": torch.zeros(1, 15, 32)}, "must be of a square, got"),
-        (STATE | {"pos_embed": torch.zeros(16, 32)}, "must be of a square, got"),
         (STATE | {"pos_embed": torch.zeros(1).expand(1, 16, 32)}, "repeated by strides"),
         (STATE | {"pos_embed": torch.zeros(1, 16, 32).to_sparse()}, "dense, got pos_embed"),
     ):

@@ -2,13 +2,12 @@
 
 import shutil
 import sys
-from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
 from free import DiT, DrafterNet, load_pretrained
-from tests.models.checkpoints.files import CONFIG, same_weights
+from tests.models.checkpoints.files import CONFIG, fake_hub, same_weights
 from tests.networks import randomized
 
 hub = pytest.importorskip("huggingface_hub")
@@ -16,23 +15,11 @@ hub = pytest.importorskip("huggingface_hub")
 
 @pytest.fixture
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository ``someone/model``; what is asked for is copied, as the hub's client does."""
+    """The folder of a repository ``someone/model``, from another working directory."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    there = tmp_path / "there"
-    there.mkdir()
-
-    def snapshot_download(name: str, allow_patterns: list[str]) -> str:
-        assert name == "someone/model"
-        for file in there.rglob("*"):
-            path = file.relative_to(there)
-            if file.is_file() and any(fnmatch(str(path), pattern) for pattern in allow_patterns):
-                (tmp_path / "cache" / path).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(file, tmp_path / "cache" / path)
-        return str(tmp_path / "cache")
-
-    monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
-    return there
+    fake_hub(monkeypatch, tmp_path / "there")
+    return tmp_path / "there"
 
 
 def _fetched(remote: Path) -> set[str]:

@@ -1,7 +1,5 @@
 """Captures that call the function again, and samplers to capture."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Where rounds are not captured, and what is said; networks that fail in captured rounds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +8,6 @@ import torch
 from torch import Tensor
 
 from free import Relaxation, Schedule, SequentialSampler, SpeculativeSampler, TeacherOutput
-from free.rounds.drafted_window import DraftedWindow
-from free.rounds.drafter_call import DrafterCall
 from free.rounds.row_selection import EveryRow, Span
 from free.sampling.cuda_graphs import Graphs
 from free.sampling.cuda_graphs.capture import CaptureError
@@ -74,28 +70,6 @@ def test_what_nobody_wanted_is_not_judged() -> None:
     for recycle in (False, True, "drafter"):
         graphed(sampler(Odd(TEACHER), sweeps=1, recycle=recycle)).sample(LABELS, SEEDS)
     assert max(int(k.max()) for k in asked) == 29
-
-
-@pytest.mark.parametrize(("recycle", "sweeps"), [(True, 1), ("reuse", None)])
-def test_nor_is_what_another_source_drafts(
-    recycle: bool | str, sweeps: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nobody wants the drafter where the teacher has seen the transition."""
-    found, ask = [], DrafterCall.ask
-
-    def spoiled(self: DrafterCall, window: DraftedWindow, rows: Span, again: bool) -> Any:
-        answer, k = ask(self, window, rows, again)
-        step = torch.arange(window.noise.shape[1]).expand(window.noise.shape[:2])
-        unwanted = rows.take(step) < rows.each(window.settled)
-        found.append(bool(unwanted.any()))
-        answer = torch.where(unwanted[:, None], torch.nan, answer)
-        window.said = rows.put(answer, window.said)
-        return answer, k
-
-    monkeypatch.setattr(DrafterCall, "ask", spoiled)
-    made = graphed(sampler(sweeps=sweeps, recycle=recycle)).sample(LABELS, SEEDS)
-    assert made.samples.isfinite().all()
-    assert any(found)
 
 
 def test_large_values_of_half_precision_are_finite() -> None:

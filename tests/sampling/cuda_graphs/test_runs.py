@@ -3,8 +3,6 @@
 What CUDA does with the same rounds is tested in ``tests/gpu/test_graphs.py``.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
@@ -28,12 +26,7 @@ from free import (
 )
 from free.rounds.row_selection import EveryRow
 from free.sampling.cuda_graphs import Graphs
-from free.sampling.cuda_graphs.graphed_round import (
-    GraphedRound,
-    State,
-    first_round,
-    window_round,
-)
+from free.sampling.cuda_graphs.graphed_round import GraphedRound, State, first_round, window_round
 from tests.networks import MixtureTeacher, randomized
 from tests.sampling.cuda_graphs.captures import (
     LABELS,
@@ -191,9 +184,7 @@ def test_no_round_is_made_in_vain_and_few_are_read_back(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("recycle", [False, "response"])
-def test_a_batch_that_has_shrunk_goes_on_in_a_smaller_graph(
-    recycle: bool | str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_batch_that_has_shrunk_goes_on_in_a_smaller_graph(recycle, monkeypatch) -> None:
     expected = sampler(Uneven(), sweeps=1, recycle=recycle).sample(SHRINKING, 3)
     sizes: list[int] = []
     load = GraphedRound.load
@@ -207,6 +198,15 @@ def test_a_batch_that_has_shrunk_goes_on_in_a_smaller_graph(
     assert sizes[:2] == [10, 10]  # the first transition, then windows
     assert sizes[2:] == sorted(sizes[2:], reverse=True)
     assert sizes[-1] <= 2
+
+
+@pytest.mark.parametrize("window", [1, 8])
+def test_progress_adds_up(window: int) -> None:
+    told: list[int] = []
+    made = graphed(sampler(Uneven(), window, sweeps=1))
+    made.sample([0, 0, 1, 0, 0], 3, progress=told.append)
+    assert sum(told) == 5 * 30
+    assert len(told) > 1
 
 
 def test_rows_of_others_in_the_smaller_graph_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,12 +223,3 @@ def test_rows_of_others_in_the_smaller_graph_are_found(monkeypatch: pytest.Monke
     expected = sampler(Uneven(), sweeps=1, recycle="response").sample(SHRINKING, 3)
     made = graphed(sampler(Uneven(), sweeps=1, recycle="response")).sample(SHRINKING, 3)
     assert (made.samples - expected.samples).abs().max() > 0.01
-
-
-@pytest.mark.parametrize("window", [1, 8])
-def test_progress_adds_up(window: int) -> None:
-    told: list[int] = []
-    made = graphed(sampler(Uneven(), window, sweeps=1))
-    made.sample([0, 0, 1, 0, 0], 3, progress=told.append)
-    assert sum(told) == 5 * 30
-    assert len(told) > 1

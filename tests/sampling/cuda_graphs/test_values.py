@@ -1,6 +1,4 @@
-"""A round that is to be captured looks at no value: tensors without values go through it."""
-
-from __future__ import annotations
+"""What a captured round launches; that it looks at no value is tried in test_device.py."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -8,28 +6,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    DynamicOutputShapeException,
-    FakeTensorMode,
-)
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from free import DiT, DiTConfig, DrafterNet, FeatureDrafter, FrozenDrafter, Relaxation, Schedule
+from free import DiT, DiTConfig, DrafterNet, FeatureDrafter, Schedule
 from free.models.guidance import Guidance
 from free.rounds.round import Rounds
-from free.rounds.row_selection import EveryRow, RowSelector, WantedRows
+from free.rounds.row_selection import EveryRow
 from free.rounds.target import Target
-from free.rounds.tensor_tree import map_tensors
 from free.sampling.assembly import Plan, assemble
-from free.sampling.cuda_graphs.graphed_round import (
-    GraphedRound,
-    State,
-    first_round,
-    keep_samples,
-    plain_step,
-    window_round,
-)
+from free.sampling.cuda_graphs.graphed_round import GraphedRound, State, first_round, window_round
 from free.schedule.table import Prediction, Table
 from tests.networks import randomized
 
@@ -38,15 +23,12 @@ SCHEDULE = Schedule.ddpm(N)
 CPU = torch.device("cpu")
 CONFIG = DiTConfig(8, 4, 4, 32, 1, 2, num_classes=3)
 TEACHER = randomized(DiT(CONFIG))
-DRAFTERS = {
-    "feature": FeatureDrafter(randomized(DrafterNet(CONFIG)), TEACHER),
-    "frozen": FrozenDrafter(),
-}
+DRAFTER = FeatureDrafter(randomized(DrafterNet(CONFIG)), TEACHER)
 
 
-def rounds(rows: RowSelector, drafter: str = "feature", **options: Any) -> Rounds:
-    options = {"guidance": None, **options}
-    plan = Plan(teacher=TEACHER, schedule=SCHEDULE, drafter=DRAFTERS[drafter], **options)
+def rounds(**options: Any) -> Rounds:
+    plan = Plan(teacher=TEACHER, schedule=SCHEDULE, drafter=DRAFTER, **options)
+    rows = EveryRow(B, N, CPU)
     return assemble(plan, B, CPU, width=W, rows=rows, phase=lambda name: nullcontext())
 
 
@@ -55,42 +37,10 @@ def initial(rounds: Rounds) -> State:
     return State.begin(rounds.begin(y, seeds, x), N)
 
 
-@torch.no_grad()
-def run(made: Rounds, sweeps: int | None) -> None:
-    """Every function that is captured, on tensors without values."""
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        state: State = map_tensors(mode.from_tensor, initial(made))
-        plain_step(made)(state)
-        state = first_round(made, W)(state)
-        state = window_round(made, W, sweeps)(state)
-        keep_samples(state, torch.tensor([0, 2]), W)
-    assert state.samples.x.shape == (B, 4, 8, 8)
-
-
 def test_a_target_that_tells_no_images_is_none_to_draft_images_from() -> None:
     table = Table.of(SCHEDULE, "cpu")
     with pytest.raises(AssertionError):
         Rounds(target=Target(TEACHER, None, table), prediction=Prediction.of(table), width=W)
-
-
-@pytest.mark.parametrize(
-    ("drafter", "sweeps", "options"),
-    [
-        ("feature", None, {"recycle": False, "guidance": Guidance(1.5, 3, 3)}),
-        ("feature", 1, {"recycle": True}),
-        ("frozen", 2, {"recycle": "reuse"}),
-        ("frozen", 1, {"verifier": "block"}),
-        ("frozen", 1, {"recycle": True, "relaxation": Relaxation("allow", 0.3, tv_budget=0.2)}),
-    ],
-    ids=str,
-)
-def test_no_value_is_looked_at(drafter: str, sweeps: int | None, options: dict[str, Any]) -> None:
-    run(rounds(EveryRow(B, N, CPU), drafter, **options), sweeps)
-
-
-def test_looking_is_found() -> None:
-    with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
-        run(rounds(WantedRows()), 1)
 
 
 VIEWS = frozenset(
@@ -119,11 +69,9 @@ class Launches(TorchDispatchMode):
     [("response", 1, 35), (False, 1, 34), (False, None, 65), (True, 2, 65)],
 )
 @torch.no_grad()
-def test_a_round_launches_as_little_as_the_docs_say(
-    recycle: bool | str, sweeps: int | None, most: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_round_launches_as_little_as_the_docs_say(recycle, sweeps, most, monkeypatch) -> None:
     launches = Launches()
-    for network in (TEACHER, DRAFTERS["feature"].network):  # type: ignore[attr-defined]
+    for network in (TEACHER, DRAFTER.network):
         forward = network.forward
 
         def quiet(*arguments: Any, forward: Any = forward) -> Any:
@@ -134,7 +82,7 @@ def test_a_round_launches_as_little_as_the_docs_say(
 
         monkeypatch.setattr(network, "forward", quiet)
     guidance = Guidance(1.5, None, 3)
-    made = rounds(EveryRow(B, N, CPU), recycle=recycle, guidance=guidance)
+    made = rounds(recycle=recycle, guidance=guidance)
     state = first_round(made, W)(initial(made))
 
     def capture(work: Callable[[], None], device: torch.device) -> Callable[[], None]:

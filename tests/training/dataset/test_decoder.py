@@ -62,24 +62,6 @@ def test_a_damaged_file_is_the_next_good_one_whoever_asks_and_when(prefetch: int
         assert torch.equal(read(range(9), rank), expected[:, rank.start : rank.stop])
 
 
-def test_it_is_told_apart_from_a_replacement_by_what_was_met_before() -> None:
-    """The bug that the rule is there against: the last good image instead of the next."""
-
-    class Last(Decoder):
-        last = np.zeros((1, 1, 1), np.uint8), 0
-
-        def _usable(self, index: int) -> tuple[Pixels, int]:
-            image = self._try(index)
-            if image is not None:
-                self.last = image, index
-            return self.last
-
-    whole, resumed = (
-        _run(Files(DAMAGED).decoder(0, Last), range(first, 9), [range(8)]) for first in (1, 5)
-    )
-    assert not torch.equal(resumed, whole[4:])
-
-
 def test_damaged_files_are_listed_and_read_once() -> None:
     files = Files(DAMAGED)
     decoder = files.decoder()
@@ -191,3 +173,21 @@ def test_numbers_are_checked() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             Decoder(Path("f"), ["0"], Files(set()), threads, prefetch)
+
+
+def test_it_is_told_apart_from_a_replacement_by_what_was_met_before() -> None:
+    """The bug that the rule is there against: the last good image instead of the next."""
+
+    class Last(Decoder):
+        last = np.zeros((1, 1, 1), np.uint8), 0
+
+        def _usable(self, index: int) -> tuple[Pixels, int]:
+            image = self._try(index)
+            if image is not None:
+                self.last = image, index
+            return self.last
+
+    whole, resumed = (
+        _run(Files(DAMAGED).decoder(0, Last), range(first, 9), [range(8)]) for first in (1, 5)
+    )
+    assert not torch.equal(resumed, whole[4:])

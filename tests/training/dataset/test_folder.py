@@ -1,7 +1,6 @@
 """Images of folders for a teacher: pixels and latents, the same whoever asks for which rows."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +75,6 @@ def test_ranks_micro_batches_and_resuming_change_no_bit(folder: Path, latents: b
     ranks = [_steps(data(), range(3), [rows], 6).view(3, 3, -1) for rows in (range(3), range(3, 6))]
     assert torch.equal(torch.cat(ranks, 1).flatten(0, 1), whole)
     assert not torch.equal(data().batch(SEED + 1, 0, range(6), 6)[0].flatten(1), whole[:6, :-1])
-
-
-def test_draws_by_place_in_the_micro_batch_are_told_apart(folder, monkeypatch) -> None:
-    def by_place(seed: int, step: int, rows: range, *rest: Any) -> RowRandom:
-        return RowRandom(seed, step, range(len(rows)), *rest)
-
-    monkeypatch.setattr("free.training.dataset.folder.RowRandom", by_place)
-    for make in (lambda: _latents(folder), lambda: open_images(folder, teacher(), flip=True)):
-        whole = _steps(make(), range(2), [range(6)], 6)
-        assert not torch.equal(_steps(make(), range(2), [range(3), range(3, 6)], 6), whole)
 
 
 def test_half_are_mirrored(folder: Path) -> None:
@@ -194,15 +183,36 @@ def test_what_does_not_fit_the_teacher_is_refused(folder) -> None:
             open_images(folder, teacher(*shape), coder, **options)
 
 
-def test_a_vae_is_loaded_from_its_folder(folder, tmp_path, monkeypatch) -> None:
+def test_a_vae_is_loaded_from_its_folder(folder, tmp_path) -> None:
     tiny_vae().save_pretrained(tmp_path / "vae")
     loaded = open_images(folder, teacher(2, 4), tmp_path / "vae")
     expected = _latents(folder).batch(SEED, 0, range(4), 4)[0]
     assert torch.equal(loaded.batch(SEED, 0, range(4), 4)[0], expected)
 
-    monkeypatch.setitem(sys.modules, "diffusers", None)
-    with pytest.raises(ImportError, match=r"pip install 'free-dit\[diffusers\]'"):
-        open_images(folder, teacher(2, 4), tmp_path / "vae")
+
+def test_the_digits() -> None:
+    digits = mnist_set()
+    assert open_images("mnist", teacher(28, 1, 10)) is digits
+    assert (digits.images.min(), digits.images.max()) == (-1.0, 1.0)
+    assert digits.labels.bincount().tolist() == [500] * 10
+    part = open_images("mnist", teacher(28, 1, 10), subset=0.1, seed=2)
+    assert (len(part), part.record["subset"]) == (500, 0.1)
+    assert part.batch(0, 0, range(7), 7)[0].shape == (7, 1, 28, 28)
+    message = r"shape \[1, 32, 32\] in 10 classes, as the teacher, got \[1, 28, 28\] in 10"
+    with pytest.raises(ValueError, match=message):
+        open_images("mnist", teacher(32, 1, 10))
+    with pytest.raises(ValueError, match="mnist must come without vae, flip and .* got None, True"):
+        open_images("mnist", teacher(28, 1, 10), flip=True)
+
+
+def test_draws_by_place_in_the_micro_batch_are_told_apart(folder, monkeypatch) -> None:
+    def by_place(seed: int, step: int, rows: range, *rest: Any) -> RowRandom:
+        return RowRandom(seed, step, range(len(rows)), *rest)
+
+    monkeypatch.setattr("free.training.dataset.folder.RowRandom", by_place)
+    for make in (lambda: _latents(folder), lambda: open_images(folder, teacher(), flip=True)):
+        whole = _steps(make(), range(2), [range(6)], 6)
+        assert not torch.equal(_steps(make(), range(2), [range(3), range(3, 6)], 6), whole)
 
 
 def test_ranks_share_the_cores(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,16 +222,3 @@ def test_ranks_share_the_cores(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
             monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
         data: Any = open_images(folder, teacher())
         assert data.decoder._pool._max_workers == threads
-
-
-def test_the_digits() -> None:
-    digits = mnist_set()
-    assert open_images("mnist", teacher(28, 1, 10)) is digits
-    part = open_images("mnist", teacher(28, 1, 10), subset=0.1, seed=2)
-    assert (len(part), part.record["subset"]) == (500, 0.1)
-    assert part.batch(0, 0, range(7), 7)[0].shape == (7, 1, 28, 28)
-    message = r"shape \[1, 32, 32\] in 10 classes, as the teacher, got \[1, 28, 28\] in 10"
-    with pytest.raises(ValueError, match=message):
-        open_images("mnist", teacher(32, 1, 10))
-    with pytest.raises(ValueError, match="mnist must come without vae, flip and .* got None, True"):
-        open_images("mnist", teacher(28, 1, 10), flip=True)

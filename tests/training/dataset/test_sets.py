@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from free.training.dataset.order import images_at, random_subset, shuffled
-from free.training.dataset.sets import ImageSet, mnist_set
+from free.training.dataset.sets import ImageSet
 from free.training.randomness import RowRandom
 
 
@@ -73,13 +73,6 @@ def test_sets_in_memory() -> None:
     assert labels[7:16].sort().values.tolist() == list(range(9))  # place 207 begins an epoch
     parts = [data.batch(0, 4, rows, 50) for rows in (range(17), range(17, 50))]
     assert torch.equal(torch.cat([part[0] for part in parts]), images)
-
-
-def test_mnist() -> None:
-    data = mnist_set()
-    assert data.sample_shape == (1, 28, 28)
-    assert (data.images.min(), data.images.max()) == (-1.0, 1.0)
-    assert data.labels.bincount().tolist() == [500] * 10
 
 
 def _draws(seed: int, step: int, rows: range) -> list[torch.Tensor]:
