@@ -12,6 +12,8 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -30,12 +32,27 @@ from free.rounds.state import Draft, Outcome, Recycled, Samples, Window
 from free.rounds.target import Answer, Target
 from free.schedule.table import Prediction
 
+P = ParamSpec("P")
+T = TypeVar("T")
 Phase = Callable[[str], AbstractContextManager[None]]
 
 
 def no_phase(name: str) -> AbstractContextManager[None]:
     """Around a phase of a run that nobody times."""
     return nullcontext()
+
+
+def _without_gradients(step: Callable[P, T]) -> Callable[P, T]:
+    """A step that keeps no graph; samplers have seen to it already, and torch's own way costs."""
+
+    @wraps(step)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        if not torch.is_grad_enabled():
+            return step(*args, **kwargs)
+        with torch.no_grad():
+            return step(*args, **kwargs)
+
+    return run
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -94,7 +111,7 @@ class Rounds:
         samples = Samples.begin(y, seeds, x, self.width)
         return samples._replace(number=samples.number + first)
 
-    @torch.no_grad()
+    @_without_gradients
     def draft(
         self,
         samples: Samples,
@@ -190,7 +207,7 @@ class Rounds:
         with self.phase("teacher"):
             return self.target.teacher(window.x, window.t, window.y)
 
-    @torch.no_grad()
+    @_without_gradients
     def verify(self, samples: Samples, window: Window, output: TeacherOutput) -> Outcome:
         """Keep the drafts that the teacher's law allows, and repair the first failure: step 3.
 
