@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+import kernels
 from free import (
     FrozenDrafter,
     Schedule,
@@ -152,31 +153,13 @@ def _window() -> tuple[torch.Tensor, ...]:
     return states, drafts, target, sigma, length, torch.rand(1, WIDTH - 1), torch.randn(1, SIZE)
 
 
-def _guesses() -> tuple[Any, ...]:
-    """Arguments of first_guesses: the teacher has seen every transition, and is followed."""
-    generator = torch.Generator().manual_seed(0)
-    x, past_x, past_guess = (torch.randn(n, SIZE, generator=generator) for n in (1, WIDTH, WIDTH))
-    known, zero = torch.tensor([WIDTH]), torch.zeros(1, dtype=torch.int64)
-    sums, columns = torch.rand(2, 1).unbind(0), torch.rand(6, 50, generator=generator)
-    rows = torch.arange(WIDTH)[None]
-    return x, zero + 20, past_x, past_guess, rows, known, zero, *sums, columns, WIDTH - 1
-
-
-def _roll() -> tuple[Any, ...]:
-    generator = torch.Generator().manual_seed(0)
-    window = (torch.randn(1, WIDTH, SIZE, generator=generator) for _ in range(3))
-    drafts = (torch.randn(1, WIDTH - 1, SIZE, generator=generator) for _ in range(2))
-    late = torch.tensor([1.01, -0.05, 0.1, 1.0, 0.01]).view(5, 1, 1).repeat(1, 1, WIDTH)
-    slope = torch.full((1, WIDTH - 1), 0.1)
-    return (*window, *drafts, slope, None, None, "guess", late, 0, WIDTH - 1)
-
-
-def ratios() -> dict[str, Figure]:
+def ratios(repeats: int = 15) -> dict[str, Figure]:
     """The compiled kernels beside their twins, and what a round does besides its networks.
 
-    Of shortest times: what others do on the machine only adds to them.
+    Of the shortest of ``repeats`` times: what others do on the machine only adds to them.
     """
-    window, guesses, roll = _window(), _guesses(), _roll()
+    window = _window()
+    guesses, roll = (given(1, WIDTH, SIZE) for given in (kernels.guesses, kernels.roll))
     seeds, k = torch.arange(8), torch.full((8,), 3)
     pairs: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
         f"verify_window, {verifier}": (
@@ -186,12 +169,12 @@ def ratios() -> dict[str, Figure]:
         for verifier in ("reflection", "block")
     }
     pairs["first_guesses"] = (
-        lambda: ops.first_guesses(*guesses),
-        lambda: reference.first_guesses(*guesses),
+        lambda: ops.first_guesses(**guesses),
+        lambda: reference.first_guesses(**guesses),
     )
     pairs["roll_window"] = (
-        lambda: ops.roll_window_(*roll),
-        lambda: reference.roll_window_(*roll),
+        lambda: ops.roll_window_(**roll),
+        lambda: reference.roll_window_(**roll),
     )
     pairs["normal"] = (
         lambda: random.normal(seeds, k, k, Purpose.TRANSITION, (SIZE,)),
@@ -199,7 +182,9 @@ def ratios() -> dict[str, Figure]:
     )
     found = {}
     for name, (compiled, twin) in pairs.items():
-        times = timed({"compiled": compiled, "twin": twin}, 15, calls={"compiled": 60, "twin": 20})
+        times = timed(
+            {"compiled": compiled, "twin": twin}, repeats, calls={"compiled": 60, "twin": 20}
+        )
         ratio = times["twin"].minimum / times["compiled"].minimum
         found[name] = Figure(ratio, "times faster than the twin")
     return found | overhead()

@@ -49,7 +49,7 @@ def acceptance_by_position(
     table = Table.of(Schedule.ddpm(steps), "cpu")
     prediction = Prediction.of(table)
     target = Target(network, guidance, table, prediction)
-    drafter = drafter.begin(DraftingBatch(table, guidance)) or drafter
+    drafter = drafter.begin(DraftingBatch(table, guidance))
     seeds = torch.arange(images)
     y = seeds % network.num_classes
 

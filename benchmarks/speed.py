@@ -50,7 +50,7 @@ def costs(
     """Median milliseconds of a teacher call on W states, and of a drafter call on W - 1."""
     table, guidance = Table.of(schedule, "cpu"), Guidance(cfg, None, teacher.null_label)
     guided = GuidedTeacher(teacher, guidance)
-    drafter = drafter.begin(DraftingBatch(table, guidance)) or drafter
+    drafter = drafter.begin(DraftingBatch(table, guidance))
     k, y = torch.full((64,), len(schedule) // 2), torch.zeros(64, dtype=torch.int64)
     x = torch.randn(64, *teacher.sample_shape)
 

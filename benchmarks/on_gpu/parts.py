@@ -51,7 +51,7 @@ def parts(
     B, W, D = batch, window, torch.Size(teacher.sample_shape).numel()
     device = next(teacher.parameters()).device
     table, (call, guide) = Table.of(schedule, device), guided(teacher, *guidance)
-    drafter = drafter.begin(DraftingBatch(table, guide)) or drafter
+    drafter = drafter.begin(DraftingBatch(table, guide))
     middle = torch.arange(W, device=device) + len(schedule) // 2
     k = middle.clamp(1, len(schedule) - 2).repeat(B)
     x = torch.randn(B * W, *teacher.sample_shape, device=device)

@@ -269,7 +269,7 @@ Op network_rows() {
       .at_most("W")
       .maybe("sample", "R", &NetworkRows::sample, "sample and entry")
       .maybe("entry", "R", &NetworkRows::entry, "sample and entry")
-      .integer("null_label", 0, kAny, &NetworkRows::null_label, 'G')
+      .integer("null_label", -kAny, kAny, &NetworkRows::null_label, 'G')
       .or_none()
       .result("x", "G*R ...", &NetworkRows::x)
       .result("t", "G*R", &NetworkRows::t)

@@ -1,12 +1,17 @@
 """The regression guard: what has become worse is found, and nothing else."""
 
+import importlib
 import json
 import shutil
+from pathlib import Path
 
 import pytest
-from benchmarks.check import Figure, compare, main
 
-from benchmarks import check
+with pytest.MonkeyPatch.context() as patch:  # benchmarks import each other as scripts do
+    patch.syspath_prepend(Path(__file__).resolve().parents[2] / "benchmarks")
+    check = importlib.import_module("check")
+
+Figure, compare, main = check.Figure, check.compare, check.main
 
 COMMITTED = {
     "paper: rounds": Figure(68, "rounds"),
@@ -54,6 +59,12 @@ def test_figures_that_are_gone_skipped_or_new() -> None:
     assert words["core, roll"] == ("skipped: valgrind is not installed", False)
     assert words["paper: rounds"] == ("GONE", True)
     assert words["other"] == ("new: --update", False)
+
+
+def test_ratios_are_taken() -> None:
+    found = check.ratios(repeats=2)
+    assert {"first_guesses", "roll_window", "a round of W = 8"} < found.keys()
+    assert all(figure.value > 0 for figure in found.values())
 
 
 @pytest.fixture

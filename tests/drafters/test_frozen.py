@@ -45,3 +45,12 @@ def test_misuse_is_refused() -> None:
     with pytest.raises(ValueError, match="schedule must have signal and noise > 0"):
         FrozenDrafter().begin(DraftingBatch(flow, None))
     FrozenDrafter("eps").begin(DraftingBatch(flow, None))
+
+
+def test_one_that_has_not_begun_drafts_nothing() -> None:
+    """Else it would keep eps, unnoticed."""
+    drafter = FrozenDrafter()
+    assert drafter.begin(DraftingBatch(TABLE, None)) is not drafter
+    x, k = torch.zeros(1, 4), torch.zeros(1, dtype=torch.int64)
+    with pytest.raises(RuntimeError, match=r"for the drafter that begin\(\) returns$"):
+        drafter.predict(x, k, k, x)

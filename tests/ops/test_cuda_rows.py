@@ -213,3 +213,11 @@ def test_a_row_that_is_not_there_is_not_gathered(kernels: Kernels, value: int) -
         wrong.view(-1)[0], near.view(-1)[0] = value, max(0, min(most, value))
         x, t, label, _ = kernels.network_rows(**(given | {name: wrong}))
         same((x, t, label), reference.network_rows(**(given | {name: near}))[:3])
+
+
+@pytest.mark.parametrize(("rows", "first"), [(40, 2), (1, 2), (3, 4)])
+def test_a_span_of_other_rows_reaches_no_other_memory(
+    kernels: Kernels, rows: int, first: int
+) -> None:
+    given = random_asking(2, 4, (6,)) | {"rows": rows, "first": first}
+    assert bool(kernels.network_rows(**given)[0].isfinite().all())

@@ -33,8 +33,8 @@ def two_windows(**options: Any) -> dict[str, Any]:
         ({"rows": 0, "first": 1, "end": 1}, [], [], [], []),
         ({"rows": 3, "first": 0, "end": 0, "sample": [1, 0, 1], "entry": [0, 1, 1]},
          [3, 2, 4], [100, 500, 100], [6, 5, 6], [2, 1, 2]),
-        ({"rows": 2, "first": 1, "end": 2, "null_label": 9}, [2, 2, 4, 4], [500, 500, 100, 100],
-         [5, 9, 6, 9], [1, 2]),
+        ({"rows": 2, "first": 1, "end": 2, "null_label": -1}, [2, 2, 4, 4], [500, 500, 100, 100],
+         [5, -1, 6, -1], [1, 2]),
     ],
 )  # fmt: skip
 def test_rows_by_hand(gather, where, x, t, label, k) -> None:

@@ -18,7 +18,7 @@ from free.rounds.round import Rounds
 from free.rounds.row_selection import WantedRows
 from free.rounds.state import Samples
 from free.sampling.assembly import assemble
-from tests.networks import CallableDrafter, MixtureTeacher
+from tests.networks import AnchoredDrafter, CallableDrafter, MixtureTeacher
 from tests.sampling.cuda_graphs.captures import graphed
 
 SCHEDULE = Schedule.ddpm(30)
@@ -64,8 +64,7 @@ class Server:
 
     def round(self, samples: Samples, drawn: Drawn) -> Samples:
         """The four steps."""
-        left = (self.steps - samples.k).clamp(max=self.rounds.width)
-        widths = left.where(samples.past.known > 0, left.clamp(max=1))
+        widths = (self.steps - samples.k).clamp(max=self.rounds.width)
         window = self.rounds.draft(samples, widths, self.sweeps)
         output = self.teacher(window.x, window.t, window.y)
         outcome = self.rounds.verify(samples, window, output)
@@ -292,6 +291,75 @@ def test_a_drafter_that_writes_to_its_input_is_refused() -> None:
     made = SpeculativeSampler(MixtureTeacher(4), Writes(True), SCHEDULE, 4, sweeps=1)
     with pytest.raises(ValueError, match="^drafter must not write to the states that it is given"):
         made.sample([0, 1])
+
+
+def test_a_teacher_that_writes_changes_no_draw_in_inference_mode() -> None:
+    """Where nobody counts what is written: the states that are verified are others."""
+
+    class Halves(MixtureTeacher):
+        def __init__(self, writes: bool) -> None:
+            super().__init__(4)
+            self.writes = writes
+
+        def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
+            return super().__call__(x.mul_(0.9) if self.writes else x * 0.9, t, y)
+
+    with torch.inference_mode():
+        drawn = [
+            SpeculativeSampler(Halves(writes), "frozen", SCHEDULE, 6, sweeps=1, recycle=True)
+            .sample([0, 1, 2])
+            .samples
+            for writes in (True, False)
+        ]
+    assert torch.equal(*drawn)
+
+
+class Told(AnchoredDrafter):
+    """Says that x0 changes by the mean that it is told, which it may write to."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__(MixtureTeacher(4, shift=0.15))
+        self.way = way
+
+    def change(self, x: Tensor, mean: Tensor, k: Tensor, y: Tensor, carry: Any) -> Any:
+        if self.way == "returns":
+            return mean, carry
+        change, carry = super().change(x, mean.clone(), k, y, carry)
+        if self.way == "writes":
+            mean.zero_()
+        return (mean.clone() if self.way == "copies" else change), carry
+
+
+@pytest.mark.parametrize("sweeps", [1, 3, None])
+def test_what_a_change_drafter_does_to_means_is_its_own(sweeps: int | None) -> None:
+    drawn = {
+        way: SpeculativeSampler(MixtureTeacher(4), Told(way), SCHEDULE, 5, sweeps=sweeps)
+        .sample([0, 1, 2])
+        .samples
+        for way in ("returns", "copies", "writes", "only reads")
+    }
+    assert torch.equal(drawn["returns"], drawn["copies"])
+    assert torch.equal(drawn["writes"], drawn["only reads"])
+
+
+@pytest.mark.parametrize("sweeps", [1, 3, None])
+def test_a_mixture_of_nothing_drafts_as_none_does(sweeps: int | None) -> None:
+    """Its windows are rolled in turn, over states that the drafter has been asked about."""
+    nothing = Schedule.ddpm(30, variance=lambda x, t: torch.zeros(len(x)))
+    reports = [
+        SpeculativeSampler(MixtureTeacher(4), CallableDrafter(MixtureTeacher(4, shift=0.15)),
+                           schedule, 6, sweeps=sweeps).sample(LABELS, SEEDS).report
+        for schedule in (SCHEDULE, nothing)
+    ]  # fmt: skip
+    assert reports[0].accepted_by_step == reports[1].accepted_by_step
+    assert 0 < reports[0].accepted < reports[0].proposed
+
+
+def test_no_samples_are_refused() -> None:
+    served = frozen()
+    none = served.begin().keep(torch.zeros(6, dtype=torch.bool))
+    with pytest.raises(ValueError, match="^samples must be at least one, got none$"):
+        served.rounds.draft(none, 1)
 
 
 @pytest.mark.parametrize("sweeps", [1, 3, None])

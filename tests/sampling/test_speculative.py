@@ -83,6 +83,16 @@ def test_the_drafter_of_the_docs() -> None:
         torch.testing.assert_close(own, frozen, rtol=1e-4, atol=1e-4)
 
 
+def test_labels_and_seeds_may_be_strided() -> None:
+    labels, seeds = torch.arange(6)[::2] % 3, torch.arange(6)[::2]
+    assert not labels.is_contiguous() or not seeds.is_contiguous()
+    for sampler in (_sampler(4), SequentialSampler(TEACHER, SCHEDULE)):
+        expected = sampler.sample(labels.tolist(), seeds.tolist()).samples
+        assert torch.equal(sampler.sample(labels, seeds).samples, expected)
+        one = sampler.sample(torch.tensor([1]).expand(3), torch.tensor([7]).expand(3)).samples
+        assert torch.equal(one, one[:1].expand(3, 4))
+
+
 def test_frozen_by_name() -> None:
     named = _sampler(4, "frozen", recycle=True).sample([0, 1])
     built = _sampler(4, FrozenDrafter(), recycle=True).sample([0, 1])

@@ -146,6 +146,7 @@ def begun(teacher: Any, schedule: Schedule) -> Run:
         target=teacher,
         guided=False,
         drafter=FrozenDrafter(),
+        owner=FrozenDrafter(),
         table=table,
         prediction=Prediction.of(table),
         labels=torch.arange(2),

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from free import AutoWindow, Schedule, SequentialSampler, SpeculativeSampler, TeacherOutput
+from free import (
+    AutoWindow,
+    FrozenDrafter,
+    Schedule,
+    SequentialSampler,
+    SpeculativeSampler,
+    TeacherOutput,
+)
 from free.window.acceptance import DISTANCES, PARTS, AcceptanceRecord, write_records
 from free.window.costs import CostCurve, RoundCosts
 from free.window.recording import RecordingWindow
@@ -107,3 +114,27 @@ def test_the_record_of_the_drafter_is_taken() -> None:
     assert rule.basis is not None
     assert set(rule.basis.records) == {2}
     assert rule.basis.records[2].log_delta.max() == -3.0
+
+
+@pytest.mark.parametrize(
+    ("rule", "schedule"),
+    [(AutoWindow(1), Schedule.ddpm(30)), ("auto", Schedule([0], [1.0], [-0.5], [0.0]))],
+)
+def test_where_nothing_can_be_drafted_nothing_is_measured(rule: Any, schedule: Schedule) -> None:
+    drawn = SpeculativeSampler(MixtureTeacher(4), "frozen", schedule, rule).sample([0, 1], 3)
+    plain = SequentialSampler(MixtureTeacher(4), schedule).sample([0, 1], 3)
+    assert torch.equal(drawn.samples, plain.samples)
+
+
+class Copied(FrozenDrafter):
+    """Without a key to keep costs by; every run has one of its own."""
+
+    cost_key = property(lambda self: None, lambda self, key: None)  # type: ignore[assignment]
+
+
+def test_costs_are_measured_once_for_all_runs_of_a_drafter() -> None:
+    rule = AutoWindow(4)
+    sampler = SpeculativeSampler(MixtureTeacher(4), Copied(), Schedule.ddpm(12), rule)
+    for seed in (0, 10, 20):
+        sampler.sample([0, 1], seed)
+    assert len(rule._costs) == 1

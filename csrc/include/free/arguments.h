@@ -161,8 +161,8 @@ FREE_HOST_DEVICE RowPlace place_of(const NetworkRows& n, std::int64_t r) {
   if (n.sample != nullptr) {
     return {nearest(n.sample[r], 0, n.batch), nearest(n.entry[r], 0, n.width)};
   }
-  const std::int64_t span = n.end - n.first;
-  return {r / span, n.first + r % span};
+  const std::int64_t span = n.end > n.first ? n.end - n.first : 1;
+  return {nearest(r / span, 0, n.batch), nearest(n.first + r % span, 0, n.width)};
 }
 
 enum class Float { kFloat32, kFloat16, kBfloat16 };
@@ -253,12 +253,12 @@ struct Advance {
   std::int64_t* known;         // [B]
 };
 
-/// The entry of a log that a round writes: one of `entries`, whatever the count is.
 /// a + b; it wraps at the end of 64 bits, as torch's does.
 FREE_HOST_DEVICE std::int64_t wrapped_sum(std::int64_t a, std::int64_t b) {
   return static_cast<std::int64_t>(static_cast<std::uint64_t>(a) + static_cast<std::uint64_t>(b));
 }
 
+/// The entry of a log that a round writes: one of `entries`, whatever the count is.
 FREE_HOST_DEVICE std::int64_t log_entry(std::int64_t rounds, std::int64_t entries) {
   const std::int64_t entry = rounds % entries;
   return entry < 0 ? entry + entries : entry;

@@ -48,11 +48,18 @@ class FrozenDrafter:
 
     def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Tensor) -> tuple[Tensor, Tensor]:
         """Guess eps at ``x``; the carry is the kept image or eps, [R, ...]."""
-        return (carry if self._table is None else self._table.eps(k, x, carry)), carry
+        return (carry if self.keep == "eps" else self._of_run().eps(k, x, carry)), carry
 
     def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Tensor:
         """The teacher's predicted images, or eps, at ``rows``."""
         eps = teacher_output.eps[rows].float()
-        if self._table is None:
+        if self.keep == "eps":
             return eps
-        return self._table.image(teacher_output.k[rows], teacher_output.x[rows], eps)
+        return self._of_run().image(teacher_output.k[rows], teacher_output.x[rows], eps)
+
+    def _of_run(self) -> Table:
+        if self._table is None:
+            raise RuntimeError(
+                "predict() and carry_from() are for the drafter that begin() returns"
+            )
+        return self._table

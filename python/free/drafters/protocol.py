@@ -38,7 +38,7 @@ class Drafter(Protocol):
     def begin(self, batch: DraftingBatch) -> Drafter | None:
         """Return what drafts for a run that starts: a copy that knows the run, for instance.
 
-        None stands for this object, which must then not depend on the run, or serve one at a time.
+        None stands for this object, which must then not depend on the run.
         """
 
     def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Any) -> tuple[Tensor, Any]:

@@ -131,7 +131,7 @@ class Rounds:
         widths : int, or Tensor of shape [B], int64
             Rows of each sample, at most the run's ``width``. One number is cut where a sample has
             fewer transitions left; a tensor must not ask for more. A sample that the teacher has
-            not seen yet gets 1 at most. With 0, ``k`` stays, and the next ``x`` is not to be used.
+            not seen yet gets 1 at most. One that gets 0 stays where it is.
         sweeps : int, None or "run"
             See :func:`free.rounds.draft.draft_window`; by default the run's.
         W : int, optional
@@ -141,8 +141,10 @@ class Rounds:
         Raises
         ------
         ValueError
-            If a width is negative or above the run's.
+            If a width is negative or above the run's, or there are no samples.
         """
+        if not samples.k.shape[0]:
+            raise ValueError("samples must be at least one, got none")
         if W is None:
             widths, W = self._checked(samples, widths)
         if W == 1 or not samples.past.rows.k.shape[0]:
@@ -166,7 +168,7 @@ class Rounds:
             # Who wants none is asked about too: so a sample's rows begin where lengths add up to.
             rows = self.rows.select(None, length, 0, W)
             x, t, label, k = self.target.inputs(draft.states, draft.k, samples.y, rows)
-            states = x if x.shape[0] == k.shape[0] else rows.take(draft.states)
+            states = rows.take(draft.states)  # not x, which is the teacher's
             return Window(x, t, label, draft, rows, states, k, widths, length, uniforms, last)
 
     def _checked(self, samples: Samples, widths: int | Tensor) -> tuple[Tensor, int]:
@@ -195,7 +197,7 @@ class Rounds:
             else:  # some may have finished
                 wanted, k = widths.clamp(max=1), k.clamp(max=len(self.prediction.sigma) - 1)
             no_means, uniforms, last, length = self._numbers(samples, k, wanted, 1)
-            draft = Draft(x[:, None], no_means, k[:, None], uniforms, 0)
+            draft = Draft(x[:, None], no_means, k[:, None], None, 0)
             rows = Span(k.shape[0], 0, 1)
             asked = self.target.inputs(draft.states, draft.k, samples.y, rows)
             return Window(
@@ -281,8 +283,10 @@ class Rounds:
     ) -> Samples:
         """Move on, with what the next windows may know of this round: step 4.
 
-        Samples that have made the last transition stay; :meth:`Samples.keep` lets them leave. For
-        ``stride`` and ``log`` see :func:`free.ops.advance_samples_`.
+        The states are the outcome's: in ``outcome.x``, which is written to, samples that wanted no
+        row get their old state. Samples that have made the last transition stay;
+        :meth:`Samples.keep` lets them leave. For ``stride`` and ``log`` see
+        :func:`free.ops.advance_samples_`.
         """
         window = outcome.window
         with self.phase("bookkeeping"):

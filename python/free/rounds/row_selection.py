@@ -26,6 +26,10 @@ class Listed(NamedTuple):
         """The rows [R, ...] of ``windows [B, P, ...]``."""
         return windows[self.b, self.i]
 
+    def copy(self, windows: Tensor) -> Tensor:
+        """The rows of :meth:`take`, in memory of their own."""
+        return self.take(windows)
+
     def each(self, column: Tensor) -> Tensor:
         """For every row, its sample's entry of ``column [B, ...]``."""
         return column[self.b]
@@ -74,6 +78,11 @@ class Span(NamedTuple):
         if self.end - self.first < windows.shape[1]:
             windows = windows[:, self.first : self.end]
         return windows.flatten(0, 1)
+
+    def copy(self, windows: Tensor) -> Tensor:
+        """The rows of :meth:`take`, in memory of their own."""
+        rows = windows[:, self.first : self.end]
+        return rows.clone(memory_format=torch.contiguous_format).flatten(0, 1)
 
     def each(self, column: Tensor) -> Tensor:
         """For every row, its sample's entry of ``column [B, ...]``."""
@@ -161,8 +170,11 @@ class WantedRows:
 
 def _ranges(low: Tensor | None, high: Tensor, first: int, end: int) -> set[tuple[int, int]]:
     """The samples' wanted ranges within ``first .. end``, of each kind once."""
-    stops = high.tolist()
-    begins = low.tolist() if low is not None else [first] * len(stops)
+    if low is None:
+        stops = high.tolist()
+        begins = [first] * len(stops)
+    else:  # one look at the device
+        begins, stops = torch.stack([low, high]).tolist()
     # Of thousands of samples few ranges differ.
     pairs = set(zip(begins, stops, strict=True))
     clipped = ((max(begin, first), min(stop, end)) for begin, stop in pairs)
@@ -209,7 +221,6 @@ class EveryRow:
     ) -> None:
         """Remember the first transition that is not finite; :meth:`check` raises."""
         assert isinstance(rows, Span)
-        eps = eps.float() if eps.dtype is torch.float64 else eps
         note_nonfinite_(
             self.failed[network],
             values=eps.contiguous(),

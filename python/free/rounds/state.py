@@ -32,7 +32,8 @@ class Recycled(NamedTuple):
         (:class:`free.schedule.table.Prediction`).
     row : Tensor, shape [B, W], int64
         Entry ``i`` of a sample with next transition ``k``: its row of transition ``k - 1 + i``,
-        or its last one where there is none. Entry 0 is the transition just made.
+        or its last one where there is none. Entry 0 is the transition just made (of a sample that
+        wanted no row, one not made: drafts suffer, not the law).
     known : Tensor, shape [B], int64, in ``0 .. W``
         How many entries are of their own transition; the others repeat the last of these. 0 of a
         sample that the teacher has not seen yet, whose entries mean nothing.
@@ -107,6 +108,7 @@ class Samples(NamedTuple):
     @classmethod
     def begin(cls, y: Tensor, seeds: Tensor, x: Tensor, width: int) -> Samples:
         """Samples before their first round, numbered ``0 .. B - 1``, from noise ``x [B, ...]``."""
+        y, seeds, x = y.contiguous(), seeds.contiguous(), x.contiguous()
         number = torch.arange(len(y), device=x.device)
         zero = torch.zeros_like(number)
         sums = torch.zeros(len(y), dtype=torch.float32, device=x.device)
@@ -144,13 +146,14 @@ class Draft(NamedTuple):
 
     ``states [B, W, ...]`` are the current one and the drafted ones, ``means [B, W - 1, ...]`` the
     latter's ``m_hat``. ``k [B, W]`` are the transitions; beyond the schedule, its last.
-    ``sigma [B, W]`` is theirs; its last is the table's. The drafter was called ``calls`` times.
+    ``sigma [B, W]`` is that of the drafts; None where there are none. The drafter was called
+    ``calls`` times.
     """
 
     states: Tensor
     means: Tensor
     k: Tensor
-    sigma: Tensor
+    sigma: Tensor | None
     calls: int
 
 

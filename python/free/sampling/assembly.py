@@ -79,4 +79,5 @@ def _begun(plan: Plan, table: Table) -> Drafter | None:
     """What drafts for a run by the plan's drafter, if there is one."""
     if plan.drafter is None:
         return None
-    return plan.drafter.begin(DraftingBatch(table, plan.guidance)) or plan.drafter
+    begun = plan.drafter.begin(DraftingBatch(table, plan.guidance))
+    return plan.drafter if begun is None else begun

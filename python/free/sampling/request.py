@@ -101,7 +101,7 @@ def _integers(value: Any, name: str, end: int) -> Tensor:
         )
     if vector.dtype is torch.uint64 and end < 2**64 and bool((vector.long() < 0).any()):
         raise ValueError(f"{name} must be below {end}, got {int(max(vector.tolist()))}")
-    return vector.long()
+    return vector.long().contiguous()
 
 
 def _is_integer(value: Any) -> bool:

@@ -190,6 +190,7 @@ class SpeculativeSampler:
                 target=rounds.target,
                 guided=self.guidance is not None,
                 drafter=rounds.drafter,
+                owner=self.drafter,
                 table=rounds.prediction.table,
                 prediction=rounds.prediction,
                 labels=y,

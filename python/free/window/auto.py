@@ -25,7 +25,7 @@ from free.window.acceptance import (
 from free.window.allocation import Cost, allocate, later_worth
 from free.window.costs import RoundCosts
 from free.window.measure import fingerprint, measured_costs
-from free.window.rule import Choice, Committed, Integers, Run, Windows
+from free.window.rule import Choice, Committed, FixedWindow, Integers, Run, Windows
 
 #: Speed-up that a speculative round must promise over plain ones: after another speculative round,
 #: and after a plain one, when the expectation has not been checked for a while.
@@ -125,6 +125,8 @@ class AutoWindow:
     def begin(self, run: Run) -> Windows:
         """Measure what rounds cost, if that is not known yet, and take the drafter's record."""
         largest = min(self.largest, len(run.table.sigma))
+        if largest == 1:  # nothing is drafted, and nothing to choose
+            return FixedWindow(1).begin(run)
         if run.state.device.type == "cuda":
             largest = min(largest, WIDEST_ON_CUDA)
         largest = min(largest, getattr(run.drafter, "window", largest))
@@ -140,7 +142,7 @@ class AutoWindow:
     def _known_costs(self, run: Run, sweeps: list[int | None], largest: int) -> RoundCosts:
         """Costs of the same networks from an earlier run, with its corrections; or measured."""
         networks: Any = fingerprint(run)
-        parts = (run.model, run.drafter, run.table.mixture)
+        parts = (run.model, run.owner, run.table.mixture)
         if networks is None:  # then these very objects, kept so that no other gets their id
             networks = (*map(id, parts), run.guided, str(run.state.device))
         # Another batch has other windows to choose among.

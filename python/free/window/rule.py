@@ -31,7 +31,9 @@ class Run(NamedTuple):
         The teacher, guided if the run is, as transitions.
     guided : bool
     drafter : Drafter or None
-        After its ``begin``.
+        That of this run, as ``begin`` returned it.
+    owner : Drafter or None
+        The sampler's, whose ``begin`` that was: it is the same in every run.
     table : Table
     prediction : Prediction
     labels, seeds : Tensor, shape [B], int64
@@ -46,6 +48,7 @@ class Run(NamedTuple):
     target: Target
     guided: bool
     drafter: Drafter | None
+    owner: Drafter | None
     table: Table
     prediction: Prediction
     labels: Tensor
