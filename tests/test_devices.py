@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from typer.testing import CliRunner
 
 from free import (
     DiT,
@@ -23,7 +22,6 @@ from free import (
     TeacherOutput,
     load_pretrained,
 )
-from free.cli import app
 from free.devices import allocated, device_of, find_device, require_device
 from free.engines.networks import EngineDrafter
 from free.models.sigma import SigmaNet
@@ -184,17 +182,6 @@ def test_a_step_of_training_without_memory(tmp_path: Path) -> None:
         "out of memory in a training step of 8 images in 1 process, 4 a pass, 0.00 GiB allocated. "
         f"A smaller micro_batch or gradient_checkpointing or precision bf16 needs less. {FULL}"
     )
-
-
-def test_a_command_says_it_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("free.models.dit.DiT.forward", raising(torch.OutOfMemoryError(FULL)))
-    out = tmp_path / "x.png"
-    command = ["sample", "--labels", "1", "--engine", "torch", "--out", str(out)]
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == 1, result.output
-    assert result.output.strip().splitlines()[-1].startswith("error: out of memory in sampling")
-    assert "Traceback" not in result.output
-    assert not out.exists()
 
 
 def test_what_is_allocated_is_the_devices_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
 from free import Relaxation, Schedule, SequentialSampler, SpeculativeSampler
@@ -120,23 +119,6 @@ def test_a_difference_of_shares_has_newcombes_interval() -> None:
     assert difference(Figure(3.0), theirs) == Figure(2.4)
 
 
-def test_what_was_drawn_before_is_kept(settings, rows, tmp_path) -> None:
-    path = tmp_path / "rows.json"
-    shared = {"model": "points", "labels": LABELS, "cfg": 1.0}
-    write_rows(path, shared, rows[:4])
-    earlier = read_rows(path, shared)
-    assert earlier == rows[:4]
-    kept: list[int] = []
-    drawn = {setting: _sampler(setting) for setting in settings}
-    for setting in settings[:4]:
-        drawn[setting].sample = None  # would fail
-    again = sweep(drawn, LABELS, PixelCoder(), _quality, seed=3, batch_size=7, rows=earlier,
-                  keep=lambda rows: kept.append(len(rows)))  # fmt: skip
-    assert kept == [5, 6]
-    for ours, theirs in zip(again, rows, strict=True):
-        assert ours | {"seconds": 0} == theirs | {"seconds": 0}
-
-
 def test_other_files_are_not_continued(tmp_path: Path) -> None:
     path = tmp_path / "rows.json"
     write_rows(path, {"model": "mnist", "seed": 0}, [])
@@ -183,16 +165,3 @@ def test_a_frontier_has_a_line_for_each_rule_from_the_exact_sampler_on(rows) -> 
     for axes in panels:
         (line,) = (box for box in axes.containers if box.get_label() == "allow")
         assert list(line[0].get_ydata()) == [rows[i]["rounds"]["value"] for i in (1, 2)]
-
-
-def test_noise_of_images_is_the_same_whatever_the_batch(settings: list[Setting]) -> None:
-    images: list[Tensor] = []
-
-    def judge(samples: Tensor) -> Quality:
-        images.append(samples)
-        return _quality(samples)
-
-    for batch_size in (3, 20):
-        samplers = {settings[1]: _sampler(settings[1])}
-        sweep(samplers, LABELS, PixelCoder(), judge, batch_size=batch_size)
-    torch.testing.assert_close(*images, atol=1e-4, rtol=1e-4)

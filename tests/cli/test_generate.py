@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.cli.commands import refuse, run, succeed
+from tests.cli.commands import refuse, succeed
 
 NUM, BATCH = 30, 2
 CHUNKS = NUM // BATCH
@@ -91,15 +91,6 @@ def test_two_processes_killed_once_make_the_files_of_one(digits, whole, tmp_path
     assert len(record["report"]["rounds_by_sample"]) == NUM
 
 
-def test_what_the_archive_holds(digits: Path, whole: Path) -> None:
-    with np.load(whole / "x.npz", allow_pickle=False) as archive:
-        assert archive["arr_0"].shape == (NUM, 28, 28, 1)
-        assert archive["arr_0"].dtype == np.uint8
-        assert archive["arr_1"].tolist() == [i % 10 for i in range(NUM)]
-    text = succeed(*_arguments(digits, whole / "x.npz"))
-    assert "x.npz is complete: nothing to draw" in text
-
-
 def test_the_plain_sampler(digits: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.npz"
     few = _arguments(digits, out, "--num", 4, "--steps", 6)
@@ -117,16 +108,6 @@ def test_each_process_has_its_own_gpu(digits, tmp_path, monkeypatch) -> None:
         monkeypatch.setenv(name, value)
     refuse("--device must be one that this machine has, got 'cuda:1'",
            *_arguments(digits, tmp_path / "x.npz", "--device", "cuda"))  # fmt: skip
-
-
-def test_a_full_disk_is_one_line(digits, tmp_path, monkeypatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("free.generation.chunks.write_npz", full)
-    code, text = run(*_arguments(digits, tmp_path / "x.npz"))
-    assert code == 1
-    assert "error: No space left on device: what is drawn is kept in" in text
 
 
 def test_its_help_offers_no_window_that_it_refuses() -> None:

@@ -60,13 +60,6 @@ def test_settings_are_used_and_reported(digits, tmp_path, options, expected, wor
     assert {name: record[name] for name in expected} == expected
 
 
-def test_an_automatic_window(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FREE_CACHE", str(tmp_path / "cache"))
-    text = succeed(*_arguments(tmp_path, "--model", digits, "--labels", "0-2", "--batch-size", 3,
-                               "--window", "auto"))  # fmt: skip
-    assert "window auto" in text
-
-
 def test_a_relaxed_law_is_bounded_in_the_report(digits: Path, tmp_path: Path) -> None:
     text = succeed(*_arguments(tmp_path, "--model", digits, "--labels", "0-2", "--steps", 20,
                                "--relax", "allow:1:0.2", "--compare"))  # fmt: skip

@@ -122,17 +122,6 @@ def test_bad_input_is_one_line(work: Path, more: list[object], message: str) -> 
     assert not (work / "out" / "drafter").exists()
 
 
-def test_a_full_disk_is_one_line(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(state, file) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
-    code, text = commands.run(*_arguments(work, "--steps", 2, "--no-tensorboard"))
-    assert code == 1
-    assert "error: the checkpoint of step 2 could not be written" in text
-    assert "No space left on device" in text
-
-
 @pytest.mark.parametrize("name", ["auto", "bf16"])
 def test_the_precision(work: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """The teacher keeps its weights. What suits the machine is taken by default, and told."""

@@ -67,12 +67,6 @@ def test_training_continues_and_is_used(tmp_path: Path, monkeypatch: pytest.Monk
     succeed(*_sample(tmp_path, "--variance", tmp_path / "sigma", "--compare"))
 
 
-def test_members_are_sampled(tmp_path: Path) -> None:
-    """Without any stochasticity, sequentially."""
-    succeed(*_sample(tmp_path, "--sde", "--stochasticity", 0.5))
-    succeed(*_sample(tmp_path, "--stochasticity", 0, "--window", 1))
-
-
 def test_options_make_schedules(tmp_path: Path) -> None:
     for options, expected in (
         (("posterior", 1.0, False), Schedule.ddpm(20)),

@@ -38,16 +38,6 @@ def test_it_is_the_definition(k: int) -> None:
         assert sum(wanted[0]) / 53 != sum(wanted[1]) / 71
 
 
-def test_a_set_covers_itself_and_nothing_far_away() -> None:
-    radii = neighbour_radii(SAMPLES)
-    inside, reached = coverage(SAMPLES, SAMPLES, radii, radii)
-    assert inside.all()
-    assert reached.all()
-    inside, reached = coverage(SAMPLES, SAMPLES + 100, radii, radii)
-    assert not inside.any()
-    assert not reached.any()
-
-
 def test_copies_have_no_radius() -> None:
     copies = torch.cat([SAMPLES[:1].expand(4, -1), SAMPLES[4:]])
     assert (neighbour_radii(copies, 3)[:4] < 1e-9).all()

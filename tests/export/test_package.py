@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -80,19 +81,8 @@ def test_the_teacher_alone_drafts_frozen_within_its_window() -> None:
     assert isinstance(drafter, EngineDrafter)
 
 
-def test_an_earlier_export_is_replaced_whole(tmp_path: Path, untraced: dict[str, Any]) -> None:
-    out = tmp_path / "engine"
-    export_model(TEACHER, DRAFTER, out, window=2)
-    (out / "parity.json").write_text("{}")
-    untraced["content"] = "newer"
-    manifest = export_model(TEACHER, None, out, window=2, guidance=(True,))
-    assert content(out).keys() == {"teacher_guided.onnx", "weights.bin", MANIFEST}
-    assert (out / "teacher_guided.onnx").read_text() == "newerteacher_guided"
-    assert Manifest.read(out) == manifest
-    assert list(tmp_path.iterdir()) == [out]
-
-
-def test_a_failed_export_leaves_the_earlier_one(tmp_path: Path, untraced: dict[str, Any]) -> None:
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_earlier_export_is_replaced_whole_or_left(tmp_path, untraced, fails) -> None:
     out = tmp_path / "engine"
     untraced["fail"] = "draft_guided"
     with pytest.raises(RuntimeError, match="the disk is full"):
@@ -100,12 +90,18 @@ def test_a_failed_export_leaves_the_earlier_one(tmp_path: Path, untraced: dict[s
     assert list(tmp_path.iterdir()) == []
     untraced["fail"] = None
     export_model(TEACHER, DRAFTER, out, window=2)
+    (out / "parity.json").write_text("{}")
     before = content(out)
-    untraced |= {"fail": "teacher", "content": "newer"}
-    with pytest.raises(RuntimeError, match="the disk is full"):
-        export_model(TEACHER, DRAFTER, out, window=2)
-    assert content(out) == before
+    untraced |= {"fail": "teacher_guided" if fails else None, "content": "newer"}
+    with pytest.raises(RuntimeError, match="the disk is full") if fails else nullcontext():
+        manifest = export_model(TEACHER, None, out, window=2, guidance=(True,))
     assert list(tmp_path.iterdir()) == [out]
+    if fails:
+        assert content(out) == before
+        return
+    assert content(out).keys() == {"teacher_guided.onnx", "weights.bin", MANIFEST}
+    assert (out / "teacher_guided.onnx").read_text() == "newerteacher_guided"
+    assert Manifest.read(out) == manifest
 
 
 @pytest.mark.usefixtures("untraced")

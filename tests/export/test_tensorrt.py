@@ -2,9 +2,7 @@
 
 import dataclasses
 import hashlib
-import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -140,34 +138,6 @@ def test_engines_are_kept_beside_their_graph(graph: Path) -> None:
     with pytest.raises(ValueError, match="it was built for other shapes or another graph"):
         load_or_build(graph, wider, target="sm89", rebuild=False)
     assert load_or_build(graph, wider, target="sm89").contract == wider
-
-
-def _edit(engine: Path, **changes: Any) -> None:
-    record = engine.with_suffix(".json")
-    record.write_text(json.dumps({**json.loads(record.read_text()), **changes}))
-
-
-STALE: list[tuple[Callable[[Path], object], str]] = [
-    (Path.unlink, "there is none"),
-    (
-        lambda engine: _edit(engine, version="1.0"),
-        rf"built by tensorrt-rtx 1\.0, and {trt.__version__} is installed",
-    ),
-    (
-        lambda engine: write_graph(engine.with_name("toy.onnx"), value=2.0),
-        r"built from another weights\.bin",
-    ),
-]
-
-
-def test_stale_engines_are_built_again_or_refused(graph: Path) -> None:
-    built = load_or_build(graph, CONTRACT, target="sm89")
-    for spoil, message in STALE:
-        spoil(engine_path(graph, "tensorrt-rtx", "sm89"))
-        with pytest.raises(ValueError, match=f"must be the engine of toy.onnx .*, but .*{message}"):
-            load_or_build(graph, CONTRACT, target="sm89", rebuild=False)
-        built = load_or_build(graph, CONTRACT, target="sm89")
-        assert load_or_build(graph, CONTRACT, target="sm89", rebuild=False) == built
 
 
 def test_engines_of_tensorrt_belong_to_one_model_of_gpu(graph, monkeypatch) -> None:

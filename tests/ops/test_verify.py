@@ -1,7 +1,6 @@
 """verify_window against its twin, at the edges of its domain, and with values out of range."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -123,15 +122,6 @@ def test_one_draft_by_hand(verify, numbers, state, accepted, log_ratio) -> None:
     rel = 1e-5 if 0 < numbers[3] < 1e-29 else 0
     for value, expected in ((out[0], state), (out[3], log_ratio)):
         assert expected is None or value.item() == pytest.approx(expected, rel=rel, abs=0)
-
-
-@BOTH
-def test_deterministic_last_transition_is_the_mean(verify: Any) -> None:
-    window = random_window(3, 4, (5,), delta=0.0)
-    window.sigma[:, 3] = 0
-    state, advance, *_ = verify(*window)
-    assert advance.tolist() == [4, 4, 4]
-    assert torch.equal(state, window.target_means[:, 3])
 
 
 @BOTH

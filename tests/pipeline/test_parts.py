@@ -58,6 +58,7 @@ def test_what_is_no_part(part: str, value: Any, error: type, message: str) -> No
         FreePipeline(**{"transformer": tiny_dit(), part: value})
     pipe = pipeline()
     before = pipe.components
+    assert list(before) == ["transformer", "vae", "scheduler", "drafter"]
     with pytest.raises(error, match=message):
         setattr(pipe, part, value)
     assert pipe.components == before  # what was refused has changed nothing

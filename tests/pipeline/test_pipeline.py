@@ -14,14 +14,12 @@ import torch
 diffusers = pytest.importorskip("diffusers")
 
 import free.rounds.round  # noqa: E402
-from free import DiT, FreePipeline, Schedule, SpeculativeSampler  # noqa: E402
+from free import FreePipeline, Schedule, SpeculativeSampler  # noqa: E402
 from free.images.autoencoder import LatentCoder  # noqa: E402
 from free.models.sigma import SigmaNet  # noqa: E402
 from free.rounds import noise as random  # noqa: E402
 from free.rounds.noise import Purpose  # noqa: E402
-from tests.networks import randomized  # noqa: E402
 from tests.pipelines import (  # noqa: E402
-    CONFIG,
     LABELS,
     generator,
     latents,
@@ -198,16 +196,6 @@ def test_callbacks_cannot_change_the_law(change: Callable[[Any], Any]) -> None:
         latents(pipeline(), callback_on_step_end=lambda pipe, step, t, given: change(given))
 
 
-def test_callbacks_may_return_nothing_or_stop() -> None:
-    latents(pipeline(), callback_on_step_end=lambda *_: None)
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        latents(pipeline(), callback_on_step_end=stop)
-
-
 def test_a_callback_may_interrupt() -> None:
     """The images are what there is then; the next run is not touched."""
     pipe = pipeline()
@@ -279,16 +267,6 @@ def test_a_drafter_by_its_name_or_of_ones_own() -> None:
     assert pipeline(drafter=drafter).drafter is drafter
     with pytest.raises(ValueError, match="network must be made for the teacher's config"):
         pipeline(drafter="mnist")  # of another shape
-
-
-def test_components() -> None:
-    pipe = pipeline()
-    parts = pipe.components
-    assert list(parts) == ["transformer", "vae", "scheduler", "drafter"]
-    again = FreePipeline(**parts)
-    again.set_progress_bar_config(disable=True)
-    assert torch.equal(latents(again).images, latents(pipe).images)
-    assert randomized(DiT(CONFIG)).config == pipe.transformer.config
 
 
 def test_a_sampler_is_kept_while_it_is_to_do_the_same() -> None:

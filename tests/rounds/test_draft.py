@@ -87,18 +87,6 @@ def test_autoregression_is_the_drafters_own_trajectory() -> None:
         torch.testing.assert_close(draft.states[:, j + 1], expected)
 
 
-@pytest.mark.parametrize("sweeps", [None, 2])
-def test_lengths_change_nothing_within_them(sweeps: int | None) -> None:
-    """A sample near its end drafts less; what it does draft is the same."""
-    noise, known = torch.randn(3, 4, 3), [2, 3, 5]
-    full = drafts(noise, known, RESPONSE, sweeps)
-    shorter = drafts(noise, known, RESPONSE, sweeps, length=[1, 5, 3])
-    for sample, rows in enumerate([1, 5, 3]):
-        kept = slice(0, rows - 1)
-        torch.testing.assert_close(shorter.means[sample, kept], full.means[sample, kept])
-        torch.testing.assert_close(shorter.states[sample, :rows], full.states[sample, :rows])
-
-
 def test_what_each_source_makes_of_a_recycled_row() -> None:
     """Against the formulas, at a window of which the teacher has seen three transitions."""
     noise, known, j = torch.zeros(3, 4, 3), [4, 4, 4], 1
@@ -117,15 +105,6 @@ def test_what_each_source_makes_of_a_recycled_row() -> None:
         }
         mean = PREDICTION.mean(K + j, x, expected[name])
         torch.testing.assert_close(draft.means[:, j], mean, rtol=1e-4, atol=1e-4)
-
-
-def test_one_row_needs_no_drafter() -> None:
-    samples = samples_of([1, 2, 3])
-    for sweeps in (None, 2):
-        draft = drafts(torch.zeros(3, 0, 3), samples, sweeps=sweeps)
-        torch.testing.assert_close(draft.states, samples.x[:, None])
-        assert draft.means.shape == (3, 0, 3)
-        assert draft.calls == 0
 
 
 def test_transitions_and_sigmas_end_with_the_schedule() -> None:

@@ -104,17 +104,6 @@ def test_a_number_does_not_depend_on_its_batch_its_row_or_the_threads(draw: Any)
     assert torch.equal(single, several)
 
 
-@BOTH
-def test_every_word_of_the_counter_and_the_key_matters(draw: Any) -> None:
-    base = (1, 2, 3, Purpose.TRANSITION)
-    rows = [draw(*base, (8,))]
-    for position, value in ((0, 2), (0, 1 + 2**40), (1, 3), (2, 4), (3, Purpose.DECISION)):
-        changed = [*base]
-        changed[position] = value
-        rows.append(draw(*changed, (8,)))
-    assert len(torch.unique(torch.cat(rows), dim=0)) == len(rows)
-
-
 def test_purposes_keep_their_values() -> None:
     values = {"INITIAL": 0, "TRANSITION": 1, "DECISION": 2, "LABEL": 3}
     assert {p.name: p.value for p in Purpose} == values

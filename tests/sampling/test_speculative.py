@@ -47,21 +47,6 @@ def test_window_of_one_is_the_sequential_sampler(cfg_scale: float) -> None:
         _sampler(2, None)
 
 
-def test_recycling_shares_its_noise_with_the_sequential_sampler() -> None:
-    """A transition has one noise there too: while drafts stand, both samplers go the same way."""
-    perfect = _sampler(8, CallableDrafter(TEACHER), recycle=True).sample([0, 1], 3)
-    assert perfect.report.acceptance == 1.0
-    plain = SequentialSampler(TEACHER, SCHEDULE).sample([0, 1], 3)
-    torch.testing.assert_close(perfect.samples, plain.samples, rtol=1e-3, atol=1e-3)
-
-
-@pytest.mark.parametrize("sweeps", [1, 3])
-def test_sweeps_are_drafter_calls(sweeps: int) -> None:
-    report = _sampler(8, sweeps=sweeps).sample([0, 1, 2]).report
-    assert sum(report.examined_by_step) > 0
-    assert sweeps <= report.drafter_calls <= sweeps * report.rounds
-
-
 def test_kept_bytes_are_those_of_a_teacher_call() -> None:
     report = _sampler(8, recycle=True).sample([0, 1, 2]).report
     rows = 3 * 8

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from free import Relaxation, Schedule, SequentialSampler, SpeculativeSampler, TeacherOutput
-from free.rounds.row_selection import EveryRow, Span
 from free.sampling.cuda_graphs import Graphs
 from free.sampling.cuda_graphs.capture import CaptureError
 from tests.networks import CallableDrafter, MixtureTeacher
@@ -70,15 +69,6 @@ def test_what_nobody_wanted_is_not_judged() -> None:
     for recycle in (False, True, "drafter"):
         graphed(sampler(Odd(TEACHER), sweeps=1, recycle=recycle)).sample(LABELS, SEEDS)
     assert max(int(k.max()) for k in asked) == 29
-
-
-def test_large_values_of_half_precision_are_finite() -> None:
-    rows = EveryRow(1, 30, torch.device("cpu"))
-    k, one = torch.zeros(1, dtype=torch.int64), Span(1, 0, 1)
-    for value, failed in ((5.0, 30), (torch.inf, 0)):
-        eps = torch.full((1, 16384), value).half()
-        rows.require_finite(eps, k, one, network="teacher", samples=k)
-        assert int(rows.failed["teacher"]) == failed
 
 
 class Outside(MixtureTeacher):

@@ -80,12 +80,6 @@ def _draws(seed: int, step: int, rows: range) -> list[torch.Tensor]:
     return [random.normal((3,)), random.uniform(), random.integers(1000), random.normal((3,))]
 
 
-def test_a_row_draws_the_same_whoever_shares_its_batch() -> None:
-    parts = [_draws(5, 7, range(2)), _draws(5, 7, range(2, 6))]
-    for together, *split in zip(_draws(5, 7, range(6)), *parts, strict=True):
-        torch.testing.assert_close(torch.cat(split), together, rtol=0, atol=0)
-
-
 def test_rows_steps_seeds_and_draws_are_independent() -> None:
     rows = range(4000)
     normal, _, integers, another = _draws(5, 7, rows)
