@@ -1,6 +1,8 @@
 """Which engine a command takes, and models on it."""
 
+import errno
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -93,3 +95,17 @@ def test_without_a_cache_it_is_torch(digits, tmp_path, monkeypatch, no_cache, ca
     explicit = ["--model", digits, "--engine", "onnxruntime", "--out", tmp_path / "x.png"]
     refuse("FREE_CACHE must name a folder that can be written to", "sample", *explicit)
     assert no_cache in line
+
+
+def test_where_an_export_fails_on_a_full_disk_it_is_torch(monkeypatch, capsys) -> None:
+    def full(*networks: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "new/weights.bin")
+
+    monkeypatch.setattr("free.export.cache.cached_export", full)
+    loaded = Models(DiT(CONFIG), FrozenDrafter(), PixelCoder(), "onnxruntime")
+    settings = {"window": 4, "sweeps": 1}
+    assert put_on_engine(loaded, EngineOptions(), settings, 1) == (loaded.teacher, loaded.drafter)
+    line = capsys.readouterr().err
+    assert line.endswith("cannot be kept: No space left on device: new/weights.bin\n")
+    with pytest.raises(OSError, match="No space left"):
+        put_on_engine(loaded, EngineOptions(engine="onnxruntime"), settings, 1)

@@ -30,8 +30,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(**values: Any) -> None:
-        values = {name: _at_home(value) for name, value in values.items()}
         with warnings_in_one_line(), errors_in_one_line():
+            values = {name: _at_home(value) for name, value in values.items()}
             if values.get("json_path") != _STDOUT:
                 function(**values)
                 return
@@ -46,10 +46,16 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _at_home(value: Any) -> Any:
-    """A path, or what may be one, with ``~`` expanded; it stays where there is no such home."""
-    if isinstance(value, (str, Path)) and str(value).startswith("~"):
-        return type(value)(os.path.expanduser(value))  # noqa: PTH111
-    return value
+    """A path, or what may be one, with ``~`` expanded.
+
+    Raises ValueError where the user has no home; names that only begin so stay.
+    """
+    if not isinstance(value, (str, Path)) or not str(value).startswith("~"):
+        return value
+    path = os.path.expanduser(value)  # noqa: PTH111
+    if str(path).split("/", 1)[0] == "~":
+        raise ValueError(f"~ in {value} must be a home folder, and the user has none: spell it out")
+    return type(value)(path)
 
 
 def fail(error: object, code: int = 1) -> typer.Exit:

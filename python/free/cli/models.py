@@ -126,6 +126,10 @@ def _load_exported(
     return engine, teacher, drafter
 
 
+def _tell_of_torch(reason: object) -> None:
+    typer.echo(f"on torch, as exported graphs cannot be kept: {reason}", err=True)
+
+
 def choose_engine(model: EngineOptions) -> str:
     """Resolve ``auto``: ONNX Runtime for embedded models in float32 on the CPU, where it is
     installed and what is exported for it can be kept, as it is the fastest measured there; else
@@ -143,7 +147,7 @@ def choose_engine(model: EngineOptions) -> str:
     try:
         writable_cache("onnx")
     except ValueError as error:
-        typer.echo(f"on torch, as exported graphs cannot be kept: {error}", err=True)
+        _tell_of_torch(error)
         return "torch"
     return "onnxruntime"
 
@@ -169,17 +173,25 @@ def put_on_engine(
     if sweeps == "auto":
         sweeps = drafter.sampling.get("sweeps", 1)
     trained = drafter if isinstance(drafter, FeatureDrafter) and window > 1 else None
-    with _on_cpu(teacher, *([] if trained is None else [trained.network])):
-        folder = cached_export(
-            teacher,
-            trained,
-            window=window,
-            sweeps=None if trained is None else sweeps,
-            max_batch=max_batch,
-            guided=model.cfg != 1.0,
-            precision=_PRECISIONS[model.dtype],
-            progress=lambda name: typer.echo(f"exporting {name} for {engine}, once ...", err=True),
-        )
+    try:
+        with _on_cpu(teacher, *([] if trained is None else [trained.network])):
+            folder = cached_export(
+                teacher,
+                trained,
+                window=window,
+                sweeps=None if trained is None else sweeps,
+                max_batch=max_batch,
+                guided=model.cfg != 1.0,
+                precision=_PRECISIONS[model.dtype],
+                progress=lambda graph: typer.echo(
+                    f"exporting {graph} for {engine}, once ...", err=True
+                ),
+            )
+    except OSError as error:  # as of a disk that is full
+        if model.engine != "auto":
+            raise
+        _tell_of_torch(f"{error.strerror}: {error.filename}")
+        return teacher, drafter
     with unavailable_to_usage_error():
         if engine in FLAVOURS:
             from free.export.tensorrt import load_or_build

@@ -153,6 +153,8 @@ def generate(
             check_writable(out, "out")
             if report is not None:
                 check_writable(report, "report")
+            if png is not None:
+                check_writable(png / "000000.png", "png")
             there = _settings_of(out)
             complete = there == settings and not overwrite
             if out.exists() and not complete and not overwrite:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from free.drafters.protocol import drafts_windows
 from free.files import cache_folder, read_json, write_json
-from free.models.output import TeacherRows
+from free.models.output import TeacherRows, require_finite
 from free.ops import verify_window
 from free.reference.draft import DRAFTER
 from free.rounds.draft import draft_window
@@ -144,6 +144,7 @@ class _Stage:
         self.middle = max(len(run.table.sigma) // 2 - 1, 0)
         self.one = self._rows(1)
         self.out, _, self.guess = run.target(*self._inputs(1))
+        require_finite(self.out.eps, "teacher", self.one, 0 * self.one)  # or drafters would seem so
 
     def _rows(self, rows: int) -> Tensor:
         return torch.full((rows,), self.middle, dtype=torch.int64, device=self.run.state.device)
