@@ -55,8 +55,8 @@ def test_networks_on_a_gpu_are_exported_from_the_cpu(trained, monkeypatch) -> No
     drafter = FeatureDrafter(network, teacher) if trained else FrozenDrafter()
     everything = Models(teacher, drafter, PixelCoder(), "onnxruntime")
     options = EngineOptions(device="cuda", engine="onnxruntime")
-    on_engine, own = put_on_engine(everything, options, {"window": 4, "sweeps": 1}, 1)
-    assert (on_engine, own) == ("folder", "onnxruntime" if trained else drafter)
+    placed = put_on_engine(everything, options, {"window": 4, "sweeps": 1}, 1)
+    assert placed[:2] == ("folder", "onnxruntime" if trained else drafter)
     parts = ["teacher", "drafter"][: 1 + trained]
     assert moves == [
         *((part, "cpu") for part in parts),
@@ -104,7 +104,8 @@ def test_where_an_export_fails_on_a_full_disk_it_is_torch(monkeypatch, capsys) -
     monkeypatch.setattr("free.export.cache.cached_export", full)
     loaded = Models(DiT(CONFIG), FrozenDrafter(), PixelCoder(), "onnxruntime")
     settings = {"window": 4, "sweeps": 1}
-    assert put_on_engine(loaded, EngineOptions(), settings, 1) == (loaded.teacher, loaded.drafter)
+    placed = put_on_engine(loaded, EngineOptions(), settings, 1)
+    assert placed == loaded._replace(engine="torch")
     line = capsys.readouterr().err
     assert line.endswith("cannot be kept: No space left on device: new/weights.bin\n")
     with pytest.raises(OSError, match="No space left"):

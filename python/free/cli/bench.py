@@ -104,7 +104,7 @@ def bench(
             " it exports graphs for all rows itself"
         )
     models = load_models(model)
-    networks = _networks(models, model, selection, batch_size)
+    models, networks = _networks(models, model, selection, batch_size)
     classes = models.teacher.num_classes
     draws, absent = [], {}
     for row in selection:
@@ -155,23 +155,25 @@ def bench(
 
 def _networks(
     models: Models, model: EngineOptions, rows: Sequence[Row], batch_size: int
-) -> Networks:
-    """The model on the engine: one export serves all rows.
+) -> tuple[Models, Networks]:
+    """The model on the engine, and what rows take of it: one export serves them all.
 
     It is of the paper's window, for as large batches as give the rows of the widest one.
     """
     trained = isinstance(models.drafter, FeatureDrafter) and any(
         row.drafter == "trained" for row in rows
     )
-    teacher, drafter = put_on_engine(
+    placed = put_on_engine(
         models if trained else models._replace(drafter=FrozenDrafter()),
         model,
         {"window": PAPER_WINDOW, "sweeps": None},
         max(batch_size, BATCH) * WIDEST // PAPER_WINDOW,
     )
+    teacher, drafter = placed.teacher, placed.drafter
     if not trained:
-        return Networks(teacher)
-    return Networks(teacher, drafter, drafter if models.engine == "torch" else StepByStep(drafter))
+        return placed, Networks(teacher)
+    in_turn = drafter if placed.engine == "torch" else StepByStep(drafter)
+    return placed, Networks(teacher, drafter, in_turn)
 
 
 def _judge(

@@ -154,16 +154,17 @@ def choose_engine(model: EngineOptions) -> str:
 
 def put_on_engine(
     models: Models, model: EngineOptions, settings: Mapping[str, Any], max_batch: int
-) -> tuple[DiT | EngineTeacher, FeatureDrafter | EngineDrafter | FrozenDrafter]:
+) -> Models:
     """Teacher and drafter on their engine; exported now, unless they were before or are graphs.
 
+    Where the engine was not asked for and an export cannot be kept, they stay on torch.
     ``dtype`` of ``model`` is the precision of the graphs' products. Where ``window`` and
     ``sweeps`` of the settings are "auto", the drafter's own are exported; ``max_batch`` samples
     are drawn together, at most.
     """
     teacher, drafter, engine = models.teacher, models.drafter, models.engine
     if engine == "torch" or isinstance(teacher, EngineTeacher):
-        return teacher, drafter
+        return models
     from free.export.cache import cached_export
 
     window, sweeps = settings["window"], settings["sweeps"]
@@ -191,7 +192,7 @@ def put_on_engine(
         if model.engine != "auto":
             raise
         _tell_of_torch(f"{error.strerror}: {error.filename}")
-        return teacher, drafter
+        return models._replace(engine="torch")
     with unavailable_to_usage_error():
         if engine in FLAVOURS:
             from free.export.tensorrt import load_or_build
@@ -200,7 +201,7 @@ def put_on_engine(
                 typer.echo(f"building {graph.file} for {engine}, if need be ...", err=True)
                 load_or_build(folder / graph.file, graph.contract, flavour=engine)
         on_engine, own = load_engine(folder, engine, model.device)
-    return on_engine, drafter if trained is None else own
+    return models._replace(teacher=on_engine, drafter=drafter if trained is None else own)
 
 
 @contextmanager

@@ -55,10 +55,10 @@ def profile(
         raise ValueError(f"--trace must end in .json or .json.gz, got {trace.name!r}")
     models = load_models(model)
     settings = drafting.settings(models.drafter.sampling)
-    teacher, drafter = put_on_engine(models, model, settings, batch_size)
+    models = put_on_engine(models, model, settings, batch_size)
     sampler = SpeculativeSampler(
-        teacher,
-        drafter,
+        models.teacher,
+        models.drafter,
         Schedule.ddpm(steps),
         graph=False,  # a graph has no phases
         **model.guidance,

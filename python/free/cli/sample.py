@@ -93,7 +93,8 @@ def sample(
     check_request(models.teacher, classes, seed, None)  # all of them, before one is drawn
     device = options.parse_device(model.device)
     schedule = law.schedule(device)
-    teacher, drafter = put_on_engine(models, model, settings, batch_size)
+    models = put_on_engine(models, model, settings, batch_size)
+    teacher, drafter = models.teacher, models.drafter
     samplers: dict[str, SpeculativeSampler | SequentialSampler] = {
         "free": SpeculativeSampler(
             teacher, drafter, schedule, relaxation=relaxation, **model.guidance, **settings

@@ -69,7 +69,8 @@ def tune(
     folder = _own_folder(model) if save else None
     schedule = Schedule.ddpm(steps)
     settings = DraftingOptions(window="auto").settings(models.drafter.sampling)
-    teacher, drafter = put_on_engine(models, model, settings, batch_size)
+    placed = put_on_engine(models, model, settings, batch_size)
+    teacher, drafter = placed.teacher, placed.drafter
     if folder is not None:
         table = _record(models, schedule, {**model.guidance, "recycle": settings["recycle"]})
         models.drafter.acceptance = drafter.acceptance = table  # type: ignore[union-attr]
@@ -86,7 +87,7 @@ def tune(
     promises = _promises(rule.basis, steps, batch_size, settings["recycle"] is not False)
     times = _compare(auto, plain, labels, images)
 
-    typer.echo(f"{models.engine}, batches of {batch_size}, {steps} steps, guidance {model.cfg:g}\n")
+    typer.echo(f"{placed.engine}, batches of {batch_size}, {steps} steps, guidance {model.cfg:g}\n")
     for line in _describe(rule.basis, batch_size, promises):
         typer.echo("  " + line)
     speedup = times["plain"] / times["auto"]
@@ -97,7 +98,7 @@ def tune(
     typer.echo(_verdict(speedup, promises, batch_size))
     if json_path is not None:
         record = {
-            "engine": models.engine,
+            "engine": placed.engine,
             "batch_size": batch_size,
             "steps": steps,
             "cfg": model.cfg,
