@@ -21,7 +21,7 @@ def as_integer(value: Any, expected: str, least: int, most: int | None = None) -
     except TypeError:
         number = None
     if number is None or number < least or (most is not None and number > most):
-        raise ValueError(f"{expected}, got {reprlib.repr(value)}")
+        raise ValueError(f"{expected}, got {shortened(value)}")
     return number
 
 
@@ -35,8 +35,16 @@ def as_number(value: Any, expected: str, least: float = -math.inf, most: float =
     except OverflowError:
         number = math.inf
     if not (math.isfinite(number) and least <= number <= most):
-        raise ValueError(f"{expected}, got {reprlib.repr(value)}")
+        raise ValueError(f"{expected}, got {shortened(value)}")
     return number
+
+
+def shortened(value: Any) -> str:
+    """What came, as a message has it: its ``repr``, without the middle where that is long."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:  # more digits than Python writes
+        return f"an integer of {value.bit_length()} bits"
 
 
 def _is_bool(value: Any) -> bool:

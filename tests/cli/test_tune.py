@@ -57,4 +57,4 @@ def test_the_record_stays_with_the_drafter(digits, tmp_path, monkeypatch) -> Non
 
 def test_bad_steps_are_refused_before_anything_is_exported(monkeypatch) -> None:
     monkeypatch.setattr("free.cli.tune.put_on_engine", lambda *_: pytest.fail("exported"))
-    refuse("steps must be in 2..train_steps (1000), got 1", "tune", "--steps", 1)
+    refuse("steps must be an integer in 2..train_steps (1000), got 1", "tune", "--steps", 1)

@@ -70,6 +70,8 @@ def test_archives_with_statistics(tmp_path: Path) -> None:
 def test_what_else_an_archive_holds_is_nothing_to_it(tmp_path, save, other) -> None:
     """A second array that is no class for each image, whatever it is."""
     save(tmp_path / "x.npz", IMAGES, other, unrelated=other, sigma=np.eye(3, 4).T)
+    with zipfile.ZipFile(tmp_path / "x.npz", "a") as archive:
+        archive.writestr("sub/x.npy", b"notnpy")
     np.testing.assert_array_equal(_read(tmp_path / "x.npz"), IMAGES)
     found = open_images(tmp_path / "x.npz", "samples")
     assert found.labels is None

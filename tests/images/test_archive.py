@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from free.images.archive import Member, read_array, read_headers, read_note, read_rows, write_npz
+from free.images.archive import (
+    Member,
+    array_names,
+    read_array,
+    read_headers,
+    read_note,
+    read_rows,
+    write_npz,
+)
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (11, 4, 6, 3), np.uint8)
 LABELS = np.arange(11)
@@ -32,7 +40,8 @@ def test_numpy_reads_it(tmp_path: Path, rows: int) -> None:
         np.testing.assert_array_equal(archive["arr_0"], IMAGES)
         np.testing.assert_array_equal(archive["arr_1"], LABELS)
         assert archive["arr_0"].dtype == np.uint8
-    assert read_headers(path) == {
+    assert array_names(path) == ["arr_0", "arr_1"]
+    assert read_headers(path, array_names(path)) == {
         "arr_0": (IMAGES.shape, "uint8", False),
         "arr_1": ((11,), "int64", False),
     }
@@ -145,14 +154,14 @@ def test_damaged_archives_never_do_worse_than_an_error(tmp_path: Path) -> None:
             damaged[place] = random.integers(256)
         path.write_bytes(damaged)
         with suppress(OSError, zipfile.BadZipFile, EOFError, KeyError, ValueError):
-            read_headers(path)
+            read_headers(path, array_names(path))
             read_array(path, "b")
             list(read_rows(path, "a", 4))
 
 
 def test_a_pipe_is_no_archive(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.npz")
-    for read in (read_headers, read_note):
+    for read in (array_names, read_note):
         with pytest.raises(OSError, match="it is not a regular file"):
             read(tmp_path / "x.npz")
 

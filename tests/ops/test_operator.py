@@ -250,6 +250,7 @@ def refusals(argument: Argument) -> Iterator[tuple[Any, type[Exception], str]]:
         for value in (argument.low - 1, -(2**70), 2**63):
             said = rf"expected (at least|a value in) \S+{none}, got {value}"
             yield value, ValueError, said
+        yield 10**5000, ValueError, rf"expected .*{none}, got an integer of 16610 bits"
     else:
         for value in ("2", True, torch.ones(())):
             yield value, TypeError, f"expected a number, got {type(value).__name__}"
@@ -257,6 +258,7 @@ def refusals(argument: Argument) -> Iterator[tuple[Any, type[Exception], str]]:
         above = [math.nextafter(argument.high, math.inf)] if argument.high < math.inf else []
         for value in (math.nan, -math.inf, below, *above):
             yield value, ValueError, rf"expected a .*value .*, got {re.escape(str(value))}"
+        yield 10**400, ValueError, r"expected a value that a float can hold, got 10+\.{3}0+"
 
 
 @pytest.mark.parametrize(

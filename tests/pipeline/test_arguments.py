@@ -110,3 +110,6 @@ def test_parts_that_do_not_fit_are_refused() -> None:
     pipe.sampling["sweep"] = 1
     with pytest.raises(ValueError, match=r"sampling must have keys among window, .* got \['sweep"):
         pipe(LABELS, num_inference_steps=2)
+    pipe.sampling = 5
+    with pytest.raises(ValueError, match="sampling must be a dict with keys among .* got 5"):
+        pipe(LABELS, num_inference_steps=2)

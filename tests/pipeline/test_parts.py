@@ -8,7 +8,7 @@ import torch
 
 diffusers = pytest.importorskip("diffusers")
 
-from free import FreePipeline, FrozenDrafter  # noqa: E402
+from free import DrafterNet, FreePipeline, FrozenDrafter  # noqa: E402
 from tests.pipelines import (  # noqa: E402
     CONFIG,
     generator,
@@ -48,6 +48,7 @@ def test_a_compiled_transformer_is_saved(tmp_path: Path) -> None:
         ("transformer", 5, TypeError, "transformer must be a DiT, a DiTTransformer2DM.* got int"),
         ("transformer", torch.nn.Linear(2, 2), TypeError, "with sample_shape, got Linear"),
         ("drafter", 5, TypeError, "drafter must be 'frozen', where one is saved, .* got 5"),
+        ("drafter", DrafterNet(CONFIG), TypeError, "got DrafterNet, a network: .*FeatureDrafter"),
         ("drafter", FrozenDrafter, TypeError, "drafter must be 'frozen', where one is saved"),
         ("vae", tiny_vae(latent_channels=3), ValueError, "vae must have the latent channels"),
         ("vae", 5, TypeError, "vae must be an AutoencoderKL, got int"),
@@ -68,6 +69,9 @@ def test_torch_dtype_is_dtype() -> None:
     assert pipeline().to("cpu", torch_dtype=torch.bfloat16).dtype is torch.bfloat16
     with pytest.raises(ValueError, match="dtype must be given once, got torch.float16 and torch"):
         pipeline().to(dtype=torch.float16, torch_dtype=torch.float16)
+    assert pipeline().to(torch.float16, silence_dtype_warnings=True).dtype is torch.float16
+    with pytest.raises(TypeError, match=r"^FreePipeline.to got unexpected arguments foo$"):
+        pipeline().to(foo=1)
 
 
 def test_vae_slicing_is_what_it_does() -> None:

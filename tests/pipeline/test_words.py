@@ -77,6 +77,13 @@ def test_what_is_not_safetensors(root: Path) -> None:
         ({"quantization_config": {}}, ValueError, "quantization_config must be left out here"),
         ({"custom_pipeline": "x"}, ValueError, "custom_pipeline must be left out .* no code of a"),
         ({"transformer": 5}, ValueError, "transformer must be left out .* pass it to FreePipeline"),
+        (
+            {"use_auth_token": "x"},
+            ValueError,
+            "use_auth_token must be left out .* pass it as token",
+        ),
+        ({"output_loading_info": True}, ValueError, "output_loading_info must be .* are an error"),
+        ({"subfolder": "x"}, ValueError, "subfolder must be .* pass the folder itself"),
         ({"use_safetensors": False}, ValueError, "use_safetensors must be True or left out"),
         ({"variant": 16}, ValueError, "variant must be a string or None, got 16"),
         (
@@ -142,6 +149,8 @@ def test_words_of_the_hub(root: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         ("enable_xformers_memory_efficient_attention", "leave it out: attention is"),
         ("enable_vae_tiling", r"call pipe.vae.enable_tiling\(\)"),
         ("load_lora_weights", "fuse the weights into the transformer before"),
+        ("fuse_qkv_projections", "leave it out: queries, keys and values are one product"),
+        ("remove_all_hooks", "leave it out: there are no hooks"),
         ("nothing_of_the_kind", "'nothing_of_the_kind'$"),
     ],
 )

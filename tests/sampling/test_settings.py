@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from free import AutoWindow, FrozenDrafter, Schedule, SequentialSampler, SpeculativeSampler
+from free import (
+    AutoWindow,
+    DiTConfig,
+    DrafterNet,
+    FrozenDrafter,
+    Schedule,
+    SequentialSampler,
+    SpeculativeSampler,
+)
 from free.ops import WIDEST_ON_CUDA
 from free.sampling.settings import largest_window
 from free.window import FixedWindow
@@ -23,6 +31,12 @@ def test_what_is_no_teacher_schedule_or_drafter_is_refused() -> None:
         SpeculativeSampler(TEACHER, FrozenDrafter, SCHEDULE)
     with pytest.raises(TypeError, match="drafter must have .* got 'frosen'"):
         SpeculativeSampler(TEACHER, "frosen", SCHEDULE, window=1)
+    for network, came in (
+        (torch.nn.Linear(2, 2), "Linear$"),
+        (DrafterNet(DiTConfig(8, 4, 1, 16, 2, 2)), "DrafterNet, a network: .*FeatureDrafter"),
+    ):
+        with pytest.raises(TypeError, match=f"drafter must have .* got {came}"):
+            SpeculativeSampler(TEACHER, network, SCHEDULE)
 
     class Half(CallableDrafter):
         def change(self) -> None: ...

@@ -202,6 +202,8 @@ def test_shape_of_teachers_without_one() -> None:
         ({"labels": [[0]]}, r"labels must be a non-empty vector of integers, got int64 of shape"),
         ({"labels": [0, 1], "seed": [1]}, r"seed must be one integer or one a label \(2\), got 1"),
         ({"labels": [0], "shape": (0,)}, r"shape must be the positive sizes of one sample"),
+        ({"labels": [0], "shape": (True, 4)}, r"shape must be the .* got \(True, 4\)"),
+        ({"labels": [0], "shape": (2**40, 2**40)}, "shape must be .* of at most 17179869184 val"),
     ],
 )
 def test_bad_requests_are_refused(request_: dict, message: str) -> None:
@@ -213,6 +215,9 @@ def test_bad_requests_are_refused(request_: dict, message: str) -> None:
 def test_guidance_needs_a_null_label() -> None:
     with pytest.raises(ValueError, match="teacher must have a null_label to be guided"):
         SequentialSampler(lambda x, t, y: TeacherOutput(x), SCHEDULE, cfg_scale=2.0)
+    wrapped = torch.nn.DataParallel(torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"got DataParallel; pass its \.module$"):
+        SequentialSampler(wrapped, SCHEDULE, cfg_scale=2.0)
 
 
 @pytest.mark.parametrize("window", [1, 4])

@@ -82,8 +82,13 @@ def _columns(**columns: object) -> Schedule:
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
-        (Schedule.ddpm, {"steps": 1}, r"steps must be in 2\.\.train_steps \(1000\), got 1"),
-        (Schedule.ddpm, {"steps": 1001}, r"steps must be in 2\.\..* \(1000\), got 1001"),
+        (
+            Schedule.ddpm,
+            {"steps": 1},
+            r"steps must be an integer in 2\.\.train_steps \(1000\), got",
+        ),
+        (Schedule.ddpm, {"steps": 10.0}, r"steps must be an integer in .* \(1000\), got 10\.0"),
+        (Schedule.ddpm, {"steps": 1001}, r"steps must be an integer in .* \(1000\), got 1001"),
         (Schedule.ddpm, {"train_steps": 2**40}, r"train_steps must be an integer in 2\.\.1000000"),
         (Schedule.ddpm, {"beta_start": 0.5, "beta_end": 0.1}, "got 0.5 and 0.1"),
         (Schedule.ddpm, {"variance": "learned"}, "'posterior', 'upper', a weight .* 'learned'"),
@@ -110,7 +115,7 @@ def _columns(**columns: object) -> Schedule:
         (Schedule.sde, {"kind": "cosine"}, "kind must be 'vp' or 'linear', got 'cosine'"),
         (Schedule.sde, {"stochasticity": -0.5}, "stochasticity must be finite and >= 0, got -0.5"),
         (Schedule.sde, {"stochasticity": np.inf}, "stochasticity must be finite and >= 0, got inf"),
-        (Schedule.sde, {"steps": 1}, r"steps must be in 2\.\.train_steps \(1000\), got 1"),
+        (Schedule.sde, {"steps": 1}, r"steps must be an integer in 2\.\.train_steps \(1000\), got"),
         (Schedule.sde, {"kind": "linear", "steps": 1001}, r"\(1000\), got 1001"),
     ],
 )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from free.models.drafter import DrafterNet
 from free.models.guidance import Guidance
 from free.models.output import TeacherRows
 from free.schedule.table import Table
@@ -149,6 +150,13 @@ class WindowDrafter(Drafter, Protocol):
         They are those that :func:`free.rounds.draft.draft_window` makes by calling ``predict``; its
         exactness rule holds here too.
         """
+
+
+def what_came(value: object) -> str:
+    """What came instead of a drafter, as an error has it: of networks their type alone."""
+    if isinstance(value, DrafterNet):
+        return f"{type(value).__name__}, a network: free.drafters.FeatureDrafter makes it a drafter"
+    return type(value).__name__ if isinstance(value, nn.Module) else f"{value!r:.80}"
 
 
 def says_changes(drafter: Drafter) -> TypeGuard[ChangeDrafter]:

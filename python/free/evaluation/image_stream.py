@@ -14,7 +14,7 @@ from torch import Tensor
 
 from free.evaluation.features import check_images
 from free.files import cut
-from free.images.archive import Header, read_array, read_headers, read_rows
+from free.images.archive import Header, array_names, read_array, read_headers, read_rows
 from free.images.image_files import FORMATS, MOST_PIXELS, find_images, open_image, suffixes
 from free.images.mnist import load_mnist
 from free.images.picture import to_uint8
@@ -26,6 +26,8 @@ _MODES = {"L": "L", "1": "L", "RGB": "RGB", "P": "RGB"}
 _LARGEST_STATISTIC, _LARGEST_LABELS = 1 << 27, 1 << 30
 #: What statistics are called in ADM's reference archives (and pytorch-fid's).
 STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")
+#: Images and labels as ADM calls them; nothing else of an archive is looked at.
+_READ = ("arr_0", "arr_1", *STATISTICS)
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,8 @@ def _size(image: NDArray[np.uint8]) -> str:
 
 def _of_archive(path: Path, argument: str) -> ImageStream:
     try:
-        headers = read_headers(path)
+        names = array_names(path)
+        headers = read_headers(path, [name for name in _READ if name in names])
         statistics = _read_statistics(path, headers)
         labels = _read_labels(path, headers)
     except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
@@ -207,7 +210,7 @@ def _of_archive(path: Path, argument: str) -> ImageStream:
             return ImageStream(str(path), 0, (), lambda rows: iter(()), None, statistics)
         raise ValueError(
             f"{argument} must have arr_0, the images, got {path} with "
-            f"{cut(', '.join(sorted(headers)))}"
+            f"{cut(', '.join(sorted(names)))}"
         )
     shape, dtype, fortran_order = headers["arr_0"]
     if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or not all(shape):

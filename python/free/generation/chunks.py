@@ -69,7 +69,7 @@ class ChunkFolder:
         path = self.file(chunk)
         expected = (self.plan.size(chunk), *self.image_shape)
         try:
-            headers = read_headers(path)
+            headers = read_headers(path, ("arr_0", "arr_1", "report"))
             shape, dtype, _ = headers["arr_0"]
             if dtype != np.uint8 or shape != expected:
                 raise ValueError(

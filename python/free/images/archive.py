@@ -99,20 +99,30 @@ class Header(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_headers(path: str | Path) -> dict[str, Header]:
-    """Read what an archive's arrays are, and none of them; other files in it are passed over.
+def array_names(path: str | Path) -> list[str]:
+    """Names of an archive's arrays, none of which is looked at; other files are passed over.
 
-    Raises OSError, BadZipFile or ValueError if there is no such archive, it is damaged, or has no
-    arrays.
+    Raises OSError, BadZipFile or ValueError if there is no such archive, or it has no arrays.
+    """
+    with _opened(path) as archive:
+        members = archive.namelist()
+    names = [member.removesuffix(".npy") for member in members if member.endswith(".npy")]
+    if not names:
+        raise ValueError("it has no arrays")
+    return names
+
+
+def read_headers(path: str | Path, names: Iterable[str]) -> dict[str, Header]:
+    """Read what these arrays of an archive are, and none of them.
+
+    Raises OSError, BadZipFile, KeyError or ValueError if there is no such archive or array, or it
+    is damaged.
     """
     headers = {}
     with _opened(path) as archive:
-        for member in archive.namelist():
-            if member.endswith(".npy"):
-                with archive.open(member) as stream:
-                    headers[member.removesuffix(".npy")] = _read_header(stream, member)
-    if not headers:
-        raise ValueError("it has no arrays")
+        for name in names:
+            with archive.open(f"{name}.npy") as stream:
+                headers[name] = _read_header(stream, name)
     return headers
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from free.files import check_regular, cut, shown
 
@@ -99,11 +99,18 @@ def describe_left_out(files: Sequence[str]) -> str:
 def open_image(path: Path, formats: Iterable[str]) -> Iterator[Image.Image]:
     """Open an image whose format, told from its content, is one of :data:`FORMATS`; to be closed.
 
-    Raises ValueError if it has too many pixels, OSError or anything else that Pillow raises if it
-    cannot be read; a pipe is no file.
+    Raises ValueError if it has too many pixels, or is of another format; OSError or anything else
+    that Pillow raises if it cannot be read; a pipe is no file.
     """
     check_regular(path)
-    with Image.open(path, formats=tuple(formats)) as image:
+    formats = tuple(formats)
+    try:
+        opened = Image.open(path, formats=formats)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"by its content it is none of {', '.join(formats)}") from error
+    except Image.DecompressionBombError as error:  # before it says how many there are
+        raise ValueError(f"it has more than {MOST_PIXELS} pixels") from error
+    with opened as image:
         width, height = image.size
         if width * height > MOST_PIXELS:
             raise ValueError(f"{width} x {height}, more than {MOST_PIXELS} pixels")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from dataclasses import dataclass, fields
 
-from free.arguments import as_integer, as_number
+from free.arguments import as_integer, as_number, shortened
 
 #: Published sizes: hidden width, depth, heads.
 DIT_SIZES = {
@@ -41,7 +40,7 @@ def check_size(name: str, value: object, largest: int) -> int:
 def check_flag(name: str, value: object) -> bool:
     """A flag of a network; a ValueError names it unless it is a bool."""
     if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false, got {reprlib.repr(value)}")
+        raise ValueError(f"{name} must be true or false, got {shortened(value)}")
     return value
 
 
@@ -130,7 +129,7 @@ class DiTConfig:
             )
         if self.timestep_divisor not in (127, 128):
             raise ValueError(
-                f"timestep_divisor must be 128 or 127, got {reprlib.repr(self.timestep_divisor)}"
+                f"timestep_divisor must be 128 or 127, got {shortened(self.timestep_divisor)}"
             )
 
     @property

@@ -141,6 +141,7 @@ class DiT(nn.Module):
         heads: int | None = None,
         image_size: int | None = None,
         num_classes: int | None = None,
+        variant: str | None = None,
     ) -> DiT:
         """Load a checkpoint of any format, told from its content; see ``docs/checkpoints.md``.
 
@@ -167,6 +168,8 @@ class DiT(nn.Module):
             Classes, where neither a configuration nor a training checkpoint tells. By default one
             fewer than the label table has rows, whose last is then the null class; as many as it
             has rows means that there is no null class.
+        variant : str, optional
+            What diffusers calls so, such as ``"fp16"``: which weights of its folder are meant.
 
         Raises
         ------
@@ -185,6 +188,7 @@ class DiT(nn.Module):
             heads=heads,
             image_size=image_size,
             num_classes=num_classes,
+            variant=variant,
         )
 
     def save_pretrained(

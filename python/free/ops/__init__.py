@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from free.ops.build import build_info, cuda_devices
 from free.ops.steps import (
+    MOST_NUMBERS,
     VERIFIERS,
     WIDEST_ON_CUDA,
     advance_samples_,
@@ -33,6 +34,7 @@ from free.reference.teacher import NetworkRows, TargetMeans
 from free.reference.verify import Verified, VerifiedRelaxed
 
 __all__ = [
+    "MOST_NUMBERS",
     "VERIFIERS",
     "WIDEST_ON_CUDA",
     "Advanced",

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from free.arguments import shortened
 
 # After torch, so that one OpenMP runtime serves both.
 from free.ops import _C
@@ -215,8 +218,11 @@ def _check_value(argument: Argument, value: Any) -> None:
     elif kind == "number":
         if isinstance(value, bool) or not isinstance(value, (int, float, torch.SymFloat)):
             raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+        if isinstance(value, int) and abs(value) > sys.float_info.max:
+            came = shortened(value)
+            raise ValueError(f"{name}: expected a value that a float can hold, got {came}")
         if not argument.low <= value <= argument.high:
-            raise ValueError(f"{name}: expected {_interval(argument)}, got {value}")
+            raise ValueError(f"{name}: expected {_interval(argument)}, got {shortened(value)}")
     elif kind == "flag":
         if not isinstance(value, bool):
             raise TypeError(f"{name}: expected a bool, got {type(value).__name__}")
@@ -239,7 +245,7 @@ def _check_integer(argument: Argument, value: Any, high: Any) -> None:
         unlimited = high >= 2**32 - 1 and value < low
         expected = f"at least {low}" if unlimited else f"a value in {low}..{high}"
         none = ", or None" if argument.optional else ""
-        raise ValueError(f"{name}: expected {expected}{none}, got {value}")
+        raise ValueError(f"{name}: expected {expected}{none}, got {shortened(value)}")
 
 
 def _check_tensor(argument: Argument, value: Any, sizes: Sizes, first: Tensor | None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from free import reference
+from free.ops.contract import CONTRACTS
 from free.ops.operator import operator
 from free.reference.decide import DECISIONS
 from free.reference.draft import FirstGuesses, WindowNoise
@@ -20,6 +21,9 @@ VERIFIERS = tuple(DECISIONS)
 
 #: Rows of a window that the CUDA kernels can verify, at most (``kMaxWidth`` of csrc/cuda).
 WIDEST_ON_CUDA = 256
+
+#: Numbers that are drawn of one seed at a time, at most, as the contract has it.
+MOST_NUMBERS = next(int(a.high) for a in CONTRACTS["philox_normal"].arguments if a.name == "size")
 
 
 def check_verifier(verifier: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from free.arguments import as_number
+from free.arguments import as_number, shortened
 from free.images.labels import class_ids
 from free.sampling.request import Observer
 from free.schedule.schedule import Schedule
@@ -105,7 +105,14 @@ class Interrupted(Exception):  # noqa: N818
 
 
 def sampler_settings(sampling: Mapping[str, Any]) -> dict[str, Any]:
-    """A pipeline's ``sampling``, whose values the sampler checks; a ValueError for other keys."""
+    """A pipeline's ``sampling``, whose values the sampler checks; a ValueError for other keys, and
+    for what is no mapping.
+    """
+    if not isinstance(sampling, Mapping):
+        raise ValueError(
+            f"sampling must be a dict with keys among {', '.join(_SETTINGS)}, "
+            f"got {shortened(sampling)}"
+        )
     unknown = [key for key in sampling if key not in _SETTINGS]
     if unknown:
         raise ValueError(f"sampling must have keys among {', '.join(_SETTINGS)}, got {unknown}")

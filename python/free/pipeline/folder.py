@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from free.drafters import FeatureDrafter, FrozenDrafter
+from free.drafters.protocol import what_came
 from free.files import parse_json, read_json, shown, write_json
 from free.images.autoencoder import MODEL_INDEX, load_autoencoder, own_vae
 from free.models.checkpoints import bundled_drafter, locate, teacher_file
@@ -122,11 +123,14 @@ def write(
     frozen = isinstance(drafter, FrozenDrafter) and drafter.keep == "image"
     if not frozen and not isinstance(drafter, FeatureDrafter):
         raise ValueError(
-            f"drafter must be a FeatureDrafter or FrozenDrafter() to be saved, got {drafter!r}"
+            "drafter must be a FeatureDrafter or FrozenDrafter() to be saved, "
+            f"got {what_came(drafter)}"
         )
     scheduler = components["scheduler"]
     if not hasattr(scheduler, "config"):
-        raise ValueError(f"scheduler must be a DDPMScheduler to be saved, got {scheduler!r}")
+        raise ValueError(
+            f"scheduler must be a DDPMScheduler to be saved, got {type(scheduler).__name__}"
+        )
 
     transformer.save_pretrained(folder / "teacher")
     if isinstance(drafter, FeatureDrafter):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from free.devices import find_device
 from free.drafters import Drafter, FeatureDrafter, FrozenDrafter
+from free.drafters.protocol import what_came
 from free.images.autoencoder import LatentCoder, PixelCoder
 from free.models.adopt import adopt_transformer, is_transformer
 from free.pipeline.scheduler import as_scheduler
@@ -62,7 +63,7 @@ class Parts:
         if isinstance(drafter, type) or not isinstance(drafter, Drafter):
             raise TypeError(
                 "drafter must be 'frozen', where one is saved, or an object that is a "
-                f"free.drafters.Drafter, got {drafter!r:.80}"
+                f"free.drafters.Drafter, got {what_came(drafter)}"
             )
         self._drafter: Drafter = drafter
 
@@ -110,12 +111,18 @@ class Parts:
         dtype: torch.dtype | None = None,
         *,
         torch_dtype: torch.dtype | None = None,
+        **words: Any,
     ) -> Self:
         """Move all networks; ``to(dtype)`` will do too, and ``torch_dtype`` is ``dtype``.
+
+        The other word of diffusers, ``silence_dtype_warnings``, changes nothing: there are none.
 
         A VAE whose configuration has ``force_upcast`` is not put in float16, nor is a schedule's
         variance network. A device that this machine does not have is a ValueError.
         """
+        words.pop("silence_dtype_warnings", None)
+        if words:
+            raise TypeError(f"FreePipeline.to got unexpected arguments {', '.join(words)}")
         if torch_dtype is not None:
             if dtype is not None:
                 raise ValueError(f"dtype must be given once, got {dtype} and {torch_dtype}")

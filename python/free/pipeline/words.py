@@ -15,6 +15,8 @@ _ATTENTION = (
     "leave it out: attention is torch.nn.functional.scaled_dot_product_attention, which keeps no "
     "matrix of scores"
 )
+_QKV = "leave it out: queries, keys and values are one product already"
+_HOOKS = "leave it out: there are no hooks"
 _PARTS = "load it and pass it to FreePipeline(transformer, vae, scheduler, drafter)"
 _OTHER_CODE = "leave it out: no code of a repository is run"
 #: Words of ``from_pretrained`` that do not work here, and the way out.
@@ -31,6 +33,9 @@ _INSTEAD_OF_WORDS = {
     "trust_remote_code": _OTHER_CODE,
     "use_onnx": "see free export",
     "proxies": "set the variable HTTPS_PROXY",
+    "use_auth_token": "pass it as token",
+    "output_loading_info": "leave it out: weights that are missing or left over are an error",
+    "subfolder": "pass the folder itself as source; that of a hub id must be downloaded before",
 }
 #: Calls that pipelines of diffusers know and this one does not, and the way out.
 _INSTEAD_OF_CALLS = {
@@ -48,6 +53,10 @@ _INSTEAD_OF_CALLS = {
     "enable_vae_tiling": "call pipe.vae.enable_tiling()",
     "disable_vae_tiling": "call pipe.vae.disable_tiling()",
     "enable_freeu": "leave it out: it belongs to U-Nets",
+    "fuse_qkv_projections": _QKV,
+    "unfuse_qkv_projections": _QKV,
+    "remove_all_hooks": _HOOKS,
+    "maybe_free_model_hooks": _HOOKS,
     "load_lora_weights": "fuse the weights into the transformer before it is passed here",
     "fuse_lora": "fuse the weights into the transformer before it is passed here",
 }

@@ -15,13 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from free.arguments import as_number
 from free.models.output import require_finite
 from free.ops import verify_window_relaxed
 from free.reference.decide import RULES
@@ -80,11 +79,9 @@ class Relaxation:
             raise ValueError(
                 f"rule must be one of {', '.join(map(repr, RULES))}, got {self.rule!r}"
             )
-        strength = _number("strength", self.strength)
-        if not (strength >= 0 and math.isfinite(strength)):
-            raise ValueError(f"strength must be finite and >= 0, got {self.strength!r}")
-        if self.tv_budget is not None and not 0 <= _number("tv_budget", self.tv_budget) <= 1:
-            raise ValueError(f"tv_budget must be in [0, 1] or None, got {self.tv_budget!r}")
+        as_number(self.strength, "strength must be finite and >= 0", 0.0)
+        if self.tv_budget is not None:
+            as_number(self.tv_budget, "tv_budget must be in [0, 1] or None", 0.0, 1.0)
         if not isinstance(self.uncertainty, str):
             object.__setattr__(self, "uncertainty", _table(self.uncertainty))
         elif self.uncertainty not in UNCERTAINTIES:
@@ -206,12 +203,6 @@ class Spending:
             require_finite(share[:, None], "teacher", k, window.rows.each(samples), "variance")
             u = u * share
         return window.rows.windows(u, *window.draft.k.shape)[:, :-1].contiguous()
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    return float(value)
 
 
 def _table(values: Sequence[float]) -> tuple[float, ...]:

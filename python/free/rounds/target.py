@@ -108,7 +108,9 @@ def guidance_of(teacher: Teacher, scale: float, channels: int | None) -> Guidanc
         return None
     null_label = getattr(teacher, "null_label", None)
     if null_label is None:
+        inner = "; pass its .module" if hasattr(teacher, "module") else ""
         raise ValueError(
-            f"teacher must have a null_label to be guided (cfg_scale {scale}), got {teacher!r}"
+            f"teacher must have a null_label to be guided (cfg_scale {scale}), "
+            f"got {type(teacher).__name__}{inner}"
         )
     return guidance

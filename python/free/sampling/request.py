@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from math import prod
 from numbers import Integral
-from operator import index
 from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from free.arguments import as_integer
 from free.devices import allocated, device_of, explain_out_of_memory
 from free.models.output import is_finite
+from free.ops import MOST_NUMBERS
 from free.rounds.noise import Purpose, as_seeds, normal
 from free.rounds.report import Report
 
@@ -66,13 +68,13 @@ def check_request(
         raise ValueError(f"seed must be one integer or one a label ({len(y)}), got {len(seeds)}")
     size = getattr(teacher, "sample_shape", None) if shape is None else shape
     try:
-        size = tuple(index(extent) for extent in size)  # type: ignore[union-attr]
-    except TypeError:
+        size = tuple(as_integer(extent, "", 1) for extent in size)  # type: ignore[union-attr]
+    except (TypeError, ValueError):
         size = ()
-    if not size or min(size) < 1:
+    if not size or prod(size) > MOST_NUMBERS:
         raise ValueError(
-            f"shape must be the positive sizes of one sample, got {shape}"
-            + (" and a teacher without sample_shape" if shape is None else "")
+            f"shape must be the positive sizes of one sample of at most {MOST_NUMBERS} values, "
+            f"got {shape}" + (" and a teacher without sample_shape" if shape is None else "")
         )
     device = device_of(teacher) or y.device
     y, seeds = y.to(device), seeds.to(device)

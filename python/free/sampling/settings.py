@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from free.drafters.frozen import FrozenDrafter
-from free.drafters.protocol import Drafter
+from free.drafters.protocol import Drafter, what_came
 from free.ops import WIDEST_ON_CUDA, check_verifier
 from free.reference.decide import LOOKING_AHEAD
 from free.reference.draft import SOURCES
@@ -54,7 +54,7 @@ def check_settings(
     ):
         raise TypeError(
             "drafter must have begin, predict and carry_from for window > 1, or be 'frozen', "
-            f"got {drafter!r}"
+            f"got {what_came(drafter)}"
         )
     if hasattr(drafter, "change") and not hasattr(drafter, "carry_of_change"):
         raise TypeError("drafter must have carry_of_change where it has change, got change alone")

@@ -300,4 +300,5 @@ def _steps(steps: int, train_steps: int) -> tuple[int, int]:
     """Both as Python's integers; a ValueError if they are none, or out of their range."""
     expected = f"train_steps must be an integer in 2..{LONGEST}"
     most = as_integer(train_steps, expected, 2, LONGEST)
-    return as_integer(steps, f"steps must be in 2..train_steps ({most})", 2, most), most
+    expected = f"steps must be an integer in 2..train_steps ({most})"
+    return as_integer(steps, expected, 2, most), most

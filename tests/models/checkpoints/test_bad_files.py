@@ -152,6 +152,10 @@ def test_other_contents(tmp_path) -> None:
             "must be 5 and a null class, or 6 without one, .* got 9",
         ),
         (
+            {"model": STATE, "args": argparse.Namespace(num_classes="five")},
+            "args.num_classes of .*model.pt must be an integer in .* got 'five'",
+        ),
+        (
             STATE | {f"blocks.{i}.x": torch.zeros(1) for i in range(3, 2000)},
             r"depth must be an integer in 1\.\.1000, got 2000",
         ),

@@ -103,6 +103,9 @@ def test_variants(folder: Path) -> None:
     assert inspect(folder).dtypes == (torch.float32,)
     assert inspect(half).dtypes == (torch.float16,)
     assert torch.equal(outputs(DiT.from_pretrained(half)), expected)
+    assert torch.equal(outputs(DiT.from_pretrained(folder, variant="fp16")), expected)
+    with pytest.raises(ValueError, match=r"must have weights, got .* without .*bf16"):
+        DiT.from_pretrained(folder, variant="bf16")
     (place / "diffusion_pytorch_model.safetensors").unlink()
     assert torch.equal(outputs(DiT.from_pretrained(folder)), expected)
     reference.save_pretrained(place, variant="ema")

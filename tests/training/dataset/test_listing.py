@@ -43,6 +43,11 @@ def test_folders_named_by_numbers(tmp_path: Path) -> None:
     listing = list_images(folder, 12)
     assert listing.classes == [f"{number:02d}" for number in range(12)]
     assert listing.labels.tolist() == list(range(12))
+    folder = class_folders(tmp_path / "b", classes=3, each=1)
+    for number in range(3):
+        (folder / f"c{number}").rename(folder / f"-{number + 1}")
+    with pytest.raises(ValueError, match="where class 0 would be -1, not -3: name the classes in"):
+        list_images(folder, 3)
 
 
 def test_the_digest_is_of_names_and_labels(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from free.devices import find_device
 from free.models.checkpoints.configs import with_constants
 from free.models.checkpoints.layout import Origin, block_embedders_layout
 from free.models.checkpoints.positions import fixed_table, is_fixed
-from free.models.checkpoints.source import Source, locate, open_source
+from free.models.checkpoints.source import Source, locate, open_source, teacher_file
 from free.models.checkpoints.tensors import StoredTensor
 from free.models.config import DiTConfig
 from free.models.layers import TimestepEmbedder
@@ -35,10 +35,14 @@ def read_teacher(
     heads: int | None = None,
     image_size: int | None = None,
     num_classes: int | None = None,
+    variant: str | None = None,
 ) -> Network:
     """Load a ``network``, DiT's class; see :meth:`free.DiT.from_pretrained`."""
+    path = locate(source, variant=variant)
+    if variant is not None:
+        path = teacher_file(path, variant)
     checkpoint = open_source(
-        locate(source), "teacher", heads=heads, image_size=image_size, num_classes=num_classes
+        path, "teacher", heads=heads, image_size=image_size, num_classes=num_classes
     )
     config = with_constants(checkpoint.config, constants, checkpoint.format)
     return build(network, dataclasses.replace(checkpoint, config=config), _copies(dtype, device))

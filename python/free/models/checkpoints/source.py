@@ -229,8 +229,9 @@ def _open_single(path: Path, wanted: dict[str, int | None]) -> Source:
             "belongs to it"
         )
     told = arguments.get("num_classes")
-    if wanted["num_classes"] is None and isinstance(told, int):
-        wanted = {**wanted, "num_classes": check_size("num_classes", told, 2**24)}
+    if wanted["num_classes"] is None and told is not None:
+        told = check_size(f"args.num_classes of {path}", told, 2**24)
+        wanted = {**wanted, "num_classes": told}
     diffusers = any(name.startswith("transformer_blocks.") for name in tensors)
     layout = diffusers_layout if diffusers else own_layout
     config = infer_config(tensors, layout, path, **wanted)

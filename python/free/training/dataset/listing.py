@@ -128,14 +128,16 @@ def _of_class_folders(folder: Path, num_classes: int) -> Listing:
 
 def _check_order(folder: Path, classes: list[str]) -> None:
     """Refuse folders named by numbers whose order is another one than that of the names."""
-    if not all(re.fullmatch(r"[0-9]+", name) for name in classes):
+    if not all(re.fullmatch(r"[+-]?[0-9]+", name) for name in classes):
         return
+    plain = all(name.isdigit() for name in classes)
+    padded = "pad the numbers with zeros (00, 01, ...), or " if plain else ""
     for label, (name, meant) in enumerate(zip(classes, sorted(classes, key=int), strict=True)):
         if name != meant:
             raise ValueError(
                 "data must have folders whose names, sorted as text, are in the order of the "
-                f"classes, got {folder} where class {label} would be {name}, not {meant}: pad the "
-                "numbers with zeros (00, 01, ...), or name the classes in labels.csv or labels.json"
+                f"classes, got {folder} where class {label} would be {name}, not {meant}: "
+                f"{padded}name the classes in labels.csv or labels.json"
             )
 
 
