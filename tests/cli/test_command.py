@@ -115,6 +115,21 @@ def test_a_full_disk(arguments: str, file: str, digits: Path, tmp_path, monkeypa
     assert not any(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
 
 
+@pytest.mark.parametrize("name", ["x.json", "x.json.gz"])
+def test_a_trace_that_finds_a_full_disk(name: str, digits: Path, tmp_path, monkeypatch) -> None:
+    """torch's profiler says nothing of it."""
+    monkeypatch.chdir(tmp_path)
+    with full_disk(room=64):
+        code, text = run(
+            *("profile", "--model", digits, "--engine", "torch", "--steps", 4, "--batches", 1),
+            *("--trace", name),
+        )
+    assert code == 1, text
+    reason = "(the profiler could not write all of it|File too large)"
+    assert re.search(f"error: {reason}: {re.escape(str(tmp_path / name))}", text), text
+    assert not any(tmp_path.iterdir())
+
+
 def test_tilde(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No shell expands it behind an equals sign."""
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -89,12 +91,24 @@ def profiled(
     with _around_phases(_mark), torch.profiler.profile(activities=activities) as profiler:
         rounds = draw(batches[0]).rounds
     if trace is not None:
-        write_atomic(trace, lambda path: profiler.export_chrome_trace(str(path)))
+        write_atomic(trace, lambda path: _export(profiler, path))
     return Profile(
         report,
         dict(sorted(phases.items(), key=lambda item: -item[1])),
         _operators(profiler.events() or [], rounds, on_gpu),
     )
+
+
+def _export(profiler: Any, path: Path) -> None:
+    """Write a trace.
+
+    An OSError if it is not whole: torch says nothing where a disk is full.
+    """
+    profiler.export_chrome_trace(str(path))
+    Path(f"{path}.tmp").unlink(missing_ok=True)  # torch's own, if it has failed
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+        if not file.read().rstrip().endswith(b"}"):
+            raise OSError(errno.EIO, "the profiler could not write all of it", str(path))
 
 
 def _mark(phase: str) -> AbstractContextManager[Any]:
