@@ -52,6 +52,7 @@ def test_recipes_of_a_drafter(teacher: Path, tmp_path: Path) -> None:
     assert (config["depth"], config["gate"]) == (2, True)
     changes = {"depth": 2, "smooth_weight": 0.01, "gate": True}
     assert config["training"].items() >= {**asdict(RECIPES["paper"]), **changes}.items()
+    refuse("objective must be 'mse' or 'delta', got 'x'", *drafter, "--objective", "x")
     refuse("depth must be an integer in 1..2", *drafter, "--depth", 3)
     refuse("No such option: --rollout", *drafter, "--rollout", 2)
 

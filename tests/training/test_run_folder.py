@@ -166,7 +166,8 @@ def test_a_damaged_checkpoint(tmp_path: Path, content: object) -> None:
         path.write_bytes(content)
     else:
         torch.save({"settings": Planted(harm)} if content is Planted else content, path)
-    with pytest.raises(ValueError, match=r"hold a checkpoint that loads, got .*state") as caught:
+    wish = "pickle asks for .* nothing in it" if content is Planted else ""
+    with pytest.raises(ValueError, match=f"a checkpoint that loads, got .*state.*{wish}") as caught:
         run(tmp_path, 4)
     assert "weights_only" not in str(caught.value)
     assert not harm.exists()
