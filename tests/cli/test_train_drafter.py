@@ -21,7 +21,6 @@ from tests.cli import commands
 from tests.networks import randomized
 
 CONFIG = DiTConfig(8, 4, 3, 16, 1, 2, num_classes=2, learn_sigma=False)
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)

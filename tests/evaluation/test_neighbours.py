@@ -32,10 +32,6 @@ def test_it_is_the_definition(k: int) -> None:
     inside, reached = coverage(SAMPLES, REFERENCE, *radii)
     wanted = _all_at_once(SAMPLES, REFERENCE, k)
     assert (inside.tolist(), reached.tolist()) == wanted
-    # That this would notice an image counted as its own neighbour, or the sets exchanged:
-    if k == 3:
-        assert _all_at_once(SAMPLES, REFERENCE, k - 1) != wanted
-        assert sum(wanted[0]) / 53 != sum(wanted[1]) / 71
 
 
 def test_copies_have_no_radius() -> None:

@@ -126,6 +126,6 @@ def test_a_contradictory_environment() -> None:
                 patch.delenv(name, raising=False)
             for name, value in values.items():
                 patch.setenv(name, value)
-            message = "RANK, WORLD_SIZE, LOCAL_RANK must be as torchrun"
+            message = f"RANK, WORLD_SIZE, LOCAL_RANK must be as torchrun sets them, got {values}"
             with pytest.raises(ValueError, match=message):
                 Processes.from_environment()

@@ -59,7 +59,6 @@ def test_feature_is_what_the_final_layer_sees() -> None:
         ({"heads": 10**3000}, r"heads must be an integer in 1\.\.4096, got 1000.{,40}$"),
         ({"num_classes": 2**63}, r"num_classes must be an integer in 1\.\.16777216, got 9223"),
         ({"image_size": 2**14, "patch_size": 1}, "image_size must leave at most 67108864 values"),
-        ({"mlp_ratio": float("inf")}, r"mlp_ratio must be a number in \(0, 64\], got inf"),
         ({"mlp_ratio": float("nan")}, r"mlp_ratio must be a number in \(0, 64\], got nan"),
         ({"mlp_ratio": "4"}, r"mlp_ratio must be a number in \(0, 64\], got '4'"),
         ({"mlp_ratio": 1e-9}, "mlp_ratio must leave the MLP a width, got 1e-09 of 16"),

@@ -19,7 +19,6 @@ from tests.training.runs import (
     PROCESSES,
     SHAPE,
     loss,
-    losses,
     require_same_run,
     run,
     run_in_process,
@@ -117,7 +116,6 @@ def _with(*place: Any, value: Any) -> Callable[[dict[str, Any]], object]:
         (_with("settings", "seed", value=torch.zeros(2)), "TypeError.*not JSON serializable"),
         (_with("step", value="2"), "step must be int, got '2'"),
         (_with("step", value=-1), "step must be at least 0, got -1"),
-        (_with("weights", value=3), "weights must be dict, got 3"),
         (_with("weights", value={}), "KeyError"),
         (_with("weights", "model", "0.weight", value=3), "AttributeError"),
         (_with("weights", "average", value={"x": 1}), "RuntimeError"),
@@ -160,24 +158,18 @@ def test_damaged_records_are_named(tmp_path, name, content, message) -> None:
         run(tmp_path, 4, log_every=1)
 
 
-def test_no_advice_to_load_code(tmp_path: Path) -> None:
-    """Torch's own message says how to have the code run."""
-    torch.save({"settings": Planted(tmp_path / "harm")}, tmp_path / "state.pt")
-    with pytest.raises(ValueError, match="that loads, got .*pickle asks for .* nothing in it") as e:
-        run(tmp_path, 4)
-    assert "weights_only" not in str(e.value)
-
-
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", {"step": 2}, Planted])
 def test_a_damaged_checkpoint(tmp_path: Path, content: object) -> None:
-    """One that would run code does not."""
+    """One that would run code does not, nor is there torch's advice how to have it run."""
     path, harm = tmp_path / "state.pt", tmp_path / "harm"
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
         torch.save({"settings": Planted(harm)} if content is Planted else content, path)
-    with pytest.raises(ValueError, match=r"folder must hold a checkpoint that loads, got .*state"):
+    wish = "pickle asks for .* nothing in it" if content is Planted else ""
+    with pytest.raises(ValueError, match=f"a checkpoint that loads, got .*state.*{wish}") as caught:
         run(tmp_path, 4)
+    assert "weights_only" not in str(caught.value)
     assert not harm.exists()
 
 
@@ -209,14 +201,3 @@ def test_no_room_for_the_first_checkpoint(tmp_path: Path, monkeypatch: pytest.Mo
         run(tmp_path, 2)
     assert not list(tmp_path.glob("*state*"))
     assert not list(tmp_path.glob(".state*"))
-
-
-def test_the_comparison_would_see_another_run(tmp_path: Path) -> None:
-    """A resumed run that repeats a batch is not the same: what is compared above can differ."""
-    run(tmp_path / "a", 10, save_every=5)
-    run(tmp_path / "b", 5, save_every=5)
-    torch.save({**state(tmp_path / "b"), "step": 4}, tmp_path / "b" / "state.pt")
-    run(tmp_path / "b", 10, save_every=5)
-    weights = [state(tmp_path / x)["weights"]["model"]["0.weight"] for x in "ab"]
-    assert not torch.equal(*weights)
-    assert losses(tmp_path / "a") != losses(tmp_path / "b")

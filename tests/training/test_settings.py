@@ -43,7 +43,6 @@ EVALUATION = partial(
         (EVALUATION, {"cfg_channels": 2}, "cfg_channels must be at most the 1 of a state, got 2"),
         (Ranks(0, 3).rows, {"batch_size": 8}, "batch_size must be a multiple of .*, 3, got 8"),
         (partial(Ranks(0, 2).rows, 8, 3), {}, "micro_batch must divide .* / 2 processes, 4, got"),
-        (partial(Ranks().rows, 8, 3), {}, "micro_batch must divide batch_size, 8, got 3"),
         (RowRandom(0, 0, range(1)).integers, {"end": 0}, "end must be in 1..16777216, got 0"),
         (RowRandom(0, 0, range(1)).integers, {"end": 2**24 + 1}, "1..16777216, got 16777217"),
     ],

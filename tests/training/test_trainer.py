@@ -69,18 +69,15 @@ def test_it_is_adamw_with_an_average_from_the_first_weights(tmp_path: Path) -> N
 
 
 def test_micro_batches_change_nothing_but_rounding(tmp_path: Path) -> None:
-    """With the same random numbers in every micro-batch the result is another."""
+    """Of gradients about 1 long: some are clipped, and a step shows their length."""
 
-    def alike(model, x0, labels, random):
-        return loss(model, x0, labels, RowRandom(0, random.step, range(len(x0))))
+    def gentle(*arguments):
+        return {"loss": 0.3 * loss(*arguments)["loss"]}
 
-    whole, record = run(tmp_path / "whole", 20)
-    split, other = run(tmp_path / "split", 20, micro_batch=2)
+    whole, record = run(tmp_path / "whole", 20, loss=gentle)
+    split, other = run(tmp_path / "split", 20, loss=gentle, micro_batch=2)
     _same(split, whole, 1e-5)
     assert other["loss"] == pytest.approx(record["loss"], rel=1e-4)
-    split, _ = run(tmp_path / "alike", 20, loss=alike, micro_batch=2)
-    with pytest.raises(AssertionError):
-        _same(split, whole, 1e-5)
 
 
 def test_recomputed_activations_change_nothing(tmp_path: Path) -> None:
