@@ -99,7 +99,8 @@ void philox_uniform(const Draws& draws, const Queue& queue) {
 
 void window_noise(const WindowNoise& d, const Queue& queue) {
   const OnDevice here(queue);
-  const std::int64_t quads = ceil_div(d.size, kQuad);
+  // The first thread of a row writes its uniform and length, also of states without elements.
+  const std::int64_t quads = d.size < 1 ? 1 : ceil_div(d.size, kQuad);
   const bool wide = whole_quads(d.size, d.noise, d.last);
   launch("window_noise", wide ? draw_window<true> : draw_window<false>,
          ceil_div(d.batch * d.width * quads, kThreads), kThreads, queue, d, quads);

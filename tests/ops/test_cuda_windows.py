@@ -28,7 +28,14 @@ SETTINGS = ({"descending": True}, {"shift": 1}, {"shift": 2, "descending": True}
 
 @pytest.mark.parametrize(
     ("batch", "width", "size", "rounds"),
-    [(1, 1, 1, False), (1, 2, 3, True), (9, 8, 16, True), (5, 4, 255, False), (5, 4, 1028, True)],
+    [
+        (1, 1, 1, False),
+        (1, 2, 3, True),
+        (9, 8, 16, True),
+        (5, 4, 255, False),
+        (5, 4, 1028, True),
+        (3, 4, 0, True),
+    ],
 )
 def test_noise_agrees_with_twin_and_cpu(kernels, batch, width, size, rounds) -> None:
     given = random_draws(batch, width, size, rounds)

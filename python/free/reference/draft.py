@@ -91,7 +91,9 @@ def window_noise(
     rounds = torch.zeros_like(k) if rounds is None else rounds
     round_ = rounds.repeat_interleave(width)
     size = math.prod(like.shape[1:])
-    noise = philox_normal(seed, transition, round_, purpose, size).view(-1, width, *like.shape[1:])
+    noise = philox_normal(seed, transition, round_, purpose, size).view(
+        len(k), width, *like.shape[1:]
+    )
     uniforms = philox_uniform(seed, transition, round_, decision, 1).view(-1, width)
     length = widths.clamp(1, width)
     last = noise[torch.arange(len(k), device=k.device), length - 1]

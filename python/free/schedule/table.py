@@ -104,14 +104,12 @@ class Prediction(NamedTuple):
     """A table in terms of what drafts guess: ``mean = a x + b guess``.
 
     The guess is x0 where the schedule says how it follows from eps, else eps; then ``signal`` is
-    None. ``a``, ``b`` and ``sigma`` [N] are views of ``columns [6, N]``, float32; then come the
+    None. ``sigma [N]`` is a view of ``columns [6, N]``, float32: ``a``, ``b``, ``sigma``, and the
     table's signal and noise. The last row is by how much a guess can follow its state, at most; the
     least is 0. Between an x0 that stays and an eps that stays lies every denoiser of Gaussian data.
     A larger response, as a few noisy transitions may suggest, would blow up along a window.
     """
 
-    a: Tensor
-    b: Tensor
     sigma: Tensor
     signal: Tensor | None
     table: Table
@@ -127,7 +125,7 @@ class Prediction(NamedTuple):
             a, b = (a.double() + b.double() / n).float(), (-b.double() * s / n).float()
             signal, limit = table.signal, 1.0 / table.signal
         columns = torch.stack([a, b, table.sigma, table.signal, table.noise, limit])
-        return cls(columns[0], columns[1], columns[2], signal, table, columns)
+        return cls(columns[2], signal, table, columns)
 
     def at(self, k: Tensor) -> tuple[Tensor, ...]:
         """``a``, ``b`` and ``sigma`` at transitions ``k``, each of its shape; looked up at once."""
