@@ -275,6 +275,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="file to write what was decided to")
     parser.add_argument("--against", type=Path, help="file of --out to compare with")
     parser.add_argument("--seed", type=int, default=0, help="added to every seed (%(default)s)")
+    parser.add_argument("--json", type=Path, help="file for the counts")
     options = parser.parse_args(arguments)
     if options.out is None and options.against is None:
         parser.error("one of --out and --against is needed")
@@ -297,6 +298,12 @@ def main(arguments: list[str] | None = None) -> int:
         f"{len(now)} configurations, {rounds} rounds, {len(failed)} differ or fail"
         + ("" if before is None else f", largest sample difference {largest:.2g}")
     )
+    if options.json is not None:
+        from free.files import write_json
+        from free.machine import machine
+
+        found = {"configurations": len(now), "rounds": rounds, "differ": failed, "largest": largest}
+        write_json(options.json, {"machine": machine(), **found})
     return 1 if failed else 0
 
 
