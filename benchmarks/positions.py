@@ -28,7 +28,7 @@ from free.rounds.draft import draft_window
 from free.rounds.noise import Purpose, normal
 from free.rounds.state import Recycled, Samples
 from free.rounds.target import Target, guidance_of
-from free.schedule.table import Prediction, Table
+from free.schedule.table import Table
 
 #: Every which transition a window starts at.
 _EVERY = 3
@@ -47,8 +47,7 @@ def acceptance_by_position(
     """Mean of 2 Phi(-delta / 2) at each of the ``window - 1`` places."""
     guidance = guidance_of(network, cfg, None)
     table = Table.of(Schedule.ddpm(steps), "cpu")
-    prediction = Prediction.of(table)
-    target = Target(network, guidance, table, prediction)
+    target = Target(network, guidance, table)
     drafter = drafter.begin(DraftingBatch(table, guidance))
     seeds = torch.arange(images)
     y = seeds % network.num_classes
@@ -77,7 +76,7 @@ def acceptance_by_position(
             samples,
             z,
             torch.full_like(seeds, P_here + 1),
-            prediction=prediction,
+            table=table,
             sweeps=sweeps,
             source=DRAFTER,
         )

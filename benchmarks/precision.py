@@ -58,7 +58,7 @@ def errors(
         expected = exact(*row).eps
         difference = (low(*row).eps.float() - expected).flatten(1).norm(dim=1)
         relative.append(float((difference / expected.flatten(1).norm(dim=1)).mean()))
-        shifts.append(float((table.b[k].abs() / table.sigma[k] * difference).mean()))
+        shifts.append(float((table.of_prediction[k].abs() / table.sigma[k] * difference).mean()))
     return {
         "relative": statistics.mean(relative),
         "sigmas": statistics.mean(shifts),

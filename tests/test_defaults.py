@@ -21,7 +21,7 @@ from free.evaluation.inception import resize_like_tensorflow
 from free.models.sigma import SigmaNet
 from free.training.dataset.order import shuffled
 from free.training.dataset.sets import ImageSet
-from free.training.losses import drafter_loss, prediction_of, teacher_loss
+from free.training.losses import drafter_loss, table_of, teacher_loss
 from free.training.recipe import RECIPES
 from free.training.trainer import TrainConfig, train
 from free.training.variance import fit_variance, sigma_loss
@@ -167,5 +167,5 @@ def same_under(value: Any, what: Callable[[Path], Any], folder: Path) -> None:
 
 def _forget() -> None:
     """What was made without the default must not serve with it."""
-    for cached in (prediction_of, shuffled):
+    for cached in (table_of, shuffled):
         cached.cache_clear()

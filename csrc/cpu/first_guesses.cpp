@@ -13,7 +13,7 @@ FREE_SIMD_CLONES void mean_row(Coefficients c, const float* state, const float* 
                                std::int64_t count, float* mean) {
 #pragma omp simd
   for (std::int64_t i = 0; i < count; ++i) {
-    mean[i] = roll(c, state[i], guess[i], 0.0f).mean;
+    mean[i] = mean_of(c, state[i], guess[i], 0.0f);
   }
 }
 
@@ -41,7 +41,7 @@ void write_made(const FirstGuesses& g, std::int64_t b) {
 void write_guess(const FirstGuesses& g, std::int64_t b, std::int64_t j) {
   const std::int64_t row = g.row[b * g.stride + j + 1] * g.size;
   const std::int64_t out = b * (g.width - 1) + j;
-  const float largest = g.columns[kCoefficients * g.steps + nearest(g.k[b], j, g.steps)];
+  const float largest = g.columns[kLargestResponse * g.steps + nearest(g.k[b], j, g.steps)];
   const bool following = follows(j, g.known[b], g.source);
   g.slope[out] = following ? response_of(g.dot[b], g.square[b], largest) : 0.0f;
   intercept_row(g.slope[out], g.past_guess + row, g.past_x + row, g.size,

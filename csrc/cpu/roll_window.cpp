@@ -14,35 +14,43 @@ namespace {
 // stream of its own, more than a prefetcher follows: half the speed beyond the second-level cache.
 constexpr std::int64_t kTile = 1024;
 
-FREE_SIMD_CLONES void follow_row(const float* intercept, float slope, const float* state,
+FREE_SIMD_CLONES void follow_row(const float* intercept, float slope, const float* state, float clip,
                                  std::int64_t count, float* guess) {
 #pragma omp simd
   for (std::int64_t i = 0; i < count; ++i) {
-    guess[i] = guess_of(Said::kIntercept, intercept[i], slope, state[i], 0.0f, 0.0f, {});
+    guess[i] = guess_of(Said::kIntercept, intercept[i], slope, state[i], 0.0f, 0.0f, {}, clip);
   }
 }
 
-FREE_SIMD_CLONES void change_row(const float* change, const float* last, std::int64_t count,
-                                 float* guess) {
+FREE_SIMD_CLONES void change_row(const float* change, const float* last, float clip,
+                                 std::int64_t count, float* guess) {
 #pragma omp simd
   for (std::int64_t i = 0; i < count; ++i) {
-    guess[i] = guess_of(Said::kChange, change[i], 0.0f, 0.0f, last[i], 0.0f, {});
+    guess[i] = guess_of(Said::kChange, change[i], 0.0f, 0.0f, last[i], 0.0f, {}, clip);
   }
 }
 
-FREE_SIMD_CLONES void eps_row(Coefficients c, const float* eps, const float* asked,
-                              std::int64_t count, float* guess) {
+FREE_SIMD_CLONES void told_row(Coefficients c, const float* prediction, const float* asked,
+                               float clip, std::int64_t count, float* guess) {
 #pragma omp simd
   for (std::int64_t i = 0; i < count; ++i) {
-    guess[i] = guess_of(Said::kEps, eps[i], 0.0f, 0.0f, 0.0f, asked[i], c);
+    guess[i] = guess_of(Said::kPrediction, prediction[i], 0.0f, 0.0f, 0.0f, asked[i], c, clip);
+  }
+}
+
+FREE_SIMD_CLONES void given_row(const float* given, float clip, std::int64_t count, float* guess) {
+#pragma omp simd
+  for (std::int64_t i = 0; i < count; ++i) {
+    guess[i] = guess_of(Said::kGuess, given[i], 0.0f, 0.0f, 0.0f, 0.0f, {}, clip);
   }
 }
 
 FREE_SIMD_CLONES void roll_row(Coefficients c, const float* state, const float* guess,
-                               const float* noise, std::int64_t count, float* mean, float* next) {
+                               const float* last, const float* noise, std::int64_t count,
+                               float* mean, float* next) {
 #pragma omp simd
   for (std::int64_t i = 0; i < count; ++i) {
-    const Rolled rolled = roll(c, state[i], guess[i], noise[i]);
+    const Rolled rolled = roll(c, state[i], guess[i], last[i], noise[i]);
     mean[i] = rolled.mean;
     next[i] = rolled.state;
   }
@@ -62,27 +70,28 @@ void roll_tile(const Roll& r, std::int64_t b, std::int64_t tile) {
     const std::int64_t next = here + r.size;
     const std::int64_t given = step * r.size + tile;
     const float* state = r.states + here;
+    const float* last = r.guesses + here;
     float* guess = r.guesses + next;
     const Coefficients c = coefficients_at(r.coefficients, r.batch * r.width, entry);
     switch (said_of(j, settled, r.says)) {
       case Said::kIntercept:
-        follow_row(r.intercept + given, r.slope[step], state, count, guess);
+        follow_row(r.intercept + given, r.slope[step], state, r.clip, count, guess);
         break;
       case Said::kChange:
-        change_row(r.change + given, r.guesses + here, count, guess);
+        change_row(r.change + given, last, r.clip, count, guess);
         break;
-      case Said::kEps:
-        eps_row(c, r.change + given, asked, count, guess);
+      case Said::kPrediction:
+        told_row(c, r.change + given, asked, r.clip, count, guess);
         break;
       case Said::kGuess:
-        std::copy_n(r.change + given, count, guess);
+        given_row(r.change + given, r.clip, count, guess);
         break;
     }
-    if (r.says == Said::kEps && j + 1 < r.end) {
+    if (r.says == Said::kPrediction && j + 1 < r.end) {
       asked = kept[j % 2];
       std::copy_n(r.states + next, count, kept[j % 2]);
     }
-    roll_row(c, state, guess, r.noise + given, count, r.means + next, r.states + next);
+    roll_row(c, state, guess, last, r.noise + given, count, r.means + next, r.states + next);
   }
 }
 

@@ -4,7 +4,7 @@
 
 #include "cpu/kernels.h"
 #include "free/guidance.h"
-#include "free/image.h"
+#include "free/roll.h"
 
 namespace free_dit::cpu {
 namespace {
@@ -33,19 +33,12 @@ FREE_FMA_CLONES void guide_row(const float* unconditional, float scale, std::int
   }
 }
 
-FREE_FMA_CLONES void mean_row(float a, const float* x, float b, const float* eps,
-                              std::int64_t count, float* mean) {
+FREE_SIMD_CLONES void mean_row(Coefficients c, const float* x, const float* eps, float clip,
+                               std::int64_t count, float* guess, float* mean) {
 #pragma omp simd
   for (std::int64_t i = 0; i < count; ++i) {
-    mean[i] = target_mean(a, x[i], b, eps[i]);
-  }
-}
-
-FREE_SIMD_CLONES void image_row(const float* x, const float* eps, float signal, float noise,
-                                std::int64_t count, float* image) {
-#pragma omp simd
-  for (std::int64_t i = 0; i < count; ++i) {
-    image[i] = image_of(x[i], eps[i], signal, noise);
+    guess[i] = told(c, x[i], eps[i], clip);
+    mean[i] = mean_of(c, x[i], guess[i], 0.0f);
   }
 }
 
@@ -55,16 +48,14 @@ void write_row(const TargetMeans& m, std::int64_t r) {
   const T* said = static_cast<const T*>(m.eps) + m.answers * row;
   float* eps = m.combined + row;
   widen_row(said, m.size, eps);
+  const std::int64_t k = m.k[r];
   if (m.guided > 0) {
     float* unconditional = m.means + row;  // until the means are written
     widen_row(said + m.size, m.guided, unconditional);
-    guide_row(unconditional, m.scale, m.guided, eps);
+    guide_row(unconditional, scale_at(m.scale, m.columns[kGuided * m.steps + k]), m.guided, eps);
   }
-  const std::int64_t k = m.k[r];
-  mean_row(m.affine[k], m.x + row, m.affine[m.steps + k], eps, m.size, m.means + row);
-  if (m.guess != nullptr) {
-    image_row(m.x + row, eps, m.scales[k], m.scales[m.steps + k], m.size, m.guess + row);
-  }
+  mean_row(coefficients_at(m.columns, m.steps, k), m.x + row, eps, m.clip, m.size, m.guess + row,
+           m.means + row);
 }
 
 template <class T>

@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kThreads) guess_quads(FirstGuesses g, std::int
     Quad<float> mean;
 #pragma unroll
     for (int e = 0; e < kQuad; ++e) {
-      mean.v[e] = roll(c, x_old.v[e], said.v[e], 0.0f).mean;
+      mean.v[e] = mean_of(c, x_old.v[e], said.v[e], 0.0f);
     }
     const std::int64_t out = b * g.width * g.size;
     store<kWide>(g.states + out, at, g.size, load<kWide>(g.x + b * g.size, at, g.size));
@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kThreads) guess_quads(FirstGuesses g, std::int
   }
   const std::int64_t j = i - 1;
   const std::int64_t out = b * (g.width - 1) + j;
-  const float largest = g.columns[kCoefficients * g.steps + nearest(g.k[b], j, g.steps)];
+  const float largest = g.columns[kLargestResponse * g.steps + nearest(g.k[b], j, g.steps)];
   const bool following = follows(j, g.known[b], g.source);
   const float slope = following ? response_of(g.dot[b], g.square[b], largest) : 0.0f;
   Quad<float> intercept;

@@ -21,15 +21,23 @@ __global__ void __launch_bounds__(kThreads) copy_quads(NetworkRows n, std::int64
   const std::int64_t r = place.row;
   const RowPlace from = place_of(n, r);
   const std::int64_t entry = from.b * n.width + from.i;
-  const Quad<float> state = load<kWide>(n.states + entry * n.size, place.at, n.size);
+  const std::int64_t k = n.at[entry];
+  const std::int64_t step = nearest(k, 0, n.steps);
+  Quad<float> state = load<kWide>(n.states + entry * n.size, place.at, n.size);
+  if (n.scale != nullptr) {
+    const float scale = n.scale[step];
+#pragma unroll
+    for (int i = 0; i < kQuad; ++i) {
+      state.v[i] *= scale;
+    }
+  }
   for (std::int64_t out = n.each * r; out < n.each * (r + 1); ++out) {
     store<kWide>(n.x + out * n.size, place.at, n.size, state);
   }
   if (place.at == 0) {
-    const std::int64_t k = n.at[entry];
     n.k[r] = k;
     for (std::int64_t out = n.each * r; out < n.each * (r + 1); ++out) {
-      n.t[out] = n.timesteps[nearest(k, 0, n.steps)];
+      n.t[out] = n.timesteps[step];
       n.label[out] = out == n.each * r ? n.y[from.b] : n.null_label;
     }
   }

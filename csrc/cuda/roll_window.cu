@@ -34,7 +34,7 @@ __device__ __forceinline__ Step load_step(const Roll& r, std::int64_t b, std::in
   const float* said = what == Said::kIntercept ? r.intercept : r.change;
   // The state as the drafter was asked about it: it is rolled over after this.
   Quad<float> asked{};
-  if (what == Said::kEps) {
+  if (what == Said::kPrediction) {
     asked = load<kWide>(r.states + entry * r.size, at, r.size);
   }
   return {what,
@@ -56,10 +56,7 @@ __global__ void __launch_bounds__(kThreads) roll_quads(Roll r, std::int64_t quad
   const std::int64_t settled = r.change == nullptr ? r.width - 1 : r.settled[b];
   std::int64_t row = (b * r.width + r.first) * r.size;
   Quad<float> state = load<kWide>(r.states + row, at, r.size);
-  Quad<float> guess{};
-  if (said_of(r.first, settled, r.says) == Said::kChange) {
-    guess = load<kWide>(r.guesses + row, at, r.size);
-  }
+  Quad<float> guess = load<kWide>(r.guesses + row, at, r.size);
   Step next = load_step<kWide>(r, b, r.first, settled, at);
   for (std::int64_t j = r.first; j < r.end; ++j) {
     const Step step = next;
@@ -69,9 +66,10 @@ __global__ void __launch_bounds__(kThreads) roll_quads(Roll r, std::int64_t quad
     Quad<float> mean;
 #pragma unroll
     for (int i = 0; i < kQuad; ++i) {
-      guess.v[i] = guess_of(step.what, step.said.v[i], step.slope, state.v[i], guess.v[i],
-                            step.asked.v[i], step.c);
-      const Rolled rolled = roll(step.c, state.v[i], guess.v[i], step.noise.v[i]);
+      const float last = guess.v[i];
+      guess.v[i] = guess_of(step.what, step.said.v[i], step.slope, state.v[i], last,
+                            step.asked.v[i], step.c, r.clip);
+      const Rolled rolled = roll(step.c, state.v[i], guess.v[i], last, step.noise.v[i]);
       mean.v[i] = rolled.mean;
       state.v[i] = rolled.state;
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// target_means on a GPU: what a teacher said, guided and widened to float, the means that follow
-// from it and the image that it tells, in one pass.
+// target_means on a GPU: what a teacher said, guided and widened to float, the guess that it is and
+// the means that follow from it, in one pass.
 #include <cuda_runtime.h>
 
 #include "cuda/kernels.h"
@@ -8,7 +8,7 @@
 #include "cuda/quad.h"
 #include "free/guess.h"
 #include "free/guidance.h"
-#include "free/image.h"
+#include "free/roll.h"
 
 namespace free_dit::cuda {
 namespace {
@@ -26,35 +26,28 @@ __global__ void __launch_bounds__(kThreads) mean_quads(TargetMeans m, std::int64
   const T* said = static_cast<const T*>(m.eps) + m.answers * row;
   Quad<float> eps = load<kWide>(said, at, m.size);
   const Quad<float> x = load<kWide>(m.x + row, at, m.size);
+  const std::int64_t k = nearest(m.k[place.row], 0, m.steps);  // beyond the schedule is no memory
   if (at < m.guided) {
+    const float scale = scale_at(m.scale, m.columns[kGuided * m.steps + k]);
     const Quad<float> unconditional = load<kWide>(said + m.size, at, m.size);
 #pragma unroll
     for (int i = 0; i < kQuad; ++i) {
       if (at + i < m.guided) {
-        eps.v[i] = guide(eps.v[i], unconditional.v[i], m.scale);
+        eps.v[i] = guide(eps.v[i], unconditional.v[i], scale);
       }
     }
   }
-  const std::int64_t k = nearest(m.k[place.row], 0, m.steps);  // beyond the schedule is no memory
-  const float a = m.affine[k];
-  const float b = m.affine[m.steps + k];
+  const Coefficients c = coefficients_at(m.columns, m.steps, k);
+  Quad<float> guess;
   Quad<float> mean;
 #pragma unroll
   for (int i = 0; i < kQuad; ++i) {
-    mean.v[i] = target_mean(a, x.v[i], b, eps.v[i]);
+    guess.v[i] = told(c, x.v[i], eps.v[i], m.clip);
+    mean.v[i] = mean_of(c, x.v[i], guess.v[i], 0.0f);
   }
   store<kWide>(m.combined + row, at, m.size, eps);
   store<kWide>(m.means + row, at, m.size, mean);
-  if (m.guess != nullptr) {
-    const float signal = m.scales[k];
-    const float noise = m.scales[m.steps + k];
-    Quad<float> image;
-#pragma unroll
-    for (int i = 0; i < kQuad; ++i) {
-      image.v[i] = image_of(x.v[i], eps.v[i], signal, noise);
-    }
-    store<kWide>(m.guess + row, at, m.size, image);
-  }
+  store<kWide>(m.guess + row, at, m.size, guess);
 }
 
 template <class T>

@@ -174,7 +174,7 @@ Op first_guesses() {
       .integer("source", 0, static_cast<std::int64_t>(Source::kDrafter), &FirstGuesses::source)
       .tensor("dot", "B", &FirstGuesses::dot)
       .tensor("square", "B", &FirstGuesses::square)
-      .tensor("columns", "6 N > 0", &FirstGuesses::columns)
+      .tensor("columns", "8 N > 0", &FirstGuesses::columns)
       .integer("drafts", 0, kWord, 'P')
       .result("states", "B P+1 ...", &FirstGuesses::states)
       .result("means", "B P+1 ...", &FirstGuesses::means)
@@ -183,7 +183,7 @@ Op first_guesses() {
       .result("slope", "B P", &FirstGuesses::slope)
       .result("settled", "B", &FirstGuesses::settled)
       .result("at", "B P+1", &FirstGuesses::at)
-      .result("coefficients", "5 B P+1", &FirstGuesses::coefficients)
+      .result("coefficients", "6 B P+1", &FirstGuesses::coefficients)
       .counts({{"B", &FirstGuesses::batch},
                {"P+1", &FirstGuesses::width},
                {"...", &FirstGuesses::size},
@@ -206,7 +206,9 @@ Op roll_window() {
       .maybe("change", "B W-1 ...", &Roll::change, "change and settled")
       .maybe("settled", "B", &Roll::settled, "change and settled")
       .choice("says", kSaidNames, &Roll::says)
-      .tensor("coefficients", "5 B W", &Roll::coefficients)
+      .tensor("coefficients", "6 B W", &Roll::coefficients)
+      .number("clip", 0.0, kInfinite, &Roll::clip)
+      .or_none()
       .integer("first", 0, kAny, &Roll::first)
       .at_most("E")
       .integer("end", 0, kAny, &Roll::end, 'E')
@@ -235,6 +237,7 @@ Op network_rows() {
       .tensor("at", "B W", &NetworkRows::at)
       .tensor("y", "B", &NetworkRows::y)
       .tensor("timesteps", "N > 0", &NetworkRows::timesteps)
+      .maybe("scale", "N", &NetworkRows::scale)
       .integer("rows", 0, kAny, &NetworkRows::rows, 'R')
       .integer("first", 0, kAny, &NetworkRows::first)
       .at_most("E")
@@ -273,16 +276,17 @@ Op target_means() {
       .tensor("x", "R C ...?", &TargetMeans::x)
       .answers("eps", "G*R C ...?", &TargetMeans::eps, &TargetMeans::type)
       .tensor("k", "R", &TargetMeans::k)
-      .tensor("affine", "2 N > 0", &TargetMeans::affine)
+      .tensor("columns", "8 N > 0", &TargetMeans::columns)
       .number("cfg_scale", -kLargestFloat, kLargestFloat, &TargetMeans::scale, 'G')
       .or_none()
       .integer("cfg_channels", 0, kAny, &GuidedMeans::cfg_channels)
       .at_most("C")
       .or_none()
-      .maybe("scales", "2 N", &TargetMeans::scales, "scales")
+      .number("clip", 0.0, kInfinite, &TargetMeans::clip)
+      .or_none()
       .result("combined", "R C ...?", &TargetMeans::combined)
       .result("means", "R C ...?", &TargetMeans::means)
-      .result("guess", "R C ...?", &TargetMeans::guess, "scales")
+      .result("guess", "R C ...?", &TargetMeans::guess)
       .counts({{"R", &TargetMeans::rows},
                {"C", &TargetMeans::channels},
                {"C ...?", &TargetMeans::size},

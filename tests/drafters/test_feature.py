@@ -38,7 +38,7 @@ def test_untrained_drafter_keeps_image_and_feature(teacher: DiT) -> None:
     x_next = torch.randn(3, 2, 8, 8)
     eps, (feature, image, mean) = drafter.predict(x_next, k + 1, y, carry)
     torch.testing.assert_close(feature, out.feature)
-    torch.testing.assert_close(mean, TABLE.mean(k + 1, x_next, eps))
+    torch.testing.assert_close(mean, TABLE.mean(k + 1, x_next, image))
     torch.testing.assert_close(image, image_from_eps(x, out.eps, TABLE.signal[k]))
     torch.testing.assert_close(eps, eps_from_image(x_next, image, TABLE.signal[k + 1]))
 

@@ -23,7 +23,7 @@ from free.rounds.draft_source import updated_response
 from free.rounds.noise import Purpose, window_numbers
 from free.rounds.round import recycle
 from free.rounds.state import Draft, Outcome, Recycled, Response, Samples
-from free.schedule.table import Prediction
+from free.schedule.table import Table
 from tests.law.cells import LEVEL, Cell
 from tests.law.paths import Run
 from tests.networks import MixtureTeacher
@@ -37,10 +37,10 @@ def _run(recycle: bool | str) -> Run:
 
 
 def sees_own_noise(
-    drafter: Any, samples: Samples, noise: Tensor, *given: Any, prediction: Prediction, **more: Any
+    drafter: Any, samples: Samples, noise: Tensor, *given: Any, table: Table, **more: Any
 ) -> Draft:
     """Each mean is moved by a twentieth of its own noise."""
-    draft = draft_window(drafter, samples, noise, *given, prediction=prediction, **more)
+    draft = draft_window(drafter, samples, noise, *given, table=table, **more)
     part = 0.05 * draft.sigma[:, :-1, None] * noise
     states = torch.cat([draft.states[:, :1], draft.states[:, 1:] + part], dim=1)
     return draft._replace(means=draft.means + part, states=states)

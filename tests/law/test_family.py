@@ -17,7 +17,7 @@ from free import Schedule, SequentialSampler, SpeculativeSampler
 from free.rounds.draft import draft_window
 from free.rounds.drafted_window import DraftedWindow
 from free.rounds.state import Samples
-from free.schedule.table import Prediction, Table
+from free.schedule.table import Table
 from free.schedule.variance import VarianceFit
 from tests.law.cells import LABELS, LEVEL
 from tests.law.paths import Run, margins_p, run
@@ -98,7 +98,7 @@ def _one_sigma(self: DraftedWindow, first: int, end: int, *, drafted: bool) -> N
 def _stale_sigma(self: DraftedWindow, first: int, end: int, *, drafted: bool) -> None:
     """The draft takes every sigma at the state where the window starts."""
     for j in range(first, end):
-        self.sigma[:, j] = self.prediction.table.sigma_at(self.k[:, j], self.states[:, 0])
+        self.sigma[:, j] = self.table.sigma_at(self.k[:, j], self.states[:, 0])
         self._roll(j, j + 1, drafted)
 
 
@@ -111,10 +111,10 @@ def test_another_sigma_for_drafts_is_found(bug, sweeps, monkeypatch) -> None:
 
 def test_another_table_for_drafts_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drafts of a slightly larger fixed variance: a weight of 0.6 in place of 0.5."""
-    larger = Prediction.of(Table.of(Schedule.ddpm(N, variance=0.6), "cpu"))
+    larger = Table.of(Schedule.ddpm(N, variance=0.6), "cpu")
 
     def planted(*given: Any, **options: Any) -> Any:
-        return draft_window(*given, **{**options, "prediction": larger})
+        return draft_window(*given, **{**options, "table": larger})
 
     monkeypatch.setattr(free.rounds.round, "draft_window", planted)
     assert _p(run(_sampler("mixture"), LABELS, seed=0), "mixture") < LEVEL / 100

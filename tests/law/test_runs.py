@@ -128,7 +128,7 @@ def test_the_chosen_cells_have_every_level_twice() -> None:
         }
         for level in levels:
             assert sum(getattr(cell, factor) == level for cell in POOLED + OTHERS) >= 2
-    assert not Table.of(SCHEDULES["without x0"], "cpu").has_image()
+    assert not Table.of(SCHEDULES["without x0"], "cpu").images
 
 
 def test_sequential_law_is_the_mixture() -> None:

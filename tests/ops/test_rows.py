@@ -33,34 +33,43 @@ from tests.shim import DTYPES
 def test_is_what_guidance_and_table_compute(scale, channels, dtype) -> None:
     table, k = Table.of(Schedule.ddpm(20), "cpu"), torch.tensor([0, 7, 19])
     x, eps = torch.randn(3, 4, 5, 2), torch.randn(6, 4, 5, 2).to(dtype)
-    result = target_means(x, eps, k, table.columns[:2], scale, channels)
+    result = target_means(x, eps, k, table.columns, scale, channels)
     combined = Guidance(scale, channels, 10).combine(eps.float())
     torch.testing.assert_close(result.eps, combined, rtol=0, atol=0)
-    torch.testing.assert_close(result.means, table.mean(k, x, combined), rtol=0, atol=0)
+    guess = table.guess(k, x, combined)
+    torch.testing.assert_close(result.guess, guess, rtol=0, atol=0)
+    torch.testing.assert_close(result.means, table.mean(k, x, guess), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(
-    ("guidance", "dtype"),
-    [((None, None), torch.float32), ((0.4, None), torch.bfloat16), ((4.0, 3), torch.float16)],
-)
-def test_the_image_is_that_of_the_guided_eps(guidance: tuple[Any, Any], dtype: torch.dtype) -> None:
-    table, k = Table.of(Schedule.ddpm(20), "cpu"), torch.tensor([0, 7, 19])
-    x, eps = torch.randn(3, 4, 5, 2), torch.randn(3 if guidance[0] is None else 6, 4, 5, 2)
-    arguments = (x, eps.to(dtype), k, table.columns[:2], *guidance)
-    plain = target_means(*arguments)
-    result = target_means(*arguments, scales=table.columns[3:])
-    image = image_from_eps(x, result.eps, table.signal[k], table.noise[k])
-    assert torch.equal(result.guess, image)
-    assert plain.guess is plain.eps
-    assert torch.equal(result.eps, plain.eps)
-    assert torch.equal(result.means, plain.means)
+def test_a_guess_is_limited_and_its_mean_with_it() -> None:
+    schedule = Schedule.ddpm(20)
+    x, eps, k = torch.randn(3, 4, 5, 2), torch.randn(3, 4, 5, 2), torch.tensor([0, 7, 19])
+    table = Table.of(schedule, "cpu")
+    free = target_means(x, eps, k, table.columns)
+    result = target_means(x, eps, k, table.columns, clip=0.5)
+    assert torch.equal(result.guess, free.guess.clamp(-0.5, 0.5))
+    assert (free.guess.abs() > 0.5).any()
+    assert torch.equal(result.means, table.mean(k, x, result.guess))
+    assert torch.equal(result.eps, free.eps)
+
+
+def test_a_share_of_the_guidance() -> None:
+    """0 is what the network says with the label, to the bit; a half is half the difference."""
+    table = Table.of(Schedule.ddpm(20), "cpu")
+    columns = table.columns.clone()
+    columns[7, [0, 7, 19]] = torch.tensor([0.0, 0.5, 1.0])
+    x, eps, k = torch.randn(3, 4, 2), torch.randn(6, 4, 2), torch.tensor([0, 7, 19])
+    result = target_means(x, eps, k, columns, 4.0)
+    assert torch.equal(result.eps[0], eps[0])
+    torch.testing.assert_close(result.eps[1], eps[3] + 2.5 * (eps[2] - eps[3]))
+    assert torch.equal(result.eps[2], target_means(x, eps, k, table.columns, 4.0).eps[2])
 
 
 @pytest.mark.parametrize("k", [-1, 2, 2**40])
 def test_a_transition_that_is_not_there(k: int) -> None:
     x = torch.randn(2, 3)
     with pytest.raises(ValueError, match=rf"^k: expected values in 0\.\.1, got {k} for row 1$"):
-        target_means(x, x, torch.tensor([0, k]), torch.rand(2, 2))
+        target_means(x, x, torch.tensor([0, k]), torch.rand(8, 2))
 
 
 # --- note_nonfinite_ -----------------------------------------------------------------------------

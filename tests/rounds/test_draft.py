@@ -17,15 +17,12 @@ from free.reference.draft import DRAFTER, RESPONSE, REUSE, SOURCES
 from free.rounds.draft import draft_window
 from free.rounds.row_selection import EveryRow, RowSelector
 from free.rounds.state import Draft, Response, Samples
-from free.schedule.table import Prediction, Table
+from free.schedule.table import Table
 from tests.networks import AnchoredDrafter, CallableDrafter, MixtureTeacher
 from tests.rows import recalled
 
 TABLE = Table.of(Schedule.ddpm(20), "cpu")
-PREDICTION = Prediction.of(TABLE)
-FLOW = Prediction.of(
-    Table.of(Schedule([3, 2, 1, 0], [1.0] * 4, [-0.25] * 4, [0.5, 0.4, 0.3, 0.0]), "cpu")
-)
+FLOW = Table.of(Schedule([3, 2, 1, 0], [1.0] * 4, [-0.25] * 4, [0.5, 0.4, 0.3, 0.0]), "cpu")
 TEACHER, POOR = MixtureTeacher(3), MixtureTeacher(3, shift=0.1)
 K = torch.tensor([1, 4, 12])
 Y = torch.tensor([0, 1, 2])
@@ -41,7 +38,7 @@ def samples_of(known: list[int]) -> Samples:
     advance = torch.tensor([W + 1 - count for count in known], dtype=torch.int32)
     x, k = states.flatten(0, 1), ((K - advance)[:, None] + torch.arange(W)).flatten().clamp(0, 18)
     out = TEACHER(x, TABLE.timesteps[k], Y.repeat_interleave(W))
-    guess = PREDICTION.from_eps(k, x, out.eps)
+    guess = TABLE.guess(k, x, out.eps)
     length = torch.full((3,), W, dtype=torch.int32)
     past = recalled(TeacherRows(*out, x, k), guess, length, advance, W)
     begun = Samples.begin(Y, torch.zeros(3).long(), past.rows.x[past.row[:, 1]] + 0.05, W)
@@ -57,17 +54,17 @@ def drafts(
     length: list[int] | None = None,
     *,
     drafter: Drafter | None = None,
-    prediction: Prediction = PREDICTION,
+    table: Table = TABLE,
     rows: RowSelector | None = None,
 ) -> Draft:
     drafter = drafter or CallableDrafter(POOR)
-    drafter = drafter.begin(DraftingBatch(prediction.table, None)) or drafter
+    drafter = drafter.begin(DraftingBatch(table, None)) or drafter
     return draft_window(
         drafter,
         samples_of(samples) if isinstance(samples, list) else samples,
         noise,
         torch.tensor(length or [noise.shape[1] + 1] * 3),
-        prediction=prediction,
+        table=table,
         sweeps=sweeps,
         source=source,
         rows=rows,
@@ -80,8 +77,9 @@ def test_autoregression_is_the_drafters_own_trajectory() -> None:
     assert draft.states.shape == (3, 5, 3)
     assert draft.means.shape == (3, 4, 3)
     for j in range(4):
-        eps = POOR(draft.states[:, j], TABLE.timesteps[K + j], Y).eps
-        expected = TABLE.mean(K + j, draft.states[:, j], eps)
+        x = draft.states[:, j]
+        eps = POOR(x, TABLE.timesteps[K + j], Y).eps
+        expected = TABLE.mean(K + j, x, TABLE.guess(K + j, x, eps))
         torch.testing.assert_close(draft.means[:, j], expected, rtol=1e-4, atol=1e-5)
         expected = draft.means[:, j] + TABLE.sigma[K + j, None] * noise[:, j]
         torch.testing.assert_close(draft.states[:, j + 1], expected)
@@ -93,7 +91,7 @@ def test_what_each_source_makes_of_a_recycled_row() -> None:
     past = samples_of(known).past
 
     def image(x: Tensor, teacher: MixtureTeacher) -> Tensor:
-        return PREDICTION.from_eps(K + j, x, teacher(x, TABLE.timesteps[K + j], Y).eps)
+        return TABLE.guess(K + j, x, teacher(x, TABLE.timesteps[K + j], Y).eps)
 
     for source, name in enumerate(SOURCES):
         draft = drafts(noise, known, source)
@@ -103,7 +101,7 @@ def test_what_each_source_makes_of_a_recycled_row() -> None:
             "reuse": image(x_old, TEACHER),
             "drafter": image(x, POOR),
         }
-        mean = PREDICTION.mean(K + j, x, expected[name])
+        mean = TABLE.mean(K + j, x, expected[name])
         torch.testing.assert_close(draft.means[:, j], mean, rtol=1e-4, atol=1e-4)
 
 
@@ -217,7 +215,7 @@ def test_bad_drafters_are_refused(drafter: Drafter, error: type[Exception], mess
 def test_changes_need_images() -> None:
     samples = samples_of([1, 1, 1])
     with pytest.raises(ValueError, match="signal and noise > 0 for a drafter that says how x0 ch"):
-        drafts(torch.zeros(3, 1, 3), samples, drafter=AnchoredDrafter(TEACHER), prediction=FLOW)
+        drafts(torch.zeros(3, 1, 3), samples, drafter=AnchoredDrafter(TEACHER), table=FLOW)
 
 
 @pytest.mark.parametrize("sweeps", [None, 1, 3])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from free import Schedule
+from free.schedule.clipping import Clipping
 
 
 def _textbook(steps: int) -> list[tuple[int, float, float, float, float]]:
@@ -74,6 +75,14 @@ def _from_betas(**arguments: object) -> Schedule:
     return Schedule.from_betas(**{"betas": [0.1, 0.2], "timesteps": [1, 0], **arguments})
 
 
+IMAGE = [[1.0, 1.0], [-0.5, -0.1]]
+
+
+def _images(**arguments: object) -> Schedule:
+    relation = {"signal": [0.5, 0.9], "noise": [0.5, 0.1]}
+    return _columns(**{"image": IMAGE, **relation, **arguments})
+
+
 def _columns(**columns: object) -> Schedule:
     own = {"timesteps": [5, 0], "a": [1.0, 1.0], "b": [0.1, 0.1], "sigma": [0.1, 0.0]}
     return Schedule(**own | columns)
@@ -106,7 +115,18 @@ def _columns(**columns: object) -> Schedule:
         (_columns, {"sigma": [0.1]}, r"sigma must have one entry per transition \(2\), got 1"),
         (_columns, {"sigma": [np.nan, 0.0]}, "sigma must be finite, got nan"),
         (_columns, {"b": [[1.0, 2.0]]}, r"b must be a non-empty vector, got shape \(1, 2\)"),
-        (_columns, {"timesteps": [0.5, 0.0]}, "timesteps must be integers >= 0"),
+        (_columns, {"timesteps": [0.5, -0.5]}, "timesteps must be >= 0"),
+        (_columns, {"c": [0.0, 0.1]}, "c must be None without an image, got one"),
+        (_columns, {"clipping": Clipping()}, "clipping must be None without an image, got one"),
+        (_columns, {"input_scale": [1.0, 0.0]}, "input_scale must be > 0, got 0.0"),
+        (_columns, {"guided": [1.0, 1.5]}, r"guided must be in \[0, 1\], got 1.5"),
+        (_columns, {"image": IMAGE}, "signal and noise must be given with an image, got none"),
+        (_images, {"image": [[1.0, 1.0]]}, r"image must be finite, of shape \[2, 2\], got shape"),
+        (_images, {"image": [[1.0, 1.0], [-1.0, 0.0]]}, "image must have q != 0, got 0 at step 1"),
+        (_images, {"c": [0.1, 0.0]}, "c must be 0 at the first transition, got 0.1"),
+        (_images, {"clipping": Clipping(-1.0)}, "clipping must have a finite largest > 0, got -1"),
+        (_images, {"clipping": Clipping(0.5, 0.9)}, "by a quantile must have a largest >= 1"),
+        (_images, {"clipping": Clipping(2.0, 1.5)}, r"a quantile in \(0, 1\], or None, got 1.5"),
         (_columns, {"timesteps": [5, 5]}, "step to step, got 5 and then 5 at step 1"),
         (_columns, {"signal": [0.1, 0.9]}, "signal and noise must be given together"),
         (_columns, {"signal": [0.5, 0.9], "noise": [0.5, -0.1]}, "noise must be >= 0, got -0.1"),

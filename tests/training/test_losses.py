@@ -19,7 +19,7 @@ from free.rounds.draft import draft_window
 from free.rounds.draft_source import DRAFTER
 from free.rounds.state import Samples
 from free.schedule.table import Table, eps_from_image, image_from_eps
-from free.training.losses import drafter_loss, noised, prediction_of, teacher_loss
+from free.training.losses import drafter_loss, noised, table_of, teacher_loss
 from free.training.randomness import RowRandom
 from free.training.recipe import RECIPES, Recipe
 from tests.networks import OneImage, randomized
@@ -108,7 +108,7 @@ def test_objectives_in_closed_form(objective: str) -> None:
     assert 0.1 < parts["acceptance"] < 0.99
     assert parts["acceptance"] == pytest.approx(2 * norm.cdf(-delta / 2), abs=1e-3)
     expected = {"mse": error**2, "delta": math.log1p(delta)}
-    assert parts["noise"] == pytest.approx(expected[objective], rel=2e-3)
+    assert parts["noise"] == pytest.approx(expected[objective], rel=5e-3)
     assert parts["feature"] == parts["smooth"] == 0
 
 
@@ -123,7 +123,7 @@ def test_the_loss_compares_with_the_teacher_at_the_drafted_state() -> None:
     x = noised(table, k, X0, random.normal((1, 8, 8)))
     z = random.normal((1, 8, 8))
     first = teacher(x, table.timesteps[k], LABELS)
-    x1 = table.mean(k, x, first.eps) + table.sigma[k].view(-1, 1, 1, 1) * z
+    x1 = table.mean(k, x, table.guess(k, x, first.eps)) + table.sigma[k].view(-1, 1, 1, 1) * z
     t = table.timesteps[k + 1]
     second = teacher(x1, t, LABELS)
     change, feature = drafter(x1, z, t, teacher.label_embedding(LABELS), first.feature)
@@ -159,14 +159,14 @@ def _shown_in_training() -> list[torch.Tensor]:
 def _shown_by_the_sampler(sweeps: int | None) -> list[torch.Tensor]:
     """What it is given for the first draft of a window, after a plain transition."""
     (teacher, network), rows, k = _networks(Recipe()), len(ROWS), K
-    prediction = prediction_of(STEPS, torch.device("cpu"))
-    table, random = prediction.table, RowRandom(0, 0, ROWS)
+    table = table_of(STEPS, torch.device("cpu"))
+    random = RowRandom(0, 0, ROWS)
     random.integers(STEPS - 2), random.uniform()
     x = noised(table, k, X0, random.normal((1, 8, 8)))
     z = random.normal((1, 8, 8))
     out = teacher(x, table.timesteps[k], LABELS)
-    following = table.mean(k, x, out.eps) + table.sigma[k].view(-1, 1, 1, 1) * z
-    guess, one = prediction.from_eps(k, x, out.eps), torch.ones(rows, dtype=torch.int32)
+    following = table.mean(k, x, table.guess(k, x, out.eps)) + table.sigma[k].view(-1, 1, 1, 1) * z
+    guess, one = table.guess(k, x, out.eps), torch.ones(rows, dtype=torch.int32)
     past = recalled(TeacherRows(*out, x, k), guess, one, one, 2)
     samples = Samples.begin(LABELS, torch.arange(rows), following, 2)._replace(k=k + 1, past=past)
     drafter = FeatureDrafter(network, teacher)
@@ -174,7 +174,7 @@ def _shown_by_the_sampler(sweeps: int | None) -> list[torch.Tensor]:
     inputs: list[torch.Tensor] = []
     network.register_forward_pre_hook(lambda _, arguments: inputs.extend(arguments))
     own = random.normal((1, 8, 8))[:, None]  # the draft's, which it must not be shown
-    how = {"prediction": prediction, "sweeps": sweeps, "source": DRAFTER}
+    how = {"table": table, "sweeps": sweeps, "source": DRAFTER}
     draft_window(drafter, samples, own, 2 * one, **how)
     return inputs
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from free import FrozenDrafter, Schedule
-from free.schedule.table import Prediction, Table
+from free.schedule.table import Table
 from free.window import Run
 from free.window.acceptance import (
     DISTANCES,
@@ -148,7 +148,6 @@ def begun(teacher: Any, schedule: Schedule) -> Run:
         drafter=FrozenDrafter(),
         owner=FrozenDrafter(),
         table=table,
-        prediction=Prediction.of(table),
         labels=torch.arange(2),
         seeds=torch.arange(2),
         state=torch.zeros(2, 1, 8, 8),

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "free/guess.h"
 #include "free/relaxation.h"
@@ -63,7 +64,8 @@ struct Roll {
   const float* slope;           // [B, P]
   const float* change;          // [B, P, D]; null: all is settled
   const std::int64_t* settled;  // [B]; null without a change
-  const float* coefficients;    // [5, B, P+1]; the last of a window are unused
+  const float* coefficients;    // [6, B, P+1]; the last of a window are unused
+  float clip = std::numeric_limits<float>::infinity();  // the largest guess
 };
 
 struct FirstGuesses {
@@ -83,7 +85,7 @@ struct FirstGuesses {
   const std::int64_t* known;  // [B]
   const float* dot;           // [B]
   const float* square;        // [B]
-  const float* columns;       // [6, N]: the coefficients, and the largest response
+  const float* columns;       // [8, N], as Column has them
 
   float* states;          // [B, W, D], only entry 0 is written, as of the next two
   float* means;           // [B, W, D]
@@ -92,7 +94,7 @@ struct FirstGuesses {
   float* slope;           // [B, P]
   std::int64_t* settled;  // [B]
   std::int64_t* at;       // [B, W]
-  float* coefficients;    // [5, B, W]: a, b, sigma, signal and noise
+  float* coefficients;    // [6, B, W]: a, b, c, sigma, p and q
 };
 
 struct Draws {
@@ -141,7 +143,8 @@ struct NetworkRows {
   const float* states;            // [B, W, D]
   const std::int64_t* at;         // [B, W], transitions, 0..N-1
   const std::int64_t* y;          // [B]
-  const std::int64_t* timesteps;  // [N]
+  const std::int64_t* timesteps;  // [N]; copied, whatever 64 bits they are
+  const float* scale;             // [N], of a network's input; null: 1
   const std::int64_t* sample;     // [R], 0..B-1; null: not listed
   const std::int64_t* entry;      // [R], 0..W-1; null: not listed
 
@@ -174,19 +177,19 @@ struct TargetMeans {
   std::int64_t answers;   // 2 under guidance: a row with its label, then without; else 1
   std::int64_t guided;    // leading elements of a row that are guided; 0 without guidance
   std::int64_t steps;     // N of the schedule
-  float scale;            // of the guidance
+  float scale;            // of the guidance where all of it counts
 
   const float* x;   // [R, D]
   const void* eps;  // [answers R, D]
   Float type;       // of eps
 
   const std::int64_t* k;  // [R], 0..N-1
-  const float* affine;    // [2, N]: a and b, mean = a x + b eps
-  const float* scales;    // [2, N]: signal and noise; null where no image is asked for
+  const float* columns;   // [8, N], as Column has them
+  float clip = std::numeric_limits<float>::infinity();  // the largest guess
 
   float* combined;  // [R, D]
-  float* means;     // [R, D]
-  float* guess;     // [R, D], the image; null where it is not asked for
+  float* means;     // [R, D], without what the transition before adds
+  float* guess;     // [R, D]
 };
 
 struct NoteNonfinite {

@@ -49,9 +49,9 @@ FREE_HOST_DEVICE float guide(float conditional, float unconditional, float scale
                                  : std::fma(scale - 1.0f, change, conditional);
 }
 
-/// The mean of a transition, a state + b eps, as torch.addcmul has it, to the bit.
-FREE_HOST_DEVICE float target_mean(float a, float state, float b, float eps) {
-  return std::fma(b, eps, a * state);
+/// The scale of a guidance of which a share counts: `scale` itself for 1, no guidance for 0.
+FREE_HOST_DEVICE float scale_at(float scale, float share) {
+  return share == 1.0f ? scale : 1.0f + share * (scale - 1.0f);
 }
 
 }  // namespace free_dit

@@ -98,7 +98,8 @@ class NetworkDrafter(ABC):
         """
         table, guidance = self.table_and_guidance()
         sigma = table.sigma[k - 1].view([-1] + [1] * (x.dim() - 1))
-        return self.step(x, (x - mean) / sigma, table.timesteps[k], y, carry, guidance)
+        innovation = (x - mean) / sigma
+        return self.step(table.network_input(k, x), innovation, table.time(k), y, carry, guidance)
 
     def carry_of_change(self, teacher_output: TeacherRows, rows: Tensor) -> Tensor:
         """The teacher's features at ``rows``."""
@@ -109,18 +110,18 @@ class NetworkDrafter(ABC):
         return teacher_output.feature[rows]
 
     def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Anchored) -> tuple[Tensor, Anchored]:
-        """Guess eps at ``x``; see :class:`free.drafters.Drafter`."""
+        """Guess the prediction at ``x``; see :class:`free.drafters.Drafter`."""
         table, _ = self.table_and_guidance()
         change, feature = self.change(x, carry.mean, k, y, carry.feature)
         image = carry.image + change
-        eps = table.eps(k, x, image)
-        return eps, Anchored(feature, image, table.mean(k, x, eps))
+        return table.prediction(k, x, image), Anchored(feature, image, table.mean(k, x, image))
 
     def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Anchored:
         """What the teacher found at ``rows``: features, predicted images, transition means."""
         feature, (table, _) = self.carry_of_change(teacher_output, rows), self.table_and_guidance()
         eps, x, k = teacher_output.eps[rows], teacher_output.x[rows], teacher_output.k[rows]
-        return Anchored(feature, table.image(k, x, eps), table.mean(k, x, eps))
+        image = table.guess(k, x, eps)
+        return Anchored(feature, image, table.mean(k, x, image))
 
     def table_and_guidance(self) -> tuple[Table, Guidance | None]:
         """What :meth:`begin` was given.

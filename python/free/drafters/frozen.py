@@ -19,8 +19,9 @@ class FrozenDrafter:
     ----------
     keep : {"image", "eps"}
         ``"image"`` keeps the predicted image x0, and eps follows the noise of each state; it needs
-        a schedule that says how eps tells x0. ``"eps"`` keeps the predicted noise itself (De
-        Bortoli et al. 2025, the frozen-target drafter), and is far weaker. ValueError for others.
+        a schedule that says how eps tells x0. ``"eps"`` keeps the prediction itself, mostly of the
+        noise (De Bortoli et al. 2025, the frozen-target drafter), and is far weaker. ValueError
+        for others.
 
     Attributes
     ----------
@@ -47,15 +48,15 @@ class FrozenDrafter:
         return run
 
     def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Tensor) -> tuple[Tensor, Tensor]:
-        """Guess eps at ``x``; the carry is the kept image or eps, [R, ...]."""
-        return (carry if self.keep == "eps" else self._of_run().eps(k, x, carry)), carry
+        """Guess the prediction at ``x``; the carry is the kept image or prediction, [R, ...]."""
+        return (carry if self.keep == "eps" else self._of_run().prediction(k, x, carry)), carry
 
     def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Tensor:
-        """The teacher's predicted images, or eps, at ``rows``."""
+        """The teacher's predicted images, or predictions, at ``rows``."""
         eps = teacher_output.eps[rows].float()
         if self.keep == "eps":
             return eps
-        return self._of_run().image(teacher_output.k[rows], teacher_output.x[rows], eps)
+        return self._of_run().guess(teacher_output.k[rows], teacher_output.x[rows], eps)
 
     def _of_run(self) -> Table:
         if self._table is None:

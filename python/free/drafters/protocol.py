@@ -18,7 +18,7 @@ class DraftingBatch:
     """What stays the same during one run of ``sample``.
 
     ``table`` is the schedule, on the states' device; ``guidance`` says how the teacher is guided,
-    or None. Drafts are guesses of the *guided* eps.
+    or None. Drafts are guesses of the *guided* prediction.
     """
 
     table: Table
@@ -27,7 +27,7 @@ class DraftingBatch:
 
 @runtime_checkable
 class Drafter(Protocol):
-    """Guesses eps at states the teacher has not seen.
+    """Guesses what the teacher predicts (eps, for most) at states that it has not seen.
 
     Rows must be independent of each other, and no tensor that it is given may be written to:
     exactness depends on both. Samplers may share a drafter: what belongs to one run is kept by
@@ -43,7 +43,7 @@ class Drafter(Protocol):
         """
 
     def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Any) -> tuple[Tensor, Any]:
-        """Guess the (guided) eps of transition ``k``.
+        """Guess the (guided) prediction of transition ``k``.
 
         Parameters
         ----------
@@ -96,7 +96,8 @@ class ChangeDrafter(Drafter, Protocol):
 class WindowPlan(NamedTuple):
     """All that is known of a window before the drafter is called.
 
-    In terms of :class:`free.schedule.table.Prediction`: ``mean = a x + b guess``.
+    In terms of :class:`free.schedule.table.Table`: ``mean = a x + b guess``, with
+    guesses that are not limited, and no transition depends on the one before.
 
     Attributes
     ----------

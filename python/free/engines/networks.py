@@ -157,7 +157,7 @@ class EngineDrafter(NetworkDrafter):
             "b": plan.b,
             "sigma": plan.sigma,
             "sigma_before": table.sigma[plan.k - 1],
-            "t": table.timesteps[plan.k],
+            "t": table.time(plan.k),
             "slope": plan.slope,
             "intercept": plan.intercept,
             "settled": plan.settled,

@@ -39,10 +39,6 @@ def describe_run(
     """
     schedule = sampler.schedule
     teacher: Any = sampler.teacher
-    columns = [schedule.timesteps, schedule.a, schedule.b, schedule.sigma]
-    columns += [schedule.signal, schedule.noise]
-    if schedule.upper is not None:
-        columns.append(schedule.upper)
     guidance: Guidance | None = sampler.guidance
     drafting: dict[str, Any] = {}
     if isinstance(sampler, SpeculativeSampler):
@@ -57,7 +53,7 @@ def describe_run(
         "batch_size": plan.batch_size,
         "sampler": type(sampler).__name__,
         "steps": len(schedule),
-        "schedule": _digest(*columns),
+        "schedule": hashlib.sha256(repr(schedule.key()).encode()).hexdigest(),
         "mixture": schedule.mixture and _describe_part(schedule.mixture),
         "cfg_scale": guidance.scale if guidance else 1.0,
         "cfg_channels": guidance.channels if guidance else None,

@@ -5,8 +5,6 @@ What a step computes, and what it is given, is said there; here it becomes an op
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from free import reference
 from free.ops.contract import CONTRACTS
 from free.ops.operator import operator
@@ -33,11 +31,6 @@ def check_verifier(verifier: str) -> None:
         raise ValueError(f"verifier: expected one of {expected}, got {verifier!r}")
 
 
-def _with_guess(eps: Tensor, means: Tensor, guess: Tensor) -> TargetMeans:
-    """An image that was not asked for is an empty vector, because results may not be the same."""
-    return TargetMeans(eps, means, eps if guess.dim() == 1 else guess)
-
-
 philox_normal = operator(reference.philox_normal)
 philox_uniform = operator(reference.philox_uniform)
 
@@ -46,7 +39,7 @@ first_guesses = operator(reference.first_guesses, FirstGuesses)
 roll_window_ = operator(reference.roll_window_)
 
 network_rows = operator(reference.network_rows, NetworkRows)
-target_means = operator(reference.target_means, _with_guess)
+target_means = operator(reference.target_means, TargetMeans)
 note_nonfinite_ = operator(reference.note_nonfinite_)
 
 verify_window = operator(reference.verify_window, Verified)

@@ -83,7 +83,7 @@ def observer(callback: Callable[..., Any], pipe: Any, schedule: Schedule) -> Obs
 
     def observe(step: int, states: Tensor) -> None:
         latents = {"latents": states.clone()}
-        answer = callback(pipe, step - 1, int(schedule.timesteps[step - 1]), latents)
+        answer = callback(pipe, step - 1, schedule.timesteps[step - 1].item(), latents)
         for record in (latents, answer if isinstance(answer, Mapping) else {}):
             if not torch.equal(record.get("latents", states), states):
                 raise ValueError(
@@ -123,6 +123,4 @@ def sampler_key(
     networks: tuple[object, ...], schedule: Schedule, settings: Mapping[str, Any]
 ) -> tuple[object, ...]:
     """Equal for samplers that do the same, as long as one of them keeps the networks."""
-    columns = (schedule.timesteps, schedule.a, schedule.b, schedule.sigma)
-    values = (column.tobytes() for column in columns)
-    return (*map(id, networks), id(schedule.mixture), str(settings), *values)
+    return (*map(id, networks), id(schedule.mixture), str(settings), *schedule.key())

@@ -11,7 +11,10 @@ from torch import Tensor
 from free.reference.philox import philox_normal, philox_uniform
 
 __all__ = [
+    "COEFFICIENTS",
     "DRAFTER",
+    "GUIDED",
+    "LARGEST_RESPONSE",
     "RESPONSE",
     "REUSE",
     "SOURCES",
@@ -27,6 +30,10 @@ __all__ = [
 SOURCES = ("response", "reuse", "drafter")
 
 RESPONSE, REUSE, DRAFTER = range(3)
+
+#: Of the columns of a schedule; ``Column`` of ``csrc/include/free/roll.h``.
+COEFFICIENTS = LARGEST_RESPONSE = 6
+GUIDED = 7
 
 
 class WindowNoise(NamedTuple):
@@ -116,8 +123,8 @@ class FirstGuesses(NamedTuple):
         For how many transitions that stands; the others are the drafter's.
     at : Tensor, shape [B, W], int64
         Transitions ``k + i``, within the schedule.
-    coefficients : Tensor, shape [5, B, W], float32
-        ``a``, ``b``, ``sigma``, ``signal`` and ``noise`` there.
+    coefficients : Tensor, shape [6, B, W], float32
+        The first columns there: ``a``, ``b``, ``c``, ``sigma``, ``p`` and ``q``.
     """
 
     states: Tensor
@@ -148,7 +155,9 @@ def first_guesses(
 
     A transition that it has seen at a discarded state ``x_old`` is guessed to be what it said
     there, plus, where the source is the response, ``(x - x_old) dot / square``, at least 0 times
-    and at most as often as ``columns[5]`` says. Others are guessed to be the last it has seen.
+    and at most as often as ``columns[6]`` says. Others are guessed to be the last it has seen.
+    The mean of the transition just made lacks what the one before it added: nobody knows that
+    any more.
 
     Parameters
     ----------
@@ -164,8 +173,8 @@ def first_guesses(
         Index into :data:`free.reference.draft.SOURCES`.
     dot, square : Tensor, shape [B], float32
         As :class:`free.rounds.state.Response` has them.
-    columns : Tensor, shape [6, N], float32
-        ``a``, ``b``, ``sigma``, ``signal``, ``noise`` and the largest response of each transition.
+    columns : Tensor, shape [8, N], float32
+        As :class:`free.schedule.table.Table` has them.
     drafts : int
         P, at least 0.
 
@@ -189,7 +198,7 @@ def first_guesses(
     means[:, 0] = _like(made[0], x) * x_old[:, 0] + _like(made[1], x) * guess[:, 0]
     coefficients = columns[:, at]
     follows = (dot / square.clamp(min=1e-12)).clamp(min=0.0)[:, None]
-    response = torch.minimum(follows, coefficients[5])[:, :drafts]
+    response = torch.minimum(follows, coefficients[LARGEST_RESPONSE])[:, :drafts]
     follow = (step[:drafts] < seen[:, None]) & (source == RESPONSE)
     slope = torch.where(follow, response, 0.0)
     intercept = guess[:, 1:] - _like(slope, x[:, None]) * x_old[:, 1:]
@@ -202,7 +211,7 @@ def first_guesses(
         slope,
         settled,
         at,
-        coefficients[:5].contiguous(),
+        coefficients[:COEFFICIENTS].contiguous(),
     )
 
 
@@ -218,6 +227,7 @@ def roll_window_(
     settled: Tensor | None,
     says: str,
     coefficients: Tensor,
+    clip: float | None = None,
     first: int,
     end: int,
 ) -> None:
@@ -229,13 +239,14 @@ def roll_window_(
                       else, of what the drafter says,
                       change_j                     if that is the guess
                       change_j + guess_j           if it is a change
-                      (x - noise change_j) / signal    if it is eps at the state x that entry j
-                                                   held before this
-        mean_{j+1}  = a_j x_j + b_j guess_{j+1}
+                      p_j x + q_j change_j         if it is what the network predicts at the state
+                                                   x that entry j held before this
+                      and never beyond -clip .. clip
+        mean_{j+1}  = a_j x_j + b_j guess_{j+1} + c_j guess_j
         x_{j+1}     = mean_{j+1} + sigma_j noise_j
 
-    A guess stands for whatever the network predicts that a transition's mean is affine in, with
-    the coefficients that belong to it: eps, or the predicted image ``x0``.
+    A guess stands for the predicted image ``x0``, or, where a schedule does not say how that
+    follows, for whatever the network predicts.
 
     Parameters
     ----------
@@ -249,11 +260,13 @@ def roll_window_(
         What the drafter says.
     settled : Tensor or None, shape [B], int64
         With ``change``, how many transitions it says nothing of.
-    says : {"guess", "change", "eps"}
+    says : {"guess", "change", "prediction"}
         What the drafter says; changes add up along the window.
-    coefficients : Tensor, shape [5, B, P + 1], float32
-        ``a``, ``b``, ``sigma``, ``signal`` and ``noise`` of the transitions; the last of a window
+    coefficients : Tensor, shape [6, B, P + 1], float32
+        ``a``, ``b``, ``c``, ``sigma``, ``p`` and ``q`` of the transitions; the last of a window
         are not used.
+    clip : float or None
+        The largest guess, >= 0; None for no limit.
     first, end : int
         ``0 <= first <= end <= P``.
 
@@ -269,11 +282,11 @@ def roll_window_(
     Values are not looked at: a NaN spreads to the later states of its own element and no further.
     The result for a sample depends neither on its batch nor on threads nor on the instruction set.
     """
-    a, b, sigma, signal, level = coefficients.unbind()
-    if change is not None and says == "eps":
+    a, b, c, sigma, p, q = coefficients.unbind()
+    if change is not None and says == "prediction":
         drafts = change.shape[1]
-        asked, scale = states[:, :drafts], _like(signal[:, :drafts], change)
-        change = (asked - _like(level[:, :drafts], change) * change) / scale
+        asked = states[:, :drafts]
+        change = _like(p[:, :drafts], change) * asked + _like(q[:, :drafts], change) * change
     for j in range(first, end):
         states[:, j + 1], means[:, j + 1], guesses[:, j + 1] = roll_transition(
             states[:, j],
@@ -286,7 +299,9 @@ def roll_window_(
             adds=says == "change",
             a=a[:, j],
             b=b[:, j],
+            c=c[:, j],
             sigma=sigma[:, j],
+            clip=clip,
         )
 
 
@@ -303,22 +318,29 @@ def roll_transition(
     a: Tensor,
     b: Tensor,
     sigma: Tensor,
+    c: Tensor | None = None,
+    clip: float | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Make one transition of a window from a guess. Writes to nothing, and can be traced.
 
     States ``x``, ``noise`` and ``intercept`` are [B, ...], ``guess [B, ...]`` is that of the
-    transition before; ``slope``, ``a``, ``b`` and ``sigma`` are [B]; ``change`` is what the drafter
-    says: the guess, or what it ``adds`` to the one before. Where ``stands [B]``, the first guess
-    stands whatever the drafter answers; None with ``change`` only.
+    transition before; ``slope``, ``a``, ``b``, ``c`` and ``sigma`` are [B]; ``change`` is what the
+    drafter says: the guess, or what it ``adds`` to the one before. Where ``stands [B]``, the first
+    guess stands whatever the drafter answers; None with ``change`` only. A ``c`` of None is 0.
 
     Returned are the state where the transition leads, and its own mean and guess.
     """
-    first = intercept + _like(slope, x) * x
+    first, last = intercept + _like(slope, x) * x, guess
     if change is not None and stands is not None:
-        guess = torch.where(_like(stands, x), first, guess + change if adds else change)
+        guess = torch.where(_like(stands, x), first, last + change if adds else change)
     else:
         guess = first
+    if clip is not None:
+        guess = guess.clamp(-clip, clip)
     mean = _like(a, x) * x + _like(b, x) * guess
+    if c is not None:
+        c = _like(c, x)
+        mean = torch.where(c == 0, mean, mean + c * last)
     return mean + _like(sigma, x) * noise, mean, guess
 
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from free.reference.draft import COEFFICIENTS, GUIDED
+
 
 class NetworkRows(NamedTuple):
     """Rows that a network is asked about: G R of them, G being 2 with a null label and 1 without.
@@ -32,6 +34,7 @@ def network_rows(
     at: Tensor,
     y: Tensor,
     timesteps: Tensor,
+    scale: Tensor | None = None,
     *,
     rows: int,
     first: int,
@@ -51,7 +54,9 @@ def network_rows(
     y : Tensor, shape [B], int64
         Labels.
     timesteps : Tensor, shape [N], int64
-        Of each transition.
+        Of each transition. They are copied only: other numbers of 64 bits may be viewed as int64.
+    scale : Tensor or None, shape [N], float32
+        What the network is given is the state times this.
     rows : int
         R.
     first, end : int
@@ -74,7 +79,10 @@ def network_rows(
         sample, entry = place // span, first + place % span
     k = at[sample, entry]
     x, label = states[sample, entry], y[sample]
-    t = timesteps[k.clamp(0, len(timesteps) - 1)]
+    step = k.clamp(0, len(timesteps) - 1)
+    t = timesteps[step]
+    if scale is not None:
+        x = scale[step].view([-1] + [1] * (x.dim() - 1)) * x
     if null_label is not None:
         x, t = x.repeat_interleave(2, 0), t.repeat_interleave(2)
         label = torch.stack([label, torch.full_like(label, null_label)], dim=1).flatten()
@@ -86,10 +94,12 @@ class TargetMeans(NamedTuple):
 
     Attributes
     ----------
-    eps, means : Tensor
-        Guided, and the transitions' means.
+    eps : Tensor
+        The network's prediction, guided.
+    means : Tensor
+        Of the transitions, without what the prediction of the transition before adds to them.
     guess : Tensor
-        The image that eps tells, where it was asked for; else eps.
+        The image that the prediction tells; the prediction itself where a schedule does not say.
     """
 
     eps: Tensor
@@ -101,13 +111,14 @@ def target_means(
     x: Tensor,
     eps: Tensor,
     k: Tensor,
-    affine: Tensor,
+    columns: Tensor,
     cfg_scale: float | None = None,
     cfg_channels: int | None = None,
     *,
-    scales: Tensor | None = None,
+    clip: float | None = None,
 ) -> TargetMeans:
-    """``mean = a x + b eps``, with eps guided and in float32 first, and the image it tells.
+    """``guess = p x + q eps`` within ``-clip .. clip``, and ``mean = a x + b guess``, with eps
+    guided and in float32 first.
 
     Guidance is that of :class:`free.models.guidance.Guidance`, taken in float32 whatever the
     type of ``eps``.
@@ -120,14 +131,15 @@ def target_means(
         Under guidance, row ``2r`` is that of state ``r`` with its label and ``2r + 1`` without.
     k : Tensor, shape [R], int64
         Transitions, ``0 .. N - 1``.
-    affine : Tensor, shape [2, N], float32
-        ``a`` and ``b`` of each transition.
+    columns : Tensor, shape [8, N], float32
+        As :class:`free.schedule.table.Table` has them.
     cfg_scale : float or None
-        A float32, and finite; None: not guided.
+        A float32, and finite; None: not guided. Where only a share of the guidance counts
+        (``columns[7]``), 1 and that share of the difference.
     cfg_channels : int or None
         How many leading channels are guided, ``0 .. C``; None for all.
-    scales : Tensor or None, shape [2, N], float32
-        Signal and noise of the states, to have the image ``(x - noise eps) / signal``.
+    clip : float or None
+        The largest guess, >= 0; None for no limit.
 
     Raises
     ------
@@ -135,18 +147,17 @@ def target_means(
         On the CPU also for a ``k`` that is not in the schedule. On CUDA the nearest that is stands
         for it.
     """
-    eps = eps.to(torch.float32, copy=True)
+    eps, axes = eps.to(torch.float32, copy=True), [-1] + [1] * (x.dim() - 1)
     if cfg_scale is not None:
         eps, unconditional = (row.contiguous() for row in eps.unflatten(0, (-1, 2)).unbind(1))
-        guided = slice(cfg_channels)
-        eps[:, guided] = torch.lerp(unconditional[:, guided], eps[:, guided], cfg_scale)
-    axes = [-1] + [1] * (x.dim() - 1)
-    a, b = (column.view(axes) for column in affine[:, k])
-    means = torch.addcmul(a * x, b, eps)
-    if scales is None:
-        return TargetMeans(eps, means, eps)
-    signal, noise = (column.view(axes) for column in scales[:, k])
-    return TargetMeans(eps, means, (x - noise * eps) / signal)
+        guided, share = slice(cfg_channels), columns[GUIDED, k].view(axes)
+        scale = torch.where(share == 1, cfg_scale, 1 + share * (cfg_scale - 1)).expand_as(eps)
+        eps[:, guided] = torch.lerp(unconditional[:, guided], eps[:, guided], scale[:, guided])
+    a, b, _, _, p, q = (column.view(axes) for column in columns[:COEFFICIENTS, k])
+    guess = p * x + q * eps
+    if clip is not None:
+        guess = guess.clamp(-clip, clip)
+    return TargetMeans(eps, a * x + b * guess, guess)
 
 
 def note_nonfinite_(

@@ -9,7 +9,7 @@ from free.rounds.drafted_window import DraftedWindow
 from free.rounds.drafter_call import DrafterCall
 from free.rounds.row_selection import RowSelector, WantedRows
 from free.rounds.state import Draft, Samples
-from free.schedule.table import Prediction
+from free.schedule.table import Table
 
 
 def draft_window(
@@ -18,7 +18,7 @@ def draft_window(
     noise: Tensor,
     length: Tensor,
     *,
-    prediction: Prediction,
+    table: Table,
     sweeps: int | None,
     source: int,
     rows: RowSelector | None = None,
@@ -50,10 +50,9 @@ def draft_window(
     output or carry is not what the protocol says.
     """
     P, rows, drafted = noise.shape[1], rows or WantedRows(), length.long() - 1
-    call = DrafterCall(drafter, prediction)
-    window = DraftedWindow(samples, noise, prediction, source=source, says=call.says)
-    # A plan has one sigma a transition.
-    whole = drafter if prediction.table.mixture is None and drafts_windows(drafter) else None
+    call = DrafterCall(drafter, table)
+    window = DraftedWindow(samples, noise, table, source=source, says=call.says)
+    whole = drafter if table.affine and drafts_windows(drafter) else None
     if (
         whole is not None
         and whole.drafts(P + 1, sweeps)

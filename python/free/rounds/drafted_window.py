@@ -11,7 +11,7 @@ from torch import Tensor
 from free.drafters.protocol import WindowPlan
 from free.ops import first_guesses, roll_window_
 from free.rounds.state import Samples
-from free.schedule.table import Prediction
+from free.schedule.table import Table
 
 
 class DraftedWindow:
@@ -28,9 +28,9 @@ class DraftedWindow:
     """
 
     def __init__(
-        self, samples: Samples, noise: Tensor, prediction: Prediction, *, source: int, says: str
+        self, samples: Samples, noise: Tensor, table: Table, *, source: int, says: str
     ) -> None:
-        self.samples, self.noise, self.prediction, self._says = samples, noise, prediction, says
+        self.samples, self.noise, self.table, self._says = samples, noise, table, says
         past, response = samples.past, samples.response
         first = first_guesses(
             samples.x,
@@ -42,25 +42,25 @@ class DraftedWindow:
             source=source,
             dot=response.dot,
             square=response.square,
-            columns=prediction.columns,
+            columns=table.columns,
             drafts=noise.shape[1],
         )
         self.states, self.means, self.guesses = first.states, first.means, first.guesses
         self.intercept, self.slope, self.settled = first.intercept, first.slope, first.settled
         self.k = first.at
-        self._coefficients, self.sigma = first.coefficients, first.coefficients[2]
+        self._coefficients, self.sigma = first.coefficients, first.coefficients[3]
         self.said: Tensor | None = None
 
     def roll(self, first: int, end: int, *, drafted: bool) -> None:
         """Roll states, means and guesses of transitions ``first .. end - 1``: from what the drafter
         says, where it is asked and has been ``drafted``, else from first guesses.
         """
-        if self.prediction.table.mixture is None:
+        if self.table.mixture is None:
             self._roll(first, end, drafted)
             return
         # The target has the sigma of the state where its transition starts; so must the draft.
         for j in range(first, end):
-            self.sigma[:, j] = self.prediction.table.sigma_at(self.k[:, j], self.states[:, j])
+            self.sigma[:, j] = self.table.sigma_at(self.k[:, j], self.states[:, j])
             self._roll(j, j + 1, drafted)
 
     def _roll(self, first: int, end: int, drafted: bool) -> None:
@@ -75,6 +75,7 @@ class DraftedWindow:
             settled=self.settled if drafted else None,
             says=self._says,
             coefficients=self._coefficients,
+            clip=self.table.clip,
             first=first,
             end=end,
         )

@@ -14,7 +14,7 @@ from free.rounds.drafted_window import DraftedWindow
 from free.rounds.row_selection import Selection
 from free.rounds.state import Recycled
 from free.rounds.tensor_tree import map_tensors, put, take
-from free.schedule.table import Prediction
+from free.schedule.table import Table
 
 
 class DrafterCall:
@@ -23,10 +23,10 @@ class DrafterCall:
     ``says`` is what it says, as :func:`free.ops.roll_window_` takes it.
     """
 
-    def __init__(self, drafter: Drafter, prediction: Prediction) -> None:
-        self._drafter, self._prediction = drafter, prediction
+    def __init__(self, drafter: Drafter, table: Table) -> None:
+        self._drafter, self._table = drafter, table
         self._changes = drafter if says_changes(drafter) else None
-        if self._changes is not None and prediction.signal is None:
+        if self._changes is not None and not table.images:
             raise ValueError(
                 "schedule must have signal and noise > 0 for a drafter that says how x0 changes, "
                 "got one without x0"
@@ -36,15 +36,14 @@ class DrafterCall:
             self.says = "change"
         else:
             # With a sigma of the state a window is rolled in turn, over states that were asked of.
-            in_turn = prediction.table.mixture is not None
-            self.says = "guess" if in_turn or prediction.signal is None else "eps"
+            self.says = "guess" if table.mixture is not None else "prediction"
         # Row b P + i goes with transition k + i; the last row is for what is not kept.
         self._carry: Any = None
         self._place: Tensor  # [B, P], rows of the carry
         self._onward: Tensor  # [B, P], which row goes on with what the drafter says at this one
 
     def ask(self, window: DraftedWindow, rows: Selection, again: bool) -> tuple[Tensor, Tensor]:
-        """Ask the drafter at these rows for changes of x0, or eps: [R, ...], and transitions [R].
+        """Ask the drafter at these rows: changes of x0, or predictions, [R, ...], and transitions.
 
         ``window.said`` is updated. If it is to be asked ``again``, the carry moves on.
         """
@@ -54,7 +53,7 @@ class DrafterCall:
             window.states,
             window.k,
             window.samples.y,
-            self._prediction.table.timesteps,
+            self._table.timesteps.view(torch.int64),
             **rows.where,
         )
         if again and self._carry is None:
@@ -71,7 +70,7 @@ class DrafterCall:
             answer, after = _pair(self._drafter.predict(x, k, y, carry), "an eps")
             require_eps(answer, x, "drafter")
             if self.says == "guess":
-                answer = self._prediction.from_eps(k, x, answer)
+                answer = self._table.guess(k, x, answer)
         require_unwritten(x, "drafter")
         answer = answer.float()
         if window.said is None:

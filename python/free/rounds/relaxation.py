@@ -125,7 +125,7 @@ def check_relaxation(relaxation: Relaxation | None, schedule: Schedule, verifier
             f"uncertainty must have one entry per transition ({len(schedule)}), got {len(table)}"
         )
     preserved = np.square(schedule.signal) + np.square(schedule.noise)
-    image = Table.of(schedule, "cpu").has_image() and np.allclose(preserved[:-1], 1.0)
+    image = Table.of(schedule, "cpu").images and np.allclose(preserved[:-1], 1.0)
     if isinstance(table, str) and table == "learned_variance" and not image:
         raise ValueError(
             "schedule must be variance-preserving for uncertainty 'learned_variance', which is "

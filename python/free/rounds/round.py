@@ -30,7 +30,7 @@ from free.rounds.relaxation import Spending
 from free.rounds.row_selection import RowSelector, Span, WantedRows
 from free.rounds.state import Draft, Outcome, Recycled, Samples, Window
 from free.rounds.target import Answer, Target
-from free.schedule.table import Prediction
+from free.schedule.table import Table
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,8 +70,8 @@ class Rounds:
     ----------
     target : Target
         How the teacher is guided, and what its answers mean.
-    prediction : Prediction
-        The schedule, in terms of what drafts guess.
+    table : Table
+        The schedule.
     width : int
         Rows of a window, at most; 1 is the plain sampler.
     drafter : Drafter or None
@@ -85,7 +85,7 @@ class Rounds:
     """
 
     target: Target
-    prediction: Prediction
+    table: Table
     width: int
     drafter: Drafter | None = None
     verifier: str = "reflection"
@@ -94,10 +94,6 @@ class Rounds:
     spending: Spending | None = None
     rows: RowSelector = field(default_factory=WantedRows)
     phase: Phase = no_phase
-
-    def __post_init__(self) -> None:
-        # Else drafts would take eps for images: right, and hardly ever accepted.
-        assert self.width == 1 or self.target.images == (self.prediction.signal is not None)
 
     @property
     def recycles(self) -> bool:
@@ -108,7 +104,7 @@ class Rounds:
         """Samples with labels ``y [B]`` and noise ``seeds [B]`` before their first round, from the
         initial states ``x [B, ...]``; numbered from ``first``.
         """
-        samples = Samples.begin(y, seeds, x, self.width)
+        samples = Samples.begin(y, seeds, x, self.width, history=self.table.history)
         return samples._replace(number=samples.number + first)
 
     @_without_gradients
@@ -159,7 +155,7 @@ class Rounds:
                 samples,
                 noise,
                 widths,
-                prediction=self.prediction,
+                table=self.table,
                 sweeps=self.sweeps if isinstance(sweeps, str) else sweeps,
                 source=source_of(self.recycle),
                 rows=self.rows,
@@ -179,7 +175,7 @@ class Rounds:
         if least < 0 or self.width < W:
             raise ValueError(f"widths must be in 0..{self.width}, got {least if least < 0 else W}")
         if isinstance(widths, (int, np.integer)):
-            widths = (len(self.prediction.sigma) - samples.k).clamp(min=0, max=W)
+            widths = (len(self.table.sigma) - samples.k).clamp(min=0, max=W)
         return widths.minimum(samples.past.known * W + 1), max(W, 1)
 
     def _numbers(self, samples: Samples, k: Tensor, widths: Tensor, W: int) -> WindowNoise:
@@ -195,7 +191,7 @@ class Rounds:
             if widths is None:
                 wanted = torch.ones_like(k)
             else:  # some may have finished
-                wanted, k = widths.clamp(max=1), k.clamp(max=len(self.prediction.sigma) - 1)
+                wanted, k = widths.clamp(max=1), k.clamp(max=len(self.table.sigma) - 1)
             no_means, uniforms, last, length = self._numbers(samples, k, wanted, 1)
             draft = Draft(x[:, None], no_means, k[:, None], None, 0)
             rows = Span(k.shape[0], 0, 1)
@@ -220,7 +216,7 @@ class Rounds:
         draft, rows, states, steps = window.draft, window.rows, window.states, window.steps
         batch, W = draft.k.shape
         with self.phase("teacher"):
-            answer = self.target.read(output, window.x, states, steps)
+            answer = self.target.read(output, window.x, states, steps, rows, samples.before)
             self.rows.require_finite(
                 answer.output.eps,
                 steps,
@@ -230,7 +226,7 @@ class Rounds:
                 high=window.wanted,
             )
         with self.phase("bookkeeping" if W == 1 else "verify"):
-            means, table = rows.windows(answer.means, batch, W), self.prediction.table
+            means, table = rows.windows(answer.means, batch, W), self.table
             # The target's own, whatever the drafts took.
             sigma = table.sigma[draft.k]
             if table.mixture is not None:
@@ -304,8 +300,13 @@ class Rounds:
                 stride=stride,
                 log=log,
             )
+            before = samples.before
+            if before is not None:
+                wanted = (window.wanted > 0).view([-1] + [1] * (before.dim() - 1))
+                before = torch.where(wanted, outcome.guess[advanced.row[:, 0]], before)
             return samples._replace(
                 x=outcome.x,
+                before=before,
                 k=advanced.k,
                 rounds=advanced.rounds,
                 # The plain sampler never drafts anything.

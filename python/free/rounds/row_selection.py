@@ -44,6 +44,13 @@ class Listed(NamedTuple):
         """Which rows these are, as :func:`free.ops.network_rows` takes it."""
         return {"rows": self.size, "first": 0, "end": 0, "sample": self.b, "entry": self.i}
 
+    def before(self, rows: Tensor, first: Tensor) -> Tensor:
+        """For every row of ``rows [R, ...]``, the one before it in its window; before the first of
+        a sample, its entry of ``first [B, ...]``. Windows must be whole from their first row on.
+        """
+        begins = (self.i == 0).view([-1] + [1] * (rows.dim() - 1))
+        return torch.where(begins, first[self.b], rows.roll(1, 0))
+
     def put(self, rows: Tensor, windows: Tensor) -> Tensor:
         """``windows [B, P, ...]`` with ``rows`` in their places; the given ones are written to."""
         windows[self.b, self.i] = rows
@@ -90,6 +97,11 @@ class Span(NamedTuple):
         if size == 1:
             return column
         return column.unsqueeze(1).expand(self.batch, size, *column.shape[1:]).flatten(0, 1)
+
+    def before(self, rows: Tensor, first: Tensor) -> Tensor:
+        """For every row, the one before it in its window, or its sample's ``first``."""
+        windows = rows.unflatten(0, (self.batch, -1))
+        return torch.cat([first.unsqueeze(1), windows[:, :-1]], dim=1).flatten(0, 1)
 
     def put(self, rows: Tensor, windows: Tensor) -> Tensor:
         """``windows`` with ``rows`` in their places, or the rows where they are all."""

@@ -29,7 +29,7 @@ class Recycled(NamedTuple):
     ----------
     rows, guess : TeacherRows, and Tensor of shape [R, ...]
         The call, and what was predicted there, as drafts guess it
-        (:class:`free.schedule.table.Prediction`).
+        (:class:`free.schedule.table.Table`).
     row : Tensor, shape [B, W], int64
         Entry ``i`` of a sample with next transition ``k``: its row of transition ``k - 1 + i``,
         or its last one where there is none. Entry 0 is the transition just made (of a sample that
@@ -94,6 +94,9 @@ class Samples(NamedTuple):
         Transitions and rounds behind them.
     past, response
         The teacher's last call, and how its predictions have followed its states.
+    before : Tensor, shape [B, ...], float32, or None
+        Where the schedule has a history, what was guessed of the last transition made (x0): with
+        ``x``, the state that the chain is Markov in.
     """
 
     number: Tensor
@@ -104,16 +107,21 @@ class Samples(NamedTuple):
     rounds: Tensor
     past: Recycled
     response: Response
+    before: Tensor | None = None
 
     @classmethod
-    def begin(cls, y: Tensor, seeds: Tensor, x: Tensor, width: int) -> Samples:
+    def begin(
+        cls, y: Tensor, seeds: Tensor, x: Tensor, width: int, history: bool = False
+    ) -> Samples:
         """Samples before their first round, numbered ``0 .. B - 1``, from noise ``x [B, ...]``."""
         y, seeds, x = y.contiguous(), seeds.contiguous(), x.contiguous()
         number = torch.arange(len(y), device=x.device)
         zero = torch.zeros_like(number)
         sums = torch.zeros(len(y), dtype=torch.float32, device=x.device)
         past = Recycled.nothing(x, zero, width)
-        return cls(number, y, seeds, x, zero, zero.clone(), past, Response(sums, sums.clone()))
+        response = Response(sums, sums.clone())
+        before = torch.zeros_like(x) if history else None
+        return cls(number, y, seeds, x, zero, zero.clone(), past, response, before)
 
     def keep(self, samples: Tensor) -> Samples:
         """Select samples by a mask [B], or by places: the others leave."""

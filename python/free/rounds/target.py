@@ -15,7 +15,7 @@ from free.models.guidance import Guidance, merge
 from free.models.output import Teacher, TeacherOutput, check_output, require_unwritten
 from free.ops import NetworkRows, network_rows, target_means
 from free.rounds.row_selection import Selection, Span
-from free.schedule.table import Prediction, Table
+from free.schedule.table import Table
 
 
 class Answer(NamedTuple):
@@ -23,8 +23,7 @@ class Answer(NamedTuple):
 
     ``output`` has eps guided and in float32; its ``feature`` under guidance has both rows of a
     state, [R, 2, T, E], its ``variance`` is the conditional. ``means [R, ...]``, float32, are those
-    of the transitions; ``guess [R, ...]`` is what eps says, as drafts guess it, or eps itself where
-    nothing is to be drafted.
+    of the transitions; ``guess [R, ...]`` is what eps says, as drafts guess it.
     """
 
     output: TeacherOutput
@@ -36,8 +35,7 @@ class Target:
     """A teacher under guidance, as transitions of a schedule.
 
     ``teacher(x [R, ...], t [R], y [R]) -> TeacherOutput``; one that has ``guided(guidance)``, as an
-    engine's graph, combines by itself. ``prediction`` is the table in terms of what drafts guess,
-    if anything is to be drafted from the answers; ``images`` says whether guesses are images.
+    engine's graph, combines by itself, unless it must not, or an interval alone is guided.
     """
 
     def __init__(
@@ -45,29 +43,52 @@ class Target:
         teacher: Teacher,
         guidance: Guidance | None,
         table: Table,
-        prediction: Prediction | None = None,
         *,
         combines: bool = True,
     ) -> None:
-        combines = combines and guidance is not None and hasattr(teacher, "guided")
+        combines = combines and not table.interval and guidance is not None
+        combines = combines and hasattr(teacher, "guided")
         self.teacher: Teacher = teacher.guided(guidance) if combines else teacher  # type: ignore[attr-defined]
         self._guidance = None if combines else guidance
         self._table = table
-        self.images = prediction is not None and prediction.signal is not None
-        self._affine, self._scales = table.columns[:2], table.columns[3:] if self.images else None
 
     def inputs(self, states: Tensor, k: Tensor, y: Tensor, rows: Selection) -> NetworkRows:
         """What the teacher is asked about ``rows`` of windows of ``states [B, W, ...]`` at
         transitions ``k [B, W]`` with labels ``y [B]``: two rows each under guidance.
         """
         null = None if self._guidance is None else self._guidance.null_label
-        return network_rows(states, k, y, self._table.timesteps, **rows.where, null_label=null)
+        table = self._table
+        times = table.timesteps
+        asked = network_rows(
+            states,
+            k,
+            y,
+            times.view(torch.int64),  # copied, whatever 64 bits they are
+            table.input_scale,
+            **rows.where,
+            null_label=null,
+        )
+        if times.is_floating_point():
+            return asked._replace(t=asked.t.view(times.dtype).float())
+        return asked
 
-    def read(self, output: TeacherOutput, asked: Tensor, x: Tensor, k: Tensor) -> Answer:
+    def read(
+        self,
+        output: TeacherOutput,
+        asked: Tensor,
+        x: Tensor,
+        k: Tensor,
+        rows: Selection,
+        before: Tensor | None,
+    ) -> Answer:
         """Guide an output and turn it into transitions ``k [R]`` from states ``x [R, ...]``.
 
-        ``asked`` are the states of :meth:`inputs`. Raises TypeError or ValueError if the output is
-        not what was asked for.
+        ``asked`` are the states of :meth:`inputs`, ``rows`` which they are of the windows. Where
+        the schedule has a history, ``before [B, ...]`` are the guesses of the transitions before
+        the windows: in a window the guess before is that of the row before. A draft is judged only
+        where all before it stand, so the row before is the transition that was made.
+
+        Raises TypeError or ValueError if the output is not what was asked for.
         """
         check_output(output, asked)
         require_unwritten(asked, "teacher")
@@ -83,19 +104,34 @@ class Target:
             # As the kernels take it.
             (output.eps.float() if output.eps.dtype is torch.float64 else output.eps).contiguous(),
             k,
-            self._affine,
+            self._table.columns,
             cfg_scale=None if guidance is None else guidance.scale,
             cfg_channels=None if guidance is None else guidance.count(x.shape[1]),
-            scales=self._scales,
+            clip=self._table.clip,
         )
+        table = self._table
+        if table.clipping is not None and table.clip is None:
+            guess = table.clipping(guess)
+            means = table.mean(k, x, guess)
+        if table.history:
+            assert before is not None
+            c = table.columns[2, k].view([-1] + [1] * (x.dim() - 1))
+            means = torch.addcmul(means, c, rows.before(guess, before))
         if guidance is None:
             return Answer(output._replace(eps=eps), means, guess)
         return Answer(merge(output, eps), means, guess)
 
     def __call__(self, x: Tensor, k: Tensor, y: Tensor) -> Answer:
-        """Ask the teacher about states ``x`` of transitions ``k``, with labels ``y``."""
-        asked = self.inputs(x[:, None], k[:, None], y, Span(x.shape[0], 0, 1))
-        return self.read(self.teacher(asked.x, asked.t, asked.label), asked.x, x, k)
+        """Ask the teacher about states ``x`` of transitions ``k``, with labels ``y``.
+
+        What a history would add to the means is left out.
+        """
+        rows = Span(x.shape[0], 0, 1)
+        asked = self.inputs(x[:, None], k[:, None], y, rows)
+        answer = self.teacher(asked.x, asked.t, asked.label)
+        # Nobody has said what was predicted before.
+        before = torch.zeros_like(x) if self._table.history else None
+        return self.read(answer, asked.x, x, k, rows, before)
 
 
 def guidance_of(teacher: Teacher, scale: float, channels: int | None) -> Guidance | None:

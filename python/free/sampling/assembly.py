@@ -14,7 +14,7 @@ from free.rounds.round import Phase, Rounds, no_phase
 from free.rounds.row_selection import RowSelector, WantedRows
 from free.rounds.target import Target
 from free.schedule.schedule import Schedule
-from free.schedule.table import Prediction, Table
+from free.schedule.table import Table
 from free.window import FixedWindow, WindowRule
 
 
@@ -51,7 +51,6 @@ def assemble(
     The states are on ``device``. For ``rows`` and ``phase`` see :class:`free.rounds.round.Rounds`.
     """
     table = Table.of(plan.schedule, device)
-    prediction = Prediction.of(table)
     spending: Spending | None = None
     if plan.relaxation is not None:
         spending = Spending(plan.relaxation, plan.schedule, samples, device)
@@ -60,10 +59,9 @@ def assemble(
             plan.teacher,
             plan.guidance,
             table,
-            prediction if width > 1 else None,
             combines=combines,
         ),
-        prediction=prediction,
+        table=table,
         width=width,
         drafter=_begun(plan, table) if width > 1 else None,
         verifier=plan.verifier,

@@ -31,7 +31,7 @@ def draw(
     begun. ``windows`` says how wide each round is. ``progress`` is told how many transitions a
     round made; for ``observer`` see :meth:`free.SpeculativeSampler.sample`.
     """
-    N, result = len(rounds.prediction.sigma), torch.empty_like(samples.x)
+    N, result = len(rounds.table.sigma), torch.empty_like(samples.x)
     k, known = samples.k.cpu().numpy(), None
     recorder.lap()
     while len(k):

@@ -45,8 +45,7 @@ def check_settings(
     if not callable(teacher):
         raise TypeError(f"teacher must be callable, got {type(teacher).__name__}")
     if isinstance(drafter, str) and drafter == "frozen":
-        has_image = Table.of(schedule, "cpu").has_image()
-        drafter = FrozenDrafter("image" if has_image else "eps")
+        drafter = FrozenDrafter("image" if Table.of(schedule, "cpu").images else "eps")
     rule = _rule(window)
     speculates = rule.largest > 1
     if (speculates or drafter is not None) and (

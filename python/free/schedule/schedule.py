@@ -2,17 +2,27 @@
 
 Transition ``k`` (``k = 0`` is the noisiest) maps the state ``x_k`` to
 
-    mean    = a[k] * x_k + b[k] * eps(x_k, timesteps[k])
     x_{k+1} = mean + sigma[k] * z,        z ~ N(0, I)
 
-so every Gaussian sampler with one isotropic variance per step is a different table and
-nothing else in the package needs to know which one it runs.
+with a mean that is affine in ``x_k`` and in what the network predicts there,
+
+    mean = a[k] * x_k + b[k] * eps(x_k, timesteps[k]),
+
+or, more generally, in the image x0 that the prediction y tells, which may be clipped, and in that
+of the transition before:
+
+    mean = a[k] * x_k + b[k] * x0_k + c[k] * x0_{k-1},    x0_k = clip(p[k] * x_k + q[k] * y_k)
+
+So every Gaussian sampler with one isotropic variance per step is a different table and nothing
+else in the package needs to know which one it runs. With ``c`` the chain is Markov in the pair
+``(x_k, x0_{k-1})``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,12 +30,13 @@ from torch import Tensor
 
 from free.arguments import as_integer, as_number
 from free.schedule import sde
+from free.schedule.clipping import Clipping
 from free.schedule.variance import Variance, VarianceFit, fixed_variance
 
 #: Training steps, at most: tables of more would fill the memory.
 LONGEST = 1_000_000
 
-#: ``mixture(x [R, ...], t [R] int64) -> w [R]``: where a variance lies at a state.
+#: ``mixture(x [R, ...], t [R]) -> w [R]``: where a variance lies at a state.
 Mixture = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -35,11 +46,12 @@ class Schedule:
 
     Parameters
     ----------
-    timesteps : ndarray of int64, shape [N]
-        What the network is told the time is, falling; for DDPM the original training step.
+    timesteps : ndarray of int64 or float64, shape [N]
+        What the network is told the time is, >= 0 and falling; for DDPM the original training
+        step. Whole numbers are kept as int64, and reach the network as such; others as float32.
     a, b : ndarray of float64, shape [N]
         ``mean = a * x + b * eps``, where eps is whatever the network predicts: a velocity for a
-        teacher of flow matching.
+        teacher of flow matching. With an ``image``, b belongs to x0 instead.
     sigma : ndarray of float64, shape [N]
         Standard deviation of the transition, >= 0; 0 makes it deterministic.
     signal, noise : ndarray of float64, shape [N], optional
@@ -47,22 +59,36 @@ class Schedule:
         drafts and leaves the law alone. By default derived from ``a`` as it is for the
         variance-preserving tables that return x0 in the end (:meth:`ddpm`): each transition
         scales x0 by ``a``, so the signal is what is left to be multiplied, and
-        ``signal^2 + noise^2 = 1``. A noise of 0 says that there is no such relation.
+        ``signal^2 + noise^2 = 1``. A noise of 0 says that there is no such relation. With an
+        ``image`` they are required, and eps is the noise of the state, whatever the network
+        predicts.
     upper : ndarray of float64, shape [N], optional
         With ``mixture``, the largest standard deviation, >= ``sigma``, which is then the least.
     mixture : callable, optional
         ``mixture(x [R, ...], t [R]) -> w [R]`` makes the standard deviation depend on the state:
         ``sigma^(1 - w) upper^w``. A row's ``w`` must depend on that row only; a network must be on
         the states' device.
+    image : ndarray of float64, shape [2, N], optional
+        ``p`` and ``q`` of the image that a prediction y tells, ``x0 = p x + q y``. With it the
+        mean is ``a x + b x0``; without, it is ``a x + b eps``.
+    c : ndarray of float64, shape [N], optional
+        With an ``image``: what the x0 of the transition before adds to the mean. ``c[0]`` is 0.
+    clipping : Clipping, optional
+        With an ``image``: how x0 is limited.
+    input_scale : ndarray of float64, shape [N], optional
+        The network is given the state times this, > 0; by default the state.
+    guided : ndarray of float64, shape [N], optional
+        How much of a sampler's guidance counts: a scale ``s`` becomes ``1 + guided (s - 1)``. By
+        default all of it; 0 outside of an interval that is guided.
 
     Raises
     ------
     ValueError
         If the arrays are not one-dimensional and of one length, are not finite, ``timesteps`` do
-        not fall, or a ``sigma`` is negative.
+        not fall, a ``sigma`` is negative, or what needs an ``image`` comes without.
     """
 
-    timesteps: NDArray[np.int64]
+    timesteps: NDArray[Any]
     a: NDArray[np.float64]
     b: NDArray[np.float64]
     sigma: NDArray[np.float64]
@@ -70,13 +96,19 @@ class Schedule:
     noise: NDArray[np.float64] = None  # type: ignore[assignment]
     upper: NDArray[np.float64] | None = None
     mixture: Mixture | None = None
+    image: NDArray[np.float64] | None = None
+    c: NDArray[np.float64] | None = None
+    clipping: Clipping | None = None
+    input_scale: NDArray[np.float64] | None = None
+    guided: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         for name in ("timesteps", "a", "b", "sigma"):
             self._set(name, getattr(self, name))
-        if ((self.timesteps != np.round(self.timesteps)) | (self.timesteps < 0)).any():
-            raise ValueError(f"timesteps must be integers >= 0, got {self.timesteps}")
-        self._set("timesteps", self.timesteps, np.int64)
+        if (self.timesteps < 0).any():
+            raise ValueError(f"timesteps must be >= 0, got {self.timesteps}")
+        if (self.timesteps == np.round(self.timesteps)).all():
+            self._set("timesteps", self.timesteps, np.int64)
         if (rises := np.diff(self.timesteps) >= 0).any():
             k = int(rises.argmax())
             raise ValueError(
@@ -88,6 +120,8 @@ class Schedule:
         relation: tuple[ArrayLike | None, ...] = (self.signal, self.noise)
         if (relation[0] is None) != (relation[1] is None):
             raise ValueError("signal and noise must be given together, got one of them")
+        if relation[0] is None and self.image is not None:
+            raise ValueError("signal and noise must be given with an image, got none")
         if relation[0] is None:
             scale = np.cumprod(self.a[::-1])[::-1]
             signal = np.divide(1.0, scale, out=np.full_like(scale, np.inf), where=scale != 0)
@@ -103,6 +137,45 @@ class Schedule:
             self._set("upper", self.upper)
             if ((self.upper < self.sigma) | ((self.upper > 0) & (self.sigma == 0))).any():
                 raise ValueError("upper must be >= sigma, and 0 where sigma is, got another")
+        self._check_image()
+        for name, allowed in (("input_scale", "> 0"), ("guided", "in [0, 1]")):
+            if getattr(self, name) is None:
+                continue
+            self._set(name, getattr(self, name))
+            column = getattr(self, name)
+            wrong = (column <= 0) if name == "input_scale" else (column < 0) | (column > 1)
+            if wrong.any():
+                raise ValueError(f"{name} must be {allowed}, got {column[wrong][0]}")
+
+    def _check_image(self) -> None:
+        """Check what belongs to a law of x0."""
+        if self.image is None:
+            for name in ("c", "clipping"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} must be None without an image, got one")
+            return
+        image = np.array(self.image, dtype=np.float64)
+        if image.shape != (2, len(self)) or not np.isfinite(image).all():
+            raise ValueError(
+                f"image must be finite, of shape [2, {len(self)}], got shape {list(image.shape)}"
+            )
+        if (image[1] == 0).any():
+            raise ValueError(f"image must have q != 0, got 0 at step {int(image[1].argmin())}")
+        image.setflags(write=False)
+        object.__setattr__(self, "image", image)
+        if self.c is not None:
+            self._set("c", self.c)
+            if self.c[0] != 0:
+                raise ValueError(f"c must be 0 at the first transition, got {self.c[0]}")
+        if self.clipping is not None:
+            if not isinstance(self.clipping, Clipping):
+                raise TypeError(f"clipping must be a Clipping or None, got {self.clipping!r}")
+            self.clipping.check()
+
+    def key(self) -> tuple[Any, ...]:
+        """What tells one law from another: equal for equal schedules; ``mixture`` is not in it."""
+        parts = (getattr(self, field.name) for field in fields(self) if field.name != "mixture")
+        return tuple(part.tobytes() if isinstance(part, np.ndarray) else part for part in parts)
 
     def _set(self, name: str, value: ArrayLike, dtype: type = np.float64) -> None:
         """Keep a column, checked and read-only."""

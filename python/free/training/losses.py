@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from free.models.dit import DiT
 from free.schedule.schedule import Schedule
-from free.schedule.table import Prediction, Table, eps_from_image
+from free.schedule.table import Table, eps_from_image
 from free.training.randomness import RowRandom
 from free.training.recipe import Recipe
 
@@ -19,9 +19,9 @@ TIMESTEPS = 1000
 
 
 @functools.lru_cache(maxsize=8)
-def prediction_of(steps: int, device: torch.device) -> Prediction:
-    """The DDPM schedule of ``steps`` on ``device``, in terms of x0; built once."""
-    return Prediction.of(Table.of(Schedule.ddpm(steps), device))
+def table_of(steps: int, device: torch.device) -> Table:
+    """The DDPM schedule of ``steps`` on ``device``; built once."""
+    return Table.of(Schedule.ddpm(steps), device)
 
 
 def noised(table: Table, k: Tensor, x0: Tensor, noise: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def teacher_loss(
         Weigh timesteps by ``min(SNR, min_snr) / SNR`` (Hang et al. 2023, Eq. 8): less effort on the
         last bit of noise, more on the shape. 5 is their choice.
     """
-    table = prediction_of(TIMESTEPS, x0.device).table
+    table = table_of(TIMESTEPS, x0.device)
     t = random.integers(TIMESTEPS)
     k = TIMESTEPS - 1 - t
     noise = random.normal(x0.shape[1:])
@@ -119,8 +119,7 @@ def drafter_loss(
         ``loss`` and its parts ``noise``, ``feature``, ``smooth``, and ``acceptance``, the mean
         of ``2 Phi(-delta / 2)``.
     """
-    prediction = prediction_of(recipe.sampling_steps, x0.device)
-    table = prediction.table
+    table = table_of(recipe.sampling_steps, x0.device)
     # The last transition has no noise, so it is not drafted: k + 1 is at most the one before.
     k = random.integers(recipe.sampling_steps - 2)
     y = drop_labels(labels, teacher.null_label, recipe.label_dropout, random)
@@ -128,9 +127,9 @@ def drafter_loss(
     z = random.normal(x0.shape[1:])
     with torch.no_grad():
         eps, previous = _predicted(teacher, x, table.timesteps[k], y)
-        image = prediction.from_eps(k, x, eps)
+        image = table.guess(k, x, eps)
         axes = [-1] + [1] * (x.dim() - 1)
-        x = prediction.mean(k, x, image) + prediction.sigma[k].view(axes) * z
+        x = table.mean(k, x, image) + table.sigma[k].view(axes) * z
         k = k + 1
         t = table.timesteps[k]
         eps, feature = _predicted(teacher, x, t, y)
@@ -138,7 +137,7 @@ def drafter_loss(
     change, feature_hat = drafter(x, z, t, embedding, previous)
     eps_hat = eps_from_image(x, image + change.float(), table.signal[k], table.noise[k])
     error, feature_hat = (eps_hat - eps).flatten(1), feature_hat.float()
-    delta = (table.b[k].abs() / table.sigma[k]) * error.norm(dim=1)
+    delta = (table.of_prediction[k].abs() / table.sigma[k]) * error.norm(dim=1)
     scale = feature.square().flatten(1).mean(1)
     terms = {
         "noise": error.square().mean(1) if recipe.objective == "mse" else torch.log1p(delta),

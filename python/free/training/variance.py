@@ -106,7 +106,7 @@ def sigma_loss(
     with torch.no_grad():
         eps = teacher(x, table.timesteps[k], y).eps.float()
     posterior = table.sigma[k].square()
-    error = table.b[k].square() * (eps - noise).square().flatten(1).mean(1)
+    error = table.of_prediction[k].square() * (eps - noise).square().flatten(1).mean(1)
     ratio = 2.0 * network(x, table.timesteps[k]).float() * (upper.sigma[k] / table.sigma[k]).log()
     bound = 0.5 * (ratio + (1.0 + error / posterior) * (-ratio).exp() - 1.0)
     return {"loss": bound.mean(), "posterior": (0.5 * error / posterior).mean()}

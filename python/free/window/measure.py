@@ -199,7 +199,7 @@ class _Stage:
             and drafts_windows(drafter)
             and drafter.drafts(self.places + 1, sweeps)
         )
-        if whole and self.run.table.mixture is None:
+        if whole and self.run.table.affine:
             return "windows"
         return "calls" if sweeps is None else "rows"
 
@@ -225,14 +225,14 @@ class _Stage:
             state = Samples.begin(y, k, x, places + 1)._replace(k=k, past=past)
             noise = torch.zeros(samples, places, *x.shape[1:], dtype=x.dtype, device=x.device)
             length = torch.full((samples,), places + 1, dtype=torch.int32, device=x.device)
-            drafter, prediction = self.run.drafter, self.run.prediction
+            drafter, table = self.run.drafter, self.run.table
             assert drafter is not None
             return lambda: draft_window(
                 drafter,
                 state,
                 noise,
                 length,
-                prediction=prediction,
+                table=table,
                 sweeps=sweeps,
                 source=DRAFTER,
             )

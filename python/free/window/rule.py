@@ -15,7 +15,7 @@ from free.arguments import as_integer
 from free.drafters.protocol import Drafter
 from free.models.output import Teacher
 from free.rounds.target import Target
-from free.schedule.table import Prediction, Table
+from free.schedule.table import Table
 
 Integers = NDArray[np.int64]
 
@@ -35,7 +35,6 @@ class Run(NamedTuple):
     owner : Drafter or None
         The sampler's, whose ``begin`` that was: it is the same in every run.
     table : Table
-    prediction : Prediction
     labels, seeds : Tensor, shape [B], int64
     state : Tensor, shape [B, ...]
         Initial noise.
@@ -50,7 +49,6 @@ class Run(NamedTuple):
     drafter: Drafter | None
     owner: Drafter | None
     table: Table
-    prediction: Prediction
     labels: Tensor
     seeds: Tensor
     state: Tensor

@@ -15,7 +15,7 @@ from free.rounds.row_selection import EveryRow
 from free.rounds.target import Target
 from free.sampling.assembly import Plan, assemble
 from free.sampling.cuda_graphs.graphed_round import GraphedRound, State, first_round, window_round
-from free.schedule.table import Prediction, Table
+from free.schedule.table import Table
 from tests.networks import randomized
 
 B, W, N = 3, 3, 20
@@ -35,12 +35,6 @@ def rounds(**options: Any) -> Rounds:
 def initial(rounds: Rounds) -> State:
     y, seeds, x = torch.tensor([0, 1, 2]), torch.tensor([4, 5, 6]), torch.randn(B, 4, 8, 8)
     return State.begin(rounds.begin(y, seeds, x), N)
-
-
-def test_a_target_that_tells_no_images_is_none_to_draft_images_from() -> None:
-    table = Table.of(SCHEDULE, "cpu")
-    with pytest.raises(AssertionError):
-        Rounds(target=Target(TEACHER, None, table), prediction=Prediction.of(table), width=W)
 
 
 VIEWS = frozenset(

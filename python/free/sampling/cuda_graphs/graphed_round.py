@@ -93,7 +93,7 @@ def _copy(to: Any, source: Any) -> None:
 
 def plain_step(rounds: Rounds) -> Step:
     """A transition of every sample; the last one again at the end, where capturing may get to."""
-    N = len(rounds.prediction.sigma)
+    N = len(rounds.table.sigma)
 
     def step(state: State) -> State:
         samples = state.samples._replace(k=state.samples.k.clamp(max=N - 1))
@@ -122,7 +122,7 @@ def _transition(rounds: Rounds, samples: Samples) -> Samples:
 
 def window_round(rounds: Rounds, W: int, sweeps: int | None) -> Step:
     """A window of every sample that has not finished."""
-    N = len(rounds.prediction.sigma)
+    N = len(rounds.table.sigma)
 
     def step(state: State) -> State:
         samples = state.samples
