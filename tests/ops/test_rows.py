@@ -4,7 +4,6 @@ response_sums. test_cuda_rows.py and test_operator.py have their twins.
 
 import math
 import shutil
-from typing import Any
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from free import Schedule
 from free.models.guidance import Guidance
 from free.ops import note_nonfinite_, response_sums, target_means
-from free.schedule.table import Table, image_from_eps
+from free.schedule.table import Table
 from tests.rows import NEVER, Note, Response, earliest, noted, random_note
 from tests.shim import DTYPES
 

@@ -159,8 +159,8 @@ class Schedule:
             raise ValueError(
                 f"image must be finite, of shape [2, {len(self)}], got shape {list(image.shape)}"
             )
-        if (image[1] == 0).any():
-            raise ValueError(f"image must have q != 0, got 0 at step {int(image[1].argmin())}")
+        if (wrong := image[1] == 0).any():
+            raise ValueError(f"image must have q != 0, got 0 at step {int(wrong.argmax())}")
         image.setflags(write=False)
         object.__setattr__(self, "image", image)
         if self.c is not None:

@@ -12,10 +12,8 @@ from free import DiT, DiTConfig, DrafterNet, FeatureDrafter, Schedule
 from free.models.guidance import Guidance
 from free.rounds.round import Rounds
 from free.rounds.row_selection import EveryRow
-from free.rounds.target import Target
 from free.sampling.assembly import Plan, assemble
 from free.sampling.cuda_graphs.graphed_round import GraphedRound, State, first_round, window_round
-from free.schedule.table import Table
 from tests.networks import randomized
 
 B, W, N = 3, 3, 20
