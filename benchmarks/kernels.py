@@ -116,7 +116,7 @@ def guesses(batch: int, width: int, dim: int, device: Device = "cpu") -> Argumen
         "source": RESPONSE,
         "dot": torch.rand(batch, **there),
         "square": torch.ones(batch, device=device),
-        "columns": torch.rand(6, 250, **there),
+        "columns": torch.rand(8, 250, **there),
         "drafts": width - 1,
     }
 
@@ -127,7 +127,7 @@ def roll(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
     """
     there, drafts = _drawn_on(device), width - 1
     rows = ("states", "means", "guesses")
-    late = [torch.full((batch, width), c, device=device) for c in (1.01, -0.05, SIGMA, 1.0, 0.01)]
+    late = torch.tensor([1.01, -0.05, 0.0, SIGMA, 1.0, 0.01], device=device)
     return {
         **{name: torch.randn(batch, width, dim, **there) for name in rows},
         **{name: torch.randn(batch, drafts, dim, **there) for name in ("noise", "intercept")},
@@ -135,19 +135,19 @@ def roll(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
         "change": None,
         "settled": None,
         "says": "guess",
-        "coefficients": torch.stack(late),
+        "coefficients": late.view(6, 1, 1).repeat(1, batch, width),
         "first": 0,
         "end": drafts,
     }
 
 
 def means(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
-    """Arguments of target_means: without guidance, with the image."""
+    """Arguments of target_means: without guidance."""
     there, rows = _drawn_on(device), batch * width
     return {
         **{name: torch.randn(rows, 1, dim, **there) for name in ("x", "eps")},
         "k": torch.arange(rows, device=device) % 250,
-        **{name: 0.5 + torch.rand(2, 250, **there) for name in ("affine", "scales")},
+        "columns": 0.5 + torch.rand(8, 250, **there),
     }
 
 

@@ -23,8 +23,8 @@ class Roll(arguments("roll_window_")):
         return window[:3]
 
 
-#: What the drafter says: nothing, guesses, by how much guesses change, or eps.
-CHANGES = (None, "guess", "change", "eps")
+#: What the drafter says: nothing, guesses, by how much guesses change, or predictions.
+CHANGES = (None, "guess", "change", "prediction")
 
 
 def random_roll(
@@ -38,8 +38,8 @@ def random_roll(
     first, end = (0, drafts) if span is None else span
     rows = torch.randn(3, batch, drafts + 1, *shape)
     rows[1:, :, first + 1 :] = torch.nan
-    # Eps is of states that the drafter has seen, which are rolled over.
-    rows[0, :, (end if changes == "eps" else first) + 1 :] = torch.nan
+    # Predictions are of states that the drafter has seen, which are rolled over.
+    rows[0, :, (end if changes == "prediction" else first) + 1 :] = torch.nan
     settled = torch.randint(-1, drafts + 2, (batch,))
     return Roll(
         *rows.unbind(0),
@@ -49,11 +49,19 @@ def random_roll(
         None if changes is None else torch.randn(batch, drafts, *shape),
         None if changes is None else settled,
         changes or "guess",
-        torch.tensor([1.0, -0.2, 0.0, 0.5, 0.0]).view(5, 1, 1)
-        + torch.tensor([0.1, 0.2, 1.0, 0.5, 1.0]).view(5, 1, 1) * torch.rand(5, batch, drafts + 1),
+        _coefficients(batch, drafts + 1),
+        1.5,
         first,
         end,
     )
+
+
+def _coefficients(batch: int, width: int) -> Tensor:
+    """Some transitions take nothing of the one before."""
+    low, span = torch.tensor([[1.0, -0.2, -0.3, 0.0, 0.5, -1.0], [0.1, 0.2, 0.6, 1.0, 0.5, 1.0]])
+    drawn = low.view(6, 1, 1) + span.view(6, 1, 1) * torch.rand(6, batch, width)
+    drawn[2] *= torch.rand(batch, width) < 0.5
+    return drawn
 
 
 Guesses = arguments("first_guesses")
@@ -80,7 +88,7 @@ def random_guesses(
         source,
         dot * torch.where(sample % 4 == 3, -1, 1),
         square * (sample % 5 < 4),
-        torch.rand(6, steps),
+        torch.rand(8, steps),
         drafts,
     )
 

@@ -120,16 +120,16 @@ def random_means(
     shape: tuple[int, ...],
     dtype: torch.dtype = torch.float32,
     guidance: tuple[float | None, int | None] = (None, None),
-    image: bool = True,
+    clip: float | None = 0.8,
 ) -> dict[str, Any]:
-    """Arguments of target_means."""
+    """Arguments of target_means; the guidance counts in full, by a share or not at all."""
     steps = 7
-    affine, scales = torch.rand(2, steps) - 0.3, torch.rand(2, steps) + 0.5
+    columns = torch.rand(8, steps) - 0.3
+    columns[7] = torch.tensor([1.0, 0.3, 1.0, 0.0, 1.0, 0.7, 1.0])
     k = torch.arange(rows) * 3 % steps
     eps = torch.randn(rows if guidance[0] is None else 2 * rows, *shape).to(dtype)
-    given = {"x": torch.randn(rows, *shape), "eps": eps, "k": k, "affine": affine}
-    given |= {"cfg_scale": guidance[0], "cfg_channels": guidance[1]}
-    return given | {"scales": scales} if image else given
+    given = {"x": torch.randn(rows, *shape), "eps": eps, "k": k, "columns": columns}
+    return given | {"cfg_scale": guidance[0], "cfg_channels": guidance[1], "clip": clip}
 
 
 def random_recycling(
@@ -157,7 +157,9 @@ def random_recycling(
 def random_asking(
     batch: int, width: int, shape: tuple[int, ...], listed: bool = False, null: int | None = None
 ) -> dict[str, Any]:
-    """Arguments of network_rows: the last entries of every window, or entries here and there."""
+    """Arguments of network_rows: the last entries of every window, or entries here and there, and
+    these times a scale.
+    """
     first = width // 2
     given = {
         "states": torch.randn(batch, width, *shape),
@@ -170,6 +172,7 @@ def random_asking(
         "null_label": null,
     }
     if listed:
+        given |= {"scale": torch.rand(9) + 0.5}
         given |= {"rows": 5, "sample": torch.arange(5) % batch, "entry": torch.arange(5) % width}
     return given
 

@@ -96,7 +96,6 @@ def _coupling(
     """The ops of a round, with the arguments that they have there."""
     known = torch.full((B,), W, device=x.device)
     none, length = torch.zeros_like(known), known.int()
-    columns = torch.cat([table.columns, torch.ones_like(table.columns[:1])])
     states = x.view(B * W, D)
     past = {
         "past_x": states,
@@ -120,7 +119,7 @@ def _coupling(
 
     def couple() -> None:
         z = ops.window_noise(seeds, start, None, known, first, width=W, **words)
-        begun = ops.first_guesses(first, start, **past, columns=columns, drafts=W - 1)
+        begun = ops.first_guesses(first, start, **past, columns=table.columns, drafts=W - 1)
         roll = partial(
             ops.roll_window_,
             begun.states,
@@ -135,14 +134,12 @@ def _coupling(
         for j, end in spans:
             roll(change=change, settled=none, says="change", first=j, end=end)
         # Where the network has variance channels besides, its eps has gaps.
-        target = ops.target_means(
-            x, eps.contiguous(), k, table.columns[:2], **scale, scales=table.columns[3:]
-        ).means
+        target = ops.target_means(x, eps.contiguous(), k, table.columns, **scale).means
         verified = ops.verify_window(
             begun.states,
             begun.means[:, 1:].contiguous(),
             target.view(B, W, D),
-            begun.coefficients[2],
+            begun.coefficients[3],
             length,
             z.uniforms,
             z.last,

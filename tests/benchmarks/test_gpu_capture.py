@@ -10,7 +10,6 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from free import Schedule
-from free.schedule.table import Table
 
 
 @pytest.fixture
@@ -36,9 +35,8 @@ def test_twins_can_be_captured(room: Any, elsewhere: torch.device) -> None:
 
 @pytest.mark.parametrize(("guided", "sweeps"), [(False, None), (True, 1), (True, 2)])
 def test_calls_and_parts_can_be_captured(room, elsewhere, monkeypatch, guided, sweeps) -> None:
-    monkeypatch.setattr(Table, "has_image", lambda table: True)  # looked at before the capture
     networks = room("networks")
-    monkeypatch.setattr(networks, "_ready", lambda network: network.eval())  # likewise
+    monkeypatch.setattr(networks, "_ready", lambda network: network.eval())  # looked at
     monkeypatch.setattr(torch.nn.Module, "to", lambda network, dtype: network)
     teacher, drafter = networks.teacher_and_drafter(networks.TINY, 256, elsewhere)
     with torch.no_grad():

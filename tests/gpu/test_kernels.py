@@ -64,8 +64,8 @@ def verifying(batch: int, width: int, size: int, verifier: str, seed: int = 0) -
     return spoil_beyond_length(window, math.nan)._asdict() | {"verifier": verifier}
 
 
-def guiding(rows: int, size: int, dtype: torch.dtype, image: bool = True) -> Arguments:
-    return random_means(rows, (4, size), dtype, (4.0, 3), image)
+def guiding(rows: int, size: int, dtype: torch.dtype, clip: float | None = 0.8) -> Arguments:
+    return random_means(rows, (4, size), dtype, (4.0, 3), clip)
 
 
 def call_op(name: str, given: Arguments, where: Any = ops) -> Any:
@@ -90,11 +90,11 @@ CALLS: dict[str, tuple[str, Arguments]] = {
     "guesses": ("first_guesses", random_guesses(5, 7, (1001,))._asdict()),
     "guesses, whole quads": ("first_guesses", random_guesses(2, 7, (784,), source=REUSE)._asdict()),
     "roll": ("roll_window_", random_roll(2, 7, (1001,))._asdict()),
-    "roll, changes": ("roll_window_", random_roll(9, 7, (784,), "eps", (1, 6))._asdict()),
+    "roll, changes": ("roll_window_", random_roll(9, 7, (784,), "prediction", (1, 6))._asdict()),
     "normal": ("philox_normal", random_counters(5, 1001)),
     "uniform": ("philox_uniform", random_counters(7, 1)),
-    "means": ("target_means", guiding(6, 77, torch.float16, image=False)),
-    "means and image": ("target_means", guiding(6, 77, torch.bfloat16)),
+    "means": ("target_means", guiding(6, 77, torch.float16, None)),
+    "means, clipped": ("target_means", guiding(6, 77, torch.bfloat16)),
     "note": ("note_nonfinite_", random_note(40, 3, (785,), dtype=torch.bfloat16)._asdict()),
     "note, wide": ("note_nonfinite_", random_note(1, 8, (65_536,), low=False, bad=0.3)._asdict()),
     "response": ("response_sums", random_response(40, 5, (785,))._asdict()),

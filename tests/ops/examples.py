@@ -76,11 +76,11 @@ EXAMPLES = {
         for change in CHANGES
     },
     "roll, none": Example("roll_window_", random_roll(2, 0, (4,))._asdict()),
-    "means": Example("target_means", random_means(3, (4, 5), image=False)),
+    "means": Example("target_means", random_means(3, (4, 5), clip=None)),
     "means, guided": Example(
-        "target_means", random_means(3, (4, 5), torch.float16, (1.5, 3), image=False)
+        "target_means", random_means(3, (4, 5), torch.float16, (1.5, 3), None)
     ),
-    "means, image": Example("target_means", random_means(3, (4, 5), torch.bfloat16, (1.5, 3))),
+    "means, clipped": Example("target_means", random_means(3, (4, 5), torch.bfloat16, (1.5, 3))),
     "note": Example("note_nonfinite_", random_note(3, 2, (4, 2))._asdict()),
     "note, no low": Example(
         "note_nonfinite_", random_note(3, 2, (4,), dtype=torch.float16, low=False)._asdict()
@@ -96,6 +96,6 @@ EXAMPLES = {
 }
 
 #: One of each op, with all that it can be given.
-_FULL = ["reflection", "relaxed", "noise", "guesses", "roll, change", "means, image"]
+_FULL = ["reflection", "relaxed", "noise", "guesses", "roll, change", "means, clipped"]
 _FULL += ["note", "response", "advance, gaps", "asked, listed", "normal", "uniform"]
 FULL = {EXAMPLES[key].name: EXAMPLES[key] for key in _FULL}

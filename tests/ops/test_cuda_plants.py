@@ -48,7 +48,7 @@ DRAWS: Check = (windows.test_noise_agrees_with_twin_and_cpu, 9, 8, 16, True)
 GUESSES: Check = (guesses,)
 NEAREST: Check = (windows.test_a_row_that_is_not_there_is_not_read, 11)
 ROLLS: Check = (rolls,)
-GUIDES: Check = (rows.test_target_means_agree_with_twin, (4, 3, 3), torch.float16, 4.0, 3, True)
+GUIDES: Check = (rows.test_target_means_agree_with_twin, (4, 3, 3), torch.float16, 4.0, 3, 0.5)
 NOTES: Check = (rows.test_noting_agrees_with_twin, 13, 3, 513, torch.float16, True)
 LOOKS: Check = (looks_everywhere,)
 SMALLEST: Check = (keeps_the_smallest,)
@@ -112,22 +112,35 @@ PLANTED = [
     ("keeps one too many", "roll_window.cu free/roll.h", ROLLS,
      "transition < settled", "transition <= settled"),
     ("changes that do not add up", "roll_window.cu", ROLLS,
-     "step.slope, state.v[i], guess.v[i],", "step.slope, state.v[i], 0.0f,"),
-    ("eps of the state that was rolled", "roll_window.cu", ROLLS, "step.asked.v[i]", "state.v[i]"),
-    ("eps with the signal for the noise", "roll_window.cu free/roll.h", ROLLS,
-     "c.signal, c.noise)", "c.noise, c.signal)"),
+     "step.slope, state.v[i], last,", "step.slope, state.v[i], 0.0f,"),
+    ("takes the guess for the one before", "roll_window.cu", ROLLS,
+     "guess.v[i], last, step.noise", "guess.v[i], guess.v[i], step.noise"),
+    ("takes nothing of the transition before", "roll_window.cu free/roll.h", ROLLS,
+     "c.c == 0.0f ? mean", "true ? mean"),
+    ("no limit", "roll_window.cu", ROLLS, "step.c, r.clip)", "step.c, 1e9f)"),
+    ("a limit on one side", "roll_window.cu free/roll.h", ROLLS,
+     "guess < -clip ? -clip : guess", "guess"),
+    ("predictions of the state that was rolled", "roll_window.cu", ROLLS,
+     "step.asked.v[i]", "state.v[i]"),
+    ("p for q", "roll_window.cu free/roll.h", ROLLS,
+     "c.p * state + c.q * prediction", "c.q * state + c.p * prediction"),
     ("forgets the guess before the span", "roll_window.cu", ROLLS,
-     "said_of(r.first, settled, r.says) == Said::kChange", "false"),
+     "guess = load<kWide>(r.guesses + row, at, r.size)", "guess{}"),
     ("the first transition's noise for all", "roll_window.cu", ROLLS,
      "r.noise + step * r.size", "r.noise + b * (r.width - 1) * r.size"),
     ("starts with the window", "roll_window.cu", ROLLS,
      "(b * r.width + r.first) * r.size", "b * r.width * r.size"),
     ("guides every channel", "target_means.cu", GUIDES, "at + i < m.guided", "true"),
     ("the image of what was not guided", "target_means.cu", GUIDES,
-     "image_of(x.v[i], eps.v[i], signal, noise)",
-     "image_of(x.v[i], load<kWide>(said, at, m.size).v[i], signal, noise)"),
-    ("the image of another row", "target_means.cu", GUIDES,
-     "m.scales[k]", "m.scales[k == 0 ? 0 : k - 1]"),
+     "told(c, x.v[i], eps.v[i], m.clip)",
+     "told(c, x.v[i], load<kWide>(said, at, m.size).v[i], m.clip)"),
+    ("the coefficients of another row", "target_means.cu", GUIDES,
+     "coefficients_at(m.columns, m.steps, k)",
+     "coefficients_at(m.columns, m.steps, k == 0 ? 0 : k - 1)"),
+    ("an image without its limit", "target_means.cu", GUIDES,
+     "eps.v[i], m.clip)", "eps.v[i], 1e9f)"),
+    ("guidance in full, everywhere", "target_means.cu", GUIDES,
+     "scale_at(m.scale, m.columns[kGuided * m.steps + k])", "m.scale"),
     ("notes rows before the first that is wanted", "note_nonfinite.cu", NOTES,
      "(n.low == nullptr || position >= n.low[b])", "true"),
     ("notes the row behind the last that is wanted", "note_nonfinite.cu", NOTES,
@@ -177,6 +190,9 @@ PLANTED = [
      "nearest(n.sample[r], 0, n.batch)", "n.sample[r]"),
     ("timesteps that are not there", "network_rows.cu", ABSENT,
      "nearest(k, 0, n.steps)", "k"),
+    ("a network's input without its scale", "network_rows.cu", GATHERS,
+     "n.scale != nullptr", "false"),
+    ("the scale of another row", "network_rows.cu", GATHERS, "n.scale[step]", "n.scale[0]"),
 ]
 # fmt: on
 

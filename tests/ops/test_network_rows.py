@@ -35,6 +35,8 @@ def two_windows(**options: Any) -> dict[str, Any]:
          [3, 2, 4], [100, 500, 100], [6, 5, 6], [2, 1, 2]),
         ({"rows": 2, "first": 1, "end": 2, "null_label": -1}, [2, 2, 4, 4], [500, 500, 100, 100],
          [5, -1, 6, -1], [1, 2]),
+        ({"rows": 2, "first": 1, "end": 2, "scale": [9.0, 0.5, 2.0]}, [1, 8], [500, 100], [5, 6],
+         [1, 2]),
     ],
 )  # fmt: skip
 def test_rows_by_hand(gather, where, x, t, label, k) -> None:

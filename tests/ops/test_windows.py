@@ -113,8 +113,8 @@ def written(made: Any) -> FirstGuesses:
 
 def one(**changes: Any) -> Guesses:
     """A sample of one element at transition 3 of 6: of two drafts the teacher has seen one."""
-    columns = torch.arange(36.0).view(6, 6)
-    columns[5] = torch.tensor([9.0, 9.0, 9.0, 0.5, 9.0, 9.0])
+    columns = torch.arange(48.0).view(8, 6)
+    columns[6] = torch.tensor([9.0, 9.0, 9.0, 0.5, 9.0, 9.0])
     given = Guesses(
         torch.tensor([[5.0]]),
         torch.tensor([3]),
@@ -141,7 +141,7 @@ def test_a_window_by_hand(guess: Any) -> None:
     assert made.intercept.flatten().tolist() == [39.0, 20.0]
     assert made.settled.tolist() == [1]
     assert made.at.tolist() == [[3, 4, 5]]
-    first = torch.arange(3, 33, 6)
+    first = torch.arange(3, 39, 6)
     assert made.coefficients.tolist() == (first[:, None, None] + torch.arange(3)).tolist()
 
 
@@ -221,11 +221,13 @@ def by_hand(roll: Any, **changes: Any) -> list[list[float]]:
             [
                 column(2.0, 0.5, math.nan),
                 column(0.1, 0.25, math.nan),
+                column(0.0, 0.0, math.nan),
                 column(4.0, 1.0, math.nan),
-                column(0.5, 0.25, math.nan),
-                column(-0.1, -1.0, math.nan),
+                column(2.0, 4.0, math.nan),
+                column(0.2, 4.0, math.nan),
             ]
         ),
+        clip=None,
         first=0,
         end=2,
     )
@@ -243,18 +245,34 @@ def by_hand(roll: Any, **changes: Any) -> list[list[float]]:
         (0, "change", [43.0, 48.0], [10.3, 14.15]),  # on the guess of the transition before
         (0, "guess", [40.0, 5.0], [10.0, 3.25]),
         # At states 1 and 2, as they were when it was asked: not at the 7 that follows.
-        (1, "eps", [10.0, 28.0], [7.0, 7.5]),
-        (0, "eps", [10.0, 28.0], [7.0, 7.5]),
+        (1, "prediction", [10.0, 28.0], [7.0, 7.5]),
+        (0, "prediction", [10.0, 28.0], [7.0, 7.5]),
     ],
 )
 def test_two_transitions_by_hand(roll, settled, says, guesses, states) -> None:
     said = {"change": torch.tensor([[[40.0], [5.0]]]), "settled": torch.tensor([settled or 0])}
-    if says == "eps":
+    if says == "prediction":
         said |= {"states": torch.tensor([[[1.0], [2.0], [math.nan]]])}
     rolled = by_hand(roll, **({} if settled is None else said | {"says": says}))
     assert rolled[2] == pytest.approx(guesses, rel=1e-6)
     assert rolled[0] == pytest.approx(states, rel=1e-6)
     assert settled is not None or rolled[1] == [3.0, 12.0]
+
+
+@ROLLS
+def test_guesses_are_limited_and_the_one_before_counts(roll: Any) -> None:
+    coefficients = torch.tensor([[2.0, 0.5, 0.0], [0.1, 0.25, 0.0], [0.5, -1.0, 0.0]])
+    coefficients = torch.cat([coefficients, torch.zeros(3, 3)]).view(6, 1, 3)
+    states, means, guesses = by_hand(roll, coefficients=coefficients, clip=11.0)
+    assert guesses == [10.0, 11.0]  # 20 + 2 * 4.5 without a limit
+    assert means == states == [2.0 + 1.0 + 0.5 * 3.0, 0.5 * 4.5 + 0.25 * 11.0 - 10.0]
+    for says, said in (("guess", 40.0), ("change", -60.0), ("prediction", 99.0)):
+        change = {"change": torch.full((1, 2, 1), said), "settled": torch.zeros(1).long()}
+        coefficients[5] = 1.0
+        window = torch.tensor([[[1.0], [1.0], [math.nan]]])
+        more = {"says": says, "states": window, "coefficients": coefficients, "clip": 11.0}
+        limit = -11.0 if says == "change" else 11.0
+        assert by_hand(roll, **change, **more)[2] == [limit, limit]
 
 
 @ROLLS
@@ -264,7 +282,7 @@ def test_no_transition(roll: Any) -> None:
 
 
 @ROLLS
-@pytest.mark.parametrize("changes", CHANGES[:3])  # eps would be of states that are rolled over
+@pytest.mark.parametrize("changes", CHANGES[:3])  # predictions: of states that are rolled over
 def test_a_window_may_be_rolled_in_spans(roll: Any, changes: str | None) -> None:
     window = random_roll(4, 6, (3, 5), changes)
     whole = window.by(roll)
@@ -286,7 +304,7 @@ def test_each_transition_is_told_by_one_alone(roll: Any, says: str) -> None:
     drafts = 5
     window = random_roll(drafts + 3, drafts, (4,), says)
     settled = torch.arange(-1, drafts + 2)
-    window = window._replace(settled=settled)
+    window = window._replace(settled=settled, clip=None)
     expected = window.by(roll)
     ours = torch.arange(drafts) < settled[:, None]
     spoiled = window.copy()

@@ -73,7 +73,7 @@ class Table(NamedTuple):
         c = none if s.c is None else s.c
         columns = _on(np.stack([rows[0], rows[1], c, s.sigma, *rows[2:]]), device)
         return cls(
-            timesteps=torch.tensor(s.timesteps, device=device),
+            timesteps=torch.from_numpy(s.timesteps.copy()).to(device),
             columns=columns,
             sigma=columns[3],
             signal=_on(s.signal, device),
