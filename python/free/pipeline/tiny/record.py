@@ -1,0 +1,131 @@
+"""What the builders of tiny pipelines share: the record, parts of diffusers, and embeddings."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+#: Steps of a tiny pipeline's call.
+STEPS = 4
+#: Width of every tiny text embedding.
+WIDTH = 16
+#: Tokens of a tiny prompt.
+TOKENS = 6
+
+
+class Tiny(NamedTuple):
+    """A pipeline of diffusers with tiny random networks, and what to call it with.
+
+    Attributes
+    ----------
+    pipe : diffusers.DiffusionPipeline
+        An instance of the real class; its networks' weights are the same each time.
+    arguments : dict
+        ``pipe(**arguments)`` runs: several prompts as embeddings, guided, few steps, latents
+        where the pipeline can return them. No generator is among them.
+    note : str
+        What is special about the pipeline's loop.
+    """
+
+    pipe: Any
+    arguments: dict[str, Any]
+    note: str
+
+
+#: Builds a tiny pipeline whose arguments ask for so many prompts.
+Builder = Callable[[int], Tiny]
+
+
+def part(name: str, **config: Any) -> Any:
+    """An instance of diffusers' class of that name.
+
+    Raises
+    ------
+    ImportError
+        Without diffusers or transformers, or if diffusers has no such class: says what to install.
+    """
+    needed = f"free.pipeline.tiny needs diffusers' {name}"
+    try:
+        import diffusers
+        import transformers  # noqa: F401
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in {"diffusers", "transformers"}:
+            raise
+        raise ImportError(
+            f"{needed}, and {missing} is missing: pip install 'free-dit[diffusers]' transformers"
+        ) from error
+    if not hasattr(diffusers, name):
+        raise ImportError(
+            f"{needed}, which version {diffusers.__version__} does not have: pip install -U diffusers"
+        )
+    return getattr(diffusers, name)(**config)
+
+
+def network(name: str, seed: int = 0, **config: Any) -> Any:
+    """A network of diffusers with random weights of a seed, ready for inference.
+
+    Parameters
+    ----------
+    name : str
+        The class; errors as :func:`part`.
+    seed : int
+        Of the weights; torch's own generator is left as it is.
+    **config
+        The network's configuration.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return part(name, **config).eval().requires_grad_(False)
+
+
+def tiny(pipe: Any, note: str, **arguments: Any) -> Tiny:
+    """The record of a pipeline, with the arguments that nearly all of them share."""
+    pipe.set_progress_bar_config(disable=True)
+    shared = {"num_inference_steps": STEPS, "output_type": "latent"}
+    return Tiny(pipe, shared | arguments, note)
+
+
+def absent(*names: str) -> dict[str, None]:
+    """Components that a pipeline goes without."""
+    return dict.fromkeys(names)
+
+
+def normal(*shape: int, seed: int = 1) -> torch.Tensor:
+    """Standard normal numbers of a seed, ``shape`` float32: embeddings, pictures."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def embeddings(prompts: int, seed: int = 1, tokens: int = TOKENS) -> torch.Tensor:
+    """Embeddings of prompts, ``[prompts, tokens, WIDTH]`` float32, no two the same."""
+    return normal(prompts, tokens, WIDTH, seed=seed)
+
+
+def masks(prompts: int, dtype: torch.dtype = torch.long) -> torch.Tensor:
+    """Masks of prompts of two lengths, ``[prompts, TOKENS]``: every other one is shorter."""
+    lengths = torch.tensor([TOKENS - prompt % 2 for prompt in range(prompts)])
+    return (torch.arange(TOKENS) < lengths[:, None]).to(dtype)
+
+
+def guided(prompts: int) -> dict[str, torch.Tensor]:
+    """Embeddings of prompts and of negative prompts, by their usual names."""
+    return {
+        "prompt_embeds": embeddings(prompts),
+        "negative_prompt_embeds": embeddings(prompts, seed=2),
+    }
+
+
+def masked(prompts: int) -> dict[str, torch.Tensor]:
+    """Embeddings with their masks, by their usual names."""
+    return guided(prompts) | {
+        "prompt_attention_mask": masks(prompts),
+        "negative_prompt_attention_mask": masks(prompts),
+    }
+
+
+def pooled(prompts: int) -> dict[str, torch.Tensor]:
+    """Pooled embeddings, ``[prompts, WIDTH]``, by their usual names."""
+    return {
+        "pooled_prompt_embeds": normal(prompts, WIDTH, seed=3),
+        "negative_pooled_prompt_embeds": normal(prompts, WIDTH, seed=4),
+    }
