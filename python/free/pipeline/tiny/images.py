@@ -10,7 +10,6 @@ from free.pipeline.tiny.record import (
     masked,
     masks,
     network,
-    normal,
     part,
     pooled,
     tiny,
@@ -144,6 +143,7 @@ def flux_2(prompts: int = 2) -> Tiny:
     """FLUX.2-dev, guided by an embedding."""
     transformer = network(
         "Flux2Transformer2DModel",
+        gain=1.5,
         **_HEADS,
         in_channels=16,
         num_layers=1,
@@ -263,6 +263,7 @@ def lumina_2(prompts: int = 2) -> Tiny:
     """Lumina-Image 2."""
     transformer = network(
         "Lumina2Transformer2DModel",
+        gain=1.5,
         sample_size=8,
         in_channels=4,
         hidden_size=WIDTH,
@@ -289,6 +290,7 @@ def aura_flow(prompts: int = 2) -> Tiny:
     """AuraFlow."""
     transformer = network(
         "AuraFlowTransformer2DModel",
+        gain=2.0,
         **_HEADS,
         sample_size=8,
         num_mmdit_layers=1,

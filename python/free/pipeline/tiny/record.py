@@ -1,6 +1,7 @@
 """What the builders of tiny pipelines share: the record, parts of diffusers, and embeddings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -56,13 +57,20 @@ def part(name: str, **config: Any) -> Any:
             f"{needed}, and {missing} is missing: pip install 'free-dit[diffusers]' transformers"
         ) from error
     if not hasattr(diffusers, name):
-        raise ImportError(
-            f"{needed}, which version {diffusers.__version__} does not have: pip install -U diffusers"
-        )
+        version = diffusers.__version__
+        raise ImportError(f"{needed}, which {version} does not have: pip install -U diffusers")
     return getattr(diffusers, name)(**config)
 
 
-def network(name: str, seed: int = 0, **config: Any) -> Any:
+@contextmanager
+def seeded(seed: int = 0) -> Iterator[None]:
+    """Draw new weights from a seed, and leave torch's own generator as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def network(name: str, seed: int = 0, gain: float = 1.0, **config: Any) -> Any:
     """A network of diffusers with random weights of a seed, ready for inference.
 
     Parameters
@@ -70,13 +78,19 @@ def network(name: str, seed: int = 0, **config: Any) -> Any:
     name : str
         The class; errors as :func:`part`.
     seed : int
-        Of the weights; torch's own generator is left as it is.
+        Of the weights.
+    gain : float
+        Multiplies all matrices: in narrow networks, fresh weights may hide the prompt or the
+        timestep from the output.
     **config
         The network's configuration.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return part(name, **config).eval().requires_grad_(False)
+    with seeded(seed):
+        built = part(name, **config).eval().requires_grad_(False)
+    for parameter in built.parameters():
+        if parameter.ndim > 1:
+            parameter.mul_(gain)
+    return built
 
 
 def tiny(pipe: Any, note: str, **arguments: Any) -> Tiny:

@@ -1,5 +1,7 @@
 """Tiny pipelines of sounds."""
 
+import warnings
+
 from free.pipeline.tiny.record import (
     WIDTH,
     Tiny,
@@ -9,6 +11,7 @@ from free.pipeline.tiny.record import (
     masks,
     network,
     part,
+    seeded,
     tiny,
 )
 
@@ -55,13 +58,17 @@ def audioldm_2(prompts: int = 2) -> Tiny:
         resblock_kernel_sizes=[3],
         resblock_dilation_sizes=[[1, 3]],
     )
+    with seeded():
+        others = {
+            "text_encoder_2": T5EncoderModel(text_encoder),
+            "language_model": GPT2LMHeadModel(language_model),
+            "vocoder": SpeechT5HifiGan(vocoder),
+        }
     pipe = part(
         "AudioLDM2Pipeline",
         unet=unet,
         scheduler=scheduler,
-        text_encoder_2=T5EncoderModel(text_encoder),
-        language_model=GPT2LMHeadModel(language_model),
-        vocoder=SpeechT5HifiGan(vocoder),
+        **others,
         **absent("vae", "text_encoder", "tokenizer", "tokenizer_2"),
         **absent("projection_model", "feature_extractor"),
     )
@@ -102,14 +109,16 @@ def stable_audio(prompts: int = 2) -> Tiny:
         sigma_schedule="exponential",
         prediction_type="v_prediction",
     )
-    vae = network(
-        "AutoencoderOobleck",
-        encoder_hidden_size=4,
-        decoder_channels=4,
-        decoder_input_channels=4,
-        downsampling_ratios=[2, 2],
-        channel_multiples=[1, 2],
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, of weight_norm
+        vae = network(
+            "AutoencoderOobleck",
+            encoder_hidden_size=4,
+            decoder_channels=4,
+            decoder_input_channels=4,
+            downsampling_ratios=[2, 2],
+            channel_multiples=[1, 2],
+        )
     durations = network(
         "StableAudioProjectionModel",
         text_encoder_dim=WIDTH,

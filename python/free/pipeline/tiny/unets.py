@@ -16,7 +16,7 @@ from free.pipeline.tiny.record import (
 )
 
 #: A U-Net's way down: two levels, with cross-attention in the lower one.
-_DOWN = {
+_DOWN: dict[str, Any] = {
     "block_out_channels": (8, 16),
     "layers_per_block": 1,
     "norm_num_groups": 4,
@@ -24,7 +24,10 @@ _DOWN = {
     "attention_head_dim": 2,
     "cross_attention_dim": WIDTH,
 }
-_UNET = _DOWN | {"sample_size": 8, "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D")}
+_UNET: dict[str, Any] = _DOWN | {
+    "sample_size": 8,
+    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+}
 #: Noise of Stable Diffusion's training.
 _NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 _ENCODER = absent("text_encoder", "tokenizer")
@@ -85,9 +88,7 @@ def stable_diffusion_xl(prompts: int = 2) -> Tiny:
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=WIDTH + 6 * 8,
     )
-    scheduler = part(
-        "EulerDiscreteScheduler", **_NOISE, timestep_spacing="leading", steps_offset=1
-    )
+    scheduler = part("EulerDiscreteScheduler", **_NOISE, timestep_spacing="leading", steps_offset=1)
     pipe = part(
         "StableDiffusionXLPipeline",
         unet=unet,

@@ -39,9 +39,7 @@ def _wan(note: str, prompts: int, **parts: Any) -> Tiny:
         use_flow_sigmas=True,
         flow_shift=3.0,
     )
-    pipe = part(
-        "WanPipeline", transformer=_wan_network(), scheduler=scheduler, **_PARTS, **parts
-    )
+    pipe = part("WanPipeline", transformer=_wan_network(), scheduler=scheduler, **_PARTS, **parts)
     return tiny(
         pipe, note, **guided(prompts), height=32, width=32, num_frames=5, guidance_scale=5.0
     )
@@ -101,6 +99,7 @@ def cogvideox(prompts: int = 2) -> Tiny:
     """CogVideoX."""
     transformer = network(
         "CogVideoXTransformer3DModel",
+        gain=1.5,
         num_attention_heads=2,
         attention_head_dim=8,
         in_channels=4,
