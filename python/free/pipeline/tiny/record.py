@@ -43,23 +43,21 @@ def part(name: str, **config: Any) -> Any:
     Raises
     ------
     ImportError
-        Without diffusers or transformers, or if diffusers has no such class: says what to install.
+        If this diffusers has no such class, or lacks the library that it needs, as most pipelines
+        need transformers: says what to install.
     """
+    import diffusers
+
     needed = f"free.pipeline.tiny needs diffusers' {name}"
     try:
-        import diffusers
-        import transformers  # noqa: F401
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in {"diffusers", "transformers"}:
-            raise
-        raise ImportError(
-            f"{needed}, and {missing} is missing: pip install 'free-dit[diffusers]' transformers"
-        ) from error
-    if not hasattr(diffusers, name):
+        found = getattr(diffusers, name)
+    except AttributeError as error:
         version = diffusers.__version__
-        raise ImportError(f"{needed}, which {version} does not have: pip install -U diffusers")
-    return getattr(diffusers, name)(**config)
+        raise ImportError(f"{needed}, which {version} lacks: pip install -U diffusers") from error
+    if backends := getattr(found, "_backends", None):  # a stand-in for a class it cannot import
+        libraries = " ".join(library for library in backends if library != "torch")
+        raise ImportError(f"{needed}: pip install 'free-dit[diffusers]' {libraries}")
+    return found(**config)
 
 
 @contextmanager
