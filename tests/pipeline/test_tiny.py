@@ -61,6 +61,7 @@ def test_it_runs_and_repeats_itself(name: str) -> None:
     assert len(first) == 2
     assert first.isfinite().all()
     assert torch.equal(_samples(tiny, 1, 2), first)
+    torch.rand(1)  # weights are not drawn from torch's own generator
     assert torch.equal(_samples(TINY[name](2), 1, 2), first)
 
 
