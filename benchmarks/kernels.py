@@ -127,7 +127,7 @@ def roll(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
     """
     there, drafts = _drawn_on(device), width - 1
     rows = ("states", "means", "guesses")
-    late = torch.tensor([1.01, -0.05, 0.0, SIGMA, 1.0, 0.01], device=device)
+    late = (1.01, -0.05, 0.0, SIGMA, 1.0, 0.01)
     return {
         **{name: torch.randn(batch, width, dim, **there) for name in rows},
         **{name: torch.randn(batch, drafts, dim, **there) for name in ("noise", "intercept")},
@@ -135,7 +135,7 @@ def roll(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
         "change": None,
         "settled": None,
         "says": "guess",
-        "coefficients": late.view(6, 1, 1).repeat(1, batch, width),
+        "coefficients": torch.stack([torch.full((batch, width), c, device=device) for c in late]),
         "first": 0,
         "end": drafts,
     }

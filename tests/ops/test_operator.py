@@ -285,7 +285,7 @@ MISFITS: list[tuple[str, dict[str, Any], str]] = [
     ("roll_window_", {"change": None}, "change and settled: both or neither, got one of them"),
     ("roll_window_", {"settled": None}, "change and settled: both or neither, got one of them"),
     ("target_means", {"columns": (7, 7)}, "columns: a non-empty shape [8, N], got [7, 7]"),
-    ("target_means", {"clip": -1.0}, "clip: a finite value >= 0, got -1.0"),
+    ("target_means", {"clip": -1.0}, "clip: a value in [0, 3.40282e+38], got -1.0"),
     ("roll_window_", {"coefficients": (5, 2, 4)}, "coefficients: shape [6, 2, 4], got [5, 2, 4]"),
     ("network_rows", {"scale": (4,)}, "scale: shape [9], got [4]"),
     ("target_means", {"cfg_channels": 5}, "cfg_channels: a value in 0..4, or None, got 5"),
