@@ -10,6 +10,7 @@ from free.models.output import TeacherOutput
 from free.pretrained import load_pretrained
 from free.rounds.relaxation import Relaxation
 from free.rounds.report import Report
+from free.rounds.trajectory import Trajectory
 from free.sampling.request import SamplingResult
 from free.sampling.sequential import SequentialSampler
 from free.sampling.speculative import SpeculativeSampler
@@ -35,6 +36,7 @@ __all__ = [
     "SequentialSampler",
     "SpeculativeSampler",
     "TeacherOutput",
+    "Trajectory",
     "__version__",
     "load_pretrained",
 ]

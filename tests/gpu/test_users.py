@@ -72,6 +72,17 @@ def test_labels_and_seeds_may_be_anywhere() -> None:
             assert torch.equal(there.sample(labels, seeds).samples, expected)
 
 
+def test_trajectories_are_kept_where_they_are_asked_for() -> None:
+    there = sampler("cuda").sample(LABELS, SEEDS, trajectory=True).trajectory
+    host = sampler("cuda").sample(LABELS, SEEDS, trajectory="cpu").trajectory
+    assert there is not None
+    assert host is not None
+    for on_device, on_host in zip(there, host, strict=True):
+        assert on_device.is_cuda
+        assert not on_host.is_cuda
+        assert torch.equal(on_device.cpu(), on_host)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_networks_in_lower_precision(dtype: torch.dtype) -> None:
     result = sampler("cuda", dtype).sample(LABELS, SEEDS)

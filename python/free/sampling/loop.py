@@ -11,6 +11,7 @@ from torch import Tensor
 from free.rounds.report import Recorder
 from free.rounds.round import Rounds, committed_deltas
 from free.rounds.state import Samples
+from free.rounds.trajectory import TrajectoryRecorder
 from free.sampling.request import Observer
 from free.window import Committed, Windows
 from free.window.rule import check_choice
@@ -24,12 +25,14 @@ def draw(
     *,
     progress: Callable[[int], object] | None,
     observer: Observer | None,
+    trajectory: TrajectoryRecorder | None,
 ) -> Tensor:
     """Draw samples ``[B, ...]``, each at its own pace; finished ones leave.
 
     They are before their first round, numbered ``0 .. B - 1``, and the drafter of ``rounds`` has
     begun. ``windows`` says how wide each round is. ``progress`` is told how many transitions a
     round made; for ``observer`` see :meth:`free.SpeculativeSampler.sample`.
+    ``trajectory`` is told of every round.
     """
     N, result = len(rounds.table.sigma), torch.empty_like(samples.x)
     k, known = samples.k.cpu().numpy(), None
@@ -51,6 +54,9 @@ def draw(
                 outcome.accepted,
                 drafter_calls=window.draft.calls,
             )
+            if trajectory is not None:
+                with recorder.phase("bookkeeping"):
+                    trajectory.record(samples.number, outcome)
             samples = rounds.advance(samples, outcome)
             if progress is not None:
                 progress(int(outcome.advance.sum()))

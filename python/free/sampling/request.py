@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import wraps
 from math import prod
 from numbers import Integral
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -18,7 +18,13 @@ from free.devices import allocated, device_of, explain_out_of_memory
 from free.models.output import is_finite
 from free.ops import MOST_NUMBERS
 from free.rounds.noise import Purpose, as_seeds, normal
+from free.rounds.relaxation import Relaxation
 from free.rounds.report import Report
+from free.rounds.trajectory import Trajectory, TrajectoryRecorder
+from free.schedule.schedule import Schedule
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Labels = Tensor | Sequence[int]
 
@@ -148,17 +154,56 @@ def _sampling(sampler: Any, batch: int) -> str:
     )
 
 
-class SamplingResult(NamedTuple):
-    """Samples and what it took to draw them.
+class _Drawn(NamedTuple):
+    samples: Tensor
+    report: Report
+
+
+class SamplingResult(_Drawn):
+    """Samples and what it took to draw them: ``samples, report = result``.
 
     Attributes
     ----------
     samples : Tensor, shape [B, ...], float32
     report : Report
+    trajectory : Trajectory or None
+        Where ``sample`` was asked for it; not one of the two that a result unpacks to.
     """
 
-    samples: Tensor
-    report: Report
+    trajectory: Trajectory | None
+
+    def __new__(cls, samples: Tensor, report: Report, trajectory: Trajectory | None = None) -> Self:
+        """Samples, report and, where it was kept, the trajectory."""
+        result = super().__new__(cls, samples, report)
+        result.trajectory = trajectory
+        return result
+
+
+def begin_trajectory(
+    asked: bool | str, state: Tensor, schedule: Schedule, relaxation: Relaxation | None = None
+) -> TrajectoryRecorder | None:
+    """A recorder from the initial states ``[B, ...]`` on, or None if nobody ``asked``.
+
+    Raises ValueError for what ``sample`` does not take as ``trajectory``, or with a relaxation.
+    """
+    if not isinstance(asked, bool) and not (isinstance(asked, str) and asked in ("cpu", "device")):
+        raise ValueError(f"trajectory must be True, False, 'cpu' or 'device', got {asked!r}")
+    if asked is False:
+        return None
+    if relaxation is not None:
+        raise ValueError(
+            "trajectory must be False with a relaxation, under which transitions are no draws from "
+            f"the teacher's law, got {asked!r}"
+        )
+    device = torch.device("cpu") if asked == "cpu" else state.device
+    return TrajectoryRecorder(state, torch.from_numpy(schedule.timesteps.copy()), device)
+
+
+def why_watched(observer: Observer | None, trajectory: TrajectoryRecorder | None) -> str:
+    """Why every round of a run must be seen; nothing if it need not."""
+    if observer is not None:
+        return "an observer looks at every round"
+    return "" if trajectory is None else "a trajectory is kept of every round"
 
 
 #: False for silence, True for a bar, or a function that is told how many transitions were made.

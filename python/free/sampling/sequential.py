@@ -19,9 +19,11 @@ from free.sampling.request import (
     Progress,
     SamplingResult,
     Seeds,
+    begin_trajectory,
     check_request,
     explained_sampling,
     progress_bar,
+    why_watched,
 )
 from free.schedule.schedule import Schedule
 from free.window.rule import FixedWindows
@@ -65,13 +67,15 @@ class SequentialSampler:
         shape: Sequence[int] | None = None,
         progress: Progress = False,
         observer: Observer | None = None,
+        trajectory: bool | str = False,
     ) -> SamplingResult:
         """Draw one sample per label; the arguments are those of ``SpeculativeSampler.sample``."""
         request = check_request(self.teacher, labels, seed, shape)
         y, seeds, x = request
         require_device(x.device, variance=self.schedule.mixture)
         plan = Plan(teacher=self.teacher, schedule=self.schedule, guidance=self.guidance)
-        drawn = self._graphs.draw(plan, request, progress, observer is not None)
+        path = begin_trajectory(trajectory, x, self.schedule)
+        drawn = self._graphs.draw(plan, request, progress, why_watched(observer, path))
         if not isinstance(drawn, str):
             return SamplingResult(*drawn)
         N = len(self.schedule)
@@ -85,5 +89,7 @@ class SequentialSampler:
                 recorder,
                 progress=report_progress if progress else None,
                 observer=observer,
+                trajectory=path,
             )
-        return SamplingResult(result, recorder.finish())
+        kept = None if path is None else path.trajectory
+        return SamplingResult(result, recorder.finish(), kept)

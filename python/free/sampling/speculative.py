@@ -29,9 +29,11 @@ from free.sampling.request import (
     Progress,
     SamplingResult,
     Seeds,
+    begin_trajectory,
     check_request,
     explained_sampling,
     progress_bar,
+    why_watched,
 )
 from free.sampling.settings import check_settings, largest_window
 from free.schedule.schedule import Schedule
@@ -141,6 +143,7 @@ class SpeculativeSampler:
         shape: Sequence[int] | None = None,
         progress: Progress = False,
         observer: Observer | None = None,
+        trajectory: bool | str = False,
     ) -> SamplingResult:
         """Draw one sample per label.
 
@@ -157,18 +160,22 @@ class SpeculativeSampler:
         observer : callable, optional
             ``observer(made, states [B, ...])`` is called after every round; ``made`` transitions
             the slowest sample has behind it. The states are the observer's to keep.
+        trajectory : bool, "cpu" or "device"
+            Whether all states and the log-densities of all transitions are kept: True and
+            ``"device"`` where the states are, ``"cpu"`` in the host's memory
+            (:class:`free.Trajectory` says how much). Not with a relaxation, nor in CUDA graphs.
 
         Returns
         -------
         SamplingResult
-            ``samples [B, ...]`` and the report.
+            ``samples [B, ...]``, the report, and the trajectory or None.
 
         Raises
         ------
         ValueError
             If the request is malformed, a network is on another device than the teacher, the window
-            is wider than the CUDA kernels verify (256 rows), or a relaxation needs a variance that
-            the teacher lacks.
+            is wider than the CUDA kernels verify (256 rows), a relaxation needs a variance that the
+            teacher lacks, or there is one and a trajectory is asked for.
         FloatingPointError
             If a network returns NaN or inf; names the step and the samples.
         torch.OutOfMemoryError
@@ -179,7 +186,8 @@ class SpeculativeSampler:
         require_device(x.device, variance=self.schedule.mixture)
         plan = self._plan()
         width = largest_window(plan.rule, len(self.schedule), x.device)
-        drawn = self._graphs.draw(plan, request, progress, observer is not None)
+        path = begin_trajectory(trajectory, x, self.schedule, self.relaxation)
+        drawn = self._graphs.draw(plan, request, progress, why_watched(observer, path))
         if not isinstance(drawn, str):
             return SamplingResult(*drawn)
         recorder = Recorder(len(self.schedule), seeds, f"eager: {drawn}")
@@ -213,10 +221,12 @@ class SpeculativeSampler:
                 recorder,
                 progress=report_progress if progress else None,
                 observer=observer,
+                trajectory=path,
             )
         if rounds.spending is not None:
             recorder.relaxed(rounds.spending.spent, rounds.spending.log_likelihood)
-        return SamplingResult(result, recorder.finish())
+        kept = None if path is None else path.trajectory
+        return SamplingResult(result, recorder.finish(), kept)
 
     def begin(
         self, labels: Labels, seed: Seeds = 0, shape: Sequence[int] | None = None

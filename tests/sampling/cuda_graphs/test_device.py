@@ -151,6 +151,18 @@ def test_the_eager_sampler() -> None:
     same(made, **options)
 
 
+@pytest.mark.parametrize("kept", [True, "cpu"])
+def test_a_trajectory_is_kept_where_it_is_asked_for(kept: bool | str) -> None:
+    place = lambda x: (OnDevice if isinstance(x, Tensor) else on_device)(x)  # noqa: E731
+    with pretend_cuda():
+        found = build(place, **QUICK).sample(LABELS, 5, trajectory=kept).trajectory
+    assert {part.device for part in found} == {torch.device("cpu") if kept == "cpu" else CUDA}
+    with sdpa_kernel(SDPBackend.MATH):
+        expected = build(**QUICK).sample(LABELS, 5, trajectory=True).trajectory
+    for part, right in zip(found, expected, strict=True):
+        assert torch.equal(part if kept == "cpu" else values(part), right)
+
+
 def test_no_transition_of_the_plain_sampler_is_waited_for() -> None:
     waits = [run(window=1, steps=steps)[2].waits for steps in (5, 15)]
     assert waits[0] == waits[1]

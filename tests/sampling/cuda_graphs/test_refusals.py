@@ -136,7 +136,7 @@ def test_there_is_none_on_the_cpu_or_unasked() -> None:
         sampler(graph=True).sample([0], 0)
 
 
-def test_what_is_all_torch_is_captured_unasked_unless_autocast_or_an_observer_is_on() -> None:
+def test_what_is_all_torch_is_captured_unasked_unless_rounds_are_watched_or_autocast() -> None:
     made, steps = frozen(Pure(4)), []
     made._graphs = Graphs(None, repeated)
     assert made.sample([0, 1], 0).report.execution == "graph"
@@ -146,6 +146,10 @@ def test_what_is_all_torch_is_captured_unasked_unless_autocast_or_an_observer_is
     report = made.sample([0, 1], 0, observer=lambda step, x: steps.append(step)).report
     assert report.execution == "eager: an observer looks at every round"
     assert steps[-1] == 30
+    why = "a trajectory is kept of every round"
+    assert made.sample([0, 1], 0, trajectory=True).report.execution == f"eager: {why}"
+    with pytest.raises(ValueError, match=f"^graph must be False or None .* got True: {why}$"):
+        graphed(made).sample([0, 1], 0, trajectory="cpu")
 
 
 def test_what_cuda_refuses_is_said_and_not_tried_again() -> None:

@@ -42,13 +42,15 @@ class Graphs:
         return Graphs, (self._graph,)
 
     def draw(
-        self, plan: Plan, request: Request, progress: Progress, observed: bool
+        self, plan: Plan, request: Request, progress: Progress, watched: str
     ) -> tuple[Tensor, Report] | str:
         """Samples ``[B, ...]`` and report, or why rounds are not replayed as graphs.
 
+        ``watched`` says why every round must be seen, if it must.
+
         Raises ValueError if they must be and cannot, FloatingPointError if a network is not finite.
         """
-        why = self._refusal(plan, request.state.device, observed)
+        why = self._refusal(plan, request.state.device, watched)
         if not why:
             try:
                 # What a graph keeps must serve whatever mode later runs are in.
@@ -64,7 +66,7 @@ class Graphs:
             )
         return why
 
-    def _refusal(self, plan: Plan, device: torch.device, observed: bool) -> str:
+    def _refusal(self, plan: Plan, device: torch.device, watched: str) -> str:
         if self._graph is False:
             return "as asked"
         if isinstance(self._capture, CudaGraphs) and device.type != "cuda":
@@ -73,8 +75,8 @@ class Graphs:
             return "torch.autocast keeps weights of its own"
         if self._failed:
             return self._failed
-        if observed:
-            return "an observer looks at every round"
+        if watched:
+            return watched
         if not isinstance(plan.rule, FixedWindow):
             return "windows are chosen anew in every round"
         if plan.schedule.mixture is not None:
