@@ -10,7 +10,7 @@ from free.models.output import TeacherOutput
 from free.pretrained import load_pretrained
 from free.rounds.relaxation import Relaxation
 from free.rounds.report import Report
-from free.rounds.trajectory import Trajectory
+from free.rounds.trajectory import Trajectory, committed_transitions, log_density
 from free.sampling.request import SamplingResult
 from free.sampling.sequential import SequentialSampler
 from free.sampling.speculative import SpeculativeSampler
@@ -38,7 +38,9 @@ __all__ = [
     "TeacherOutput",
     "Trajectory",
     "__version__",
+    "committed_transitions",
     "load_pretrained",
+    "log_density",
 ]
 
 
