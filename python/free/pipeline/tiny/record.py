@@ -105,7 +105,8 @@ def absent(*names: str) -> dict[str, None]:
 
 def normal(*shape: int, seed: int = 1) -> torch.Tensor:
     """Standard normal numbers of a seed, ``shape`` float32: embeddings, pictures."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
 
 
 def embeddings(prompts: int, seed: int = 1, tokens: int = TOKENS) -> torch.Tensor:
@@ -115,8 +116,8 @@ def embeddings(prompts: int, seed: int = 1, tokens: int = TOKENS) -> torch.Tenso
 
 def masks(prompts: int, dtype: torch.dtype = torch.long) -> torch.Tensor:
     """Masks of prompts of two lengths, ``[prompts, TOKENS]``: every other one is shorter."""
-    lengths = torch.tensor([TOKENS - prompt % 2 for prompt in range(prompts)])
-    return (torch.arange(TOKENS) < lengths[:, None]).to(dtype)
+    lengths = torch.tensor([TOKENS - prompt % 2 for prompt in range(prompts)], device="cpu")
+    return (torch.arange(TOKENS, device="cpu") < lengths[:, None]).to(dtype)
 
 
 def guided(prompts: int) -> dict[str, torch.Tensor]:
