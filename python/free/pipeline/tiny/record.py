@@ -116,8 +116,8 @@ def embeddings(prompts: int, seed: int = 1, tokens: int = TOKENS) -> torch.Tenso
 
 def masks(prompts: int, dtype: torch.dtype = torch.long) -> torch.Tensor:
     """Masks of prompts of two lengths, ``[prompts, TOKENS]``: every other one is shorter."""
-    lengths = torch.tensor([TOKENS - prompt % 2 for prompt in range(prompts)], device="cpu")
-    return (torch.arange(TOKENS, device="cpu") < lengths[:, None]).to(dtype)
+    lengths = TOKENS - torch.arange(prompts, device="cpu", dtype=torch.int64) % 2
+    return (torch.arange(TOKENS, device="cpu", dtype=torch.int64) < lengths[:, None]).to(dtype)
 
 
 def guided(prompts: int) -> dict[str, torch.Tensor]:
