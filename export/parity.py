@@ -23,7 +23,6 @@ from free.models.guidance import Guidance, GuidedTeacher
 from free.models.output import Teacher
 from free.sampling.speculative import SpeculativeSampler
 from free.schedule.schedule import Schedule
-from free.schedule.table import Table
 
 #: Largest error of a graph, relative to the output's root mean square, by precision.
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
@@ -200,9 +199,10 @@ def _delta_shift(
     if cfg_scale != 1.0:
         guidance = Guidance(cfg_scale, None, teacher.null_label)
         on_torch, on_engine = GuidedTeacher(teacher, guidance), engine.guided(guidance)
-    shifts, timesteps = [], Table.of(schedule, "cpu").timesteps
+    shifts = []
     for x, k, label in states:
-        x, t = x[None], timesteps[k : k + 1]
+        x, t = x[None], torch.tensor(schedule.timesteps[k : k + 1], device="cpu")
+        t = t.float() if t.is_floating_point() else t
         y = torch.tensor([label], dtype=torch.int64, device="cpu")
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             expected = on_torch(x, t, y).eps

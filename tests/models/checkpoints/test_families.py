@@ -180,6 +180,12 @@ def test_guidance_and_drafters_take_such_times(tmp_path: Path) -> None:
     drafter = DrafterNet(network.config)
     drafter.initialize_from(network)
     torch.testing.assert_close(drafter.t_embedder(TIMES), network.t_embedder(TIMES))
+    blocks = DiT(dataclasses.replace(SIT, block_embedders=True)).block_embedders
+    for block in blocks:
+        block.load_state_dict({"y_embedder.embedding_table.weight": torch.zeros(6, 32), **{
+            name: value for name, value in network.state_dict().items() if "t_embedder" in name
+        }})  # fmt: skip
+        torch.testing.assert_close(block(TIMES, y), network.t_embedder(TIMES))
     normed = load(save(tmp_path / "last.pt", repa_state(NORMED)))
     with pytest.raises(ValueError, match="t must be floating-point times in 0..1 .* got int64"):
         normed(x, torch.tensor([999, 500, 3, 1, 0]), y)
