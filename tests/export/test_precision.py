@@ -54,10 +54,10 @@ def test_the_state_between_blocks_stays_float32() -> None:
     assert [value.dtype for value in seen] == [torch.float32] * 9 * 2  # blocks
 
 
-@pytest.mark.parametrize(("precision", "qk_norm"), [("fp16", True), ("bf16", False)])
-def test_lowered_graphs_agree_with_float32(precision: str, qk_norm: bool) -> None:
+@pytest.mark.parametrize("precision", DTYPES)
+def test_lowered_graphs_agree_with_float32(precision: str) -> None:
     """And give float32: every one of them, at the corners of its profile."""
-    teacher, drafter = small_model(qk_norm=qk_norm)
+    teacher, drafter = small_model()
     sessions = []
     for setting in ("fp32", precision):
         engine, drafts = torch_engine(teacher, drafter, 3, 1, max_batch=2, precision=setting)
