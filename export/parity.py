@@ -200,9 +200,10 @@ def _delta_shift(
         guidance = Guidance(cfg_scale, None, teacher.null_label)
         on_torch, on_engine = GuidedTeacher(teacher, guidance), engine.guided(guidance)
     shifts = []
+    whole = schedule.timesteps.dtype.kind == "i"
+    times = torch.int64 if whole else torch.float32
     for x, k, label in states:
-        x, t = x[None], torch.tensor(schedule.timesteps[k : k + 1], device="cpu")
-        t = t.float() if t.is_floating_point() else t
+        x, t = x[None], torch.tensor(schedule.timesteps[k : k + 1], dtype=times, device="cpu")
         y = torch.tensor([label], dtype=torch.int64, device="cpu")
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             expected = on_torch(x, t, y).eps
