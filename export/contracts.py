@@ -17,13 +17,13 @@ def teacher_contract(config: DiTConfig, guided: bool, rows: Profile) -> Contract
         States of a call; under guidance the network runs at twice as many.
     """
     outputs = [_state("eps", config, "rows"), _feature("feature", config, guided)]
-    if config.learn_sigma:
+    if config.learned_variance:
         outputs.append(_state("variance", config, "rows"))
     return Contract(
         _name("teacher", guided),
         (
             _state("x", config, "rows"),
-            _times("rows"),
+            _times(config, "rows"),
             _labels(config, "rows"),
             *_scale(config, guided),
         ),
@@ -39,7 +39,7 @@ def step_contract(config: DiTConfig, guided: bool, rows: Profile) -> Contract:
         (
             _state("x", config, "rows"),
             _state("innovation", config, "rows"),
-            _times("rows"),
+            _times(config, "rows"),
             _labels(config, "rows"),
             _feature("feature", config, guided),
             *_scale(config, guided),
@@ -74,7 +74,7 @@ def draft_contract(
         _state("x", config, "batch"),
         _state("noise", config, "batch", P),
         *(coefficient(name) for name in ("a", "b", "sigma", "sigma_before")),
-        _times("batch", P),
+        _times(config, "batch", P),
         _labels(config, "batch"),
         coefficient("slope"),
         _state("intercept", config, "batch", P),
@@ -115,7 +115,9 @@ def _state(name: str, config: DiTConfig, *axes: int | str) -> TensorSpec:
     return TensorSpec(name, "float32", (*axes, config.channels, size, size))
 
 
-def _times(*axes: int | str) -> TensorSpec:
+def _times(config: DiTConfig, *axes: int | str) -> TensorSpec:
+    if config.prediction == "velocity":
+        return TensorSpec("t", "float32", axes, 0.0, 1.0)
     return TensorSpec("t", "int64", axes, 0, 1000)
 
 

@@ -200,12 +200,11 @@ def _delta_shift(
         guidance = Guidance(cfg_scale, None, teacher.null_label)
         on_torch, on_engine = GuidedTeacher(teacher, guidance), engine.guided(guidance)
     shifts = []
+    whole = schedule.timesteps.dtype.kind == "i"
+    times = torch.int64 if whole else torch.float32
     for x, k, label in states:
-        t, y = (
-            torch.tensor([value], dtype=torch.int64, device="cpu")
-            for value in (int(schedule.timesteps[k]), label)
-        )
-        x = x[None]
+        x, t = x[None], torch.tensor(schedule.timesteps[k : k + 1], dtype=times, device="cpu")
+        y = torch.tensor([label], dtype=torch.int64, device="cpu")
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             expected = on_torch(x, t, y).eps
         there = engine.device
@@ -224,12 +223,14 @@ def _error(got: Tensor, expected: Tensor) -> tuple[float, float]:
     return largest, largest / scale if scale > 0 else math.inf if largest else 0.0
 
 
-def parity_record(corners: list[Corner], agreement: Agreement, tolerance: float) -> dict[str, Any]:
-    """All results as JSON values; what is not finite becomes null."""
+def parity_record(
+    corners: list[Corner], agreement: Agreement | None, tolerance: float
+) -> dict[str, Any]:
+    """All results as JSON values; what is not finite, or was not checked, becomes null."""
     return {
         "tolerance": tolerance,
         "graphs": [_finite(dataclasses.asdict(corner)) for corner in corners],
-        "sampling": _finite(dataclasses.asdict(agreement)),
+        "sampling": agreement and _finite(dataclasses.asdict(agreement)),
     }
 
 

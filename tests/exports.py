@@ -14,14 +14,15 @@ from tests.networks import randomized
 
 
 def small_model(
-    learn_sigma: bool = True, seed: int = 0, depth: int = 2
+    learn_sigma: bool = True, seed: int = 0, depth: int = 2, **fields: Any
 ) -> tuple[DiT, FeatureDrafter]:
     """A teacher, and a drafter near enough that some of its drafts stand: gated and of ``depth``
-    blocks for a teacher with a learned variance, else a plain one.
+    blocks for a teacher with a learned variance, else a plain one; ``fields`` are further ones of
+    its configuration.
 
     The label table has 1024 bytes, the least that goes into the file of weights.
     """
-    config = DiTConfig(4, 2, 2, 16, 2, 2, num_classes=15, learn_sigma=learn_sigma)
+    config = DiTConfig(4, 2, 2, 16, 2, 2, num_classes=15, learn_sigma=learn_sigma, **fields)
     depth = depth if learn_sigma else 1
     teacher, network = DiT(config), DrafterNet(config, depth, gate=learn_sigma)
     randomized(teacher, seed)

@@ -39,6 +39,21 @@ def test_a_missing_null_class(tmp_path: Path) -> None:
     assert "5 classes, predicts" in succeed("info", tmp_path / "back.pt", "--heads", 4)
 
 
+def test_a_family(tmp_path: Path) -> None:
+    """Likewise."""
+    options = "--heads", 4, "--family", "sit"
+    text = succeed("convert", save_original(tmp_path), tmp_path / "sit", "--to", "free", *options)
+    assert text.startswith("SiT written")
+    assert inspect(tmp_path / "sit").config.family == "sit"
+    text = succeed("convert", tmp_path / "sit", tmp_path / "back.pt", "--to", "original")
+    assert "or with free convert --family sit into a format that has" in text
+    assert inspect(tmp_path / "back.pt", heads=4).config.family == "dit"
+    refuse(
+        "'diffusers' must predict epsilon",
+        "convert", tmp_path / "sit", tmp_path / "new", "--to", "diffusers",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_precision_stays_unless_asked_for(tmp_path: Path, dtype: torch.dtype) -> None:
     state = {name: value.to(dtype) for name, value in original_state().items()}

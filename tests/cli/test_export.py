@@ -75,6 +75,25 @@ def test_it_exports_checks_and_says_so(export: tuple[Path, str]) -> None:
     assert max(corner["relative"] for corner in record["graphs"]) < 1e-4
 
 
+def test_a_network_of_a_velocity(tmp_path: Path) -> None:
+    """ONNX Runtime's graph takes fractional times; its norms of the heads stay float32."""
+    config = DiTConfig(
+        8, 4, 1, 16, 1, 2, num_classes=3, prediction="velocity", reversed_time=True, qk_norm=True
+    )
+    randomized(DiT(config)).save_pretrained(tmp_path / "sit")
+    out = tmp_path / "out"
+    options = "--guidance", "only", "--precision", "fp16"
+    text = succeed("export", "--model", tmp_path / "sit", "--out", out, *options)
+    assert "sampling is not compared: the network predicts a velocity" in text
+    manifest, record = Manifest.read(out), json.loads((out / "parity.json").read_text())
+    assert (manifest.teacher["prediction"], manifest.schedule, record["sampling"]) == (
+        "velocity", {}, None,
+    )  # fmt: skip
+    (graph,) = manifest.graphs.values()
+    assert [spec.dtype for spec in graph.contract.inputs if spec.name == "t"] == ["float32"]
+    assert max(corner["relative"] for corner in record["graphs"]) < 1e-2
+
+
 def test_a_failed_check_fails_the_command(again: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(parity.TOLERANCE, "fp32", 0.0)
     code, text = again("--check-images", 1)

@@ -51,6 +51,23 @@ def test_a_training_checkpoint(tmp_path: Path) -> None:
     assert "training record: yes" in text
 
 
+def test_networks_of_a_velocity(tmp_path: Path) -> None:
+    sit = save_original(tmp_path)
+    assert "predicts eps and variance" in succeed("info", sit, "--heads", 4)
+    text = succeed("info", sit, "--heads", 4, "--family", "sit")
+    for part in (
+        "SiT of no published size: ",
+        "predicts the velocity n - x0 at times from 0 (image x0) to 1 (noise n), from weights of S",
+        "ignored: the second half of the output channels",
+    ):
+        assert part in text
+    torch.save({**original_state(), "projectors.0.0.bias": torch.zeros(9)}, tmp_path / "last.pt")
+    record = figures("info", tmp_path / "last.pt", "--heads", 4)
+    assert record["ignored"] == ["projectors.*, 9 values", "the second half of the output channels"]
+    assert record["architecture"]["prediction"] == "velocity"
+    assert figures("info", sit, "--heads", 4)["ignored"] == []
+
+
 def test_what_it_cannot_tell(tmp_path: Path) -> None:
     refuse("heads must be given for weights 32 wide", "info", save_original(tmp_path))
     refuse("which does not exist", "info", tmp_path / "nothing")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from free import DiT, DiTConfig, DrafterNet
 from free.models.sigma import SigmaNet
@@ -19,6 +21,7 @@ from tests.training.dataset.folders import class_folders, picture
 DIGITS = DiTConfig(28, 14, 1, 16, 1, 2, num_classes=10, learn_sigma=False)
 #: Of published width, so that the original's format says how many heads; latents of 8 x 8.
 PUBLISHED = DiTConfig(8, 4, 4, 384, 1, 6)
+SIT = dataclasses.replace(PUBLISHED, prediction="velocity", reversed_time=True)
 #: Of pixels in colour.
 OWN = DiTConfig(8, 4, 3, 16, 1, 2, num_classes=2, learn_sigma=False)
 
@@ -34,7 +37,11 @@ def build(folder: Path) -> None:
     ):
         vae.save_pretrained(folder / name)
     published = mild(randomized(DiT(PUBLISHED)))
-    published.save_pretrained(folder / "DiT-XL-2-256x256.pt", "original")
+    for name in ("DiT-XL-2-256x256.pt", "SiT-XL-2-256x256.pt"):
+        published.save_pretrained(folder / name, "original")
+    projector = {"projectors.0.0.bias": torch.zeros(4)}
+    torch.save({**published.state_dict(), **projector}, folder / "last.pt")
+    mild(randomized(DiT(SIT))).save_pretrained(folder / "sit-xl")
     published.save_pretrained(folder / "dit-xl")
     published.save_pretrained(folder / "dit-xl-diffusers", "diffusers")
     for name in ("my-drafter", "runs/xl-256/drafter"):

@@ -33,6 +33,21 @@ def test_contracts_fit_their_graphs(window: int, sweeps: int | None, learn_sigma
                 assert value.std() > 0.01
 
 
+def test_times_of_a_velocity_are_fractions() -> None:
+    """The second half of the channels is no output."""
+    model = small_model(prediction="velocity", reversed_time=True)
+    for graph, contract in graphs_of(*model, 3, 2, max_batch=2):
+        session, sizes = TorchSession(graph, contract), contract.corners()[-1]
+        inputs = contract.sample_inputs(sizes)
+        assert inputs["t"].is_floating_point()
+        assert 0 < inputs["t"].min() < inputs["t"].max() < 1
+        outputs = session.run(inputs)
+        assert "variance" not in outputs
+        assert all(value.isfinite().all() and value.std() > 0.01 for value in outputs.values())
+        with pytest.raises(ValueError, match=f"t of {contract.graph} must be float32 .* got int64"):
+            session.run(inputs | {"t": inputs["t"].long()})
+
+
 def test_profiles_cover_what_the_sampler_calls() -> None:
     """B samples of W rows."""
     axes = {c.graph: c.axes for _, c in graphs_of(*small_model(), 4, 2, max_batch=3)}

@@ -11,14 +11,15 @@ def numpy_dit(
     state: Mapping[str, Tensor],
     heads: int,
     x: np.ndarray,
-    t: int,
+    t: float,
     y: int,
     divisor: int = 128,
     norm_eps: float = 1e-6,
 ) -> np.ndarray:
     """One image ``x [C, H, H]`` through the DiT that a state dict in the original layout describes.
 
-    Returns all the output channels. ``norm_eps`` is that of the norm before each MLP.
+    Returns all the output channels. ``norm_eps`` is that of the norm before each MLP. Heads whose
+    queries and keys have weights of a norm are normed, as timm does it.
     """
     w = {name: value.double().numpy() for name, value in state.items()}
     hidden, _, patch, _ = w["x_embedder.proj.weight"].shape
@@ -34,6 +35,11 @@ def numpy_dit(
     def norm(v: np.ndarray, eps: float = 1e-6) -> np.ndarray:
         centred = v - v.mean(-1, keepdims=True)
         return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + eps)
+
+    def head_norm(v: np.ndarray, name: str) -> np.ndarray:
+        if f"{name}.weight" not in w:
+            return v
+        return norm(v, 1e-5) * w[f"{name}.weight"] + w[f"{name}.bias"]
 
     squares = x.reshape(len(x), grid, patch, grid, patch)
     tokens = np.einsum("cipjq,hcpq->ijh", squares, w["x_embedder.proj.weight"])
@@ -51,7 +57,11 @@ def numpy_dit(
         mixed = np.empty_like(h)
         for head in range(heads):
             part = slice(head * hidden // heads, (head + 1) * hidden // heads)
-            score = q[:, part] @ k[:, part].T / math.sqrt(hidden // heads)
+            own_q, own_k = (
+                head_norm(rows[:, part], f"{name}.attn.{one}_norm")
+                for rows, one in ((q, "q"), (k, "k"))
+            )
+            score = own_q @ own_k.T / math.sqrt(hidden // heads)
             weight = np.exp(score - score.max(1, keepdims=True))
             mixed[:, part] = weight / weight.sum(1, keepdims=True) @ v[:, part]
         h = h + a1 * linear(mixed, f"{name}.attn.proj")

@@ -44,6 +44,20 @@ def test_feature_is_what_the_final_layer_sees() -> None:
     torch.testing.assert_close(out.eps, eps)
 
 
+def test_timesteps_may_lie_between() -> None:
+    """Whole ones give the same bits in either type; the outputs between are between them."""
+    network = small()
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 1, 8, 8, generator=generator).expand(5, 1, 8, 8)
+    y = torch.zeros(5, dtype=torch.int64)
+    t = torch.tensor([6.0, 6.999, 7.0, 7.001, 8.0])
+    eps = network(x, t, y).eps
+    assert torch.equal(network(x, t.long().float(), y).eps, network(x, t.long(), y).eps)
+    near = (eps[1::2] - eps[2]).abs().amax((1, 2, 3))
+    assert (near > 0).all()
+    assert (near < 0.01 * (eps[0] - eps[4]).abs().max()).all()
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -65,6 +79,10 @@ def test_feature_is_what_the_final_layer_sees() -> None:
         ({"learn_sigma": "no"}, "learn_sigma must be true or false, got 'no'"),
         ({"null_class": 1}, "null_class must be true or false, got 1"),
         ({"timestep_divisor": 100}, "timestep_divisor must be 128 or 127, got 100"),
+        ({"prediction": "score"}, "prediction must be 'epsilon' or 'velocity', got 'score'"),
+        ({"prediction": ["velocity"]}, r"prediction must be 'epsilon' or .* got \['velocity'\]"),
+        ({"reversed_time": True}, "reversed_time must be false unless .* got true with 'epsilon'"),
+        ({"qk_norm": 1}, "qk_norm must be true or false, got 1"),
         ({"norm_eps": 0.0}, r"norm_eps must be a number in \(0, 1\], got 0.0"),
         ({"norm_eps": 10**400}, r"norm_eps must be a number in \(0, 1\], got 1000.{,40}$"),
     ],
@@ -78,7 +96,7 @@ def test_config_refuses(fields: dict, message: str) -> None:
 def test_numbers_of_numpy_are_numbers() -> None:
     config = DiTConfig(np.int64(8), 4, 1, np.int32(16), 1, 2, mlp_ratio=np.float32(4))
     assert config == DiTConfig(8, 4, 1, 16, 1, 2)
-    assert {type(value) for value in vars(config).values()} == {int, float, bool}  # JSON
+    assert {type(value) for value in vars(config).values()} == {int, float, bool, str}  # JSON
 
 
 def test_other_names_and_inputs_are_refused() -> None:

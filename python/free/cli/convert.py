@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 import typer
 
-from free.cli.options import Heads, ImageSize, NumClasses
+from free.cli.options import Family, Heads, ImageSize, NumClasses
 from free.models.checkpoints import FORMATS, is_original_file
 from free.models.config import PUBLISHED_HEADS
 from free.models.dit import DiT
@@ -35,6 +35,7 @@ def convert(
     heads: Heads = None,
     image_size: ImageSize = None,
     num_classes: NumClasses = None,
+    family: Family = None,
 ) -> None:
     """Write a teacher's checkpoint in another format, value for value.
 
@@ -43,6 +44,8 @@ def convert(
     `free convert DiT-XL-2-256x256.pt dit-xl --to free --dtype float16`
 
     `free convert DiT-XL-2-256x256.pt dit-xl-diffusers --to diffusers`
+
+    `free convert SiT-XL-2-256x256.pt sit-xl --to free --family sit`
     """
     if to not in FORMATS:
         raise ValueError(f"--to must be one of {', '.join(FORMATS)}, got {to!r}")
@@ -53,7 +56,12 @@ def convert(
     if is_original_file(destination) and to != "original":
         raise ValueError(f"DESTINATION must be a folder for --to {to}, got {destination}")
     summary = inspect(
-        source, kind="teacher", heads=heads, image_size=image_size, num_classes=num_classes
+        source,
+        kind="teacher",
+        heads=heads,
+        image_size=image_size,
+        num_classes=num_classes,
+        family=family,
     )
     stored = _DTYPES[dtype] if dtype else summary.dtype
     network = DiT.from_pretrained(
@@ -63,10 +71,12 @@ def convert(
         heads=heads,
         image_size=image_size,
         num_classes=num_classes,
+        family=family,
     )
     network.save_pretrained(destination, to, training=summary.training)
     precision = str(stored).removeprefix("torch.")
-    typer.echo(f"{summary.name or 'DiT'} written to {destination} ({to}, {precision})")
+    name = summary.name or network.config.acronym
+    typer.echo(f"{name} written to {destination} ({to}, {precision})")
     if to != "original":
         return
     config, lost = network.config, []
@@ -85,6 +95,11 @@ def convert(
             f"missing null class; read it with DiT.from_pretrained(..., num_classes="
             f"{config.num_classes}), or with free convert --num-classes {config.num_classes} into "
             "a format that has"
+        )
+    if config.family != "dit":
+        lost.append(
+            f"family; read it with DiT.from_pretrained(..., family={config.family!r}), or with "
+            f"free convert --family {config.family} into a format that has"
         )
     if summary.training:
         lost.append("training record")

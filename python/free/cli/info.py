@@ -9,9 +9,11 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from free.cli.options import Figures, Heads, ImageSize, NumClasses
+from free.cli.options import Family, Figures, Heads, ImageSize, NumClasses
 from free.files import write_json
 from free.models.checkpoints import EMBEDDED
+from free.models.checkpoints.configs import described_prediction
+from free.models.config import DiTConfig
 from free.models.drafter import DrafterNet
 from free.models.summary import Summary, drafters_beside, inspect
 from free.ops import build_info, cuda_devices
@@ -27,6 +29,7 @@ def info(
     heads: Heads = None,
     image_size: ImageSize = None,
     num_classes: NumClasses = None,
+    family: Family = None,
     json_path: Figures = None,
 ) -> None:
     """Print what a checkpoint is and which drafter fits it, without reading its weights.
@@ -39,7 +42,13 @@ def info(
         record = _describe_installation()
         lines = _installation_lines(record)
     else:
-        summary = inspect(checkpoint, heads=heads, image_size=image_size, num_classes=num_classes)
+        summary = inspect(
+            checkpoint,
+            heads=heads,
+            image_size=image_size,
+            num_classes=num_classes,
+            family=family,
+        )
         record = _describe_checkpoint(summary)
         lines = _checkpoint_lines(record)
     for line in lines:
@@ -60,6 +69,7 @@ def _describe_checkpoint(summary: Summary) -> dict[str, Any]:
         "precision": [str(dtype).removeprefix("torch.") for dtype in summary.dtypes],
         "bytes": summary.bytes,
         "training": summary.training,
+        "ignored": list(summary.ignored),
     }
     if summary.kind == "drafter":
         return {**record, **summary.options, "sampling": summary.sampling}
@@ -83,16 +93,18 @@ _FORMATS = {
 def _checkpoint_lines(record: dict[str, Any]) -> list[str]:
     """The record in plain words."""
     shape = record["architecture"]
-    outputs = "eps and variance" if shape["learn_sigma"] else "eps"
     null = "" if shape["null_class"] else " without a null class"
-    title = record["name"] or "DiT of no published size"
+    config = DiTConfig(**shape)
+    title = record["name"] or f"{config.acronym} of no published size"
     lines = [
         f"{title if record['kind'] == 'teacher' else f'drafter for {title}'}: {record['path']}",
         f"  format: {_FORMATS[record['format']]}",
         f"  architecture: {shape['hidden_size']} wide, {shape['depth']} blocks, "
-        f"{shape['heads']} heads, patch {shape['patch_size']}, input {shape['channels']} x "
+        f"{shape['heads']} heads{', qk norm' if shape['qk_norm'] else ''}, "
+        f"patch {shape['patch_size']}, input {shape['channels']} x "
         f"{shape['image_size']} x {shape['image_size']}, {shape['num_classes']} classes{null}, "
-        f"predicts {outputs}",
+        f"predicts {described_prediction(config)}",
+        *(f"  ignored: {part}" for part in record["ignored"]),
         f"  parameters: {record['parameters']:,}",
         f"  precision: {' and '.join(record['precision'])}, {record['bytes'] / 1e6:.1f} MB",
         f"  constants: timestep divisor {shape['timestep_divisor']}, "

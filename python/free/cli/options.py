@@ -67,6 +67,12 @@ NumClasses = Annotated[
     int | None,
     typer.Option(help="Classes, where the file does not tell: all rows of its table, or one less."),
 ]
+Family = Annotated[
+    str | None,
+    typer.Option(
+        help="dit, sit or repa: whose network it is, where the file does not tell (SiT's own)."
+    ),
+]
 #: What ``--json`` means, in every command; :mod:`free.cli.command` knows the standard output.
 JSON_HELP = "File for all figures, for programs; - is the standard output."
 Figures = Annotated[Path | None, typer.Option("--json", help=JSON_HELP)]

@@ -50,8 +50,9 @@ class Manifest:
         What the drafter is made with: settings recommended for :class:`free.SpeculativeSampler`,
         and its ``acceptance`` if that is on record.
     schedule : dict
-        Arguments of :meth:`free.Schedule.ddpm` that the export was checked with. The graphs work
-        with any schedule of the network's timesteps.
+        Arguments of :meth:`free.Schedule.ddpm` that the export was checked with, none for a
+        network that predicts a velocity. The graphs work with any schedule of the network's
+        timesteps.
     versions : dict of str to str
         Of the package, torch, ONNX's operator set.
     """

@@ -28,6 +28,8 @@ _LARGEST = {
 }
 #: Largest values of the MLP's ratio and of the position table, which is computed.
 _LARGEST_RATIO, _LARGEST_TABLE = 64, 2**26
+#: Whose conventions a network is in: what it predicts, and whether its own time is reversed.
+FAMILIES = {"dit": ("epsilon", False), "sit": ("velocity", True), "repa": ("velocity", False)}
 #: What a drafter need not have in common with its teacher.
 _OWN = ("timestep_divisor", "norm_eps", "block_embedders")
 
@@ -64,7 +66,8 @@ class DiTConfig:
     num_classes : int
         Labels are ``0 .. num_classes - 1``.
     learn_sigma : bool
-        Whether the network has a second set of output channels, for the variance.
+        Whether the network has a second set of output channels, for the variance. One that
+        predicts a velocity has no use for them: they are ignored.
     timestep_divisor : {128, 127}
         Frequencies of the timestep's embedding are ``10000 ** (-i / timestep_divisor)``: 128 in
         the original code, 127 in diffusers.
@@ -77,6 +80,15 @@ class DiTConfig:
     block_embedders : bool
         Whether each block embeds timestep and label by itself, as in DiTs that were trained with
         diffusers, or all blocks share what one embedder of each says.
+    prediction : {"epsilon", "velocity"}
+        What the network returns: the noise n of a state, or the velocity ``n - x0`` of
+        ``x = (1 - t) x0 + t n``, for which ``t`` is a floating-point time in [0, 1].
+    reversed_time : bool
+        Whether the weights are of a time that runs the other way, from noise at 0 to the image at
+        1, and of the opposite velocity, as SiT's: they are evaluated at ``1 - t``, and the result
+        is negated. Of networks that predict a velocity alone.
+    qk_norm : bool
+        Whether each head norms its queries and keys, with weights, as timm's attention can.
 
     Raises
     ------
@@ -98,6 +110,9 @@ class DiTConfig:
     norm_eps: float = 1e-6
     null_class: bool = True
     block_embedders: bool = False
+    prediction: str = "epsilon"
+    reversed_time: bool = False
+    qk_norm: bool = False
 
     def __post_init__(self) -> None:
         for name, largest in _LARGEST.items():
@@ -106,8 +121,17 @@ class DiTConfig:
             expected = f"{name} must be a number in (0, {highest}]"
             value = as_number(getattr(self, name), expected, math.ulp(0.0), highest)
             object.__setattr__(self, name, value)
-        for name in ("learn_sigma", "null_class", "block_embedders"):
+        for name in ("learn_sigma", "null_class", "block_embedders", "reversed_time", "qk_norm"):
             check_flag(name, getattr(self, name))
+        if self.prediction not in ("epsilon", "velocity"):
+            raise ValueError(
+                f"prediction must be 'epsilon' or 'velocity', got {shortened(self.prediction)}"
+            )
+        if self.reversed_time and self.prediction != "velocity":
+            raise ValueError(
+                "reversed_time must be false unless prediction is 'velocity', got true with "
+                f"{self.prediction!r}"
+            )
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size must be a multiple of patch_size ({self.patch_size}), "
@@ -141,6 +165,22 @@ class DiTConfig:
     def labels(self) -> int:
         """How many labels there are, the null class among them."""
         return self.num_classes + self.null_class
+
+    @property
+    def acronym(self) -> str:
+        """What networks of its prediction are called: DiT, or SiT of a velocity."""
+        return "DiT" if self.prediction == "epsilon" else "SiT"
+
+    @property
+    def family(self) -> str:
+        """Whose conventions the weights are in, a key of :data:`FAMILIES`."""
+        own = (self.prediction, self.reversed_time)
+        return next(name for name, conventions in FAMILIES.items() if conventions == own)
+
+    @property
+    def learned_variance(self) -> bool:
+        """Whether the network returns a variance."""
+        return self.learn_sigma and self.prediction == "epsilon"
 
     def misfit(self, other: DiTConfig) -> str:
         """How another shape differs, such as ``"depth 12, not 28"``; "" if it does not.

@@ -29,7 +29,7 @@ from free.models.output import TeacherOutput
 
 
 class DiT(nn.Module):
-    """Diffusion Transformer with adaLN-Zero conditioning, predicting eps.
+    """Diffusion Transformer with adaLN-Zero conditioning, predicting eps or a velocity.
 
     Attributes
     ----------
@@ -53,19 +53,19 @@ class DiT(nn.Module):
         out_channels = config.channels * (2 if config.learn_sigma else 1)
 
         self.x_embedder = PatchEmbedder(config.patch_size, config.channels, hidden)
-        self.t_embedder = TimestepEmbedder(hidden, config.timestep_divisor)
+        self.t_embedder = TimestepEmbedder(hidden, config.timestep_divisor, config.reversed_time)
         self.y_embedder = LabelEmbedder(config.labels, hidden)
         grid = config.image_size // config.patch_size
         self.register_buffer(
             "pos_embed", sincos_position_embedding(grid, hidden, torch.get_default_device())
         )
         self.blocks = nn.ModuleList(
-            DiTBlock(hidden, config.heads, config.mlp_ratio, config.norm_eps)
+            DiTBlock(hidden, config.heads, config.mlp_ratio, config.norm_eps, config.qk_norm)
             for _ in range(config.depth)
         )
         # The first block and the final layer have those above.
         self.block_embedders = nn.ModuleList(
-            Conditioning(config.labels, hidden, config.timestep_divisor)
+            Conditioning(config.labels, hidden, config.timestep_divisor, config.reversed_time)
             for _ in range(config.depth - 1 if config.block_embedders else 0)
         )
         self.final_layer = FinalLayer(hidden, config.patch_size, out_channels)
@@ -86,25 +86,35 @@ class DiT(nn.Module):
                 nn.init.zeros_(weight)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
-        """Predict the noise.
+        """Predict the noise, or the velocity.
 
         Parameters
         ----------
         x : Tensor, shape [R, C, H, W]
             States; ValueError if they have another shape than the network was made for.
-        t, y : Tensor, shape [R], int64
-            Timesteps, 0 .. 999, and labels, 0 .. ``num_classes - 1``; ``null_label`` for none.
+        t : Tensor, shape [R], int64 or floating-point
+            Timesteps, 0 .. 999, whole or between; of a network that predicts a velocity, times in
+            [0, 1] with the noise at 1, and a ValueError for integers.
+        y : Tensor, shape [R], int64
+            Labels, 0 .. ``num_classes - 1``; ``null_label`` for none.
 
         Returns
         -------
         TeacherOutput
-            ``eps [R, C, H, W]``, ``feature [R, T, E]`` and, with learned sigma,
-            ``variance [R, C, H, W]``.
+            ``eps [R, C, H, W]``, which is the velocity of a network that predicts one,
+            ``feature [R, T, E]`` and, with a learned variance, ``variance [R, C, H, W]``.
         """
         if x.dim() != 4 or x.shape[1:] != self.sample_shape:
             raise ValueError(
                 f"x must have shape [R, {', '.join(map(str, self.sample_shape))}], "
                 f"got {list(x.shape)}"
+            )
+        if self.config.prediction == "velocity" and not t.is_floating_point():
+            # Whole timesteps would be taken for times far beyond 1.
+            dtype = str(t.dtype).removeprefix("torch.")
+            raise ValueError(
+                "t must be floating-point times in 0..1 for a network that predicts a velocity, "
+                f"got {dtype}: its schedule must have such times"
             )
         h = self.x_embedder(x.to(self.pos_embed.dtype)) + self.pos_embed  # [R, T, E]
         c = self.t_embedder(t) + self.y_embedder(y)  # [R, E]
@@ -116,10 +126,10 @@ class DiT(nn.Module):
             self.config.patch_size,
             self.final_layer.linear.out_features // self.config.patch_size**2,
         )
-        if not self.config.learn_sigma:
-            return TeacherOutput(out, h)
-        eps, variance = out.chunk(2, dim=1)
-        return TeacherOutput(eps, h, variance)
+        if self.config.learn_sigma:
+            out, variance = out.chunk(2, dim=1)
+        eps = -out if self.config.reversed_time else out
+        return TeacherOutput(eps, h, variance if self.config.learned_variance else None)
 
     @torch.no_grad()
     def label_embedding(self, y: Tensor) -> Tensor:
@@ -141,6 +151,7 @@ class DiT(nn.Module):
         heads: int | None = None,
         image_size: int | None = None,
         num_classes: int | None = None,
+        family: str | None = None,
         variant: str | None = None,
     ) -> DiT:
         """Load a checkpoint of any format, told from its content; see ``docs/checkpoints.md``.
@@ -168,6 +179,10 @@ class DiT(nn.Module):
             Classes, where neither a configuration nor a training checkpoint tells. By default one
             fewer than the label table has rows, whose last is then the null class; as many as it
             has rows means that there is no null class.
+        family : {"dit", "sit", "repa"}, optional
+            Whose network it is, where neither a configuration, a training checkpoint nor REPA's
+            projectors tell: a bare state dict of SiT has the names and shapes of DiT's. By default
+            DiT's, which predicts eps; the others predict a velocity.
         variant : str, optional
             What diffusers calls so, such as ``"fp16"``: which weights of its folder are meant.
 
@@ -188,6 +203,7 @@ class DiT(nn.Module):
             heads=heads,
             image_size=image_size,
             num_classes=num_classes,
+            family=family,
             variant=variant,
         )
 
@@ -207,8 +223,8 @@ class DiT(nn.Module):
         format : {"free", "original", "diffusers"}
             ``"free"`` is safetensors with ``config.json`` and a model card. ``"original"`` is the
             state dict that the original code loads, ``model.pt`` in a folder; it has no place for
-            constants, a training record, or whether there is a null class. ``"diffusers"`` is the
-            folder that ``diffusers.DiTTransformer2DModel`` loads.
+            constants, a training record, the family, or whether there is a null class.
+            ``"diffusers"`` is the folder that ``diffusers.DiTTransformer2DModel`` loads.
         dtype : torch.dtype, optional
             Precision to store the weights in; as they are by default.
         training : dict, optional

@@ -68,13 +68,13 @@ class DrafterNet(nn.Module):
         self.depth, self.gate = check_size("depth", depth, config.depth), check_flag("gate", gate)
         hidden = config.hidden_size
         self.x_embedder = PatchEmbedder(config.patch_size, 2 * config.channels, hidden)
-        self.t_embedder = TimestepEmbedder(hidden, config.timestep_divisor)
+        self.t_embedder = TimestepEmbedder(hidden, config.timestep_divisor, config.reversed_time)
         grid = config.image_size // config.patch_size
         pos_embed = sincos_position_embedding(grid, hidden, torch.get_default_device())
         self.register_buffer("pos_embed", pos_embed, persistent=False)
         self.fuse = nn.Linear(2 * hidden, hidden, dtype=torch.float32)
         self.blocks = nn.ModuleList(
-            DiTBlock(hidden, config.heads, config.mlp_ratio, config.norm_eps)
+            DiTBlock(hidden, config.heads, config.mlp_ratio, config.norm_eps, config.qk_norm)
             for _ in range(self.depth)
         )
         self.feature_head = nn.Linear(hidden, hidden, dtype=torch.float32)
@@ -118,8 +118,8 @@ class DrafterNet(nn.Module):
         x, innovation : Tensor, shape [R, C, H, W]
             Latents at the current step, not normalised, and ``(x - mean) / sigma`` of the
             transition that led to them.
-        t : Tensor, shape [R], int64
-            Their timesteps.
+        t : Tensor, shape [R]
+            Their timesteps, as the teacher takes them.
         label_embedding : Tensor, shape [R, E]
             ``DiT.label_embedding`` of the labels.
         feature : Tensor, shape [R, T, E]

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _NORM_EPS = 1e-6
+#: Of the norms of queries and keys.
+_HEAD_NORM_EPS = 1e-5
 _FREQUENCIES = 256
 
 
@@ -62,13 +64,17 @@ class PatchEmbedder(nn.Module):
 
 
 class TimestepEmbedder(nn.Module):
-    """[R] int64 timesteps -> [R, hidden]; the 128 frequencies are ``10000 ** (-i / divisor)``."""
+    """[R] timesteps, int64 or floating-point -> [R, hidden].
+
+    The 128 frequencies are ``10000 ** (-i / divisor)``. With ``reversed_time`` the weights are of
+    ``1 - t``.
+    """
 
     frequencies: Tensor
 
-    def __init__(self, hidden: int, divisor: int = 128) -> None:
+    def __init__(self, hidden: int, divisor: int = 128, reversed_time: bool = False) -> None:
         super().__init__()
-        self.divisor = divisor
+        self.divisor, self.reversed_time = divisor, reversed_time
         self.mlp = nn.Sequential(
             nn.Linear(_FREQUENCIES, hidden, dtype=torch.float32),
             nn.SiLU(),
@@ -93,7 +99,8 @@ class TimestepEmbedder(nn.Module):
         return self
 
     def forward(self, t: Tensor) -> Tensor:
-        angle = t[:, None].float() * self.frequencies
+        own = 1 - t if self.reversed_time else t
+        angle = own[:, None].float() * self.frequencies
         embedding = torch.cat([angle.cos(), angle.sin()], dim=1)
         # Quantised layers have no parameters, and take float32.
         return self.mlp(embedding.to(next(self.mlp.parameters(), embedding).dtype))
@@ -120,9 +127,9 @@ class LabelEmbedder(nn.Module):
 class Conditioning(nn.Module):
     """One block's own embedders: ``(t [R], y [R]) -> [R, E]``."""
 
-    def __init__(self, labels: int, hidden: int, divisor: int) -> None:
+    def __init__(self, labels: int, hidden: int, divisor: int, reversed_time: bool = False) -> None:
         super().__init__()
-        self.t_embedder = TimestepEmbedder(hidden, divisor)
+        self.t_embedder = TimestepEmbedder(hidden, divisor, reversed_time)
         self.y_embedder = LabelEmbedder(labels, hidden)
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
@@ -130,17 +137,28 @@ class Conditioning(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over tokens, [R, T, E] -> [R, T, E]."""
+    """Multi-head self-attention over tokens, [R, T, E] -> [R, T, E].
 
-    def __init__(self, hidden: int, heads: int) -> None:
+    With ``qk_norm`` each head's queries and keys are normed first, over the head's width.
+    """
+
+    def __init__(self, hidden: int, heads: int, qk_norm: bool = False) -> None:
         super().__init__()
         self.heads = heads
+        self.q_norm, self.k_norm = (
+            nn.LayerNorm(hidden // heads, _HEAD_NORM_EPS, dtype=torch.float32) if qk_norm else None
+            for _ in range(2)
+        )
         self.qkv = nn.Linear(hidden, 3 * hidden, dtype=torch.float32)
         self.proj = nn.Linear(hidden, hidden, dtype=torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:
         rows, tokens, hidden = x.shape
         q, k, v = self.qkv(x).view(rows, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        if self.q_norm is not None and self.k_norm is not None:
+            # Where the products are in lower precision, the norms are not.
+            wide = self.q_norm.weight.dtype
+            q, k = self.q_norm(q.to(wide)).to(v.dtype), self.k_norm(k.to(wide)).to(v.dtype)
         mixed = F.scaled_dot_product_attention(q, k, v)
         return self.proj(mixed.transpose(1, 2).reshape(rows, tokens, hidden))
 
@@ -165,11 +183,16 @@ class DiTBlock(nn.Module):
     """
 
     def __init__(
-        self, hidden: int, heads: int, mlp_ratio: float = 4.0, norm_eps: float = _NORM_EPS
+        self,
+        hidden: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        norm_eps: float = _NORM_EPS,
+        qk_norm: bool = False,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(hidden, elementwise_affine=False, eps=_NORM_EPS)
-        self.attn = Attention(hidden, heads)
+        self.attn = Attention(hidden, heads, qk_norm)
         self.norm2 = nn.LayerNorm(hidden, elementwise_affine=False, eps=norm_eps)
         self.mlp = Mlp(hidden, round(hidden * mlp_ratio))
         self.adaLN_modulation = nn.Sequential(

@@ -16,7 +16,7 @@ class TeacherOutput(NamedTuple):
     Attributes
     ----------
     eps : Tensor, shape [R, ...]
-        Predicted noise, the shape of the input.
+        Predicted noise, or the velocity of a network that predicts one, the shape of the input.
     feature : Tensor or None, shape [R, T, E]
         Output of the top block before the final layer. Under guidance
         ``[R, 2, T, E]``: with the label, then without.

@@ -10,7 +10,7 @@ import torch
 
 from free.models.checkpoints.configs import Description, published_name, read_config
 from free.models.checkpoints.reading import match
-from free.models.checkpoints.source import locate, open_source
+from free.models.checkpoints.source import Source, locate, open_source
 from free.models.dit import DiT
 from free.models.drafter import DrafterNet
 
@@ -33,6 +33,8 @@ class Summary(Description):
         All that are stored.
     bytes : int
         Of the tensors as stored.
+    ignored : tuple of str
+        What the file holds and sampling has no use for, in words.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class Summary(Description):
     dtype: torch.dtype
     dtypes: tuple[torch.dtype, ...]
     bytes: int
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,13 @@ def inspect(
     heads: int | None = None,
     image_size: int | None = None,
     num_classes: int | None = None,
+    family: str | None = None,
 ) -> Summary:
     """Describe a checkpoint without reading its weights.
 
     Parameters
     ----------
-    source, heads, image_size, num_classes
+    source, heads, image_size, num_classes, family
         See :meth:`free.DiT.from_pretrained`; a drafter's folder will do too.
     kind : {"any", "teacher", "drafter"}
         What it must be; of a bundle, which part is meant (with ``"any"`` the teacher).
@@ -75,7 +79,12 @@ def inspect(
         not looked at: one of them is counted.
     """
     checkpoint = open_source(
-        locate(source), kind, heads=heads, image_size=image_size, num_classes=num_classes
+        locate(source),
+        kind,
+        heads=heads,
+        image_size=image_size,
+        num_classes=num_classes,
+        family=family,
     )
     network: DiT | DrafterNet
     with torch.device("meta"):
@@ -94,7 +103,18 @@ def inspect(
         dtype=functools.reduce(torch.promote_types, dtypes),
         dtypes=dtypes,
         bytes=sum(torch.Size(tensor.shape).numel() * tensor.dtype.itemsize for tensor in tensors),
+        ignored=_ignored(checkpoint),
     )
+
+
+def _ignored(checkpoint: Source) -> tuple[str, ...]:
+    parts, config = [], checkpoint.config
+    if checkpoint.ignored:
+        values = sum(torch.Size(tensor.shape).numel() for tensor in checkpoint.ignored.values())
+        parts.append(f"projectors.*, {values:,} values")
+    if checkpoint.kind == "teacher" and config.learn_sigma and not config.learned_variance:
+        parts.append("the second half of the output channels")
+    return tuple(parts)
 
 
 def drafters_beside(summary: Summary) -> list[FoundDrafter]:

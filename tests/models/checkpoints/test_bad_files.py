@@ -171,13 +171,13 @@ def test_other_contents(tmp_path) -> None:
 def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
     state = original_state()
     del state["blocks.1.attn.qkv.bias"]
-    state["blocks.0.attn.q_norm.weight"] = torch.zeros(8)
+    state["blocks.0.attn.gate.weight"] = torch.zeros(8)
     state["t_embedder.mlp.0.bias"] = torch.zeros(31)
     state["final_layer.linear.bias"] = torch.zeros(24, dtype=torch.int64)
     torch.save(state, tmp_path / "model.pt")
     message = (
         "do not fit the architecture: missing blocks.1.attn.qkv.bias; "
-        "unexpected blocks.0.attn.q_norm.weight; "
+        "unexpected blocks.0.attn.gate.weight; "
         r"t_embedder.mlp.0.bias has shape \[31\], expected \[32\]; "
         "final_layer.linear.bias holds torch.int64, expected floating-point values"
     )

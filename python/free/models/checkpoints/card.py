@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from free.files import write_atomic
-from free.models.checkpoints.configs import Description, published_name
+from free.models.checkpoints.configs import Description, described_prediction, published_name
 
 _MARK = "<!-- Written by free-dit at every save. Remove this line to keep your own text. -->"
 
@@ -35,7 +35,7 @@ def write_card(folder: Path, about: Description) -> None:
     if foreign or (path.exists() and _MARK not in path.read_text("utf-8", errors="replace")):
         return
     config, kind, training = about.config, about.kind, about.training
-    name = published_name(config) or "DiT"
+    name = published_name(config) or config.acronym
     own: dict[str, Any] = {"blocks": config.depth}
     if kind == "drafter":
         gate = "yes" if about.options["gate"] else "no"
@@ -46,10 +46,10 @@ def write_card(folder: Path, about: Description) -> None:
         "patch": config.patch_size,
         "width": config.hidden_size,
         **own,
-        "attention heads": config.heads,
+        "attention heads": f"{config.heads}{', queries and keys normed' if config.qk_norm else ''}",
         "embedders": "one in each block" if config.block_embedders else "one for all blocks",
         "classes": f"{config.num_classes}{'' if config.null_class else ', no null class'}",
-        "learned variance": "yes" if config.learn_sigma else "no",
+        "predicts" if kind == "teacher" else "its teacher predicts": described_prediction(config),
         "timestep divisor": config.timestep_divisor,
         "norm epsilon before MLPs": f"{config.norm_eps:g}",
     }

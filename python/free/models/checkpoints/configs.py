@@ -183,6 +183,13 @@ def config_to_diffusers(about: Description) -> dict[str, Any]:
     config = about.config
     if not config.null_class:
         raise ValueError("format 'diffusers' must have a null class, got a network without one")
+    if config.prediction != "epsilon":
+        raise ValueError(
+            f"format 'diffusers' must predict epsilon, got a network that predicts a "
+            f"{config.prediction}: diffusers' pipeline of DiT would sample something else"
+        )
+    if config.qk_norm:
+        raise ValueError("format 'diffusers' must have no qk_norm, got a network with it")
     if config.mlp_ratio != 4:
         raise ValueError(
             f"format 'diffusers' must have an mlp_ratio of 4, got one of {config.mlp_ratio:g}"
@@ -215,5 +222,13 @@ def published_name(config: DiTConfig) -> str | None:
     sizes = {dims: name for name, dims in DIT_SIZES.items()}
     if shape not in sizes or config.patch_size not in (2, 4, 8) or config.mlp_ratio != 4:
         return None
-    name = f"DiT-{sizes[shape]}/{config.patch_size}"
+    name = f"{config.acronym}-{sizes[shape]}/{config.patch_size}"
     return f"{name} at {8 * config.image_size}" if config.channels == 4 else name
+
+
+def described_prediction(config: DiTConfig) -> str:
+    """What a network predicts, in words."""
+    if config.prediction == "epsilon":
+        return "eps and variance" if config.learn_sigma else "eps"
+    own = ", from weights of SiT's time, which runs the other way" if config.reversed_time else ""
+    return f"the velocity n - x0 at times from 0 (image x0) to 1 (noise n){own}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from free.models.checkpoints.tensors import StoredTensor
-from free.models.config import PUBLISHED_HEADS, DiTConfig
+from free.models.config import FAMILIES, PUBLISHED_HEADS, DiTConfig
 from free.models.wrappers import strip_wrappers
 
 
@@ -130,12 +130,13 @@ def infer_config(
     heads: int | None,
     image_size: int | None,
     num_classes: int | None,
+    family: str | None,
 ) -> DiTConfig:
     """Read the architecture off the shapes of a checkpoint's tensors; ``path`` is for messages.
 
     ``heads`` and ``image_size`` are needed where the shapes do not tell: the number of heads is
     known for published widths only. ``num_classes`` says whether there is a null class; None means
-    that there is.
+    that there is. A ``family`` of None is DiT's.
 
     Raises ValueError if the tensors are not a DiT's, or what they do not tell is needed or
     contradicts.
@@ -181,6 +182,7 @@ def infer_config(
             f"heads must be given for weights {hidden} wide, which is no published size, got None: "
             "DiT.from_pretrained takes it, and free convert --heads, for a format that keeps it"
         )
+    prediction, reversed_time = FAMILIES[family or "dit"]
     return DiTConfig(
         _image_size(tensors, patch, path, image_size),
         patch,
@@ -192,6 +194,9 @@ def infer_config(
         classes,
         sets == 2,
         null_class=labels > classes,
+        prediction=prediction,
+        reversed_time=reversed_time,
+        qk_norm="blocks.0.attn.q_norm.weight" in tensors,
     )
 
 

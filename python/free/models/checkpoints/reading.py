@@ -35,6 +35,7 @@ def read_teacher(
     heads: int | None = None,
     image_size: int | None = None,
     num_classes: int | None = None,
+    family: str | None = None,
     variant: str | None = None,
 ) -> Network:
     """Load a ``network``, DiT's class; see :meth:`free.DiT.from_pretrained`."""
@@ -42,7 +43,12 @@ def read_teacher(
     if variant is not None:
         path = teacher_file(path, variant)
     checkpoint = open_source(
-        path, "teacher", heads=heads, image_size=image_size, num_classes=num_classes
+        path,
+        "teacher",
+        heads=heads,
+        image_size=image_size,
+        num_classes=num_classes,
+        family=family,
     )
     config = with_constants(checkpoint.config, constants, checkpoint.format)
     return build(network, dataclasses.replace(checkpoint, config=config), _copies(dtype, device))

@@ -11,6 +11,7 @@ from typing import Any
 
 from free.models.checkpoints import hub
 from free.models.checkpoints.configs import Description, read_config, with_constants
+from free.models.checkpoints.families import split_projectors, told_family
 from free.models.checkpoints.layout import (
     Layout,
     count_blocks,
@@ -21,7 +22,7 @@ from free.models.checkpoints.layout import (
     plain_names,
 )
 from free.models.checkpoints.tensors import StoredTensor, open_file, open_index
-from free.models.config import check_size
+from free.models.config import FAMILIES, check_size
 
 _ASSETS = Path(__file__).resolve().parents[2] / "assets"
 #: Bundles that come with the package.
@@ -44,11 +45,15 @@ _ENDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Source(Description):
-    """An opened checkpoint, no weight read; ``path`` is that of the weights, or their index."""
+    """An opened checkpoint, no weight read; ``path`` is that of the weights, or their index.
+
+    ``ignored`` are tensors that are no part of the network.
+    """
 
     path: Path
     tensors: Mapping[str, StoredTensor] = field(repr=False)
     layout: Layout = field(repr=False)
+    ignored: Mapping[str, StoredTensor] = field(default_factory=dict, repr=False)
 
 
 def locate(
@@ -91,6 +96,7 @@ def open_source(
     heads: int | None = None,
     image_size: int | None = None,
     num_classes: int | None = None,
+    family: str | None = None,
 ) -> Source:
     """Open a checkpoint, of whatever format.
 
@@ -100,10 +106,13 @@ def open_source(
 
     Raises ValueError if it is of another kind, or missing, damaged, or no DiT's.
     """
-    wanted = {"heads": heads, "image_size": image_size, "num_classes": num_classes}
-    for name, value in wanted.items():
-        if value is not None:
-            check_size(name, value, 2**24)
+    sizes = {"heads": heads, "image_size": image_size, "num_classes": num_classes}
+    for name, size in sizes.items():
+        if size is not None:
+            check_size(name, size, 2**24)
+    if family not in (None, *FAMILIES):
+        raise ValueError(f"family must be one of {', '.join(FAMILIES)} or None, got {family!r}")
+    wanted = {**sizes, "family": family}
     if path.is_dir():
         checkpoint = _open_folder(_part(path, kind), wanted)
     elif (path.parent / "config.json").is_file() and _is_weights(path.name):
@@ -127,7 +136,7 @@ def _part(folder: Path, kind: str) -> Path:
     return folder
 
 
-def _open_folder(folder: Path, wanted: dict[str, int | None]) -> Source:
+def _open_folder(folder: Path, wanted: dict[str, Any]) -> Source:
     if (folder / "config.json").is_file():
         return _open_described(folder, None)
     if (folder / ORIGINAL_FILE).is_file():
@@ -219,10 +228,11 @@ def _is_weights(name: str) -> bool:
     return any(_variant(name, form) is not None for form in _STEMS)
 
 
-def _open_single(path: Path, wanted: dict[str, int | None]) -> Source:
+def _open_single(path: Path, wanted: dict[str, Any]) -> Source:
     """Open a file by itself; its tensors' names tell what it is."""
     contents = open_file(path)
-    tensors, arguments = plain_names(contents.tensors, path), contents.arguments
+    tensors, ignored = split_projectors(plain_names(contents.tensors, path))
+    arguments = contents.arguments
     if "fuse.weight" in tensors and "feature_head.weight" in tensors:
         raise ValueError(
             f"source must be a drafter's folder, got {path} without the config.json that "
@@ -232,6 +242,8 @@ def _open_single(path: Path, wanted: dict[str, int | None]) -> Source:
     if wanted["num_classes"] is None and told is not None:
         told = check_size(f"args.num_classes of {path}", told, 2**24)
         wanted = {**wanted, "num_classes": told}
+    family = told_family(arguments, path) or wanted["family"] or ("repa" if ignored else None)
+    wanted = {**wanted, "family": family}
     diffusers = any(name.startswith("transformer_blocks.") for name in tensors)
     layout = diffusers_layout if diffusers else own_layout
     config = infer_config(tensors, layout, path, **wanted)
@@ -246,6 +258,7 @@ def _open_single(path: Path, wanted: dict[str, int | None]) -> Source:
         training=_training_record(arguments) or None,
         tensors=tensors,
         layout=layout,
+        ignored=ignored,
     )
 
 
