@@ -24,7 +24,7 @@ from torch import Tensor
 
 from free import reference
 from free.ops import _C
-from free.ops.contract import CONTRACTS
+from free.ops.contract import CONTRACTS, check
 
 ROOT = Path(__file__).parents[1]
 INCLUDE = ("tests/cuda_shim", "csrc", "csrc/include")
@@ -156,13 +156,12 @@ class Kernels:
         bound = inspect.signature(getattr(reference, name)).bind(*args, **kwargs)
         bound.apply_defaults()
         given = bound.arguments
-        contract.check(list(given.values()))
         guard = partial(_Guarded, shift=self.shift)
         inside = {key: guard(t) for key, t in given.items() if isinstance(t, Tensor)}
-        results = [guard(torch.full_like(t, -77)) for t in contract.allocate([*given.values()])]
+        results = [guard(torch.full_like(t, -77)) for t in check(contract, [*given.values()], True)]
         values = given | {key: guarded.tensor for key, guarded in inside.items()}
         written = tuple(guarded.tensor for guarded in results)
-        record = _C.record(contract.number, (), dict(values), written)
+        record = _C.record(contract.number, dict(values), written)
         room = self._doors.shim_workspace(door, record)
         space = guard(torch.full((room // 8,), math.nan, dtype=torch.float64))
         if failure := self._doors.shim_call(door, record, space.tensor.data_ptr()):

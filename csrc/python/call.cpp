@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "call.h"
 
-#include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "cuda/device.h"
@@ -9,167 +9,213 @@
 namespace py = pybind11;
 
 namespace free_dit {
-
-Torch torch;
-
 namespace {
 
-constexpr std::int32_t kDLCPU = 1;
-constexpr std::int32_t kDLCUDA = 2;
-
-// Whether a tensor is of a type; of networks' answers also which of them it is.
-bool is_of(Type type, const DLDataType& actual, Float* floating) {
-  constexpr DLDataType kTypes[] = {{2, 32, 1}, {2, 64, 1}, {0, 32, 1}, {0, 64, 1}};
-  constexpr DLDataType kFloating[] = {{2, 32, 1}, {2, 16, 1}, {4, 16, 1}};
-  const auto same = [&](const DLDataType& t) {
-    return t.code == actual.code && t.bits == actual.bits && t.lanes == actual.lanes;
-  };
-  if (type != Type::kFloating) {
-    return same(kTypes[static_cast<int>(type)]);
-  }
-  const auto* found = std::find_if(std::begin(kFloating), std::end(kFloating), same);
-  *floating = static_cast<Float>(found - kFloating);
-  return found != std::end(kFloating);
+// In the words of all errors.
+template <class Error>
+[[noreturn]] void refuse(const Argument& a, const std::string& expected, const std::string& got) {
+  throw Error(a.name + ": expected " + expected + ", got " + got);
 }
 
-bool is_dense(const DLTensor& t) {
-  const bool empty = std::find(t.shape, t.shape + t.ndim, 0) != t.shape + t.ndim;
-  std::int64_t stride = 1;
-  for (int axis = t.ndim; t.strides != nullptr && !empty && axis-- > 0;) {
-    if (t.shape[axis] != 1 && t.strides[axis] != stride) {
-      return false;
-    }
-    stride *= t.shape[axis];
-  }
-  return true;
+[[noreturn]] void refuse_type(const Argument& a, const char* expected, PyObject* value) {
+  refuse<py::type_error>(a, expected, py::str(py::type::handle_of(value).attr("__name__")));
 }
 
-void* memory_of(const DLTensor& t) { return static_cast<char*>(t.data) + t.byte_offset; }
-
-/// Kernels read whole elements; memory that a caller brought need not lie as they do.
-bool is_aligned(const DLTensor& t) {
-  return reinterpret_cast<std::uintptr_t>(memory_of(t)) % (t.dtype.bits / 8) == 0;
-}
-
-std::int64_t bytes_of(const DLTensor& t) {
-  std::int64_t bytes = t.dtype.bits / 8;
-  for (int axis = 0; axis < t.ndim; ++axis) {
-    bytes *= t.shape[axis];
-  }
-  return bytes;
+[[noreturn]] void refuse_value(const Argument& a, const std::string& expected, PyObject* value) {
+  refuse<py::value_error>(a, expected, py::str(torch.shortened(py::handle(value))));
 }
 
 bool is_integer(PyObject* value) { return PyLong_Check(value) && !PyBool_Check(value); }
 
+std::int64_t integer_of(const Argument& a, PyObject* value, std::int64_t high) {
+  if (!is_integer(value)) {
+    refuse_type(a, "an integer", value);
+  }
+  int overflow = 0;
+  const std::int64_t number = PyLong_AsLongLongAndOverflow(value, &overflow);
+  const bool below = overflow < 0 || (overflow == 0 && number < a.low);
+  if (below || overflow > 0 || number > high) {
+    const std::string low = std::to_string(a.low), none = a.optional ? ", or None" : "";
+    const std::string within = "a value in " + low + ".." + std::to_string(high);
+    refuse_value(a, (below && high >= kWord ? "at least " + low : within) + none, value);
+  }
+  return number;
+}
+
+double number_of(const Argument& a, PyObject* value) {
+  if (!PyFloat_Check(value) && !is_integer(value)) {
+    refuse_type(a, "a number", value);
+  }
+  const double number = PyFloat_AsDouble(value);
+  if (PyErr_Occurred() != nullptr) {
+    PyErr_Clear();
+    refuse_value(a, "a value that a float can hold", value);
+  }
+  if (!(number >= a.least && number <= a.most)) {
+    const char* const words = a.most < 1e300       ? "a value in [{:g}, {:g}]"
+                              : std::isinf(a.most) ? "a value >= {:g}"
+                                                   : "a finite value >= {:g}";
+    refuse_value(a, py::str(words).format(a.least, a.most), value);
+  }
+  return number;
+}
+
+std::int64_t choice_of(const Argument& a, PyObject* value) {
+  for (std::size_t i = 0; i < a.choices.size() && PyUnicode_Check(value); ++i) {
+    if (PyUnicode_CompareWithASCIIString(value, a.choices[i]) == 0) {
+      return static_cast<std::int64_t>(i);
+    }
+  }
+  std::string expected;
+  for (const char* name : a.choices) {
+    expected += (expected.empty() ? "one of '" : ", '") + std::string(name) + "'";
+  }
+  refuse<py::value_error>(a, expected, py::repr(value));
+}
+
 // Whether this build has kernels for a GPU; asked once of each.
-bool serves(int device) {
+bool has_kernels(int device) {
   static std::map<int, bool> known;
-  const auto found = known.find(device);
-  return found != known.end() ? found->second
-                              : known.emplace(device, !cuda::refusal(device)).first->second;
+  if (known.count(device) == 0) {
+    known[device] = !cuda::refusal(device);
+  }
+  return known[device];
 }
 
 }  // namespace
 
-bool Call::take(PyObject* args, PyObject* kwargs, bool exact) {
-  exact_ = exact;
-  const std::vector<Argument>& arguments = op_.arguments;
+void Call::bind(PyObject* args, PyObject* kwargs) {
   const auto given = static_cast<std::size_t>(PyTuple_GET_SIZE(args));
-  if (given > (exact ? signature_.positional : arguments.size())) {
-    return false;
-  }
   Py_ssize_t named = PyDict_GET_SIZE(kwargs);
-  for (std::size_t i = 0; i < arguments.size(); ++i) {
+  bool bound = given <= (exact_ ? signature_.positional : op_.arguments.size());
+  for (std::size_t i = 0; i < op_.arguments.size(); ++i) {
     PyObject* value = i < given ? PyTuple_GET_ITEM(args, static_cast<Py_ssize_t>(i))
                                 : PyDict_GetItemWithError(kwargs, signature_.names[i]);
     named -= i >= given && value != nullptr ? 1 : 0;
     values_[i] = value != nullptr ? value : signature_.defaults[i];
-    if (values_[i] == nullptr) {
-      return false;
-    }
+    bound = bound && values_[i] != nullptr;
   }
-  if (named != 0) {
-    return false;
+  if (!bound || named != 0) {
+    throw py::type_error(op_.name + ": expected arguments as its signature has them");
   }
+}
+
+void Call::take(PyObject* args, PyObject* kwargs) {
+  bind(args, kwargs);
   // Values first: sizes of tensors may depend on them, and limits of values on sizes.
-  for (const bool tensors : {false, true}) {
-    for (std::size_t i = 0; i < arguments.size(); ++i) {
-      const Argument& a = arguments[i];
-      if ((a.kind == Argument::Kind::kTensor) == tensors &&
-          !(tensors ? take_tensor(a, values_[i], &spans_[i]) : take_value(a, values_[i]))) {
-        return false;
-      }
+  const std::vector<Argument>& arguments = op_.arguments;
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments[i].kind != Argument::Kind::kTensor) {
+      take_value(arguments[i], values_[i]);
     }
   }
   for (std::size_t i = 0; i < arguments.size(); ++i) {
-    const Shape& highest = arguments[i].highest;
-    if (!highest.axes.empty() && values_[i] != Py_None &&
-        PyLong_AsLongLong(values_[i]) > sizes_.count(highest)) {
-      return false;
+    if (arguments[i].kind == Argument::Kind::kTensor &&
+        !(arguments[i].optional && values_[i] == Py_None)) {
+      spans_[i] = take_tensor(arguments[i], values_[i]);
     }
   }
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    const Argument& a = arguments[i];
+    if (values_[i] != Py_None && !a.highest.axes.empty()) {
+      integer_of(a, values_[i], sizes_.count(a.highest));
+    }
+    if (a.optional && values_[i] != Py_None && absent(a)) {
+      throw py::value_error(a.group + ": expected both or neither, got one of them");
+    }
+  }
+  check_memory();
   for (const auto& [offset, shape] : op_.counts) {
     field<std::int64_t>(offset) = sizes_.count(shape);
   }
   op_.prepare(record_.data());
-  return !writes_into_another();
 }
 
-/// Whether a tensor that is changed in place shares memory with another argument.
-bool Call::writes_into_another() const {
-  for (std::size_t i = 0; i < op_.arguments.size(); ++i) {
-    for (std::size_t j = 0; op_.arguments[i].written && j < op_.arguments.size(); ++j) {
-      if (j != i && spans_[i].begin < spans_[j].end && spans_[j].begin < spans_[i].end) {
-        return true;
-      }
-    }
-  }
-  return false;
-}
-
-bool Call::take_value(const Argument& a, PyObject* value) {
+void Call::take_value(const Argument& a, PyObject* value) {
   const bool none = value == Py_None;
   if (a.optional && a.binds != 0) {
     sizes_.of(a.binds) = none ? 1 : 2;
   }
-  if (none) {
-    return a.optional;
+  if (a.optional && none) {
+    return;
   }
-  if (a.kind == Argument::Kind::kFlag) {
-    field<bool>(a.field) = value == Py_True;
-    return PyBool_Check(value);
-  }
-  if (a.kind == Argument::Kind::kNumber) {
-    if (!PyFloat_Check(value) && !is_integer(value)) {
-      return false;
-    }
-    const double number = PyFloat_AsDouble(value);
-    if (PyErr_Occurred() != nullptr) {  // an integer that is too large
-      PyErr_Clear();
-      return false;
-    }
-    a.store_number(&field<char>(a.field), number);
-    return number >= a.least && number <= a.most;
-  }
-  std::int64_t number = a.low - 1;
-  if (a.kind == Argument::Kind::kInteger && is_integer(value)) {
-    int overflow = 0;
-    number = PyLong_AsLongLongAndOverflow(value, &overflow);
-    number = overflow != 0 ? a.low - 1 : number;
-  }
-  for (std::size_t i = 0; i < a.choices.size() && PyUnicode_Check(value); ++i) {
-    if (PyUnicode_CompareWithASCIIString(value, a.choices[i]) == 0) {
-      number = static_cast<std::int64_t>(i);
+  char* const at = &field<char>(a.field);
+  switch (a.kind) {
+    case Argument::Kind::kFlag:
+      if (!PyBool_Check(value)) {
+        refuse_type(a, "a bool", value);
+      }
+      field<bool>(a.field) = value == Py_True;
+      return;
+    case Argument::Kind::kNumber:
+      return a.store_number(at, number_of(a, value));
+    case Argument::Kind::kChoice:
+      return a.store_integer(at, choice_of(a, value));
+    default: {
+      const std::int64_t number = integer_of(a, value, a.high);
+      if (!a.optional && a.binds != 0) {
+        sizes_.of(a.binds) = number;
+      }
+      return a.store_integer(at, number);
     }
   }
-  if (number < a.low || number > a.high) {
-    return false;
+}
+
+Call::Span Call::take_tensor(const Argument& a, py::handle tensor) {
+  auto* const plain = reinterpret_cast<PyTypeObject*>(torch.tensor.ptr());
+  if (exact_ ? Py_TYPE(tensor.ptr()) != plain : !PyObject_TypeCheck(tensor.ptr(), plain)) {
+    refuse_type(a, "a tensor", tensor.ptr());
   }
-  if (!a.optional && a.binds != 0) {
-    sizes_.of(a.binds) = number;
+  View view(tensor, memory_);
+  const int type = static_cast<int>(a.type);
+  if (a.type == Type::kFloating ? view.element > 2 : view.element != type) {
+    const std::string got = py::str(tensor.attr("dtype"));
+    refuse<py::type_error>(a, kTypeNames[type], got.substr(got.find('.') + 1));
   }
-  a.store_integer(&field<char>(a.field), number);
-  return true;
+  if (!sizes_.fits(a.shape, view.shape, view.ndim)) {
+    refuse<py::value_error>(a, sizes_.text(a.shape), py::str(py::list(tensor.attr("shape"))));
+  }
+  if (!first_) {
+    first_ = tensor;
+    device_ = view.device;
+  }
+  if (view.device.device_type != device_.device_type ||
+      view.device.device_id != device_.device_id || device_.device_type == kDLElsewhere) {
+    const py::object here = first_.attr("device"), there = tensor.attr("device");
+    if (!there.equal(here)) {
+      refuse<py::value_error>(a, py::str("a tensor on {}").format(here),
+                              py::str("one on {}").format(there));
+    }
+  }
+  if (!view.dense) {
+    const py::list strides(tensor.attr("stride")());
+    refuse<py::value_error>(a, "a contiguous tensor", py::str("strides {}").format(strides));
+  }
+  readable_ = readable_ && view.readable;
+  // What is empty has no address, but it is not None, which kernels are told by null.
+  alignas(64) static char nothing[64];
+  field<void*>(a.field) = view.data != nullptr ? view.data : nothing;
+  if (a.type == Type::kFloating) {
+    field<Float>(a.type_field) = static_cast<Float>(view.element);
+  }
+  if (!view.own.empty()) {
+    shapes_.push_back(std::move(view.own));
+  }
+  const auto* const begin = static_cast<const char*>(view.data);
+  return {begin, begin + view.bytes};
+}
+
+// What is changed in place lies in no other argument's memory.
+void Call::check_memory() const {
+  for (std::size_t i = 0; i < op_.arguments.size(); ++i) {
+    for (std::size_t j = 0; op_.arguments[i].written && j < op_.arguments.size(); ++j) {
+      const Span &a = spans_[i], &b = spans_[j];
+      if (i != j && a.first != nullptr && a.first < b.second && b.first < a.second) {
+        refuse<py::value_error>(op_.arguments[i], "memory of its own, because it is written to",
+                                "memory of " + op_.arguments[j].name);
+      }
+    }
+  }
 }
 
 /// Whether an argument of its group is None.
@@ -182,53 +228,9 @@ bool Call::absent(const Argument& a) const {
   return false;
 }
 
-bool Call::view(PyObject* value, DLTensor* out) {
-  auto* tensor = reinterpret_cast<PyTypeObject*>(torch.tensor);
-  if (exact_ ? Py_TYPE(value) != tensor : !PyObject_TypeCheck(value, tensor)) {
-    return false;
-  }
-  if (torch.api != nullptr) {
-    if (torch.api->dltensor_from_py_object_no_sync(value, out) == 0) {
-      return true;
-    }
-  } else {
-    capsules_.push_back(
-        py::reinterpret_steal<py::object>(PyObject_CallOneArg(torch.to_dlpack, value)));
-    PyObject* capsule = capsules_.back().ptr();
-    if (capsule != nullptr && PyCapsule_IsValid(capsule, "dltensor")) {
-      *out = static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule, "dltensor"))->dl_tensor;
-      return true;
-    }
-  }
-  PyErr_Clear();  // there is no memory to be had of it: other implementations may do without
-  return false;
-}
-
-bool Call::take_tensor(const Argument& a, PyObject* value, Span* span) {
-  if (value == Py_None || (!a.group.empty() && absent(a))) {
-    return value == Py_None && a.optional;
-  }
-  DLTensor t;
-  Float floating = Float::kFloat32;
-  if (!view(value, &t) || !is_of(a.type, t.dtype, &floating) || !is_dense(t) || !is_aligned(t) ||
-      !sizes_.fits(a.shape, t.shape, t.ndim)) {
-    return false;
-  }
-  if (first_ == nullptr) {
-    first_ = value;
-    device_ = t.device;
-  }
-  // What is empty has no address, but it is not None, which kernels are told by null.
-  alignas(64) static char nothing[64];
-  field<void*>(a.field) = memory_of(t) != nullptr ? memory_of(t) : nothing;
-  if (const std::int64_t bytes = bytes_of(t)) {
-    span->begin = static_cast<const char*>(memory_of(t));
-    span->end = span->begin + bytes;
-  }
-  if (a.type == Type::kFloating) {
-    field<Float>(a.type_field) = floating;
-  }
-  return t.device.device_type == device_.device_type && t.device.device_id == device_.device_id;
+bool Call::served() const {
+  return readable_ && (device_.device_type == kDLCPU ||
+                       (device_.device_type == kDLCUDA && has_kernels(device_.device_id)));
 }
 
 // As a tensor of that type makes others, if there is one: torch has no quicker way.
@@ -242,81 +244,60 @@ py::object Call::empty(const std::vector<std::int64_t>& extents, Type type) cons
     like = fits && values_[i] != Py_None ? values_[i] : nullptr;
   }
   std::vector<py::int_> sizes(extents.begin(), extents.end());
-  std::vector<PyObject*> given{like != nullptr ? like : first_};
+  std::vector<PyObject*> given{like != nullptr ? like : first_.ptr()};
   for (const py::int_& size : sizes) {
     given.push_back(size.ptr());
   }
-  given.push_back(torch.dtypes[static_cast<std::size_t>(type)]);
-  return py::reinterpret_steal<py::object>(PyObject_VectorcallMethod(
-      method, given.data(), given.size() - 1, like != nullptr ? nullptr : dtype));
+  given.push_back(PyTuple_GET_ITEM(torch.dtypes.ptr(), static_cast<int>(type)));
+  PyObject* made = PyObject_VectorcallMethod(method, given.data(), given.size() - 1,
+                                             like != nullptr ? nullptr : dtype);
+  if (made == nullptr) {
+    throw py::error_already_set();
+  }
+  return py::reinterpret_steal<py::object>(made);
 }
 
-bool Call::take_results(PyObject* given) {
-  const std::size_t count = op_.results.size();
-  if (given != nullptr ? PyTuple_GET_SIZE(given) != static_cast<Py_ssize_t>(count)
-                       : device_.device_type != kDLCPU &&
-                             (device_.device_type != kDLCUDA || !serves(device_.device_id))) {
-    return false;
+py::tuple Call::allocate() const {
+  py::tuple results(op_.results.size());
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    const Argument& a = op_.results[i];
+    results[i] = empty(absent(a) ? std::vector<std::int64_t>{0} : sizes_.extents(a.shape), a.type);
   }
-  results_.reserve(count);
-  for (const Argument& result : op_.results) {
-    const bool none = absent(result);
-    const auto index = static_cast<Py_ssize_t>(results_.size());
-    results_.push_back(
-        given != nullptr ? py::reinterpret_borrow<py::object>(PyTuple_GET_ITEM(given, index))
-                         : empty(none ? std::vector<std::int64_t>{0} : sizes_.extents(result.shape),
-                                 result.type));
-    PyObject* tensor = results_.back().ptr();
-    Span span;
-    if (tensor == nullptr || (!none && !take_tensor(result, tensor, &span))) {
-      return false;
+  return results;
+}
+
+void Call::place(const py::tuple& results) {
+  if (results.size() != op_.results.size()) {
+    throw py::type_error("expected " + std::to_string(op_.results.size()) + " results");
+  }
+  for (std::size_t i = 0; i < op_.results.size(); ++i) {
+    if (!absent(op_.results[i])) {
+      take_tensor(op_.results[i], py::object(results[i]));
     }
   }
-  return true;
 }
 
-bool Call::launch() {
+void Call::launch() {
   if (device_.device_type == kDLCPU) {
     op_.check(record_.data());
     const py::gil_scoped_release unlocked;
     op_.cpu(record_.data());
-    return true;
+    return;
   }
   py::object space;
   void* memory = nullptr;
   if (const std::int64_t bytes = op_.workspace(record_.data())) {
-    DLTensor t;
     space = empty({bytes / static_cast<std::int64_t>(sizeof(double))}, Type::kFloat64);
-    if (!space || !view(space.ptr(), &t)) {
-      return false;
-    }
-    memory = memory_of(t);
+    memory = View(space, true).data;
   }
   cuda::Queue queue{device_.device_id, nullptr};
-  if (torch.api != nullptr) {
-    if (torch.api->current_work_stream(kDLCUDA, device_.device_id, &queue.stream) != 0) {
-      return false;
-    }
-  } else {
-    const py::object stream = py::reinterpret_borrow<py::object>(torch.stream_of)(
-        py::reinterpret_borrow<py::object>(first_));
-    queue.stream = PyLong_AsVoidPtr(stream.ptr());
+  if (torch.api == nullptr) {
+    queue.stream = PyLong_AsVoidPtr(torch.stream_of(first_).ptr());
+  } else if (torch.api->current_work_stream(kDLCUDA, device_.device_id, &queue.stream) != 0) {
+    throw py::error_already_set();
   }
   const py::gil_scoped_release unlocked;
   op_.cuda(record_.data(), memory, queue);
-  return true;
-}
-
-py::object Call::result() const {
-  if (results_.size() < 2) {
-    return results_.empty() ? py::none() : results_[0];
-  }
-  py::tuple all(results_.size());
-  for (std::size_t i = 0; i < results_.size(); ++i) {
-    PyTuple_SET_ITEM(all.ptr(), static_cast<Py_ssize_t>(i),
-                     py::object(results_[i]).release().ptr());
-  }
-  return all;
 }
 
 }  // namespace free_dit

@@ -1,26 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // A call of an op from Python: arguments by the op's contract into the record that its kernels get.
+//
+// What is not of the contract is a TypeError or a ValueError, before a thing is touched.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
 #include <array>
+#include <utility>
 #include <vector>
 
 #include "contract.h"
-#include "dlpack.h"
+#include "tensor.h"
 
 namespace free_dit {
-
-/// What is used of torch, for as long as the process lives; filled in by free.ops.
-struct Torch {
-  PyObject* tensor = nullptr;              // the class
-  PyObject* to_dlpack = nullptr;           // a capsule from a tensor
-  PyObject* stream_of = nullptr;           // the current stream of a tensor's device, as an integer
-  std::vector<PyObject*> dtypes;           // by Type
-  const DLPackExchangeAPI* api = nullptr;  // null: tensors cross as capsules
-};
-extern Torch torch;
 
 /// How an op is called: the interned names of its arguments, the values of those that need not be
 /// given (or null), and how many may be given by position.
@@ -30,36 +23,33 @@ struct Signature {
   std::size_t positional = 0;
 };
 
-/// Each step says false for what is not of the contract or not for these kernels; nothing has been
-/// touched then, and other implementations may serve. What may not be has set a Python error.
 class Call {
  public:
-  Call(const Op& op, const Signature& signature) : op_(op), signature_(signature) {
+  /// `exact`: no subclass of Tensor is a tensor, and no more is given by position than the
+  /// signature says. `memory`: tensors have some, unless they are fake.
+  Call(const Op& op, const Signature& signature, bool exact, bool memory)
+      : op_(op), signature_(signature), exact_(exact), memory_(memory) {
     op_.init(record_.data());
   }
 
-  /// `exact`: subclasses of Tensor are not taken, nor more by position than the signature says.
-  bool take(PyObject* args, PyObject* kwargs, bool exact);
-  /// Results are allocated, unless the caller gives them as a tuple.
-  bool take_results(PyObject* given = nullptr);
+  void take(PyObject* args, PyObject* kwargs);
+  /// Whether there are kernels for tensors that lie as these do.
+  bool served() const;
+  /// Results, not written yet.
+  pybind11::tuple allocate() const;
+  /// Where the kernels write.
+  void place(const pybind11::tuple& results);
   /// Runs the kernel. Throws what it throws, and std::invalid_argument for values out of range.
-  bool launch();
-  /// None, a tensor or a tuple of them.
-  pybind11::object result() const;
-  /// The record as the kernels get it.
+  void launch();
   pybind11::bytes record() const { return {record_.data(), op_.record_size}; }
 
  private:
-  /// Where a tensor lies in memory.
-  struct Span {
-    const char* begin = nullptr;
-    const char* end = nullptr;
-  };
+  using Span = std::pair<const char*, const char*>;  // where a tensor lies in memory
 
-  bool take_value(const Argument& argument, PyObject* value);
-  bool take_tensor(const Argument& argument, PyObject* value, Span* span);
-  bool writes_into_another() const;
-  bool view(PyObject* value, DLTensor* out);
+  void bind(PyObject* args, PyObject* kwargs);
+  void take_value(const Argument& argument, PyObject* value);
+  Span take_tensor(const Argument& argument, pybind11::handle tensor);
+  void check_memory() const;
   bool absent(const Argument& argument) const;
   pybind11::object empty(const std::vector<std::int64_t>& extents, Type type) const;
   template <class T>
@@ -69,14 +59,14 @@ class Call {
 
   const Op& op_;
   const Signature& signature_;
+  const bool exact_, memory_;
+  bool readable_ = true;
   std::array<PyObject*, kMostArguments> values_{};  // borrowed
-  std::array<Span, kMostArguments> spans_{};        // of arguments that are tensors
+  std::array<Span, kMostArguments> spans_{};        // of those that are tensors
+  std::vector<std::vector<std::int64_t>> shapes_;   // that are referred to
   Sizes sizes_;
-  PyObject* first_ = nullptr;  // the tensor that says where
-  DLDevice device_{0, 0};
-  bool exact_ = true;
-  std::vector<pybind11::object> results_;
-  std::vector<pybind11::object> capsules_;  // whose shapes are borrowed
+  pybind11::handle first_;  // the tensor that says where
+  DLDevice device_{kDLElsewhere, 0};
   alignas(16) std::array<char, kMostBytes> record_;
 };
 

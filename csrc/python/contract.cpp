@@ -1,48 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "contract.h"
 
-#include <cctype>
+#include <algorithm>
+#include <cstdlib>
+#include <functional>
+#include <numeric>
+#include <regex>
 #include <sstream>
 
 namespace free_dit {
-namespace {
 
-// "W-1", "B*K", "4".
-Axis parsed(const std::string& text) {
-  Axis axis;
-  std::size_t at = 0;
-  if (text.size() > 1 && text[1] == '*') {
-    axis.times = text[0];
-    at = 2;
-  }
-  if (std::isalpha(static_cast<unsigned char>(text[at])) != 0) {
-    axis.letter = text[at++];
-  }
-  axis.plus = at < text.size() ? std::stoll(text.substr(at)) : 0;
-  return axis;
-}
-
-}  // namespace
-
-Shape::Shape(const char* given) : text(given) {
+Shape::Shape(const char* text) {
+  static const std::regex kAxis(R"((?:([A-Z])>=)?(?:([A-Z])\*)?([A-Z])?([+-]?\d+)?)");
   std::istringstream words(text);
-  for (std::string word; words >> word;) {
-    if (word == ">") {
-      filled = true;
-      break;
-    }
+  for (std::string word; words >> word && word != ">";) {
     if (word[0] == '.') {
       rest = word == "..." ? Rest::kSome : Rest::kAny;
-    } else if (word.find(">=") == 1) {
-      axes.push_back(parsed(word.substr(3)));
-      axes.back().open = word[0];
-    } else {
-      axes.push_back(parsed(word));
+      continue;
     }
+    std::smatch found;
+    std::regex_match(word, found, kAxis);
+    axes.push_back(
+        {found.str(2)[0], found.str(3)[0], std::atoll(found.str(4).c_str()), found.str(1)[0]});
   }
+  filled = words.good();
 }
 
-std::int64_t Sizes::value(const Axis& axis) {
+std::int64_t Sizes::value(const Axis& axis) const {
   const std::int64_t value = (axis.letter == 0 ? 0 : of(axis.letter)) + axis.plus;
   return axis.times == 0 ? value : of(axis.times) * value;
 }
@@ -54,22 +38,26 @@ bool Sizes::fits(const Axis& axis, std::int64_t extent) {
     open = extent;
     return fits;
   }
-  if (axis.letter != 0 && of(axis.letter) < 0) {
-    const std::int64_t each = axis.times == 0 ? 1 : of(axis.times);
-    if (each <= 0 || extent % each != 0) {
-      return false;
-    }
-    of(axis.letter) = extent / each - axis.plus;
-    return of(axis.letter) >= 0;
+  if (axis.letter == 0 || of(axis.letter) >= 0) {
+    return extent == value(axis);
   }
-  return value(axis) == extent;
+  fresh |= 1u << (axis.letter - 'A');
+  const std::int64_t each = axis.times == 0 ? 1 : of(axis.times);
+  if (each <= 0 || extent % each != 0) {
+    return false;
+  }
+  of(axis.letter) = extent / each - axis.plus;
+  return of(axis.letter) >= 0;
 }
 
 bool Sizes::fits(const Shape& shape, const std::int64_t* extents, int axes) {
+  fresh = 0;
   const int fixed = static_cast<int>(shape.axes.size());
   const int others = axes - fixed;
+  const std::int64_t* const end = extents + axes;
   if (others < (shape.rest == Shape::Rest::kSome ? 1 : 0) ||
-      (shape.rest == Shape::Rest::kNone && others > 0)) {
+      (shape.rest == Shape::Rest::kNone && others > 0) ||
+      (shape.filled && std::find(extents, end, 0) != end)) {
     return false;
   }
   for (int i = 0; i < fixed; ++i) {
@@ -77,45 +65,50 @@ bool Sizes::fits(const Shape& shape, const std::int64_t* extents, int axes) {
       return false;
     }
   }
-  if (shape.rest != Shape::Rest::kNone) {
-    if (rest_axes < 0) {
-      rest = extents + fixed;
-      rest_axes = others;
-    }
-    if (others != rest_axes) {
-      return false;
-    }
-    for (int i = 0; i < others; ++i) {
-      if (extents[fixed + i] != rest[i]) {
-        return false;
-      }
-    }
+  if (shape.rest != Shape::Rest::kNone && rest == nullptr) {
+    rest = extents + fixed;
+    rest_end = end;
   }
-  for (int i = 0; shape.filled && i < axes; ++i) {
-    if (extents[i] == 0) {
-      return false;
-    }
+  bool same = shape.rest == Shape::Rest::kNone || others == rest_end - rest;
+  for (int i = 0; shape.rest != Shape::Rest::kNone && same && i < others; ++i) {
+    same = extents[fixed + i] == rest[i];
   }
-  return true;
+  return same;
 }
 
-std::vector<std::int64_t> Sizes::extents(const Shape& shape) {
+std::vector<std::int64_t> Sizes::extents(const Shape& shape) const {
   std::vector<std::int64_t> extents;
   for (const Axis& axis : shape.axes) {
     extents.push_back(value(axis));
   }
   if (shape.rest != Shape::Rest::kNone) {
-    extents.insert(extents.end(), rest, rest + rest_axes);
+    extents.insert(extents.end(), rest, rest_end);
   }
   return extents;
 }
 
-std::int64_t Sizes::count(const Shape& shape) {
-  std::int64_t count = 1;
-  for (const std::int64_t extent : extents(shape)) {
-    count *= extent;
+std::int64_t Sizes::count(const Shape& shape) const {
+  const std::vector<std::int64_t> all = extents(shape);
+  return std::accumulate(all.begin(), all.end(), std::int64_t{1}, std::multiplies<>());
+}
+
+std::string Sizes::text(const Shape& shape) const {
+  std::string words;
+  const auto add = [&](const std::string& word) { words += (words.empty() ? "" : ", ") + word; };
+  for (const Axis& axis : shape.axes) {
+    const bool part = axis.times != 0 && was_known(axis.times);
+    add((axis.open != 0 ? "at least " : "") +
+        (was_known(axis.letter) && was_known(axis.times) ? std::to_string(value(axis))
+         : part ? "a multiple of " + std::to_string(of(axis.times))
+                : std::string(1, axis.letter)));
   }
-  return count;
+  if (shape.rest != Shape::Rest::kNone && rest == nullptr) {
+    add("...");
+  }
+  for (const auto* at = rest; shape.rest != Shape::Rest::kNone && at != rest_end; ++at) {
+    add(std::to_string(*at));
+  }
+  return (shape.filled ? "a non-empty shape [" : "shape [") + words + "]";
 }
 
 }  // namespace free_dit

@@ -2,9 +2,9 @@
 // The contract of an op: what it takes and gives, said once (ops.cpp).
 //
 // Each argument is a name, a shape or a range, and the field of the kernels' record that it fills;
-// the field's type says the dtype, and whether the kernel writes there. Checks, allocation and
-// marshalling follow from that (call.cpp), and in Python the schema, the fake implementation and
-// the words of errors (free/ops/operator.py).
+// the field's type says the dtype, and whether the kernel writes there. Checks, the words of
+// errors, allocation and marshalling follow from that (call.cpp), and in Python the schema and the
+// results where sizes are symbols (free/ops/contract.py).
 //
 // A shape is a list of axes: "B W ..." has letters for sizes. The first argument that has a letter
 // binds it, and the others are compared: "W-1", "B*K", a number, "V>=W" (at least W). "..." stands
@@ -17,6 +17,7 @@
 #include <functional>
 #include <initializer_list>
 #include <limits>
+#include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -36,33 +37,42 @@ struct Axis {
 
 struct Shape {
   enum class Rest { kNone, kSome, kAny };
-  std::string text;
   std::vector<Axis> axes;
   Rest rest = Rest::kNone;
   bool filled = false;
 
   Shape() = default;
-  explicit Shape(const char* given);
+  explicit Shape(const char* text);
 };
 
 /// What the letters stand for.
 struct Sizes {
   std::array<std::int64_t, 26> bound;
-  const std::int64_t* rest = nullptr;
-  int rest_axes = -1;
+  const std::int64_t* rest = nullptr;  // the first of those that "..." stands for
+  const std::int64_t* rest_end = nullptr;
+  std::uint32_t fresh = 0;  // bits of letters that the last shape bound
 
   Sizes() { bound.fill(-1); }
   std::int64_t& of(char letter) { return bound[static_cast<std::size_t>(letter - 'A')]; }
-  std::int64_t value(const Axis& axis);
-  /// Binds what is free; false for an axis that does not fit.
+  std::int64_t of(char letter) const { return bound[static_cast<std::size_t>(letter - 'A')]; }
+  bool was_known(char letter) const {
+    return letter == 0 || (of(letter) >= 0 && (fresh >> (letter - 'A') & 1u) == 0);
+  }
+  std::int64_t value(const Axis& axis) const;
+  /// Binds what is free; false for what does not fit.
   bool fits(const Axis& axis, std::int64_t extent);
   bool fits(const Shape& shape, const std::int64_t* extents, int axes);
-  std::vector<std::int64_t> extents(const Shape& shape);
+  std::vector<std::int64_t> extents(const Shape& shape) const;
   /// Elements of a tensor of this shape.
-  std::int64_t count(const Shape& shape);
+  std::int64_t count(const Shape& shape) const;
+  /// The shape that did not fit as an error says it, with letters for what was not known before.
+  std::string text(const Shape& shape) const;
 };
 
-enum class Type { kFloat32, kFloat64, kInt32, kInt64, kFloating };
+/// The first three, as Float has them, are those that networks answer in; kFloating is any of them.
+enum class Type { kFloat32, kFloat16, kBfloat16, kFloat64, kInt32, kInt64, kFloating };
+constexpr const char* kTypeNames[] = {
+    "float32", "float16", "bfloat16", "float64", "int32", "int64", "float32, float16 or bfloat16"};
 
 template <class T>
 constexpr Type type_of() {
@@ -112,13 +122,13 @@ struct Op {
   std::size_t record_size = 0;
 
   // What is done with a record; workspace says bytes.
-  std::function<void(void*)> init;
-  std::function<void(void*)> prepare = [](void*) {};
-  std::function<void(const void*)> check = [](const void*) {};
-  std::function<void(const void*)> cpu;
-  std::function<std::int64_t(const void*)> workspace = [](const void*) { return 0; };
-  std::function<void(const void*, void*, const cuda::Queue&)> cuda;
+  std::function<void(void*)> init, prepare = [](void*) {}, check = [](void*) {}, cpu;
+  std::function<std::int64_t(void*)> workspace = [](void*) { return 0; };
+  std::function<void(void*, void*, const cuda::Queue&)> cuda;
 };
+
+template <class T>
+constexpr auto kStore = [](void* field, auto value) { *static_cast<T*>(field) = T(value); };
 
 /// Writes an Op for kernels that are given a Record.
 template <class Record>
@@ -159,9 +169,7 @@ class Declare {
   Declare& integer(const char* name, std::int64_t low, std::int64_t high, T C::* field,
                    char binds = 0) {
     integer(name, low, high, binds).op_.arguments.back().field = offset(field);
-    op_.arguments.back().store_integer = [](void* at, std::int64_t v) {
-      *static_cast<T*>(at) = static_cast<T>(v);
-    };
+    op_.arguments.back().store_integer = kStore<T>;
     return *this;
   }
   /// Known as a letter only.
@@ -183,7 +191,7 @@ class Declare {
     a.most = most;
     a.binds = binds;
     a.field = offset(field);
-    a.store_number = [](void* at, double v) { *static_cast<T*>(at) = static_cast<T>(v); };
+    a.store_number = kStore<T>;
     return *this;
   }
   Declare& or_none() {
@@ -212,44 +220,28 @@ class Declare {
 
   /// Of a record: fills in fields that no argument does; refuses values, on the CPU, with a
   /// std::invalid_argument; runs the kernels; says bytes of workspace on a GPU.
-  template <class F>
-  Declare& prepare(F f) {
-    op_.prepare = [f](void* record) { f(*static_cast<Record*>(record)); };
-    return *this;
+  Declare& prepare(std::function<void(Record&)> f) { return with(op_.prepare, f); }
+  Declare& check(std::function<void(const Record&)> f) { return with(op_.check, f); }
+  Declare& cpu(std::function<void(const Record&)> f) { return with(op_.cpu, f); }
+  Declare& workspace(std::function<std::int64_t(const Record&)> f) {
+    return with(op_.workspace, f);
   }
-  template <class F>
-  Declare& check(F f) {
-    op_.check = of_record(f);
-    return *this;
+  Declare& cuda(std::function<void(const Record&, void*, const cuda::Queue&)> f) {
+    return with(op_.cuda, f);
   }
-  template <class F>
-  Declare& cpu(F f) {
-    op_.cpu = of_record(f);
-    return *this;
-  }
-  template <class F>
-  Declare& workspace(F f) {
-    op_.workspace = of_record(f);
-    return *this;
-  }
-  template <class F>
-  Declare& cuda(F f) {
-    op_.cuda = [f](const void* record, void* space, const cuda::Queue& queue) {
-      if constexpr (std::is_invocable_v<F, const Record&, const cuda::Queue&>) {
-        f(*static_cast<const Record*>(record), queue);
-      } else {
-        f(*static_cast<const Record*>(record), space, queue);
-      }
-    };
-    return *this;
+  Declare& cuda(std::function<void(const Record&, const cuda::Queue&)> f) {
+    return cuda([f](const Record& r, void*, const cuda::Queue& queue) { f(r, queue); });
   }
 
-  operator Op() const { return op_; }
+  operator Op() const {
+    return op_.arguments.size() <= kMostArguments ? op_ : throw std::logic_error(op_.name);
+  }
 
  private:
-  template <class F>
-  static auto of_record(F f) {
-    return [f](const void* record) { return f(*static_cast<const Record*>(record)); };
+  template <class Slot, class F>
+  Declare& with(Slot& slot, F f) {
+    slot = [f](void* record, auto&&... more) { return f(*static_cast<Record*>(record), more...); };
+    return *this;
   }
   template <class C, class T>
   static std::size_t offset(T C::* field) {

@@ -18,53 +18,29 @@ namespace py = pybind11;
 namespace free_dit {
 namespace {
 
-// As free.ops.contract.Argument has it.
-py::tuple described(const Argument& a) {
-  static const char* const kKinds[] = {"tensor", "integer", "number", "flag", "choice"};
-  static const char* const kTypes[] = {"float32", "float64", "int32", "int64",
-                                       "float32 float16 bfloat16"};
-  const bool number = a.kind == Argument::Kind::kNumber;
-  const py::object low = number ? py::object(py::float_(a.least)) : py::int_(a.low);
-  const py::object high = number ? py::object(py::float_(a.most)) : py::int_(a.high);
-  const std::vector<std::string> choices(a.choices.begin(), a.choices.end());
-  return py::make_tuple(a.name, kKinds[static_cast<int>(a.kind)], a.optional, a.shape.text,
-                        kTypes[static_cast<int>(a.type)], a.written, a.group,
-                        a.binds == 0 ? "" : std::string(1, a.binds), low, high, a.highest.text,
-                        choices);
-}
+std::string letter(char c) { return std::string(c != 0, c); }
 
-py::list contracts() {
-  py::list all;
-  for (const Op& op : ops()) {
-    py::list arguments, results;
-    for (const Argument& argument : op.arguments) {
-      arguments.append(described(argument));
-    }
-    for (const Argument& result : op.results) {
-      results.append(described(result));
-    }
-    all.append(py::make_tuple(op.name, arguments, results));
+// As Axis of _C.pyi.
+std::vector<py::tuple> described(const Shape& shape) {
+  std::vector<py::tuple> all;
+  for (const Axis& a : shape.axes) {
+    all.push_back(py::make_tuple(letter(a.times), letter(a.letter), a.plus, letter(a.open)));
   }
   return all;
 }
 
-// Without an exchange API, tensors cross as DLPack capsules.
-void connect(py::object tensor, py::object to_dlpack, py::object stream_of,
-             const std::vector<py::object>& dtypes, py::object exchange) {
-  torch = {
-      tensor.release().ptr(), to_dlpack.release().ptr(), stream_of.release().ptr(), {}, nullptr};
-  for (py::object dtype : dtypes) {
-    torch.dtypes.push_back(dtype.release().ptr());
+// What is said is kept as long as the process lives.
+void connect(const py::kwargs& used) {
+  used.inc_ref();
+  torch = {used["tensor"], used["stream_of"], used["shortened"], used["dtypes"], nullptr};
+  const py::object table = used["exchange"];
+  const auto* api =
+      table.is_none() ? nullptr : table.cast<py::capsule>().get_pointer<DLPackExchangeAPI>();
+  while (api != nullptr &&
+         (api->header.major != 1 || api->dltensor_from_py_object_no_sync == nullptr)) {
+    api = api->header.older;
   }
-  if (!exchange.is_none()) {
-    const auto* api = static_cast<const DLPackExchangeAPI*>(
-        PyCapsule_GetPointer(exchange.release().ptr(), "dlpack_exchange_api"));
-    while (api != nullptr && api->header.major != 1) {
-      api = api->header.older;
-    }
-    torch.api = api != nullptr && api->dltensor_from_py_object_no_sync != nullptr ? api : nullptr;
-    PyErr_Clear();
-  }
+  torch.api = api;
 }
 
 std::vector<Signature>& signatures() {
@@ -74,9 +50,6 @@ std::vector<Signature>& signatures() {
 
 void set_signature(std::size_t index, const py::dict& defaults, std::size_t positional) {
   Signature& s = signatures().at(index);
-  if (ops()[index].arguments.size() > kMostArguments) {
-    throw std::logic_error(ops()[index].name + " has too many arguments");
-  }
   s = {{}, {}, positional};
   for (const Argument& argument : ops()[index].arguments) {
     s.names.push_back(PyUnicode_InternFromString(argument.name.c_str()));
@@ -86,26 +59,48 @@ void set_signature(std::size_t index, const py::dict& defaults, std::size_t posi
   }
 }
 
-// (op, args, kwargs, exact or results), as Python's fastest calls pass it: pybind11's own would
-// take as long as all that a small op does.
-template <class Work>
-PyObject* with_call(PyObject* const* given, Py_ssize_t count, const Work& work) {
+py::tuple check(std::size_t op, const py::tuple& args, bool allocate) {
+  Call call(ops().at(op), signatures().at(op), false, false);
+  call.take(args.ptr(), py::dict().ptr());
+  return allocate ? call.allocate() : py::tuple();
+}
+
+py::bytes record(std::size_t op, const py::dict& kwargs, const py::tuple& results) {
+  Call call(ops().at(op), signatures().at(op), true, true);
+  call.take(py::tuple().ptr(), kwargs.ptr());
+  call.place(results);
+  return call.record();
+}
+
+// As Python's fastest calls pass it: pybind11's own would take as long as all that a small op does.
+PyObject* run(PyObject*, PyObject* const* given, Py_ssize_t count) {
+  const std::size_t op = count == 4 && PyLong_Check(given[0]) ? PyLong_AsSize_t(given[0]) : ~0u;
+  if (op >= ops().size() || !PyTuple_Check(given[1]) || !PyDict_Check(given[2])) {
+    PyErr_SetString(PyExc_TypeError, "expected (op: int, args: tuple, kwargs: dict, exact: bool)");
+    return nullptr;
+  }
+  const bool exact = given[3] == Py_True;
   try {
-    const std::size_t op = count == 4 && PyLong_Check(given[0]) ? PyLong_AsSize_t(given[0]) : ~0u;
-    PyErr_Clear();
-    if (op >= ops().size() || signatures()[op].names.empty() || !PyTuple_Check(given[1]) ||
-        !PyDict_Check(given[2])) {
-      throw py::type_error("expected (op: int, args: tuple, kwargs: dict, exact or results)");
+    Call call(ops()[op], signatures()[op], exact, true);
+    call.take(given[1], given[2]);
+    if (!call.served()) {
+      return Py_NewRef(Py_NotImplemented);
     }
-    Call call(ops()[op], signatures()[op]);
-    if (PyObject* found = work(call, given).release().ptr()) {
-      return found;
+    const py::tuple results = call.allocate();
+    call.place(results);
+    call.launch();
+    return Py_NewRef(results.size() > 1 ? results.ptr()
+                     : results.empty()  ? Py_None
+                                        : PyTuple_GET_ITEM(results.ptr(), 0));
+  } catch (const py::type_error& error) {
+    if (exact) {
+      return Py_NewRef(Py_NotImplemented);
     }
-    return PyErr_Occurred() != nullptr ? nullptr : Py_NewRef(Py_NotImplemented);
-  } catch (py::error_already_set& error) {
-    error.restore();
+    error.set_error();
   } catch (const py::builtin_exception& error) {
     error.set_error();
+  } catch (py::error_already_set& error) {
+    error.restore();
   } catch (const std::invalid_argument& error) {
     PyErr_SetString(PyExc_ValueError, error.what());
   } catch (const std::bad_alloc&) {
@@ -116,32 +111,10 @@ PyObject* with_call(PyObject* const* given, Py_ssize_t count, const Work& work) 
   return nullptr;
 }
 
-PyObject* run(PyObject*, PyObject* const* given, Py_ssize_t count) {
-  return with_call(given, count, [](Call& call, PyObject* const* g) {
-    const bool done =
-        call.take(g[1], g[2], g[3] == Py_True) && call.take_results() && call.launch();
-    return done ? call.result() : py::object();
-  });
-}
-
-PyObject* record(PyObject*, PyObject* const* given, Py_ssize_t count) {
-  return with_call(given, count, [](Call& call, PyObject* const* g) {
-    const bool taken =
-        call.take(g[1], g[2], true) && PyTuple_Check(g[3]) && call.take_results(g[3]);
-    return taken ? py::object(call.record()) : py::object();
-  });
-}
-
-PyCFunction fast(PyObject* (*f)(PyObject*, PyObject* const*, Py_ssize_t)) {
-  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(f));
-}
-
 PyMethodDef kFast[] = {
-    {"run", fast(run), METH_FASTCALL,
-     "run(op, args, kwargs, exact): results of an op by its kernel, or NotImplemented for what is "
-     "not of its contract or not on a device with kernels."},
-    {"record", fast(record), METH_FASTCALL,
-     "record(op, args, kwargs, results): the bytes of what the kernels would be given."},
+    {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run)), METH_FASTCALL,
+     "run(op, args, kwargs, exact): results of an op by its kernel. NotImplemented for tensors "
+     "that no kernel can read; where exact, also for types that the contract does not have."},
     {nullptr, nullptr, 0, nullptr}};
 
 py::dict build_info() {
@@ -178,9 +151,37 @@ py::tuple cuda_devices() {
 PYBIND11_MODULE(_C, m) {
   using namespace free_dit;
   m.doc() = "Compiled core of free; free.ops is the checked door to it.";
-  m.def("contracts", &contracts, "Of each op its name, arguments and results.");
-  m.def("connect", &connect, py::kw_only(), py::arg("tensor"), py::arg("to_dlpack"),
-        py::arg("stream_of"), py::arg("dtypes"), py::arg("exchange"), "Say what is used of torch.");
+  using A = const Argument&;
+  static const char* const kKinds[] = {"tensor", "integer", "number", "flag", "choice"};
+  static const char* const kRests[] = {"", "...", "...?"};
+  py::class_<Argument>(m, "Argument")
+      .def_readonly("name", &Argument::name)
+      .def_property_readonly("kind", [](A a) { return kKinds[static_cast<int>(a.kind)]; })
+      .def_readonly("optional", &Argument::optional)
+      .def_property_readonly("axes", [](A a) { return described(a.shape); })
+      .def_property_readonly("rest", [](A a) { return kRests[static_cast<int>(a.shape.rest)]; })
+      .def_property_readonly("filled", [](A a) { return a.shape.filled; })
+      .def_property_readonly("dtypes", [](A a) { return kTypeNames[static_cast<int>(a.type)]; })
+      .def_readonly("written", &Argument::written)
+      .def_readonly("group", &Argument::group)
+      .def_property_readonly("binds", [](A a) { return letter(a.binds); })
+      .def_readonly("low", &Argument::low)
+      .def_readonly("high", &Argument::high)
+      .def_readonly("least", &Argument::least)
+      .def_readonly("most", &Argument::most)
+      .def_property_readonly("highest", [](A a) { return described(a.highest); })
+      .def_readonly("choices", &Argument::choices)
+      .def("__repr__", [](A a) { return a.name; });
+  py::class_<Op>(m, "Contract")
+      .def_property_readonly("number", [](const Op& op) { return &op - ops().data(); })
+      .def_readonly("name", &Op::name)
+      .def_readonly("arguments", &Op::arguments)
+      .def_readonly("results", &Op::results);
+  m.def("contracts", &ops, py::return_value_policy::reference, "All of them, in one order.");
+  m.def("connect", &connect, "Say what is used of torch.");
+  m.def("check", &check,
+        "Raise for what is not of the contract; results, unwritten, if asked for.");
+  m.def("record", &record, "The bytes of what the kernels would be given.");
   m.def("set_signature", &set_signature, "Say how an op is called.");
   m.def("cuda_refusal", &cuda::refusal, "Why there are no kernels for a CUDA device, or None.");
   m.def("build_info", &build_info,

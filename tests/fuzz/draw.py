@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,7 +16,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from free.ops.contract import CONTRACTS, Argument, Contract, Sizes, _axis
+from free.ops._C import Argument, Contract
+from free.ops.contract import CONTRACTS
+from tests.ops.sizes import Sizes
 
 LARGEST = torch.finfo(torch.float32).max
 TINY = 2.0**-149
@@ -106,10 +109,10 @@ class _Draw:
         if a.kind == "choice":
             return self.rng.choice(a.choices)
         if a.kind == "number":
-            return self.rng.choice([n for n in NUMBERS if a.low <= n <= a.high])
-        high = self.sizes.value(_axis(a.highest)) if a.highest else a.high
-        small = self.rng.randint(int(a.low), min(int(a.low) + 5, high))
-        return small if a.binds else self.rng.choice((small, int(a.low), high))
+            return self.rng.choice([n for n in NUMBERS if a.least <= n <= a.most])
+        high = self.sizes.value(a.highest[0]) if a.highest else a.high
+        small = self.rng.randint(a.low, min(a.low + 5, high))
+        return small if a.binds else self.rng.choice((small, a.low, high))
 
     def extent(self) -> int:
         return self.rng.randint(1, 2 if self.small else 5)
@@ -130,7 +133,7 @@ class _Draw:
         return [o or e for o, e in zip(open_at + [None] * len(extents), extents, strict=False)]
 
     def tensor(self, a: Argument, shape: list[int]) -> Tensor:
-        dtype = getattr(torch, self.rng.choice(a.dtypes.split()))
+        dtype = getattr(torch, self.rng.choice(re.findall(r"[a-z]+\d+", a.dtypes)))
         limits = LIMITS.get((self.contract.name, a.name))
         if dtype.is_floating_point:
             specials, scale = limits or (self.specials, 0.0)

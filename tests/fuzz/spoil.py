@@ -111,8 +111,9 @@ def call(rng: random.Random, case: Case) -> None:
         lambda: _C.run(number, (), given, rng.random() < 0.5),
         lambda: _C.run(rng.choice((number, -1, 99, "0")), tuple(given.values()), {}, False),
         lambda: _C.run(*rng.choice(((), (number,), (number, (), ()), (number, [], {}, None)))),
-        lambda: _C.record(number, (), given, tuple(rng.choices([*given.values()], k=4))),
-        lambda: _C.record(number, (), given, rng.choice((None, (), (None,), 3))),
+        lambda: _C.record(number, given, tuple(rng.choices([*given.values()], k=4))),
+        lambda: _C.record(number, given, rng.choice((None, (), (None,), 3))),
+        lambda: _C.check(number, tuple(given.values()), rng.random() < 0.5),
     )
     with suppress(*REFUSALS):
         rng.choice((*ways[:1] * 4, *ways))()

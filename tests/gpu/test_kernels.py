@@ -270,5 +270,6 @@ def test_tensors_on_two_devices() -> None:
 def test_this_gpu_has_kernels_and_another_build_would_serve_it_by_the_twin() -> None:
     assert _C.cuda_refusal(0) is None
     given = on_gpu(verifying(3, 4, 20, "block"))
-    served = operator.fallback(CONTRACTS["verify_window"], reference.verify_window)
-    same(served(*given.values()), ops.verify_window(**given), 1e-5)
+    contract = CONTRACTS["verify_window"]
+    served = operator.by_twin(contract, reference.verify_window, [*given.values()])
+    same(served, ops.verify_window(**given), 1e-5)

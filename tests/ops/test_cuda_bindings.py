@@ -1,74 +1,70 @@
 """The door to the CUDA kernels: what it passes on and what it refuses, with no GPU.
 
-Capsules here claim to be on a GPU while their memory is the CPU's: every call fails before that is
+Tensors here claim to be on a GPU while their memory is the CPU's: every call fails before that is
 looked at.
 """
 
-import ctypes
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.dlpack import to_dlpack
 
 from free import ops
 from free.ops import _C, operator
 from free.ops.contract import CONTRACTS
 from tests.ops.examples import EXAMPLES, FULL, Example
 
-CPU, CUDA, OTHER = 1, 2, 7
 NO_CUDA = ops.build_info()["cuda"] is None
 
-_pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
-_pointer_of.restype = ctypes.c_void_p
-_pointer_of.argtypes = [ctypes.py_object, ctypes.c_char_p]
+
+class Elsewhere(Tensor):
+    """A tensor that says so when it is asked for its attributes; so do those that it makes."""
+
+    device_: torch.device = torch.device("cuda:0")
+    device = property(lambda self: self.device_)  # type: ignore[assignment]
+    is_cpu = property(lambda self: self.device_.type == "cpu")
+    is_cuda = property(lambda self: self.device_.type == "cuda")
+
+    def get_device(self) -> int:
+        """Number of the device; -1 on the CPU."""
+        return -1 if self.device_.index is None else self.device_.index
 
 
-class _Head(ctypes.Structure):
-    """How a DLManagedTensor begins."""
-
-    _fields_ = (("data", ctypes.c_void_p), ("type", ctypes.c_int32), ("index", ctypes.c_int32))
-
-
-def elsewhere(tensor: Tensor, kind: int = CUDA, index: int = 0) -> Any:
-    """A capsule that says so."""
-    capsule = to_dlpack(tensor)
-    head = _Head.from_address(_pointer_of(capsule, b"dltensor"))
-    head.type, head.index = kind, index
-    return capsule
-
-
-def connect(capsule_of: Any) -> None:
-    operator.connect(exchange=False, to_dlpack=capsule_of, stream_of=lambda tensor: 0)
+def elsewhere(given: dict[str, Any], **devices: str) -> dict[str, Any]:
+    """Arguments on the first GPU, those that are named on other devices."""
+    moved = dict(given)
+    for key, value in given.items():
+        if isinstance(value, Tensor):
+            moved[key] = value.as_subclass(Elsewhere)
+            moved[key].device_ = torch.device(devices.get(key, "cuda:0"))
+    return moved
 
 
 @pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
+def _by_attributes() -> Iterator[None]:
+    operator.connect(exchange=False, stream_of=lambda tensor: 0)
     yield
     operator.connect()
 
 
-def run(example: Example) -> Any:
-    return _C.run(CONTRACTS[example.name].number, (), example.given, True)
+def run(name: str, given: dict[str, Any]) -> Any:
+    return _C.run(CONTRACTS[name].number, (), given, False)
 
 
 @pytest.mark.skipif(NO_CUDA, reason="this build has no CUDA")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="would launch on memory that is not there")
 @pytest.mark.parametrize("example", EXAMPLES.values(), ids=list(EXAMPLES))
 def test_all_is_passed_on_before_cuda_finds_no_device(example: Example) -> None:
-    connect(elsewhere)
     with pytest.raises(RuntimeError, match=r"^CUDA: .*(driver|device)"):
-        run(example)
+        run(example.name, elsewhere(example.given))
 
 
 @pytest.mark.skipif(not NO_CUDA, reason="this build has CUDA")
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_a_build_without_cuda_leaves_it_to_others(name: str) -> None:
-    connect(elsewhere)
-    assert run(FULL[name]) is NotImplemented
+    assert run(name, elsewhere(FULL[name].given)) is NotImplemented
     assert "this build of free has no CUDA kernels: " in str(_C.cuda_refusal(0))
     assert "FREE_CUDA=ON pip install" in str(_C.cuda_refusal(0))
 
@@ -76,21 +72,17 @@ def test_a_build_without_cuda_leaves_it_to_others(name: str) -> None:
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_two_devices_and_unknown_ones_are_refused(name: str) -> None:
     """Whichever tensor it is that lies elsewhere: on another GPU, or on the CPU."""
-    example = FULL[name]
-    tensors = [key for key, value in example.given.items() if isinstance(value, Tensor)]
-    connect(partial(elsewhere, kind=OTHER))
-    assert run(example) is NotImplemented
-
-    def only(chosen: Tensor, kind: int, index: int, tensor: Tensor) -> Any:
-        return elsewhere(tensor, kind, index) if tensor is chosen else elsewhere(tensor)
-
-    for key in tensors:
-        for kind, index in ((CPU, 0), (CUDA, 1)):
-            connect(partial(only, example.given[key], kind, index))
-            assert run(example) is NotImplemented
-    # What else fails is not hidden: no tensor is left to be read.
-    connect(lambda tensor: None)
-    assert run(example) is NotImplemented
+    given = FULL[name].given
+    first, *others = [key for key, value in given.items() if isinstance(value, Tensor)]
+    everywhere = dict.fromkeys([first, *others], "xpu:0")
+    assert run(name, elsewhere(given, **everywhere)) is NotImplemented
+    for key in others:
+        for device in ("cpu", "cuda:1", "xpu:0"):
+            with pytest.raises(ValueError, match=f"^{key}: .* on cuda:0, got one on {device}$"):
+                run(name, elsewhere(given, **{key: device}))
+    for device in ("cpu", "cuda:1", "xpu:0"):
+        with pytest.raises(ValueError, match=f": .* on {device}, got one on cuda:0$"):
+            run(name, elsewhere(given, **{first: device}))
 
 
 @pytest.mark.parametrize("name", CONTRACTS)

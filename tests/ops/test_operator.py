@@ -5,6 +5,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,12 +13,15 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv, StatelessSymbolicContext
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from free import ops, reference
 from free.ops import _C, operator
-from free.ops.contract import CONTRACTS, Argument, Sizes
+from free.ops._C import Argument
+from free.ops.contract import CONTRACTS
 from tests.ops.examples import EXAMPLES, FULL, Example, large
+from tests.ops.sizes import Sizes
 from tests.shim import same
 from tests.windows import random_window
 
@@ -26,7 +30,7 @@ EVERY_OP = pytest.mark.parametrize("name", CONTRACTS)
 
 
 @pytest.fixture
-def _by_capsules() -> Iterator[None]:
+def _by_attributes() -> Iterator[None]:
     operator.connect(exchange=False)
     yield
     operator.connect()
@@ -81,11 +85,11 @@ def test_every_way_gives_the_same(example: Example) -> None:
 
 
 @EACH
-@pytest.mark.usefixtures("_by_capsules")
+@pytest.mark.usefixtures("_by_attributes")
 def test_older_torch_gives_the_same(example: Example) -> None:
-    by_capsules = compared(example, example.by_op())
+    by_attributes = compared(example, example.by_op())
     operator.connect()
-    alike(by_capsules, compared(example, example.by_op()), 0.0)
+    alike(by_attributes, compared(example, example.by_op()), 0.0)
 
 
 @EVERY_OP
@@ -168,6 +172,53 @@ def test_is_a_well_formed_custom_op(example: Example) -> None:
     torch.library.opcheck(entry, tuple(bound.arguments.values()), test_utils=checks)
 
 
+@EACH
+@pytest.mark.parametrize("exchange", [True, False])
+def test_fake_tensors_are_checked_and_give_results(example: Example, exchange: bool) -> None:
+    results = CONTRACTS[example.name].results
+    count, key = len(results), CONTRACTS[example.name].arguments[0].name
+    operator.connect(exchange=exchange)
+    with FakeTensorMode() as mode, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        given = {
+            k: mode.from_tensor(v) if isinstance(v, Tensor) else v for k, v in example.given.items()
+        }
+        fakes = Example(example.name, given).by_op()[:count]
+        with pytest.raises(ValueError, match=rf"^{key}: expected .*shape \[.*\], got \[\]$"):
+            Example(example.name, given | {key: given[key].new_empty(())}).by_op()
+    operator.connect()
+    described = [(t.shape, t.dtype) for t in fakes]
+    assert described == [(t.shape, t.dtype) for t in example.by_op()[:count]]
+
+
+@EACH
+def test_symbolic_sizes_stay_symbols(example: Example) -> None:
+    """Nothing is bound to a number, and nothing to another symbol: that is for the run to check."""
+    count, shapes = len(CONTRACTS[example.name].results), ShapeEnv()
+    with FakeTensorMode(shape_env=shapes) as mode:
+        given = dict(example.given)
+        for name, value in given.items():
+            if isinstance(value, Tensor):
+                free = StatelessSymbolicContext([DimDynamic.DYNAMIC] * value.dim())
+                given[name] = mode.from_tensor(value, symbolic_context=free)
+        fakes = getattr(ops, example.name)(**given)
+    assert not shapes.guards
+    fakes = () if fakes is None else (fakes,) if isinstance(fakes, Tensor) else tuple(fakes)
+    described = [([*map(int, t.shape)], t.dtype) for t in fakes]
+    assert described == [([*t.shape], t.dtype) for t in example.by_op()[:count]]
+
+
+def test_a_graph_of_symbolic_sizes_checks_when_it_runs() -> None:
+    compiled = torch.compile(ops.target_means, fullgraph=True, backend="eager", dynamic=True)
+    for key in ("means, clipped", "means, guided"):
+        alike(EXAMPLES[key].call(compiled), EXAMPLES[key].by_op(), 0.0)
+    given = EXAMPLES["means, clipped"].given
+    with pytest.raises(
+        ValueError, match=r"columns: expected a non-empty shape \[8, N\], got \[7, 7\]"
+    ):
+        compiled(**given | {"columns": torch.ones(7, 7)})
+
+
 @pytest.mark.parametrize(
     "key", ["reflection", "guesses", "roll, change", "means, clipped", "normal"]
 )
@@ -205,7 +256,8 @@ def refused(name: str, error: type[Exception], message: str, **changes: Any) -> 
     given = {k: v.clone() if isinstance(v, Tensor) else v for k, v in example.given.items()}
     with pytest.raises(error, match=message):
         getattr(ops, name)(**(given | changes))
-    assert _C.run(CONTRACTS[name].number, (), given | changes, True) is NotImplemented
+    with pytest.raises(error, match=message):
+        _C.run(CONTRACTS[name].number, (), given | changes, False)
     for key, value in given.items():
         if isinstance(value, Tensor):
             same((value,), (example.given[key],))
@@ -218,11 +270,9 @@ def test_tensors_that_do_not_fit(name: str, argument: Argument) -> None:
     refused(name, TypeError, f"^{key}: expected a tensor, got list$", **{key: [1.0]})
     if not argument.optional:
         refused(name, TypeError, f"^{key}: expected a tensor, got NoneType$", **{key: None})
-    *others, last = argument.dtypes.split()
-    expected = f"{', '.join(others)} or {last}" if others else last
     for dtype in (torch.complex64, torch.uint8):
         got = str(dtype).removeprefix("torch.")
-        message = f"^{key}: expected {expected}, got {got}$"
+        message = f"^{key}: expected {argument.dtypes}, got {got}$"
         refused(name, TypeError, message, **{key: tensor.to(dtype)})
     for wrong in (tensor[:0], tensor[None], torch.zeros((), dtype=tensor.dtype)):
         if wrong.shape == (0,) and not argument.filled and key in ("seeds", "length", "failed"):
@@ -256,8 +306,8 @@ def refusals(argument: Argument) -> Iterator[tuple[Any, type[Exception], str]]:
     else:
         for value in ("2", True, torch.ones(())):
             yield value, TypeError, f"expected a number, got {type(value).__name__}"
-        below = math.nextafter(argument.low, -math.inf)
-        above = [math.nextafter(argument.high, math.inf)] if argument.high < math.inf else []
+        below = math.nextafter(argument.least, -math.inf)
+        above = [math.nextafter(argument.most, math.inf)] if argument.most < math.inf else []
         for value in (math.nan, -math.inf, below, *above):
             yield value, ValueError, rf"expected a .*value .*, got {re.escape(str(value))}"
         yield 10**400, ValueError, r"expected a value that a float can hold, got 10+\.{3}0+"
@@ -364,15 +414,21 @@ def test_the_core_called_directly_raises_and_never_crashes() -> None:
             _C.run(*wrong)
     index = CONTRACTS["verify_window"].number
     for args in ((), (None,) * 8, (object(),) * 8, (1,) * 9):
-        assert _C.run(index, args, {}, False) is NotImplemented
+        for core in (partial(_C.run, index, args, {}), partial(_C.check, index, args)):
+            with pytest.raises((TypeError, ValueError), match="^(verify_window|verifier): expect"):
+                core(False)
+    assert _C.run(index, (), {}, True) is NotImplemented
     window = random_window(2, 4, (3,))
     results = tuple(torch.empty_like(t) for t in (window.noise, window.length, window.length))
     given = window._asdict()
-    assert _C.record(index, (), given, results) is NotImplemented
-    assert _C.record(index, (), given, (*results, torch.empty(2, 2))) is NotImplemented
-    assert len(_C.record(index, (), given, (*results, torch.empty(2, 3)))) > 100
+    with pytest.raises(TypeError, match="expected 4 results"):
+        _C.record(index, given, results)
+    with pytest.raises(ValueError, match=r"log_ratio: expected shape \[2, 3\], got \[2, 2\]"):
+        _C.record(index, given, (*results, torch.empty(2, 2)))
+    assert len(_C.record(index, given, (*results, torch.empty(2, 3)))) > 100
     sparse = torch.zeros(2, 4, 3).to_sparse()
-    assert _C.run(index, (), given | {"states": sparse}, True) is NotImplemented
+    with pytest.raises(ValueError, match=r"states: expected a contiguous tensor, got strides \["):
+        _C.run(index, (), given | {"states": sparse}, True)
 
 
 # --- GPUs ----------------------------------------------------------------------------------------
@@ -383,7 +439,11 @@ def test_without_kernels_the_twin_serves_with_one_warning(monkeypatch: pytest.Mo
     said = "this build of free has no CUDA kernels: FREE_CUDA=ON pip install ."
     monkeypatch.setattr("free.ops._C.cuda_refusal", lambda device: said)
     monkeypatch.setattr(operator, "_warned", set())
-    served = operator.fallback(CONTRACTS["verify_window"], lambda **given: given["verifier"])
+
+    def served(*values: Any) -> Any:
+        contract = CONTRACTS["verify_window"]
+        return operator.by_twin(contract, lambda **given: given["verifier"], values)
+
     with FakeTensorMode():
         window = random_window(2, 3, (4,))
         there = [torch.empty(t.shape, dtype=t.dtype, device="cuda") for t in window]

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.dlpack import to_dlpack
+
+from free.arguments import shortened
 
 # After torch, so that one OpenMP runtime serves both.
 from free.ops import _C
-from free.ops.contract import CONTRACTS, Contract
+from free.ops.contract import CONTRACTS, check, schema
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -31,13 +32,14 @@ def connect(exchange: bool = True, **others: Any) -> None:
     """Tell the compiled core what it uses of torch; ``others`` is for tests.
 
     Where torch offers a table of C functions (from 2.10 on) tensors are read through it, unless
-    ``exchange`` is False; else as DLPack capsules, which takes longer.
+    ``exchange`` is False; else they are asked for their attributes, which takes longer.
     """
+    names = ("float32", "float16", "bfloat16", "float64", "int32", "int64")
     used: dict[str, Any] = {
         "tensor": Tensor,
-        "to_dlpack": to_dlpack,
         "stream_of": lambda tensor: torch.cuda.current_stream(tensor.device).cuda_stream,
-        "dtypes": (torch.float32, torch.float64, torch.int32, torch.int64),
+        "shortened": shortened,
+        "dtypes": tuple(getattr(torch, name) for name in names),
         "exchange": getattr(Tensor, "__dlpack_c_exchange_api__", None) if exchange else None,
     }
     _C.connect(**(used | others))
@@ -71,34 +73,29 @@ def operator(twin: Callable[P, T], result: Callable[..., T] | None = None) -> Ca
     entry = _register(contract, twin)
     run, is_compiling = _C.run, torch.compiler.is_dynamo_compiling
 
-    def finished(results: Any) -> Any:
-        return results if result is None else result(*results)
-
-    @wraps(twin)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        if is_compiling():  # the fake implementation checks
-            given = _by_name(names, defaults, args, kwargs)
-            return finished(entry(*given))
-        if not _is_observed():
-            results = run(index, args, kwargs, True)
-            if results is not NotImplemented:
-                return results if result is None else result(*results)
+    def values_of(args: Any, kwargs: Any) -> list[Any]:
+        """Arguments in the contract's order, checked."""
+        if is_compiling():  # by the fake implementation
+            given = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+            return [given[name] for name in names]
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         # NumPy's numbers are as good as Python's.
         values = [v.item() if isinstance(v, np.generic) else v for v in bound.arguments.values()]
-        contract.check(values)
-        return finished(entry(*values))
+        check(contract, values)
+        return values
+
+    @wraps(twin)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if not is_compiling() and not _is_observed():
+            results = run(index, args, kwargs, True)
+            if results is not NotImplemented:
+                return results if result is None else result(*results)
+        results = entry(*values_of(args, kwargs))
+        return results if result is None else result(*results)
 
     call.__module__ = "free.ops"
     return call
-
-
-def _by_name(
-    names: Iterable[str], defaults: Mapping[str, Any], args: Any, kwargs: Mapping[str, Any]
-) -> list[Any]:
-    given = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
-    return [given[name] for name in names]
 
 
 # Looked up once: this is asked at every call.
@@ -116,56 +113,14 @@ def _is_observed() -> bool:
     )
 
 
-def fallback(contract: Contract, twin: Callable[..., Any]) -> Callable[..., Any]:
-    """The twin, checked; with a warning on a GPU, where a kernel was to be expected."""
-    names = [argument.name for argument in contract.arguments]
-    writes = any(argument.written for argument in contract.arguments)
-
-    def by_twin(*values: Any) -> Any:
-        contract.check(values)
-        if writes:
-            contract.check_memory(values)
-        device = next(value.device for value in values if isinstance(value, Tensor))
-        if device.type == "cuda" and (reason := _C.cuda_refusal(device.index or 0)):
-            _warn_once(device, reason)
-        return twin(**dict(zip(names, values, strict=True)))
-
-    return by_twin
-
-
-def _register(contract: Contract, twin: Callable[..., Any]) -> Any:
-    """Define ``torch.ops.free.<name>``.
-
-    What is registered for CUDA neither waits for the device nor looks at values, so that a CUDA
-    graph can capture it.
-    """
-    name, by_twin = contract.name, fallback(contract, twin)
-
-    def by_kernel(*values: Any) -> Any:
-        results = _C.run(contract.number, values, {}, False)
-        return by_twin(*values) if results is NotImplemented else results
-
-    def fake(*values: Any) -> Any:
-        contract.check(values)
-        results = contract.allocate(values)
-        return results if len(results) > 1 else results[0] if results else None
-
-    _library.define(contract.schema(), tags=(torch.Tag.pt2_compliant_tag,))
-    for key in ("CPU", "CUDA"):
-        _library.impl(name, by_kernel, key)
-    _library.impl(name, by_twin, "CompositeExplicitAutograd")
-    # No gradients: the op does not record itself, instead of warning in a backward pass.
-    _library.impl(name, torch.library.fallthrough_kernel, "Autograd")
-    torch.library.register_fake(f"free::{name}", fake, lib=_library)
-    return getattr(torch.ops.free, name).default
-
-
 _warned: set[str] = set()
 
 
-def _warn_once(device: torch.device, reason: str) -> None:
-    """Say what is lost where kernels are missing; once in a process."""
-    if not _warned:
+def by_twin(contract: _C.Contract, twin: Callable[..., Any], values: Iterable[Any]) -> Any:
+    """What the twin gives; on a GPU with a warning, once in a process, of what is lost."""
+    device = next(value.device for value in values if isinstance(value, Tensor))
+    reason = _C.cuda_refusal(device.index or 0) if device.type == "cuda" else None
+    if reason and not _warned:
         _warned.add(reason)
         warnings.warn(
             f"on {device} a round's steps run in plain torch, a few times slower and in dozens of "
@@ -173,3 +128,30 @@ def _warn_once(device: torch.device, reason: str) -> None:
             RuntimeWarning,
             stacklevel=2,
         )
+    names = [argument.name for argument in contract.arguments]
+    return twin(**dict(zip(names, values, strict=True)))
+
+
+def _register(contract: _C.Contract, twin: Callable[..., Any]) -> Any:
+    """Define ``torch.ops.free.<name>``.
+
+    What is registered for CUDA neither waits for the device nor looks at values, so that a CUDA
+    graph can capture it.
+    """
+    name = contract.name
+
+    def run(*values: Any) -> Any:
+        results = _C.run(contract.number, values, {}, False)
+        return by_twin(contract, twin, values) if results is NotImplemented else results
+
+    def fake(*values: Any) -> Any:
+        results = check(contract, values, allocate=True)
+        return results if len(results) > 1 else results[0] if results else None
+
+    _library.define(schema(contract), tags=(torch.Tag.pt2_compliant_tag,))
+    for key in ("CPU", "CUDA", "CompositeExplicitAutograd"):
+        _library.impl(name, run, key)
+    # No gradients: the op does not record itself, instead of warning in a backward pass.
+    _library.impl(name, torch.library.fallthrough_kernel, "Autograd")
+    torch.library.register_fake(f"free::{name}", fake, lib=_library)
+    return getattr(torch.ops.free, name).default
