@@ -50,11 +50,12 @@ def check_request(
     labels: Tensor | Sequence[int],
     seed: int | Tensor | Sequence[int],
     shape: Sequence[int] | None,
+    start: float = 1.0,
 ) -> Request:
     """Check ``labels``, ``seed`` and ``shape``, and draw the initial states.
 
     A teacher may have the attributes ``num_classes`` (labels are checked against it) and
-    ``sample_shape`` (the default of ``shape``).
+    ``sample_shape`` (the default of ``shape``). ``start`` is the schedule's.
 
     Raises ValueError naming the argument, what was expected and what came.
     """
@@ -84,8 +85,9 @@ def check_request(
         )
     device = device_of(teacher) or y.device
     y, seeds = y.to(device), seeds.to(device)
-    start = torch.zeros_like(seeds)
-    return Request(y, seeds, normal(seeds, start, start, Purpose.INITIAL, size))
+    zero = torch.zeros_like(seeds)
+    noise = normal(seeds, zero, zero, Purpose.INITIAL, size)
+    return Request(y, seeds, noise if start == 1.0 else start * noise)
 
 
 def _integers(value: Any, name: str, end: int) -> Tensor:

@@ -70,7 +70,7 @@ class SequentialSampler:
         trajectory: bool | str = False,
     ) -> SamplingResult:
         """Draw one sample per label; the arguments are those of ``SpeculativeSampler.sample``."""
-        request = check_request(self.teacher, labels, seed, shape)
+        request = check_request(self.teacher, labels, seed, shape, self.schedule.start)
         y, seeds, x = request
         require_device(x.device, variance=self.schedule.mixture)
         plan = Plan(teacher=self.teacher, schedule=self.schedule, guidance=self.guidance)

@@ -181,7 +181,7 @@ class SpeculativeSampler:
         torch.OutOfMemoryError
             If the GPU's memory is full; names the batch, the window and what would need less.
         """
-        request = check_request(self.teacher, labels, seed, shape)
+        request = check_request(self.teacher, labels, seed, shape, self.schedule.start)
         y, seeds, x = request
         require_device(x.device, variance=self.schedule.mixture)
         plan = self._plan()
@@ -238,7 +238,7 @@ class SpeculativeSampler:
         Returned are the steps of a round (``draft``, ``verify``, ``advance``), and the samples
         before their first.
         """
-        y, seeds, x = check_request(self.teacher, labels, seed, shape)
+        y, seeds, x = check_request(self.teacher, labels, seed, shape, self.schedule.start)
         require_device(x.device, variance=self.schedule.mixture)
         plan = self._plan()
         width = largest_window(plan.rule, len(self.schedule), x.device)

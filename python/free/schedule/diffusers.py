@@ -1,42 +1,71 @@
-"""Scheduler configurations of diffusers, as schedules.
+"""Schedulers of diffusers, as tables of the same law.
 
-Only ancestral DDPM sampling of an eps-predicting network without clipping has Gaussian transitions
-of one known variance, which is what can be speculated. Whatever else a configuration asks for is
-refused, with the reason and the way out: a sampler with another law is never used in silence.
+A scheduler is recognised by the name of its class and read by its configuration and by the grid
+that its own ``set_timesteps`` makes; diffusers is imported only to make another of its schedulers.
+Whatever is not one Gaussian a step, or not known to be, is refused, with what would be: a sampler
+with another law is never used in silence.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Iterable, Mapping
+import copy
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 
 from free.arguments import as_integer
-from free.schedule.schedule import LONGEST, Schedule
+from free.schedule import ancestral, ddpm, dpm, flow
+from free.schedule.ddpm import DEFAULTS, LONGEST
+from free.schedule.renewal import Columns
 
-#: Parameters of diffusers' DDPMScheduler, with its defaults.
-_DEFAULTS: dict[str, Any] = {
-    "num_train_timesteps": 1000,
-    "beta_start": 1e-4,
-    "beta_end": 2e-2,
-    "beta_schedule": "linear",
-    "trained_betas": None,
-    "variance_type": "fixed_small",
-    "clip_sample": True,
-    "prediction_type": "epsilon",
-    "thresholding": False,
-    "dynamic_thresholding_ratio": 0.995,
-    "clip_sample_range": 1.0,
-    "sample_max_value": 1.0,
-    "timestep_spacing": "leading",
-    "steps_offset": 0,
-    "rescale_betas_zero_snr": False,
+#: The law of each scheduler's ``step``: ``builder(grid, config, **options)``.
+_LAWS: dict[str, Callable[..., Columns]] = {
+    "DDPMScheduler": ddpm.ddpm,
+    "DDIMScheduler": ancestral.ddim,
+    "LCMScheduler": ancestral.lcm,
+    "EulerAncestralDiscreteScheduler": ancestral.euler_ancestral,
+    "DPMSolverMultistepScheduler": dpm.dpm_solver,
+    "FlowMatchEulerDiscreteScheduler": flow.renoise,
+    "FlowMatchLCMScheduler": flow.renoise,
+    "LTXEulerAncestralRFScheduler": flow.ltx,
 }
-#: Those that belong to the network's training, whatever it is sampled with.
+#: Arguments of ``step`` that belong to the law, with diffusers' defaults.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "DDIMScheduler": {"eta": 0.0, "use_clipped_model_output": False}
+}
+#: Schedulers that networks of betas can be sampled with, by the names of their laws.
+_RELATIVES: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddpm": ("DDPMScheduler", {}),
+    "ddim": ("DDIMScheduler", {}),
+    "euler-ancestral": ("EulerAncestralDiscreteScheduler", {}),
+    "sde-dpmsolver++": ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
+}
+#: What can be asked for besides, whatever the scheduler is.
+LAWS = (*_RELATIVES, *flow.KINDS)
+#: Schedulers that call the network more than once a step.
+_SEVERAL_CALLS = (
+    "HeunDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "DPMSolverSDEScheduler",
+    "DPMSolverSinglestepScheduler",
+)
+#: Schedulers whose steps are without noise.
+_DETERMINISTIC = (
+    "DDIMInverseScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepInverseScheduler",
+    "EulerDiscreteScheduler",
+    "IPNDMScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "UniPCMultistepScheduler",
+)
+#: Parameters that belong to a network's training, whatever it is sampled with.
 _TRAINING = (
     "num_train_timesteps",
     "beta_start",
@@ -46,29 +75,64 @@ _TRAINING = (
     "rescale_betas_zero_snr",
     "prediction_type",
 )
-_VARIANCES = {
-    "fixed_small": "posterior",
-    "fixed_small_log": "posterior",
-    "fixed_large": "upper",
-    "fixed_large_log": "upper",
-}
-_WAY_OUT = "pass scheduler='ddpm' for DDPM with this config's betas, as DiT samples"
-_FLOW = (
+_FLOW_HINT = (
     "of a network that predicts flow matching's velocity, pass scheduler=lambda steps: "
-    "free.Schedule.sde('linear', steps)"
+    "free.Schedule.flow('flow-sde', steps)"
 )
-#: Why some settings cannot be speculated; first those that 'ddpm' leaves as they are.
-_REFUSED = {
-    "prediction_type": "the network must predict the noise (prediction_type='epsilon')",
-    "rescale_betas_zero_snr": "where no signal is left, eps does not tell x0 "
-    "(rescale_betas_zero_snr=False does)",
-    "clip_sample": f"DiT does not clip x0: set clip_sample=False, or {_WAY_OUT}",
-    "thresholding": f"it rescales x0 by its own quantiles: set thresholding=False, or {_WAY_OUT}",
-    "variance_type": "draft and target need one variance a step, known before the network is "
-    f"called: set variance_type='fixed_small', or {_WAY_OUT}",
-}
-#: The reasons that lie in the network's training: no other scheduler is a way out.
-_OF_THE_NETWORK = ("prediction_type", "rescale_betas_zero_snr")
+
+
+def columns_of(
+    scheduler: Any, steps: int | None, law: str | None, eta: float | None, **arguments: Any
+) -> Columns:
+    """Fields of the schedule; see :meth:`free.Schedule.from_scheduler`."""
+    if law is not None and law not in LAWS:
+        raise ValueError(f"law must be None or one of {', '.join(map(repr, LAWS))}, got {law!r}")
+    name, config = described(scheduler)
+    if law in flow.KINDS:
+        return _flow_law(scheduler, name, config, steps, law, eta, arguments)
+    options = {"eta": eta} if eta is not None else {}
+    if law is not None:
+        name, scheduler, config = _relative(name, config, law)
+        options = {"eta": 1.0, **options} if law == "ddim" else options
+    _require_known(name, config, options)
+    known = _OPTIONS.get(name, {})
+    options = {key: arguments.pop(key, value) for key, value in known.items()} | options
+    if unknown := sorted(options.keys() - known.keys()):
+        raise ValueError(
+            f"{unknown[0]} must be left out with {name}, whose step does not take it, "
+            f"got {options[unknown[0]]!r}"
+        )
+    if name == "DDIMScheduler" and options["eta"] == 0:
+        raise ValueError(_deterministic(f"{name} with eta=0", config, "eta > 0, such as eta=1.0"))
+    grid, config = _grid(scheduler, name, config, steps, arguments)
+    return _LAWS[name](grid, config, **options)
+
+
+def described(scheduler: Any) -> tuple[str, dict[str, Any]]:
+    """The class that a scheduler, or a configuration of one, is known by, and its configuration.
+
+    Raises TypeError if it is neither, ValueError if a class of one's own has a step of its own.
+    """
+    if isinstance(scheduler, Mapping):
+        return str(scheduler.get("_class_name", "DDPMScheduler")), dict(scheduler)
+    config = getattr(scheduler, "config", None)
+    if isinstance(scheduler, type) or not isinstance(config, Mapping):
+        raise TypeError(
+            "scheduler must be a scheduler of diffusers or the configuration of one, "
+            f"got {scheduler!r}"
+        )
+    line = type(scheduler).__mro__
+    known = next((c for c in line if c.__name__ in _NAMES), line[0])
+    own = next((c for c in line[: line.index(known)] if "step" in vars(c)), None)
+    if own is not None:
+        raise ValueError(
+            f"scheduler must step as {known.__name__} does, got {own.__name__}, which has a step "
+            "of its own: its law is not known here"
+        )
+    return known.__name__, dict(config)
+
+
+_NAMES = {*_LAWS, *_SEVERAL_CALLS, *_DETERMINISTIC}
 
 
 def ddpm_config(config: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -82,7 +146,7 @@ def ddpm_config(config: Mapping[str, Any] | None = None) -> dict[str, Any]:
     if config is not None and not _has_betas(config):
         raise ValueError(
             "scheduler='ddpm' needs a config with betas (beta_schedule or trained_betas), "
-            f"got {config.get('_class_name', 'one')} with {sorted(config)}: {_FLOW}"
+            f"got {config.get('_class_name', 'one')} with {sorted(config)}: {_FLOW_HINT}"
         )
     training = {key: config[key] for key in _TRAINING if config and key in config}
     sampling = {
@@ -95,129 +159,164 @@ def ddpm_config(config: Mapping[str, Any] | None = None) -> dict[str, Any]:
     return {"_class_name": "DDPMScheduler", **training, **sampling}
 
 
-def schedule_from_config(config: Mapping[str, Any], steps: int) -> Schedule:
-    """The sampler that a diffusers ``DDPMScheduler`` of this configuration is.
+def as_instance(scheduler: Any) -> Any:
+    """A scheduler of diffusers, also of its configuration."""
+    name, config = described(scheduler)
+    return _made(name, config) if isinstance(scheduler, Mapping) else scheduler
 
-    Mean and variance of every step are those of ``DDPMScheduler.step``, in float64. Where its grid
-    does not end at timestep 0 and its variance is ``fixed_large``, diffusers adds noise in the last
-    step too, and so does the schedule. ``fixed_large_log`` is ``fixed_large``; diffusers takes the
-    root of its logarithm there and returns NaN.
 
-    Parameters
-    ----------
-    config : mapping
-        As in ``scheduler_config.json``; what is left out has diffusers' default (which for
-        ``clip_sample`` is True, and refused). Keys that begin with ``_`` are notes, except
-        ``_class_name``.
-    steps : int
-        ``num_inference_steps``, 1 .. ``num_train_timesteps``.
-
-    Raises
-    ------
-    ValueError
-        If the configuration's law cannot be sampled, or is not known; says why, and the way out.
-    """
-    name = config.get("_class_name", "DDPMScheduler")
-    if name != "DDPMScheduler":
-        if _has_betas(config):
-            _check_law({**_DEFAULTS, **config}, _OF_THE_NETWORK)
+def _relative(
+    name: str, config: Mapping[str, Any], law: str
+) -> tuple[str, Any, dict[str, Any]]:
+    """The scheduler of a law for the same network: name, itself or its configuration, and that."""
+    if not _has_betas(config) or _is_flow(config):
+        allowed = ", ".join(f"law={kind!r}" for kind in flow.KINDS)
         raise ValueError(
-            "scheduler must be a DDPMScheduler, the only one of diffusers that is read here (each "
-            "of its steps draws from one Gaussian of a variance known beforehand), "
-            f"got {name}: {_WAY_OUT if _has_betas(config) else _FLOW}"
+            f"law must be one for flow matching's velocities with {name}, {allowed}, got {law!r}"
         )
-    unknown = sorted(key for key in config if key not in _DEFAULTS and not key.startswith("_"))
-    if unknown:
+    made, changes = _RELATIVES[law]
+    # What other samplers do not say is off: a network of latents must not be clipped unasked.
+    same = {"clip_sample": False, **config, **changes}
+    if law == "sde-dpmsolver++":
+        same["solver_order"] = min(config.get("solver_order", 2), 2)
+        same["final_sigmas_type"] = config.get("final_sigmas_type", "zero")
+    if law == "ddpm":
+        same = {key: value for key, value in same.items() if key in DEFAULTS}
+        if same.get("variance_type") not in ddpm.VARIANCES:
+            same["variance_type"] = "fixed_small"
+        return made, same, same
+    scheduler = _made(made, same)
+    return made, scheduler, dict(scheduler.config)
+
+
+def _made(name: str, config: Mapping[str, Any]) -> Any:
+    """A scheduler of diffusers, by its name, of what it knows of a configuration."""
+    try:
+        import diffusers
+    except ImportError as error:
         raise ValueError(
-            f"scheduler config must have keys of DDPMScheduler, got {', '.join(unknown)}, "
-            f"which may change the law: leave them out, or {_WAY_OUT}"
+            f"scheduler needs diffusers to be a {name}: pip install 'free-dit[diffusers]'"
+        ) from error
+    kind = getattr(diffusers, name)
+    read = inspect.signature(kind.__init__).parameters
+    with torch.device("cpu"):  # whatever the default is
+        return kind(**{key: value for key, value in config.items() if key in read})
+
+
+def _require_known(name: str, config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Refuse what is no law of one Gaussian a call of the network."""
+    if name in _SEVERAL_CALLS:
+        raise ValueError(
+            f"scheduler must call the network once a step, got {name}, which calls it twice: "
+            f"{_way_out(config)}"
         )
-    c = {**_DEFAULTS, **config}
-    _check_law(c, _REFUSED)
-    expected = f"num_train_timesteps must be an integer in 1..{LONGEST}"
-    last = as_integer(c["num_train_timesteps"], expected, 1, LONGEST)
-    expected = f"steps (num_inference_steps) must be an integer in 1..{last}"
-    steps = as_integer(steps, expected, 1, last)
-    timesteps = _timesteps(c, steps)
-    betas = _betas(c)
-    variance = _VARIANCES[c["variance_type"]]
-    schedule = Schedule.from_betas(betas, timesteps, variance)
-    if variance == "upper" and timesteps[-1] > 0:
-        sigma = schedule.sigma.copy()
-        sigma[-1] = math.sqrt(1.0 - np.prod(1.0 - betas[: timesteps[-1] + 1]))
-        schedule = dataclasses.replace(schedule, sigma=sigma)
-    return schedule
+    if name in _DETERMINISTIC:
+        raise ValueError(_deterministic(name, config))
+    if name == "DPMSolverMultistepScheduler":
+        kind = config.get("algorithm_type", "dpmsolver++")
+        if not str(kind).startswith("sde-"):
+            raise ValueError(_deterministic(f"{name} with algorithm_type={kind!r}", config))
+    if name == "FlowMatchEulerDiscreteScheduler" and not config.get("stochastic_sampling", False):
+        raise ValueError(_deterministic(f"{name} with stochastic_sampling=False", config))
+    if name not in _LAWS:
+        raise ValueError(
+            f"scheduler must be one of {', '.join(_LAWS)}, whose laws are known, got {name}: "
+            f"{_way_out(config)}"
+        )
+
+
+def _deterministic(what: str, config: Mapping[str, Any], besides: str = "") -> str:
+    return (
+        f"scheduler must be a stochastic one to be speculated (without noise nothing couples "
+        f"draft and target), got {what}: {_way_out(config, besides)}"
+    )
+
+
+def _way_out(config: Mapping[str, Any], besides: str = "") -> str:
+    """What samples the same network."""
+    of_flow = _is_flow(config) or not _has_betas(config)
+    names = [f"law={law!r}" for law in (flow.KINDS if of_flow else _RELATIVES)]
+    listed = ", ".join([*([besides] if besides else []), *names[:-1]]) + f" or {names[-1]}"
+    return f"for the same network pass {listed}"
 
 
 def _has_betas(config: Mapping[str, Any]) -> bool:
     return not {"beta_schedule", "trained_betas"}.isdisjoint(config)
 
 
-def _check_law(c: Mapping[str, Any], keys: Iterable[str]) -> None:
-    """Refuse what makes a transition non-Gaussian, or its variance unknown beforehand."""
-    allowed = {
-        "clip_sample": not c["clip_sample"],
-        "thresholding": not c["thresholding"],
-        "variance_type": c["variance_type"] in _VARIANCES,
-        "prediction_type": c["prediction_type"] == "epsilon",
-        "rescale_betas_zero_snr": not c["rescale_betas_zero_snr"],
-    }
-    key = next((key for key in keys if not allowed[key]), None)
-    if key is not None:
+def _is_flow(config: Mapping[str, Any]) -> bool:
+    return bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
+
+
+def _flow_law(
+    scheduler: Any,
+    name: str,
+    config: dict[str, Any],
+    steps: int | None,
+    law: str,
+    eta: float | None,
+    arguments: dict[str, Any],
+) -> Columns:
+    """A law of :data:`free.schedule.flow.KINDS` on a scheduler's own grid."""
+    if _has_betas(config) and not _is_flow(config):
+        allowed = ", ".join(f"law={kind!r}" for kind in _RELATIVES)
         raise ValueError(
-            f"scheduler config has {key}={c[key]!r}, which cannot be speculated: {_REFUSED[key]}"
+            f"law must be one for networks of betas with {name}, {allowed}, got {law!r}"
         )
+    grid, config = _grid(scheduler, name, config, steps, arguments)
+    levels = np.asarray(grid.sigmas, dtype=np.float64)
+    times = np.asarray(grid.timesteps, dtype=np.float64)[: len(levels) - 1]
+    return flow.flow(law, levels, eta, times)
 
 
-def _betas(c: Mapping[str, Any]) -> NDArray[np.float64]:
-    """Betas of the training steps, [T]."""
-    count, start, end = c["num_train_timesteps"], c["beta_start"], c["beta_end"]
-    kind = c["beta_schedule"]
-    if c["trained_betas"] is not None:
-        betas = np.asarray(c["trained_betas"], dtype=np.float64)
-        if betas.shape != (count,):
-            raise ValueError(
-                f"trained_betas must have num_train_timesteps ({count}) entries, "
-                f"got shape {betas.shape}"
-            )
-        return betas
-    if kind == "linear":
-        return np.linspace(start, end, count)
-    if kind == "scaled_linear":
-        return np.linspace(start**0.5, end**0.5, count) ** 2
-    if kind == "squaredcos_cap_v2":  # Nichol and Dhariwal (2021), Eq. 17
-        signal = np.cos((np.arange(count + 1) / count + 0.008) / 1.008 * np.pi / 2) ** 2
-        return np.minimum(1.0 - signal[1:] / signal[:-1], 0.999)
-    if kind == "sigmoid":
-        return start + (end - start) / (1.0 + np.exp(-np.linspace(-6.0, 6.0, count)))
-    raise ValueError(
-        "beta_schedule must be 'linear', 'scaled_linear', 'squaredcos_cap_v2' or 'sigmoid' "
-        f"(or trained_betas be given), got {kind!r}"
-    )
-
-
-def _timesteps(c: Mapping[str, Any], steps: int) -> NDArray[np.int64]:
-    """Training steps at which the network is called, falling, [steps]."""
-    count, spacing = c["num_train_timesteps"], c["timestep_spacing"]
-    if spacing == "linspace":
-        grid = np.linspace(0, count - 1, steps).round()[::-1]
-    elif spacing == "leading":
-        grid = np.arange(steps)[::-1] * float(count // steps) + c["steps_offset"]
-    elif spacing == "trailing":
-        grid = np.round(np.arange(count, 0, -count / steps)) - 1
-        if len(grid) != steps or grid[-1] < 0:
-            raise ValueError(
-                "steps (num_inference_steps) must be another number with "
-                f"timestep_spacing='trailing', which makes {len(grid)} of {steps}, the last at "
-                f"{grid[-1]:g}"
-            )
+def _grid(
+    scheduler: Any,
+    name: str,
+    config: dict[str, Any],
+    steps: int | None,
+    arguments: dict[str, Any],
+) -> tuple[Any, dict[str, Any]]:
+    """What has the timesteps and levels of so many steps, and the complete configuration."""
+    last = config.get("num_train_timesteps", 1000)
+    if steps is not None:
+        expected = f"steps (num_inference_steps) must be an integer in 1..{last}"
+        steps = as_integer(steps, expected, 1, min(last, LONGEST) if _has_betas(config) else LONGEST)
+    elif not arguments.keys() & {"timesteps", "sigmas"}:
+        raise ValueError("steps must be given, or timesteps or sigmas, got none of them")
+    if isinstance(scheduler, Mapping) and name == "DDPMScheduler" and not arguments:
+        config = _complete(config)
+        grid = ddpm.own_grid(config, steps)
     else:
+        if isinstance(scheduler, Mapping):
+            scheduler = _made(name, config)
+        grid = copy.deepcopy(scheduler)
+        config = dict(grid.config)
+        with torch.device("cpu"):  # whatever the default is
+            grid.set_timesteps(None if "timesteps" in arguments else steps, **arguments)
+    times = np.asarray(grid.timesteps)
+    made = min(len(times), len(grid.sigmas) - 1) if hasattr(grid, "sigmas") else len(times)
+    if steps is not None and made != steps or times[-1] < 0:
+        spacing = config.get("timestep_spacing")
         raise ValueError(
-            f"timestep_spacing must be 'linspace', 'leading' or 'trailing', got {spacing!r}"
+            "steps (num_inference_steps) must be another number with "
+            f"timestep_spacing={spacing!r}, which makes {made} of {steps}, the last at "
+            f"{times[-1]:g}"
         )
-    if grid[0] >= count:
+    if _has_betas(config) and times[0] >= last:
         raise ValueError(
-            f"steps_offset must leave the timesteps below num_train_timesteps ({count}), "
-            f"got {c['steps_offset']} with {steps} steps"
+            f"steps_offset must leave the timesteps below num_train_timesteps ({last}), "
+            f"got {config.get('steps_offset')} with {steps} steps"
         )
-    return grid.astype(np.int64)
+    return grid, config
+
+
+def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A DDPMScheduler's configuration with diffusers' defaults; ``_`` begins notes."""
+    unknown = sorted(key for key in config if key not in DEFAULTS and not key.startswith("_"))
+    if unknown:
+        raise ValueError(
+            f"scheduler config must have keys of DDPMScheduler, got {', '.join(unknown)}, "
+            "which may change the law: leave them out, or pass scheduler='ddpm' for DDPM with this "
+            "config's betas, as DiT samples"
+        )
+    return {**DEFAULTS, **config}

@@ -20,6 +20,7 @@ else in the package needs to know which one it runs. With ``c`` the chain is Mar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -29,12 +30,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from free.arguments import as_integer, as_number
-from free.schedule import sde
+from free.schedule import ddpm, diffusers, flow, sde
 from free.schedule.clipping import Clipping
-from free.schedule.variance import Variance, VarianceFit, fixed_variance
-
-#: Training steps, at most: tables of more would fill the memory.
-LONGEST = 1_000_000
+from free.schedule.ddpm import LONGEST
+from free.schedule.variance import Variance
 
 #: ``mixture(x [R, ...], t [R]) -> w [R]``: where a variance lies at a state.
 Mixture = Callable[[Tensor, Tensor], Tensor]
@@ -77,6 +76,8 @@ class Schedule:
         With an ``image``: how x0 is limited.
     input_scale : ndarray of float64, shape [N], optional
         The network is given the state times this, > 0; by default the state.
+    start : float
+        Standard deviation of the first state, which is noise, > 0.
     guided : ndarray of float64, shape [N], optional
         How much of a sampler's guidance counts: a scale ``s`` becomes ``1 + guided (s - 1)``. By
         default all of it; 0 outside of an interval that is guided.
@@ -101,6 +102,7 @@ class Schedule:
     clipping: Clipping | None = None
     input_scale: NDArray[np.float64] | None = None
     guided: NDArray[np.float64] | None = None
+    start: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("timesteps", "a", "b", "sigma"):
@@ -109,7 +111,9 @@ class Schedule:
             raise ValueError(f"timesteps must be >= 0, got {self.timesteps}")
         if (self.timesteps == np.round(self.timesteps)).all():
             self._set("timesteps", self.timesteps, np.int64)
-        if (rises := np.diff(self.timesteps) >= 0).any():
+        # With an image two transitions may be of one timestep: grids of noise levels are rounded.
+        fall = np.diff(self.timesteps)
+        if (rises := fall > 0 if self.image is not None else fall >= 0).any():
             k = int(rises.argmax())
             raise ValueError(
                 "timesteps must fall from step to step, "
@@ -137,6 +141,8 @@ class Schedule:
             self._set("upper", self.upper)
             if ((self.upper < self.sigma) | ((self.upper > 0) & (self.sigma == 0))).any():
                 raise ValueError("upper must be >= sigma, and 0 where sigma is, got another")
+        object.__setattr__(self, "start", as_number(
+            self.start, "start must be a finite number > 0", math.ulp(0.0)))  # fmt: skip
         self._check_image()
         for name, allowed in (("input_scale", "> 0"), ("guided", "in [0, 1]")):
             if getattr(self, name) is None:
@@ -257,6 +263,8 @@ class Schedule:
         timesteps: ArrayLike,
         variance: Variance | Mixture = "posterior",
         stochasticity: float = 1.0,
+        prediction: str = "epsilon",
+        clipping: Clipping | None = None,
     ) -> Schedule:
         """DDPM with the betas that the network was trained with, on any of its timesteps.
 
@@ -270,54 +278,117 @@ class Schedule:
             ``timesteps[k + 1]``, the last to none.
         variance, stochasticity
             See :meth:`ddpm`, also for the result and what is raised.
+        prediction : {"epsilon", "v_prediction", "sample"}
+            What the network predicts; see :func:`free.schedule.renewal.image_of`.
+        clipping : Clipping, optional
+            How x0 is limited.
         """
-        betas, times = np.asarray(betas, dtype=np.float64), np.asarray(timesteps)
-        if betas.ndim != 1 or not betas.size:
-            raise ValueError(f"betas must be a non-empty vector, got shape {betas.shape}")
-        if (wrong := betas[~((betas > 0) & (betas < 1))]).size:
-            raise ValueError(f"betas must be in (0, 1), got {wrong[0]}")
-        if (
-            times.ndim != 1
-            or not times.size
-            or (times != np.round(times)).any()
-            or (np.diff(times) >= 0).any()
-            or not 0 <= times[-1] <= times[0] < betas.size
-        ):
-            raise ValueError(
-                f"timesteps must be falling integers in 0..{betas.size - 1}, got {times}"
-            )
-        stochasticity = as_number(stochasticity, "stochasticity must be finite and >= 0", 0.0)
-        if stochasticity != 1.0 and not (isinstance(variance, str) and variance == "posterior"):
-            raise ValueError(
-                "stochasticity must be 1 unless variance is 'posterior', "
-                f"got {stochasticity} with variance {variance!r}"
-            )
+        return cls(
+            **ddpm.of_betas(betas, timesteps, variance, stochasticity, prediction, clipping)
+        )
 
-        times = times.astype(np.int64)
-        abar = np.cumprod(1.0 - betas)[times]
-        abar_prev = np.append(abar[1:], 1.0)
-        beta = 1.0 - abar / abar_prev
+    @classmethod
+    def from_scheduler(
+        cls,
+        scheduler: Any,
+        steps: int | None = None,
+        law: str | None = None,
+        eta: float | None = None,
+        **arguments: Any,
+    ) -> Schedule:
+        """The sampler that a scheduler of diffusers is, step by step.
 
-        posterior = beta * (1.0 - abar_prev) / (1.0 - abar)
-        with np.errstate(over="ignore", invalid="ignore"):  # refused below
-            eta_variance = np.square(np.float64(stochasticity)) * posterior
-        if (eta_variance > 1.0 - abar_prev).any():
-            limit = np.sqrt(((1.0 - abar_prev)[:-1] / posterior[:-1]).min())
-            raise ValueError(
-                f"stochasticity must be at most {limit:.4g} at {times.size} steps, "
-                f"got {stochasticity}"
-            )
-        # x0 = (x - sqrt(1-abar) eps) / sqrt(abar);
-        # mean = sqrt(abar_prev) x0 + sqrt(1 - abar_prev - eta^2 beta~) eps: DDPM's mean at eta = 1.
-        a = np.sqrt(abar_prev / abar)
-        b = np.sqrt(1.0 - abar_prev - eta_variance) - a * np.sqrt(1.0 - abar)
-        signal = {"signal": np.sqrt(abar), "noise": np.sqrt(1.0 - abar)}
-        if callable(variance) and not isinstance(variance, VarianceFit):
-            least, largest = (np.append(np.sqrt(column[:-1]), 0.0) for column in (posterior, beta))
-            return cls(times, a, b, least, **signal, upper=largest, mixture=variance)
-        if stochasticity == 1.0:
-            eta_variance = fixed_variance(variance, posterior, beta, times)
-        return cls(times, a, b, np.append(np.sqrt(eta_variance[:-1]), 0.0), **signal)
+        Mean, variance, timesteps and the network's input are those of the scheduler's own ``step``,
+        computed in float64 from its grid. The scheduler itself is left as it is.
+
+        Parameters
+        ----------
+        scheduler : diffusers scheduler or mapping
+            One of those of ``docs/samplers.md``, or its configuration (``scheduler_config.json``).
+        steps : int, optional
+            ``num_inference_steps``; may be left out where timesteps or sigmas are given.
+        law : str, optional
+            Another law for the same network: ``"ddpm"``, ``"ddim"``, ``"euler-ancestral"`` or
+            ``"sde-dpmsolver++"`` where it was trained with betas; ``"renoise"``, ``"flow-sde"``,
+            ``"cps"`` or ``"dance"`` (see :meth:`flow`) where it predicts flow matching's velocity.
+            What the other scheduler knows of the configuration is kept. By default the
+            scheduler's own law.
+        eta : float, optional
+            How much noise, where the law leaves it open: ``"ddim"`` (1 by default), a
+            ``DDIMScheduler`` (whose own default, 0, is deterministic), and the flow laws.
+        **arguments
+            What ``set_timesteps`` takes, such as ``timesteps``, ``sigmas`` or ``mu``; and
+            ``use_clipped_model_output`` of a ``DDIMScheduler``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If it cannot be speculated or is not known here; says what samples the same network.
+        """
+        return cls(**diffusers.columns_of(scheduler, steps, law, eta, **arguments))
+
+    @classmethod
+    def flow(
+        cls,
+        kind: str,
+        steps: int | None = None,
+        *,
+        sigmas: ArrayLike | None = None,
+        shift: float = 1.0,
+        eta: float | None = None,
+        train_steps: float = 1000.0,
+    ) -> Schedule:
+        """Samplers of flow matching, ``x = (1 - t) x0 + t n``, of networks that predict ``n - x0``.
+
+        Parameters
+        ----------
+        kind : {"renoise", "flow-sde", "cps", "dance"}
+            Noise anew each step, as diffusers' ``stochastic_sampling``; Flow-GRPO's SDE, with noise
+            in the last step too; coefficients-preserving sampling; or DanceGRPO's SDE.
+        steps : int, optional
+            Transitions from 1 to 0, in equal parts of t before it is shifted; or ``sigmas``.
+        sigmas : array_like of float, shape [N], optional
+            The states' t before it is shifted, falling; a last 0 is added.
+        shift : float
+            ``t`` becomes ``shift t / (1 + (shift - 1) t)``.
+        eta : float, optional
+            How much noise, > 0: by default 0.7, 0.7 and 0.3. ``"cps"`` allows at most 1, which is
+            ``"renoise"``, and that takes none.
+        train_steps : float
+            The network is told ``train_steps * t``.
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of its range.
+        """
+        levels = flow.levels_of_steps(steps, sigmas, shift)
+        scale = as_number(train_steps, "train_steps must be a finite number > 0", math.ulp(0.0))
+        return cls(**flow.flow(kind, levels, eta, scale * levels[:-1]))
+
+    @classmethod
+    def repa(
+        cls, steps: int = 250, guided: tuple[float, float] = (0.0, 1.0), last: float = 0.04
+    ) -> Schedule:
+        """SDE sampling of SiT, as REPA publishes it: Euler-Maruyama of the reverse SDE with g^2 = 2t.
+
+        The network predicts ``n - x0`` and is told t, from 0 to 1; so those of SiT's own code, with
+        time running the other way, are turned round.
+
+        Parameters
+        ----------
+        steps : int
+            At equal distances from t = 1 to ``last``, whose step goes to 0 without noise.
+        guided : (float, float)
+            The interval of t in which guidance counts, ``guidance_low`` and ``guidance_high``.
+        last : float
+
+        Raises
+        ------
+        ValueError
+            If an argument is out of its range.
+        """
+        return cls(**flow.repa(steps, last, guided))
 
     @classmethod
     def sde(
@@ -359,8 +430,8 @@ class Schedule:
         """
         stochasticity = as_number(stochasticity, "stochasticity must be finite and >= 0", 0.0)
         if kind == "vp":
-            ddpm = cls.ddpm(steps, train_steps, beta_start, beta_end)
-            return cls(ddpm.timesteps, *sde.vp(ddpm.signal, stochasticity))
+            plain = cls.ddpm(steps, train_steps, beta_start, beta_end)
+            return cls(plain.timesteps, *sde.vp(plain.signal, stochasticity))
         if kind != "linear":
             raise ValueError(f"kind must be 'vp' or 'linear', got {kind!r}")
         steps, train_steps = _steps(steps, train_steps)

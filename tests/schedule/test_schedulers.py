@@ -1,0 +1,119 @@
+"""Every step of a schedule made of a scheduler is the step of the scheduler itself."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from free import Schedule
+from tests.schedule.schedulers import error, own_step, random_states, real_step
+
+diffusers = pytest.importorskip("diffusers")
+
+#: Class, configuration, steps, and what set_timesteps and step take.
+Case = tuple[str, dict[str, Any], int, dict[str, Any], dict[str, Any]]
+
+
+def _cases(name: str, *rows: Any) -> list[Case]:
+    """(configuration, steps, arguments of set_timesteps, of step), shorter where there is none."""
+    return [(name, *row, *[{}] * (4 - len(row)))[:5] for row in rows]
+
+
+V, SAMPLE = {"prediction_type": "v_prediction"}, {"prediction_type": "sample"}
+LINSPACE = {"timestep_spacing": "linspace"}
+TRAILING, OFFSET = {"timestep_spacing": "trailing"}, {"steps_offset": 1}
+PLAIN, SNR = {"clip_sample": False}, {"rescale_betas_zero_snr": True}
+THRESHOLD = {"thresholding": True, "sample_max_value": 1.5, "dynamic_thresholding_ratio": 0.9}
+SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+DDPM = _cases(
+    "DDPMScheduler",
+    ({}, 50),
+    (PLAIN, 50),
+    ({"clip_sample_range": 2.0}, 20),
+    (V, 50),
+    (V | PLAIN, 20),
+    (SAMPLE, 50),
+    (SAMPLE | PLAIN | TRAILING, 25),
+    (THRESHOLD, 30),
+    (LINSPACE | {"variance_type": "fixed_small_log"}, 20),
+    (LINSPACE | {"variance_type": "fixed_large"}, 20),
+    (TRAILING | {"variance_type": "fixed_large"}, 30),
+    (OFFSET | {"variance_type": "fixed_large", "beta_schedule": "sigmoid"}, 30),
+    (OFFSET | {"beta_schedule": "squaredcos_cap_v2"}, 30),
+    (TRAILING | SNR | V | SD, 25),
+    (SNR | SAMPLE | TRAILING | PLAIN, 25),
+    ({"beta_schedule": "laplace"}, 25),
+    (PLAIN | {"num_train_timesteps": 4, "trained_betas": [0.1, 0.2, 0.3, 0.4]}, 4),
+    ({}, 5, {"timesteps": [990, 700, 300, 40, 3]}),
+    ({}, 1),
+)
+ETA, CLIPPED = {"eta": 1.0}, {"eta": 0.6, "use_clipped_model_output": True}
+DDIM = _cases(
+    "DDIMScheduler",
+    (PLAIN, 50, {}, ETA),
+    (PLAIN | SD | OFFSET | {"set_alpha_to_one": False}, 50, {}, ETA),
+    (PLAIN | TRAILING | V | SNR, 30, {}, {"eta": 0.5}),
+    (PLAIN | LINSPACE | SAMPLE, 30, {}, {"eta": 0.2}),
+    ({}, 50, {}, CLIPPED),
+    (THRESHOLD | V, 20, {}, CLIPPED),
+    (SAMPLE | {"clip_sample_range": 0.7}, 20, {}, CLIPPED),
+)
+EULER = _cases(
+    "EulerAncestralDiscreteScheduler",
+    ({}, 30),
+    (SD, 25),
+    (SD | OFFSET | {"timestep_spacing": "leading"}, 30),
+    (TRAILING | V | SNR | SD, 20),
+    (V, 7),
+    ({"beta_schedule": "squaredcos_cap_v2"}, 3),
+)
+NOISY = {"stochastic_sampling": True}
+DYNAMIC = {"use_dynamic_shifting": True, "time_shift_type": "exponential"}
+SIGMAS = {"sigmas": [1.0, 0.8, 0.55, 0.3]}
+_FLOW: Any = (
+    ({}, 28),
+    ({"shift": 3.0}, 8),
+    (DYNAMIC, 8, {"mu": 0.8}),
+    (DYNAMIC | {"time_shift_type": "linear"}, 8, {"mu": 0.8}),
+    ({"shift": 2.0}, 4, SIGMAS),
+    ({"use_karras_sigmas": True}, 10),
+    ({"use_exponential_sigmas": True}, 10),
+    ({"use_beta_sigmas": True}, 10),
+    ({"shift_terminal": 0.1}, 6),
+)
+FLOW = _cases("FlowMatchEulerDiscreteScheduler", *((NOISY | row[0], *row[1:]) for row in _FLOW))
+FLOW += _cases("FlowMatchLCMScheduler", *_FLOW)
+
+CASES = [*DDPM, *DDIM, *EULER, *FLOW]
+
+
+def _id(case: Case) -> str:
+    name, *rest = case
+    return name.removesuffix("Scheduler") + " " + " ".join(map(str, rest)).replace("{} ", "")
+
+
+def _both(case: Case) -> tuple[Schedule, Any]:
+    """Our schedule, and the scheduler with its grid."""
+    name, config, steps, arguments, options = case
+    scheduler = getattr(diffusers, name)(**config)
+    state = dict(vars(scheduler))
+    schedule = Schedule.from_scheduler(scheduler, steps, **arguments, **options)
+    assert all(vars(scheduler)[key] is state[key] for key in state)  # it is left as it is
+    given = None if "timesteps" in arguments else steps
+    scheduler.set_timesteps(given, **arguments)
+    return schedule, scheduler
+
+
+@pytest.mark.parametrize("case", CASES, ids=_id)
+def test_every_step_is_the_schedulers(case: Case) -> None:
+    schedule, scheduler = _both(case)
+    N = len(schedule)
+    np.testing.assert_array_equal(schedule.timesteps, scheduler.timesteps.double()[:N])
+    for k in {0, 1 % N, N // 2, N - 1}:
+        history = 2 if schedule.c is not None and k > 0 else 1
+        rows = [random_states(schedule, at) for at in range(k + 1 - history, k + 1)]
+        expected, expected_input = real_step(scheduler, k, rows, case[-1])
+        found, found_input = own_step(schedule, k, rows)
+        assert error(found, expected) < 1e-5, k
+        assert error(found_input, expected_input) < 1e-6, k
