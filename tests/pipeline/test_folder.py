@@ -74,8 +74,10 @@ def test_constants_and_precision(root: Path) -> None:
 
 
 def test_the_scheduler_of_the_published_model_is_refused_with_the_way_out(ddim_root: Path) -> None:
-    with pytest.raises(ValueError, match=r"got DDIMScheduler: pass scheduler='ddpm' for DDPM"):
+    with pytest.raises(ValueError, match=r"got DDIMScheduler with eta=0: .* law='ddpm', .*NAME"):
         FreePipeline.from_pretrained(ddim_root)
+    with pytest.raises(ValueError, match=r"for networks of betas .* 'flow-sde' .*scheduler=NAME"):
+        FreePipeline.from_pretrained(ddim_root, scheduler="flow-sde")
     _same(_images(FreePipeline.from_pretrained(ddim_root, scheduler="ddpm")), _expected())
 
 
@@ -95,6 +97,9 @@ def test_ddpm_keeps_the_betas_of_the_folder(ddim_root: Path) -> None:
     [
         {"clip_sample": False, "timestep_spacing": "trailing"},
         diffusers.DDPMScheduler(clip_sample=False, timestep_spacing="trailing"),
+        diffusers.DDPMScheduler(),
+        {"_class_name": "LCMScheduler"},
+        "sde-dpmsolver++",
         lambda steps: Schedule.ddpm(steps, variance="upper"),
         Schedule.ddpm(4, variance="upper"),
     ],
@@ -156,7 +161,7 @@ def test_from_pipe_shares_the_parts(tmp_path: Path) -> None:
 
 def test_from_pipe_refuses_what_from_pretrained_refuses(tmp_path: Path) -> None:
     theirs = tiny_dit_pipeline(tmp_path, diffusers.DDIMScheduler.from_config(DDIM))
-    with pytest.raises(ValueError, match="got DDIMScheduler: pass scheduler='ddpm'"):
+    with pytest.raises(ValueError, match="got DDIMScheduler with eta=0: .* law='ddpm'"):
         FreePipeline.from_pipe(theirs)
     _same(_images(FreePipeline.from_pipe(theirs, scheduler="ddpm")), _expected())
     with pytest.raises(ValueError, match="pipeline must be a DiTPipeline, got int"):
@@ -164,6 +169,12 @@ def test_from_pipe_refuses_what_from_pretrained_refuses(tmp_path: Path) -> None:
     theirs.transformer = tiny_vae()
     with pytest.raises(ValueError, match="must be a DiTTransformer2DModel, got AutoencoderKL"):
         FreePipeline.from_pipe(theirs, scheduler="ddpm")
+
+
+def test_euler_ancestral_draws_the_images_of_ddpm() -> None:
+    """Its law is DDPM's, of states that are scaled otherwise."""
+    for scheduler in (diffusers.EulerAncestralDiscreteScheduler(), "euler-ancestral"):
+        _same(_images(FreePipeline(tiny_dit(), tiny_vae(), scheduler)), _expected())
 
 
 def test_setting_the_scheduler(root: Path) -> None:
@@ -176,10 +187,10 @@ def test_setting_the_scheduler(root: Path) -> None:
     pipe.scheduler = "ddpm"
     _same(_images(pipe), _expected())
     for name in ("DDIMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler"):
-        with pytest.raises(ValueError, match=f"got {name}: pass scheduler='ddpm'"):
+        with pytest.raises(ValueError, match=f"got {name}.* for the same .* law='ddpm', .*NAME"):
             pipe.scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config)
-    with pytest.raises(ValueError, match="clip_sample=True, which cannot be speculated"):
-        pipe.scheduler = diffusers.DDPMScheduler()
+    with pytest.raises(ValueError, match="variance_type='learned', which cannot be speculated"):
+        pipe.scheduler = diffusers.DDPMScheduler(variance_type="learned")
     _same(_images(pipe), _expected())  # what was refused has changed nothing
     # Words of other schedulers, which from_config keeps and DDPM does not read.
     ddim = diffusers.DDIMScheduler(clip_sample=False, timestep_spacing="linspace")
@@ -190,9 +201,9 @@ def test_setting_the_scheduler(root: Path) -> None:
 @pytest.mark.parametrize(
     ("scheduler", "error", "message"),
     [
-        ("ddim", ValueError, "scheduler must be 'ddpm', a DDPMScheduler .* got 'ddim'"),
-        (5, TypeError, "scheduler must be 'ddpm', a DDPMScheduler .* got 5"),
-        (Schedule, TypeError, "scheduler must be 'ddpm', a DDPMScheduler"),
+        ("pndm", ValueError, "scheduler must be one of 'ddpm', 'ddim', .* got 'pndm'"),
+        (5, TypeError, "scheduler must be one of 'ddpm', .* a scheduler of diffusers .* got 5"),
+        (Schedule, TypeError, "scheduler must be one of 'ddpm', 'ddim', "),
         (Schedule.ddpm(9), ValueError, "num_inference_steps must be the 9 steps .* got 4"),
         (lambda steps: steps, TypeError, "scheduler must return a Schedule, got int"),
     ],
@@ -265,7 +276,7 @@ def test_another_drafter_brings_its_own_settings(tmp_path: Path) -> None:
         ("transformer", MixtureTeacher(4), "transformer must be a DiT to be saved, got Mixture"),
         ("drafter", CallableDrafter(None), "drafter must be a FeatureDrafter or FrozenDrafter"),
         ("drafter", FrozenDrafter("eps"), "drafter must be a FeatureDrafter or FrozenDrafter"),
-        ("scheduler", Schedule.ddpm(4), "scheduler must be a DDPMScheduler to be saved, got Sch"),
+        ("scheduler", Schedule.ddpm(4), "scheduler must be one of diffusers to be saved, got Sch"),
     ],
 )
 def test_what_cannot_be_saved(part: str, value: Any, message: str, tmp_path: Path) -> None:

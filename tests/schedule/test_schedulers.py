@@ -9,6 +9,7 @@ from free import Schedule
 from tests.schedule.schedulers import error, own_step, random_states, real_step
 
 diffusers = pytest.importorskip("diffusers")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 #: Class, configuration, steps, and what set_timesteps and step take.
 Case = tuple[str, dict[str, Any], int, dict[str, Any], dict[str, Any]]
@@ -85,7 +86,63 @@ _FLOW: Any = (
 FLOW = _cases("FlowMatchEulerDiscreteScheduler", *((NOISY | row[0], *row[1:]) for row in _FLOW))
 FLOW += _cases("FlowMatchLCMScheduler", *_FLOW)
 
-CASES = [*DDPM, *DDIM, *EULER, *FLOW]
+LTX = _cases(
+    "LTXEulerAncestralRFScheduler",
+    ({}, 30),
+    ({"eta": 0.4, "s_noise": 0.9}, 8),
+    ({}, 4, {"sigmas": [1.0, 0.8, 0.4, 0.2, 0.0]}),
+    ({"eta": 0.7}, 3, {"sigmas": [0.9, 0.6, 0.3, 0.1]}),
+)
+LCM = _cases(
+    "LCMScheduler",
+    ({}, 4),
+    ({"clip_sample": True, "original_inference_steps": 100}, 8),
+    (V | THRESHOLD, 4, {"original_inference_steps": 20}),
+    (SAMPLE | {"timestep_scaling": 0.01}, 3),
+    ({}, 4, {"timesteps": [999, 500, 100, 9]}),
+    ({"timestep_scaling": 0.01}, 2, {"strength": 0.5}),
+)
+MULTI, TWO = {"algorithm_type": "sde-dpmsolver++"}, {"solver_order": 2}
+ONE, KARRAS = {"solver_order": 1}, {"use_karras_sigmas": True}
+HEUN, MIN = {"solver_type": "heun"}, {"final_sigmas_type": "sigma_min"}
+FLOWS = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+OLD = {"algorithm_type": "sde-dpmsolver"} | ONE | MIN
+DPM = _cases(
+    "DPMSolverMultistepScheduler",
+    *(
+        (MULTI | row[0], *row[1:])
+        for row in (
+            (ONE, 10),
+            (ONE | SD | KARRAS | V, 25),
+            (TWO, 20),
+            (TWO | HEUN, 20),
+            (TWO | SD | KARRAS, 25),
+            (TWO | KARRAS | {"beta_schedule": "squaredcos_cap_v2"}, 12),
+            (TWO | SD | HEUN | {"use_exponential_sigmas": True}, 14),
+            (TWO | SD | {"use_beta_sigmas": True}, 16),
+            (TWO | SD | {"use_lu_lambdas": True}, 10),
+            (TWO | FLOWS | {"flow_shift": 3.0}, 10),
+            (TWO | FLOWS | HEUN, 20),
+            (TWO | FLOWS | DYNAMIC, 10, {"mu": 0.8}),
+            (TWO | MIN | {"lower_order_final": False}, 10),
+            (TWO | MIN | {"euler_at_final": True}, 20),
+            (TWO | MIN, 10),
+            (TWO | MIN, 20),
+            (TWO | MIN | KARRAS | SD, 40),
+            (TWO | THRESHOLD | SAMPLE, 10),
+            (TWO | SD | OFFSET | {"timestep_spacing": "leading"}, 20),
+            (TWO | TRAILING | SNR | V | SD, 20),
+            (TWO, 3, {"timesteps": [900, 500, 20]}),
+            (TWO, 1),
+            (TWO | {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1}, 10),
+        )
+    ),
+    (OLD, 10),
+    (OLD | V | SD | KARRAS, 10),
+    (OLD | SAMPLE | THRESHOLD, 10),
+)
+
+CASES = [*DDPM, *DDIM, *EULER, *FLOW, *LTX, *LCM, *DPM]
 
 
 def _id(case: Case) -> str:

@@ -129,7 +129,7 @@ def write(
     scheduler = components["scheduler"]
     if not hasattr(scheduler, "config"):
         raise ValueError(
-            f"scheduler must be a DDPMScheduler to be saved, got {type(scheduler).__name__}"
+            f"scheduler must be one of diffusers to be saved, got {type(scheduler).__name__}"
         )
 
     transformer.save_pretrained(folder / "teacher")

@@ -40,12 +40,8 @@ def as_scheduler(scheduler: Any, own: Any = None) -> Any:
         scheduler = _named(scheduler, own)
     if isinstance(scheduler, Schedule):
         return scheduler
-    if isinstance(scheduler, Mapping) or isinstance(getattr(scheduler, "config", None), Mapping):
-        try:
-            Schedule.from_scheduler(scheduler, 1)  # refuses what cannot be speculated
-        except ValueError as error:
-            way = " (of Schedule.from_scheduler; scheduler=NAME here)"
-            raise ValueError(f"{error}{way if 'law=' in str(error) else ''}") from error
+    if _is_described(scheduler):
+        _require_known(scheduler)
         return as_instance(scheduler)
     if callable(scheduler) and not isinstance(scheduler, type):
         return scheduler
@@ -57,7 +53,7 @@ def schedule_of(scheduler: Any, steps: int) -> Schedule:
 
     A ValueError if the scheduler has no such schedule.
     """
-    if hasattr(scheduler, "config"):
+    if _is_described(scheduler):
         return Schedule.from_scheduler(scheduler, steps)
     schedule = scheduler if isinstance(scheduler, Schedule) else scheduler(steps)
     if not isinstance(schedule, Schedule):
@@ -78,4 +74,20 @@ def _named(law: str, own: Any) -> Any:
         return ddpm_config(None if own is None else described(own)[1])
     if law in KINDS and own is None:
         return partial(Schedule.flow, law)
-    return partial(Schedule.from_scheduler, ddpm_config() if own is None else own, law=law)
+    own = ddpm_config() if own is None else own
+    _require_known(own, law)
+    return partial(Schedule.from_scheduler, own, law=law)
+
+
+def _require_known(scheduler: Any, law: str | None = None) -> None:
+    """Refuse what cannot be speculated."""
+    try:
+        Schedule.from_scheduler(scheduler, 1, law)
+    except ValueError as error:
+        way = " (of Schedule.from_scheduler; scheduler=NAME here)"
+        raise ValueError(f"{error}{way if 'law=' in str(error) else ''}") from error
+
+
+def _is_described(scheduler: Any) -> bool:
+    """Whether it is a scheduler of diffusers, or the configuration of one."""
+    return isinstance(scheduler, Mapping) or isinstance(getattr(scheduler, "config", None), Mapping)

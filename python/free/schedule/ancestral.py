@@ -86,7 +86,7 @@ def euler_ancestral(grid: Any, config: Mapping[str, Any]) -> Columns:
     """
     levels = np.asarray(grid.sigmas, dtype=np.float64)
     sigma, after = levels[:-1], levels[1:]
-    fresh = after * np.sqrt((np.square(sigma) - np.square(after))) / sigma
+    fresh = after * np.sqrt(np.square(sigma) - np.square(after)) / sigma
     columns = renewal(
         np.asarray(grid.timesteps, dtype=np.float64),
         np.ones_like(sigma),

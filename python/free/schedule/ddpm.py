@@ -57,7 +57,7 @@ def of_betas(
     clipping: Clipping | None,
 ) -> Columns:
     """See :meth:`free.Schedule.from_betas`."""
-    betas, times = np.asarray(betas, dtype=np.float64), np.asarray(timesteps)
+    betas, times = np.array(betas, dtype=np.float64), np.asarray(timesteps)
     if betas.ndim != 1 or not betas.size:
         raise ValueError(f"betas must be a non-empty vector, got shape {betas.shape}")
     if (wrong := betas[~((betas > 0) & (betas < 1))]).size:
@@ -160,9 +160,7 @@ def ddpm(grid: Any, config: Mapping[str, Any]) -> Columns:
     times = np.asarray(grid.timesteps, dtype=np.int64)
     abar = levels(grid, config)[times]
     prediction = prediction_of(config)
-    columns = of_levels(
-        times, abar, variance, prediction=prediction, clipping=clipping_of(config)
-    )
+    columns = of_levels(times, abar, variance, prediction=prediction, clipping=clipping_of(config))
     if variance == "upper" and times[-1] > 0:
         columns["sigma"][-1] = math.sqrt(1.0 - abar[-1])
     return columns
@@ -202,10 +200,10 @@ def levels(grid: Any, config: Mapping[str, Any]) -> NDArray[np.float64]:
     The scheduler's own are float32; where the configuration says the same, they are computed in
     float64 from it.
     """
-    told = np.asarray(grid.alphas_cumprod, dtype=np.float64)
+    told: NDArray[np.float64] = np.asarray(grid.alphas_cumprod, dtype=np.float64)
     if config.get("rescale_betas_zero_snr") or config["beta_schedule"] not in _BETAS:
         return told
-    own = np.cumprod(1.0 - betas_of(config))
+    own: NDArray[np.float64] = np.cumprod(1.0 - betas_of(config))
     if own.shape != told.shape:
         return told
     same = np.allclose(own, told, rtol=1e-4, atol=0.0)

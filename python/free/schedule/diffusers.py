@@ -148,7 +148,8 @@ def ddpm_config(config: Mapping[str, Any] | None = None) -> dict[str, Any]:
             "scheduler='ddpm' needs a config with betas (beta_schedule or trained_betas), "
             f"got {config.get('_class_name', 'one')} with {sorted(config)}: {_FLOW_HINT}"
         )
-    training = {key: config[key] for key in _TRAINING if config and key in config}
+    config = {"beta_schedule": "linear"} if config is None else config
+    training = {key: config[key] for key in _TRAINING if key in config}
     sampling = {
         "variance_type": "fixed_small",
         "clip_sample": False,
@@ -165,9 +166,7 @@ def as_instance(scheduler: Any) -> Any:
     return _made(name, config) if isinstance(scheduler, Mapping) else scheduler
 
 
-def _relative(
-    name: str, config: Mapping[str, Any], law: str
-) -> tuple[str, Any, dict[str, Any]]:
+def _relative(name: str, config: Mapping[str, Any], law: str) -> tuple[str, Any, dict[str, Any]]:
     """The scheduler of a law for the same network: name, itself or its configuration, and that."""
     if not _has_betas(config) or _is_flow(config):
         allowed = ", ".join(f"law={kind!r}" for kind in flow.KINDS)
@@ -279,11 +278,13 @@ def _grid(
     """What has the timesteps and levels of so many steps, and the complete configuration."""
     last = config.get("num_train_timesteps", 1000)
     if steps is not None:
-        expected = f"steps (num_inference_steps) must be an integer in 1..{last}"
-        steps = as_integer(steps, expected, 1, min(last, LONGEST) if _has_betas(config) else LONGEST)
+        most = min(last, LONGEST) if _has_betas(config) else LONGEST
+        expected = f"steps (num_inference_steps) must be an integer in 1..{most}"
+        steps = as_integer(steps, expected, 1, most)
     elif not arguments.keys() & {"timesteps", "sigmas"}:
         raise ValueError("steps must be given, or timesteps or sigmas, got none of them")
-    if isinstance(scheduler, Mapping) and name == "DDPMScheduler" and not arguments:
+    own = isinstance(scheduler, Mapping) and name == "DDPMScheduler" and not arguments
+    if own and steps is not None:
         config = _complete(config)
         grid = ddpm.own_grid(config, steps)
     else:
@@ -295,7 +296,7 @@ def _grid(
             grid.set_timesteps(None if "timesteps" in arguments else steps, **arguments)
     times = np.asarray(grid.timesteps)
     made = min(len(times), len(grid.sigmas) - 1) if hasattr(grid, "sigmas") else len(times)
-    if steps is not None and made != steps or times[-1] < 0:
+    if (steps is not None and made != steps) or times[-1] < 0:
         spacing = config.get("timestep_spacing")
         raise ValueError(
             "steps (num_inference_steps) must be another number with "

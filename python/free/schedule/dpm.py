@@ -1,9 +1,9 @@
 """The stochastic laws of diffusers' ``DPMSolverMultistepScheduler``.
 
 With ``lambda = log(signal / noise)``, ``h`` its rise in a transition and ``B`` the share of x0 in
-the first order's mean, the second order adds ``D = (x0 - x0_previous) h / h_previous``, weighted by
-``B / 2`` (midpoint) or as Heun's rule has it. So a mean is one of the state, its image and the image
-before.
+the first order's mean, the second order adds ``D = (x0 - x0_previous) h / h_previous``, weighted
+by ``B / 2`` (midpoint) or as Heun's rule has it. So a mean is made of the state, its image and the
+image before.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ def dpm_solver(grid: Any, config: Mapping[str, Any]) -> Columns:
             "solver_order must be 1 or 2 (a law's mean may be of one image before its own), "
             f"got {order!r}"
         )
-    if config["variance_type"] is not None:
-        raise ValueError(f"variance_type must be None here, got {config['variance_type']!r}")
+    if str(config["variance_type"]).startswith("learned"):
+        raise ValueError(
+            "variance_type must be None with a DPMSolverMultistepScheduler (a law's variance is "
+            f"its own), got {config['variance_type']!r}"
+        )
     if kind == "sde-dpmsolver" and order == 2:
         raise ValueError(
             "algorithm_type must be 'sde-dpmsolver++' with solver_order=2 (or solver_order be 1): "
@@ -55,7 +58,7 @@ def dpm_solver(grid: Any, config: Mapping[str, Any]) -> Columns:
         # mean = after / before x - 2 left (e^h - 1) eps
         kept = after / before * had - 2.0 * left * (1.0 / shrinks - 1.0)
         sigma = left * np.sqrt(np.square(1.0 / shrinks) - 1.0)
-    prediction = prediction_of(config, PREDICTIONS if kind == "sde-dpmsolver++" else PREDICTIONS[:3])
+    prediction = prediction_of(config, PREDICTIONS[: 4 if kind == "sde-dpmsolver++" else 3])
     columns = renewal(
         np.asarray(grid.timesteps, dtype=np.int64),
         before,
@@ -69,14 +72,15 @@ def dpm_solver(grid: Any, config: Mapping[str, Any]) -> Columns:
     if prediction == "flow_prediction":  # of x0 + sigma v, however states are scaled
         columns["image"] = np.stack([np.ones_like(had), -levels[:-1]])
     if order == 2 and len(kept) > 1:
-        weight, ratio = _second_order(grid, config, after * (1.0 - np.square(shrinks)), signal, noise)
+        first = after * (1.0 - np.square(shrinks))
+        weight, ratio = _second_order(config, first, signal, noise)
         columns["b"] = columns["b"] + weight * ratio
         columns["c"] = -weight * ratio
     return columns
 
 
 def _second_order(
-    grid: Any, config: Mapping[str, Any], first: Column, signal: Column, noise: Column
+    config: Mapping[str, Any], first: Column, signal: Column, noise: Column
 ) -> tuple[Column, Column]:
     """Weights of D and ``h / h_previous``, [N] each; 0 where the order is 1.
 
@@ -98,5 +102,6 @@ def _second_order(
     if config["solver_type"] == "heun":
         weight = np.zeros(N)
         h = rise[second]
-        weight[second] = signal[1:][second] * (1.0 + np.expm1(-2.0 * h) / (2.0 * h))
+        with np.errstate(invalid="ignore"):  # no step at all: not finite, as in diffusers
+            weight[second] = signal[1:][second] * (1.0 + np.expm1(-2.0 * h) / (2.0 * h))
     return np.where(second, weight, 0.0), ratio

@@ -16,7 +16,8 @@ from free.arguments import as_integer, as_number
 from free.schedule.renewal import Column, Columns, renewal
 
 #: What may be asked for by name, and how much noise each has by default: Flow-GRPO's SDE (Liu et
-#: al. 2025), coefficients-preserving sampling (Wang and Yu 2025), DanceGRPO's SDE (Xue et al. 2025).
+#: al. 2025), coefficients-preserving sampling (Wang and Yu 2025) and DanceGRPO's SDE (Xue et al.
+#: 2025).
 KINDS: dict[str, float | None] = {"renoise": None, "flow-sde": 0.7, "cps": 0.7, "dance": 0.3}
 
 
@@ -90,7 +91,7 @@ def levels_of_steps(steps: int | None, sigmas: ArrayLike | None, shift: float) -
     """Levels [N + 1] of so many steps, or those given [N], shifted; the last is 0."""
     shift = as_number(shift, "shift must be a finite number > 0", np.nextafter(0.0, 1.0))
     if (steps is None) == (sigmas is None):
-        raise ValueError(f"steps or sigmas must be given, one of them, got {steps} and {sigmas}")
+        raise ValueError(f"steps or sigmas must be given, one of them, got {steps} and {sigmas!r}")
     if sigmas is None:
         count = as_integer(steps, "steps must be an integer >= 1", 1, 1_000_000)
         given = np.linspace(1.0, 1.0 / count, count)
@@ -102,18 +103,24 @@ def levels_of_steps(steps: int | None, sigmas: ArrayLike | None, shift: float) -
 
 
 def checked_levels(levels: ArrayLike, most: float = 1.0) -> Column:
-    """Noise levels [N + 1]; a ValueError unless they fall to at least 0, from at most ``most``."""
+    """Noise levels [N + 1]; a ValueError if they rise, or are not in ``0 .. most``, the last but
+    one above 0.
+    """
     levels = np.asarray(levels, dtype=np.float64)
     if not np.isfinite(levels).all():
         raise ValueError(f"sigmas must be finite, got {levels[~np.isfinite(levels)][0]}")
-    if (rises := np.diff(levels) >= 0).any():
+    if (rises := np.diff(levels) > 0).any():
         k = int(rises.argmax())
         raise ValueError(
-            f"sigmas must fall from step to step, got {levels[k]:g} and then {levels[k + 1]:g} at "
-            f"step {k + 1}"
+            f"sigmas must not rise from step to step, got {levels[k]:g} and then "
+            f"{levels[k + 1]:g} at step {k + 1}"
         )
     if levels[-1] < 0 or levels[0] > most:
         raise ValueError(f"sigmas must be in 0..{most:g}, got {levels[0]:g}..{levels[-1]:g}")
+    if levels[-2] == 0:
+        raise ValueError(
+            "sigmas must be > 0 before the last, got 0: at 0 there is no noise to tell"
+        )
     return levels
 
 

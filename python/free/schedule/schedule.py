@@ -283,9 +283,7 @@ class Schedule:
         clipping : Clipping, optional
             How x0 is limited.
         """
-        return cls(
-            **ddpm.of_betas(betas, timesteps, variance, stochasticity, prediction, clipping)
-        )
+        return cls(**ddpm.of_betas(betas, timesteps, variance, stochasticity, prediction, clipping))
 
     @classmethod
     def from_scheduler(
@@ -370,7 +368,7 @@ class Schedule:
     def repa(
         cls, steps: int = 250, guided: tuple[float, float] = (0.0, 1.0), last: float = 0.04
     ) -> Schedule:
-        """SDE sampling of SiT, as REPA publishes it: Euler-Maruyama of the reverse SDE with g^2 = 2t.
+        """SDE sampling of SiT, as REPA publishes it: Euler-Maruyama with g^2 = 2t.
 
         The network predicts ``n - x0`` and is told t, from 0 to 1; so those of SiT's own code, with
         time running the other way, are turned round.
