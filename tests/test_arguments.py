@@ -16,7 +16,7 @@ from free.models.guidance import Guidance
 from free.models.sigma import SigmaNet
 from free.pipeline.arguments import cfg_scale
 from free.rounds.noise import Purpose, as_seeds, normal
-from free.schedule.diffusers import ddpm_config, schedule_from_config
+from free.schedule.diffusers import ddpm_config
 from free.training.config import TrainConfig
 from free.training.dataset.decoder import Decoder
 from free.training.recipe import Recipe
@@ -61,7 +61,7 @@ TAKES: dict[str, Any] = {
     "ddpm": lambda n: Schedule.ddpm(n),
     "train_steps": lambda n: Schedule.ddpm(2, train_steps=n),
     "sde": lambda n: Schedule.sde("linear", n),
-    "diffusers": lambda n: schedule_from_config(ddpm_config(), n),
+    "diffusers": lambda n: Schedule.from_scheduler(ddpm_config(), n),
     "guidance": lambda n: Guidance(1.5, n, 0),
     "window": lambda n: FixedWindow(n),
     "auto": lambda n: AutoWindow(n),

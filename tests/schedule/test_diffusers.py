@@ -1,70 +1,91 @@
-"""Scheduler configurations: step by step the sampler of diffusers, or refused with the way out."""
+"""Schedulers of diffusers as schedules: configurations, laws by name, and what is refused."""
+
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from free import Schedule, SequentialSampler, SpeculativeSampler
-from free.schedule.diffusers import ddpm_config, schedule_from_config
+from free.schedule import Clipping
+from free.schedule.diffusers import ddpm_config
 from tests.networks import CallableDrafter, MixtureTeacher
 
-DDPM = {"clip_sample": False}
+PLAIN = {"clip_sample": False}
+FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
-def _step_by_step(config: dict, steps: int) -> tuple[list, list, list, list]:
-    """Timesteps, ``a``, ``b`` and sigma of diffusers' own steps, in double precision."""
-    diffusers = pytest.importorskip("diffusers")
-    scheduler = diffusers.DDPMScheduler.from_config(config)
-    # Its betas are float32; cumulated in float64 what is left is the arithmetic of `step`.
-    scheduler.alphas_cumprod = torch.cumprod(1 - scheduler.betas.double(), 0)
-    scheduler.one = scheduler.one.double()
-    scheduler.set_timesteps(steps)
-    rows = []
-    state, zero = torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, 1, 1).double()
-    for t in scheduler.timesteps:
+def _class(name: str) -> Any:
+    return getattr(pytest.importorskip("diffusers"), name)
 
-        def step(x: torch.Tensor, eps: torch.Tensor, at: torch.Tensor = t) -> float:
-            return float(scheduler.step(eps, at, x, torch.Generator().manual_seed(0)).prev_sample)
 
-        noise = float(torch.randn(1, generator=torch.Generator().manual_seed(0), dtype=zero.dtype))
-        shift = step(zero, zero)
-        rows.append((int(t), step(state, zero) - shift, step(zero, state) - shift, shift / noise))
-    return tuple(zip(*rows, strict=True))
+def _same(one: Schedule, other: Schedule, rtol: float = 1e-6) -> None:
+    for name in ("timesteps", "a", "b", "c", "sigma", "image", "signal", "noise", "input_scale"):
+        found, expected = getattr(one, name), getattr(other, name)
+        assert (found is None) == (expected is None), name
+        if found is not None:
+            np.testing.assert_allclose(found, expected, rtol=rtol, atol=1e-9, err_msg=name)
+    assert one.clipping == other.clipping
+    assert one.start == pytest.approx(other.start)
+
+
+def test_a_configuration_without_diffusers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DDPM is read by our own grids, in float64; the others say what is missing."""
+    monkeypatch.setitem(__import__("sys").modules, "diffusers", None)
+    schedule = Schedule.from_scheduler({}, 50)
+    assert schedule.clipping == Clipping(1.0)
+    np.testing.assert_array_equal(schedule.timesteps, np.arange(50)[::-1] * 20)
+    plain = Schedule.from_scheduler(ddpm_config(), 50)
+    assert plain.key() == Schedule.ddpm(50).key()
+    config = {"_class_name": "PNDMScheduler", "beta_schedule": "linear", "skip_prk_steps": True}
+    assert Schedule.from_scheduler(config, 50, "ddpm").clipping is None
+    for arguments in (({"_class_name": "LCMScheduler"}, 4), (config, 4, "euler-ancestral")):
+        with pytest.raises(ValueError, match=r"needs diffusers to be a .*pip install"):
+            Schedule.from_scheduler(*arguments)
 
 
 @pytest.mark.parametrize(
-    ("config", "steps"),
+    "config",
     [
-        ({"timestep_spacing": "linspace"}, 50),
-        ({"timestep_spacing": "linspace", "beta_schedule": "scaled_linear"}, 20),
-        ({"timestep_spacing": "linspace", "beta_schedule": "sigmoid"}, 7),
-        ({"timestep_spacing": "linspace", "variance_type": "fixed_large"}, 20),
-        ({"timestep_spacing": "linspace", "variance_type": "fixed_small_log"}, 20),
-        ({"timestep_spacing": "leading"}, 30),
-        ({"timestep_spacing": "leading", "steps_offset": 1}, 30),
-        ({"timestep_spacing": "leading", "steps_offset": 1, "variance_type": "fixed_large"}, 30),
-        ({"timestep_spacing": "trailing"}, 50),
-        ({"timestep_spacing": "trailing", "variance_type": "fixed_large"}, 30),
-        ({"timestep_spacing": "trailing", "beta_schedule": "squaredcos_cap_v2"}, 50),
-        ({"num_train_timesteps": 4, "trained_betas": [0.1, 0.2, 0.3, 0.4]}, 4),
-        ({}, 1),
+        {},
+        {"timestep_spacing": "linspace", "beta_schedule": "squaredcos_cap_v2"},
+        {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "steps_offset": 1},
+        {"thresholding": True, "sample_max_value": 2.0, "beta_schedule": "sigmoid"},
+        {"timestep_spacing": "trailing", "variance_type": "fixed_large", "clip_sample_range": 3.0},
+        {"timestep_spacing": "trailing", "variance_type": "fixed_large_log", **PLAIN},
     ],
 )
-def test_every_step_is_that_of_diffusers(config: dict, steps: int) -> None:
-    t, a, b, sigma = map(np.array, _step_by_step({**DDPM, **config}, steps))
-    schedule = schedule_from_config({**DDPM, **config}, steps)
-    np.testing.assert_array_equal(schedule.timesteps, t)
-    np.testing.assert_allclose(schedule.a, a, rtol=2e-5)
-    np.testing.assert_allclose(schedule.b, b, rtol=1e-4, atol=1e-12)
-    np.testing.assert_allclose(schedule.sigma, sigma, rtol=1e-4, atol=1e-9)
+def test_a_configuration_is_its_scheduler(config: dict) -> None:
+    zero = config.get("rescale_betas_zero_snr", False)  # which diffusers computes in float32
+    own, theirs = (
+        Schedule.from_scheduler(scheduler, 40)
+        for scheduler in (config, _class("DDPMScheduler")(**config))
+    )
+    _same(own, theirs, rtol=2e-3 if zero else 1e-9)
+
+
+def test_trailing_grids_are_those_of_diffusers_or_refused() -> None:
+    config = {"clip_sample": False, "timestep_spacing": "trailing"}
+    scheduler = _class("DDPMScheduler")(**config)
+    refused = 0
+    for steps in range(2, 1001, 7):
+        scheduler.set_timesteps(steps)
+        expected = scheduler.timesteps.tolist()
+        for each in (config, scheduler) if steps % 5 == 0 else (config,):
+            if len(expected) == steps and expected[-1] >= 0:
+                assert Schedule.from_scheduler(each, steps).timesteps.tolist() == expected
+                continue
+            refused += 1
+            with pytest.raises(ValueError, match="steps .* timestep_spacing='trailing'"):
+                Schedule.from_scheduler(each, steps)
+    assert refused > 1
 
 
 def test_a_last_step_with_noise_is_sampled_with_it() -> None:
     """fixed_large on a grid that ends above 0: both samplers draw the last noise."""
-    config = {**DDPM, "timestep_spacing": "trailing", "variance_type": "fixed_large"}
-    schedule = schedule_from_config(config, 10)
-    log = schedule_from_config({**config, "variance_type": "fixed_large_log"}, 10)
-    np.testing.assert_array_equal(log.sigma, schedule.sigma)
+    config = {**PLAIN, "timestep_spacing": "trailing", "variance_type": "fixed_large"}
+    schedule = Schedule.from_scheduler(config, 10)
     skipped = np.linspace(1e-4, 2e-2, 1000)[:100]
     assert schedule.sigma[-1] == pytest.approx(np.sqrt(1 - np.prod(1 - skipped)), rel=1e-12)
     teacher = MixtureTeacher(4)
@@ -76,68 +97,195 @@ def test_a_last_step_with_noise_is_sampled_with_it() -> None:
     assert (quiet - plain).abs().max() > 0.01
 
 
+SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+V = {"prediction_type": "v_prediction"}
+ONE = {"set_alpha_to_one": False}  # as PNDMScheduler has it
+OFFSET = {"timestep_spacing": "leading", "steps_offset": 1}
+
+
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("scheduler", "config", "law", "relative", "changes"),
     [
-        (
-            {"_class_name": "DDIMScheduler", "beta_schedule": "linear"},
-            "DDPMScheduler, .* got DDIMScheduler: pass sched.*'ddpm'",
-        ),
-        ({"clip_sample": True}, "clip_sample=True, which cannot be .* set clip_sample=False, or"),
-        ({"thresholding": True}, "thresholding=True, which cannot be speculated"),
-        ({"variance_type": "learned_range"}, "variance_type='learned_range', which .*one variance"),
-        ({"prediction_type": "v_prediction"}, "prediction_type='v_prediction', which cannot"),
-        ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr=True, which cannot"),
-        ({"final_sigma": 1}, "must have keys of DDPMScheduler, got final_sigma, which may change"),
-        ({"beta_schedule": "laplace"}, "beta_schedule must be 'linear', .* got 'laplace'"),
-        ({"timestep_spacing": "even"}, "timestep_spacing must be 'linspace', .* got 'even'"),
-        ({"trained_betas": [0.1]}, r"trained_betas must have .*\(1000\) entries, got shape \(1,\)"),
-        ({"beta_start": -0.1}, r"betas must be in \(0, 1\), got -0.1"),
-        ({"num_train_timesteps": 2**40}, r"num_train_timesteps must be an integer in 1\.\.1000000"),
-        ({"steps_offset": 30}, r"steps_offset must leave .*\(1000\), got 30 with 90 steps"),
+        ("PNDMScheduler", SD | OFFSET, "ddpm", "DDPMScheduler", SD | OFFSET | PLAIN),
+        ("DDIMScheduler", {}, "ddpm", "DDPMScheduler", {}),  # clipped as it is itself
+        ("PNDMScheduler", SD | V, "ddim", "DDIMScheduler", SD | V | PLAIN | ONE),
+        ("HeunDiscreteScheduler", SD | V, "euler-ancestral", "EulerAncestralDiscreteScheduler",
+         SD | V | {"timestep_spacing": "linspace"}),
+        ("DDPMScheduler", OFFSET, "sde-dpmsolver++", "DPMSolverMultistepScheduler",
+         OFFSET | {"algorithm_type": "sde-dpmsolver++"}),
+        ("DPMSolverMultistepScheduler", SD | {"use_karras_sigmas": True, "solver_order": 3},
+         "sde-dpmsolver++", "DPMSolverMultistepScheduler",
+         SD | {"use_karras_sigmas": True, "algorithm_type": "sde-dpmsolver++"}),
+        ("LCMScheduler", {}, "euler-ancestral", "EulerAncestralDiscreteScheduler",
+         SD | {"timestep_spacing": "leading"}),  # with the betas of its own defaults
     ],
-)
-def test_what_cannot_be_sampled_is_refused(config: dict, message: str) -> None:
+)  # fmt: skip
+def test_another_law_for_the_same_network(
+    scheduler: str, config: dict, law: str, relative: str, changes: dict
+) -> None:
+    given = _class(scheduler)(**config)
+    eta = {"eta": 1.0} if law == "ddim" else {}
+    expected = Schedule.from_scheduler(_class(relative)(**changes), 12, **eta)
+    _same(Schedule.from_scheduler(given, 12, law), expected)
+    _same(Schedule.from_scheduler({**given.config, "_class_name": scheduler}, 12, law), expected)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "config", "arguments"),
+    [
+        ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, {}),
+        ("FlowMatchEulerDiscreteScheduler", {"use_dynamic_shifting": True}, {"mu": 1.2}),
+        ("FlowMatchHeunDiscreteScheduler", {"shift": 3.0}, {}),
+        ("LTXEulerAncestralRFScheduler", {}, {}),
+        ("UniPCMultistepScheduler", {"prediction_type": "flow_prediction", "flow_shift": 3.0,
+                                     "use_flow_sigmas": True}, {}),
+    ],
+)  # fmt: skip
+def test_flow_laws_take_the_grid_of_any_flow_scheduler(
+    scheduler: str, config: dict, arguments: dict
+) -> None:
+    given = _class(scheduler)(**config)
+    schedule = Schedule.from_scheduler(given, 8, "cps", 0.5, **arguments)
+    if "Heun" in scheduler:
+        given = _class("FlowMatchEulerDiscreteScheduler")(**config)
+    given.set_timesteps(8, **arguments)
+    np.testing.assert_array_equal(schedule.timesteps, given.timesteps[:8].double())
+    after = given.sigmas[1:].double().numpy()
+    np.testing.assert_allclose(schedule.sigma, after * np.sin(np.pi / 4), rtol=1e-6)
+    np.testing.assert_allclose(schedule.noise, given.sigmas[:8].double(), rtol=1e-6)
+
+
+def test_two_transitions_of_one_timestep() -> None:
+    """Karras' levels are closer than whole timesteps."""
+    scheduler = _class("DPMSolverMultistepScheduler")(
+        algorithm_type="sde-dpmsolver++", use_karras_sigmas=True
+    )
+    schedule = Schedule.from_scheduler(scheduler, 100)
+    assert (np.diff(schedule.timesteps) == 0).any()
+    assert (schedule.sigma[:-1] > 0).all()
+    teacher = MixtureTeacher(4)
+    plain = SequentialSampler(teacher, schedule).sample([0, 1], 3).samples
+    assert plain.isfinite().all()
+
+
+def test_states_that_start_at_another_scale() -> None:
+    """Ancestral Euler steps are DDPM's, of states scaled by sqrt(1 + sigma^2)."""
+    config = {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True, **V}
+    scheduler = _class("EulerAncestralDiscreteScheduler")(**config)
+    schedule = Schedule.from_scheduler(scheduler, 10)
+    scheduler.set_timesteps(10)
+    assert schedule.start == pytest.approx(float(scheduler.init_noise_sigma)) == 4096.0
+    plain = Schedule.from_scheduler({**config, **PLAIN}, 10)
+    teacher = MixtureTeacher(4)
+    one, other = (
+        SequentialSampler(teacher, s).sample([0, 1], 3).samples for s in (schedule, plain)
+    )
+    torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-2)
+    speculative = SpeculativeSampler(teacher, "frozen", schedule, 3)
+    assert speculative.sample([0, 1], 3).samples.isfinite().all()
+
+
+BETAS = r"pass law='ddpm', law='ddim', law='euler-ancestral' or law='sde-dpmsolver\+\+'"
+FLOWS = r"pass law='renoise', law='flow-sde', law='cps' or law='dance'"
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "config", "message"),
+    [
+        ("DDIMScheduler", {}, rf"got DDIMScheduler with eta=0: .* pass eta > 0, such as {'eta=1'}"),
+        *(
+            (f"{name}Scheduler", {}, rf"must be a stochastic one .* got {name}Scheduler: .*{BETAS}")
+            for name in ("PNDM", "EulerDiscrete", "UniPCMultistep", "DEISMultistep", "LMSDiscrete")
+        ),
+        ("DPMSolverMultistepScheduler", {}, f"with algorithm_type='dpmsolver..': .*{BETAS}"),
+        ("FlowMatchEulerDiscreteScheduler", {}, f"with stochastic_sampling=False: .*{FLOWS}"),
+        ("UniPCMultistepScheduler", {"use_flow_sigmas": True, "prediction_type": "flow_prediction"},
+         f"got UniPCMultistepScheduler: .*{FLOWS}"),
+        *(
+            (f"{name}Scheduler", {}, f"network once a step, got {name}Scheduler, .* twice: .*{way}")
+            for name, way in (("HeunDiscrete", BETAS), ("KDPM2Discrete", BETAS),
+                              ("KDPM2AncestralDiscrete", BETAS), ("FlowMatchHeunDiscrete", FLOWS))
+        ),
+        ("TCDScheduler", {}, "must be one of DDPMScheduler, .* whose laws are known, got TCDSched"),
+        ("DDPMScheduler", {"clip_sample_range": -1.0}, "clip_sample_range must be .* got -1.0"),
+        ("LCMScheduler", {"clip_sample": True, "clip_sample_range": 0.0}, "clip_sample_range must"),
+        ("DDPMScheduler", {"thresholding": True, "sample_max_value": 0.5}, "sample_max_value must"),
+        ("DDPMScheduler", {"thresholding": True, "dynamic_thresholding_ratio": 1.5},
+         r"dynamic_thresholding_ratio must be in \(0, 1\], got 1.5"),
+        ("DDPMScheduler", {"prediction_type": "velocity"}, "prediction_type must be one of 'epsi"),
+        ("EulerAncestralDiscreteScheduler", {"prediction_type": "sample"},
+         "prediction_type must be one of 'epsilon', 'v_prediction' with .* got 'sample'"),
+        ("DDPMScheduler", {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"},
+         "prediction must not be 'epsilon' where no signal is left .*rescale_betas_zero_snr"),
+        ("DDPMScheduler", {"variance_type": "learned_range"}, "type='learned_range', which"),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "solver_order": 3},
+         "solver_order must be 1 or 2 .* got 3"),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver", "solver_order": 2,
+                                         "final_sigmas_type": "sigma_min"},
+         r"algorithm_type must be 'sde-dpmsolver\+\+' with solver_order=2"),
+        ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++",
+                                         "variance_type": "learned"}, "variance_type must be None"),
+        ("FlowMatchEulerDiscreteScheduler", {"stochastic_sampling": True, "invert_sigmas": True},
+         "sigmas must not rise from step to step, got 0 and then 0.05"),
+        ("FlowMatchLCMScheduler", {"scale_factors": [0.5]}, r"scale_factors must be None, .*0.5"),
+        ("LTXEulerAncestralRFScheduler", {"eta": 0.0}, "eta and s_noise must be > 0 in an LTX"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_speculated(scheduler: str, config: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        schedule_from_config({**DDPM, **config}, 90)
+        Schedule.from_scheduler(_class(scheduler)(**config), 20)
 
 
-def test_what_else_is_refused() -> None:
-    with pytest.raises(ValueError, match="clip_sample=True"):  # where nothing is said of it
-        schedule_from_config({"_class_name": "DDPMScheduler"}, 50)
-    for steps in (0, 1001, 2.0, True):
-        with pytest.raises(ValueError, match=r"\(num_inference_steps\) must be an .* 1..1000"):
-            schedule_from_config(DDPM, steps)
+@pytest.mark.parametrize(
+    ("config", "arguments", "message"),
+    [
+        (PLAIN, {"steps": 0}, r"steps \(num_inference_steps\) must be .* 1\.\.1000, got 0"),
+        (PLAIN, {"steps": 1001}, r"in 1\.\.1000, got 1001"),
+        (PLAIN, {"steps": 2.0}, r"got 2\.0"),
+        (PLAIN, {"steps": None}, "steps must be given, or timesteps or sigmas, got none of them"),
+        (PLAIN, {"eta": 1.0}, "eta must be left out with DDPMScheduler, whose step does not take"),
+        (PLAIN, {"law": "heun"}, "law must be None or one of 'ddpm', .* got 'heun'"),
+        (ddpm_config({"beta_schedule": "linear"}), {"law": "cps"},
+         "law must be one of networks of betas with DDPMScheduler, law='ddpm', .* got 'cps'"),
+        (FLOW, {"law": "ddpm"}, "law must be one of flow matching's .* law='flow-sde', .* 'ddpm'"),
+        (FLOW, {"law": "cps", "eta": 2.0}, "eta must be finite and > 0, at most 1, with 'cps'"),
+        (FLOW, {"law": "renoise", "eta": 0.5}, "eta must be None with 'renoise'.* got 0.5"),
+        (FLOW, {"law": "cps", "steps": 3, "sigmas": [0.2, 0.5, 0.1]}, "sigmas must not rise"),
+        (FLOW, {"law": "cps", "steps": 2, "sigmas": [0.5, 0.0]}, "sigmas must be > 0"),
+        ({"_class_name": "Mine"}, {}, "must be one of DDPMScheduler, .* got Mine"),
+        ({"_class_name": "Mine", "shift": 1.0}, {"law": "cps"}, "must name a scheduler"),
+        ({"_class_name": "DDIMScheduler", "clip_sample": True}, {"eta": 0.5},
+         "use_clipped_model_output must be True where a DDIMScheduler clips x0"),
+        ({"_class_name": "DDIMScheduler", **PLAIN}, {"eta": 9.0}, "eta must be at most .* got 9.0"),
+        ({"final_sigma": 1}, {}, "must have keys of DDPMScheduler, got final_sigma, which may cha"),
+        ({"beta_schedule": "cubic"}, {}, "beta_schedule must be 'linear', .* got 'cubic'"),
+        ({"timestep_spacing": "even"}, {}, "timestep_spacing must be 'linspace', .* got 'even'"),
+        ({"trained_betas": [0.1]}, {}, r"trained_betas must have .*\(1000\) entr"),
+        ({"beta_start": -0.1}, {}, r"betas must be in \(0, 1\), got -0.1"),
+        ({"num_train_timesteps": 2**40}, {"steps": 20}, r"num_train_timesteps must be"),
+        ({"steps_offset": 60}, {}, r"steps_offset must leave .*\(1000\), got 60 with 20 steps"),
+    ],
+)  # fmt: skip
+def test_bad_input(config: dict, arguments: dict, message: str) -> None:
+    if config.get("_class_name", "DDPMScheduler") not in ("DDPMScheduler", "Mine"):
+        pytest.importorskip("diffusers")
+    with pytest.raises(ValueError, match=message):
+        Schedule.from_scheduler(config, **{"steps": 20, **arguments})
 
 
-def test_no_advice_leads_to_another_refusal() -> None:
-    """Where the network is at fault, or there are no betas, 'ddpm' is not advised."""
-    flow = {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 1.0}
-    way_out = r"pass scheduler=lambda steps: free.Schedule.sde\('linear', steps\)"
-    with pytest.raises(ValueError, match=f"needs a config with betas .* got FlowMatch.*{way_out}"):
-        ddpm_config(flow)
-    with pytest.raises(ValueError, match=f"must be a DDPMScheduler.* got FlowMatch.*{way_out}"):
-        schedule_from_config(flow, 50)
-    for config in (DDPM, {"_class_name": "EulerAncestralDiscreteScheduler", "trained_betas": None}):
-        for fault in ({"prediction_type": "v_prediction"}, {"rescale_betas_zero_snr": True}):
-            faults = {**config, **fault, "clip_sample": True}
-            with pytest.raises(ValueError, match=next(iter(fault))) as refusal:
-                schedule_from_config(faults, 50)
-            assert "'ddpm'" not in str(refusal.value)
+def test_a_step_of_ones_own_is_not_taken_for_its_parents() -> None:
+    class Mine(_class("DDPMScheduler")):
+        pass
+
+    assert len(Schedule.from_scheduler(Mine(), 5)) == 5  # only the name is its own
+    Mine.step = lambda *arguments: None
+    with pytest.raises(ValueError, match="must step as DDPMScheduler does, got Mine, whi"):
+        Schedule.from_scheduler(Mine(), 5)
+    for wrong in (3, _class("DDPMScheduler")):
+        with pytest.raises(TypeError, match="scheduler must be a scheduler of diffusers or"):
+            Schedule.from_scheduler(wrong, 5)
 
 
-def test_trailing_grids_are_those_of_diffusers_or_refused() -> None:
-    diffusers = pytest.importorskip("diffusers")
-    config = {"clip_sample": False, "timestep_spacing": "trailing"}
-    scheduler = diffusers.DDPMScheduler(clip_sample=False, timestep_spacing="trailing")
-    refused = 0
-    for steps in range(2, 1001):
-        scheduler.set_timesteps(steps)
-        expected = scheduler.timesteps.tolist()
-        if len(expected) == steps and expected[-1] >= 0:
-            assert schedule_from_config(config, steps).timesteps.tolist() == expected
-            continue
-        refused += 1
-        with pytest.raises(ValueError, match="steps .* timestep_spacing='trailing'"):
-            schedule_from_config(config, steps)
-    assert 0 < refused < 100
+def test_ddpm_is_not_advised_where_there_are_no_betas() -> None:
+    with pytest.raises(ValueError, match=r"needs a config with betas .* got FlowMatch.*flow-sde"):
+        ddpm_config(FLOW)

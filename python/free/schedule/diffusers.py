@@ -133,6 +133,8 @@ def described(scheduler: Any) -> tuple[str, dict[str, Any]]:
 
 
 _NAMES = {*_LAWS, *_SEVERAL_CALLS, *_DETERMINISTIC}
+#: Those whose timesteps are between those of a training.
+_OF_FLOW = {name for name in _NAMES if name.startswith(("FlowMatch", "LTX"))}
 
 
 def ddpm_config(config: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -171,7 +173,7 @@ def _relative(name: str, config: Mapping[str, Any], law: str) -> tuple[str, Any,
     if not _has_betas(config) or _is_flow(config):
         allowed = ", ".join(f"law={kind!r}" for kind in flow.KINDS)
         raise ValueError(
-            f"law must be one for flow matching's velocities with {name}, {allowed}, got {law!r}"
+            f"law must be one of flow matching's velocities with {name}, {allowed}, got {law!r}"
         )
     made, changes = _RELATIVES[law]
     # What other samplers do not say is off: a network of latents must not be clipped unasked.
@@ -196,7 +198,9 @@ def _made(name: str, config: Mapping[str, Any]) -> Any:
         raise ValueError(
             f"scheduler needs diffusers to be a {name}: pip install 'free-dit[diffusers]'"
         ) from error
-    kind = getattr(diffusers, name)
+    kind = getattr(diffusers, name, None)
+    if not hasattr(kind, "set_timesteps"):
+        raise ValueError(f"scheduler config must name a scheduler of diffusers, got {name!r}")
     read = inspect.signature(kind.__init__).parameters
     with torch.device("cpu"):  # whatever the default is
         return kind(**{key: value for key, value in config.items() if key in read})
@@ -260,8 +264,11 @@ def _flow_law(
     if _has_betas(config) and not _is_flow(config):
         allowed = ", ".join(f"law={kind!r}" for kind in _RELATIVES)
         raise ValueError(
-            f"law must be one for networks of betas with {name}, {allowed}, got {law!r}"
+            f"law must be one of networks of betas with {name}, {allowed}, got {law!r}"
         )
+    if name in _SEVERAL_CALLS:  # whose grids have each level twice
+        name = "FlowMatchEulerDiscreteScheduler"
+        scheduler = _made(name, config)
     grid, config = _grid(scheduler, name, config, steps, arguments)
     levels = np.asarray(grid.sigmas, dtype=np.float64)
     times = np.asarray(grid.timesteps, dtype=np.float64)[: len(levels) - 1]
@@ -278,14 +285,14 @@ def _grid(
     """What has the timesteps and levels of so many steps, and the complete configuration."""
     last = config.get("num_train_timesteps", 1000)
     if steps is not None:
-        most = min(last, LONGEST) if _has_betas(config) else LONGEST
+        most = min(last, LONGEST) if name not in _OF_FLOW else LONGEST
         expected = f"steps (num_inference_steps) must be an integer in 1..{most}"
         steps = as_integer(steps, expected, 1, most)
     elif not arguments.keys() & {"timesteps", "sigmas"}:
         raise ValueError("steps must be given, or timesteps or sigmas, got none of them")
-    own = isinstance(scheduler, Mapping) and name == "DDPMScheduler" and not arguments
-    if own and steps is not None:
-        config = _complete(config)
+    own = isinstance(scheduler, Mapping) and name == "DDPMScheduler"
+    config = _complete(config) if own else config
+    if own and steps is not None and not arguments:
         grid = ddpm.own_grid(config, steps)
     else:
         if isinstance(scheduler, Mapping):

@@ -99,7 +99,8 @@ def levels_of_steps(steps: int | None, sigmas: ArrayLike | None, shift: float) -
         given = np.asarray(sigmas, dtype=np.float64)
         if given.ndim != 1 or not given.size:
             raise ValueError(f"sigmas must be a non-empty vector, got shape {given.shape}")
-    return np.append(shift * given / (1.0 + (shift - 1.0) * given), 0.0)
+    with np.errstate(invalid="ignore"):  # refused where it is used
+        return np.append(shift * given / (1.0 + (shift - 1.0) * given), 0.0)
 
 
 def checked_levels(levels: ArrayLike, most: float = 1.0) -> Column:
@@ -118,9 +119,7 @@ def checked_levels(levels: ArrayLike, most: float = 1.0) -> Column:
     if levels[-1] < 0 or levels[0] > most:
         raise ValueError(f"sigmas must be in 0..{most:g}, got {levels[0]:g}..{levels[-1]:g}")
     if levels[-2] == 0:
-        raise ValueError(
-            "sigmas must be > 0 before the last, got 0: at 0 there is no noise to tell"
-        )
+        raise ValueError("sigmas must be > 0 before the last, got 0, where no noise is left")
     return levels
 
 
