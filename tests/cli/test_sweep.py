@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.cli.commands import refuse, succeed
@@ -47,3 +48,13 @@ def test_laws_without_quality(digits: Path) -> None:
     assert "2 images a row" in text
     assert text.count("5 steps, stochasticity") == 2
     assert "Frechet" not in text
+
+
+def test_laws_by_name(digits: Path) -> None:
+    pytest.importorskip("diffusers")
+    text = succeed("sweep", "--model", digits, "--steps", 5, "--law", "ddpm,euler-ancestral,cps",
+                   "--window", 3, "--per-label", 1, "--labels", "3,4")  # fmt: skip
+    _, *rows = text.split("tv_estimate ")
+    assert rows[0].split("5.0")[0].strip() == "ddpm"
+    assert " euler-ancestral 5.0 " in rows[0]
+    assert " cps 5.0 " in rows[0]

@@ -78,5 +78,18 @@ def test_options_make_schedules(tmp_path: Path) -> None:
         schedule = parse_schedule(20, *options, CPU)
         for name in ("timesteps", "a", "b", "sigma", "signal"):
             np.testing.assert_array_equal(getattr(schedule, name), getattr(expected, name))
+    for law, eta, expected in (
+        ("ddpm", None, Schedule.ddpm(20)),
+        ("flow-sde", 0.4, Schedule.flow("flow-sde", 20, eta=0.4)),
+        ("repa", None, Schedule.repa(20)),
+    ):
+        schedule = parse_schedule(20, "posterior", eta, False, CPU, law=law)
+        assert schedule.key() == expected.key()
+    path = tmp_path / "scheduler_config.json"
+    path.write_text('{"_class_name": "DDPMScheduler", "prediction_type": "v_prediction"}')
+    for scheduler in (str(path), str(tmp_path)):
+        found = parse_schedule(20, "posterior", None, False, CPU, scheduler=scheduler)
+        config = {"prediction_type": "v_prediction"}
+        assert found.key() == Schedule.from_scheduler(config, 20).key()
     SigmaNet(1, 4).save_pretrained(tmp_path)
     assert isinstance(parse_schedule(20, str(tmp_path), 1.0, False, CPU).mixture, SigmaNet)

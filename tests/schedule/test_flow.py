@@ -116,7 +116,7 @@ def test_the_images_are_the_datas(kind: str) -> None:
     labels = [0, 1] * 300
     samples = SequentialSampler(told, made).sample(labels, 3, shape=(4,)).samples
     far = torch.cdist(samples, teacher.modes).min(1).values
-    # Renoising makes the modes narrower than they are; in no other direction of time are they found.
+    # Renoising makes the modes narrower than they are; with time reversed none is found.
     assert 0.4 < float(far.square().mean() / (4 * teacher.spread**2)) < 1.2
     speculative = SpeculativeSampler(told, "frozen", made, 4)
     assert speculative.sample([0, 1], 3, shape=(4,)).samples.isfinite().all()

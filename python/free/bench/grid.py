@@ -25,20 +25,24 @@ from free.sampling.speculative import SpeculativeSampler
 
 Sampler = SpeculativeSampler | SequentialSampler
 Row = dict[str, Any]
+#: What of a setting is its law.
+LAW = ("steps", "variance", "stochasticity", "sde", "law", "scheduler")
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """One combination of a grid, in the words of the command line.
 
-    Steps, variance, stochasticity and ``sde`` are the law. Window 1 is the sequential sampler.
+    Those of :data:`LAW` are the law. Window 1 is the sequential sampler.
     ``relax`` is "none", or ``RULE:STRENGTH[:BUDGET]``.
     """
 
     steps: int = 250
     variance: str = "posterior"
-    stochasticity: float = 1.0
+    stochasticity: float | None = 1.0
     sde: bool = False
+    law: str | None = None
+    scheduler: str | None = None
     window: int | str = 8
     sweeps: int | str | None = None
     recycle: bool | str = False
@@ -48,7 +52,7 @@ class Setting:
 
     def plain(self) -> Setting:
         """The sequential sampler of the same law."""
-        return Setting(self.steps, self.variance, self.stochasticity, self.sde, window=1)
+        return Setting(**{name: getattr(self, name) for name in LAW}, window=1)
 
     def exact(self) -> Setting:
         """Drop the relaxation."""
@@ -59,8 +63,10 @@ def grid(
     *,
     steps: Sequence[int],
     variances: Sequence[str],
-    stochasticities: Sequence[float],
+    stochasticities: Sequence[float | None],
     sde: bool,
+    laws: Sequence[str | None] = (None,),
+    scheduler: str | None = None,
     drafting: Sequence[Mapping[str, Any]],
     relaxations: Sequence[str],
     uncertainty: str = "discrepancy",
@@ -72,9 +78,9 @@ def grid(
     """
     drafting = sorted(drafting, key=lambda settings: settings["window"] != 1)
     combinations: dict[Setting, None] = {}
-    for law in product(steps, variances, stochasticities):
+    for law in product(steps, variances, stochasticities, [sde], laws, [scheduler]):
         for settings, relax in product(drafting, relaxations):
-            setting = Setting(*law, sde, **settings, relax=relax, uncertainty=uncertainty)
+            setting = Setting(*law, **settings, relax=relax, uncertainty=uncertainty)
             if setting.window == 1:
                 setting = setting.plain()
             elif relax == "none":

@@ -19,7 +19,7 @@ _NAMES = {
     "accuracy": "named as asked for",
 }
 #: What can vary along the horizontal axis.
-_AXES = ("stochasticity", "steps", "window", "variance")
+_AXES = ("stochasticity", "steps", "window", "variance", "law")
 #: Against what varies; the frontier of relaxations instead has rounds on every vertical axis.
 _AGAINST_AXIS = ("examined_acceptance", "rounds", "frechet", "accuracy")
 _FRONTIER = ("tv_bound", "tv_estimate", "frechet", "accuracy")
@@ -29,9 +29,9 @@ def draw(rows: Sequence[Row]) -> Any:
     """Four panels, with 95 % intervals, as a matplotlib Figure.
 
     With several relaxations: rounds against their bound, their estimate, and quality, a line for
-    each rule. Else acceptance, rounds and quality against the stochasticity, the steps, the window
-    or the variance, whichever varies first in this order, a line for each combination of the
-    others.
+    each rule. Else acceptance, rounds and quality against the stochasticity, the steps, the window,
+    the variance or the law, whichever varies first in this order, a line for each combination of
+    the others.
     """
     names = varied([row["setting"] for row in rows])
     figure = require_matplotlib()(figsize=(11, 8), layout="constrained")
@@ -82,7 +82,7 @@ def _against_axis(panels: Sequence[Any], rows: Sequence[Row], names: Sequence[st
         for name, line in lines.items():
             if line[0]["setting"]["window"] == 1 and y == "rounds" and len(lines) > 1:
                 continue  # all its steps: the others would be a line at the bottom
-            if axis != "variance":
+            if axis not in ("variance", "law"):
                 line = sorted(line, key=lambda row: row["setting"][axis])
             xs = [{"value": row["setting"][axis], "low": None} for row in line]
             _line(axes, line, xs, y, name)

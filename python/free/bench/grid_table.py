@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from free.bench.columns import aligned, drop_empty, with_interval
+from free.bench.grid import LAW
 from free.evaluation.bootstrap import QUANTILE
-
-_LAW = ("steps", "variance", "stochasticity", "sde")
 
 
 def varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -20,14 +19,14 @@ def varied(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         name
         for name in settings[0]
-        if len({str(s[name]) for s in (settings if name in _LAW else speculative)}) > 1
+        if len({str(s[name]) for s in (settings if name in LAW else speculative)}) > 1
     ]
 
 
 def label(setting: Mapping[str, Any], names: Sequence[str]) -> str:
     """Its values of these names, in words."""
     if setting["window"] == 1:
-        own = [_word(name, setting[name]) for name in names if name in _LAW]
+        own = [_word(name, setting[name]) for name in names if name in LAW]
         return ", ".join(["sequential", *own])
     return ", ".join(_word(name, setting[name]) for name in names)
 
@@ -44,7 +43,7 @@ def _word(name: str, value: Any) -> str:
         return "autoregression"
     if name == "recycle":
         return f"recycled: {value}" if value else "nothing recycled"
-    if name in ("relax", "variance", "verifier"):
+    if name in ("relax", "variance", "verifier", "law"):
         return str(value)
     return f"{name} {value}"
 

@@ -12,13 +12,12 @@ import typer
 from free.cli import options
 from free.cli.command import fail
 from free.cli.models import load_models
-from free.cli.records import DraftingOptions, ModelOptions, with_records
+from free.cli.records import DraftingOptions, LawOptions, ModelOptions, with_records
 from free.devices import MOST_THREADS
 from free.generation import Generated, Processes
 from free.generation import generate as generate_images
 from free.sampling.sequential import SequentialSampler
 from free.sampling.speculative import SpeculativeSampler
-from free.schedule.schedule import Schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +48,7 @@ def generate(
     sampler: Annotated[
         str, typer.Option(help="free, or plain: the sequential sampler, for comparison.")
     ] = "free",
-    steps: options.Steps = 250,
+    law: LawOptions,
     drafting: _Drafting,
     seed: Annotated[int, typer.Option(help="Of the noises and of random classes.")] = 0,
     batch_size: Annotated[
@@ -102,7 +101,7 @@ def generate(
         torch.cuda.set_device(device)
     torch.set_num_threads(threads)
     models = load_models(dataclasses.replace(model, drafter="frozen") if plain else model)
-    teacher, schedule = models.teacher, Schedule.ddpm(steps)
+    teacher, schedule = models.teacher, law.schedule(device)
     draws: SpeculativeSampler | SequentialSampler
     if plain:
         draws = SequentialSampler(teacher, schedule, **model.guidance)

@@ -14,10 +14,12 @@ import torch
 import typer
 
 from free.devices import find_device
-from free.files import check_writable
+from free.files import check_writable, read_json
 from free.images.labels import class_ids
 from free.models.sigma import SigmaNet
 from free.rounds.relaxation import Relaxation
+from free.schedule.diffusers import LAWS, ddpm_config
+from free.schedule.flow import KINDS
 from free.schedule.schedule import Schedule
 from free.schedule.variance import VarianceFit
 
@@ -50,6 +52,21 @@ Sde = Annotated[
     bool,
     typer.Option(
         "--sde", help="Euler-Maruyama of the reverse-time SDE instead of DDPM's transitions."
+    ),
+]
+Law = Annotated[
+    str | None,
+    typer.Option(
+        help="Another sampler of the same network: ddpm, ddim, euler-ancestral or sde-dpmsolver++ "
+        "where noise is predicted; renoise, flow-sde, cps, dance or repa where it is the velocity "
+        "of flow matching. Default: DiT's DDPM, or what --scheduler says."
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        help="Scheduler of diffusers that is sampled: its scheduler_config.json, or a folder that "
+        "has one."
     ),
 ]
 Uncertainty = Annotated[
@@ -106,9 +123,21 @@ def parse_labels(
 
 
 def parse_schedule(
-    steps: int, variance: str, stochasticity: float, sde: bool, device: torch.device
+    steps: int,
+    variance: str,
+    stochasticity: float | None,
+    sde: bool,
+    device: torch.device,
+    *,
+    law: str | None = None,
+    scheduler: str | None = None,
 ) -> Schedule:
     """The schedule of a law's options; a variance network is put on ``device``."""
+    if law is not None or scheduler is not None:
+        if sde or variance != "posterior":
+            raise ValueError("--law and --scheduler must come without --variance and --sde")
+        return _named_schedule(steps, law, scheduler, stochasticity)
+    stochasticity = 1.0 if stochasticity is None else stochasticity
     if sde:
         if variance != "posterior":
             raise ValueError(f"--sde must come without --variance, which it sets, got {variance!r}")
@@ -128,6 +157,26 @@ def parse_schedule(
                 SigmaNet.from_pretrained(path, device) if path.is_dir() else VarianceFit.load(path)
             )
     return Schedule.ddpm(steps, variance=value, stochasticity=stochasticity)
+
+
+def _named_schedule(
+    steps: int, law: str | None, scheduler: str | None, eta: float | None
+) -> Schedule:
+    """The schedule of ``--law`` and ``--scheduler``."""
+    if law == "repa":
+        if scheduler is not None or eta is not None:
+            raise ValueError("--law repa must come without --scheduler and --stochasticity")
+        return Schedule.repa(steps)
+    if scheduler is None and law in KINDS:
+        return Schedule.flow(law, steps, eta=eta)
+    if scheduler is None:
+        if law not in LAWS:
+            raise ValueError(f"--law must be one of {', '.join(LAWS)} or repa, got {law!r}")
+        return Schedule.from_scheduler(ddpm_config(), steps, law, eta)
+    path = Path(scheduler)
+    names = ("", "scheduler_config.json", "scheduler/scheduler_config.json")
+    path = next((path / name for name in names if (path / name).is_file()), path)
+    return Schedule.from_scheduler(read_json(path, "--scheduler"), steps, law, eta)
 
 
 def parse_window(text: str) -> int | str:

@@ -89,18 +89,27 @@ class LawOptions:
         ),
     ] = "posterior"
     stochasticity: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="Noise of the transitions, 1 as trained: DDIM's eta, or with --sde the "
-            "supplement's epsilon. 0 is deterministic: only with --window 1."
+            help="Noise of the transitions, 1 as trained: DDIM's eta, with --sde the supplement's "
+            "epsilon, with --law the law's eta. 0 is deterministic: only with --window 1. Default: "
+            "1, or the law's own."
         ),
-    ] = 1.0
+    ] = None
     sde: options.Sde = False
+    law: options.Law = None
+    scheduler: options.Scheduler = None
 
     def schedule(self, device: torch.device) -> Schedule:
         """The schedule of this law; see :func:`free.cli.options.parse_schedule`."""
         return options.parse_schedule(
-            self.steps, self.variance, self.stochasticity, self.sde, device
+            self.steps,
+            self.variance,
+            self.stochasticity,
+            self.sde,
+            device,
+            law=self.law,
+            scheduler=self.scheduler,
         )
 
 

@@ -79,6 +79,8 @@ def sample(
 
     `free sample --sde --stochasticity 0.7 --steps 100 --compare`
 
+    `free sample --law euler-ancestral --steps 50 --compare`
+
     `free sample --engine onnxruntime --compare`
 
     `free sample --model DiT-XL-2-256x256.pt --vae stabilityai/sd-vae-ft-ema --labels "tench,207"`
@@ -93,6 +95,8 @@ def sample(
     check_request(models.teacher, classes, seed, None)  # all of them, before one is drawn
     device = options.parse_device(model.device)
     schedule = law.schedule(device)
+    if model.engine == "auto" and schedule.timesteps.dtype.kind == "f":
+        models = models._replace(engine="torch")  # exported graphs take whole timesteps
     models = put_on_engine(models, model, settings, batch_size)
     teacher, drafter = models.teacher, models.drafter
     samplers: dict[str, SpeculativeSampler | SequentialSampler] = {
@@ -115,6 +119,8 @@ def sample(
             "variance": law.variance,
             "stochasticity": law.stochasticity,
             "sde": law.sde,
+            "law": law.law,
+            "scheduler": law.scheduler,
             **settings,
             "relaxation": None if relaxation is None else dataclasses.asdict(relaxation),
         }

@@ -43,9 +43,17 @@ class GridOptions:
         str, typer.Option(help="As of free sample: posterior,0.5,upper,fit.json.")
     ] = "posterior"
     stochasticity: Annotated[
-        str, typer.Option(help="DDIM's eta, or with --sde epsilon: 0.5,1.")
-    ] = "1"
+        str | None,
+        typer.Option(
+            help="DDIM's eta, with --sde epsilon, or a law's eta: 0.5,1. Default: 1, or "
+            "each law's own."
+        ),
+    ] = None
     sde: options.Sde = False
+    law: Annotated[
+        str | None, typer.Option(help="As of free sample: ddpm,euler-ancestral,sde-dpmsolver++.")
+    ] = None
+    scheduler: options.Scheduler = None
     relax: Annotated[
         str,
         typer.Option(
@@ -57,11 +65,16 @@ class GridOptions:
 
     def settings(self, drafting: Sequence[dict[str, Any]]) -> list[Setting]:
         """All combinations, with these settings of drafting."""
+        other = self.law is not None or self.scheduler is not None
+        text = self.stochasticity
+        given = None if text is None else _numbers(text, float, "--stochasticity")
         return grid(
             steps=_numbers(self.steps, int, "--steps"),
             variances=_words(self.variance, "--variance"),
-            stochasticities=_numbers(self.stochasticity, float, "--stochasticity"),
+            stochasticities=given or [None if other else 1.0],
             sde=self.sde,
+            laws=[None] if self.law is None else _words(self.law, "--law"),
+            scheduler=self.scheduler,
             drafting=drafting,
             relaxations=_words(self.relax, "--relax"),
             uncertainty=self.uncertainty,
@@ -125,6 +138,8 @@ def sweep(
     Examples
     --------
     `free sweep --sde --stochasticity 0.25,0.5,1,1.5,2 --steps 100 --window 8 --plot epsilon.png`
+
+    `free sweep --law ddpm,euler-ancestral,sde-dpmsolver++ --steps 25,50 --window 8`
 
     `free sweep --window 1,8 --relax none,allow:0.3,allow:1,temper:1,temper:4 --json relax.json`
 
@@ -213,7 +228,13 @@ def _sampler(
 ) -> Sampler:
     """The sampler that a setting stands for."""
     schedule = options.parse_schedule(
-        setting.steps, setting.variance, setting.stochasticity, setting.sde, device
+        setting.steps,
+        setting.variance,
+        setting.stochasticity,
+        setting.sde,
+        device,
+        law=setting.law,
+        scheduler=setting.scheduler,
     )
     if setting.window == 1:
         return SequentialSampler(models.teacher, schedule, **model.guidance)
