@@ -52,9 +52,9 @@ def test_laws_without_quality(digits: Path) -> None:
 
 def test_laws_by_name(digits: Path) -> None:
     pytest.importorskip("diffusers")
-    text = succeed("sweep", "--model", digits, "--steps", 5, "--law", "ddpm,euler-ancestral,cps",
+    text = succeed("sweep", "--model", digits, "--steps", 5, "--law", "ddpm,euler-ancestral,ddim",
                    "--window", 3, "--per-label", 1, "--labels", "3,4")  # fmt: skip
     _, *rows = text.split("tv_estimate ")
     assert rows[0].split("5.0")[0].strip() == "ddpm"
     assert " euler-ancestral 5.0 " in rows[0]
-    assert " cps 5.0 " in rows[0]
+    assert " ddim 5.0 " in rows[0]

@@ -80,10 +80,11 @@ def test_options_make_schedules(tmp_path: Path) -> None:
             np.testing.assert_array_equal(getattr(schedule, name), getattr(expected, name))
     for law, eta, expected in (
         ("ddpm", None, Schedule.ddpm(20)),
-        ("flow-sde", 0.4, Schedule.flow("flow-sde", 20, eta=0.4)),
+        ("flow-sde", 0.4, Schedule.flow("flow-sde", 20, eta=0.4, train_steps=1.0)),
         ("repa", None, Schedule.repa(20)),
     ):
-        schedule = parse_schedule(20, "posterior", eta, False, CPU, law=law)
+        prediction = "epsilon" if law == "ddpm" else "velocity"
+        schedule = parse_schedule(20, "posterior", eta, False, CPU, law=law, prediction=prediction)
         assert schedule.key() == expected.key()
     path = tmp_path / "scheduler_config.json"
     path.write_text('{"_class_name": "DDPMScheduler", "prediction_type": "v_prediction"}')

@@ -281,9 +281,19 @@ def test_a_step_of_ones_own_is_not_taken_for_its_parents() -> None:
     Mine.step = lambda *arguments: None
     with pytest.raises(ValueError, match="must step as DDPMScheduler does, got Mine, whi"):
         Schedule.from_scheduler(Mine(), 5)
+    assert len(Schedule.from_scheduler(Mine(), 5, "ddpm")) == 5  # whose step is ours
     for wrong in (3, _class("DDPMScheduler")):
         with pytest.raises(TypeError, match="scheduler must be a scheduler of diffusers or"):
             Schedule.from_scheduler(wrong, 5)
+
+
+def test_levels_that_were_set_by_hand_are_followed() -> None:
+    given, other = _class("DDPMScheduler")(), _class("DDPMScheduler")(beta_end=0.015)
+    given.alphas_cumprod = other.alphas_cumprod
+    assert given.config.beta_end == 0.02
+    _same(Schedule.from_scheduler(given, 50), Schedule.from_scheduler(other, 50), rtol=1e-2)
+    plain = Schedule.from_scheduler(_class("DDPMScheduler")(), 50)
+    assert abs(plain.sigma[0] - Schedule.from_scheduler(given, 50).sigma[0]) > 0.01
 
 
 def test_ddpm_is_not_advised_where_there_are_no_betas() -> None:

@@ -101,7 +101,8 @@ def generate(
         torch.cuda.set_device(device)
     torch.set_num_threads(threads)
     models = load_models(dataclasses.replace(model, drafter="frozen") if plain else model)
-    teacher, schedule = models.teacher, law.schedule(device)
+    teacher = models.teacher
+    schedule = law.schedule(device, teacher.config.prediction)
     draws: SpeculativeSampler | SequentialSampler
     if plain:
         draws = SequentialSampler(teacher, schedule, **model.guidance)

@@ -5,11 +5,13 @@ What cannot be read is a ValueError that names the option, what it takes and wha
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 import typer
 
@@ -131,12 +133,36 @@ def parse_schedule(
     *,
     law: str | None = None,
     scheduler: str | None = None,
+    prediction: str = "epsilon",
 ) -> Schedule:
-    """The schedule of a law's options; a variance network is put on ``device``."""
-    if law is not None or scheduler is not None:
-        if sde or variance != "posterior":
-            raise ValueError("--law and --scheduler must come without --variance and --sde")
-        return _named_schedule(steps, law, scheduler, stochasticity)
+    """The schedule of a law's options, for a network of this prediction, as ``DiTConfig`` has it.
+
+    A variance network is put on ``device``.
+    """
+    if law is None and scheduler is None:
+        schedule = _ddpm_schedule(steps, variance, stochasticity, sde, device)
+    elif sde or variance != "posterior":
+        raise ValueError("--law and --scheduler must come without --variance and --sde")
+    else:
+        schedule = _named_schedule(steps, law, scheduler, stochasticity)
+    of_flow = bool(np.allclose(schedule.signal + schedule.noise, 1.0))
+    if of_flow != (prediction == "velocity"):
+        laws = (*KINDS, "repa") if prediction == "velocity" else [n for n in LAWS if n not in KINDS]
+        raise ValueError(
+            f"--law must be one of {', '.join(laws)} with a network of {_TOLD[prediction]}, "
+            f"got {law or scheduler or 'DDPM'}"
+        )
+    # Networks of a velocity are told the time from 0 to 1, which is how much is noise.
+    return dataclasses.replace(schedule, timesteps=schedule.noise) if of_flow else schedule
+
+
+_TOLD = {"epsilon": "noise", "velocity": "velocities"}
+
+
+def _ddpm_schedule(
+    steps: int, variance: str, stochasticity: float | None, sde: bool, device: torch.device
+) -> Schedule:
+    """The schedule of ``--variance``, ``--stochasticity`` and ``--sde``."""
     stochasticity = 1.0 if stochasticity is None else stochasticity
     if sde:
         if variance != "posterior":

@@ -100,7 +100,7 @@ class LawOptions:
     law: options.Law = None
     scheduler: options.Scheduler = None
 
-    def schedule(self, device: torch.device) -> Schedule:
+    def schedule(self, device: torch.device, prediction: str) -> Schedule:
         """The schedule of this law; see :func:`free.cli.options.parse_schedule`."""
         return options.parse_schedule(
             self.steps,
@@ -110,6 +110,7 @@ class LawOptions:
             device,
             law=self.law,
             scheduler=self.scheduler,
+            prediction=prediction,
         )
 
 

@@ -94,8 +94,9 @@ def sample(
     settings = drafting.settings(models.drafter.sampling)
     check_request(models.teacher, classes, seed, None)  # all of them, before one is drawn
     device = options.parse_device(model.device)
-    schedule = law.schedule(device)
-    if model.engine == "auto" and schedule.timesteps.dtype.kind == "f":
+    schedule = law.schedule(device, models.teacher.config.prediction)
+    of_noise = models.teacher.config.prediction == "epsilon"
+    if model.engine == "auto" and of_noise and schedule.timesteps.dtype.kind == "f":
         models = models._replace(engine="torch")  # exported graphs take whole timesteps
     models = put_on_engine(models, model, settings, batch_size)
     teacher, drafter = models.teacher, models.drafter

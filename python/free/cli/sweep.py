@@ -235,6 +235,7 @@ def _sampler(
         device,
         law=setting.law,
         scheduler=setting.scheduler,
+        prediction=models.teacher.config.prediction,
     )
     if setting.window == 1:
         return SequentialSampler(models.teacher, schedule, **model.guidance)

@@ -24,8 +24,8 @@ def as_scheduler(scheduler: Any, own: Any = None) -> Any:
     scheduler : optional
         A diffusers scheduler; the configuration of one; a :class:`free.Schedule`; a function of a
         number of steps that returns one; the name of a law for the network of ``own``, see
-        :meth:`free.Schedule.from_scheduler`, where ``"ddpm"`` is DiT's sampler; or None for
-        ``own``.
+        :meth:`free.Schedule.from_scheduler`, where ``"ddpm"`` is DiT's sampler, and those of flow
+        matching are for a SiT if there is no ``own``; or None for ``own``.
     own : optional
         The model's own scheduler, or its configuration; by default DiT's.
 
@@ -73,7 +73,7 @@ def _named(law: str, own: Any) -> Any:
     if law == "ddpm":
         return ddpm_config(None if own is None else described(own)[1])
     if law in KINDS and own is None:
-        return partial(Schedule.flow, law)
+        return partial(Schedule.flow, law, train_steps=1.0)
     own = ddpm_config() if own is None else own
     _require_known(own, law)
     return partial(Schedule.from_scheduler, own, law=law)

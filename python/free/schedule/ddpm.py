@@ -70,9 +70,10 @@ def of_betas(
         or not 0 <= times[-1] <= times[0] < betas.size
     ):
         raise ValueError(f"timesteps must be falling integers in 0..{betas.size - 1}, got {times}")
+    times = times.astype(np.int64)
     return of_levels(
-        times.astype(np.int64),
-        np.cumprod(1.0 - betas)[times.astype(np.int64)],
+        times,
+        _levels(betas)[times],
         variance,
         stochasticity,
         prediction,
@@ -203,11 +204,16 @@ def levels(grid: Any, config: Mapping[str, Any]) -> NDArray[np.float64]:
     told: NDArray[np.float64] = np.asarray(grid.alphas_cumprod, dtype=np.float64)
     if config.get("rescale_betas_zero_snr") or config["beta_schedule"] not in _BETAS:
         return told
-    own: NDArray[np.float64] = np.cumprod(1.0 - betas_of(config))
+    own = _levels(betas_of(config))
     if own.shape != told.shape:
         return told
     same = np.allclose(own, told, rtol=1e-4, atol=0.0)
     return own if same and np.allclose(1.0 - own, 1.0 - told, rtol=1e-4, atol=1e-6) else told
+
+
+def _levels(betas: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared signals, [T], of betas [T]."""
+    return np.asarray(np.cumprod(1.0 - betas), dtype=np.float64)
 
 
 def own_grid(config: Mapping[str, Any], steps: int) -> SimpleNamespace:
@@ -216,7 +222,7 @@ def own_grid(config: Mapping[str, Any], steps: int) -> SimpleNamespace:
     last = as_integer(config["num_train_timesteps"], expected, 1, LONGEST)
     expected = f"steps (num_inference_steps) must be an integer in 1..{last}"
     steps = as_integer(steps, expected, 1, last)
-    abar = np.cumprod(1.0 - betas_of(config))
+    abar = _levels(betas_of(config))
     if config["rescale_betas_zero_snr"]:  # Lin et al. (2024), Algorithm 1
         root = np.sqrt(abar)
         abar = np.square((root - root[-1]) * root[0] / (root[0] - root[-1]))

@@ -94,7 +94,9 @@ def columns_of(
     if law is not None:
         name, scheduler, config = _relative(name, config, law)
         options = {"eta": 1.0, **options} if law == "ddim" else options
-    _require_known(name, config, options)
+    else:
+        _require_parents_step(scheduler, name)
+    _require_known(name, config)
     known = _OPTIONS.get(name, {})
     options = {key: arguments.pop(key, value) for key, value in known.items()} | options
     if unknown := sorted(options.keys() - known.keys()):
@@ -111,7 +113,7 @@ def columns_of(
 def described(scheduler: Any) -> tuple[str, dict[str, Any]]:
     """The class that a scheduler, or a configuration of one, is known by, and its configuration.
 
-    Raises TypeError if it is neither, ValueError if a class of one's own has a step of its own.
+    Raises TypeError if it is neither.
     """
     if isinstance(scheduler, Mapping):
         return str(scheduler.get("_class_name", "DDPMScheduler")), dict(scheduler)
@@ -121,15 +123,22 @@ def described(scheduler: Any) -> tuple[str, dict[str, Any]]:
             "scheduler must be a scheduler of diffusers or the configuration of one, "
             f"got {scheduler!r}"
         )
-    line = type(scheduler).__mro__
-    known = next((c for c in line if c.__name__ in _NAMES), line[0])
-    own = next((c for c in line[: line.index(known)] if "step" in vars(c)), None)
-    if own is not None:
-        raise ValueError(
-            f"scheduler must step as {known.__name__} does, got {own.__name__}, which has a step "
-            "of its own: its law is not known here"
-        )
-    return known.__name__, dict(config)
+    names = [kind.__name__ for kind in type(scheduler).__mro__]
+    return next((name for name in names if name in _NAMES), names[0]), dict(config)
+
+
+def _require_parents_step(scheduler: Any, name: str) -> None:
+    """Refuse a class of one's own whose law may be its own, too."""
+    if isinstance(scheduler, Mapping):
+        return
+    for kind in type(scheduler).__mro__:
+        if kind.__name__ == name:
+            return
+        if "step" in vars(kind):
+            raise ValueError(
+                f"scheduler must step as {name} does, got {kind.__name__}, which has a step of its "
+                "own: its law is not known here"
+            )
 
 
 _NAMES = {*_LAWS, *_SEVERAL_CALLS, *_DETERMINISTIC}
@@ -198,15 +207,15 @@ def _made(name: str, config: Mapping[str, Any]) -> Any:
         raise ValueError(
             f"scheduler needs diffusers to be a {name}: pip install 'free-dit[diffusers]'"
         ) from error
-    kind = getattr(diffusers, name, None)
+    kind: Any = getattr(diffusers, name, None)
     if not hasattr(kind, "set_timesteps"):
         raise ValueError(f"scheduler config must name a scheduler of diffusers, got {name!r}")
-    read = inspect.signature(kind.__init__).parameters
+    read = inspect.signature(kind).parameters
     with torch.device("cpu"):  # whatever the default is
         return kind(**{key: value for key, value in config.items() if key in read})
 
 
-def _require_known(name: str, config: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+def _require_known(name: str, config: Mapping[str, Any]) -> None:
     """Refuse what is no law of one Gaussian a call of the network."""
     if name in _SEVERAL_CALLS:
         raise ValueError(

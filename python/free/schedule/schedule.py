@@ -31,6 +31,7 @@ from torch import Tensor
 
 from free.arguments import as_integer, as_number
 from free.schedule import ddpm, diffusers, flow, sde
+from free.schedule.checked import checked
 from free.schedule.clipping import Clipping
 from free.schedule.ddpm import LONGEST
 from free.schedule.variance import Variance
@@ -105,99 +106,14 @@ class Schedule:
     start: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("timesteps", "a", "b", "sigma"):
-            self._set(name, getattr(self, name))
-        if (self.timesteps < 0).any():
-            raise ValueError(f"timesteps must be >= 0, got {self.timesteps}")
-        if (self.timesteps == np.round(self.timesteps)).all():
-            self._set("timesteps", self.timesteps, np.int64)
-        # With an image two transitions may be of one timestep: grids of noise levels are rounded.
-        fall = np.diff(self.timesteps)
-        if (rises := fall > 0 if self.image is not None else fall >= 0).any():
-            k = int(rises.argmax())
-            raise ValueError(
-                "timesteps must fall from step to step, "
-                f"got {self.timesteps[k]} and then {self.timesteps[k + 1]} at step {k + 1}"
-            )
-        if (self.sigma < 0).any():
-            raise ValueError(f"sigma must be >= 0, got {self.sigma.min()}")
-        relation: tuple[ArrayLike | None, ...] = (self.signal, self.noise)
-        if (relation[0] is None) != (relation[1] is None):
-            raise ValueError("signal and noise must be given together, got one of them")
-        if relation[0] is None and self.image is not None:
-            raise ValueError("signal and noise must be given with an image, got none")
-        if relation[0] is None:
-            scale = np.cumprod(self.a[::-1])[::-1]
-            signal = np.divide(1.0, scale, out=np.full_like(scale, np.inf), where=scale != 0)
-            self._set("signal", np.where(np.isfinite(signal), signal, 0.0))
-            self._set("noise", np.sqrt(np.clip(1.0 - np.square(self.signal), 0.0, None)))
-        for name in ("signal", "noise"):
-            self._set(name, getattr(self, name))
-        if (self.noise < 0).any():
-            raise ValueError(f"noise must be >= 0, got {self.noise.min()}")
-        if (self.upper is None) != (self.mixture is None):
-            raise ValueError("upper and mixture must be given together, got one of them")
-        if self.upper is not None:
-            self._set("upper", self.upper)
-            if ((self.upper < self.sigma) | ((self.upper > 0) & (self.sigma == 0))).any():
-                raise ValueError("upper must be >= sigma, and 0 where sigma is, got another")
-        object.__setattr__(self, "start", as_number(
-            self.start, "start must be a finite number > 0", math.ulp(0.0)))  # fmt: skip
-        self._check_image()
-        for name, allowed in (("input_scale", "> 0"), ("guided", "in [0, 1]")):
-            if getattr(self, name) is None:
-                continue
-            self._set(name, getattr(self, name))
-            column = getattr(self, name)
-            wrong = (column <= 0) if name == "input_scale" else (column < 0) | (column > 1)
-            if wrong.any():
-                raise ValueError(f"{name} must be {allowed}, got {column[wrong][0]}")
-
-    def _check_image(self) -> None:
-        """Check what belongs to a law of x0."""
-        if self.image is None:
-            for name in ("c", "clipping"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{name} must be None without an image, got one")
-            return
-        image = np.array(self.image, dtype=np.float64)
-        if image.shape != (2, len(self)) or not np.isfinite(image).all():
-            raise ValueError(
-                f"image must be finite, of shape [2, {len(self)}], got shape {list(image.shape)}"
-            )
-        if (wrong := image[1] == 0).any():
-            raise ValueError(f"image must have q != 0, got 0 at step {int(wrong.argmax())}")
-        image.setflags(write=False)
-        object.__setattr__(self, "image", image)
-        if self.c is not None:
-            self._set("c", self.c)
-            if self.c[0] != 0:
-                raise ValueError(f"c must be 0 at the first transition, got {self.c[0]}")
-        if self.clipping is not None:
-            if not isinstance(self.clipping, Clipping):
-                raise TypeError(f"clipping must be a Clipping or None, got {self.clipping!r}")
-            self.clipping.check()
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in checked(given).items():
+            object.__setattr__(self, name, value)
 
     def key(self) -> tuple[Any, ...]:
         """What tells one law from another: equal for equal schedules; ``mixture`` is not in it."""
         parts = (getattr(self, field.name) for field in fields(self) if field.name != "mixture")
         return tuple(part.tobytes() if isinstance(part, np.ndarray) else part for part in parts)
-
-    def _set(self, name: str, value: ArrayLike, dtype: type = np.float64) -> None:
-        """Keep a column, checked and read-only."""
-        column = np.array(value, dtype=np.float64)
-        if column.ndim != 1 or column.size == 0:
-            raise ValueError(f"{name} must be a non-empty vector, got shape {column.shape}")
-        if column.size != np.size(self.timesteps):
-            raise ValueError(
-                f"{name} must have one entry per transition "
-                f"({np.size(self.timesteps)}), got {column.size}"
-            )
-        if not np.isfinite(column).all():
-            raise ValueError(f"{name} must be finite, got {column[~np.isfinite(column)][0]}")
-        column = column.astype(dtype)
-        column.setflags(write=False)
-        object.__setattr__(self, name, column)
 
     def __len__(self) -> int:
         return int(self.timesteps.size)
