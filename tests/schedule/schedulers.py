@@ -37,15 +37,26 @@ def real_step(
     first = k + 1 - len(rows)
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first)
-    module = sys.modules[type(scheduler).step.__module__]
     for at, (x, y, z) in enumerate(rows, first):
         t = scheduler.timesteps[at]
-        given = x if not hasattr(scheduler, "scale_model_input") else None
-        if given is None:
-            given = scheduler.scale_model_input(x, t)
-        with mock.patch.object(module, "randn_tensor", lambda *args, z=z, **kwargs: z):
-            result = scheduler.step(y, t, x, return_dict=False, **options)[0]
+        given = network_input(scheduler, x, t)
+        result = noisy_step(scheduler, y, t, x, z, options)
     return result, given
+
+
+def network_input(scheduler: Any, x: Tensor, t: Tensor) -> Tensor:
+    """What the network is given of a state."""
+    scale = getattr(scheduler, "scale_model_input", None)
+    return x if scale is None else scale(x, t)
+
+
+def noisy_step(
+    scheduler: Any, y: Tensor, t: Tensor, x: Tensor, z: Tensor, options: dict[str, Any]
+) -> Tensor:
+    """The scheduler's step from ``x`` with the noise ``z``."""
+    module = sys.modules[type(scheduler).step.__module__]
+    with mock.patch.object(module, "randn_tensor", return_value=z):
+        return scheduler.step(y, t, x, return_dict=False, **options)[0]
 
 
 def own_step(

@@ -4,9 +4,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from free import Schedule
-from tests.schedule.schedulers import error, own_step, random_states, real_step
+from free import Schedule, SequentialSampler, TeacherOutput
+from free.rounds.noise import Purpose, normal
+from tests.schedule.schedulers import (
+    error,
+    network_input,
+    noisy_step,
+    own_step,
+    random_states,
+    real_step,
+)
 
 diffusers = pytest.importorskip("diffusers")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -174,3 +183,27 @@ def test_every_step_is_the_schedulers(case: Case) -> None:
         found, found_input = own_step(schedule, k, rows)
         assert error(found, expected) < 1e-5, k
         assert error(found_input, expected_input) < 1e-6, k
+
+
+SHAPE, SEEDS = (2, 4, 4), [5, 9]
+
+
+def _network(x: torch.Tensor, t: torch.Tensor, y: torch.Tensor) -> TeacherOutput:
+    """Nothing that was trained: it looks at states, neighbours and times between whole ones."""
+    time = (t.float() / 1000).reshape(-1, 1, 1, 1)
+    return TeacherOutput(torch.tanh(0.7 * x + 0.4 * x.roll(1, 2) - time) + 0.1 * x * time)
+
+
+@pytest.mark.parametrize(
+    "case", [DDPM[0], DDIM[4], EULER[1], FLOW[1], LTX[1], LCM[1], DPM[2], DPM[4], DPM[9]], ids=_id
+)
+def test_a_run_is_that_of_the_schedulers_own_loop(case: Case) -> None:
+    """With the same noise: from the first state to the image."""
+    schedule, scheduler = _both(case)
+    drawn = SequentialSampler(_network, schedule).sample([0, 0], SEEDS, SHAPE).samples
+    x = normal(SEEDS, 0, 0, Purpose.INITIAL, SHAPE) * getattr(scheduler, "init_noise_sigma", 1.0)
+    for k, t in enumerate(scheduler.timesteps[: len(schedule)]):
+        z = normal(SEEDS, k, 0, Purpose.TRANSITION, SHAPE)
+        y = _network(network_input(scheduler, x, t), t.expand(2), None).eps
+        x = noisy_step(scheduler, y, t, x, z, case[-1])
+    assert error(drawn, x) < 1e-4
