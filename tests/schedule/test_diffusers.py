@@ -155,6 +155,18 @@ def test_flow_laws_take_the_grid_of_any_flow_scheduler(
     np.testing.assert_allclose(schedule.noise, given.sigmas[:8].double(), rtol=1e-6)
 
 
+def test_another_law_where_a_configuration_leaves_things_out() -> None:
+    """They are as that scheduler has them by default, not as the other has."""
+    for name, betas in (("LCMScheduler", 0.00085), ("DDPMScheduler", 1e-4)):
+        found = Schedule.from_scheduler({"_class_name": name}, 10, "euler-ancestral")
+        end = 0.012 if name == "LCMScheduler" else 0.02
+        kind = "scaled_linear" if name == "LCMScheduler" else "linear"
+        config = {"beta_start": betas, "beta_end": end, "beta_schedule": kind}
+        relative = _class("EulerAncestralDiscreteScheduler")
+        spaced = relative(**config, timestep_spacing="leading")
+        _same(found, Schedule.from_scheduler(spaced, 10))
+
+
 def test_two_transitions_of_one_timestep() -> None:
     """Karras' levels are closer than whole timesteps."""
     scheduler = _class("DPMSolverMultistepScheduler")(
@@ -251,6 +263,9 @@ def test_what_cannot_be_speculated(scheduler: str, config: dict, message: str) -
         (FLOW, {"law": "cps", "eta": 2.0}, "eta must be finite and > 0, at most 1, with 'cps'"),
         (FLOW, {"law": "renoise", "eta": 0.5}, "eta must be None with 'renoise'.* got 0.5"),
         (FLOW, {"law": "cps", "steps": 3, "sigmas": [0.2, 0.5, 0.1]}, "sigmas must not rise"),
+        (FLOW, {"law": "cps", "steps": 2, "sigmas": [0.5, 0.1, 0.02]}, "same length as num"),
+        ({"_class_name": "LTXEulerAncestralRFScheduler"}, {"steps": 3, "sigmas": [1.0, 0.5, 0.0]},
+         "steps must be the 2 of the timesteps or sigmas, got 3"),
         (FLOW, {"law": "cps", "steps": 2, "sigmas": [0.5, 0.0]}, "sigmas must be > 0"),
         ({"_class_name": "Mine"}, {}, "must be one of DDPMScheduler, .* got Mine"),
         ({"_class_name": "Mine", "shift": 1.0}, {"law": "cps"}, "must name a scheduler"),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from free.schedule.diffusers import LAWS, as_instance, ddpm_config, described
+from free.schedule.diffusers import LAWS, Described, ddpm_config
 from free.schedule.flow import KINDS
 from free.schedule.schedule import Schedule
 
@@ -42,7 +42,7 @@ def as_scheduler(scheduler: Any, own: Any = None) -> Any:
         return scheduler
     if _is_described(scheduler):
         _require_known(scheduler)
-        return as_instance(scheduler)
+        return Described.of(scheduler).instance()
     if callable(scheduler) and not isinstance(scheduler, type):
         return scheduler
     raise TypeError(f"{_EXPECTED}, got {scheduler!r}")
@@ -71,7 +71,7 @@ def _named(law: str, own: Any) -> Any:
     if law not in LAWS:
         raise ValueError(f"{_EXPECTED}, got {law!r}")
     if law == "ddpm":
-        return ddpm_config(None if own is None else described(own)[1])
+        return ddpm_config(None if own is None else Described.of(own).config)
     if law in KINDS and own is None:
         return partial(Schedule.flow, law, train_steps=1.0)
     own = ddpm_config() if own is None else own

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -87,15 +87,19 @@ def columns_of(
     """Fields of the schedule; see :meth:`free.Schedule.from_scheduler`."""
     if law is not None and law not in LAWS:
         raise ValueError(f"law must be None or one of {', '.join(map(repr, LAWS))}, got {law!r}")
-    name, config = described(scheduler)
+    described = Described.of(scheduler)
     if law in flow.KINDS:
-        return _flow_law(scheduler, name, config, steps, law, eta, arguments)
+        grid, _ = _flow_grid(described, law, steps, arguments)
+        levels = np.asarray(grid.sigmas, dtype=np.float64)
+        times = np.asarray(grid.timesteps, dtype=np.float64)[: len(levels) - 1]
+        return flow.flow(law, levels, eta, times)
     options = {"eta": eta} if eta is not None else {}
     if law is not None:
-        name, scheduler, config = _relative(name, config, law)
+        described = _relative(described, law)
         options = {"eta": 1.0, **options} if law == "ddim" else options
     else:
-        _require_parents_step(scheduler, name)
+        _require_parents_step(described)
+    _, name, config = described
     _require_known(name, config)
     known = _OPTIONS.get(name, {})
     options = {key: arguments.pop(key, value) for key, value in known.items()} | options
@@ -106,32 +110,42 @@ def columns_of(
         )
     if name == "DDIMScheduler" and options["eta"] == 0:
         raise ValueError(_deterministic(f"{name} with eta=0", config, "eta > 0, such as eta=1.0"))
-    grid, config = _grid(scheduler, name, config, steps, arguments)
+    grid, config = _grid(described, steps, arguments)
     return _LAWS[name](grid, config, **options)
 
 
-def described(scheduler: Any) -> tuple[str, dict[str, Any]]:
-    """The class that a scheduler, or a configuration of one, is known by, and its configuration.
+class Described(NamedTuple):
+    """A scheduler, or the configuration of one, as ``given``; its class' name and configuration."""
 
-    Raises TypeError if it is neither.
-    """
-    if isinstance(scheduler, Mapping):
-        return str(scheduler.get("_class_name", "DDPMScheduler")), dict(scheduler)
-    config = getattr(scheduler, "config", None)
-    if isinstance(scheduler, type) or not isinstance(config, Mapping):
-        raise TypeError(
-            "scheduler must be a scheduler of diffusers or the configuration of one, "
-            f"got {scheduler!r}"
-        )
-    names = [kind.__name__ for kind in type(scheduler).__mro__]
-    return next((name for name in names if name in _NAMES), names[0]), dict(config)
+    given: Any
+    name: str
+    config: dict[str, Any]
+
+    @classmethod
+    def of(cls, scheduler: Any) -> Described:
+        """Read a scheduler, or a configuration; a TypeError if it is neither."""
+        if isinstance(scheduler, Mapping):
+            name = str(scheduler.get("_class_name", "DDPMScheduler"))
+            return cls(scheduler, name, dict(scheduler))
+        config = getattr(scheduler, "config", None)
+        if isinstance(scheduler, type) or not isinstance(config, Mapping):
+            raise TypeError(
+                "scheduler must be a scheduler of diffusers or the configuration of one, "
+                f"got {scheduler!r}"
+            )
+        names = [kind.__name__ for kind in type(scheduler).__mro__]
+        name = next((name for name in names if name in _NAMES), names[0])
+        return cls(scheduler, name, dict(config))
+
+    def instance(self) -> Any:
+        """A scheduler of diffusers, also of its configuration."""
+        return _made(self.name, self.config) if isinstance(self.given, Mapping) else self.given
 
 
-def _require_parents_step(scheduler: Any, name: str) -> None:
+def _require_parents_step(described: Described) -> None:
     """Refuse a class of one's own whose law may be its own, too."""
-    if isinstance(scheduler, Mapping):
-        return
-    for kind in type(scheduler).__mro__:
+    given, name, _ = described
+    for kind in () if isinstance(given, Mapping) else type(given).__mro__:
         if kind.__name__ == name:
             return
         if "step" in vars(kind):
@@ -171,14 +185,13 @@ def ddpm_config(config: Mapping[str, Any] | None = None) -> dict[str, Any]:
     return {"_class_name": "DDPMScheduler", **training, **sampling}
 
 
-def as_instance(scheduler: Any) -> Any:
-    """A scheduler of diffusers, also of its configuration."""
-    name, config = described(scheduler)
-    return _made(name, config) if isinstance(scheduler, Mapping) else scheduler
-
-
-def _relative(name: str, config: Mapping[str, Any], law: str) -> tuple[str, Any, dict[str, Any]]:
-    """The scheduler of a law for the same network: name, itself or its configuration, and that."""
+def _relative(described: Described, law: str) -> Described:
+    """The scheduler of a law for the same network."""
+    given, name, config = described
+    if isinstance(given, Mapping) and name in _NAMES - _OF_FLOW and not _has_betas(config):
+        # Its defaults are not those of the other.
+        own = name == "DDPMScheduler"
+        config = _complete(config) if own else dict(described.instance().config)
     if not _has_betas(config) or _is_flow(config):
         allowed = ", ".join(f"law={kind!r}" for kind in flow.KINDS)
         raise ValueError(
@@ -189,14 +202,12 @@ def _relative(name: str, config: Mapping[str, Any], law: str) -> tuple[str, Any,
     same = {"clip_sample": False, **config, **changes}
     if law == "sde-dpmsolver++":
         same["solver_order"] = min(config.get("solver_order", 2), 2)
-        same["final_sigmas_type"] = config.get("final_sigmas_type", "zero")
     if law == "ddpm":
         same = {key: value for key, value in same.items() if key in DEFAULTS}
         if same.get("variance_type") not in ddpm.VARIANCES:
             same["variance_type"] = "fixed_small"
-        return made, same, same
-    scheduler = _made(made, same)
-    return made, scheduler, dict(scheduler.config)
+        return Described.of(same)
+    return Described.of(_made(made, same))
 
 
 def _made(name: str, config: Mapping[str, Any]) -> Any:
@@ -260,38 +271,26 @@ def _is_flow(config: Mapping[str, Any]) -> bool:
     return bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
 
 
-def _flow_law(
-    scheduler: Any,
-    name: str,
-    config: dict[str, Any],
-    steps: int | None,
-    law: str,
-    eta: float | None,
-    arguments: dict[str, Any],
-) -> Columns:
-    """A law of :data:`free.schedule.flow.KINDS` on a scheduler's own grid."""
+def _flow_grid(
+    described: Described, law: str, steps: int | None, arguments: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """What :func:`_grid` returns, for a law of :data:`free.schedule.flow.KINDS`."""
+    _, name, config = described
     if _has_betas(config) and not _is_flow(config):
         allowed = ", ".join(f"law={kind!r}" for kind in _RELATIVES)
         raise ValueError(
             f"law must be one of networks of betas with {name}, {allowed}, got {law!r}"
         )
     if name in _SEVERAL_CALLS:  # whose grids have each level twice
-        name = "FlowMatchEulerDiscreteScheduler"
-        scheduler = _made(name, config)
-    grid, config = _grid(scheduler, name, config, steps, arguments)
-    levels = np.asarray(grid.sigmas, dtype=np.float64)
-    times = np.asarray(grid.timesteps, dtype=np.float64)[: len(levels) - 1]
-    return flow.flow(law, levels, eta, times)
+        described = Described.of({**config, "_class_name": "FlowMatchEulerDiscreteScheduler"})
+    return _grid(described, steps, arguments)
 
 
 def _grid(
-    scheduler: Any,
-    name: str,
-    config: dict[str, Any],
-    steps: int | None,
-    arguments: dict[str, Any],
+    described: Described, steps: int | None, arguments: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     """What has the timesteps and levels of so many steps, and the complete configuration."""
+    given, name, config = described
     last = config.get("num_train_timesteps", 1000)
     if steps is not None:
         most = min(last, LONGEST) if name not in _OF_FLOW else LONGEST
@@ -299,19 +298,21 @@ def _grid(
         steps = as_integer(steps, expected, 1, most)
     elif not arguments.keys() & {"timesteps", "sigmas"}:
         raise ValueError("steps must be given, or timesteps or sigmas, got none of them")
-    own = isinstance(scheduler, Mapping) and name == "DDPMScheduler"
-    config = _complete(config) if own else config
+    own = isinstance(given, Mapping) and name == "DDPMScheduler"
+    if own:
+        described = described._replace(config=_complete(config))
     if own and steps is not None and not arguments:
+        config = described.config
         grid = ddpm.own_grid(config, steps)
     else:
-        if isinstance(scheduler, Mapping):
-            scheduler = _made(name, config)
-        grid = copy.deepcopy(scheduler)
+        grid = copy.deepcopy(described.instance())
         config = dict(grid.config)
         with torch.device("cpu"):  # whatever the default is
             grid.set_timesteps(None if "timesteps" in arguments else steps, **arguments)
     times = np.asarray(grid.timesteps)
     made = min(len(times), len(grid.sigmas) - 1) if hasattr(grid, "sigmas") else len(times)
+    if steps is not None and made != steps and arguments.keys() & {"timesteps", "sigmas"}:
+        raise ValueError(f"steps must be the {made} of the timesteps or sigmas, got {steps}")
     if (steps is not None and made != steps) or times[-1] < 0:
         spacing = config.get("timestep_spacing")
         raise ValueError(
