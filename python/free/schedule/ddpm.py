@@ -57,7 +57,7 @@ def of_betas(
     clipping: Clipping | None,
 ) -> Columns:
     """See :meth:`free.Schedule.from_betas`."""
-    betas, times = np.array(betas, dtype=np.float64), np.asarray(timesteps)
+    betas, times = np.asarray(betas, dtype=np.float64), np.asarray(timesteps)
     if betas.ndim != 1 or not betas.size:
         raise ValueError(f"betas must be a non-empty vector, got shape {betas.shape}")
     if (wrong := betas[~((betas > 0) & (betas < 1))]).size:
