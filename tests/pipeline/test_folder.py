@@ -13,6 +13,7 @@ diffusers = pytest.importorskip("diffusers")
 
 from free import (  # noqa: E402
     DiT,
+    DiTConfig,
     DrafterNet,
     FeatureDrafter,
     FreePipeline,
@@ -175,6 +176,20 @@ def test_euler_ancestral_draws_the_images_of_ddpm() -> None:
     """Its law is DDPM's, of states that are scaled otherwise."""
     for scheduler in (diffusers.EulerAncestralDiscreteScheduler(), "euler-ancestral"):
         _same(_images(FreePipeline(tiny_dit(), tiny_vae(), scheduler)), _expected())
+
+
+@pytest.mark.parametrize("law", ["renoise", "flow-sde", "cps", "dance", Schedule.repa])
+def test_a_network_of_velocities_by_the_name_of_a_law(law: Any) -> None:
+    """It is told the time from 0 to 1."""
+    config = DiTConfig(8, 4, 3, 16, 1, 2, num_classes=9, learn_sigma=False, prediction="velocity")
+    made = law if callable(law) else lambda n: Schedule.flow(law, n, train_steps=1.0)
+    transformer = randomized(DiT(config))
+    named, given = (
+        _images(FreePipeline(transformer, None, scheduler), num_inference_steps=6)
+        for scheduler in (law, made)
+    )
+    assert torch.equal(named, given)
+    assert named.isfinite().all()
 
 
 def test_setting_the_scheduler(root: Path) -> None:

@@ -50,8 +50,9 @@ class FreePipeline(Parts):
     vae : diffusers.AutoencoderKL, optional
         None for models of pixels.
     scheduler : optional
-        A diffusers ``DDPMScheduler`` or its configuration; a :class:`free.Schedule`, or a function
-        that makes one of a number of steps; or ``"ddpm"``, DiT's own sampler, which None is too.
+        A stochastic scheduler of diffusers or its configuration, or the name of a law, see
+        :meth:`free.Schedule.from_scheduler`; a :class:`free.Schedule`, or a function that makes one
+        of a number of steps; or ``"ddpm"``, DiT's own sampler, which None is too.
     drafter : Drafter, str or Path, optional
         A drafter, or where one is saved; ``"frozen"``, which None is too, needs no training.
     id2label : mapping, optional
