@@ -297,6 +297,8 @@ def test_a_step_of_ones_own_is_not_taken_for_its_parents() -> None:
     with pytest.raises(ValueError, match="must step as DDPMScheduler does, got Mine, whi"):
         Schedule.from_scheduler(Mine(), 5)
     assert len(Schedule.from_scheduler(Mine(), 5, "ddpm")) == 5  # whose step is ours
+    with pytest.raises(ValueError, match="must be the scheduler itself, or .* with _class_name"):
+        Schedule.from_scheduler(Mine().config, 5)  # which does not tell its class
     for wrong in (3, _class("DDPMScheduler")):
         with pytest.raises(TypeError, match="scheduler must be a scheduler of diffusers or"):
             Schedule.from_scheduler(wrong, 5)

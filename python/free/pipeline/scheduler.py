@@ -82,7 +82,7 @@ def _named(law: str, own: Any) -> Any:
 def _require_known(scheduler: Any, law: str | None = None) -> None:
     """Refuse what cannot be speculated."""
     try:
-        Schedule.from_scheduler(scheduler, 1, law)
+        Schedule.from_scheduler(scheduler, 2, law)
     except ValueError as error:
         way = " (of Schedule.from_scheduler; scheduler=NAME here)"
         raise ValueError(f"{error}{way if 'law=' in str(error) else ''}") from error

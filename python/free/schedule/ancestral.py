@@ -9,7 +9,7 @@ import numpy as np
 
 from free.arguments import as_number
 from free.schedule.ddpm import clipping_of, levels, prediction_of
-from free.schedule.renewal import Columns, renewal
+from free.schedule.renewal import Columns, renewal, vector
 
 
 def ddim(
@@ -28,7 +28,7 @@ def ddim(
             "thresholding), got False: its mean would be of two images, clipped and not. Pass "
             "use_clipped_model_output=True, or a scheduler with clip_sample=False"
         )
-    times = np.asarray(grid.timesteps, dtype=np.int64)
+    times = vector(grid.timesteps).astype(np.int64)
     every = levels(grid, config)
     before = times - config["num_train_timesteps"] // len(times)
     final = 1.0 if config["set_alpha_to_one"] else every[0]
@@ -56,7 +56,7 @@ def lcm(grid: Any, config: Mapping[str, Any]) -> Columns:
     That is a mixture of the state and of x0, as the boundary condition of consistency models has
     it: ``c_skip x + c_out x0``.
     """
-    times = np.asarray(grid.timesteps, dtype=np.int64)
+    times = vector(grid.timesteps).astype(np.int64)
     every = levels(grid, config)
     # The last transition goes nowhere, without noise.
     after = every[np.append(times[1:], times[-1])]
@@ -84,11 +84,11 @@ def euler_ancestral(grid: Any, config: Mapping[str, Any]) -> Columns:
 
     The network is given the states at unit variance, and timesteps between whole ones.
     """
-    levels = np.asarray(grid.sigmas, dtype=np.float64)
+    levels = vector(grid.sigmas)
     sigma, after = levels[:-1], levels[1:]
     fresh = after * np.sqrt(np.square(sigma) - np.square(after)) / sigma
     columns = renewal(
-        np.asarray(grid.timesteps, dtype=np.float64),
+        vector(grid.timesteps),
         np.ones_like(sigma),
         sigma,
         after=np.ones_like(sigma),

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from free.arguments import as_integer, as_number
 from free.schedule.clipping import Clipping
-from free.schedule.renewal import Columns, image_of, renewal
+from free.schedule.renewal import Columns, image_of, renewal, vector
 from free.schedule.variance import Variance, VarianceFit, fixed_variance
 
 #: Training steps, at most: tables of more would fill the memory.
@@ -158,7 +158,7 @@ def ddpm(grid: Any, config: Mapping[str, Any]) -> Columns:
             "speculated: draft and target need one variance a step, known before the network is "
             f"called: set variance_type to one of {', '.join(map(repr, VARIANCES))}"
         )
-    times = np.asarray(grid.timesteps, dtype=np.int64)
+    times = vector(grid.timesteps).astype(np.int64)
     abar = levels(grid, config)[times]
     prediction = prediction_of(config)
     columns = of_levels(times, abar, variance, prediction=prediction, clipping=clipping_of(config))
@@ -201,7 +201,7 @@ def levels(grid: Any, config: Mapping[str, Any]) -> NDArray[np.float64]:
     The scheduler's own are float32; where the configuration says the same, they are computed in
     float64 from it.
     """
-    told: NDArray[np.float64] = np.asarray(grid.alphas_cumprod, dtype=np.float64)
+    told = vector(grid.alphas_cumprod)
     if config.get("rescale_betas_zero_snr") or config["beta_schedule"] not in _BETAS:
         return told
     own = _levels(betas_of(config))

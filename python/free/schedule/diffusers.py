@@ -13,13 +13,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from free.arguments import as_integer
 from free.schedule import ancestral, ddpm, dpm, flow
 from free.schedule.ddpm import DEFAULTS, LONGEST
-from free.schedule.renewal import Columns
+from free.schedule.renewal import Columns, vector
 
 #: The law of each scheduler's ``step``: ``builder(grid, config, **options)``.
 _LAWS: dict[str, Callable[..., Columns]] = {
@@ -90,9 +89,8 @@ def columns_of(
     described = Described.of(scheduler)
     if law in flow.KINDS:
         grid, _ = _flow_grid(described, law, steps, arguments)
-        levels = np.asarray(grid.sigmas, dtype=np.float64)
-        times = np.asarray(grid.timesteps, dtype=np.float64)[: len(levels) - 1]
-        return flow.flow(law, levels, eta, times)
+        levels = vector(grid.sigmas)
+        return flow.flow(law, levels, eta, vector(grid.timesteps)[: len(levels) - 1])
     options = {"eta": eta} if eta is not None else {}
     if law is not None:
         described = _relative(described, law)
@@ -123,8 +121,17 @@ class Described(NamedTuple):
 
     @classmethod
     def of(cls, scheduler: Any) -> Described:
-        """Read a scheduler, or a configuration; a TypeError if it is neither."""
+        """Read a scheduler, or a configuration, by default of a ``DDPMScheduler``.
+
+        Raises TypeError if it is neither, ValueError if it is a scheduler's own record of its
+        configuration, which does not say of which class.
+        """
         if isinstance(scheduler, Mapping):
+            if "_class_name" not in scheduler and "_use_default_values" in scheduler:
+                raise ValueError(
+                    "scheduler must be the scheduler itself, or a configuration with _class_name, "
+                    "got its config, which has none"
+                )
             name = str(scheduler.get("_class_name", "DDPMScheduler"))
             return cls(scheduler, name, dict(scheduler))
         config = getattr(scheduler, "config", None)
@@ -309,7 +316,7 @@ def _grid(
         config = dict(grid.config)
         with torch.device("cpu"):  # whatever the default is
             grid.set_timesteps(None if "timesteps" in arguments else steps, **arguments)
-    times = np.asarray(grid.timesteps)
+    times = vector(grid.timesteps)
     made = min(len(times), len(grid.sigmas) - 1) if hasattr(grid, "sigmas") else len(times)
     if steps is not None and made != steps and arguments.keys() & {"timesteps", "sigmas"}:
         raise ValueError(f"steps must be the {made} of the timesteps or sigmas, got {steps}")

@@ -15,7 +15,7 @@ import numpy as np
 
 from free.schedule.ddpm import clipping_of, prediction_of
 from free.schedule.flow import checked_levels
-from free.schedule.renewal import PREDICTIONS, Column, Columns, renewal
+from free.schedule.renewal import PREDICTIONS, Column, Columns, renewal, vector
 
 
 def dpm_solver(grid: Any, config: Mapping[str, Any]) -> Columns:
@@ -41,7 +41,7 @@ def dpm_solver(grid: Any, config: Mapping[str, Any]) -> Columns:
             f"the history is one of x0, got {kind!r}"
         )
     flow = bool(config["use_flow_sigmas"])
-    levels = checked_levels(grid.sigmas, 1.0 if flow else np.inf)
+    levels = checked_levels(vector(grid.sigmas), 1.0 if flow else np.inf)
     signal = 1.0 - levels if flow else 1.0 / np.sqrt(np.square(levels) + 1.0)
     noise = levels if flow else levels * signal
     before, after = signal[:-1], signal[1:]
@@ -60,7 +60,7 @@ def dpm_solver(grid: Any, config: Mapping[str, Any]) -> Columns:
         sigma = left * np.sqrt(np.square(1.0 / shrinks) - 1.0)
     prediction = prediction_of(config, PREDICTIONS[: 4 if kind == "sde-dpmsolver++" else 3])
     columns = renewal(
-        np.asarray(grid.timesteps, dtype=np.int64),
+        vector(grid.timesteps),
         before,
         had,
         after=after,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from free.arguments import as_integer, as_number
-from free.schedule.renewal import Column, Columns, renewal
+from free.schedule.renewal import Column, Columns, renewal, vector
 
 #: What may be asked for by name, and how much noise each has by default: Flow-GRPO's SDE (Liu et
 #: al. 2025), coefficients-preserving sampling (Wang and Yu 2025) and DanceGRPO's SDE (Xue et al.
@@ -132,12 +132,12 @@ def renoise(grid: Any, config: Mapping[str, Any]) -> Columns:
             "scale_factors must be None, as a state keeps its size in a schedule, "
             f"got {config['scale_factors']}"
         )
-    return flow("renoise", np.asarray(grid.sigmas, dtype=np.float64), None, _times(grid))
+    return flow("renoise", vector(grid.sigmas), None, vector(grid.timesteps))
 
 
 def ltx(grid: Any, config: Mapping[str, Any]) -> Columns:
     """The law of ``LTXEulerAncestralRFScheduler.step``: Euler to a lower level, and back."""
-    levels = checked_levels(grid.sigmas)
+    levels = checked_levels(vector(grid.sigmas))
     t, after = levels[:-1], levels[1:]
     eta = as_number(config["eta"], "eta must be finite and > 0 to be speculated", 0.0)
     amount = as_number(config["s_noise"], "s_noise must be finite and > 0 to be speculated", 0.0)
@@ -149,7 +149,7 @@ def ltx(grid: Any, config: Mapping[str, Any]) -> Columns:
     down = after * (1.0 + (after / t - 1.0) * eta)
     kept = down * (1.0 - after) / (1.0 - down)
     fresh = np.sqrt(np.clip(np.square(after) - np.square(kept), 0.0, None))
-    return _renewal(_times(grid)[: len(t)], t, after, kept=kept, sigma=amount * fresh)
+    return _renewal(vector(grid.timesteps)[: len(t)], t, after, kept=kept, sigma=amount * fresh)
 
 
 def of_velocities(
@@ -172,7 +172,3 @@ def _renewal(
         sigma=sigma,
         prediction="flow_prediction",
     )
-
-
-def _times(grid: Any) -> Column:
-    return np.asarray(grid.timesteps, dtype=np.float64)

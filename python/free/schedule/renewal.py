@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from free.schedule.clipping import Clipping
@@ -24,6 +25,13 @@ Columns = dict[str, Any]
 
 #: What networks predict, in the words of diffusers.
 PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow_prediction")
+
+
+def vector(values: Any) -> Column:
+    """As float64, of a tensor on any device, too."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().double().numpy()
+    return np.asarray(values, dtype=np.float64)
 
 
 def renewal(
