@@ -218,6 +218,7 @@ FLOWS = r"pass law='renoise', law='flow-sde', law='cps' or law='dance'"
             for name, way in (("HeunDiscrete", BETAS), ("KDPM2Discrete", BETAS),
                               ("KDPM2AncestralDiscrete", BETAS), ("FlowMatchHeunDiscrete", FLOWS))
         ),
+        ("IPNDMScheduler", {}, "got IPNDMScheduler: no other law of its network is known here"),
         ("TCDScheduler", {}, "must be one of DDPMScheduler, .* whose laws are known, got TCDSched"),
         ("DDPMScheduler", {"clip_sample_range": -1.0}, "clip_sample_range must be .* got -1.0"),
         ("LCMScheduler", {"clip_sample": True, "clip_sample_range": 0.0}, "clip_sample_range must"),
@@ -258,8 +259,8 @@ def test_what_cannot_be_speculated(scheduler: str, config: dict, message: str) -
         (PLAIN, {"eta": 1.0}, "eta must be left out with DDPMScheduler, whose step does not take"),
         (PLAIN, {"law": "heun"}, "law must be None or one of 'ddpm', .* got 'heun'"),
         (ddpm_config({"beta_schedule": "linear"}), {"law": "cps"},
-         "law must be one of networks of betas with DDPMScheduler, law='ddpm', .* got 'cps'"),
-        (FLOW, {"law": "ddpm"}, "law must be one of flow matching's .* law='flow-sde', .* 'ddpm'"),
+         "law must be 'ddpm', .* for the network of a DDPMScheduler, got 'cps'"),
+        (FLOW, {"law": "ddpm"}, "law must be 'renoise', .* for the network of a FlowMatchEul"),
         (FLOW, {"law": "cps", "eta": 2.0}, "eta must be finite and > 0, at most 1, with 'cps'"),
         (FLOW, {"law": "renoise", "eta": 0.5}, "eta must be None with 'renoise'.* got 0.5"),
         (FLOW, {"law": "cps", "steps": 3, "sigmas": [0.2, 0.5, 0.1]}, "sigmas must not rise"),

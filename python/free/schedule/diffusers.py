@@ -59,7 +59,6 @@ _DETERMINISTIC = (
     "DEISMultistepScheduler",
     "DPMSolverMultistepInverseScheduler",
     "EulerDiscreteScheduler",
-    "IPNDMScheduler",
     "LMSDiscreteScheduler",
     "PNDMScheduler",
     "UniPCMultistepScheduler",
@@ -85,10 +84,15 @@ def columns_of(
 ) -> Columns:
     """Fields of the schedule; see :meth:`free.Schedule.from_scheduler`."""
     if law is not None and law not in LAWS:
-        raise ValueError(f"law must be None or one of {', '.join(map(repr, LAWS))}, got {law!r}")
+        raise ValueError(f"law must be None or one of {_listed(LAWS)}, got {law!r}")
     described = Described.of(scheduler)
+    if law is not None and law not in described.laws:
+        raise ValueError(
+            f"law must be {_listed(described.laws) or 'None'} for the network of a "
+            f"{described.name}, got {law!r}"
+        )
     if law in flow.KINDS:
-        grid, _ = _flow_grid(described, law, steps, arguments)
+        grid, _ = _flow_grid(described, steps, arguments)
         levels = vector(grid.sigmas)
         return flow.flow(law, levels, eta, vector(grid.timesteps)[: len(levels) - 1])
     options = {"eta": eta} if eta is not None else {}
@@ -97,9 +101,8 @@ def columns_of(
         options = {"eta": 1.0, **options} if law == "ddim" else options
     else:
         _require_parents_step(described)
-    _, name, config = described
-    _require_known(name, config)
-    known = _OPTIONS.get(name, {})
+    _require_known(described)
+    name, known = described.name, _OPTIONS.get(described.name, {})
     options = {key: arguments.pop(key, value) for key, value in known.items()} | options
     if unknown := sorted(options.keys() - known.keys()):
         raise ValueError(
@@ -107,7 +110,7 @@ def columns_of(
             f"got {options[unknown[0]]!r}"
         )
     if name == "DDIMScheduler" and options["eta"] == 0:
-        raise ValueError(_deterministic(f"{name} with eta=0", config, "eta > 0, such as eta=1.0"))
+        raise ValueError(_deterministic(described, " with eta=0", "eta > 0, such as eta=1.0"))
     grid, config = _grid(described, steps, arguments)
     return _LAWS[name](grid, config, **options)
 
@@ -143,6 +146,14 @@ class Described(NamedTuple):
         names = [kind.__name__ for kind in type(scheduler).__mro__]
         name = next((name for name in names if name in _NAMES), names[0])
         return cls(scheduler, name, dict(config))
+
+    @property
+    def laws(self) -> tuple[str, ...]:
+        """Names of the laws that its network can be sampled by."""
+        config = self.config
+        if self.name in _OF_FLOW or _is_flow(config) or "shift" in config:
+            return tuple(flow.KINDS)
+        return tuple(_RELATIVES) if self.name in _NAMES or _has_betas(config) else ()
 
     def instance(self) -> Any:
         """A scheduler of diffusers, also of its configuration."""
@@ -195,15 +206,10 @@ def ddpm_config(config: Mapping[str, Any] | None = None) -> dict[str, Any]:
 def _relative(described: Described, law: str) -> Described:
     """The scheduler of a law for the same network."""
     given, name, config = described
-    if isinstance(given, Mapping) and name in _NAMES - _OF_FLOW and not _has_betas(config):
+    if isinstance(given, Mapping) and not _has_betas(config):
         # Its defaults are not those of the other.
         own = name == "DDPMScheduler"
         config = _complete(config) if own else dict(described.instance().config)
-    if not _has_betas(config) or _is_flow(config):
-        allowed = ", ".join(f"law={kind!r}" for kind in flow.KINDS)
-        raise ValueError(
-            f"law must be one of flow matching's velocities with {name}, {allowed}, got {law!r}"
-        )
     made, changes = _RELATIVES[law]
     # What other samplers do not say is off: a network of latents must not be clipped unasked.
     same = {"clip_sample": False, **config, **changes}
@@ -233,45 +239,51 @@ def _made(name: str, config: Mapping[str, Any]) -> Any:
         return kind(**{key: value for key, value in config.items() if key in read})
 
 
-def _require_known(name: str, config: Mapping[str, Any]) -> None:
+def _require_known(described: Described) -> None:
     """Refuse what is no law of one Gaussian a call of the network."""
+    _, name, config = described
     if name in _SEVERAL_CALLS:
         raise ValueError(
             f"scheduler must call the network once a step, got {name}, which calls it twice: "
-            f"{_way_out(config)}"
+            f"{_way_out(described)}"
         )
     if name in _DETERMINISTIC:
-        raise ValueError(_deterministic(name, config))
-    if name == "DPMSolverMultistepScheduler":
-        kind = config.get("algorithm_type", "dpmsolver++")
-        if not str(kind).startswith("sde-"):
-            raise ValueError(_deterministic(f"{name} with algorithm_type={kind!r}", config))
+        raise ValueError(_deterministic(described))
+    kind = config.get("algorithm_type", "dpmsolver++")
+    if name == "DPMSolverMultistepScheduler" and not str(kind).startswith("sde-"):
+        raise ValueError(_deterministic(described, f" with algorithm_type={kind!r}"))
     if name == "FlowMatchEulerDiscreteScheduler" and not config.get("stochastic_sampling", False):
-        raise ValueError(_deterministic(f"{name} with stochastic_sampling=False", config))
+        raise ValueError(_deterministic(described, " with stochastic_sampling=False"))
     if name not in _LAWS:
         raise ValueError(
             f"scheduler must be one of {', '.join(_LAWS)}, whose laws are known, got {name}: "
-            f"{_way_out(config)}"
+            f"{_way_out(described)}"
         )
 
 
-def _deterministic(what: str, config: Mapping[str, Any], besides: str = "") -> str:
+def _deterministic(described: Described, how: str = "", besides: str = "") -> str:
     return (
-        f"scheduler must be a stochastic one to be speculated (without noise nothing couples "
-        f"draft and target), got {what}: {_way_out(config, besides)}"
+        "scheduler must be a stochastic one to be speculated (without noise nothing couples draft "
+        f"and target), got {described.name}{how}: {_way_out(described, besides)}"
     )
 
 
-def _way_out(config: Mapping[str, Any], besides: str = "") -> str:
+def _way_out(described: Described, besides: str = "") -> str:
     """What samples the same network."""
-    of_flow = _is_flow(config) or not _has_betas(config)
-    names = [f"law={law!r}" for law in (flow.KINDS if of_flow else _RELATIVES)]
-    listed = ", ".join([*([besides] if besides else []), *names[:-1]]) + f" or {names[-1]}"
-    return f"for the same network pass {listed}"
+    names = [f"law={law!r}" for law in described.laws]
+    if not names:
+        return "no other law of its network is known here either"
+    return "for the same network pass " + " or ".join(
+        [", ".join(([besides] if besides else []) + names[:-1]), names[-1]]
+    )
+
+
+def _listed(laws: tuple[str, ...]) -> str:
+    return ", ".join(map(repr, laws))
 
 
 def _has_betas(config: Mapping[str, Any]) -> bool:
-    return not {"beta_schedule", "trained_betas"}.isdisjoint(config)
+    return "beta_schedule" in config or config.get("trained_betas") is not None
 
 
 def _is_flow(config: Mapping[str, Any]) -> bool:
@@ -279,15 +291,10 @@ def _is_flow(config: Mapping[str, Any]) -> bool:
 
 
 def _flow_grid(
-    described: Described, law: str, steps: int | None, arguments: dict[str, Any]
+    described: Described, steps: int | None, arguments: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     """What :func:`_grid` returns, for a law of :data:`free.schedule.flow.KINDS`."""
     _, name, config = described
-    if _has_betas(config) and not _is_flow(config):
-        allowed = ", ".join(f"law={kind!r}" for kind in _RELATIVES)
-        raise ValueError(
-            f"law must be one of networks of betas with {name}, {allowed}, got {law!r}"
-        )
     if name in _SEVERAL_CALLS:  # whose grids have each level twice
         described = Described.of({**config, "_class_name": "FlowMatchEulerDiscreteScheduler"})
     return _grid(described, steps, arguments)

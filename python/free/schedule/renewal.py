@@ -28,7 +28,7 @@ PREDICTIONS = ("epsilon", "v_prediction", "sample", "flow_prediction")
 
 
 def vector(values: Any) -> Column:
-    """As float64, of a tensor on any device, too."""
+    """Float64 of anything that is a vector, also of a tensor on another device."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().double().numpy()
     return np.asarray(values, dtype=np.float64)
