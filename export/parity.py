@@ -23,6 +23,7 @@ from free.models.guidance import Guidance, GuidedTeacher
 from free.models.output import Teacher
 from free.sampling.speculative import SpeculativeSampler
 from free.schedule.schedule import Schedule
+from free.schedule.table import Table
 
 #: Largest error of a graph, relative to the output's root mean square, by precision.
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
@@ -199,17 +200,15 @@ def _delta_shift(
     if cfg_scale != 1.0:
         guidance = Guidance(cfg_scale, None, teacher.null_label)
         on_torch, on_engine = GuidedTeacher(teacher, guidance), engine.guided(guidance)
-    shifts = []
-    whole = schedule.timesteps.dtype.kind == "i"
-    times = torch.int64 if whole else torch.float32
+    shifts, table = [], Table.of(schedule, "cpu")
     for x, k, label in states:
-        x, t = x[None], torch.tensor(schedule.timesteps[k : k + 1], dtype=times, device="cpu")
+        x, t = x[None], table.time(torch.tensor([k], device="cpu"))
         y = torch.tensor([label], dtype=torch.int64, device="cpu")
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             expected = on_torch(x, t, y).eps
         there = engine.device
         got = on_engine(x.to(there), t.to(there), y.to(there)).eps.cpu()
-        scale = abs(float(schedule.b[k])) / float(schedule.sigma[k])
+        scale = abs(float(table.of_prediction[k])) / float(schedule.sigma[k])
         shifts.append(scale * float((got - expected).norm()))
     return sum(shifts) / len(shifts)
 
@@ -223,14 +222,12 @@ def _error(got: Tensor, expected: Tensor) -> tuple[float, float]:
     return largest, largest / scale if scale > 0 else math.inf if largest else 0.0
 
 
-def parity_record(
-    corners: list[Corner], agreement: Agreement | None, tolerance: float
-) -> dict[str, Any]:
-    """All results as JSON values; what is not finite, or was not checked, becomes null."""
+def parity_record(corners: list[Corner], agreement: Agreement, tolerance: float) -> dict[str, Any]:
+    """All results as JSON values; what is not finite becomes null."""
     return {
         "tolerance": tolerance,
         "graphs": [_finite(dataclasses.asdict(corner)) for corner in corners],
-        "sampling": agreement and _finite(dataclasses.asdict(agreement)),
+        "sampling": _finite(dataclasses.asdict(agreement)),
     }
 
 

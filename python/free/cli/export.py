@@ -131,26 +131,24 @@ def _check(
     for corner in corners:
         sizes = " ".join(f"{axis}={size}" for axis, size in corner.sizes.items())
         typer.echo(f"{corner.graph:16s} {sizes:36s} {corner.largest:.1e}   {corner.relative:.1e}")
-    agreement = None
-    if manifest.schedule:
-        agreement = check_sampling(
-            teacher,
-            drafter or FrozenDrafter(),
-            engine_teacher,
-            engine_drafter,
-            settings=engine_drafter.sampling,  # as it will be sampled with
-            schedule=Schedule.ddpm(**manifest.schedule),
-            labels=[i % teacher.num_classes for i in range(images)],
-            cfg_scale=1.5 if "teacher_guided" in sessions else 1.0,
-        )
-        typer.echo(
-            f"\nthe same {images} seeds on torch in fp32 and on the engine: "
-            f"{100 * agreement.identical:.1f} % of the decisions identical, "
-            f"{agreement.efficiency:.2f} and {agreement.efficiency_engine:.2f} steps a round, "
-            f"means moved by {agreement.delta_shift:.1e} sigma"
-        )
-    else:
-        typer.echo("\nsampling is not compared: the network predicts a velocity, DDPM's eps")
+    predicts_noise = teacher.config.prediction == "epsilon"
+    schedule = (Schedule.ddpm if predicts_noise else Schedule.repa)(**manifest.schedule)
+    agreement = check_sampling(
+        teacher,
+        drafter or FrozenDrafter(),
+        engine_teacher,
+        engine_drafter,
+        settings=engine_drafter.sampling,  # as it will be sampled with
+        schedule=schedule,
+        labels=[i % teacher.num_classes for i in range(images)],
+        cfg_scale=1.5 if "teacher_guided" in sessions else 1.0,
+    )
+    typer.echo(
+        f"\nthe same {images} seeds on torch in fp32 and on the engine: "
+        f"{100 * agreement.identical:.1f} % of the decisions identical, "
+        f"{agreement.efficiency:.2f} and {agreement.efficiency_engine:.2f} steps a round, "
+        f"means moved by {agreement.delta_shift:.1e} sigma"
+    )
     limit = max(TOLERANCE[manifest.precision], TOLERANCE[manifest.drafter_precision])
     write_json(out / "parity.json", parity_record(corners, agreement, limit))
     worst = max(corners, key=lambda corner: corner.relative)
