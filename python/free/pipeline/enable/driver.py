@@ -1,0 +1,146 @@
+"""What an enabled pipeline is driven by, from call to call."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+from torch import Tensor
+
+from free.pipeline.enable.figures import Summary
+from free.pipeline.enable.network import Arguments, Network, find_network, refuse_caching
+from free.pipeline.enable.progress import TransitionBar
+from free.pipeline.enable.run import Known, PipelineRun
+from free.pipeline.enable.scheduler import enabled_scheduler
+from free.pipeline.laws import Law, check_law, law_of
+
+
+class PipelineDriver:
+    """The proxy of a pipeline's scheduler asks it for rounds, its network is listened to by it.
+
+    Parameters
+    ----------
+    pipe : DiffusionPipeline
+    law : str, Schedule, callable or None
+    settings : dict
+        See :class:`free.pipeline.enable.run.PipelineRun`.
+    """
+
+    def __init__(self, pipe: Any, law: Any, settings: dict[str, Any]) -> None:
+        self._pipe, self._law_name, self._settings = pipe, law, settings
+        self.real = pipe.scheduler
+        self.scheduler = enabled_scheduler(self.real, self)
+        self._network = Network(find_network(pipe), lambda: self if self._run else None)
+        self._law: Law | None = None
+        self._run: PipelineRun | None = None
+        self._known: dict[Any, Known] = {}
+        self._previous = pipe.__dict__.get("progress_bar")
+        self.summary: Summary | None = None
+        check_law(self.real, law)
+
+    def attach(self) -> None:
+        """Put the proxies in their places: the pipeline's configuration does not hear of them."""
+        self._pipe.__dict__["scheduler"] = self.scheduler
+        self._pipe.__dict__["progress_bar"] = self._progress_bar
+        self._network.attach()
+
+    def detach(self) -> None:
+        """Leave the pipeline as it was."""
+        own = self._pipe.__dict__
+        if own.get("scheduler") is self.scheduler:  # else somebody has set another
+            own["scheduler"] = self.real
+        if own.get("progress_bar") == self._progress_bar:
+            del own["progress_bar"]
+            if self._previous is not None:
+                own["progress_bar"] = self._previous
+        self._network.detach()
+
+    def begin(self, scheduler: Any, steps: int, words: dict[str, Any]) -> Tensor:
+        """See :class:`free.pipeline.enable.scheduler.Driver`."""
+        if find_network(self._pipe) is not self._network.module:
+            raise ValueError(
+                f"{type(self._pipe).__name__} must have the network that it had when it was "
+                "enabled, got another: call free.enable again"
+            )
+        refuse_caching(self._network.module)
+        self._law = law_of(self.real, self._law_name, steps, grid=scheduler, **words)
+        return self._law.timesteps
+
+    def rounds(self) -> Iterator[Tensor]:
+        """See :class:`free.pipeline.enable.scheduler.Driver`."""
+        assert self._law is not None
+        name = type(self._pipe).__name__
+        run = PipelineRun(self._pipe, self._network, self._law, self._settings, self._known)
+        self._run = run
+        try:
+            for place in range(len(self._law.schedule)):
+                yield run.next(place)
+                if run.done:
+                    return
+                if run.stepped or not run.begun:  # or this loop is over the timesteps alone
+                    continue
+                if getattr(self._pipe, "interrupt", False):
+                    return
+                raise ValueError(
+                    f"{name} must call scheduler.step in every iteration over its timesteps, got "
+                    "one without"
+                )
+        finally:
+            if self._run is run:
+                self._run = None
+
+    def step(self, prediction: Tensor, latents: Tensor, generator: Any) -> Tensor:
+        """See :class:`free.pipeline.enable.scheduler.Driver`."""
+        run = self._run
+        if run is None or run.done:
+            raise ValueError(
+                f"{type(self._pipe).__name__} must loop over scheduler.timesteps as they are to be "
+                "speculated (not over a part of them, as from an image, or a copy), got "
+                "scheduler.step outside of such a loop"
+            )
+        own = _local_of_call(self._pipe, "generator")
+        latents = run.step(prediction, latents, own if own is not None else generator)
+        if run.report is not None:
+            self.summary = Summary.of(
+                run.report,
+                pipeline=type(self._pipe).__name__,
+                network_calls=run.clock.network_calls,
+                preparing=run.clock.preparing,
+                plain_seconds=run.plain_seconds,
+            )
+        return latents
+
+    def asked(self, arguments: Arguments) -> Arguments | None:
+        """See :class:`free.pipeline.enable.network.Listener`."""
+        assert self._run is not None
+        return self._run.asked(arguments)
+
+    def answered(self, output: Any) -> Any:
+        """See :class:`free.pipeline.enable.network.Listener`."""
+        assert self._run is not None
+        return self._run.answered(output)
+
+    def _progress_bar(self, iterable: Any = None, total: int | None = None) -> Any:
+        make = self._previous or type(self._pipe).progress_bar.__get__(self._pipe)
+        if iterable is None:
+            return TransitionBar(make(total=total), self._made)
+        return TransitionBar(make(total=len(iterable)), self._made, iterable)
+
+    def _made(self) -> int:
+        return 0 if self._run is None else self._run.made
+
+
+def _local_of_call(pipe: Any, name: str) -> Any:
+    """A local variable of the call of the pipeline that is under way; None if there is none.
+
+    Most pipelines draw the initial latents from their ``generator`` and do not hand it to
+    ``scheduler.step``, so there is no other way to it.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "__call__" and frame.f_locals.get("self") is pipe:
+            return frame.f_locals.get(name)
+        frame = frame.f_back
+    return None

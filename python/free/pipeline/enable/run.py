@@ -1,0 +1,327 @@
+"""One call of an enabled pipeline: its loop makes the rounds, its network is their teacher."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from free.devices import require_device
+from free.models.output import TeacherOutput
+from free.pipeline.arguments import seeds as seeds_of
+from free.pipeline.enable import checks
+from free.pipeline.enable.costs import NetworkCosts
+from free.pipeline.enable.network import Arguments, Network
+from free.pipeline.enable.recognise import Recognised
+from free.pipeline.laws import Law
+from free.rounds.report import Recorder, Report
+from free.rounds.round import Rounds
+from free.rounds.state import Window
+from free.sampling.assembly import Plan, assemble
+from free.sampling.loop import drawing
+from free.sampling.settings import check_settings, largest_window
+from free.window.rule import Run
+
+
+@dataclass
+class Known:
+    """What is found out once of calls of the same shapes.
+
+    ``plain`` are the seconds of the network in a step of one row a sample, at least;
+    ``independent`` says that its rows are known not to depend on each other.
+    """
+
+    plain: float
+    independent: bool = False
+
+
+@dataclass
+class Clock:
+    """Where a call's time goes, and how often the network is called.
+
+    ``network_calls`` are all of them; ``preparing`` are the seconds of checks and measurements that
+    later calls of the same shapes do without.
+    """
+
+    started: float = field(default_factory=time.perf_counter)
+    network_calls: int = 0
+    preparing: float = 0.0
+
+
+class Drawing:
+    """The rounds of a call, from its first step on.
+
+    Parameters are those of :class:`PipelineRun`; ``step`` is what was recognised in the first one,
+    ``generator`` what the pipeline was called with.
+    """
+
+    def __init__(
+        self,
+        step: Recognised,
+        network: Network,
+        law: Law,
+        settings: dict[str, Any],
+        generator: Any,
+        clock: Clock,
+    ) -> None:
+        x = step.latents.float().clone(memory_format=torch.contiguous_format)
+        #: Current states of all samples, [B, ...], and transitions that the slowest has made.
+        self.states, self.made = x, 0
+        schedule, self._law, device = law.schedule, law, x.device
+        checked = check_settings(network.module, schedule=schedule, **settings)
+        require_device(device, variance=schedule.mixture)
+        width = largest_window(checked.rule, len(schedule), device)
+        plan = Plan(
+            teacher=network.module,
+            schedule=schedule,
+            guidance=None,
+            drafter=checked.drafter,
+            rule=checked.rule,
+            verifier=settings["verifier"],
+            sweeps=settings["sweeps"],
+            recycle=settings["recycle"],
+            relaxation=settings["relaxation"],
+        )
+        learns = not isinstance(settings["window"], int)
+        seeds = torch.tensor(
+            _seeds(generator, step.samples, distinct=learns), dtype=torch.int64, device=device
+        )
+        self.recorder = Recorder(len(schedule), seeds, "eager: in the loop of a pipeline")
+        rounds: Rounds = assemble(
+            plan, step.samples, device, width=width, phase=self.recorder.phase
+        )
+        owner = torch.arange(step.samples, device=device)
+        stand_in = NetworkCosts(network, step.calls, self.timesteps)
+        began = time.perf_counter()
+        windows = checked.rule.begin(
+            Run(
+                model=stand_in,  # type: ignore[arg-type]
+                target=stand_in,  # type: ignore[arg-type]
+                guided=False,
+                drafter=rounds.drafter,
+                owner=checked.drafter,
+                table=rounds.prediction.table,
+                prediction=rounds.prediction,
+                labels=owner,
+                seeds=seeds,
+                state=x,
+                sweeps=settings["sweeps"],
+                verifier=settings["verifier"],
+            )
+        )
+        clock.preparing += time.perf_counter() - began
+        self._rounds = rounds
+        # A sample's label is its place among the pipeline's: rows carry it along.
+        samples = rounds.begin(owner, seeds, x)
+        self._loop: Generator[Window, TeacherOutput, Tensor] = drawing(
+            rounds, samples, windows, self.recorder, progress=None, observer=self._observe
+        )
+        self.window = next(self._loop)
+
+    def finish_round(self, prediction: Tensor) -> bool:
+        """Verify by what the pipeline predicts of the window's rows; whether all are done."""
+        try:
+            self.window = self._loop.send(TeacherOutput(prediction))
+        except StopIteration as finished:
+            self.states = finished.value
+            return True
+        return False
+
+    def timesteps(self, steps: Tensor) -> Tensor:
+        """What the pipeline is told the time is at these transitions."""
+        return self._law.timesteps[steps.to(self._law.timesteps.device)]
+
+    def report(self) -> Report:
+        """What was done, once all are."""
+        if (spending := self._rounds.spending) is not None:
+            self.recorder.relaxed(spending.spent, spending.log_likelihood)
+        return self.recorder.finish()
+
+    def _observe(self, made: int, states: Tensor) -> None:
+        self.made, self.states = made, states
+
+
+class PipelineRun:
+    """One call: what its loop is told, what its network is asked, what its steps return.
+
+    Parameters
+    ----------
+    pipe : DiffusionPipeline
+    network : Network
+    law : Law
+    settings : dict
+        Of :class:`free.SpeculativeSampler`: window, drafter, verifier, sweeps, recycle, relaxation.
+    known : dict
+        Of former calls, by the shapes of what the network was given; added to.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        network: Network,
+        law: Law,
+        settings: dict[str, Any],
+        known: dict[Any, Known],
+    ) -> None:
+        self._name = type(pipe).__name__
+        self._pipe, self._network, self._law = pipe, network, law
+        self._settings, self._all_known = settings, known
+        self._asked: list[tuple[Arguments, Any]] = []
+        self._step: Recognised | None = None
+        self._drawing: Drawing | None = None
+        self._at = 0  # calls of the network in this round
+        self._place, self._nominal = 0, law.timesteps[0]
+        self._phase = ExitStack()
+        self._told = 0.0
+        self.clock = Clock()
+        self.stepped = self.done = False
+        self.report: Report | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether the pipeline has called its network."""
+        return bool(self._asked) or self._step is not None
+
+    @property
+    def made(self) -> int:
+        """Transitions that the slowest sample has made."""
+        return 0 if self._drawing is None else self._drawing.made
+
+    @property
+    def plain_seconds(self) -> float:
+        """Seconds of the network in a step of one row a sample; from the first round on."""
+        return self._known.plain
+
+    def next(self, place: int) -> Tensor:
+        """The timestep that the pipeline is told next: that of the furthest row of the round.
+
+        Before the network was ever called it is that of ``place``: the loop may be another one.
+        At the furthest row, because guidance or conditioning that changes on the way shows there
+        first.
+        """
+        self._at, self.stepped, self._place = 0, False, place
+        if self._drawing is not None:
+            self._place = int(self._drawing.window.steps.max())
+            self._phase.enter_context(self._drawing.recorder.phase("teacher"))
+        self._nominal = self._law.timesteps[self._place]
+        self._told = time.perf_counter()
+        return self._nominal
+
+    def asked(self, arguments: Arguments) -> Arguments | None:
+        """See :class:`free.pipeline.enable.network.Listener`."""
+        self.clock.network_calls += 1
+        if self._drawing is None or self._step is None:
+            if self._place:
+                raise ValueError(
+                    f"{self._name} must call its {self._network.kind} from the first timestep on, "
+                    f"got a first call at {float(self._nominal):g}"
+                )
+            self._asked.append((arguments, None))
+            return None
+        if self._at == len(self._step.calls):
+            raise self._changed("more")
+        window = self._drawing.window
+        return self._step.calls[self._at].expand(
+            arguments,
+            self._given,
+            self._nominal,
+            (window.x, self._drawing.timesteps(window.steps), window.y),
+        )
+
+    def answered(self, output: Any) -> Any:
+        """See :class:`free.pipeline.enable.network.Listener`."""
+        if self._drawing is None or self._step is None:
+            self._asked[-1] = (self._asked[-1][0], output)
+            return output
+        window, call = self._drawing.window, self._step.calls[self._at]
+        self._at += 1
+        rows = len(window.x)
+        if rows > 1 and not self._known.independent:
+            began = time.perf_counter()
+            last = slice(rows - 1, rows)  # its time is another than the first one's
+            timesteps = self._drawing.timesteps(window.steps[last])
+            alone = call.ask(window.x[last], timesteps, window.y[last])
+            self.clock.network_calls += 1
+            among = call.row(output, rows, rows - 1)
+            checks.require_rows_alone(alone, among, self._network.kind)
+            self.clock.preparing += time.perf_counter() - began
+        return call.with_sentinel(output, window.y)
+
+    @torch.no_grad()
+    def step(self, prediction: Tensor, latents: Tensor, generator: Any) -> Tensor:
+        """End a round; see :class:`free.pipeline.enable.scheduler.Driver`."""
+        if self._drawing is None or self._step is None:
+            spent = time.perf_counter() - self._told
+            step = Recognised.of(
+                self._pipe, self._network, self._asked, self._nominal, prediction, latents
+            )
+            self._known = self._learned(step, spent)
+            self._asked = []
+            drawing = Drawing(step, self._network, self._law, self._settings, generator, self.clock)
+            drawing.recorder.phase("teacher")
+            drawing.recorder.report.seconds_by_phase["teacher"] += spent
+            self._step, self._drawing, prediction = step, drawing, step.prediction
+        else:
+            step, drawing = self._step, self._drawing
+            self._phase.close()
+            if self._at < len(step.calls):
+                raise self._changed("fewer")
+            owner = drawing.window.y
+            prediction, again = step.split(prediction, owner, self._name)
+            checks.require_row_local(again, step.prediction[:1], self._name)
+            self._known.independent = self._known.independent or len(owner) > 1
+        self.done, self.stepped = drawing.finish_round(prediction), True
+        if self.done:
+            self.report = drawing.report()
+            self.report.seconds = time.perf_counter() - self.clock.started
+        self._given = drawing.states.to(latents.dtype, copy=True)
+        return torch.cat([self._given] * step.copies)  # never what is compared with later
+
+    def _learned(self, step: Recognised, spent: float) -> Known:
+        """What is known of calls of these shapes; ``spent`` seconds were the network's."""
+        key = (id(self._network.module), step.samples, str([call.shapes for call in step.calls]))
+        known = self._all_known.get(key)
+        if known is not None:
+            known.plain = min(known.plain, spent)
+            return known
+        began = time.perf_counter()
+        again = [call.repeat() for call in step.calls]
+        if step.latents.device.type == "cuda":
+            torch.cuda.synchronize(step.latents.device)
+        seconds = time.perf_counter() - began
+        self.clock.network_calls += len(again)
+        for (_, first), second in zip(self._asked, again, strict=True):
+            checks.require_repeatable(first, second, self._network.kind)
+        self.clock.preparing += time.perf_counter() - began
+        # The first call ever may have compiled, or allocated: it does not count.
+        return self._all_known.setdefault(key, Known(seconds))
+
+    def _changed(self, how: str) -> ValueError:
+        return ValueError(
+            f"{self._name} must call its {self._network.kind} equally often in every step, got "
+            f"{how} calls than in the first: guidance that is switched on or off on the way cannot "
+            "be speculated here"
+        )
+
+
+def _seeds(generator: Any, count: int, *, distinct: bool) -> list[int]:
+    """A seed for each of ``count`` samples, of the generators of a pipeline's call.
+
+    Where they must be ``distinct``, generators in the same state are asked again: a sample ahead
+    of another with its noise would tell that one's window about it.
+    """
+    several = isinstance(generator, (list, tuple))
+    if several and len(generator) == 1:  # one serves all, as in diffusers
+        generator, several = generator[0], False
+    drawn: list[int] = []
+    for place, first in enumerate(seeds_of(generator, count)):
+        seed = first
+        while distinct and seed in drawn:
+            seed = seeds_of(generator[place] if several else generator, 1)[0]
+        drawn.append(seed)
+    return drawn
