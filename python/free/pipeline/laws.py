@@ -6,11 +6,9 @@ network can be sampled with. None is put in its place in silence.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from free.arguments import shortened
 from free.pipeline.scheduler import schedule_of
@@ -21,14 +19,7 @@ from free.schedule.schedule import Schedule
 FLOW, NOISE = ("renoise",), ("ddpm",)
 
 
-class Law(NamedTuple):
-    """Transitions, and what the pipeline is told the time is at each of them, [N]."""
-
-    schedule: Schedule
-    timesteps: Tensor
-
-
-def law_of(scheduler: Any, law: Any, steps: int, *, grid: Any = None, **words: Any) -> Law:
+def law_of(scheduler: Any, law: Any, steps: int, *, grid: Any = None, **words: Any) -> Schedule:
     """The law of ``steps`` transitions.
 
     Parameters
@@ -52,7 +43,7 @@ def law_of(scheduler: Any, law: Any, steps: int, *, grid: Any = None, **words: A
         If the law is none that can be speculated; says what can.
     """
     if isinstance(law, Schedule) or (callable(law) and not isinstance(law, type)):
-        return _with_integers(schedule_of(law, steps))
+        return schedule_of(law, steps)
     kind = _kind(scheduler)
     names = FLOW if kind == "flow" else NOISE
     if law is not None and law not in names:
@@ -73,10 +64,10 @@ def law_of(scheduler: Any, law: Any, steps: int, *, grid: Any = None, **words: A
         )
     if law == "ddpm":
         config = {**scheduler.config}
-        return _with_integers(schedule_from_config(ddpm_config(config), steps))
+        return schedule_from_config(ddpm_config(config), steps)
     if type(scheduler).__name__ != "DDPMScheduler":
         raise ValueError(_deterministic(scheduler, names))
-    return _with_integers(schedule_of(scheduler, steps))
+    return schedule_of(scheduler, steps)
 
 
 def check_law(scheduler: Any, law: Any) -> None:
@@ -107,11 +98,7 @@ def _deterministic(scheduler: Any, names: tuple[str, ...]) -> str:
     )
 
 
-def _with_integers(schedule: Schedule) -> Law:
-    return Law(schedule, torch.from_numpy(schedule.timesteps.copy()))
-
-
-def _renoise(grid: Any) -> Law:
+def _renoise(grid: Any) -> Schedule:
     """``x' = (1 - s') x0 + s' z`` with ``x0 = x - s v``, at the noise levels of the scheduler."""
     levels = grid.sigmas.double().cpu().numpy()
     if grid.config.get("invert_sigmas") or not (np.diff(levels) < 0).all() or levels[-1] != 0:
@@ -120,6 +107,12 @@ def _renoise(grid: Any) -> Law:
             f"{shortened(levels.tolist())} of {type(grid).__name__}"
         )
     s, after = levels[:-1], levels[1:]
-    order = np.arange(len(s), 0, -1)
-    schedule = Schedule(order, 1.0 - after, (after - 1.0) * s, after, np.ones_like(s), s)
-    return Law(schedule, grid.timesteps)
+    return Schedule(
+        grid.timesteps.double().cpu().numpy(),
+        np.zeros_like(s),
+        1.0 - after,
+        after,
+        signal=1.0 - s,
+        noise=s,
+        image=np.stack([np.ones_like(s), -s]),
+    )

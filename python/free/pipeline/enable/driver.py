@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from free.pipeline.enable.figures import Summary
@@ -14,7 +15,8 @@ from free.pipeline.enable.network import Arguments, Network, find_network, refus
 from free.pipeline.enable.progress import TransitionBar
 from free.pipeline.enable.run import Known, PipelineRun
 from free.pipeline.enable.scheduler import enabled_scheduler
-from free.pipeline.laws import Law, check_law, law_of
+from free.pipeline.laws import check_law, law_of
+from free.schedule.schedule import Schedule
 
 
 class PipelineDriver:
@@ -33,7 +35,7 @@ class PipelineDriver:
         self.real = pipe.scheduler
         self.scheduler = enabled_scheduler(self.real, self)
         self._network = Network(find_network(pipe), lambda: self if self._run else None)
-        self._law: Law | None = None
+        self._law: tuple[Schedule, Tensor] | None = None
         self._run: PipelineRun | None = None
         self._known: dict[Any, Known] = {}
         self._previous = pipe.__dict__.get("progress_bar")
@@ -65,17 +67,23 @@ class PipelineDriver:
                 "enabled, got another: call free.enable again"
             )
         refuse_caching(self._network.module)
-        self._law = law_of(self.real, self._law_name, steps, grid=scheduler, **words)
-        return self._law.timesteps
+        schedule = law_of(self.real, self._law_name, steps, grid=scheduler, **words)
+        own = scheduler.timesteps
+        timesteps = torch.from_numpy(schedule.timesteps.copy()).to(own.device, own.dtype)
+        self._law = schedule, timesteps
+        return timesteps
 
     def rounds(self) -> Iterator[Tensor]:
         """See :class:`free.pipeline.enable.scheduler.Driver`."""
         assert self._law is not None
         name = type(self._pipe).__name__
-        run = PipelineRun(self._pipe, self._network, self._law, self._settings, self._known)
+        schedule, timesteps = self._law
+        run = PipelineRun(
+            self._pipe, self._network, schedule, timesteps, self._settings, self._known
+        )
         self._run = run
         try:
-            for place in range(len(self._law.schedule)):
+            for place in range(len(schedule)):
                 yield run.next(place)
                 if run.done:
                     return

@@ -96,12 +96,12 @@ class Network:
         """Begin to listen. Our hooks see a call before, and its output after, all others."""
 
         # Were they traced, a compiled module would be compiled anew for every state of a run.
-        @torch.compiler.disable
+        @torch.compiler.disable  # type: ignore[untyped-decorator]
         def before(module: nn.Module, args: Any, kwargs: Any) -> Arguments | None:
             listener = None if self._own else self._listener()
             return None if listener is None else listener.asked((args, kwargs))
 
-        @torch.compiler.disable
+        @torch.compiler.disable  # type: ignore[untyped-decorator]
         def after(module: nn.Module, args: Any, output: Any) -> Any:
             listener = None if self._own else self._listener()
             return None if listener is None else listener.answered(output)

@@ -7,6 +7,7 @@ of tensors, lists with one entry a row, and containers. Nothing is known here of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +26,8 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, tree
 
 
-class Rows(NamedTuple):
+@dataclass(frozen=True)
+class Rows:
     """What has ``count`` rows in a tree: tensors along their first axis, and lists.
 
     A list of tensors is one of rows if the network is given its states as such (``listed``), else

@@ -18,13 +18,13 @@ from free.pipeline.enable import checks
 from free.pipeline.enable.costs import NetworkCosts
 from free.pipeline.enable.network import Arguments, Network
 from free.pipeline.enable.recognise import Recognised
-from free.pipeline.laws import Law
 from free.rounds.report import Recorder, Report
 from free.rounds.round import Rounds
 from free.rounds.state import Window
 from free.sampling.assembly import Plan, assemble
 from free.sampling.loop import drawing
 from free.sampling.settings import check_settings, largest_window
+from free.schedule.schedule import Schedule
 from free.window.rule import Run
 
 
@@ -64,7 +64,9 @@ class Drawing:
         self,
         step: Recognised,
         network: Network,
-        law: Law,
+        schedule: Schedule,
+        timesteps: Tensor,
+        *,
         settings: dict[str, Any],
         generator: Any,
         clock: Clock,
@@ -72,7 +74,7 @@ class Drawing:
         x = step.latents.float().clone(memory_format=torch.contiguous_format)
         #: Current states of all samples, [B, ...], and transitions that the slowest has made.
         self.states, self.made = x, 0
-        schedule, self._law, device = law.schedule, law, x.device
+        self._timesteps, device = timesteps, x.device
         checked = check_settings(network.module, schedule=schedule, **settings)
         require_device(device, variance=schedule.mixture)
         width = largest_window(checked.rule, len(schedule), device)
@@ -105,8 +107,7 @@ class Drawing:
                 guided=False,
                 drafter=rounds.drafter,
                 owner=checked.drafter,
-                table=rounds.prediction.table,
-                prediction=rounds.prediction,
+                table=rounds.table,
                 labels=owner,
                 seeds=seeds,
                 state=x,
@@ -134,7 +135,7 @@ class Drawing:
 
     def timesteps(self, steps: Tensor) -> Tensor:
         """What the pipeline is told the time is at these transitions."""
-        return self._law.timesteps[steps.to(self._law.timesteps.device)]
+        return self._timesteps[steps.to(self._timesteps.device)]
 
     def report(self) -> Report:
         """What was done, once all are."""
@@ -153,7 +154,9 @@ class PipelineRun:
     ----------
     pipe : DiffusionPipeline
     network : Network
-    law : Law
+    schedule : Schedule
+    timesteps : Tensor, shape [N]
+        Those of the schedule, as the pipeline is told them.
     settings : dict
         Of :class:`free.SpeculativeSampler`: window, drafter, verifier, sweeps, recycle, relaxation.
     known : dict
@@ -164,18 +167,20 @@ class PipelineRun:
         self,
         pipe: Any,
         network: Network,
-        law: Law,
+        schedule: Schedule,
+        timesteps: Tensor,
         settings: dict[str, Any],
         known: dict[Any, Known],
     ) -> None:
         self._name = type(pipe).__name__
-        self._pipe, self._network, self._law = pipe, network, law
+        self._pipe, self._network = pipe, network
+        self._schedule, self._timesteps = schedule, timesteps
         self._settings, self._all_known = settings, known
         self._asked: list[tuple[Arguments, Any]] = []
         self._step: Recognised | None = None
         self._drawing: Drawing | None = None
         self._at = 0  # calls of the network in this round
-        self._place, self._nominal = 0, law.timesteps[0]
+        self._place, self._nominal = 0, timesteps[0]
         self._phase = ExitStack()
         self._told = 0.0
         self.clock = Clock()
@@ -208,7 +213,7 @@ class PipelineRun:
         if self._drawing is not None:
             self._place = int(self._drawing.window.steps.max())
             self._phase.enter_context(self._drawing.recorder.phase("teacher"))
-        self._nominal = self._law.timesteps[self._place]
+        self._nominal = self._timesteps[self._place]
         self._told = time.perf_counter()
         return self._nominal
 
@@ -262,7 +267,15 @@ class PipelineRun:
             )
             self._known = self._learned(step, spent)
             self._asked = []
-            drawing = Drawing(step, self._network, self._law, self._settings, generator, self.clock)
+            drawing = Drawing(
+                step,
+                self._network,
+                self._schedule,
+                self._timesteps,
+                settings=self._settings,
+                generator=generator,
+                clock=self.clock,
+            )
             drawing.recorder.phase("teacher")
             drawing.recorder.report.seconds_by_phase["teacher"] += spent
             self._step, self._drawing, prediction = step, drawing, step.prediction

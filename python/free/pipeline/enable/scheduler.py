@@ -31,7 +31,7 @@ class RoundTimesteps(Tensor):
     What is computed from them is a plain tensor.
     """
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
     _rounds: Callable[[], Iterator[Tensor]]
 
     @classmethod
@@ -96,7 +96,7 @@ def _class_of(kind: Any) -> type:
         kind.set_timesteps(self, *args, **kwargs)
         steps = words.pop("num_inference_steps", None)
         timesteps = self.driver.begin(self, len(self.timesteps) if steps is None else steps, words)
-        self.timesteps = RoundTimesteps.of(timesteps.to(self.timesteps.device), self.driver.rounds)
+        self.timesteps = RoundTimesteps.of(timesteps, self.driver.rounds)
 
     @functools.wraps(kind.step)
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
