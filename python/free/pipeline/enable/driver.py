@@ -108,8 +108,9 @@ class PipelineDriver:
                 "speculated (not over a part of them, as from an image, or a copy), got "
                 "scheduler.step outside of such a loop"
             )
-        own = _local_of_call(self._pipe, "generator")
-        latents = run.step(prediction, latents, own if own is not None else generator)
+        if run.made == 0 and generator is None:  # seeds are drawn in the first step
+            generator = _local_of_call(self._pipe, "generator")
+        latents = run.step(prediction, latents, generator)
         if run.report is not None:
             self.summary = Summary.of(
                 run.report,
@@ -138,6 +139,13 @@ class PipelineDriver:
 
     def _made(self) -> int:
         return 0 if self._run is None else self._run.made
+
+
+def driver_of(pipe: Any) -> PipelineDriver | None:
+    """What a pipeline is driven by; None if it is not enabled."""
+    # Not from the scheduler, which may have been replaced since.
+    found = getattr(getattr(pipe, "__dict__", {}).get("progress_bar"), "__self__", None)
+    return found if isinstance(found, PipelineDriver) else None
 
 
 def _local_of_call(pipe: Any, name: str) -> Any:

@@ -86,21 +86,21 @@ def enabled_scheduler(real: Any, driver: Driver) -> Any:
 @functools.cache
 def _class_of(kind: Any) -> type:
     """A subclass of the scheduler's class: pipelines ask for it, and for signatures."""
-    parameters = inspect.signature(kind.set_timesteps)
-    step_parameters = inspect.signature(kind.step)
+    given, stepped = (
+        list(inspect.signature(method).parameters)[1:] for method in (kind.set_timesteps, kind.step)
+    )
 
     @functools.wraps(kind.set_timesteps)
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:
-        words = dict(parameters.bind(self, *args, **kwargs).arguments)
-        words.pop("self")
         kind.set_timesteps(self, *args, **kwargs)
+        words = {**dict(zip(given, args, strict=False)), **kwargs}
         steps = words.pop("num_inference_steps", None)
         timesteps = self.driver.begin(self, len(self.timesteps) if steps is None else steps, words)
         self.timesteps = RoundTimesteps.of(timesteps, self.driver.rounds)
 
     @functools.wraps(kind.step)
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        words = step_parameters.bind(self, *args, **kwargs).arguments
+        words = {**dict(zip(stepped, args, strict=False)), **kwargs}
         samples = self.driver.step(words["model_output"], words["sample"], words.get("generator"))
         if not words.get("return_dict", True):
             return (samples,)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from free.pipeline.enable.driver import PipelineDriver
+from free.pipeline.enable.driver import PipelineDriver, driver_of
 from free.pipeline.enable.figures import Summary
 from free.sampling.settings import check_settings
 from free.schedule.schedule import Schedule
@@ -26,7 +26,38 @@ def enable(
     drafter: Any = "frozen",
     **settings: Any,
 ) -> None:
-    """Make a diffusers pipeline draw its samples by speculation, with the same law."""
+    """Make a pipeline of diffusers draw its samples in fewer rounds, with the same law.
+
+    The pipeline's own code goes on to condition, guide and decode; each iteration of its loop is a
+    round of :class:`free.SpeculativeSampler`, in which its network is asked about several steps at
+    once. What exactness hangs on is checked while it runs. A pipeline that is enabled already gets
+    the new settings.
+
+    Parameters
+    ----------
+    pipe : diffusers.DiffusionPipeline
+        One with a ``scheduler`` and one ``transformer`` or ``unet``.
+    window : int, "auto" or WindowRule
+        Steps of a round, at most; see :class:`free.SpeculativeSampler`. ``"auto"`` measures what
+        the pipeline's calls cost and takes what pays most, or goes on step by step.
+    law : str, Schedule, callable or None
+        What the samples are drawn from: None for the law of ``pipe.scheduler``, else one of those
+        that the same network can be sampled with (:func:`free.pipeline.laws.law_of`).
+    drafter : Drafter or "frozen"
+        ``"frozen"`` needs no training.
+    **settings
+        ``sweeps``, ``recycle``, ``verifier`` and ``relaxation`` of
+        :class:`free.SpeculativeSampler`; by default what serves a frozen drafter best.
+
+    Raises
+    ------
+    TypeError
+        If ``pipe`` is no such pipeline, or a setting is unknown.
+    ValueError
+        If the pipeline or its law cannot be speculated, or a setting is out of its range; says what
+        can. While the pipeline runs, for what cannot be told before: a network that mixes rows,
+        conditioning or guidance that changes on the way, latents that are changed between steps.
+    """
     unknown = [name for name in settings if name not in _DEFAULTS]
     if unknown:
         raise TypeError(
@@ -35,21 +66,20 @@ def enable(
     _require_pipeline(pipe)
     words = {"window": window, "drafter": drafter, **_DEFAULTS, **settings}
     check_settings(pipe, schedule=Schedule.ddpm(4), **words)
-    before = _driver(pipe)
+    before = driver_of(pipe)
     if before is not None:
         before.detach()
     try:
-        driver = PipelineDriver(pipe, law, words)
+        PipelineDriver(pipe, law, words).attach()
     except BaseException:
         if before is not None:
             before.attach()
         raise
-    driver.attach()
 
 
 def disable(pipe: Any) -> None:
     """Make an enabled pipeline what it was before :func:`enable`; others stay as they are."""
-    driver = _driver(pipe)
+    driver = driver_of(pipe)
     if driver is not None:
         driver.detach()
 
@@ -62,31 +92,47 @@ def enabled(
     drafter: Any = "frozen",
     **settings: Any,
 ) -> Iterator[Any]:
-    """A context in which a pipeline is enabled; see :func:`enable` for parameters and errors."""
+    """A context in which a pipeline is enabled, and after which it is what it was before.
+
+    Parameters and errors are those of :func:`enable`.
+    """
+    before = driver_of(pipe)
     enable(pipe, window, law, drafter, **settings)
     try:
         yield pipe
     finally:
         disable(pipe)
+        if before is not None:
+            before.attach()
 
 
 def summary(pipe: Any) -> Summary:
-    """What the last call of an enabled pipeline took, and would have taken step by step."""
-    driver = _driver(pipe)
+    """What the last call of an enabled pipeline took, and would have taken step by step.
+
+    Raises ValueError if it is not enabled, or has not been called since.
+    """
+    driver = driver_of(pipe)
     if driver is None:
-        raise ValueError(f"pipe must be enabled, got a {type(pipe).__name__} that is not")
+        raise ValueError(
+            f"pipe must be enabled to have a summary, got a {type(pipe).__name__} that is not: "
+            "free.enable(pipe)"
+        )
+    if pipe.scheduler is not driver.scheduler:
+        raise ValueError(
+            f"pipe must have the scheduler that it was enabled with, got another, of class "
+            f"{type(pipe.scheduler).__name__}: call free.enable(pipe) again"
+        )
     if driver.summary is None:
-        raise ValueError(f"{type(pipe).__name__} must have been called since it was enabled")
+        raise ValueError(
+            f"pipe must have been called since it was enabled, got a {type(pipe).__name__} that "
+            "was not"
+        )
     return driver.summary
-
-
-def _driver(pipe: Any) -> PipelineDriver | None:
-    return getattr(getattr(pipe, "scheduler", None), "driver", None)
 
 
 def _require_pipeline(pipe: Any) -> None:
     scheduler = getattr(pipe, "scheduler", None)
     if not (callable(pipe) and hasattr(scheduler, "set_timesteps") and hasattr(scheduler, "step")):
         raise TypeError(
-            f"pipe must be a pipeline of diffusers with a scheduler, got {type(pipe).__name__}"
+            f"pipe must be a pipeline of diffusers with a scheduler, got a {type(pipe).__name__}"
         )
