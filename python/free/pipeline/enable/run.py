@@ -246,7 +246,7 @@ class PipelineRun:
         window, call = self._drawing.window, self._step.calls[self._at]
         self._at += 1
         rows = len(window.x)
-        if rows > 1 and not self._known.independent:
+        if rows > self._step.samples and not self._known.independent:
             began = time.perf_counter()
             last = slice(rows - 1, rows)  # its time is another than the first one's
             timesteps = self._drawing.timesteps(window.steps[last])
@@ -287,7 +287,7 @@ class PipelineRun:
             owner = drawing.window.y
             prediction, again = step.split(prediction, owner, self._name)
             checks.require_row_local(again, step.prediction[:1], self._name)
-            self._known.independent = self._known.independent or len(owner) > 1
+            self._known.independent |= len(owner) > step.samples
         self.done, self.stepped = drawing.finish_round(prediction), True
         if self.done:
             self.report = drawing.report()

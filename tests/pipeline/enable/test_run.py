@@ -1,0 +1,339 @@
+"""Calls of enabled pipelines: rounds and what they ask, callbacks, generators, what is refused."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+import free
+from free.pipeline.tiny import TINY
+from tests.pipeline.enable.pipelines import (
+    DDPM,
+    DIT,
+    SD,
+    SD3,
+    denoiser,
+    enabled,
+    law_for,
+    rows_asked,
+    seeded,
+    tiny,
+)
+
+FLUX = "FluxPipeline, true guidance"
+
+
+@pytest.mark.parametrize("name", [DIT, SD3, SD, DDPM, FLUX, "ZImagePipeline"])
+def test_fifty_steps_take_few_calls(name: str) -> None:
+    pipe, arguments = enabled(name, 1, 50, window=8)
+    asked = rows_asked(pipe)
+    sample = pipe(**arguments, generator=seeded(0))[0]
+    assert torch.as_tensor(sample).isfinite().all()
+    summary = free.summary(pipe)
+    calls = 2 if name == FLUX else 1
+    assert summary.network_calls == len(asked) == calls * (summary.rounds + 2)
+    assert summary.rounds <= (18 if law_for(TINY[name](1).pipe) == "ddpm" else 26)
+    assert (summary.steps, summary.samples) == (50, 1)
+    first = len(asked)
+    pipe(**arguments, generator=seeded(1))  # what was checked once is not checked again
+    assert len(asked) - first == calls * free.summary(pipe).rounds
+
+
+def test_windows_of_one_row_ask_what_the_plain_loop_asks() -> None:
+    pipe, arguments = enabled(window=1)
+    asked = rows_asked(pipe)
+    pipe(**arguments, generator=seeded(0))
+    assert free.summary(pipe).rounds == 12
+    assert set(asked) == {4}  # two samples, with the prompt and without
+
+
+@pytest.mark.parametrize("name", [SD3, SD, FLUX, "ZImagePipeline"])
+def test_a_sample_does_not_depend_on_its_batch(name: str) -> None:
+    pipe, both = enabled(name)
+    pair = pipe(**both, generator=seeded(1, 2))[0]
+    one = TINY[name](2).arguments
+    alone = {key: value[1:] if _per_prompt(value) else value for key, value in one.items()}
+    single = pipe(**alone | {"num_inference_steps": 12}, generator=seeded(2))[0]
+    assert torch.allclose(single[0], pair[1], atol=1e-3, rtol=1e-3)
+    assert torch.equal(pair, pipe(**both, generator=seeded(1, 2))[0])
+
+
+def _per_prompt(value: Any) -> bool:
+    return isinstance(value, (Tensor, list)) and len(value) == 2
+
+
+def test_generators_are_seeds() -> None:
+    pipe, arguments = enabled()
+
+    def draw(generator: Any) -> Tensor:
+        latents: Tensor = pipe(**arguments, generator=generator)[0]
+        return latents
+
+    assert torch.equal(draw(seeded(5)), draw(seeded(5)))
+    assert not torch.equal(draw(seeded(5)), draw(seeded(6)))
+    latents = torch.randn(2, 4, 8, 8)
+    arguments["latents"] = latents
+    torch.manual_seed(1)
+    first = draw(None)
+    torch.manual_seed(1)
+    assert torch.equal(draw(None), first)
+    assert not torch.equal(draw(None), first)  # the same latents, other noise
+    # Windows that learn take other seeds for samples whose generators are in one state.
+    free.enable(pipe, "auto", law="renoise")
+    draw(seeded(5, 5))
+    seeds = free.summary(pipe).report.seeds
+    assert len(set(seeds)) == 2
+
+
+def test_outputs_and_precision() -> None:
+    pipe, arguments = enabled()
+    record = pipe(**arguments, generator=seeded(0))
+    (latents,) = pipe(**arguments, generator=seeded(0), return_dict=False)
+    assert torch.equal(record.images, latents)
+    assert latents.dtype == torch.float32
+    pipe.transformer.to(torch.bfloat16)
+    half = {
+        key: value.bfloat16() if isinstance(value, Tensor) else value
+        for key, value in arguments.items()
+    }
+    drawn = pipe(**half, generator=seeded(0))[0]
+    assert drawn.dtype == torch.bfloat16
+    assert free.summary(pipe).rounds < 12
+
+
+def test_a_callback_comes_once_a_round_with_the_states() -> None:
+    pipe, arguments = enabled()
+    seen: list[tuple[int, float, Tensor]] = []
+
+    def callback(pipe: Any, step: int, timestep: Tensor, given: dict[str, Tensor]) -> Any:
+        seen.append((step, float(timestep), given["latents"].clone()))
+        return given
+
+    last = pipe(**arguments, generator=seeded(0), callback_on_step_end=callback)[0]
+    assert [step for step, _, _ in seen] == list(range(free.summary(pipe).rounds))
+    times = [time for _, time, _ in seen]
+    assert times == sorted(times, reverse=True)
+    assert times[-1] == float(pipe.scheduler.timesteps[-1])  # the furthest row of the last round
+    assert torch.equal(seen[-1][2], last)
+    assert not torch.equal(seen[0][2], seen[1][2])
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_callback_that_changes_latents_is_refused(in_place: bool) -> None:
+    pipe, arguments = enabled()
+
+    def callback(pipe: Any, step: int, timestep: Tensor, given: dict[str, Tensor]) -> Any:
+        latents = given["latents"]
+        given["latents"] = latents.mul_(1.01) if in_place else latents * 1.01
+        return given
+
+    with pytest.raises(
+        ValueError, match="hidden_states of SD3Transformer2DModel must be the latents"
+    ):
+        pipe(**arguments, callback_on_step_end=callback)
+    pipe(**arguments)  # the next call begins anew
+
+
+def test_an_interrupted_call_ends() -> None:
+    pipe, arguments = enabled(steps=30)
+    steps: list[int] = []
+
+    def callback(pipe: Any, step: int, timestep: Tensor, given: dict[str, Tensor]) -> Any:
+        steps.append(step)
+        pipe._interrupt = step == 1
+        return given
+
+    latents = pipe(**arguments, callback_on_step_end=callback)[0]
+    assert steps == [0, 1]
+    assert latents.isfinite().all()
+
+
+@pytest.mark.parametrize("name", [SD3, DIT])
+def test_progress_bars_count_transitions(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pipe, arguments = enabled(name)
+    pipe.set_progress_bar_config(disable=False)
+    pipe(**arguments)
+    assert "12/12" in capsys.readouterr().err
+    assert free.summary(pipe).rounds < 12
+
+
+def test_the_summary_is_a_table_and_a_record() -> None:
+    pipe, arguments = enabled(SD, window="auto")
+    pipe(**arguments)
+    summary = free.summary(pipe)
+    record = json.loads(summary.to_json())
+    assert record["steps"] == 12
+    assert record["report"]["samples"] == record["samples"] == 2
+    assert record["plain_seconds"] > 0
+    assert record["speedup"] == pytest.approx(record["plain_seconds"] / record["seconds"])
+    text = str(summary)
+    assert text.startswith("StableDiffusionPipeline\n")
+    for word in ("rounds", "network calls", "drafts", "seconds", "step by step", "speed-up"):
+        assert word in text
+
+
+class MixesRows(nn.Module):
+    """Batch normalisation by the statistics of the rows that are asked about together."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        x = self.inner(*args, **kwargs)
+        return x + 0.02 * x.mean(0, keepdim=True)
+
+
+class Forgets(MixesRows):
+    """Dropout that was left on."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return nn.functional.dropout(self.inner(*args, **kwargs), 0.01, training=True)
+
+
+@pytest.mark.parametrize(
+    ("planted", "match"),
+    [
+        (MixesRows, "SD3Transformer2DModel must say the same of a state alone and among others"),
+        (Forgets, "SD3Transformer2DModel must say the same when it is asked the same"),
+    ],
+)
+def test_networks_that_are_no_function_of_a_row_are_refused(planted: Any, match: str) -> None:
+    pipe, arguments = enabled()
+    pipe.transformer.proj_out = planted(pipe.transformer.proj_out)
+    with pytest.raises(ValueError, match=match):
+        pipe(**arguments)
+
+
+def test_conditioning_that_changes_is_refused_by_name() -> None:
+    pipe, arguments = enabled()
+
+    def callback(pipe: Any, step: int, timestep: Tensor, given: dict[str, Tensor]) -> Any:
+        return given | {"prompt_embeds": given["prompt_embeds"] * 1.001}
+
+    names = ["latents", "prompt_embeds"]
+    with pytest.raises(ValueError, match="encoder_hidden_states of SD3Transformer2DModel must not"):
+        pipe(
+            **arguments,
+            callback_on_step_end=callback,
+            callback_on_step_end_tensor_inputs=names,
+        )
+
+
+def test_guidance_that_is_switched_on_the_way_is_refused() -> None:
+    pipe, arguments = enabled()
+    with pytest.raises(ValueError, match="must call its SD3Transformer2DModel equally often"):
+        pipe(
+            **arguments,
+            skip_guidance_layers=[0],
+            skip_layer_guidance_start=0.3,
+            skip_layer_guidance_stop=0.6,
+        )
+
+
+def _over_the_batch(cfg: Tensor, text: Tensor, guidance_rescale: float) -> Tensor:
+    """Rescaled by a statistic of the whole batch, not of each row."""
+    return cfg * text.std() / cfg.std()
+
+
+def _by_the_call() -> Callable[..., Tensor]:
+    """Another scale in every step, as a schedule of guidance has it."""
+    calls = [0]
+
+    def rescale(cfg: Tensor, text: Tensor, guidance_rescale: float) -> Tensor:
+        calls[0] += 1
+        return cfg * (1.0 + 0.01 * calls[0])
+
+    return rescale
+
+
+@pytest.mark.parametrize("planted", [_over_the_batch, _by_the_call()])
+def test_guidance_that_is_not_row_by_row_is_refused(planted: Any, monkeypatch: Any) -> None:
+    from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion as module
+
+    pipe, arguments = enabled(SD)
+    pipe(**arguments, guidance_rescale=0.7)  # diffusers' own is
+    monkeypatch.setattr(module, "rescale_noise_cfg", planted)
+    with pytest.raises(ValueError, match="StableDiffusionPipeline must make its prediction"):
+        pipe(**arguments, guidance_rescale=0.7)
+
+
+def test_inpainting_is_refused() -> None:
+    pipe, arguments, _ = TINY["StableDiffusionInpaintPipeline"](1)
+    free.enable(pipe, 4, law="ddpm")
+    with pytest.raises(ValueError, match="must loop over scheduler.timesteps as they are"):
+        pipe(**arguments)
+
+
+def test_a_network_that_caches_is_refused() -> None:
+    from diffusers import FirstBlockCacheConfig
+
+    pipe, arguments = enabled("FluxPipeline")
+    pipe.transformer.enable_cache(FirstBlockCacheConfig())
+    with pytest.raises(
+        ValueError, match=r"FluxTransformer2DModel must not cache.*disable_cache\(\)"
+    ):
+        pipe(**arguments)
+
+
+def test_another_network_must_be_enabled_again() -> None:
+    pipe, arguments = enabled()
+    pipe.transformer = tiny()[0].transformer
+    with pytest.raises(ValueError, match="must have the network that it had when it was enabled"):
+        pipe(**arguments)
+    free.enable(pipe, 4, law="renoise")
+    pipe(**arguments)
+
+
+def _compiled(pipe: Any) -> None:
+    pipe.transformer = torch.compile(pipe.transformer, backend="eager", fullgraph=True)
+
+
+def _compiled_in_place(pipe: Any) -> None:
+    pipe.transformer.compile(backend="eager", fullgraph=True)
+
+
+def _offloaded(pipe: Any) -> None:
+    hooks = pytest.importorskip("accelerate.hooks")
+    hooks.add_hook_to_module(pipe.transformer, hooks.AlignDevicesHook(execution_device="cpu"))
+
+
+def _adapted(pipe: Any) -> None:
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    config = peft.LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False)
+    pipe.transformer.add_adapter(config)
+
+
+def _cast_by_layers(pipe: Any) -> None:
+    pipe.transformer.enable_layerwise_casting(torch.bfloat16, torch.float32)
+
+
+@pytest.mark.parametrize(
+    "change", [_compiled, _compiled_in_place, _offloaded, _adapted, _cast_by_layers]
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_what_else_is_done_to_a_network_goes_on_working(change: Any, first: bool) -> None:
+    pipe, arguments = tiny(steps=6)
+    replaces = change is _compiled
+    if first:
+        change(pipe)
+    free.enable(pipe, 4, law="renoise")
+    if not first and not replaces:  # else the network is another
+        change(pipe)
+    drawn = pipe(**arguments, generator=seeded(0))[0]
+    assert free.summary(pipe).rounds < 6
+
+    plain, _ = tiny(steps=6)
+    if not replaces:
+        change(plain)
+    free.enable(plain, 4, law="renoise")
+    assert torch.allclose(drawn, plain(**arguments, generator=seeded(0))[0], atol=1e-3)
+    if replaces:
+        assert denoiser(pipe) is not denoiser(plain)
