@@ -1,7 +1,9 @@
 """Calls of enabled pipelines: rounds and what they ask, callbacks, generators, what is refused."""
 
 import json
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,24 +93,29 @@ def test_generators_are_seeds() -> None:
     assert len(set(seeds)) == 2
 
 
-def test_outputs_and_precision() -> None:
-    pipe, arguments = enabled()
+@pytest.mark.parametrize("name", [SD3, SD, FLUX])
+def test_outputs_and_precision(name: str) -> None:
+    pipe, arguments = enabled(name)
     record = pipe(**arguments, generator=seeded(0))
-    (latents,) = pipe(**arguments, generator=seeded(0), return_dict=False)
-    assert torch.equal(record.images, latents)
-    assert latents.dtype == torch.float32
-    pipe.transformer.to(torch.bfloat16)
-    half = {
-        key: value.bfloat16() if isinstance(value, Tensor) else value
-        for key, value in arguments.items()
-    }
+    drawn, *_ = pipe(**arguments, generator=seeded(0), return_dict=False)
+    assert torch.equal(record.images, drawn)
+    assert drawn.dtype == torch.float32
+    denoiser(pipe).to(torch.bfloat16)
+    half = {key: _half(value) for key, value in arguments.items()}
     drawn = pipe(**half, generator=seeded(0))[0]
     assert drawn.dtype == torch.bfloat16
+    error = (drawn.float() - record.images).norm() / record.images.norm()
+    assert error < 0.05  # the same noise
     assert free.summary(pipe).rounds < 12
 
 
-def test_a_callback_comes_once_a_round_with_the_states() -> None:
-    pipe, arguments = enabled()
+def _half(value: Any) -> Any:
+    return value.bfloat16() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+@pytest.mark.parametrize("name", [SD3, SD, FLUX])
+def test_a_callback_comes_once_a_round_with_the_states(name: str) -> None:
+    pipe, arguments = enabled(name)
     seen: list[tuple[int, float, Tensor]] = []
 
     def callback(pipe: Any, step: int, timestep: Tensor, given: dict[str, Tensor]) -> Any:
@@ -120,8 +127,8 @@ def test_a_callback_comes_once_a_round_with_the_states() -> None:
     times = [time for _, time, _ in seen]
     assert times == sorted(times, reverse=True)
     assert times[-1] == float(pipe.scheduler.timesteps[-1])  # the furthest row of the last round
-    assert torch.equal(seen[-1][2], last)
     assert not torch.equal(seen[0][2], seen[1][2])
+    assert torch.equal(seen[-1][2], last)
 
 
 @pytest.mark.parametrize("in_place", [True, False])
@@ -161,6 +168,35 @@ def test_progress_bars_count_transitions(name: str, capsys: pytest.CaptureFixtur
     pipe(**arguments)
     assert "12/12" in capsys.readouterr().err
     assert free.summary(pipe).rounds < 12
+
+
+class Sleeps(nn.Module):
+    """Takes so many seconds a call, and a row."""
+
+    def __init__(self, inner: nn.Module, call: float, row: float) -> None:
+        super().__init__()
+        self.inner, self.call, self.row = inner, call, row
+
+    def forward(self, x: Tensor) -> Tensor:
+        time.sleep(self.call + self.row * len(x))
+        return self.inner(x)
+
+
+@pytest.mark.parametrize(("call", "row", "pays"), [(0.012, 0.0, True), (0.0, 0.006, False)])
+def test_automatic_windows_go_by_what_calls_cost(
+    call: float, row: float, pays: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FREE_CACHE", str(tmp_path))
+    pipe, arguments = enabled(prompts=1, steps=30, window="auto")
+    pipe.transformer.proj_out = Sleeps(pipe.transformer.proj_out, call, row)
+    pipe(**arguments, generator=seeded(0))
+    assert list(tmp_path.rglob("*.json"))  # what was measured is kept
+    pipe(**arguments, generator=seeded(1))
+    summary = free.summary(pipe)
+    assert summary.preparing < 0.1
+    assert (summary.rounds < 15) == pays
+    assert pays or summary.rows <= 1.2 * 30
+    assert (summary.speedup > 1.3) == pays
 
 
 def test_the_summary_is_a_table_and_a_record() -> None:
