@@ -18,7 +18,9 @@ SD3, SD, DIT, DDPM = (
 
 def law_for(pipe: Any) -> str:
     """The name of a stochastic law for a tiny pipeline, whose own is mostly deterministic."""
-    flow = type(pipe.scheduler).__name__ == "FlowMatchEulerDiscreteScheduler"
+    config = pipe.scheduler.config
+    flow = config.get("prediction_type") == "flow_prediction"
+    flow |= type(pipe.scheduler).__name__ == "FlowMatchEulerDiscreteScheduler"
     return "renoise" if flow else "ddpm"
 
 

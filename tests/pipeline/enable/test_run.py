@@ -13,6 +13,8 @@ from torch import Tensor, nn
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+import diffusers
+
 import free
 from free.pipeline.tiny import TINY
 from tests.pipeline.enable.pipelines import (
@@ -300,6 +302,36 @@ def test_guidance_that_is_not_row_by_row_is_refused(planted: Any, monkeypatch: A
         pipe(**arguments, guidance_rescale=0.7)
 
 
+def test_a_law_by_name_is_that_of_its_scheduler() -> None:
+    """Whose states are of another scale, and whose network is given scaled ones."""
+    pipe, arguments = enabled(SD, law="euler-ancestral")
+    by_name = pipe(**arguments, generator=seeded(1))[0]
+    other, _ = tiny(SD)
+    kind, config = diffusers.EulerAncestralDiscreteScheduler, other.scheduler.config
+    spacing = config.timestep_spacing  # which from_config drops where it is the default
+    other.scheduler = kind.from_config(config, timestep_spacing=spacing)
+    free.enable(other, 4)
+    assert torch.allclose(other(**arguments, generator=seeded(1))[0], by_name, atol=1e-4)
+
+
+def test_noise_that_a_call_asks_for() -> None:
+    pipe, arguments = tiny(SD)
+    pipe.scheduler = diffusers.DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
+    free.enable(pipe, 4)
+    with pytest.raises(ValueError, match="got DDIMScheduler with eta=0"):
+        pipe(**arguments)
+    few = pipe(**arguments, eta=0.1, generator=seeded(0))[0]
+    assert not torch.equal(few, pipe(**arguments, eta=1.0, generator=seeded(0))[0])
+
+
+def test_steps_that_are_asked_for_more_are_refused() -> None:
+    pipe, arguments = enabled()
+    step = pipe.scheduler.step
+    pipe.scheduler.step = lambda *given, **words: step(*given, **words, s_churn=0.5)
+    with pytest.raises(ValueError, match="s_churn must be left out of the step .* got 0.5"):
+        pipe(**arguments)
+
+
 def test_inpainting_is_refused() -> None:
     pipe, arguments, _ = TINY["StableDiffusionInpaintPipeline"](1)
     free.enable(pipe, 4, law="ddpm")
@@ -354,7 +386,7 @@ def _cast_by_layers(pipe: Any) -> None:
 @pytest.mark.parametrize(
     "change", [_compiled, _compiled_in_place, _offloaded, _adapted, _cast_by_layers]
 )
-@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
 def test_what_else_is_done_to_a_network_goes_on_working(change: Any, first: bool) -> None:
     pipe, arguments = tiny(steps=6)
     replaces = change is _compiled

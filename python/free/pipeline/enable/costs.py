@@ -26,9 +26,14 @@ class NetworkCosts:
         self._calls, self._timesteps = calls, timesteps
         config = {key: value for key, value in network.config.items() if not key.startswith("_")}
         weight = next(network.module.parameters())
+        # Compiled, or moved to where it is needed, it takes another time.
+        hooked = type(getattr(network.module, "_hf_hook", None)).__name__
+        compiled = type(network.module).__name__, network.module._compiled_call_impl is not None
         #: Equal for networks that cost the same, with the same arguments (:mod:`free.window`).
         self.cost_key = [
             network.kind,
+            *compiled,
+            hooked,
             json.dumps(config, sort_keys=True, default=str),
             str(weight.dtype),
             str(weight.device),

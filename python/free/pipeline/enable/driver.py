@@ -15,7 +15,7 @@ from free.pipeline.enable.network import Arguments, Network, find_network, refus
 from free.pipeline.enable.progress import TransitionBar
 from free.pipeline.enable.run import Known, PipelineRun
 from free.pipeline.enable.scheduler import enabled_scheduler
-from free.pipeline.laws import check_law, law_of
+from free.pipeline.laws import check_law, initial_scale, law_of
 from free.schedule.schedule import Schedule
 
 
@@ -39,8 +39,9 @@ class PipelineDriver:
         self._run: PipelineRun | None = None
         self._known: dict[Any, Known] = {}
         self._previous = pipe.__dict__.get("progress_bar")
+        self.initial_scale: float | None = None
         self.summary: Summary | None = None
-        check_law(self.real, law)
+        check_law(pipe, law)
 
     def attach(self) -> None:
         """Put the proxies in their places: the pipeline's configuration does not hear of them."""
@@ -67,9 +68,14 @@ class PipelineDriver:
                 "enabled, got another: call free.enable again"
             )
         refuse_caching(self._network.module)
-        schedule = law_of(self.real, self._law_name, steps, grid=scheduler, **words)
-        own = scheduler.timesteps
-        timesteps = torch.from_numpy(schedule.timesteps.copy()).to(own.device, own.dtype)
+        self.summary = None  # a call that fails has none
+        eta = _local_of_call(self._pipe, "eta")
+        schedule = law_of(self.real, self._law_name, steps, eta, **words)
+        self.initial_scale = initial_scale(self.real, self._law_name, schedule)
+        own, told = scheduler.timesteps, torch.from_numpy(schedule.timesteps.copy())
+        # As the pipeline knows them, but that another law's may lie between the numbers.
+        between = told.is_floating_point() and not own.is_floating_point()
+        timesteps = told.to(own.device, torch.float32 if between else own.dtype)
         self._law = schedule, timesteps
         return timesteps
 
@@ -98,6 +104,10 @@ class PipelineDriver:
         finally:
             if self._run is run:
                 self._run = None
+
+    def scale(self, latents: Tensor) -> Tensor:
+        """See :class:`free.pipeline.enable.scheduler.Driver`."""
+        return latents if self._run is None else self._run.scale(latents)
 
     def step(self, prediction: Tensor, latents: Tensor, generator: Any) -> Tensor:
         """See :class:`free.pipeline.enable.scheduler.Driver`."""

@@ -41,11 +41,15 @@ class Recognised(NamedTuple):
         pipe: Any,
         network: Network,
         asked: list[tuple[Arguments, Any]],
+        *,
         timestep: Tensor,
         prediction: Tensor,
         latents: Tensor,
+        scaled: Tensor,
     ) -> Recognised:
         """Recognise a step in which the network was ``asked``, at ``timestep``.
+
+        It should have been about the latents, ``scaled``.
 
         Raises ValueError, naming what is unknown, if it cannot be.
         """
@@ -67,7 +71,14 @@ class Recognised(NamedTuple):
             float(getattr(network.config, "timestep_scale", None) or 1.0),
         )
         calls = [
-            NetworkCall(network, arguments, output, latents=latents, timestep=timestep, forms=forms)
+            NetworkCall(
+                network,
+                arguments,
+                output,
+                latents=scaled[:samples],
+                timestep=timestep,
+                forms=forms,
+            )
             for arguments, output in asked
         ]
         return cls(calls, samples, copies, latents, prediction)

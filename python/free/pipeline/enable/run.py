@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -89,7 +90,7 @@ class Drawing:
             recycle=settings["recycle"],
             relaxation=settings["relaxation"],
         )
-        learns = not isinstance(settings["window"], int)
+        learns = not isinstance(settings["window"], Integral)
         seeds = torch.tensor(
             _seeds(generator, step.samples, distinct=learns), dtype=torch.int64, device=device
         )
@@ -217,6 +218,14 @@ class PipelineRun:
         self._told = time.perf_counter()
         return self._nominal
 
+    def scale(self, latents: Tensor) -> Tensor:
+        """What the network is given of latents: in the first round what its step asks for, later
+        as they are, as the rows of a round are of other steps.
+        """
+        if self._drawing is not None or self._schedule.input_scale is None:
+            return latents
+        return latents * float(self._schedule.input_scale[0])
+
     def asked(self, arguments: Arguments) -> Arguments | None:
         """See :class:`free.pipeline.enable.network.Listener`."""
         self.clock.network_calls += 1
@@ -263,7 +272,13 @@ class PipelineRun:
         if self._drawing is None or self._step is None:
             spent = time.perf_counter() - self._told
             step = Recognised.of(
-                self._pipe, self._network, self._asked, self._nominal, prediction, latents
+                self._pipe,
+                self._network,
+                self._asked,
+                timestep=self._nominal,
+                prediction=prediction,
+                latents=latents,
+                scaled=self.scale(latents),
             )
             self._known = self._learned(step, spent)
             self._asked = []

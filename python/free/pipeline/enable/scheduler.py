@@ -11,15 +11,29 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from free.arguments import shortened
+
+#: Arguments of ``step`` that are known of: ``eta`` from the pipeline's call.
+_UNDERSTOOD = {"model_output", "timestep", "sample", "generator", "eta", "return_dict"}
+
 
 class Driver(Protocol):
-    """Who draws the samples while the pipeline loops."""
+    """Who draws the samples while the pipeline loops.
+
+    ``initial_scale`` is by what the law multiplies the initial noise; None leaves it to the
+    scheduler.
+    """
+
+    initial_scale: float | None
 
     def begin(self, scheduler: Any, steps: int, words: dict[str, Any]) -> Tensor:
         """Make the law of a run of ``steps``; the timesteps of its transitions, [N]."""
 
     def rounds(self) -> Iterator[Tensor]:
         """A nominal timestep for each round, until every sample is done."""
+
+    def scale(self, latents: Tensor) -> Tensor:
+        """What the network is to be given of the latents: later rounds scale each row anew."""
 
     def step(self, prediction: Tensor, latents: Tensor, generator: Any) -> Tensor:
         """End a round by what the pipeline made of the network's output; the latents after it."""
@@ -55,9 +69,22 @@ class RoundScheduler:
     driver: Driver
     real: Any
 
+    @property
+    def init_noise_sigma(self) -> Any:
+        """The scheduler's own, unless the law is another."""
+        scale = self.driver.initial_scale
+        if scale is not None:
+            return scale
+        own = vars(self).get("init_noise_sigma")
+        return super().init_noise_sigma if own is None else own  # type: ignore[misc]
+
+    @init_noise_sigma.setter
+    def init_noise_sigma(self, value: Any) -> None:
+        vars(self)["init_noise_sigma"] = value
+
     def scale_model_input(self, sample: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return it as it is: the network is asked about other rows, each scaled for its step."""
-        return sample
+        """Scale what the network is given, as :meth:`Driver.scale` does."""
+        return self.driver.scale(sample)
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> Any:
         """Save the pipeline's own scheduler."""
@@ -86,9 +113,8 @@ def enabled_scheduler(real: Any, driver: Driver) -> Any:
 @functools.cache
 def _class_of(kind: Any) -> type:
     """A subclass of the scheduler's class: pipelines ask for it, and for signatures."""
-    given, stepped = (
-        list(inspect.signature(method).parameters)[1:] for method in (kind.set_timesteps, kind.step)
-    )
+    given = list(inspect.signature(kind.set_timesteps).parameters)[1:]
+    stepped = dict(list(inspect.signature(kind.step).parameters.items())[1:])
 
     @functools.wraps(kind.set_timesteps)
     def set_timesteps(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -101,6 +127,12 @@ def _class_of(kind: Any) -> type:
     @functools.wraps(kind.step)
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
         words = {**dict(zip(stepped, args, strict=False)), **kwargs}
+        for name in words.keys() - _UNDERSTOOD:
+            if words[name] is not (default := stepped[name].default) and words[name] != default:
+                raise ValueError(
+                    f"{name} must be left out of the step of an enabled {kind.__name__}, got "
+                    f"{shortened(words[name])}: it would change the law"
+                )
         samples = self.driver.step(words["model_output"], words["sample"], words.get("generator"))
         if not words.get("return_dict", True):
             return (samples,)

@@ -124,8 +124,8 @@ def summary(pipe: Any) -> Summary:
         )
     if driver.summary is None:
         raise ValueError(
-            f"pipe must have been called since it was enabled, got a {type(pipe).__name__} that "
-            "was not"
+            f"pipe must have finished a call since it was enabled, got a {type(pipe).__name__} "
+            "that has not"
         )
     return driver.summary
 
