@@ -14,7 +14,7 @@ from free.schedule.schedule import Schedule
 
 
 def law_of(
-    scheduler: Any, law: Any, steps: int | None, eta: float | None = None, **arguments: Any
+    scheduler: Any, law: Any, steps: int, eta: float | None = None, **arguments: Any
 ) -> Schedule:
     """The law of so many ``steps``.
 
@@ -27,7 +27,7 @@ def law_of(
         (:meth:`free.Schedule.from_scheduler`); a :class:`free.Schedule`, or a function that makes
         one of a number of steps.
     steps : int
-        ``num_inference_steps``; may be None where ``arguments`` tell.
+        ``num_inference_steps``.
     eta : float, optional
         What the pipeline was called with, for schedulers and laws that take it.
     **arguments

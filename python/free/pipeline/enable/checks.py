@@ -61,7 +61,7 @@ def require_row_local(made: Tensor, expected: Tensor, pipeline: str) -> None:
 
 
 def _difference(one: Any, other: Any) -> float:
-    """Of outputs, the largest difference in units of what rounding may make."""
+    """The largest difference of two outputs, in units of what rounding may make."""
     pairs = zip(leaves(one), leaves(other), strict=True)
     tensors = [(a, b) for (_, a), (_, b) in pairs if isinstance(a, Tensor)]
     return max((_worst(a, b, _ROUNDING) for a, b in tensors if a.is_floating_point()), default=0.0)

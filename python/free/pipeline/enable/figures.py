@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from free.files import parse_json
 from free.rounds.report import Report
 
 
@@ -91,7 +92,7 @@ class Summary:
         record = {key: value for key, value in asdict(self).items() if key != "report"}
         return {
             **{key: None if _is_nan(value) else value for key, value in record.items()},
-            "report": json.loads(self.report.to_json()),
+            "report": parse_json(self.report.to_json()),
         }
 
     def to_json(self) -> str:

@@ -42,7 +42,8 @@ def enable(
         the pipeline's calls cost and takes what pays most, or goes on step by step.
     law : str, Schedule, callable or None
         What the samples are drawn from: None for the law of ``pipe.scheduler``, else one of those
-        that the same network can be sampled with (:func:`free.pipeline.laws.law_of`).
+        that the same network can be sampled with, by name (:meth:`free.Schedule.from_scheduler`),
+        or as a schedule of one's own.
     drafter : Drafter or "frozen"
         ``"frozen"`` needs no training.
     **settings
