@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from free.arguments import shortened
 from free.pipeline.scheduler import schedule_of
 from free.schedule.schedule import Schedule
 
@@ -29,7 +30,7 @@ def law_of(
     steps : int
         ``num_inference_steps``.
     eta : float, optional
-        What the pipeline was called with, for schedulers and laws that take it.
+        How much noise, where the law leaves it open.
     **arguments
         What ``set_timesteps`` was given besides; a Schedule has its own.
 
@@ -39,21 +40,30 @@ def law_of(
         If the law is none that can be speculated; says what can.
     """
     if _is_own(law):
+        if eta is not None:
+            raise ValueError(f"eta must be left out with a Schedule, got {shortened(eta)}")
         return schedule_of(law, steps)
     arguments = {name: value for name, value in arguments.items() if value is not None}
     arguments.pop("device", None)
-    if not _takes_eta(scheduler) or law is not None:
-        eta = None
     return Schedule.from_scheduler(scheduler, steps, law, eta, **arguments)
 
 
-def check_law(pipe: Any, law: Any) -> None:
+def eta_of_call(pipe: Any, law: Any, given: Any) -> Any:
+    """The ``eta`` that a pipeline was called with, if the law is its scheduler's and takes one."""
+    takes = "eta" in inspect.signature(pipe.scheduler.step).parameters
+    return given if law is None and takes else None
+
+
+def check_law(pipe: Any, law: Any, eta: Any = None) -> None:
     """Refuse, before any run, a law that cannot be speculated; see :func:`law_of`."""
+    # Where a call may ask for noise, it is known when it comes whether it does.
+    if eta is None and "eta" in inspect.signature(type(pipe).__call__).parameters:
+        eta = eta_of_call(pipe, law, 1.0)
     if _is_own(law):
+        if eta is not None:
+            law_of(pipe.scheduler, law, 2, eta)
         return
     shifts = pipe.scheduler.config.get("use_dynamic_shifting", False)
-    # Where a call may ask for noise, it is known when it comes whether it does.
-    eta = 1.0 if "eta" in inspect.signature(type(pipe).__call__).parameters else None
     law_of(pipe.scheduler, law, 2, eta, **({"mu": 1.0} if shifts else {}))
 
 
@@ -72,7 +82,3 @@ def initial_scale(scheduler: Any, law: Any, schedule: Schedule) -> float | None:
 
 def _is_own(law: Any) -> bool:
     return isinstance(law, Schedule) or (callable(law) and not isinstance(law, type))
-
-
-def _takes_eta(scheduler: Any) -> bool:
-    return "eta" in inspect.signature(scheduler.step).parameters

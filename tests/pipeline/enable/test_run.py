@@ -321,7 +321,14 @@ def test_noise_that_a_call_asks_for() -> None:
     with pytest.raises(ValueError, match="got DDIMScheduler with eta=0"):
         pipe(**arguments)
     few = pipe(**arguments, eta=0.1, generator=seeded(0))[0]
-    assert not torch.equal(few, pipe(**arguments, eta=1.0, generator=seeded(0))[0])
+    many = pipe(**arguments, eta=1.0, generator=seeded(0))[0]
+    assert not torch.equal(few, many)
+    free.enable(pipe, 4, law="ddim", eta=0.1)
+    assert torch.equal(pipe(**arguments, generator=seeded(0))[0], few)
+    with pytest.raises(ValueError, match="eta must be left out with a Schedule, got 0.1"):
+        free.enable(pipe, 4, law=free.Schedule.ddpm(12), eta=0.1)
+    with pytest.raises(ValueError, match="eta must be left out"):
+        free.enable(pipe, 4, law="ddpm", eta=0.1)
 
 
 def test_steps_that_are_asked_for_more_are_refused() -> None:

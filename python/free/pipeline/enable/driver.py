@@ -15,7 +15,7 @@ from free.pipeline.enable.network import Arguments, Network, find_network, refus
 from free.pipeline.enable.progress import TransitionBar
 from free.pipeline.enable.run import Known, PipelineRun
 from free.pipeline.enable.scheduler import enabled_scheduler
-from free.pipeline.laws import check_law, initial_scale, law_of
+from free.pipeline.laws import check_law, eta_of_call, initial_scale, law_of
 from free.schedule.schedule import Schedule
 
 
@@ -27,11 +27,12 @@ class PipelineDriver:
     pipe : DiffusionPipeline
     law : str, Schedule, callable or None
     settings : dict
-        See :class:`free.pipeline.enable.run.PipelineRun`.
+        ``eta`` of the law; the others as :class:`free.pipeline.enable.run.PipelineRun` has them.
     """
 
     def __init__(self, pipe: Any, law: Any, settings: dict[str, Any]) -> None:
-        self._pipe, self._law_name, self._settings = pipe, law, settings
+        self._settings = dict(settings)
+        self._pipe, self._law_name, self._eta = pipe, law, self._settings.pop("eta")
         self.real = pipe.scheduler
         self.scheduler = enabled_scheduler(self.real, self)
         self._network = Network(find_network(pipe), lambda: self if self._run else None)
@@ -41,7 +42,7 @@ class PipelineDriver:
         self._previous = pipe.__dict__.get("progress_bar")
         self.initial_scale: float | None = None
         self.summary: Summary | None = None
-        check_law(pipe, law)
+        check_law(pipe, law, self._eta)
 
     def attach(self) -> None:
         """Put the proxies in their places: the pipeline's configuration does not hear of them."""
@@ -69,7 +70,9 @@ class PipelineDriver:
             )
         refuse_caching(self._network.module)
         self.summary = None  # a call that fails has none
-        eta = _local_of_call(self._pipe, "eta")
+        eta = self._eta
+        if eta is None:
+            eta = eta_of_call(self._pipe, self._law_name, _local_of_call(self._pipe, "eta"))
         schedule = law_of(self.real, self._law_name, steps, eta, **words)
         self.initial_scale = initial_scale(self.real, self._law_name, schedule)
         own, told = scheduler.timesteps, torch.from_numpy(schedule.timesteps.copy())

@@ -16,6 +16,7 @@ _DEFAULTS: dict[str, Any] = {
     "sweeps": 1,
     "recycle": True,
     "relaxation": None,
+    "eta": None,
 }
 
 
@@ -48,7 +49,8 @@ def enable(
         ``"frozen"`` needs no training.
     **settings
         ``sweeps``, ``recycle``, ``verifier`` and ``relaxation`` of
-        :class:`free.SpeculativeSampler`; by default what serves a frozen drafter best.
+        :class:`free.SpeculativeSampler`, by default what serves a frozen drafter best; and
+        ``eta``, how much noise, where ``law`` leaves it open.
 
     Raises
     ------
@@ -66,7 +68,8 @@ def enable(
         )
     _require_pipeline(pipe)
     words = {"window": window, "drafter": drafter, **_DEFAULTS, **settings}
-    check_settings(pipe, schedule=Schedule.ddpm(4), **words)
+    of_sampler = {name: value for name, value in words.items() if name != "eta"}
+    check_settings(pipe, schedule=Schedule.ddpm(4), **of_sampler)
     before = driver_of(pipe)
     if before is not None:
         before.detach()
