@@ -207,6 +207,7 @@ def test_the_summary_is_a_table_and_a_record() -> None:
     summary = free.summary(pipe)
     record = json.loads(summary.to_json())
     assert record["steps"] == 12
+    assert record["law"] == "ddpm"
     assert record["report"]["samples"] == record["samples"] == 2
     assert record["plain_seconds"] > 0
     assert record["speedup"] == pytest.approx(record["plain_seconds"] / record["seconds"])

@@ -121,6 +121,16 @@ def test_what_is_saved_is_the_pipeline(tmp_path: Path) -> None:
     assert torch.allclose(torch.as_tensor(one), torch.as_tensor(other), atol=1e-5)
 
 
+def test_parts_that_are_shared_are_those_of_one_pipeline() -> None:
+    pipe, arguments = enabled(SD)
+    other = diffusers.StableDiffusionPipeline(**pipe.components, requires_safety_checker=False)
+    other.set_progress_bar_config(disable=True)
+    assert other.config.scheduler == pipe.config.scheduler
+    with pytest.raises(ValueError, match="scheduler belongs to an enabled StableDiffusionPipeline"):
+        other(**arguments)
+    pipe(**arguments)
+
+
 def test_a_scheduler_that_is_set_meanwhile_stays() -> None:
     pipe, arguments = enabled()
     other = diffusers.FlowMatchEulerDiscreteScheduler(shift=2.0)

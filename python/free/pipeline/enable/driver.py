@@ -72,7 +72,9 @@ class PipelineDriver:
         self.summary = None  # a call that fails has none
         eta = self._eta
         if eta is None:
-            eta = eta_of_call(self._pipe, self._law_name, _local_of_call(self._pipe, "eta"))
+            call = _call_of(self._pipe)  # none where the steps are set by hand
+            given = None if call is None else call.f_locals.get("eta")
+            eta = eta_of_call(self._pipe, self._law_name, given)
         schedule = law_of(self.real, self._law_name, steps, eta, **words)
         self.initial_scale = initial_scale(self.real, self._law_name, schedule)
         own, told = scheduler.timesteps, torch.from_numpy(schedule.timesteps.copy())
@@ -121,18 +123,29 @@ class PipelineDriver:
                 "speculated (not over a part of them, as from an image, or a copy), got "
                 "scheduler.step outside of such a loop"
             )
-        if run.made == 0 and generator is None:  # seeds are drawn in the first step
-            generator = _local_of_call(self._pipe, "generator")
+        if not run.made:  # seeds are drawn in the first step
+            generator = self._generator(generator)
         latents = run.step(prediction, latents, generator)
         if run.report is not None:
             self.summary = Summary.of(
                 run.report,
                 pipeline=type(self._pipe).__name__,
+                law=self._called(),
                 network_calls=run.clock.network_calls,
                 preparing=run.clock.preparing,
                 plain_seconds=run.plain_seconds,
             )
         return latents
+
+    def _generator(self, stepped: Any) -> Any:
+        """What the pipeline was called with, whether it hands it to its steps or not."""
+        call = _call_of(self._pipe)
+        if call is None:
+            raise ValueError(
+                f"scheduler belongs to an enabled {type(self._pipe).__name__}, got a step of "
+                "another pipeline: call free.disable on it before its components are shared"
+            )
+        return call.f_locals.get("generator") if stepped is None else stepped
 
     def asked(self, arguments: Arguments) -> Arguments | None:
         """See :class:`free.pipeline.enable.network.Listener`."""
@@ -150,6 +163,11 @@ class PipelineDriver:
             return TransitionBar(make(total=total), self._made)
         return TransitionBar(make(total=len(iterable)), self._made, iterable)
 
+    def _called(self) -> str:
+        if self._law_name is None:
+            return type(self.real).__name__
+        return self._law_name if isinstance(self._law_name, str) else "Schedule"
+
     def _made(self) -> int:
         return 0 if self._run is None else self._run.made
 
@@ -161,8 +179,8 @@ def driver_of(pipe: Any) -> PipelineDriver | None:
     return found if isinstance(found, PipelineDriver) else None
 
 
-def _local_of_call(pipe: Any, name: str) -> Any:
-    """A local variable of the call of the pipeline that is under way; None if there is none.
+def _call_of(pipe: Any) -> FrameType | None:
+    """The frame of the pipeline's call that is under way; None if there is none.
 
     Most pipelines draw the initial latents from their ``generator`` and do not hand it to
     ``scheduler.step``, so there is no other way to it.
@@ -170,6 +188,6 @@ def _local_of_call(pipe: Any, name: str) -> Any:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == "__call__" and frame.f_locals.get("self") is pipe:
-            return frame.f_locals.get(name)
+            return frame
         frame = frame.f_back
     return None

@@ -17,7 +17,8 @@ class Summary:
 
     Attributes
     ----------
-    pipeline : str
+    pipeline, law : str
+        Its class; and the scheduler's, or the name of the law that was asked for instead.
     steps, samples, rounds : int
         Transitions of the schedule, images, and rounds of the pipeline's loop.
     network_calls : int
@@ -43,6 +44,7 @@ class Summary:
     """
 
     pipeline: str
+    law: str
     steps: int
     samples: int
     rounds: int
@@ -63,6 +65,7 @@ class Summary:
         report: Report,
         *,
         pipeline: str,
+        law: str,
         network_calls: int,
         preparing: float,
         plain_seconds: float,
@@ -72,6 +75,7 @@ class Summary:
         plain = plain_seconds * report.steps
         return cls(
             pipeline=pipeline,
+            law=law,
             steps=report.steps,
             samples=report.samples,
             rounds=report.rounds,
@@ -102,6 +106,7 @@ class Summary:
     def __str__(self) -> str:
         drafts = "none" if _is_nan(self.acceptance) else f"{self.acceptance:.0%} stood"
         lines = [
+            ("law", self.law),
             ("samples x steps", f"{self.samples} x {self.steps}"),
             ("rounds", f"{self.rounds} ({self.steps_per_round:.1f} steps a round)"),
             ("network calls", f"{self.network_calls}"),

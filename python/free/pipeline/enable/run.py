@@ -312,15 +312,18 @@ class PipelineRun:
 
     def _learned(self, step: Recognised, spent: float) -> Known:
         """What is known of calls of these shapes; ``spent`` seconds were the network's."""
-        key = (id(self._network.module), step.samples, str([call.shapes for call in step.calls]))
+        device = step.latents.device
+        shapes = str([call.shapes for call in step.calls])
+        cast = torch.is_autocast_enabled(device.type)
+        key = (id(self._network.module), step.samples, shapes, cast)
         known = self._all_known.get(key)
         if known is not None:
             known.plain = min(known.plain, spent)
             return known
         began = time.perf_counter()
         again = [call.repeat() for call in step.calls]
-        if step.latents.device.type == "cuda":
-            torch.cuda.synchronize(step.latents.device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         seconds = time.perf_counter() - began
         self.clock.network_calls += len(again)
         for (_, first), second in zip(self._asked, again, strict=True):

@@ -138,9 +138,9 @@ def _class_of(kind: Any) -> type:
             return (samples,)
         return _output_of(kind)(prev_sample=samples)
 
-    return type(
-        kind.__name__, (RoundScheduler, kind), {"set_timesteps": set_timesteps, "step": step}
-    )
+    # What writes down its class, as other pipelines of the same parts do, means the scheduler's.
+    body = {"set_timesteps": set_timesteps, "step": step, "__module__": kind.__module__}
+    return type(kind.__name__, (RoundScheduler, kind), body)
 
 
 @functools.cache
