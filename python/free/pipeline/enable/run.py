@@ -270,6 +270,8 @@ class PipelineRun:
     def step(self, prediction: Tensor, latents: Tensor, generator: Any) -> Tensor:
         """End a round; see :class:`free.pipeline.enable.scheduler.Driver`."""
         if self._drawing is None or self._step is None:
+            if latents.device.type == "cuda":
+                torch.cuda.synchronize(latents.device)
             spent = time.perf_counter() - self._told
             step = Recognised.of(
                 self._pipe,
@@ -296,12 +298,12 @@ class PipelineRun:
             self._step, self._drawing, prediction = step, drawing, step.prediction
         else:
             step, drawing = self._step, self._drawing
-            self._phase.close()
             if self._at < len(step.calls):
                 raise self._changed("fewer")
             owner = drawing.window.y
             prediction, again = step.split(prediction, owner, self._name)
             checks.require_row_local(again, step.prediction[:1], self._name)
+            self._phase.close()  # having waited for the network
             self._known.independent |= len(owner) > step.samples
         self.done, self.stepped = drawing.finish_round(prediction), True
         if self.done:
