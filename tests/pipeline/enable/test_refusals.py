@@ -47,14 +47,21 @@ def test_networks_that_are_no_function_of_a_row_are_refused(planted: Any, match:
         pipe(**arguments)
 
 
-def test_conditioning_that_changes_is_refused_by_name() -> None:
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda embeds: embeds * 1.001, "encoder_hidden_states of SD3Transformer2DModel must not"),
+        (lambda embeds: embeds.mul_(1.001), "SD3Transformer2DModel must not change .* written to"),
+    ],
+)
+def test_conditioning_that_changes_is_refused_by_name(change: Any, match: str) -> None:
     pipe, arguments = enabled()
 
     def callback(pipe: Any, step: int, timestep: Tensor, given: dict[str, Tensor]) -> Any:
-        return given | {"prompt_embeds": given["prompt_embeds"] * 1.001}
+        return given | {"prompt_embeds": change(given["prompt_embeds"])}
 
     names = ["latents", "prompt_embeds"]
-    with pytest.raises(ValueError, match="encoder_hidden_states of SD3Transformer2DModel must not"):
+    with pytest.raises(ValueError, match=match):
         pipe(
             **arguments,
             callback_on_step_end=callback,
@@ -62,15 +69,12 @@ def test_conditioning_that_changes_is_refused_by_name() -> None:
         )
 
 
-def test_guidance_that_is_switched_on_the_way_is_refused() -> None:
+@pytest.mark.parametrize(("start", "how"), [(0.3, "more"), (-0.1, "fewer")])
+def test_guidance_that_is_switched_on_or_off_is_refused(start: float, how: str) -> None:
     pipe, arguments = enabled()
-    with pytest.raises(ValueError, match="must call its SD3Transformer2DModel equally often"):
-        pipe(
-            **arguments,
-            skip_guidance_layers=[0],
-            skip_layer_guidance_start=0.3,
-            skip_layer_guidance_stop=0.6,
-        )
+    interval = {"skip_layer_guidance_start": start, "skip_layer_guidance_stop": start + 0.2}
+    with pytest.raises(ValueError, match=f"SD3Transformer2DModel equally often .* got {how} calls"):
+        pipe(**arguments, skip_guidance_layers=[0], **interval)
 
 
 def _over_the_batch(cfg: Tensor, text: Tensor, guidance_rescale: float) -> Tensor:

@@ -204,7 +204,7 @@ class PipelineRun:
         if self.done:
             self.report = drawing.report()
             self.report.seconds = time.perf_counter() - self.clock.started
-        self._given = drawing.states.to(latents.dtype, copy=True)
+        self._given = drawing.states.to(latents.dtype)
         return torch.cat([self._given] * step.copies)  # never what is compared with later
 
     def _learned(self, step: Recognised, spent: float) -> Known:
