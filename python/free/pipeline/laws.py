@@ -7,11 +7,15 @@ network can be sampled with. None is put in its place in silence.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from free.arguments import shortened
 from free.pipeline.scheduler import schedule_of
 from free.schedule.schedule import Schedule
+
+#: Arguments of pipelines that are handed to each step, and belong to the law.
+OF_STEPS = ("eta", "use_clipped_model_output")
 
 
 def law_of(
@@ -32,7 +36,8 @@ def law_of(
     eta : float, optional
         How much noise, where the law leaves it open.
     **arguments
-        What ``set_timesteps`` was given besides; a Schedule has its own.
+        What ``set_timesteps`` was given besides, and ``use_clipped_model_output`` of a
+        ``DDIMScheduler``; a Schedule has its own.
 
     Raises
     ------
@@ -48,36 +53,32 @@ def law_of(
     return Schedule.from_scheduler(scheduler, steps, law, eta, **arguments)
 
 
-def eta_of_call(pipe: Any, law: Any, given: Any) -> Any:
-    """The ``eta`` that a pipeline was called with, if the law is its scheduler's and takes one."""
-    takes = "eta" in inspect.signature(pipe.scheduler.step).parameters
-    return given if law is None and takes else None
+def asked_of_steps(pipe: Any, law: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a pipeline's call, ``given`` these arguments, asks of every step of its scheduler."""
+    if law is not None:
+        return {}
+    takes = inspect.signature(pipe.scheduler.step).parameters
+    return {name: given[name] for name in OF_STEPS if name in takes and name in given}
 
 
 def check_law(pipe: Any, law: Any, eta: Any = None) -> None:
     """Refuse, before any run, a law that cannot be speculated; see :func:`law_of`."""
-    # Where a call may ask for noise, it is known when it comes whether it does.
-    if eta is None and "eta" in inspect.signature(type(pipe).__call__).parameters:
-        eta = eta_of_call(pipe, law, 1.0)
     if _is_own(law):
         if eta is not None:
             law_of(pipe.scheduler, law, 2, eta)
         return
+    # What a call may ask for is known when it comes: here, that it asks for what serves.
+    takes = inspect.signature(type(pipe).__call__).parameters
+    asked = asked_of_steps(pipe, law, {name: True for name in OF_STEPS if name in takes})
+    if eta is not None or "eta" in asked:
+        asked["eta"] = 1.0 if eta is None else eta
     shifts = pipe.scheduler.config.get("use_dynamic_shifting", False)
-    law_of(pipe.scheduler, law, 2, eta, **({"mu": 1.0} if shifts else {}))
+    law_of(pipe.scheduler, law, 2, **asked, **({"mu": 1.0} if shifts else {}))
 
 
-def initial_scale(scheduler: Any, law: Any, schedule: Schedule) -> float | None:
+def initial_scale(law: Any, schedule: Schedule) -> float | None:
     """By what the initial noise is multiplied; None for what the scheduler itself says."""
-    if law is None:
-        return None
-    if _is_own(law) or schedule.input_scale is None:
-        return 1.0
-    # As diffusers' Euler schedulers have it, whose states are not scaled.
-    spacing = scheduler.config.get("timestep_spacing", "linspace")
-    if spacing in ("linspace", "trailing"):
-        return float(schedule.noise[0])
-    return float(1.0 / schedule.input_scale[0])
+    return None if law is None else schedule.start
 
 
 def _is_own(law: Any) -> bool:

@@ -23,7 +23,6 @@ from tests.pipeline.enable.pipelines import (
     SD3,
     denoiser,
     enabled,
-    law_for,
     rows_asked,
     seeded,
     tiny,
@@ -34,14 +33,15 @@ FLUX = "FluxPipeline, true guidance"
 
 @pytest.mark.parametrize("name", [DIT, SD3, SD, DDPM, FLUX, "ZImagePipeline"])
 def test_fifty_steps_take_few_calls(name: str) -> None:
-    pipe, arguments = enabled(name, 1, 50, window=8)
+    law = "ddpm" if name in (DIT, SD, DDPM) else "flow-sde"
+    pipe, arguments = enabled(name, 1, 50, window=8, law=law)
     asked = rows_asked(pipe)
     sample = pipe(**arguments, generator=seeded(0))[0]
     assert torch.as_tensor(sample).isfinite().all()
     summary = free.summary(pipe)
     calls = 2 if name == FLUX else 1
     assert summary.network_calls == len(asked) == calls * (summary.rounds + 2)
-    assert summary.rounds <= (18 if law_for(TINY[name](1).pipe) == "ddpm" else 26)
+    assert summary.rounds + 2 <= 20
     assert (summary.steps, summary.samples) == (50, 1)
     first = len(asked)
     pipe(**arguments, generator=seeded(1))  # what was checked once is not checked again
@@ -227,6 +227,18 @@ def test_noise_that_a_call_asks_for() -> None:
         free.enable(pipe, 4, law=free.Schedule.ddpm(12), eta=0.1)
     with pytest.raises(ValueError, match="eta must be left out"):
         free.enable(pipe, 4, law="ddpm", eta=0.1)
+
+
+def test_limits_that_a_call_asks_for() -> None:
+    unet, arguments = tiny(DDPM)
+    scheduler = diffusers.DDIMScheduler.from_config(unet.scheduler.config, clip_sample=True)
+    pipe = diffusers.DDIMPipeline(unet.unet, scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    free.enable(pipe, 4)
+    with pytest.raises(ValueError, match="use_clipped_model_output must be True"):
+        pipe(**arguments, eta=1.0)
+    pipe(**arguments, eta=1.0, use_clipped_model_output=True)
+    assert free.summary(pipe).law == "DDIMScheduler"
 
 
 def _compiled(pipe: Any) -> None:

@@ -51,9 +51,9 @@ class NetworkCall:
         form = found.get(self._latents)
         if form is None:
             raise ValueError(
-                f"the pipeline must give {kind} the latents that scheduler.step is given (cast, "
-                "repeated, or followed by other channels), got none of these among "
-                f"{', '.join(self._values)}"
+                f"the pipeline must give {kind} the latents that scheduler.step is given (through "
+                "scale_model_input where the law scales them; cast, repeated, or followed by other "
+                f"channels), got none of these among {', '.join(self._values)}"
             )
         self._form = form
         self._timestep = next((name for name in NAMES if name in self._values), "")

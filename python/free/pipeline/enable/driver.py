@@ -15,7 +15,7 @@ from free.pipeline.enable.network import Arguments, Network, find_network, refus
 from free.pipeline.enable.progress import TransitionBar
 from free.pipeline.enable.run import Known, PipelineRun
 from free.pipeline.enable.scheduler import enabled_scheduler
-from free.pipeline.laws import check_law, eta_of_call, initial_scale, law_of
+from free.pipeline.laws import asked_of_steps, check_law, initial_scale, law_of
 from free.schedule.schedule import Schedule
 
 
@@ -70,13 +70,12 @@ class PipelineDriver:
             )
         refuse_caching(self._network.module)
         self.summary = None  # a call that fails has none
-        eta = self._eta
-        if eta is None:
-            call = _call_of(self._pipe)  # none where the steps are set by hand
-            given = None if call is None else call.f_locals.get("eta")
-            eta = eta_of_call(self._pipe, self._law_name, given)
-        schedule = law_of(self.real, self._law_name, steps, eta, **words)
-        self.initial_scale = initial_scale(self.real, self._law_name, schedule)
+        call = _call_of(self._pipe)  # none where the steps are set by hand
+        asked = asked_of_steps(self._pipe, self._law_name, call.f_locals if call else {})
+        if self._eta is not None:
+            asked["eta"] = self._eta
+        schedule = law_of(self.real, self._law_name, steps, **asked, **words)
+        self.initial_scale = initial_scale(self._law_name, schedule)
         own, told = scheduler.timesteps, torch.from_numpy(schedule.timesteps.copy())
         # As the pipeline knows them, but that another law's may lie between the numbers.
         between = told.is_floating_point() and not own.is_floating_point()

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from free.arguments import shortened
+from free.pipeline.laws import OF_STEPS
 
-#: Arguments of ``step`` that are known of: ``eta`` from the pipeline's call.
-_UNDERSTOOD = {"model_output", "timestep", "sample", "generator", "eta", "return_dict"}
+#: Arguments of ``step`` that are known of; some belong to the law, and were known before.
+_UNDERSTOOD = {"model_output", "timestep", "sample", "generator", "return_dict", *OF_STEPS}
 
 
 class Driver(Protocol):
