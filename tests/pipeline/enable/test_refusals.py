@@ -69,9 +69,10 @@ def test_conditioning_that_changes_is_refused_by_name(change: Any, match: str) -
         )
 
 
-@pytest.mark.parametrize(("start", "how"), [(0.3, "more"), (-0.1, "fewer")])
+@pytest.mark.parametrize(("start", "how"), [(0.3, "more"), (-0.1, "fewer"), (0.6, "more")])
 def test_guidance_that_is_switched_on_or_off_is_refused(start: float, how: str) -> None:
-    pipe, arguments = enabled()
+    """By the count of the steps, of which there are more than rounds."""
+    pipe, arguments = enabled(steps=30, window=8, law="flow-sde")
     interval = {"skip_layer_guidance_start": start, "skip_layer_guidance_stop": start + 0.2}
     with pytest.raises(ValueError, match=f"SD3Transformer2DModel equally often .* got {how} calls"):
         pipe(**arguments, skip_guidance_layers=[0], **interval)

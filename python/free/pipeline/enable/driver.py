@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from types import FrameType
@@ -92,20 +93,26 @@ class PipelineDriver:
             self._pipe, self._network, schedule, timesteps, self._settings, self._known
         )
         self._run = run
+        skips = _skips(self._pipe)
         try:
             for place in range(len(schedule)):
-                yield run.next(place)
-                if run.done:
-                    return
-                if run.stepped or not run.begun:  # or this loop is over the timesteps alone
+                # So that what a pipeline does by the count of its steps is seen at its own step.
+                if skips and place < run.made:
+                    run.skipping = self._pipe._interrupt = True
+                    yield timesteps[place]
+                    run.skipping = self._pipe._interrupt = False
                     continue
-                if getattr(self._pipe, "interrupt", False):
+                yield run.next(place)
+                if run.done or getattr(self._pipe, "interrupt", False):
                     return
-                raise ValueError(
-                    f"{name} must call scheduler.step in every iteration over its timesteps, got "
-                    "one without"
-                )
+                if run.begun and not run.stepped:  # else this loop is over the timesteps alone
+                    raise ValueError(
+                        f"{name} must call scheduler.step in every iteration over its timesteps, "
+                        "got one without"
+                    )
         finally:
+            if run.skipping:
+                self._pipe._interrupt = False
             if self._run is run:
                 self._run = None
 
@@ -176,6 +183,13 @@ def driver_of(pipe: Any) -> PipelineDriver | None:
     # Not from the scheduler, which may have been replaced since.
     found = getattr(getattr(pipe, "__dict__", {}).get("progress_bar"), "__self__", None)
     return found if isinstance(found, PipelineDriver) else None
+
+
+def _skips(pipe: Any) -> bool:
+    """Whether the pipeline goes to the next step at once where it is interrupted."""
+    call = inspect.unwrap(type(pipe).__call__)
+    names = getattr(getattr(call, "__code__", None), "co_names", ())
+    return "interrupt" in names and hasattr(pipe, "_interrupt")
 
 
 def _call_of(pipe: Any) -> FrameType | None:

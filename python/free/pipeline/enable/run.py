@@ -81,6 +81,8 @@ class PipelineRun:
         self._told = 0.0
         self.clock = Clock()
         self.stepped = self.done = False
+        #: Whether the pipeline is to pass by a step that all samples have behind them.
+        self.skipping = False
         self.report: Report | None = None
 
     @property
@@ -124,6 +126,11 @@ class PipelineRun:
     def asked(self, arguments: Arguments) -> Arguments | None:
         """See :class:`free.pipeline.enable.network.Listener`."""
         self.clock.network_calls += 1
+        if self.skipping:
+            raise ValueError(
+                f"{self._name} must pass by steps where pipe.interrupt is set, got a call of its "
+                f"{self._network.kind}"
+            )
         if self._drawing is None or self._step is None:
             if self._place:
                 raise ValueError(
