@@ -45,7 +45,7 @@ class NetworkCall:
     ) -> None:
         self._network, self._first = network, arguments
         self._values = network.named(arguments)
-        kind = type(network.module).__name__
+        kind = network.kind
         found = {name: LatentsForm.of(value, latents) for name, value in self._values.items()}
         self._latents = next((name for name, form in found.items() if form is not None), "")
         form = found.get(self._latents)
@@ -151,7 +151,7 @@ class NetworkCall:
         }
 
     def _require_unchanged(self, values: dict[str, Any], given: Tensor) -> None:
-        kind = type(self._network.module).__name__
+        kind = self._network.kind
         if list(values) != list(self._values):
             raise ValueError(
                 f"{kind} must be given the same arguments in every step, got "
