@@ -39,11 +39,12 @@ assert sampler.sample([1], seed=0).samples.shape == (1, 1, 28, 28)
 maps = open("/proc/self/maps").read().split()
 assert len({p for p in maps if "libgomp" in p or "libomp" in p or "libiomp" in p}) <= 1
 assert not hasattr(free, "Pipeline")
-try:
-    free.FreePipeline
-except ImportError as error:
-    assert "pip install 'free-dit[diffusers]'" in str(error), error
-else:
-    raise AssertionError("no error")
+for name in ("FreePipeline", "enable", "summary"):
+    try:
+        getattr(free, name)
+    except ImportError as error:
+        assert f"free.{name} needs diffusers: pip install 'free-dit[diffusers]'" in str(error)
+    else:
+        raise AssertionError("no error")
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,5 +1,6 @@
 """FREE: lossless, faster sampling for Diffusion Transformers."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from free.drafters import Drafter, FeatureDrafter, FrozenDrafter
@@ -19,7 +20,20 @@ from free.version import __version__
 from free.window import AutoWindow
 
 if TYPE_CHECKING:
+    from free.pipeline.enable import disable as disable
+    from free.pipeline.enable import enable as enable
+    from free.pipeline.enable import enabled as enabled
+    from free.pipeline.enable import summary as summary
     from free.pipeline.pipeline import FreePipeline as FreePipeline
+
+#: What needs diffusers, which takes longer to import than all the rest; by where it is.
+_OF_DIFFUSERS = {
+    "FreePipeline": "free.pipeline",
+    "disable": "free.pipeline.enable",
+    "enable": "free.pipeline.enable",
+    "enabled": "free.pipeline.enable",
+    "summary": "free.pipeline.enable",
+}
 
 __all__ = [
     "AutoWindow",
@@ -45,15 +59,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # The pipeline needs diffusers, which takes longer to import than all the rest.
-    if name != "FreePipeline":
+    if name not in _OF_DIFFUSERS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        from free.pipeline.pipeline import FreePipeline
+        return getattr(import_module(_OF_DIFFUSERS[name]), name)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "diffusers":
             raise
         raise ImportError(
-            "free.FreePipeline needs diffusers: pip install 'free-dit[diffusers]'"
+            f"free.{name} needs diffusers: pip install 'free-dit[diffusers]'"
         ) from error
-    return FreePipeline

@@ -55,10 +55,18 @@ def _nothing_saved() -> dict[str, Any]:
     return {}
 
 
+def _pipeline() -> dict[str, Any]:
+    pytest.importorskip("transformers")
+    from free.pipeline.tiny import TINY
+
+    return {"pipe": TINY["DiTPipeline"](2).pipe}
+
+
 #: What a page takes as given: names that its text speaks of. ``free`` and ``torch`` always.
 GIVEN = {
     "docs/checkpoints.md": _nothing_saved,
     "docs/drafting.md": _digits,
+    "docs/enable.md": _pipeline,
     "docs/relaxation.md": _digits,
     "docs/evaluate.md": _evaluated,
     "docs/family.md": _flow,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from free.models.output import TeacherOutput
 from free.rounds.report import Recorder
 from free.rounds.round import Rounds, committed_deltas
-from free.rounds.state import Samples
+from free.rounds.state import Samples, Window
 from free.rounds.trajectory import TrajectoryRecorder
 from free.sampling.request import Observer
 from free.window import Committed, Windows
@@ -27,11 +28,40 @@ def draw(
     observer: Observer | None,
     trajectory: TrajectoryRecorder | None,
 ) -> Tensor:
-    """Draw samples ``[B, ...]``, each at its own pace; finished ones leave.
+    """Draw samples ``[B, ...]`` with the run's own teacher; parameters are :func:`drawing`'s."""
+    loop = drawing(
+        rounds,
+        samples,
+        windows,
+        recorder,
+        progress=progress,
+        observer=observer,
+        trajectory=trajectory,
+    )
+    window = next(loop)
+    while True:
+        try:
+            window = loop.send(rounds.teach(window))
+        except StopIteration as finished:
+            return finished.value
 
-    They are before their first round, numbered ``0 .. B - 1``, and the drafter of ``rounds`` has
-    begun. ``windows`` says how wide each round is. ``progress`` is told how many transitions a
-    round made; for ``observer`` see :meth:`free.SpeculativeSampler.sample`.
+
+def drawing(
+    rounds: Rounds,
+    samples: Samples,
+    windows: Windows,
+    recorder: Recorder,
+    *,
+    progress: Callable[[int], object] | None,
+    observer: Observer | None,
+    trajectory: TrajectoryRecorder | None = None,
+) -> Generator[Window, TeacherOutput, Tensor]:
+    """The loop without its teacher: yields windows, is sent what the teacher says of their rows.
+
+    Samples go each at its own pace; finished ones leave. Returned are all of them, ``[B, ...]``.
+    At the beginning they are before their first round, numbered ``0 .. B - 1``, and the drafter of
+    ``rounds`` has begun. ``windows`` says how wide each round is. ``progress`` is told how many
+    transitions a round made; for ``observer`` see :meth:`free.SpeculativeSampler.sample`.
     ``trajectory`` is told of every round.
     """
     N, result = len(rounds.table.sigma), torch.empty_like(samples.x)
@@ -46,7 +76,8 @@ def draw(
             widths = 1 if W == 1 else torch.from_numpy(lengths).to(result.device)
         for left in range(max(choice.plain, 1) - 1, -1, -1):  # plain transitions are of one row
             window = rounds.draft(samples, widths, choice.sweeps, W)
-            outcome = rounds.verify(samples, window, rounds.teach(window))
+            output = yield window
+            outcome = rounds.verify(samples, window, output)
             recorder.round(
                 samples.number,
                 samples.k,

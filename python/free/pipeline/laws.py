@@ -1,0 +1,85 @@
+"""The law that an enabled pipeline is sampled with: its scheduler's own, or one that is asked for.
+
+A scheduler whose steps are deterministic is refused, with the stochastic relatives that the same
+network can be sampled with. None is put in its place in silence.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from free.arguments import shortened
+from free.pipeline.scheduler import schedule_of
+from free.schedule.schedule import Schedule
+
+#: Arguments of pipelines that are handed to each step, and belong to the law.
+OF_STEPS = ("eta", "use_clipped_model_output")
+
+
+def law_of(
+    scheduler: Any, law: Any, steps: int, eta: float | None = None, **arguments: Any
+) -> Schedule:
+    """The law of so many ``steps``.
+
+    Parameters
+    ----------
+    scheduler : a scheduler of diffusers
+        The pipeline's own.
+    law : str, Schedule, callable or None
+        None for the scheduler's own law; the name of another for the same network
+        (:meth:`free.Schedule.from_scheduler`); a :class:`free.Schedule`, or a function that makes
+        one of a number of steps.
+    steps : int
+        ``num_inference_steps``.
+    eta : float, optional
+        How much noise, where the law leaves it open.
+    **arguments
+        What ``set_timesteps`` was given besides, and ``use_clipped_model_output`` of a
+        ``DDIMScheduler``; a Schedule has its own.
+
+    Raises
+    ------
+    ValueError
+        If the law is none that can be speculated; says what can.
+    """
+    if _is_own(law):
+        if eta is not None:
+            raise ValueError(f"eta must be left out with a Schedule, got {shortened(eta)}")
+        return schedule_of(law, steps)
+    arguments = {name: value for name, value in arguments.items() if value is not None}
+    arguments.pop("device", None)
+    return Schedule.from_scheduler(scheduler, steps, law, eta, **arguments)
+
+
+def asked_of_steps(pipe: Any, law: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a pipeline's call, ``given`` these arguments, asks of every step of its scheduler."""
+    if law is not None:
+        return {}
+    takes = inspect.signature(pipe.scheduler.step).parameters
+    return {name: given[name] for name in OF_STEPS if name in takes and name in given}
+
+
+def check_law(pipe: Any, law: Any, eta: Any = None) -> None:
+    """Refuse, before any run, a law that cannot be speculated; see :func:`law_of`."""
+    if _is_own(law):
+        if eta is not None:
+            law_of(pipe.scheduler, law, 2, eta)
+        return
+    # What a call may ask for is known when it comes: here, that it asks for what serves.
+    takes = inspect.signature(type(pipe).__call__).parameters
+    asked = asked_of_steps(pipe, law, {name: True for name in OF_STEPS if name in takes})
+    if eta is not None or "eta" in asked:
+        asked["eta"] = 1.0 if eta is None else eta
+    shifts = pipe.scheduler.config.get("use_dynamic_shifting", False)
+    law_of(pipe.scheduler, law, 2, **asked, **({"mu": 1.0} if shifts else {}))
+
+
+def initial_scale(law: Any, schedule: Schedule) -> float | None:
+    """By what the initial noise is multiplied; None for what the scheduler itself says."""
+    return None if law is None else schedule.start
+
+
+def _is_own(law: Any) -> bool:
+    return isinstance(law, Schedule) or (callable(law) and not isinstance(law, type))
