@@ -44,12 +44,23 @@ class MixtureTeacher:
         self.abar = torch.from_numpy(np.cumprod(1 - np.linspace(1e-4, 2e-2, 1000)))
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
-        abar = self.abar[t].float()
+        abar = self._abar_at(t)
         variance = abar * self.spread**2 + 1 - abar  # [R]
         # Rows last: sums over few dimensions and modes then run along memory.
         offset = x.T - abar.sqrt() * self.modes[:, :, None]  # [6, D, R]
         pull = (self._posterior(offset, variance, y) * offset).sum(0)
         return TeacherOutput(((1 - abar).sqrt() * pull / variance).T.contiguous())
+
+    def _abar_at(self, t: Tensor) -> Tensor:
+        """Between two training steps noise over signal is linear, as samplers of fractional
+        timesteps have it.
+        """
+        if not t.is_floating_point():
+            return self.abar[t].float()
+        level = (1 / self.abar - 1).sqrt()
+        low = t.double().floor().long()
+        between = level[low].lerp(level[(low + 1).clamp(max=len(level) - 1)], t.double() - low)
+        return (1 / (1 + between.square())).float()
 
     def _posterior(self, offset: Tensor, variance: Tensor, y: Tensor) -> Tensor:
         """Each mode's share of a state, [6, 1, R]."""
@@ -109,8 +120,8 @@ class CallableDrafter:
     def predict(self, x: Tensor, k: Tensor, y: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
         steps = k - carry.k
         assert (steps == 1).all() if self.in_turn else (steps > 0).all()
-        eps = self.guess(x, self.table.timesteps[k], y).eps
-        return self.strength * eps, Carry(k)
+        given = self.table.network_input(k, x)
+        return self.strength * self.guess(given, self.table.time(k), y).eps, Carry(k)
 
     def carry_from(self, teacher_output: TeacherRows, rows: Tensor) -> Carry:
         return Carry(teacher_output.k[rows])

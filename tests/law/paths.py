@@ -22,8 +22,8 @@ DIRECTIONS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [0.8, -0.6]])
 
 
 class Run(NamedTuple):
-    """Attributes are the samples [B, D], and for each transition with noise [B, N - 1, D] its
-    innovation and the state it started from.
+    """Attributes are the samples [B, D], the innovation of each transition with noise,
+    [B, N - 1, D], and the state that each transition started from, [B, N, D].
     """
 
     samples: Tensor
@@ -37,7 +37,7 @@ class Run(NamedTuple):
 
     @property
     def p(self) -> float:
-        return innovations_p(self.innovations, self.states)
+        return innovations_p(self.innovations, self.states[:, :-1])
 
 
 def run(sampler: SpeculativeSampler, labels: Tensor, seed: int) -> Run:
@@ -58,8 +58,8 @@ def run(sampler: SpeculativeSampler, labels: Tensor, seed: int) -> Run:
 
     with mock.patch.object(Rounds, "verify", observed):
         samples, report = sampler.sample(labels, seed)
-    innovations, states = found[:, :, :-1]
-    return Run(samples, innovations, states, report)
+    innovations, states = found
+    return Run(samples, innovations[:, :-1], states, report)
 
 
 def innovations_p(innovations: Tensor, states: Tensor) -> float:
