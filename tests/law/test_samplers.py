@@ -25,7 +25,7 @@ from free.drafters import Drafter
 from free.rounds.draft import draft_window
 from free.rounds.round import Rounds
 from free.rounds.row_selection import Listed, Span
-from free.rounds.state import Draft, Outcome, Samples
+from free.rounds.state import Draft, Outcome, Samples, Window
 from free.rounds.target import Answer, Target
 from free.schedule.table import Table
 from tests.law.cells import LABELS, LEVEL
@@ -85,6 +85,21 @@ def test_law_is_the_schedulers(family: str, way: str) -> None:
     assert 0.1 < result.acceptance < 0.95
     assert replayed_p(result, family, cfg_scale) > LEVEL
     assert p_of(result, family, cfg_scale, energy=way == "recycled") > LEVEL
+
+
+@pytest.mark.parametrize("way", ["recycled", "block"])
+def test_law_of_samples_that_wait(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third of them has no row in a round; their image before must stay."""
+    draft, chance = Rounds.draft, torch.Generator().manual_seed(1)
+
+    def resting(self: Rounds, samples: Samples, widths: int | Tensor, *rest: Any) -> Window:
+        waits = torch.rand(len(samples.k), generator=chance) < 1 / 3
+        return draft(self, samples, torch.where(waits, 0, widths), *rest)
+
+    monkeypatch.setattr(Rounds, "draft", resting)
+    result = drawn(HISTORY, way)
+    assert replayed_p(result, HISTORY) > LEVEL
+    assert p_of(result, HISTORY) > LEVEL
 
 
 def test_references_of_two_families_differ() -> None:
@@ -288,7 +303,9 @@ def test_power(family: str, mean: float, sigma: float, monkeypatch: pytest.Monke
     errs(monkeypatch, mean, sigma)
     result = drawn(family, "recycled")
     by_steps, by_samples = replayed_p(result, family), p_of(result, family)
-    print(f"{family}, {mean} and {sigma}: {by_steps:.0e} by innovations, {by_samples:.0e} by samples")
+    print(
+        f"{family}, {mean} and {sigma}: {by_steps:.0e} by innovations, {by_samples:.0e} by samples"
+    )
     assert by_steps < LEVEL
     if max(mean, sigma) > 0.03:
         assert by_samples < LEVEL

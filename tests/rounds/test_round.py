@@ -204,6 +204,17 @@ def test_samplers_and_graphs_make_the_same_rounds(sampler, options, monkeypatch)
     torch.testing.assert_close(replayed.samples, drawn.x, rtol=0, atol=1e-4)
 
 
+def test_who_joins_when_all_have_left_is_asked_about_one_row() -> None:
+    served = frozen()
+    drawn = Drawn(served.begin().x, *torch.zeros(2, 6).long())
+    none = served.round(served.begin(), drawn).keep(torch.zeros(6, dtype=torch.bool))
+    samples = none.join(served.begin(0, 2))
+    window = served.rounds.draft(samples, 6)
+    assert window.wanted.tolist() == [1, 1]
+    outcome = served.rounds.verify(samples, window, served.teacher(window.x, window.t, window.y))
+    assert served.rounds.advance(samples, outcome).k.tolist() == [1, 1]
+
+
 WRONG: list[tuple[Callable[[Tensor], Any], type[Exception], str]] = [
     (lambda eps: eps, TypeError, "teacher must return a TeacherOutput, got Tensor"),
     (lambda eps: TeacherOutput(eps.long()), TypeError, "floating-point eps, got torch.int64"),

@@ -176,7 +176,8 @@ class Rounds:
             raise ValueError(f"widths must be in 0..{self.width}, got {least if least < 0 else W}")
         if isinstance(widths, (int, np.integer)):
             widths = (len(self.table.sigma) - samples.k).clamp(min=0, max=W)
-        return widths.minimum(samples.past.known * W + 1), max(W, 1)
+        widths = widths.minimum(samples.past.known * W + 1)
+        return widths, max(int(widths.max()), 1)
 
     def _numbers(self, samples: Samples, k: Tensor, widths: Tensor, W: int) -> WindowNoise:
         """What windows of ``widths [B]`` rows from transitions ``k [B]`` draw."""
