@@ -11,6 +11,8 @@ from __future__ import annotations
 import copy
 import functools
 import sys
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -25,16 +27,15 @@ from tests.law.paths import Run, innovations_p
 from tests.law.stats import energy_test, ks_two_sample
 from tests.networks import FlowTeacher, MixtureTeacher
 
-D = 2
+D, STEPS = 2, 8
 
 
 class Family(NamedTuple):
-    """A scheduler's class and configuration, steps, and what its ``step`` takes."""
+    """A scheduler's class and configuration, and what its ``step`` takes."""
 
     scheduler: str
     config: dict[str, Any]
-    steps: int = 8
-    options: dict[str, Any] = {}
+    options: Mapping[str, Any] = MappingProxyType({})
 
     def teacher(self, **error: float) -> MixtureTeacher:
         """The exact network; with a ``shift`` or another ``spread`` one that is a bit wrong."""
@@ -42,7 +43,7 @@ class Family(NamedTuple):
         return (FlowTeacher if velocity else MixtureTeacher)(D, **error)
 
     def schedule(self) -> Schedule:
-        return Schedule.from_scheduler(self.made(), self.steps, **self.options)
+        return Schedule.from_scheduler(self.made(), STEPS, **self.options)
 
     def made(self) -> Any:
         return getattr(diffusers, self.scheduler)(**self.config)
@@ -80,7 +81,7 @@ class Loop:
     def __init__(self, family: Family, y: Tensor, cfg_scale: float) -> None:
         self.family, self.y, self.cfg_scale = family, y, cfg_scale
         self.scheduler, self.teacher = family.made(), family.teacher()
-        self.scheduler.set_timesteps(family.steps)
+        self.scheduler.set_timesteps(STEPS)
 
     def predict(self, x: Tensor, t: Tensor) -> Tensor:
         """The guided prediction at states ``x [B, D]``."""

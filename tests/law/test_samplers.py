@@ -2,7 +2,7 @@
 
 20,000 runs of 8 transitions at W = 4 are judged twice (:mod:`tests.law.scheduler_runs`): against
 40,000 runs of the scheduler's loop, and by the innovations that the scheduler's ``step`` says they
-have. The network's law is a mixture of Gaussians, and a quarter to a half of the drafts is rejected.
+have. The network's law is a mixture of Gaussians; a quarter to a half of the drafts is rejected.
 Each planted bug must be found, with a p a hundred times below what the tests complain about; of
 what a draft may be wrong about it is shown that it costs acceptance alone.
 
