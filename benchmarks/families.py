@@ -1,4 +1,4 @@
-"""Rounds of the speculative sampler, by family of samplers and number of steps; nothing is trained.
+"""Rounds of the speculative sampler, by family of samplers and number of steps, without training.
 
     python benchmarks/families.py --font NotoColorEmoji.ttf --json benchmarks/results/families.json \
         --plot docs/families.png
@@ -26,12 +26,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from kernel_density import KernelDensity, digits, emoji
 from tqdm import tqdm
 
 from free import FrozenDrafter, Schedule, SpeculativeSampler, load_pretrained
 from free.files import write_json
 from free.machine import machine
+from kernel_density import KernelDensity, digits, emoji
 
 STEPS = (10, 25, 50, 100)
 BANDWIDTH = 0.15
@@ -273,7 +273,8 @@ def main() -> None:
         rows = before["rows"]
     keys = ("network", "label", "steps", "window")
     done = {tuple(row[key] for key in keys) for row in rows}
-    command = shlex.join(["python", *sys.argv])
+    named = (options.font.name if arg == str(options.font) else arg for arg in sys.argv)
+    command = shlex.join(["python", *named])
     for network in networks(options):
         for family in (FAMILIES[name] for name in options.families.split(",")):
             if family.velocity and network.name == "embedded":

@@ -1,9 +1,9 @@
 """A network that is known exactly: the denoiser of images, each the centre of a Gaussian.
 
-The law is a mixture of Gaussians of one bandwidth around every image, so the posterior mean of x0 is
-a softmax over images, whatever the noise; networks that predict the noise or a velocity follow from
-it. As hard to speculate as a network that has learnt its images well, in any dimension, without
-training.
+The law is a mixture of Gaussians of one bandwidth around every image, so the posterior mean of x0
+is a softmax over images, whatever the noise; networks that predict the noise or a velocity follow
+from it, in any dimension, without training. What such a network cannot show is how one behaves that
+has learnt what images have in common.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class KernelDensity:
     bandwidth : float
         Standard deviation around each.
     velocity : bool
-        Predict flow matching's ``n - x0`` of ``x = (1 - t) x0 + t n``, else the noise of a DDPM with
-        linear betas; between its 1,000 timesteps noise over signal is linear.
+        Predict flow matching's ``n - x0`` of ``x = (1 - t) x0 + t n``, else the noise of a DDPM
+        with linear betas; between its 1,000 timesteps noise over signal is linear.
     largest : float
         With a velocity, what the network is told at t = 1.
     """
@@ -46,6 +46,7 @@ class KernelDensity:
         self._levels = np.sqrt(1.0 / abar - 1.0)
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> TeacherOutput:
+        """Predict at states ``x [R, D]`` and times ``t [R]``; there is one label."""
         signal, noise = self._relation(t)
         variance = (signal * self.bandwidth).square() + noise.square()
         # log-densities of x around each image, but for what all have in common
