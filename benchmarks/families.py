@@ -1,7 +1,7 @@
 """Rounds of the speculative sampler, by family of samplers and number of steps, without training.
 
-    python benchmarks/families.py --font NotoColorEmoji.ttf --json benchmarks/results/families.json \
-        --plot docs/families.png
+    python benchmarks/families.py --font NotoColorEmoji.ttf \
+        --json benchmarks/results/families.json --plot docs/families.png
     python benchmarks/families.py --table benchmarks/results/families.json
 
 Two networks are sampled with the frozen drafter's own settings: the embedded model, with guidance,
@@ -274,7 +274,11 @@ def main() -> None:
     keys = ("network", "label", "steps", "window")
     done = {tuple(row[key] for key in keys) for row in rows}
     named = (options.font.name if arg == str(options.font) else arg for arg in sys.argv)
-    command = shlex.join(["python", *named])
+    record = {
+        "command": shlex.join(["python", *named]),
+        "machine": machine(),
+        "settings": settings,
+    }
     for network in networks(options):
         for family in (FAMILIES[name] for name in options.families.split(",")):
             if family.velocity and network.name == "embedded":
@@ -291,7 +295,6 @@ def main() -> None:
                     f"{row['steps_a_round']:5.2f} steps a round"
                 )
                 if options.json:
-                    record = {"command": command, "machine": machine(), "settings": settings}
                     write_json(options.json, {**record, "rows": rows})
     if options.plot:
         plot(options.plot, rows, windows[0])
