@@ -172,6 +172,6 @@ def path_p(path: Tensor, expected: Tensor, energy: bool = False) -> float:
     )
     tests = [ks_two_sample(x, y) for x, y in elements]
     if energy:
-        half = CHAINS // 2
-        tests.append(energy_test(path[:half], expected[:half], block=1250, permutations=200))
+        part = CHAINS // 4
+        tests.append(energy_test(path[:part], expected[:part], block=1250, permutations=200))
     return min(1.0, len(tests) * min(tests))

@@ -87,7 +87,7 @@ def test_law_is_the_schedulers(family: str, way: str) -> None:
     assert p_of(result, family, cfg_scale, energy=way == "recycled") > LEVEL
 
 
-@pytest.mark.parametrize("way", ["recycled", "block"])
+@pytest.mark.parametrize("way", ["recycled", pytest.param("block", marks=pytest.mark.slow)])
 def test_law_of_samples_that_wait(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A third of them has no row in a round; their image before must stay."""
     draft, chance = Rounds.draft, torch.Generator().manual_seed(1)
