@@ -46,12 +46,12 @@ def test_every_family_is_sampled(load) -> None:
         1.0,
     )
     for family in families.FAMILIES.values():
-        schedule = family.schedule(10)
-        assert len(schedule) == 10
+        schedule = family.schedule(25)
+        assert len(schedule) == 25
         teacher = network.teacher(family)
         samples = SequentialSampler(teacher, schedule).sample([0] * 4).samples
-        # Wherever a sampler ends, no more noise than one step's is left around an image.
-        assert teacher.off(samples).max() < 3, family.label
+        # Whatever the sampler, little more noise is left around an image than there should be.
+        assert teacher.off(samples).max() < 2.5, family.label
     chosen = [families.FAMILIES[name] for name in ("dpm-2-karras", "repa")]
     rows = [families.measure(network, family, 25, 8) for family in chosen]
     lines = families.table(rows, 8).splitlines()
