@@ -1,6 +1,6 @@
 """Rounds of the speculative sampler, by family of samplers and number of steps, without training.
 
-    python benchmarks/families.py --font NotoColorEmoji.ttf \
+    python benchmarks/families.py --font NotoColorEmoji.ttf --quality 500 \
         --json benchmarks/results/families.json --plot docs/families.png
     python benchmarks/families.py --table benchmarks/results/families.json
 
@@ -24,11 +24,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
-from free import FrozenDrafter, Schedule, SpeculativeSampler, load_pretrained
+from free import (
+    FrozenDrafter,
+    Schedule,
+    SequentialSampler,
+    SpeculativeSampler,
+    load_pretrained,
+)
 from free.files import write_json
 from free.machine import machine
 from kernel_density import KernelDensity, digits, emoji
@@ -150,6 +155,27 @@ def measure(network: Network, family: Family, steps: int, window: int) -> dict[s
     return row
 
 
+def quality(teacher: KernelDensity, family: Family, steps: int, images: int) -> dict[str, Any]:
+    """How far the plain sampler's law is from the images' own, whoever draws from it: the energy
+    distance ``2 E|X - Y| - E|X - X'| - E|Y - Y'|``, 0 if they are equal, with its standard error.
+
+    Of ``images`` samples in ten parts, against 4,000 of the law, without bias.
+    """
+    generator = torch.Generator().manual_seed(1)
+    centres = torch.randint(len(teacher.images), (4000,), generator=generator)
+    noise = torch.randn(4000, teacher.images.shape[1], generator=generator)
+    law = teacher.images[centres] + teacher.bandwidth * noise
+    labels = torch.zeros(images, dtype=torch.int64)
+    samples = SequentialSampler(teacher, family.schedule(steps)).sample(labels, 10**6).samples
+    within = torch.pdist(law).mean()
+    parts = [
+        float(2 * torch.cdist(part, law).mean() - torch.pdist(part).mean() - within)
+        for part in samples.chunk(10)
+    ]
+    error = statistics.stdev(parts) / len(parts) ** 0.5
+    return {"energy_images": images, "energy": statistics.mean(parts), "energy_error": error}
+
+
 def of_images(row: dict[str, Any]) -> list[float]:
     """Steps a round of the slowest, the median and the fastest image."""
     rounds = row["rounds_by_image"]
@@ -158,23 +184,40 @@ def of_images(row: dict[str, Any]) -> list[float]:
 
 def table(rows: list[dict[str, Any]], window: int) -> str:
     """In Markdown, for each network: steps a round, of the slowest to the fastest image, by family
-    and steps; and how far off the samples are.
+    and steps; and where they were measured, energy distances and how far off samples are.
     """
+    rows = [row for row in rows if row["window"] == window]
     lines = []
-    for network in dict.fromkeys(row["network"] for row in rows):
-        own = [row for row in rows if (row["network"], row["window"]) == (network, window)]
+
+    def add(title: str, own: list[dict[str, Any]], cell: Callable[[dict[str, Any]], str]) -> None:
         steps = sorted({row["steps"] for row in own})
-        lines += [f"\n{network}, W = {window}\n"]
-        lines += ["| family | " + " | ".join(f"{n} steps" for n in steps) + " |"]
-        lines += ["|---" * (len(steps) + 1) + "|"]
+        lines.extend([f"\n{title}, W = {window}\n"])
+        lines.append("| family | " + " | ".join(f"{n} steps" for n in steps) + " |")
+        lines.append("|---" * (len(steps) + 1) + "|")
         for label in dict.fromkeys(row["label"] for row in own):
-            cells = []
-            for row in (row for row in own if row["label"] == label):
-                low, _, high = of_images(row)
-                off = f"; {row['off']:.2f}" if "off" in row else ""
-                cells.append(f"{row['steps_a_round']:.1f} ({low:.1f} to {high:.1f}{off})")
-            lines.append(f"| {label} | " + " | ".join(cells) + " |")
+            cells = " | ".join(cell(row) for row in own if row["label"] == label)
+            lines.append(f"| {label} | {cells} |")
+
+    def rounds(row: dict[str, Any]) -> str:
+        low, _, high = of_images(row)
+        return f"{row['steps_a_round']:.1f} ({low:.1f} to {high:.1f})"
+
+    def distance(row: dict[str, Any]) -> str:
+        return f"{row['energy']:.3f} ± {row['energy_error']:.3f}; {row['off']:.2f}"
+
+    for network in dict.fromkeys(row["network"] for row in rows):
+        own = [row for row in rows if row["network"] == network]
+        add(f"steps a round, {network}", own, rounds)
+        if judged := [row for row in own if "energy" in row]:
+            add(f"energy distance; off, {network}", judged, distance)
     return "\n".join(lines)
+
+
+def standard_error(row: dict[str, Any]) -> float:
+    """Of the steps a round, by the delta method."""
+    rounds = row["rounds_by_image"]
+    spread = statistics.stdev(rounds) / len(rounds) ** 0.5
+    return row["steps_a_round"] * spread / statistics.mean(rounds)
 
 
 def plot(path: str, rows: list[dict[str, Any]], window: int) -> None:
@@ -182,54 +225,49 @@ def plot(path: str, rows: list[dict[str, Any]], window: int) -> None:
     import matplotlib.pyplot as plt
 
     rows = [row for row in rows if row["window"] == window]
-    figure, axes = plt.subplots(2, 2, figsize=(11, 8.4), layout="constrained")
     noise = [f.label for f in FAMILIES.values() if not f.velocity]
     velocity = [f.label for f in FAMILIES.values() if f.velocity]
-    styles = {
-        label: {"color": f"C{i}", "linestyle": "--" if "Karras" in label else "-"}
-        for labels in (noise, velocity)
-        for i, label in enumerate(labels)
+    styles: dict[str, dict[str, Any]] = {
+        label: {"color": f"C{i}", "linestyle": "--" if "Karras" in label else "-", "marker": "o"}
+        for i, label in enumerate(noise)
+    } | {
+        label: {"color": plt.get_cmap("Dark2")(i), "linestyle": "-.", "marker": "s"}
+        for i, label in enumerate(velocity)
     }
-    panels = [
-        (axes[0, 0], "embedded", noise, "embedded model, guidance 1.5, D = 784"),
-        (axes[0, 1], "3072", noise, "exact denoiser of images, D = 3,072, noise"),
-        (axes[1, 0], "3072", velocity, "exact denoiser of images, D = 3,072, velocity"),
-    ]
-    for axis, network, labels, title in panels:
-        own = [row for row in rows if row["network"] == network]
-        steps = sorted({row["steps"] for row in own})
-        places = {n: i for i, n in enumerate(steps)}
+
+    def lines(axis: Any, labels: list[str], by: str, own: list[dict[str, Any]]) -> None:
+        places = sorted({int(row[by]) for row in own})
         for i, label in enumerate(labels):
-            line = [row for row in own if row["label"] == label]
-            shift = 0.012 * (i - len(labels) / 2)
-            x = [places[row["steps"]] + shift for row in line]
-            y = np.array([row["steps_a_round"] for row in line])
-            low, _, high = np.array([of_images(row) for row in line]).T
-            axis.errorbar(x, y, [y - low, high - y], marker="o", markersize=4, elinewidth=0.7,
-                          label=label, **styles[label])  # fmt: skip
-        axis.set_xticks(range(len(steps)), [str(n) for n in steps])
-        axis.set(title=title, xlabel="steps", ylabel="steps a round", ylim=(0, None))
-        axis.legend(fontsize="x-small", loc="upper left")
-    axis = axes[1, 1]
-    dimensions = sorted(int(row["network"]) for row in rows if row["network"].isdigit())
-    dimensions = list(dict.fromkeys(dimensions))
-    for label in ("DDPM", "SDE, .5", "Euler ancestral", "SDE-DPM++ 2, Karras", "renoising",
-                  "linear SDE, .5"):  # fmt: skip
-        line = {
-            int(row["network"]): row["steps_a_round"]
-            for row in rows
-            if row["label"] == label and row["steps"] == 50 and row["network"].isdigit()
-        }
-        marker = "s" if label in velocity else "o"
-        axis.plot(range(len(dimensions)), [line[d] for d in dimensions], marker=marker,
-                  markersize=4, label=label, color=styles[label]["color"],
-                  linestyle=":" if label in velocity else styles[label]["linestyle"])  # fmt: skip
-    axis.set_xticks(range(len(dimensions)), [f"{d:,}" for d in dimensions])
-    axis.set(title="exact denoiser of images, 50 steps", xlabel="dimensions D",
-             ylabel="steps a round", ylim=(0, None))  # fmt: skip
-    axis.legend(fontsize="x-small", loc="lower left")
-    for axis in axes.flat:
+            line = sorted((r for r in own if r["label"] == label), key=lambda r: int(r[by]))
+            shift = 0.015 * (i - (len(labels) - 1) / 2)
+            axis.errorbar(
+                [places.index(int(row[by])) + shift for row in line],
+                [row["steps_a_round"] for row in line],
+                [standard_error(row) for row in line],
+                markersize=4,
+                elinewidth=0.8,
+                label=label,
+                **styles[label],
+            )
+        axis.set_yscale("log", base=2)
+        axis.set_yticks([1, 2, 4, 8], ["1", "2", "4", "8"])
+        axis.set_xticks(range(len(places)), [f"{place:,}" for place in places])
+        axis.set(xlabel=by, ylabel=f"steps a round, W = {window}", ylim=(0.95, 9.5))
+        axis.legend(fontsize="x-small", loc="upper left", ncols=2)
         axis.grid(alpha=0.3)
+
+    figure, axes = plt.subplots(2, 2, figsize=(11, 8.4), layout="constrained")
+    for axis, network, labels, title in (
+        (axes[0, 0], "embedded", noise, "embedded model, guidance 1.5, D = 784"),
+        (axes[0, 1], "3072", noise, "exact denoiser of images, D = 3,072: noise"),
+        (axes[1, 0], "3072", velocity, "exact denoiser of images, D = 3,072: velocity"),
+    ):
+        lines(axis, labels, "steps", [row for row in rows if row["network"] == network])
+        axis.set_title(title)
+    some = ["DDPM", "SDE, .5", "SDE-DPM++ 2, Karras", "renoising", "Flow-SDE, .7", "linear SDE, .5"]
+    exact = [row for row in rows if row["network"] != "embedded" and row["steps"] == 50]
+    lines(axes[1, 1], some, "network", exact)
+    axes[1, 1].set(title="exact denoiser of images, 50 steps", xlabel="dimensions D")
     figure.savefig(path, dpi=150)
 
 
@@ -243,6 +281,9 @@ def main() -> None:
     parser.add_argument("--windows", default="16,8")
     parser.add_argument("--cfg", type=float, default=1.5, help="of the embedded model")
     parser.add_argument("--font", type=Path, help="a colour font with bitmaps")
+    parser.add_argument(
+        "--quality", type=int, metavar="IMAGES", help="energy distances of so many, in D = 192"
+    )
     parser.add_argument("--json")
     parser.add_argument("--resume", action="store_true", help="keep the rows that JSON has")
     parser.add_argument("--plot")
@@ -273,7 +314,8 @@ def main() -> None:
         rows = before["rows"]
     keys = ("network", "label", "steps", "window")
     done = {tuple(row[key] for key in keys) for row in rows}
-    named = (options.font.name if arg == str(options.font) else arg for arg in sys.argv)
+    given = (arg for arg in sys.argv if arg != "--resume")
+    named = (options.font.name if arg == str(options.font) else arg for arg in given)
     record = {
         "command": shlex.join(["python", *named]),
         "machine": machine(),
@@ -289,6 +331,8 @@ def main() -> None:
                 if (network.name, family.label, steps, window) in done:
                     continue
                 row = measure(network, family, steps, window)
+                if options.quality and network.name == "192" and window == windows[0]:
+                    row |= quality(network.teacher(family), family, steps, options.quality)
                 rows.append(row)
                 tqdm.write(
                     f"{network.name:8s} {family.label:20s} {steps:3d} steps, W = {window:2d}: "

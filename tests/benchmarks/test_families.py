@@ -38,11 +38,13 @@ def test_the_denoiser_is_the_score_of_its_mixture(load, velocity: bool) -> None:
 
 
 def test_every_family_is_sampled(load) -> None:
-    families, density = load("families"), load("kernel_density").KernelDensity
+    families = load("families")
     network = families.Network(
         "12",
         192,
-        lambda family: density(_images(), 0.15, velocity=family.velocity, largest=family.largest),
+        lambda family: families.KernelDensity(
+            _images(), 0.15, velocity=family.velocity, largest=family.largest
+        ),
         1.0,
     )
     for family in families.FAMILIES.values():
@@ -54,7 +56,10 @@ def test_every_family_is_sampled(load) -> None:
         assert teacher.off(samples).max() < 2.5, family.label
     chosen = [families.FAMILIES[name] for name in ("dpm-2-karras", "repa")]
     rows = [families.measure(network, family, 25, 8) for family in chosen]
+    rows[0] |= families.quality(network.teacher(chosen[0]), chosen[0], 25, 200)
+    assert rows[0]["energy"] < 0.2
     lines = families.table(rows, 8).splitlines()
-    for row, line in zip(rows, lines[-2:], strict=True):
+    assert f"{rows[0]['energy']:.3f} ± " in lines[-1]
+    for row, line in zip(rows, lines[4:6], strict=True):
         assert row["steps_a_round"] > 1.2
         assert line.startswith(f"| {row['label']} | {row['steps_a_round']:.1f} (")
