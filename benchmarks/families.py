@@ -37,12 +37,15 @@ from free import (
 from free.files import write_json
 from free.machine import machine
 from kernel_density import KernelDensity, digits, emoji
+from rounds import standard_error
 
 STEPS = (10, 25, 50, 100)
 BANDWIDTH = 0.15
 #: Images a figure, by the network's dimensions; few steps have fewer rounds to average, so more.
 IMAGES = {192: 16, 768: 8, 784: 8, 3072: 4}
 MORE = {10: 6, 25: 2}
+#: Images of a row whose steps a round are written beside the mean's.
+OF_IMAGES = {"slowest": max, "median": statistics.median, "fastest": min}
 
 
 class Family(NamedTuple):
@@ -145,8 +148,9 @@ def measure(network: Network, family: Family, steps: int, window: int) -> dict[s
         "steps": steps,
         "window": window,
         "images": images,
-        "rounds_by_image": report.rounds_by_sample,
         "steps_a_round": report.parallel_efficiency,
+        "standard_error": standard_error(report),
+        **{name: steps / f(report.rounds_by_sample) for name, f in OF_IMAGES.items()},
         "teacher_rows_an_image": report.teacher_rows / images,
         "accepted": report.accepted / max(sum(report.examined_by_step), 1),
     }
@@ -176,12 +180,6 @@ def quality(teacher: KernelDensity, family: Family, steps: int, images: int) -> 
     return {"energy_images": images, "energy": statistics.mean(parts), "energy_error": error}
 
 
-def of_images(row: dict[str, Any]) -> list[float]:
-    """Steps a round of the slowest, the median and the fastest image."""
-    rounds = row["rounds_by_image"]
-    return [row["steps"] / f(rounds) for f in (max, statistics.median, min)]
-
-
 def table(rows: list[dict[str, Any]], window: int) -> str:
     """In Markdown, for each network: steps a round, of the slowest to the fastest image, by family
     and steps; and where they were measured, energy distances and how far off samples are.
@@ -199,8 +197,7 @@ def table(rows: list[dict[str, Any]], window: int) -> str:
             lines.append(f"| {label} | {cells} |")
 
     def rounds(row: dict[str, Any]) -> str:
-        low, _, high = of_images(row)
-        return f"{row['steps_a_round']:.1f} ({low:.1f} to {high:.1f})"
+        return f"{row['steps_a_round']:.1f} ({row['slowest']:.1f} to {row['fastest']:.1f})"
 
     def distance(row: dict[str, Any]) -> str:
         return f"{row['energy']:.3f} ± {row['energy_error']:.3f}; {row['off']:.2f}"
@@ -211,13 +208,6 @@ def table(rows: list[dict[str, Any]], window: int) -> str:
         if judged := [row for row in own if "energy" in row]:
             add(f"energy distance; off, {network}", judged, distance)
     return "\n".join(lines)
-
-
-def standard_error(row: dict[str, Any]) -> float:
-    """Of the steps a round, by the delta method."""
-    rounds = row["rounds_by_image"]
-    spread = statistics.stdev(rounds) / len(rounds) ** 0.5
-    return row["steps_a_round"] * spread / statistics.mean(rounds)
 
 
 def plot(path: str, rows: list[dict[str, Any]], window: int) -> None:
@@ -243,7 +233,7 @@ def plot(path: str, rows: list[dict[str, Any]], window: int) -> None:
             axis.errorbar(
                 [places.index(int(row[by])) + shift for row in line],
                 [row["steps_a_round"] for row in line],
-                [standard_error(row) for row in line],
+                [row["standard_error"] for row in line],
                 markersize=4,
                 elinewidth=0.8,
                 label=label,
