@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 from unittest import mock
 
-import diffusers
+import pytest
 import torch
 from scipy.stats import chi2
 from torch import Tensor
@@ -26,6 +26,8 @@ from tests.law.cells import CHAINS, LABELS
 from tests.law.paths import Run, innovations_p
 from tests.law.stats import energy_test, ks_two_sample
 from tests.networks import FlowTeacher, MixtureTeacher
+
+diffusers = pytest.importorskip("diffusers")
 
 D, STEPS = 2, 8
 
@@ -158,7 +160,7 @@ def path_p(path: Tensor, expected: Tensor, energy: bool = False) -> float:
     """Smallest p of two-sample tests, corrected for their number.
 
     KS of each element of the path, and of it all in 4 random directions; with ``energy`` also the
-    energy distance of a half of it to as much of ``expected``.
+    energy distance of a quarter of it to as much of ``expected``.
     """
     mean, scale = expected.mean(0), expected.std(0)
     path, expected = (((x - mean) / scale).flatten(1) for x in (path, expected))
