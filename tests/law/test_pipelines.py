@@ -30,8 +30,8 @@ import diffusers
 import free
 import free.rounds.round
 from free.pipeline.enable.call import NetworkCall
+from free.pipeline.enable.drawing import Drawing
 from free.pipeline.enable.recognise import Recognised
-from free.pipeline.enable.run import Drawing
 from free.pipeline.tiny import TINY
 from free.pipeline.tiny.record import TOKENS
 from tests.law import planted
