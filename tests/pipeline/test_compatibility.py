@@ -22,10 +22,10 @@ from free.pipeline.tiny import REFUSED, TINY
 ROOT = Path(__file__).parents[2]
 #: What refusals name, and what they say instead.
 REASONS = {
-    "StableAudioPipeline": "EDMDPMSolverMultistepScheduler",
-    "StableDiffusionControlNetPipeline": "without controlnet",
+    "StableAudioPipeline": "got EDMDPMSolverMultistepScheduler",
+    "StableDiffusionControlNetPipeline": "without controlnet .* call it without free.enable",
     "StableDiffusionInpaintPipeline": "StableDiffusionInpaintPipeline must loop over",
-    "WanPipeline, two experts": "without transformer_2",
+    "WanPipeline, two experts": "without transformer_2 .* call it without free.enable",
 }
 
 
@@ -35,7 +35,7 @@ def test_pipelines_work_or_are_refused(name: str) -> None:
     assert found.expected, found
     if name in REFUSED:
         assert found.result == "refused"
-        assert REASONS[name] in found.why
+        assert re.search(REASONS[name], found.why)
         return
     assert found.result == "works"
     # The first call asks twice more in each branch: the first step again, and one state alone.

@@ -113,7 +113,7 @@ def _speculate(tiny: Tiny, steps: int, window: int) -> dict[str, Any]:
         with _counted(tiny.pipe) as calls:
             samples = _draw(tiny, steps, seed=2)
         rounds = summary(tiny.pipe).rounds
-    if not torch.as_tensor(samples).isfinite().all():
+    if not torch.as_tensor(samples, device="cpu").isfinite().all():
         raise FloatingPointError("samples that are not finite")
     if calls[0] % rounds:
         raise AssertionError(f"{calls[0]} calls of the network in {rounds} rounds")

@@ -47,7 +47,8 @@ def find_network(pipe: Any) -> nn.Module:
     for name, reason in _REFUSED.items():
         if getattr(pipe, name, None) is not None:
             raise ValueError(
-                f"pipe must be a pipeline without {name} to be enabled, got {kind}: {reason}"
+                f"pipe must be a pipeline without {name} to be enabled, got {kind}: {reason}; call "
+                "it without free.enable, or use one that has no such part"
             )
     found = [name for name in ATTRIBUTES if isinstance(getattr(pipe, name, None), nn.Module)]
     if len(found) != 1:
