@@ -254,3 +254,26 @@ def test_hooks_that_keep_something_from_call_to_call_are_refused(cache: Any, hoo
     cache(pipe.transformer)
     with pytest.raises(ValueError, match=f"FluxTransformer2DModel must not cache.*got {hook}"):
         pipe(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "alike", "value"),
+    [
+        ("Lumina2Pipeline", "cfg_trunc_ratio", 1.0, 0.5),
+        ("ZImagePipeline", "cfg_truncation", 1.0, 0.95),
+        (SD3, "skip_guidance_layers", None, [0]),
+        ("CogVideoXPipeline", "use_dynamic_cfg", False, True),
+        ("StableDiffusionXLPipeline", "denoising_end", None, 0.5),
+    ],
+)
+def test_guidance_on_a_part_of_the_steps_is_refused_by_name(
+    name: str, argument: str, alike: Any, value: Any
+) -> None:
+    """The count of rounds may never come to where it is switched: nothing else would tell."""
+    pipe, arguments = enabled(name)
+    drawn = _draw(pipe, arguments)
+    assert torch.equal(_draw(pipe, arguments | {argument: alike}), drawn)
+    with pytest.raises(
+        ValueError, match=rf"^{argument} must be {alike} for an enabled {name}.*free\.disable"
+    ):
+        pipe(**arguments | {argument: value})
