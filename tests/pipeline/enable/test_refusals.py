@@ -10,6 +10,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 import free
+import free.pipeline.enable.driver
 from free.pipeline.tiny import TINY
 from tests.pipeline.enable.pipelines import SD, enabled, tiny
 
@@ -70,8 +71,11 @@ def test_conditioning_that_changes_is_refused_by_name(change: Any, match: str) -
 
 
 @pytest.mark.parametrize(("start", "how"), [(0.3, "more"), (-0.1, "fewer"), (0.6, "more")])
-def test_guidance_that_is_switched_on_or_off_is_refused(start: float, how: str) -> None:
-    """By the count of the steps, of which there are more than rounds."""
+def test_guidance_that_is_switched_on_or_off_is_refused(
+    start: float, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the count of the steps, of which there are more than rounds; whatever it is called."""
+    monkeypatch.setattr(free.pipeline.enable.driver, "refuse_scheduled", lambda *_: None)
     pipe, arguments = enabled(steps=30, window=8, law="flow-sde")
     interval = {"skip_layer_guidance_start": start, "skip_layer_guidance_stop": start + 0.2}
     with pytest.raises(ValueError, match=f"SD3Transformer2DModel equally often .* got {how} calls"):

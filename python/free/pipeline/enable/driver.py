@@ -15,6 +15,7 @@ from free.pipeline.enable.figures import Summary
 from free.pipeline.enable.network import Arguments, Network, find_network, refuse_caching
 from free.pipeline.enable.progress import TransitionBar
 from free.pipeline.enable.run import Known, PipelineRun
+from free.pipeline.enable.scheduled import refuse_scheduled
 from free.pipeline.enable.scheduler import enabled_scheduler
 from free.pipeline.laws import asked_of_steps, check_law, initial_scale, law_of
 from free.schedule.schedule import Schedule
@@ -72,7 +73,9 @@ class PipelineDriver:
         refuse_caching(self._network.module)
         self.summary = None  # a call that fails has none
         call = _call_of(self._pipe)  # none where the steps are set by hand
-        asked = asked_of_steps(self._pipe, self._law_name, call.f_locals if call else {})
+        given = call.f_locals if call else {}
+        refuse_scheduled(type(self._pipe).__name__, given)
+        asked = asked_of_steps(self._pipe, self._law_name, given)
         if self._eta is not None:
             asked["eta"] = self._eta
         schedule = law_of(self.real, self._law_name, steps, **asked, **words)

@@ -47,7 +47,8 @@ def find_network(pipe: Any) -> nn.Module:
     for name, reason in _REFUSED.items():
         if getattr(pipe, name, None) is not None:
             raise ValueError(
-                f"pipe must be a pipeline without {name} to be enabled, got {kind}: {reason}"
+                f"pipe must be a pipeline without {name} to be enabled, got {kind}: {reason}; call "
+                "it without free.enable, or use one that has no such part"
             )
     found = [name for name in ATTRIBUTES if isinstance(getattr(pipe, name, None), nn.Module)]
     if len(found) != 1:
@@ -59,11 +60,18 @@ def find_network(pipe: Any) -> nn.Module:
 
 
 def refuse_caching(network: nn.Module) -> None:
-    """Raise ValueError if outputs of the network depend on its earlier calls."""
-    if getattr(network, "is_cache_enabled", False):
+    """Raise ValueError if outputs of the network depend on its earlier calls.
+
+    That is, if one of diffusers' hooks inside of it keeps something from call to call.
+    """
+    registries = (getattr(module, "_diffusers_hook", None) for module in network.modules())
+    hooks = [hook for registry in registries if registry for hook in registry.hooks.values()]
+    kept = [type(hook).__name__ for hook in hooks if getattr(hook, "_is_stateful", False)]
+    if kept or getattr(network, "is_cache_enabled", False):
         raise ValueError(
             f"{type(network).__name__} must not cache what it computed at earlier steps, which is "
-            "neither exact nor row by row: call disable_cache() on it before free.enable"
+            f"neither exact nor row by row, got {kept[0] if kept else 'a cache'}: call "
+            "disable_cache() on it before free.enable, or remove the hook"
         )
 
 

@@ -30,7 +30,7 @@ from free.pipeline.tiny.unets import (
 )
 from free.pipeline.tiny.videos import cogvideox, ltx, wan, wan_experts, wan_token_timesteps
 
-__all__ = ["STEPS", "TINY", "Builder", "Tiny"]
+__all__ = ["REFUSED", "STEPS", "TINY", "Builder", "Tiny"]
 
 #: Builders of all of them, by the class's name and what sets a variant apart.
 TINY: dict[str, Builder] = {
@@ -60,3 +60,14 @@ TINY: dict[str, Builder] = {
     "StableDiffusionInpaintPipeline": inpainting,
     "WanPipeline, two experts": wan_experts,
 }
+
+#: Those that ``free.enable`` must refuse: three for their loops, one whose EDM scheduler has no law
+#: that is known here.
+REFUSED = frozenset(
+    {
+        "StableAudioPipeline",
+        "StableDiffusionControlNetPipeline",
+        "StableDiffusionInpaintPipeline",
+        "WanPipeline, two experts",
+    }
+)
