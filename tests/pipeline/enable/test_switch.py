@@ -1,6 +1,7 @@
 """Enabling, disabling, and what a pipeline is meanwhile and afterwards."""
 
 import copy
+import io
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,24 @@ def test_what_is_saved_is_the_pipeline(tmp_path: Path) -> None:
     free.enable(loaded, 4, law="ddpm")
     one, other = (p(**arguments, generator=seeded(1))[0] for p in (pipe, loaded))
     assert torch.allclose(torch.as_tensor(one), torch.as_tensor(other), atol=1e-5)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda part: _saved(part)])
+def test_a_network_that_is_saved_or_copied_is_a_plain_one(copied: Any) -> None:
+    pipe, arguments = enabled(DDPM)
+    other = copied(denoiser(pipe))
+    given = torch.randn(2, 3, 8, 8), torch.tensor([1, 5])
+    with torch.no_grad():
+        expected = denoiser(pipe)(*given).sample
+        assert torch.equal(other(*given).sample, expected)
+    pipe(**arguments)
+
+
+def _saved(part: Any) -> Any:
+    stream = io.BytesIO()
+    torch.save(part, stream)
+    stream.seek(0)
+    return torch.load(stream, weights_only=False)
 
 
 def test_parts_that_are_shared_are_those_of_one_pipeline() -> None:

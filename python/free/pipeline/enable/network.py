@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -102,18 +103,7 @@ class Network:
 
     def attach(self) -> None:
         """Begin to listen. Our hooks see a call before, and its output after, all others."""
-
-        # Were they traced, a compiled module would be compiled anew for every state of a run.
-        @torch.compiler.disable  # type: ignore[untyped-decorator]
-        def before(module: nn.Module, args: Any, kwargs: Any) -> Arguments | None:
-            listener = None if self._own else self._listener()
-            return None if listener is None else listener.asked((args, kwargs))
-
-        @torch.compiler.disable  # type: ignore[untyped-decorator]
-        def after(module: nn.Module, args: Any, output: Any) -> Any:
-            listener = None if self._own else self._listener()
-            return None if listener is None else listener.answered(output)
-
+        before, after = partial(_before, self), partial(_after, self)
         self._handles = [
             self.module.register_forward_pre_hook(before, prepend=True, with_kwargs=True),
             self.module.register_forward_hook(after),
@@ -140,6 +130,29 @@ class Network:
             return self.module(*args, **kwargs)
         finally:
             self._own = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What is saved or copied with the module belongs to no pipeline that is enabled.
+        return _Deaf, ()
+
+
+class _Deaf:
+    """Listens to no module."""
+
+    _own = True
+
+
+# Were they traced, a compiled module would be compiled anew for every state of a run.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _before(network: Network, module: nn.Module, args: Any, kwargs: Any) -> Arguments | None:
+    listener = None if network._own else network._listener()
+    return None if listener is None else listener.asked((args, kwargs))
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _after(network: Network, module: nn.Module, args: Any, output: Any) -> Any:
+    listener = None if network._own else network._listener()
+    return None if listener is None else listener.answered(output)
 
 
 def with_values(arguments: Arguments, values: dict[str, Any]) -> Arguments:
