@@ -202,7 +202,7 @@ def _delta_shift(
         on_torch, on_engine = GuidedTeacher(teacher, guidance), engine.guided(guidance)
     shifts, table = [], Table.of(schedule, "cpu")
     for x, k, label in states:
-        x, t = x[None], table.time(torch.tensor([k], device="cpu"))
+        x, t = x[None], table.time(torch.full((1,), k, dtype=torch.int64, device="cpu"))
         y = torch.tensor([label], dtype=torch.int64, device="cpu")
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             expected = on_torch(x, t, y).eps
