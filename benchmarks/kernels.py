@@ -213,6 +213,20 @@ def asked(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments
     }
 
 
+def told(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
+    """Arguments of drafter_rows: all drafts of every window, with and without label."""
+    rows, there = batch * (width - 1), _drawn_on(device)
+    k = torch.arange(rows, device=device) % 250
+    return {
+        **{name: torch.randn(rows, dim, **there) for name in ("x", "mean")},
+        "k": k,
+        "y": k,
+        "timesteps": torch.arange(250, device=device),
+        "sigma": 0.1 + torch.rand(250, **there),
+        "null_label": 1000,
+    }
+
+
 #: The ops of a round besides verify_window, and what they are given.
 OF_WINDOWS = {
     "verify_window_relaxed": relaxed,
@@ -223,6 +237,7 @@ OF_WINDOWS = {
     "note_nonfinite_": note,
     "response_sums": sums,
     "network_rows": asked,
+    "drafter_rows": told,
     "advance_samples_": samples,
 }
 

@@ -177,6 +177,22 @@ def random_asking(
     return given
 
 
+def random_innovations(
+    rows: int, shape: tuple[int, ...], scaled: bool = False, null: int | None = None
+) -> dict[str, Any]:
+    """Arguments of drafter_rows; the first row's transition is the first there is."""
+    return {
+        "x": torch.randn(rows, *shape),
+        "mean": torch.randn(rows, *shape),
+        "k": torch.arange(rows) * 2 % 9,
+        "y": torch.randint(0, 10, (rows,)),
+        "timesteps": torch.randint(0, 1000, (9,)),
+        "sigma": torch.rand(9) + 0.1,
+        "scale": torch.rand(9) + 0.5 if scaled else None,
+        "null_label": null,
+    }
+
+
 def recalled(
     rows: TeacherRows, guess: Tensor, length: Tensor, advance: Tensor, width: int
 ) -> Recycled:

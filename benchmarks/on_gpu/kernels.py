@@ -136,6 +136,12 @@ def _asked(batch: int, width: int, dim: int, device: torch.device) -> Case:
     return Case(ops.network_rows, reference.network_rows, given, moved)
 
 
+def _told(batch: int, width: int, dim: int, device: torch.device) -> Case:
+    given = kernels.told(batch, width, dim, device)
+    moved = batch * (width - 1) * (6 * 4 * dim + 6 * 8)
+    return Case(ops.drafter_rows, reference.drafter_rows, given, moved)
+
+
 def _samples(batch: int, width: int, dim: int, device: torch.device) -> Case:
     """No state is moved, as nobody has finished."""
     given = kernels.samples(batch, width, dim, device)
@@ -153,6 +159,7 @@ OPS = {
     "response_sums": _sums,
     "philox_normal": _normal,
     "network_rows": _asked,
+    "drafter_rows": _told,
     "advance_samples_": _samples,
 }
 

@@ -261,6 +261,30 @@ Op network_rows() {
       .cuda(cuda::network_rows);
 }
 
+Op drafter_rows() {
+  return Declare<DrafterRows>("drafter_rows")
+      .tensor("x", "R ...", &DrafterRows::x)
+      .tensor("mean", "R ...", &DrafterRows::mean)
+      .tensor("k", "R", &DrafterRows::k)
+      .tensor("y", "R", &DrafterRows::y)
+      .tensor("timesteps", "N > 0", &DrafterRows::timesteps)
+      .tensor("sigma", "N", &DrafterRows::sigma)
+      .maybe("scale", "N", &DrafterRows::scale)
+      .integer("null_label", -kAny, kAny, &DrafterRows::null_label, 'G')
+      .or_none()
+      .result("states", "G*R ...", &DrafterRows::states)
+      .result("innovation", "G*R ...", &DrafterRows::innovation)
+      .result("t", "G*R", &DrafterRows::t)
+      .result("label", "G*R", &DrafterRows::label)
+      .counts({{"R", &DrafterRows::rows},
+               {"...", &DrafterRows::size},
+               {"N", &DrafterRows::steps},
+               {"G", &DrafterRows::each}})
+      .check([](const DrafterRows& d) { check_integers("k", d.k, d.rows, d.steps - 1, "row"); })
+      .cpu(cpu::drafter_rows)
+      .cuda(cuda::drafter_rows);
+}
+
 struct GuidedMeans : TargetMeans {
   std::int64_t cfg_channels = kAny;
 };
@@ -391,6 +415,7 @@ const std::vector<Op>& ops() {
       first_guesses(),
       roll_window(),
       network_rows(),
+      drafter_rows(),
       target_means(),
       note_nonfinite(),
       response_sums(),

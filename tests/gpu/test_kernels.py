@@ -33,6 +33,7 @@ from tests.rows import (
     Note,
     noted,
     random_asking,
+    random_innovations,
     random_means,
     random_note,
     random_recycling,
@@ -103,6 +104,8 @@ CALLS: dict[str, tuple[str, Arguments]] = {
     "advance": ("advance_samples_", random_recycling(40, 9)),
     "asked": ("network_rows", random_asking(5, 8, (785,), null=7)),
     "asked, listed": ("network_rows", random_asking(3, 8, (784,), listed=True)),
+    "told": ("drafter_rows", random_innovations(9, (784,), True, 7)),
+    "told, odd": ("drafter_rows", random_innovations(9, (785,))),
 }
 EACH = pytest.mark.parametrize("call", CALLS)
 

@@ -10,6 +10,7 @@ from free.reference.draft import DRAFTER
 from tests.drafts import CHANGES, random_counters, random_draws, random_guesses, random_roll
 from tests.rows import (
     random_asking,
+    random_innovations,
     random_means,
     random_note,
     random_recycling,
@@ -52,6 +53,7 @@ def large() -> dict[str, Example]:
         "first_guesses": random_guesses(B, W - 1, (D,))._asdict(),
         "roll_window_": random_roll(B, W - 1, (D,), "change")._asdict(),
         "target_means": random_means(B * W, (1, D), torch.float16, (1.5, None)),
+        "drafter_rows": random_innovations(B * W, (D,), True, 7),
         "note_nonfinite_": note._replace(samples=torch.arange(B))._asdict(),
         "response_sums": random_response(B, W, (D,))._asdict(),
     }
@@ -91,11 +93,13 @@ EXAMPLES = {
     "advance, gaps": Example("advance_samples_", random_recycling(2, 4, entries=3) | {"stride": 4}),
     "asked": Example("network_rows", random_asking(2, 4, (3, 2))),
     "asked, listed": Example("network_rows", random_asking(2, 4, (3,), True, 7)),
+    "told": Example("drafter_rows", random_innovations(3, (4, 2))),
+    "told, guided": Example("drafter_rows", random_innovations(4, (5,), True, 7)),
     "normal": Example("philox_normal", random_counters(3, 5)),
     "uniform": Example("philox_uniform", random_counters(3, 5)),
 }
 
 #: One of each op, with all that it can be given.
 _FULL = ["reflection", "relaxed", "noise", "guesses", "roll, change", "means, clipped"]
-_FULL += ["note", "response", "advance, gaps", "asked, listed", "normal", "uniform"]
+_FULL += ["note", "response", "advance, gaps", "asked, listed", "told, guided", "normal", "uniform"]
 FULL = {EXAMPLES[key].name: EXAMPLES[key] for key in _FULL}

@@ -59,6 +59,8 @@ ADVANCES: Check = (rows.test_advancing_agrees_with_twin_and_cpu, 33, 9, True, 2)
 STAYS: Check = (rows.test_large_states_of_finished_samples_stay,)
 GATHERS: Check = (rows.test_gathering_agrees_with_twin, 3, 4, 16, True, 7)
 SPANS: Check = (rows.test_gathering_agrees_with_twin, 3, 5, 255, False, 7)
+TELLS: Check = (rows.test_innovations_agree_with_twin_and_cpu, 5, 16, True, 7)
+UNTOLD: Check = (rows.test_a_transition_that_is_not_there_is_not_looked_up, 9)
 ABSENT: Check = (rows.test_a_row_that_is_not_there_is_not_gathered, 9)
 
 PLANTED = [
@@ -193,6 +195,20 @@ PLANTED = [
     ("a network's input without its scale", "network_rows.cu", GATHERS,
      "n.scale != nullptr", "false"),
     ("the scale of another row", "network_rows.cu", GATHERS, "n.scale[step]", "n.scale[0]"),
+    ("the sigma of the transition to come", "drafter_rows.cu", TELLS,
+     "nearest(k, -1, d.steps)", "nearest(k, 0, d.steps)"),
+    ("the innovation of the scaled state", "drafter_rows.cu", TELLS,
+     "innovation_of(state.v[i], mean", "innovation_of(d.scale[step] * state.v[i], mean"),
+    ("noise that is not divided", "drafter_rows.cu free/arguments.h", TELLS,
+     "(state - mean) / sigma", "(state - mean)"),
+    ("the innovation of one row of two", "drafter_rows.cu", TELLS,
+     "d.innovation + out * d.size", "d.innovation + d.each * r * d.size"),
+    ("a drafter without the null label", "drafter_rows.cu", TELLS,
+     "d.y[r] : d.null_label", "d.y[r] : d.y[r]"),
+    ("a drafter's input without its scale", "drafter_rows.cu", TELLS,
+     "d.scale == nullptr", "true"),
+    ("timesteps beyond the schedule", "drafter_rows.cu", UNTOLD,
+     "nearest(k, 0, d.steps)", "k"),
 ]
 # fmt: on
 

@@ -12,6 +12,7 @@ from tests.rows import (
     earliest,
     noted,
     random_asking,
+    random_innovations,
     random_means,
     random_note,
     random_recycling,
@@ -220,3 +221,26 @@ def test_a_span_of_other_rows_reaches_no_other_memory(
 ) -> None:
     given = random_asking(2, 4, (6,)) | {"rows": rows, "first": first}
     assert bool(kernels.network_rows(**given)[0].isfinite().all())
+
+
+# --- drafter_rows --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "scaled", "null"),
+    [(1, 1, False, None), (5, 16, True, 7), (5, 255, False, 7), (12, 1028, True, None)],
+)
+def test_innovations_agree_with_twin_and_cpu(kernels, rows, size, scaled, null) -> None:
+    given = random_innovations(rows, (size,), scaled, null)
+    expected = reference.drafter_rows(**given)
+    same(ops.drafter_rows(**given), expected)
+    for setting in ({}, {"descending": True}, {"shift": 1}):
+        with kernels.on(**setting):
+            same(kernels.drafter_rows(**given), expected)
+
+
+@pytest.mark.parametrize("k", [-(2**63), -1, 9, 2**63 - 1])
+def test_a_transition_that_is_not_there_is_not_looked_up(kernels: Kernels, k: int) -> None:
+    given = random_innovations(3, (6,), True)
+    wrong = given | {"k": torch.tensor([4, k, 5])}
+    same(kernels.drafter_rows(**wrong), reference.drafter_rows(**wrong))

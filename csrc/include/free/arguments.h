@@ -154,6 +154,34 @@ struct NetworkRows {
   std::int64_t* k;      // [R]
 };
 
+/// Rows that a drafter's network is asked about, which is told the noise that led to each state;
+/// with a null label each twice, with the label and without.
+struct DrafterRows {
+  std::int64_t rows;   // R
+  std::int64_t size;   // D, elements of one state
+  std::int64_t steps;  // N of the schedule
+  std::int64_t each;   // 2 with a null label, else 1
+  std::int64_t null_label;
+
+  const float* x;                 // [R, D]
+  const float* mean;              // [R, D], of the transitions that led there
+  const std::int64_t* k;          // [R], 0..N-1
+  const std::int64_t* y;          // [R]
+  const std::int64_t* timesteps;  // [N]; copied, whatever 64 bits they are
+  const float* sigma;             // [N]
+  const float* scale;             // [N], of a network's input; null: 1
+
+  float* states;        // [each R, D]
+  float* innovation;    // [each R, D]
+  std::int64_t* t;      // [each R]
+  std::int64_t* label;  // [each R]
+};
+
+/// The noise of a transition that led to a state.
+FREE_HOST_DEVICE float innovation_of(float state, float mean, float sigma) {
+  return (state - mean) / sigma;
+}
+
 /// Sample and entry of row r.
 struct RowPlace {
   std::int64_t b;

@@ -53,7 +53,7 @@ class DrafterCall:
             window.states,
             window.k,
             window.samples.y,
-            self._table.timesteps.view(torch.int64),
+            self._table.words,
             **rows.where,
         )
         if again and self._carry is None:

@@ -58,19 +58,17 @@ class Target:
         """
         null = None if self._guidance is None else self._guidance.null_label
         table = self._table
-        times = table.timesteps
         asked = network_rows(
             states,
             k,
             y,
-            times.view(torch.int64),  # copied, whatever 64 bits they are
+            table.words,
             table.input_scale,
             **rows.where,
             null_label=null,
         )
-        if times.is_floating_point():
-            return asked._replace(t=asked.t.view(times.dtype).float())
-        return asked
+        t = table.times(asked.t)
+        return asked if t is asked.t else asked._replace(t=t)
 
     def read(
         self,
