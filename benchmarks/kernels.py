@@ -104,7 +104,9 @@ def draws(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments
 
 
 def guesses(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
-    """Arguments of first_guesses: the teacher has seen every transition, and is followed."""
+    """Arguments of first_guesses: the teacher has seen every transition, and is followed. The
+    window is not rolled.
+    """
     there, rows = _drawn_on(device), batch * width
     return {
         "x": torch.randn(batch, dim, **there),
@@ -126,10 +128,10 @@ def roll(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
     coefficients of a late transition.
     """
     there, drafts = _drawn_on(device), width - 1
-    rows = ("states", "means", "guesses")
+    rows = {"states": width, "means": drafts, "guesses": width}
     late = (1.01, -0.05, 0.0, SIGMA, 1.0, 0.01)
     return {
-        **{name: torch.randn(batch, width, dim, **there) for name in rows},
+        **{name: torch.randn(batch, count, dim, **there) for name, count in rows.items()},
         **{name: torch.randn(batch, drafts, dim, **there) for name in ("noise", "intercept")},
         "slope": torch.full((batch, drafts), 0.1, device=device),
         "change": None,

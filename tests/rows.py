@@ -155,7 +155,12 @@ def random_recycling(
 
 
 def random_asking(
-    batch: int, width: int, shape: tuple[int, ...], listed: bool = False, null: int | None = None
+    batch: int,
+    width: int,
+    shape: tuple[int, ...],
+    listed: bool = False,
+    null: int | None = None,
+    means: bool = False,
 ) -> dict[str, Any]:
     """Arguments of network_rows: the last entries of every window, or entries here and there, and
     these times a scale.
@@ -171,6 +176,9 @@ def random_asking(
         "end": width,
         "null_label": null,
     }
+    if means:
+        given |= {"means": torch.randn(batch, width - 1, *shape)}
+        given |= {"mean_before": torch.randn(batch, *shape)}
     if listed:
         given |= {"scale": torch.rand(9) + 0.5}
         given |= {"rows": 5, "sample": torch.arange(5) % batch, "entry": torch.arange(5) % width}

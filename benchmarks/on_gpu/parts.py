@@ -119,7 +119,9 @@ def _coupling(
 
     def couple() -> None:
         z = ops.window_noise(seeds, start, None, known, first, width=W, **words)
-        begun = ops.first_guesses(first, start, **past, columns=table.columns, drafts=W - 1)
+        begun = ops.first_guesses(
+            first, start, **past, columns=table.columns, drafts=W - 1, noise=z.noise
+        )
         roll = partial(
             ops.roll_window_,
             begun.states,
@@ -130,14 +132,13 @@ def _coupling(
             begun.slope,
             coefficients=begun.coefficients,
         )
-        roll(change=None, settled=None, says="change", first=0, end=W - 1)
         for j, end in spans:
             roll(change=change, settled=none, says="change", first=j, end=end)
         # Where the network has variance channels besides, its eps has gaps.
         target = ops.target_means(x, eps.contiguous(), k, table.columns, **scale).means
         verified = ops.verify_window(
             begun.states,
-            begun.means[:, 1:].contiguous(),
+            begun.means,
             target.view(B, W, D),
             begun.coefficients[3],
             length,

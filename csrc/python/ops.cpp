@@ -176,9 +176,13 @@ Op first_guesses() {
       .tensor("square", "B", &FirstGuesses::square)
       .tensor("columns", "8 N > 0", &FirstGuesses::columns)
       .integer("drafts", 0, kWord, 'P')
+      .maybe("noise", "B P ...", &FirstGuesses::noise)
+      .number("clip", 0.0, kLargestFloat, &FirstGuesses::clip)
+      .or_none()
       .result("states", "B P+1 ...", &FirstGuesses::states)
-      .result("means", "B P+1 ...", &FirstGuesses::means)
+      .result("means", "B P ...", &FirstGuesses::means)
       .result("guesses", "B P+1 ...", &FirstGuesses::guesses)
+      .result("mean_before", "B ...", &FirstGuesses::mean_before)
       .result("intercept", "B P ...", &FirstGuesses::intercept)
       .result("slope", "B P", &FirstGuesses::slope)
       .result("settled", "B", &FirstGuesses::settled)
@@ -198,7 +202,7 @@ Op first_guesses() {
 Op roll_window() {
   return Declare<Roll>("roll_window_")
       .tensor("states", "B W ... > 0", &Roll::states)
-      .tensor("means", "B W ...", &Roll::means)
+      .tensor("means", "B W-1 ...", &Roll::means)
       .tensor("guesses", "B W ...", &Roll::guesses)
       .tensor("noise", "B W-1 ...", &Roll::noise)
       .tensor("intercept", "B W-1 ...", &Roll::intercept)
@@ -247,10 +251,13 @@ Op network_rows() {
       .maybe("entry", "R", &NetworkRows::entry, "sample and entry")
       .integer("null_label", -kAny, kAny, &NetworkRows::null_label, 'G')
       .or_none()
+      .maybe("means", "B W-1 ...", &NetworkRows::means, "means and mean_before")
+      .maybe("mean_before", "B ...", &NetworkRows::mean_before, "means and mean_before")
       .result("x", "G*R ...", &NetworkRows::x)
       .result("t", "G*R", &NetworkRows::t)
       .result("label", "G*R", &NetworkRows::label)
       .result("k", "R", &NetworkRows::k)
+      .result("mean", "R ...", &NetworkRows::mean, "means and mean_before")
       .counts({{"B", &NetworkRows::batch},
                {"W", &NetworkRows::width},
                {"...", &NetworkRows::size},

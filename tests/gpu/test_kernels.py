@@ -27,7 +27,7 @@ from tests.drafts import (
     random_draws,
     random_guesses,
     random_roll,
-    without_what_is_to_be_rolled,
+    written,
 )
 from tests.rows import (
     Note,
@@ -77,7 +77,7 @@ def call_op(name: str, given: Arguments, where: Any = ops) -> Any:
     if name == "note_nonfinite_":
         return noted(op, Note(**given))
     result = op(**given)
-    return without_what_is_to_be_rolled(result) if name == "first_guesses" else result
+    return written(result, given["noise"]) if name == "first_guesses" else result
 
 
 CALLS: dict[str, tuple[str, Arguments]] = {

@@ -73,6 +73,9 @@ EXAMPLES = {
     "noise, one row": Example("window_noise", random_draws(2, 1, 4, rounds=False)._asdict()),
     "guesses": Example("first_guesses", random_guesses(2, 3, (4, 5))._asdict()),
     "guesses, none": Example("first_guesses", random_guesses(2, 0, (4,), source=DRAFTER)._asdict()),
+    "guesses, not rolled": Example(
+        "first_guesses", random_guesses(2, 3, (4,), rolled=False)._asdict()
+    ),
     **{
         f"roll, {change}": Example("roll_window_", random_roll(2, 3, (4, 5), change)._asdict())
         for change in CHANGES
@@ -92,7 +95,8 @@ EXAMPLES = {
     "advance": Example("advance_samples_", random_recycling(2, 4)),
     "advance, gaps": Example("advance_samples_", random_recycling(2, 4, entries=3) | {"stride": 4}),
     "asked": Example("network_rows", random_asking(2, 4, (3, 2))),
-    "asked, listed": Example("network_rows", random_asking(2, 4, (3,), True, 7)),
+    "asked, listed": Example("network_rows", random_asking(2, 4, (3,), True, 7, True)),
+    "asked, with means": Example("network_rows", random_asking(2, 4, (3,), means=True)),
     "told": Example("drafter_rows", random_innovations(3, (4, 2))),
     "told, guided": Example("drafter_rows", random_innovations(4, (5,), True, 7)),
     "normal": Example("philox_normal", random_counters(3, 5)),

@@ -22,7 +22,7 @@ pytestmark = NEEDS_COMPILER
 
 def guesses(kernels: Kernels) -> None:
     for source in (RESPONSE, DRAFTER):
-        windows.test_guesses_agree_with_twin_and_cpu(kernels, 9, 7, 16, source)
+        windows.test_guesses_agree_with_twin_and_cpu(kernels, 9, 7, 16, source, True)
 
 
 def rolls(kernels: Kernels) -> None:
@@ -57,8 +57,9 @@ SUMS: Check = (rows.test_sums_agree_with_twin, 13, 4, 257)
 ROWS: Check = (rows.test_a_row_out_of_range_reaches_no_other_memory, 9)
 ADVANCES: Check = (rows.test_advancing_agrees_with_twin_and_cpu, 33, 9, True, 2)
 STAYS: Check = (rows.test_large_states_of_finished_samples_stay,)
-GATHERS: Check = (rows.test_gathering_agrees_with_twin, 3, 4, 16, True, 7)
-SPANS: Check = (rows.test_gathering_agrees_with_twin, 3, 5, 255, False, 7)
+GATHERS: Check = (rows.test_gathering_agrees_with_twin, 3, 4, 16, True, 7, False)
+MEANS: Check = (rows.test_gathering_agrees_with_twin, 3, 4, 255, True, None, True)
+SPANS: Check = (rows.test_gathering_agrees_with_twin, 3, 5, 255, False, 7, False)
 TELLS: Check = (rows.test_innovations_agree_with_twin_and_cpu, 5, 16, True, 7)
 UNTOLD: Check = (rows.test_a_transition_that_is_not_there_is_not_looked_up, 9)
 ABSENT: Check = (rows.test_a_row_that_is_not_there_is_not_gathered, 9)
@@ -102,7 +103,7 @@ PLANTED = [
     ("the mean of the transition to come", "first_guesses.cu", GUESSES,
      "nearest(g.k[b], -1, g.steps)", "nearest(g.k[b], 0, g.steps)"),
     ("the largest response of the next", "first_guesses.cu", GUESSES,
-     "nearest(g.k[b], j, g.steps)", "nearest(g.k[b], i, g.steps)"),
+     "kLargestResponse * g.steps + step", "kLargestResponse * g.steps + nearest(step, 1, g.steps)"),
     ("reads rows that are not there, of guesses", "first_guesses.cu", NEAREST,
      "nearest(g.row[b * g.stride + i], 0, g.rows)", "g.row[b * g.stride + i]"),
     ("responses below 0", "first_guesses.cu free/guess.h", GUESSES,
@@ -111,6 +112,18 @@ PLANTED = [
      "response > largest || largest != largest ? largest : response", "response"),
     ("settles one too many", "first_guesses.cu free/guess.h", GUESSES,
      "? 0 : known - 1", "? 0 : known"),
+    ("the noise of the transition before", "first_guesses.cu", GUESSES,
+     "(b * (g.width - 1) + i - 1) * g.size", "(b * (g.width - 1) + (i > 1 ? i - 2 : 0)) * g.size"),
+    ("rolls on from the first state", "first_guesses.cu", GUESSES,
+     "state.v[e] = rolled.state", "rolled.state"),
+    ("a first guess without its limit", "first_guesses.cu", GUESSES,
+     "c, g.clip)", "c, 1e9f)"),
+    ("forgets the guess before a transition", "first_guesses.cu", GUESSES,
+     "guess.v[e], last, past.noise", "guess.v[e], 0.0f, past.noise"),
+    ("the mean of the transition just made for the first draft's", "first_guesses.cu", GUESSES,
+     "mean.v[e] = rolled.mean", "rolled.mean"),
+    ("means one place on", "roll_window.cu", ROLLS,
+     "(b * (r.width - 1) + r.first) * r.size", "(b * (r.width - 1) + r.first + 1) * r.size"),
     ("keeps one too many", "roll_window.cu free/roll.h", ROLLS,
      "transition < settled", "transition <= settled"),
     ("changes that do not add up", "roll_window.cu", ROLLS,
@@ -194,6 +207,10 @@ PLANTED = [
      "nearest(k, 0, n.steps)", "k"),
     ("a network's input without its scale", "network_rows.cu", GATHERS,
      "n.scale != nullptr", "false"),
+    ("the mean of the transition to come, to a drafter", "network_rows.cu free/arguments.h", MEANS,
+     "(n.width - 1) + i - 1)", "(n.width - 1) + i)"),
+    ("the first draft's mean for the one before", "network_rows.cu free/arguments.h", MEANS,
+     "n.mean_before + b * n.size", "n.means + b * (n.width - 1) * n.size"),
     ("the scale of another row", "network_rows.cu", GATHERS, "n.scale[step]", "n.scale[0]"),
     ("the sigma of the transition to come", "drafter_rows.cu", TELLS,
      "nearest(k, -1, d.steps)", "nearest(k, 0, d.steps)"),

@@ -193,11 +193,18 @@ def test_large_states_of_finished_samples_stay(kernels: Kernels) -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch", "width", "size", "listed", "null"),
-    [(1, 1, 1, False, None), (3, 4, 16, True, 7), (3, 5, 255, False, 7), (2, 8, 1028, True, None)],
+    ("batch", "width", "size", "listed", "null", "means"),
+    [
+        (1, 1, 1, False, None, False),
+        (1, 1, 4, False, None, True),
+        (3, 4, 16, True, 7, False),
+        (3, 5, 255, False, 7, False),
+        (3, 4, 255, True, None, True),
+        (2, 8, 1028, True, None, True),
+    ],
 )
-def test_gathering_agrees_with_twin(kernels, batch, width, size, listed, null) -> None:
-    given = random_asking(batch, width, (size,), listed, null)
+def test_gathering_agrees_with_twin(kernels, batch, width, size, listed, null, means) -> None:
+    given = random_asking(batch, width, (size,), listed, null, means)
     expected = reference.network_rows(**given)
     for setting in ({}, {"descending": True}, {"shift": 1}):
         with kernels.on(**setting):
@@ -211,7 +218,7 @@ def test_a_row_that_is_not_there_is_not_gathered(kernels: Kernels, value: int) -
     for name, most in (("sample", 1), ("entry", 3), ("at", 8)):
         wrong, near = given[name].clone(), given[name].clone()
         wrong.view(-1)[0], near.view(-1)[0] = value, max(0, min(most, value))
-        x, t, label, _ = kernels.network_rows(**(given | {name: wrong}))
+        x, t, label, *_ = kernels.network_rows(**(given | {name: wrong}))
         same((x, t, label), reference.network_rows(**(given | {name: near}))[:3])
 
 
@@ -219,8 +226,9 @@ def test_a_row_that_is_not_there_is_not_gathered(kernels: Kernels, value: int) -
 def test_a_span_of_other_rows_reaches_no_other_memory(
     kernels: Kernels, rows: int, first: int
 ) -> None:
-    given = random_asking(2, 4, (6,)) | {"rows": rows, "first": first}
-    assert bool(kernels.network_rows(**given)[0].isfinite().all())
+    given = random_asking(2, 4, (6,), means=True) | {"rows": rows, "first": first}
+    results = kernels.network_rows(**given)
+    assert bool(results[0].isfinite().all() and results[-1].isfinite().all())
 
 
 # --- drafter_rows --------------------------------------------------------------------------------

@@ -55,9 +55,9 @@ struct Roll {
   std::int64_t end;
   Said says;  // what a change is
 
-  float* states;   // [B, P+1, D], entries first+1 .. end are written, as of the next two
-  float* means;    // [B, P+1, D]
-  float* guesses;  // [B, P+1, D]
+  float* states;   // [B, P+1, D], entries first+1 .. end are written
+  float* means;    // [B, P, D], entries first .. end-1 are written
+  float* guesses;  // [B, P+1, D], as of states
 
   const float* noise;           // [B, P, D]
   const float* intercept;       // [B, P, D]
@@ -77,19 +77,22 @@ struct FirstGuesses {
   std::int64_t steps;   // N of the schedule
   Source source;
 
-  const float* x;             // [B, D]
-  const std::int64_t* k;      // [B]
-  const float* past_x;        // [R, D]
-  const float* past_guess;    // [R, D]
-  const std::int64_t* row;    // [B, V], 0..R-1
-  const std::int64_t* known;  // [B]
-  const float* dot;           // [B]
-  const float* square;        // [B]
-  const float* columns;       // [8, N], as Column has them
+  const float* x;                                       // [B, D]
+  const std::int64_t* k;                                // [B]
+  const float* past_x;                                  // [R, D]
+  const float* past_guess;                              // [R, D]
+  const std::int64_t* row;                              // [B, V], 0..R-1
+  const std::int64_t* known;                            // [B]
+  const float* dot;                                     // [B]
+  const float* square;                                  // [B]
+  const float* columns;                                 // [8, N], as Column has them
+  const float* noise;                                   // [B, P, D]; null: the window is not rolled
+  float clip = std::numeric_limits<float>::infinity();  // the largest guess
 
-  float* states;          // [B, W, D], only entry 0 is written, as of the next two
-  float* means;           // [B, W, D]
-  float* guesses;         // [B, W, D]
+  float* states;          // [B, W, D]; not rolled, only entry 0 is written
+  float* means;           // [B, P, D]; not rolled, none is
+  float* guesses;         // [B, W, D], as of states
+  float* mean_before;     // [B, D], of the transition just made
   float* intercept;       // [B, P, D]
   float* slope;           // [B, P]
   std::int64_t* settled;  // [B]
@@ -141,6 +144,8 @@ struct NetworkRows {
   std::int64_t null_label;
 
   const float* states;            // [B, W, D]
+  const float* means;             // [B, W-1, D], of the transitions that led there; null: none
+  const float* mean_before;       // [B, D], of the one that led to the first; null: none
   const std::int64_t* at;         // [B, W], transitions, 0..N-1
   const std::int64_t* y;          // [B]
   const std::int64_t* timesteps;  // [N]; copied, whatever 64 bits they are
@@ -152,6 +157,7 @@ struct NetworkRows {
   std::int64_t* t;      // [each R]
   std::int64_t* label;  // [each R]
   std::int64_t* k;      // [R]
+  float* mean;          // [R, D]; without means, not written
 };
 
 /// Rows that a drafter's network is asked about, which is told the noise that led to each state;
@@ -196,6 +202,11 @@ FREE_HOST_DEVICE RowPlace place_of(const NetworkRows& n, std::int64_t r) {
   return {nearest(r / span, 0, n.batch), nearest(n.first + r % span, 0, n.width)};
 }
 
+/// The mean of the transition that led to entry i of sample b.
+FREE_HOST_DEVICE const float* mean_at(const NetworkRows& n, std::int64_t b, std::int64_t i) {
+  return i == 0 ? n.mean_before + b * n.size : n.means + (b * (n.width - 1) + i - 1) * n.size;
+}
+
 enum class Float { kFloat32, kFloat16, kBfloat16 };
 
 struct TargetMeans {
@@ -211,8 +222,8 @@ struct TargetMeans {
   const void* eps;  // [answers R, D]
   Float type;       // of eps
 
-  const std::int64_t* k;  // [R], 0..N-1
-  const float* columns;   // [8, N], as Column has them
+  const std::int64_t* k;                                // [R], 0..N-1
+  const float* columns;                                 // [8, N], as Column has them
   float clip = std::numeric_limits<float>::infinity();  // the largest guess
 
   float* combined;  // [R, D]

@@ -21,12 +21,15 @@ class NetworkRows(NamedTuple):
         Timesteps and labels.
     k : Tensor, shape [R], int64
         Transitions.
+    mean : Tensor, shape [R, ...], float32
+        Means of the transitions that led to the states; without means, [0].
     """
 
     x: Tensor
     t: Tensor
     label: Tensor
     k: Tensor
+    mean: Tensor
 
 
 def network_rows(
@@ -42,6 +45,8 @@ def network_rows(
     sample: Tensor | None = None,
     entry: Tensor | None = None,
     null_label: int | None = None,
+    means: Tensor | None = None,
+    mean_before: Tensor | None = None,
 ) -> NetworkRows:
     """Gather rows of windows for a network.
 
@@ -66,6 +71,9 @@ def network_rows(
         Lists the rows.
     null_label : int or None
         Label of a second row for each state; None for no second rows.
+    means, mean_before : Tensor or None, shape [B, W - 1, ...] and [B, ...], float32
+        Means of the transitions that led to a window's states but the first, and of the one that
+        led to the first.
 
     Raises
     ------
@@ -86,7 +94,10 @@ def network_rows(
     if null_label is not None:
         x, t = x.repeat_interleave(2, 0), t.repeat_interleave(2)
         label = torch.stack([label, torch.full_like(label, null_label)], dim=1).flatten()
-    return NetworkRows(x, t, label, k)
+    mean = states.new_empty(0)
+    if means is not None and mean_before is not None:
+        mean = torch.cat([mean_before[:, None], means], dim=1)[sample, entry]
+    return NetworkRows(x, t, label, k, mean)
 
 
 class TargetMeans(NamedTuple):

@@ -163,7 +163,7 @@ class Rounds:
         with self.phase("bookkeeping"):
             # Who wants none is asked about too: so a sample's rows begin where lengths add up to.
             rows = self.rows.select(None, length, 0, W)
-            x, t, label, k = self.target.inputs(draft.states, draft.k, samples.y, rows)
+            x, t, label, k, _ = self.target.inputs(draft.states, draft.k, samples.y, rows)
             states = rows.take(draft.states)  # not x, which is the teacher's
             return Window(x, t, label, draft, rows, states, k, widths, length, uniforms, last)
 

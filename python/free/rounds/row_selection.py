@@ -26,10 +26,6 @@ class Listed(NamedTuple):
         """The rows [R, ...] of ``windows [B, P, ...]``."""
         return windows[self.b, self.i]
 
-    def copy(self, windows: Tensor) -> Tensor:
-        """The rows of :meth:`take`, in memory of their own."""
-        return self.take(windows)
-
     def each(self, column: Tensor) -> Tensor:
         """For every row, its sample's entry of ``column [B, ...]``."""
         return column[self.b]
@@ -85,11 +81,6 @@ class Span(NamedTuple):
         if self.end - self.first < windows.shape[1]:
             windows = windows[:, self.first : self.end]
         return windows.flatten(0, 1)
-
-    def copy(self, windows: Tensor) -> Tensor:
-        """The rows of :meth:`take`, in memory of their own."""
-        rows = windows[:, self.first : self.end]
-        return rows.clone(memory_format=torch.contiguous_format).flatten(0, 1)
 
     def each(self, column: Tensor) -> Tensor:
         """For every row, its sample's entry of ``column [B, ...]``."""
