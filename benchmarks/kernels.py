@@ -98,6 +98,7 @@ def draws(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments
         "widths": torch.full((batch,), width, device=device),
         "like": torch.empty(batch, dim, device=device),
         "width": width,
+        "steps": 250 + width,
         "purpose": int(Purpose.TRANSITION),
         "decision": int(Purpose.DECISION),
     }

@@ -113,7 +113,7 @@ def random_draws(batch: int, width: int, size: int, rounds: bool = True) -> Draw
     k = torch.randint(0, 2**32 - width, (batch,))
     k[-1] = 2**32 - width
     widths = torch.randint(0, width + 2, (batch,))
-    widths[-1] = width + 1
+    widths[0], widths[-1] = 0, width + 1
     return Draws(
         torch.randint(-(2**63), 2**63 - 1, (batch,)),
         k,
@@ -121,6 +121,7 @@ def random_draws(batch: int, width: int, size: int, rounds: bool = True) -> Draw
         widths,
         torch.full((batch, size), torch.nan),
         width,
+        2**32,
     )
 
 

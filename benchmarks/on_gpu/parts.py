@@ -110,6 +110,7 @@ def _coupling(
     first, start = states.view(B, W, D)[:, 0].contiguous(), k.view(B, W)[:, 0].contiguous()
     seeds = torch.arange(B, device=x.device)
     words = {"purpose": int(Purpose.TRANSITION), "decision": int(Purpose.DECISION)}
+    steps = len(table.sigma)
     # Rolled from the teacher's guesses, then from the drafter's, which has a say in all.
     change = torch.randn(B, W - 1, D, device=x.device)
     spans = [(j, j + 1) for j in range(W - 1)] if sweeps is None else [(0, W - 1)] * sweeps
@@ -118,7 +119,7 @@ def _coupling(
     )
 
     def couple() -> None:
-        z = ops.window_noise(seeds, start, None, known, first, width=W, **words)
+        z = ops.window_noise(seeds, start, None, known, first, width=W, steps=steps, **words)
         begun = ops.first_guesses(
             first, start, **past, columns=table.columns, drafts=W - 1, noise=z.noise
         )

@@ -132,14 +132,17 @@ Op window_noise() {
       .tensor("seeds", "B", &WindowNoise::seeds)
       .tensor("k", "B", &WindowNoise::k)
       .maybe("rounds", "B", &WindowNoise::rounds)
-      .tensor("widths", "B", &WindowNoise::widths)
+      .maybe("widths", "B", &WindowNoise::widths)
       .tensor("like", "B ...", &WindowNoise::like)
       .integer("width", 1, kWord, &WindowNoise::width, 'W')
+      .integer("steps", 1, kAny, &WindowNoise::steps)
       .integer("purpose", 0, kWord, &WindowNoise::purpose)
       .integer("decision", 0, kWord, &WindowNoise::decision)
       .result("noise", "B W-1 ...", &WindowNoise::noise)
       .result("uniforms", "B W-1", &WindowNoise::uniforms)
       .result("last", "B ...", &WindowNoise::last)
+      .result("wanted", "B", &WindowNoise::wanted)
+      .result("drafted", "B", &WindowNoise::drafted)
       .result("length", "B", &WindowNoise::length)
       .counts({{"B", &WindowNoise::batch}, {"...", &WindowNoise::size}})
       .check(check_noise)
@@ -318,6 +321,7 @@ Op target_means() {
       .result("combined", "R C ...?", &TargetMeans::combined)
       .result("means", "R C ...?", &TargetMeans::means)
       .result("guess", "R C ...?", &TargetMeans::guess)
+      .result("sigma", "R", &TargetMeans::sigma)
       .counts({{"R", &TargetMeans::rows},
                {"C", &TargetMeans::channels},
                {"C ...?", &TargetMeans::size},

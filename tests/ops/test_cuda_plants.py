@@ -45,6 +45,7 @@ BITS: Check = (verifying.test_launches_runs_order_and_alignment_change_no_bit, "
 EXTREMES: Check = (verifying.test_extreme_magnitudes_decide_as_on_the_cpu, "reflection", 1e25)
 PHILOX: Check = (verifying.test_noise_agrees_with_twin_and_cpu, 130, 5)
 DRAWS: Check = (windows.test_noise_agrees_with_twin_and_cpu, 9, 8, 16, True)
+BEYOND: Check = (windows.test_rows_end_with_the_schedule_wherever_a_window_begins, 7)
 GUESSES: Check = (guesses,)
 NEAREST: Check = (windows.test_a_row_that_is_not_there_is_not_read, 11)
 ROLLS: Check = (rolls,)
@@ -97,8 +98,14 @@ PLANTED = [
     ("the normals' purpose", "philox.cu", DRAWS, "round, d.decision}", "round, d.purpose}"),
     ("the last row of a full window", "philox.cu", DRAWS,
      "j == length - 1", "j == d.width - 1"),
-    ("more rows than a window has", "philox.cu", DRAWS,
-     "asked > d.width ? d.width : asked", "asked"),
+    ("more rows than a window has", "philox.cu free/arguments.h", DRAWS,
+     "left < d.width ? left : d.width", "left"),
+    ("a window beyond the schedule", "philox.cu free/arguments.h", BEYOND,
+     "d.steps - d.k[b] : 0", "d.steps : 0"),
+    ("rows of who has finished", "philox.cu free/arguments.h", BEYOND,
+     "d.steps - d.k[b] : 0", "d.steps - d.k[b] : 1"),
+    ("a row of who wants none", "philox.cu", DRAWS, "d.wanted[b] = wanted", "d.wanted[b] = length"),
+    ("one draft too many", "philox.cu", DRAWS, "drafted[b] = length - 1", "drafted[b] = length"),
     ("the first round, always", "philox.cu", DRAWS, "d.rounds == nullptr", "true"),
     ("the mean of the transition to come", "first_guesses.cu", GUESSES,
      "nearest(g.k[b], -1, g.steps)", "nearest(g.k[b], 0, g.steps)"),
@@ -152,6 +159,8 @@ PLANTED = [
     ("the coefficients of another row", "target_means.cu", GUIDES,
      "coefficients_at(m.columns, m.steps, k)",
      "coefficients_at(m.columns, m.steps, k == 0 ? 0 : k - 1)"),
+    ("the sigma of one row for all", "target_means.cu", GUIDES,
+     "m.sigma[place.row]", "m.sigma[0]"),
     ("an image without its limit", "target_means.cu", GUIDES,
      "eps.v[i], m.clip)", "eps.v[i], 1e9f)"),
     ("guidance in full, everywhere", "target_means.cu", GUIDES,

@@ -55,6 +55,15 @@ def test_a_width_out_of_range_reaches_no_other_memory(kernels: Kernels, width: i
     same(kernels.window_noise(**given._asdict()), ops.window_noise(**given._asdict()), 1e-6)
 
 
+@pytest.mark.parametrize("k", [-(2**63), -1, 0, 7, 9, 2**63 - 1])
+def test_rows_end_with_the_schedule_wherever_a_window_begins(kernels: Kernels, k: int) -> None:
+    given = random_draws(3, 4, 10)._replace(widths=None, steps=9)
+    given.k[1] = k
+    drawn = kernels.window_noise(**given._asdict())
+    near = given._replace(k=given.k.clamp(0, 9))
+    same(drawn[3:], reference.window_noise(**near._asdict())[3:])
+
+
 # --- first_guesses -------------------------------------------------------------------------------
 
 

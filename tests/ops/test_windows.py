@@ -33,13 +33,15 @@ DRAWS = pytest.mark.parametrize("draw", [window_noise, reference.window_noise])
 
 def assert_rows(drawn: Any, given: Draws, tolerance: float) -> None:
     """Each number is that of its sample, transition, round and purpose, drawn by itself."""
-    seeds, k, rounds, widths, like, width, purpose, decision = given
-    noise, uniforms, last, length = drawn
+    seeds, k, rounds, widths, like, width, steps, purpose, decision = given
+    noise, uniforms, last, wanted, drafted, length = drawn
     size = like.shape[1]
     assert noise.shape == (len(seeds), width - 1, size)
     assert uniforms.shape == (len(seeds), width - 1)
     assert last.shape == (len(seeds), size)
-    assert length.tolist() == widths.clamp(1, width).tolist()
+    assert wanted.tolist() == widths.minimum(steps - k).clamp(0, width).tolist()
+    assert drafted.tolist() == [count - 1 for count in length.tolist()]
+    assert length.tolist() == wanted.clamp(min=1).tolist()
     for b, seed in enumerate(seeds.tolist()):
         at, again = int(k[b]), 0 if rounds is None else int(rounds[b])
         for j in range(width - 1):
@@ -75,17 +77,32 @@ def test_rows_are_those_of_their_transitions(batch, width, size, rounds) -> None
 def test_a_width_out_of_range_counts_as_the_nearest(draw: Any) -> None:
     widths = torch.tensor([-(2**63), 0, 1, 4, 2**63 - 1])
     given = random_draws(5, 4, 6)._replace(widths=widths)
-    noise, _, last, length = draw(**given._asdict())
+    noise, _, last, wanted, drafted, length = draw(**given._asdict())
+    assert wanted.tolist() == [0, 0, 1, 4, 4]
+    assert drafted.tolist() == [0, 0, 0, 3, 3]
     assert length.tolist() == [1, 1, 1, 4, 4]
     assert torch.equal(last[:3], noise[:3, 0])
     beyond = draw(**given._replace(k=given.k + 3, width=1)._asdict())[2]
     assert torch.equal(last[3:], beyond[3:])
 
 
+@DRAWS
+@pytest.mark.parametrize("asked", [None, 3, 2])
+def test_no_window_goes_beyond_the_schedule(draw: Any, asked: int | None) -> None:
+    k = torch.tensor([0, 6, 7, 8, 9, 10, 11])
+    widths = None if asked is None else torch.full_like(k, asked)
+    given = random_draws(7, 3, 6)._replace(k=k, widths=widths, steps=10)
+    wanted = [min(asked or 3, left) for left in (3, 3, 3, 2, 1, 0, 0)]
+    drawn = draw(**given._asdict())
+    assert drawn.wanted.tolist() == wanted
+    assert drawn.length.tolist() == [max(count, 1) for count in wanted]
+
+
 def test_no_sample() -> None:
     given = random_draws(1, 3, 4)
     none = {k: t[:0] if isinstance(t, torch.Tensor) else t for k, t in given._asdict().items()}
-    assert [tuple(t.shape) for t in window_noise(**none)] == [(0, 2, 4), (0, 2), (0, 4), (0,)]
+    shapes = [tuple(t.shape) for t in window_noise(**none)]
+    assert shapes == [(0, 2, 4), (0, 2), (0, 4), (0,), (0,), (0,)]
 
 
 @pytest.mark.parametrize(

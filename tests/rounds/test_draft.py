@@ -64,7 +64,7 @@ def drafts(
         drafter,
         samples_of(samples) if isinstance(samples, list) else samples,
         noise,
-        torch.tensor(length or [noise.shape[1] + 1] * 3),
+        torch.tensor(length or [noise.shape[1] + 1] * 3) - 1,
         table=table,
         sweeps=sweeps,
         source=source,

@@ -115,20 +115,34 @@ struct WindowNoise {
   std::int64_t batch;      // B
   std::int64_t width;      // W
   std::int64_t size;       // D, elements of one state
+  std::int64_t steps;      // N of the schedule
   std::uint32_t purpose;   // of the normals
   std::uint32_t decision;  // of the uniforms
 
   const std::int64_t* seeds;   // [B], read as unsigned 64-bit keys
   const std::int64_t* k;       // [B], 0 .. 2^32 - W
   const std::int64_t* rounds;  // [B], 0 .. 2^32 - 1; null: 0
-  const std::int64_t* widths;  // [B], rows asked for
+  const std::int64_t* widths;  // [B], rows asked for; null: W
   const float* like;           // [B, D]; not read
 
-  float* noise;          // [B, W-1, D]
-  float* uniforms;       // [B, W-1]
-  float* last;           // [B, D], of transition length - 1
-  std::int32_t* length;  // [B], 1..W
+  float* noise;           // [B, W-1, D]
+  float* uniforms;        // [B, W-1]
+  float* last;            // [B, D], of transition length - 1
+  std::int64_t* wanted;   // [B], 0..W
+  std::int64_t* drafted;  // [B], length - 1
+  std::int32_t* length;   // [B], 1..W
 };
+
+/// Rows that a window has: those asked for, but no more than there are transitions left.
+FREE_HOST_DEVICE std::int64_t wanted_of(const WindowNoise& d, std::int64_t b) {
+  const std::int64_t asked = d.widths == nullptr ? d.width : d.widths[b];
+  const std::int64_t left = d.k[b] < 0 ? d.steps : d.k[b] < d.steps ? d.steps - d.k[b] : 0;
+  const std::int64_t most = left < d.width ? left : d.width;
+  return asked < 0 ? 0 : asked < most ? asked : most;
+}
+
+/// A window of no rows goes through the motions of one.
+FREE_HOST_DEVICE std::int64_t length_of(std::int64_t wanted) { return wanted < 1 ? 1 : wanted; }
 
 /// Rows of windows that a network is asked about: those listed, or entries first .. end - 1 of
 /// every sample; with a null label each twice, with the label and without.
@@ -229,6 +243,7 @@ struct TargetMeans {
   float* combined;  // [R, D]
   float* means;     // [R, D], without what the transition before adds
   float* guess;     // [R, D]
+  float* sigma;     // [R]
 };
 
 struct NoteNonfinite {

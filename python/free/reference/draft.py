@@ -48,13 +48,19 @@ class WindowNoise(NamedTuple):
     last : Tensor, shape [B, ...]
         Standard normals of transition ``length - 1``, which is sampled from the target if every
         draft stands.
+    wanted : Tensor, shape [B], int64, in ``0 .. W``
+        Rows of each window: those asked for, or the nearest number there is.
+    drafted : Tensor, shape [B], int64
+        Drafts of each window: ``length - 1``.
     length : Tensor, shape [B], int32, in ``1 .. W``
-        The width asked for, or the nearest there is.
+        Rows, at least 1.
     """
 
     noise: Tensor
     uniforms: Tensor
     last: Tensor
+    wanted: Tensor
+    drafted: Tensor
     length: Tensor
 
 
@@ -62,10 +68,11 @@ def window_noise(
     seeds: Tensor,
     k: Tensor,
     rounds: Tensor | None,
-    widths: Tensor,
+    widths: Tensor | None,
     like: Tensor,
     *,
     width: int,
+    steps: int,
     purpose: int,
     decision: int,
 ) -> WindowNoise:
@@ -78,12 +85,14 @@ def window_noise(
         Keys, and where the windows begin, ``0 .. 2**32 - width``.
     rounds : Tensor or None, shape [B], int64
         Which of a transition's numbers, ``0 .. 2**32 - 1``; None for the first of all.
-    widths : Tensor, shape [B], int64
-        Rows of each window.
+    widths : Tensor or None, shape [B], int64
+        Rows that are asked for; None for ``width`` of each.
     like : Tensor, shape [B, ...], float32
         Has a state's shape; at least one axis follows B, and none is empty.
     width : int
         W, at least 1.
+    steps : int
+        Transitions of the schedule, at least 1: no window goes beyond.
     purpose, decision : int
         Last words of the counters of normals and uniforms (:class:`free.rounds.noise.Purpose`).
 
@@ -102,10 +111,12 @@ def window_noise(
         len(k), width, *like.shape[1:]
     )
     uniforms = philox_uniform(seed, transition, round_, decision, 1).view(-1, width)
-    length = widths.clamp(1, width)
+    left = (steps - k.clamp(0, steps)).clamp(max=width)
+    wanted = left if widths is None else torch.minimum(widths, left).clamp(min=0)
+    length = wanted.clamp(min=1)
     last = noise[torch.arange(len(k), device=k.device), length - 1]
-    drafts = noise[:, :-1].contiguous()
-    return WindowNoise(drafts, uniforms[:, :-1].contiguous(), last, length.int())
+    drafts, uniforms = noise[:, :-1].contiguous(), uniforms[:, :-1].contiguous()
+    return WindowNoise(drafts, uniforms, last, wanted, length - 1, length.int())
 
 
 class FirstGuesses(NamedTuple):

@@ -101,7 +101,7 @@ def network_rows(
 
 
 class TargetMeans(NamedTuple):
-    """Transitions as the teacher has them: [R, C, ...], float32.
+    """Transitions as the teacher has them: [R, C, ...], float32, and ``sigma [R]``.
 
     Attributes
     ----------
@@ -111,11 +111,14 @@ class TargetMeans(NamedTuple):
         Of the transitions, without what the prediction of the transition before adds to them.
     guess : Tensor
         The image that the prediction tells; the prediction itself where a schedule does not say.
+    sigma : Tensor
+        Standard deviations of the transitions.
     """
 
     eps: Tensor
     means: Tensor
     guess: Tensor
+    sigma: Tensor
 
 
 def target_means(
@@ -164,11 +167,11 @@ def target_means(
         guided, share = slice(cfg_channels), columns[GUIDED, k].view(axes)
         scale = torch.where(share == 1, cfg_scale, 1 + share * (cfg_scale - 1)).expand_as(eps)
         eps[:, guided] = torch.lerp(unconditional[:, guided], eps[:, guided], scale[:, guided])
-    a, b, _, _, p, q = (column.view(axes) for column in columns[:COEFFICIENTS, k])
+    a, b, _, sigma, p, q = (column.view(axes) for column in columns[:COEFFICIENTS, k])
     guess = p * x + q * eps
     if clip is not None:
         guess = guess.clamp(-clip, clip)
-    return TargetMeans(eps, a * x + b * guess, guess)
+    return TargetMeans(eps, a * x + b * guess, guess, sigma.flatten())
 
 
 def note_nonfinite_(

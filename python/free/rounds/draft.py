@@ -16,7 +16,7 @@ def draft_window(
     drafter: Drafter,
     samples: Samples,
     noise: Tensor,
-    length: Tensor,
+    drafted: Tensor,
     *,
     table: Table,
     sweeps: int | None,
@@ -41,15 +41,15 @@ def draft_window(
     asked for changes, which add up along the window, and needs a schedule with x0 (ValueError).
 
     ``samples`` that draft anything have been seen by the teacher. ``noise [B, W - 1, ...]``,
-    float32, is the drafts' z. Of ``length [B]``, ``0 .. W`` rows wanted, ``length - 1`` transitions
-    are drafted; results at and beyond are undefined. ``source`` drafts recycled transitions
+    float32, is the drafts' z. Of each sample ``drafted [B]``, int64, transitions are drafted,
+    ``0 .. W - 1``; results beyond are undefined. ``source`` drafts recycled transitions
     (:mod:`free.rounds.draft_source`). ``rows`` the drafter is asked about are by default
     :class:`free.rounds.row_selection.WantedRows`.
 
     Raises FloatingPointError if the drafter's output is not finite, TypeError or ValueError if its
     output or carry is not what the protocol says.
     """
-    P, rows, drafted = noise.shape[1], rows or WantedRows(), length.long() - 1
+    P, rows = noise.shape[1], rows or WantedRows()
     call = DrafterCall(drafter, table)
     whole: WindowDrafter | None = None
     if table.affine and drafts_windows(drafter) and drafter.drafts(P + 1, sweeps):
