@@ -96,7 +96,7 @@ class Span(NamedTuple):
 
     def put(self, rows: Tensor, windows: Tensor) -> Tensor:
         """``windows`` with ``rows`` in their places, or the rows where they are all."""
-        rows = rows.unflatten(0, (self.batch, -1))
+        rows = rows.view(self.batch, self.end - self.first, *rows.shape[1:])
         if rows.shape == windows.shape:
             return rows
         windows[:, self.first : self.end] = rows
@@ -105,7 +105,7 @@ class Span(NamedTuple):
     def windows(self, rows: Tensor, batch: int, width: int) -> Tensor:
         """Windows [B, P, ...] of these rows, 0 elsewhere."""
         if self.end - self.first == width:
-            return rows.unflatten(0, (batch, width))
+            return rows.view(batch, width, *rows.shape[1:])  # which costs less than unflatten
         return self.put(rows, rows.new_zeros(batch, width, *rows.shape[1:]))
 
 
@@ -176,6 +176,8 @@ def _ranges(low: Tensor | None, high: Tensor, first: int, end: int) -> set[tuple
     if low is None:
         stops = high.tolist()
         begins = [first] * len(stops)
+    elif high.device.type == "cpu":
+        begins, stops = low.tolist(), high.tolist()
     else:  # one look at the device
         begins, stops = torch.stack([low, high]).tolist()
     # Of thousands of samples few ranges differ.
