@@ -45,8 +45,8 @@ struct Data {
   std::vector<float> means = std::vector<float>(kWidth * kSize);
   std::vector<float> guesses = std::vector<float>(kWidth * kSize);
   std::vector<float> intercept = std::vector<float>((kWidth - 1) * kSize);
-  std::vector<float> columns = std::vector<float>(6 * kWidth, kSigma);
-  std::vector<float> coefficients = std::vector<float>(5 * kWidth);
+  std::vector<float> columns = std::vector<float>(8 * kWidth, kSigma);
+  std::vector<float> coefficients = std::vector<float>(6 * kWidth);
   std::vector<std::int64_t> row = std::vector<std::int64_t>(kWidth);
   std::vector<std::int64_t> at = std::vector<std::int64_t>(kWidth);
   std::int64_t known = kWidth;
@@ -99,9 +99,12 @@ struct Data {
             &kOne,
             &kOne,
             columns.data(),
+            nullptr,
+            std::numeric_limits<float>::infinity(),
             rolled.data(),
             means.data(),
             guesses.data(),
+            state.data(),
             intercept.data(),
             slope.data(),
             &settled,

@@ -98,13 +98,16 @@ def draws(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments
         "widths": torch.full((batch,), width, device=device),
         "like": torch.empty(batch, dim, device=device),
         "width": width,
+        "steps": 250 + width,
         "purpose": int(Purpose.TRANSITION),
         "decision": int(Purpose.DECISION),
     }
 
 
 def guesses(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
-    """Arguments of first_guesses: the teacher has seen every transition, and is followed."""
+    """Arguments of first_guesses: the teacher has seen every transition, and is followed. The
+    window is not rolled.
+    """
     there, rows = _drawn_on(device), batch * width
     return {
         "x": torch.randn(batch, dim, **there),
@@ -126,10 +129,10 @@ def roll(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
     coefficients of a late transition.
     """
     there, drafts = _drawn_on(device), width - 1
-    rows = ("states", "means", "guesses")
+    rows = {"states": width, "means": drafts, "guesses": width}
     late = (1.01, -0.05, 0.0, SIGMA, 1.0, 0.01)
     return {
-        **{name: torch.randn(batch, width, dim, **there) for name in rows},
+        **{name: torch.randn(batch, count, dim, **there) for name, count in rows.items()},
         **{name: torch.randn(batch, drafts, dim, **there) for name in ("noise", "intercept")},
         "slope": torch.full((batch, drafts), 0.1, device=device),
         "change": None,
@@ -213,6 +216,20 @@ def asked(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments
     }
 
 
+def told(batch: int, width: int, dim: int, device: Device = "cpu") -> Arguments:
+    """Arguments of drafter_rows: all drafts of every window, with and without label."""
+    rows, there = batch * (width - 1), _drawn_on(device)
+    k = torch.arange(rows, device=device) % 250
+    return {
+        **{name: torch.randn(rows, dim, **there) for name in ("x", "mean")},
+        "k": k,
+        "y": k,
+        "timesteps": torch.arange(250, device=device),
+        "sigma": 0.1 + torch.rand(250, **there),
+        "null_label": 1000,
+    }
+
+
 #: The ops of a round besides verify_window, and what they are given.
 OF_WINDOWS = {
     "verify_window_relaxed": relaxed,
@@ -223,6 +240,7 @@ OF_WINDOWS = {
     "note_nonfinite_": note,
     "response_sums": sums,
     "network_rows": asked,
+    "drafter_rows": told,
     "advance_samples_": samples,
 }
 

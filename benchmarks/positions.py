@@ -60,7 +60,7 @@ def acceptance_by_position(
     x = noise(0, Purpose.INITIAL, network.sample_shape)
     for made in range(steps - 2):
         k = torch.full_like(seeds, made)
-        out, mean, guess = target(x, k, y)
+        out, mean, guess, _ = target(x, k, y)
         rows = TeacherRows(*out, x, k)
         z = noise(made, Purpose.TRANSITION, x.shape[1:])
         x = torch.addcmul(mean, table.sigma[made], z)
@@ -75,14 +75,14 @@ def acceptance_by_position(
             drafter,
             samples,
             z,
-            torch.full_like(seeds, P_here + 1),
+            torch.full_like(seeds, P_here),
             table=table,
             sweeps=sweeps,
             source=DRAFTER,
         )
         at = (k[:, None] + 1 + torch.arange(P_here)).flatten()
         states = draft.states[:, :P_here].flatten(0, 1)
-        _, means, _ = target(states, at, y.repeat_interleave(P_here))
+        _, means, *_ = target(states, at, y.repeat_interleave(P_here))
         shift = (draft.means.flatten(0, 1) - means).flatten(1).norm(dim=1)
         accepts = torch.erfc(shift / table.sigma[at] / 8**0.5).view(images, P_here)
         # The part of the run that all places reach.

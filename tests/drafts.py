@@ -36,13 +36,16 @@ def random_roll(
 ) -> Roll:
     """What is not read before it is written, and not written, is NaN."""
     first, end = (0, drafts) if span is None else span
-    rows = torch.randn(3, batch, drafts + 1, *shape)
-    rows[1:, :, first + 1 :] = torch.nan
+    states, guesses = torch.randn(2, batch, drafts + 1, *shape).unbind(0)
+    means = torch.randn(batch, drafts, *shape)
+    means[:, first:], guesses[:, first + 1 :] = torch.nan, torch.nan
     # Predictions are of states that the drafter has seen, which are rolled over.
-    rows[0, :, (end if changes == "prediction" else first) + 1 :] = torch.nan
+    states[:, (end if changes == "prediction" else first) + 1 :] = torch.nan
     settled = torch.randint(-1, drafts + 2, (batch,))
     return Roll(
-        *rows.unbind(0),
+        states,
+        means,
+        guesses,
         torch.randn(batch, drafts, *shape),
         torch.randn(batch, drafts, *shape),
         torch.rand(batch, drafts) - 0.5,
@@ -74,6 +77,7 @@ def random_guesses(
     steps: int = 9,
     rows: int = 11,
     source: int = RESPONSE,
+    rolled: bool = True,
 ) -> Guesses:
     """Responses below 0 and above the largest, no evidence, a schedule's ends."""
     sample = torch.arange(batch)
@@ -90,13 +94,15 @@ def random_guesses(
         square * (sample % 5 < 4),
         torch.rand(8, steps),
         drafts,
+        torch.randn(batch, drafts, *shape) if rolled else None,
+        1.5 if rolled else None,
     )
 
 
-def without_what_is_to_be_rolled(made: Iterable[Tensor]) -> tuple[Tensor, ...]:
-    """Of what first_guesses returns: only entry 0 of states, means and guesses is written."""
+def written(made: Iterable[Tensor], noise: Tensor | None) -> tuple[Tensor, ...]:
+    """Of what first_guesses returns: without noise, entry 0 of states and guesses and no mean."""
     states, means, guesses, *rest = made
-    return (states[:, 0], means[:, 0], guesses[:, 0], *rest)
+    return (states[:, :1], means[:, :0], guesses[:, :1], *rest) if noise is None else tuple(made)
 
 
 Draws = arguments("window_noise", purpose=3, decision=2**32 - 1)
@@ -107,7 +113,7 @@ def random_draws(batch: int, width: int, size: int, rounds: bool = True) -> Draw
     k = torch.randint(0, 2**32 - width, (batch,))
     k[-1] = 2**32 - width
     widths = torch.randint(0, width + 2, (batch,))
-    widths[-1] = width + 1
+    widths[0], widths[-1] = 0, width + 1
     return Draws(
         torch.randint(-(2**63), 2**63 - 1, (batch,)),
         k,
@@ -115,6 +121,7 @@ def random_draws(batch: int, width: int, size: int, rounds: bool = True) -> Draw
         widths,
         torch.full((batch, size), torch.nan),
         width,
+        2**32,
     )
 
 

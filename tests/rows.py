@@ -155,7 +155,12 @@ def random_recycling(
 
 
 def random_asking(
-    batch: int, width: int, shape: tuple[int, ...], listed: bool = False, null: int | None = None
+    batch: int,
+    width: int,
+    shape: tuple[int, ...],
+    listed: bool = False,
+    null: int | None = None,
+    means: bool = False,
 ) -> dict[str, Any]:
     """Arguments of network_rows: the last entries of every window, or entries here and there, and
     these times a scale.
@@ -171,10 +176,29 @@ def random_asking(
         "end": width,
         "null_label": null,
     }
+    if means:
+        given |= {"means": torch.randn(batch, width - 1, *shape)}
+        given |= {"mean_before": torch.randn(batch, *shape)}
     if listed:
         given |= {"scale": torch.rand(9) + 0.5}
         given |= {"rows": 5, "sample": torch.arange(5) % batch, "entry": torch.arange(5) % width}
     return given
+
+
+def random_innovations(
+    rows: int, shape: tuple[int, ...], scaled: bool = False, null: int | None = None
+) -> dict[str, Any]:
+    """Arguments of drafter_rows; the first row's transition is the first there is."""
+    return {
+        "x": torch.randn(rows, *shape),
+        "mean": torch.randn(rows, *shape),
+        "k": torch.arange(rows) * 2 % 9,
+        "y": torch.randint(0, 10, (rows,)),
+        "timesteps": torch.randint(0, 1000, (9,)),
+        "sigma": torch.rand(9) + 0.1,
+        "scale": torch.rand(9) + 0.5 if scaled else None,
+        "null_label": null,
+    }
 
 
 def recalled(

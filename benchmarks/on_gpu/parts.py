@@ -110,6 +110,7 @@ def _coupling(
     first, start = states.view(B, W, D)[:, 0].contiguous(), k.view(B, W)[:, 0].contiguous()
     seeds = torch.arange(B, device=x.device)
     words = {"purpose": int(Purpose.TRANSITION), "decision": int(Purpose.DECISION)}
+    steps = len(table.sigma)
     # Rolled from the teacher's guesses, then from the drafter's, which has a say in all.
     change = torch.randn(B, W - 1, D, device=x.device)
     spans = [(j, j + 1) for j in range(W - 1)] if sweeps is None else [(0, W - 1)] * sweeps
@@ -118,8 +119,10 @@ def _coupling(
     )
 
     def couple() -> None:
-        z = ops.window_noise(seeds, start, None, known, first, width=W, **words)
-        begun = ops.first_guesses(first, start, **past, columns=table.columns, drafts=W - 1)
+        z = ops.window_noise(seeds, start, None, known, first, width=W, steps=steps, **words)
+        begun = ops.first_guesses(
+            first, start, **past, columns=table.columns, drafts=W - 1, noise=z.noise
+        )
         roll = partial(
             ops.roll_window_,
             begun.states,
@@ -130,14 +133,13 @@ def _coupling(
             begun.slope,
             coefficients=begun.coefficients,
         )
-        roll(change=None, settled=None, says="change", first=0, end=W - 1)
         for j, end in spans:
             roll(change=change, settled=none, says="change", first=j, end=end)
         # Where the network has variance channels besides, its eps has gaps.
         target = ops.target_means(x, eps.contiguous(), k, table.columns, **scale).means
         verified = ops.verify_window(
             begun.states,
-            begun.means[:, 1:].contiguous(),
+            begun.means,
             target.view(B, W, D),
             begun.coefficients[3],
             length,

@@ -98,7 +98,9 @@ def network_calls(
     calls: dict[str, Callable[[], Any]] = {"teacher": lambda: call(x, t, y)}
     if width > 1:
         feature = call(x, t, y).feature[1:]
-        given = (x[1:], torch.randn_like(x[1:]), t[1:], y[1:], feature, guidance)
+        asked = (x[1:], t[1:], y[1:])
+        seen, times, labels = asked if guidance is None else guidance.expand(*asked)
+        given = (seen, torch.randn_like(seen), times, labels, feature, guidance)
         calls["drafter"] = lambda: drafter.step(*given)
     return calls
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// first_guesses on the CPU: entry by entry of each sample's window.
+// first_guesses on the CPU: entry by entry of each sample's window, which is then rolled.
 #include <algorithm>
 
 #include "cpu/kernels.h"
@@ -33,7 +33,7 @@ void write_made(const FirstGuesses& g, std::int64_t b) {
   std::copy_n(g.x + b * g.size, g.size, g.states + out);
   std::copy_n(g.past_guess + row, g.size, g.guesses + out);
   mean_row(coefficients_at(g.columns, g.steps, made), g.past_x + row, g.past_guess + row, g.size,
-           g.means + out);
+           g.mean_before + b * g.size);
   g.settled[b] = settled_of(g.known[b], g.source);
 }
 
@@ -70,6 +70,11 @@ void first_guesses(const FirstGuesses& g) {
     for (std::int64_t i = 0; i < g.width; ++i) {
       write_entry(g, b, i);
     }
+  }
+  if (g.noise != nullptr) {
+    roll_window({g.batch, g.width, g.size, 0, g.width - 1, Said::kIntercept, g.states, g.means,
+                 g.guesses, g.noise, g.intercept, g.slope, nullptr, nullptr, g.coefficients,
+                 g.clip});
   }
 }
 

@@ -28,6 +28,7 @@ void window_noise(const WindowNoise& draws);
 void first_guesses(const FirstGuesses& guesses);
 void roll_window(const Roll& roll);
 void network_rows(const NetworkRows& rows);
+void drafter_rows(const DrafterRows& rows);
 void target_means(const TargetMeans& means);
 void note_nonfinite(const NoteNonfinite& rows);
 void response_sums(const ResponseSums& sums);

@@ -29,6 +29,9 @@ void write_row(const NetworkRows& n, std::int64_t r) {
     n.t[out] = n.timesteps[step];
     n.label[out] = out == n.each * r ? n.y[place.b] : n.null_label;
   }
+  if (n.means != nullptr) {
+    std::copy_n(mean_at(n, place.b, place.i), n.size, n.mean + r * n.size);
+  }
 }
 
 }  // namespace

@@ -106,9 +106,12 @@ void draw(const Draws& d, const Fill& fill) {
 void draw_transition(const WindowNoise& d, std::int64_t b, std::int64_t j) {
   const Row row{static_cast<std::uint64_t>(d.seeds[b]), static_cast<std::uint32_t>(d.k[b] + j),
                 d.rounds == nullptr ? 0u : static_cast<std::uint32_t>(d.rounds[b]), d.purpose};
-  const std::int64_t length = std::clamp<std::int64_t>(d.widths[b], 1, d.width);
+  const std::int64_t wanted = wanted_of(d, b);
+  const std::int64_t length = length_of(wanted);
   const std::int64_t final = length - 1;
   if (j == final) {
+    d.wanted[b] = wanted;
+    d.drafted[b] = length - 1;
     d.length[b] = static_cast<std::int32_t>(length);
   }
   float* last = d.last + b * d.size;

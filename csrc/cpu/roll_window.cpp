@@ -91,7 +91,7 @@ void roll_tile(const Roll& r, std::int64_t b, std::int64_t tile) {
       asked = kept[j % 2];
       std::copy_n(r.states + next, count, kept[j % 2]);
     }
-    roll_row(c, state, guess, last, r.noise + given, count, r.means + next, r.states + next);
+    roll_row(c, state, guess, last, r.noise + given, count, r.means + given, r.states + next);
   }
 }
 

@@ -54,8 +54,9 @@ void write_row(const TargetMeans& m, std::int64_t r) {
     widen_row(said + m.size, m.guided, unconditional);
     guide_row(unconditional, scale_at(m.scale, m.columns[kGuided * m.steps + k]), m.guided, eps);
   }
-  mean_row(coefficients_at(m.columns, m.steps, k), m.x + row, eps, m.clip, m.size, m.guess + row,
-           m.means + row);
+  const Coefficients c = coefficients_at(m.columns, m.steps, k);
+  mean_row(c, m.x + row, eps, m.clip, m.size, m.guess + row, m.means + row);
+  m.sigma[r] = c.sigma;
 }
 
 template <class T>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// first_guesses on a GPU: a thread four elements of an entry of a sample's window; the entry's
-// first thread writes its scalars.
+// first_guesses on a GPU: a thread takes four elements of a sample through the window, whose first
+// thread writes the scalars; rolled, the state and the last guess stay in registers. The next
+// transition's rows are under way while this one's are computed.
 #include <cuda_runtime.h>
 
 #include "cuda/kernels.h"
@@ -25,53 +26,94 @@ __device__ __forceinline__ void write_step(const FirstGuesses& g, std::int64_t b
   }
 }
 
+/// What an entry of a window needs of memory: what the teacher's last call says of the transition
+/// that leads there, and its noise.
+struct Past {
+  Quad<float> said;
+  Quad<float> x;
+  Quad<float> noise;
+};
+
+template <bool kWide>
+__device__ __forceinline__ Past load_past(const FirstGuesses& g, std::int64_t b, std::int64_t i,
+                                          std::int64_t at) {
+  // A row that is not there is not read.
+  const std::int64_t row = nearest(g.row[b * g.stride + i], 0, g.rows) * g.size;
+  Past past{
+      load<kWide>(g.past_guess + row, at, g.size), load<kWide>(g.past_x + row, at, g.size), {}};
+  if (g.noise != nullptr && i > 0) {
+    past.noise = load<kWide>(g.noise + (b * (g.width - 1) + i - 1) * g.size, at, g.size);
+  }
+  return past;
+}
+
 template <bool kWide>
 __global__ void __launch_bounds__(kThreads) guess_quads(FirstGuesses g, std::int64_t quads) {
   Place place;
-  if (!find_place(g.batch * g.width, quads, &place)) {
+  if (!find_place(g.batch, quads, &place)) {
     return;
   }
+  const std::int64_t b = place.row;
   const std::int64_t at = place.at;
-  const std::int64_t b = place.row / g.width;
-  const std::int64_t i = place.row - b * g.width;
   const bool writes_scalars = at == 0;
-  // A row that is not there is not read.
-  const std::int64_t row = nearest(g.row[b * g.stride + i], 0, g.rows) * g.size;
-  const Quad<float> said = load<kWide>(g.past_guess + row, at, g.size);
-  const Quad<float> x_old = load<kWide>(g.past_x + row, at, g.size);
-  if (writes_scalars) {
-    write_step(g, b, i);
-  }
-  if (i == 0) {  // the transition just made
-    const std::int64_t made = nearest(g.k[b], -1, g.steps);
-    const Coefficients c = coefficients_at(g.columns, g.steps, made);
-    Quad<float> mean;
-#pragma unroll
-    for (int e = 0; e < kQuad; ++e) {
-      mean.v[e] = mean_of(c, x_old.v[e], said.v[e], 0.0f);
-    }
-    const std::int64_t out = b * g.width * g.size;
-    store<kWide>(g.states + out, at, g.size, load<kWide>(g.x + b * g.size, at, g.size));
-    store<kWide>(g.means + out, at, g.size, mean);
-    store<kWide>(g.guesses + out, at, g.size, said);
-    if (writes_scalars) {
-      g.settled[b] = settled_of(g.known[b], g.source);
-    }
-    return;
-  }
-  const std::int64_t j = i - 1;
-  const std::int64_t out = b * (g.width - 1) + j;
-  const float largest = g.columns[kLargestResponse * g.steps + nearest(g.k[b], j, g.steps)];
-  const bool following = follows(j, g.known[b], g.source);
-  const float slope = following ? response_of(g.dot[b], g.square[b], largest) : 0.0f;
-  Quad<float> intercept;
+  const Past made = load_past<kWide>(g, b, 0, at);  // the transition just made
+  Quad<float> state = load<kWide>(g.x + b * g.size, at, g.size);
+  Quad<float> guess = made.said;
+  Quad<float> mean;
+  const Coefficients before = coefficients_at(g.columns, g.steps, nearest(g.k[b], -1, g.steps));
 #pragma unroll
   for (int e = 0; e < kQuad; ++e) {
-    intercept.v[e] = intercept_of(said.v[e], slope, x_old.v[e]);
+    mean.v[e] = mean_of(before, made.x.v[e], guess.v[e], 0.0f);
   }
-  store<kWide>(g.intercept + out * g.size, at, g.size, intercept);
+  std::int64_t row = b * g.width * g.size;
+  store<kWide>(g.states + row, at, g.size, state);
+  store<kWide>(g.mean_before + b * g.size, at, g.size, mean);
+  store<kWide>(g.guesses + row, at, g.size, guess);
   if (writes_scalars) {
-    g.slope[out] = slope;
+    g.settled[b] = settled_of(g.known[b], g.source);
+    write_step(g, b, 0);
+  }
+  Past next{};
+  if (g.width > 1) {
+    next = load_past<kWide>(g, b, 1, at);
+  }
+  for (std::int64_t j = 0; j < g.width - 1; ++j) {
+    const Past past = next;
+    if (j + 2 < g.width) {
+      next = load_past<kWide>(g, b, j + 2, at);
+    }
+    const std::int64_t draft = b * (g.width - 1) + j;
+    const std::int64_t step = nearest(g.k[b], j, g.steps);
+    const float largest = g.columns[kLargestResponse * g.steps + step];
+    const bool following = follows(j, g.known[b], g.source);
+    const float slope = following ? response_of(g.dot[b], g.square[b], largest) : 0.0f;
+    Quad<float> intercept;
+#pragma unroll
+    for (int e = 0; e < kQuad; ++e) {
+      intercept.v[e] = intercept_of(past.said.v[e], slope, past.x.v[e]);
+    }
+    store<kWide>(g.intercept + draft * g.size, at, g.size, intercept);
+    if (writes_scalars) {
+      g.slope[draft] = slope;
+      write_step(g, b, j + 1);
+    }
+    if (g.noise == nullptr) {
+      continue;
+    }
+    const Coefficients c = coefficients_at(g.columns, g.steps, step);
+#pragma unroll
+    for (int e = 0; e < kQuad; ++e) {
+      const float last = guess.v[e];
+      guess.v[e] =
+          guess_of(Said::kIntercept, intercept.v[e], slope, state.v[e], last, 0.0f, c, g.clip);
+      const Rolled rolled = roll(c, state.v[e], guess.v[e], last, past.noise.v[e]);
+      mean.v[e] = rolled.mean;
+      state.v[e] = rolled.state;
+    }
+    row += g.size;
+    store<kWide>(g.states + row, at, g.size, state);
+    store<kWide>(g.means + draft * g.size, at, g.size, mean);
+    store<kWide>(g.guesses + row, at, g.size, guess);
   }
 }
 
@@ -80,10 +122,10 @@ __global__ void __launch_bounds__(kThreads) guess_quads(FirstGuesses g, std::int
 void first_guesses(const FirstGuesses& g, const Queue& queue) {
   const OnDevice here(queue);
   const std::int64_t quads = ceil_div(g.size, kQuad);
-  const bool wide =
-      whole_quads(g.size, g.x, g.past_x, g.past_guess, g.states, g.means, g.guesses, g.intercept);
+  const bool wide = whole_quads(g.size, g.x, g.past_x, g.past_guess, g.noise, g.states, g.means,
+                                g.guesses, g.mean_before, g.intercept);
   launch("first_guesses", wide ? guess_quads<true> : guess_quads<false>,
-         ceil_div(g.batch * g.width * quads, kThreads), kThreads, queue, g, quads);
+         ceil_div(g.batch * quads, kThreads), kThreads, queue, g, quads);
 }
 
 }  // namespace free_dit::cuda

@@ -28,6 +28,7 @@ void window_noise(const WindowNoise& draws, const Queue& queue);
 void first_guesses(const FirstGuesses& guesses, const Queue& queue);
 void roll_window(const Roll& roll, const Queue& queue);
 void network_rows(const NetworkRows& rows, const Queue& queue);
+void drafter_rows(const DrafterRows& rows, const Queue& queue);
 void target_means(const TargetMeans& means, const Queue& queue);
 void note_nonfinite(const NoteNonfinite& rows, const Queue& queue);
 /// Bytes of device memory that response_sums needs beside its arguments, aligned to 8.

@@ -34,6 +34,10 @@ __global__ void __launch_bounds__(kThreads) copy_quads(NetworkRows n, std::int64
   for (std::int64_t out = n.each * r; out < n.each * (r + 1); ++out) {
     store<kWide>(n.x + out * n.size, place.at, n.size, state);
   }
+  if (n.means != nullptr) {
+    store<kWide>(n.mean + r * n.size, place.at, n.size,
+                 load<kWide>(mean_at(n, from.b, from.i), place.at, n.size));
+  }
   if (place.at == 0) {
     n.k[r] = k;
     for (std::int64_t out = n.each * r; out < n.each * (r + 1); ++out) {
@@ -48,7 +52,7 @@ __global__ void __launch_bounds__(kThreads) copy_quads(NetworkRows n, std::int64
 void network_rows(const NetworkRows& n, const Queue& queue) {
   const OnDevice here(queue);
   const std::int64_t quads = ceil_div(n.size, kQuad);
-  const bool wide = whole_quads(n.size, n.states, n.x);
+  const bool wide = whole_quads(n.size, n.states, n.x, n.means, n.mean_before, n.mean);
   launch("network_rows", wide ? copy_quads<true> : copy_quads<false>,
          ceil_div(n.rows * quads, kThreads), kThreads, queue, n, quads);
 }

@@ -29,6 +29,7 @@ void window_noise(const WindowNoise&, const Queue&) { refuse(); }
 void first_guesses(const FirstGuesses&, const Queue&) { refuse(); }
 void roll_window(const Roll&, const Queue&) { refuse(); }
 void network_rows(const NetworkRows&, const Queue&) { refuse(); }
+void drafter_rows(const DrafterRows&, const Queue&) { refuse(); }
 void target_means(const TargetMeans&, const Queue&) { refuse(); }
 void note_nonfinite(const NoteNonfinite&, const Queue&) { refuse(); }
 std::int64_t response_workspace(const ResponseSums&) { refuse(); }

@@ -51,8 +51,8 @@ __global__ void __launch_bounds__(kThreads) draw_window(WindowNoise d, std::int6
   }
   const std::int64_t b = place.row / d.width;
   const std::int64_t j = place.row - b * d.width;
-  const std::int64_t asked = d.widths[b];
-  const std::int64_t length = asked < 1 ? 1 : asked > d.width ? d.width : asked;
+  const std::int64_t wanted = wanted_of(d, b);
+  const std::int64_t length = length_of(wanted);
   const bool drafted = j < d.width - 1;
   const bool last = j == length - 1;
   if (!drafted && !last) {
@@ -72,6 +72,8 @@ __global__ void __launch_bounds__(kThreads) draw_window(WindowNoise d, std::int6
   }
   if (last) {
     if (block == 0) {
+      d.wanted[b] = wanted;
+      d.drafted[b] = length - 1;
       d.length[b] = static_cast<std::int32_t>(length);
     }
     store<kWide>(d.last + b * d.size, place.at, d.size, noise);

@@ -55,6 +55,7 @@ __global__ void __launch_bounds__(kThreads) roll_quads(Roll r, std::int64_t quad
   const std::int64_t at = place.at;
   const std::int64_t settled = r.change == nullptr ? r.width - 1 : r.settled[b];
   std::int64_t row = (b * r.width + r.first) * r.size;
+  std::int64_t made = (b * (r.width - 1) + r.first) * r.size;
   Quad<float> state = load<kWide>(r.states + row, at, r.size);
   Quad<float> guess = load<kWide>(r.guesses + row, at, r.size);
   Step next = load_step<kWide>(r, b, r.first, settled, at);
@@ -75,8 +76,9 @@ __global__ void __launch_bounds__(kThreads) roll_quads(Roll r, std::int64_t quad
     }
     row += r.size;
     store<kWide>(r.states + row, at, r.size, state);
-    store<kWide>(r.means + row, at, r.size, mean);
+    store<kWide>(r.means + made, at, r.size, mean);
     store<kWide>(r.guesses + row, at, r.size, guess);
+    made += r.size;
   }
 }
 

@@ -48,6 +48,9 @@ __global__ void __launch_bounds__(kThreads) mean_quads(TargetMeans m, std::int64
   store<kWide>(m.combined + row, at, m.size, eps);
   store<kWide>(m.means + row, at, m.size, mean);
   store<kWide>(m.guess + row, at, m.size, guess);
+  if (at == 0) {
+    m.sigma[place.row] = c.sigma;
+  }
 }
 
 template <class T>

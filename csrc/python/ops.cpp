@@ -132,14 +132,17 @@ Op window_noise() {
       .tensor("seeds", "B", &WindowNoise::seeds)
       .tensor("k", "B", &WindowNoise::k)
       .maybe("rounds", "B", &WindowNoise::rounds)
-      .tensor("widths", "B", &WindowNoise::widths)
+      .maybe("widths", "B", &WindowNoise::widths)
       .tensor("like", "B ...", &WindowNoise::like)
       .integer("width", 1, kWord, &WindowNoise::width, 'W')
+      .integer("steps", 1, kAny, &WindowNoise::steps)
       .integer("purpose", 0, kWord, &WindowNoise::purpose)
       .integer("decision", 0, kWord, &WindowNoise::decision)
       .result("noise", "B W-1 ...", &WindowNoise::noise)
       .result("uniforms", "B W-1", &WindowNoise::uniforms)
       .result("last", "B ...", &WindowNoise::last)
+      .result("wanted", "B", &WindowNoise::wanted)
+      .result("drafted", "B", &WindowNoise::drafted)
       .result("length", "B", &WindowNoise::length)
       .counts({{"B", &WindowNoise::batch}, {"...", &WindowNoise::size}})
       .check(check_noise)
@@ -176,9 +179,13 @@ Op first_guesses() {
       .tensor("square", "B", &FirstGuesses::square)
       .tensor("columns", "8 N > 0", &FirstGuesses::columns)
       .integer("drafts", 0, kWord, 'P')
+      .maybe("noise", "B P ...", &FirstGuesses::noise)
+      .number("clip", 0.0, kLargestFloat, &FirstGuesses::clip)
+      .or_none()
       .result("states", "B P+1 ...", &FirstGuesses::states)
-      .result("means", "B P+1 ...", &FirstGuesses::means)
+      .result("means", "B P ...", &FirstGuesses::means)
       .result("guesses", "B P+1 ...", &FirstGuesses::guesses)
+      .result("mean_before", "B ...", &FirstGuesses::mean_before)
       .result("intercept", "B P ...", &FirstGuesses::intercept)
       .result("slope", "B P", &FirstGuesses::slope)
       .result("settled", "B", &FirstGuesses::settled)
@@ -198,7 +205,7 @@ Op first_guesses() {
 Op roll_window() {
   return Declare<Roll>("roll_window_")
       .tensor("states", "B W ... > 0", &Roll::states)
-      .tensor("means", "B W ...", &Roll::means)
+      .tensor("means", "B W-1 ...", &Roll::means)
       .tensor("guesses", "B W ...", &Roll::guesses)
       .tensor("noise", "B W-1 ...", &Roll::noise)
       .tensor("intercept", "B W-1 ...", &Roll::intercept)
@@ -247,10 +254,13 @@ Op network_rows() {
       .maybe("entry", "R", &NetworkRows::entry, "sample and entry")
       .integer("null_label", -kAny, kAny, &NetworkRows::null_label, 'G')
       .or_none()
+      .maybe("means", "B W-1 ...", &NetworkRows::means, "means and mean_before")
+      .maybe("mean_before", "B ...", &NetworkRows::mean_before, "means and mean_before")
       .result("x", "G*R ...", &NetworkRows::x)
       .result("t", "G*R", &NetworkRows::t)
       .result("label", "G*R", &NetworkRows::label)
       .result("k", "R", &NetworkRows::k)
+      .result("mean", "R ...", &NetworkRows::mean, "means and mean_before")
       .counts({{"B", &NetworkRows::batch},
                {"W", &NetworkRows::width},
                {"...", &NetworkRows::size},
@@ -259,6 +269,30 @@ Op network_rows() {
       .check(check_rows)
       .cpu(cpu::network_rows)
       .cuda(cuda::network_rows);
+}
+
+Op drafter_rows() {
+  return Declare<DrafterRows>("drafter_rows")
+      .tensor("x", "R ...", &DrafterRows::x)
+      .tensor("mean", "R ...", &DrafterRows::mean)
+      .tensor("k", "R", &DrafterRows::k)
+      .tensor("y", "R", &DrafterRows::y)
+      .tensor("timesteps", "N > 0", &DrafterRows::timesteps)
+      .tensor("sigma", "N", &DrafterRows::sigma)
+      .maybe("scale", "N", &DrafterRows::scale)
+      .integer("null_label", -kAny, kAny, &DrafterRows::null_label, 'G')
+      .or_none()
+      .result("states", "G*R ...", &DrafterRows::states)
+      .result("innovation", "G*R ...", &DrafterRows::innovation)
+      .result("t", "G*R", &DrafterRows::t)
+      .result("label", "G*R", &DrafterRows::label)
+      .counts({{"R", &DrafterRows::rows},
+               {"...", &DrafterRows::size},
+               {"N", &DrafterRows::steps},
+               {"G", &DrafterRows::each}})
+      .check([](const DrafterRows& d) { check_integers("k", d.k, d.rows, d.steps - 1, "row"); })
+      .cpu(cpu::drafter_rows)
+      .cuda(cuda::drafter_rows);
 }
 
 struct GuidedMeans : TargetMeans {
@@ -287,6 +321,7 @@ Op target_means() {
       .result("combined", "R C ...?", &TargetMeans::combined)
       .result("means", "R C ...?", &TargetMeans::means)
       .result("guess", "R C ...?", &TargetMeans::guess)
+      .result("sigma", "R", &TargetMeans::sigma)
       .counts({{"R", &TargetMeans::rows},
                {"C", &TargetMeans::channels},
                {"C ...?", &TargetMeans::size},
@@ -391,6 +426,7 @@ const std::vector<Op>& ops() {
       first_guesses(),
       roll_window(),
       network_rows(),
+      drafter_rows(),
       target_means(),
       note_nonfinite(),
       response_sums(),

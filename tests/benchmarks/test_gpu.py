@@ -60,7 +60,7 @@ def test_what_the_sections_find(whole: dict[str, Any]) -> None:
     assert {row["op"] for row in found["kernels"]["rows"]} == {
         "verify_window", "window_noise", "first_guesses", "roll_window_", "target_means",
         "note_nonfinite_", "response_sums",
-        "philox_normal", "network_rows", "advance_samples_",
+        "philox_normal", "network_rows", "drafter_rows", "advance_samples_",
     }  # fmt: skip
     for row in found["kernels"]["rows"]:
         assert row["difference"] < 1e-4

@@ -40,6 +40,7 @@ const std::map<std::string, Launch> kLaunchers{
     {"first_guesses", plain(cuda::first_guesses)},
     {"roll_window_", plain(cuda::roll_window)},
     {"network_rows", plain(cuda::network_rows)},
+    {"drafter_rows", plain(cuda::drafter_rows)},
     {"target_means", plain(cuda::target_means)},
     {"note_nonfinite_", plain(cuda::note_nonfinite)},
     {"advance_samples_", plain(cuda::advance_samples)},

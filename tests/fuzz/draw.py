@@ -37,6 +37,7 @@ LIMITS: dict[tuple[str, str], Any] = {
     ("response_sums", "row"): (0, "R-1"),
     ("note_nonfinite_", "samples"): (0, "S-1"),
     ("target_means", "k"): (0, "N-1"),
+    ("drafter_rows", "k"): (0, "N-1"),
     ("network_rows", "sample"): (0, "B-1"),
     ("network_rows", "entry"): (0, "W-1"),
 }

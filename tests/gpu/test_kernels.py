@@ -27,12 +27,13 @@ from tests.drafts import (
     random_draws,
     random_guesses,
     random_roll,
-    without_what_is_to_be_rolled,
+    written,
 )
 from tests.rows import (
     Note,
     noted,
     random_asking,
+    random_innovations,
     random_means,
     random_note,
     random_recycling,
@@ -76,7 +77,7 @@ def call_op(name: str, given: Arguments, where: Any = ops) -> Any:
     if name == "note_nonfinite_":
         return noted(op, Note(**given))
     result = op(**given)
-    return without_what_is_to_be_rolled(result) if name == "first_guesses" else result
+    return written(result, given["noise"]) if name == "first_guesses" else result
 
 
 CALLS: dict[str, tuple[str, Arguments]] = {
@@ -103,6 +104,8 @@ CALLS: dict[str, tuple[str, Arguments]] = {
     "advance": ("advance_samples_", random_recycling(40, 9)),
     "asked": ("network_rows", random_asking(5, 8, (785,), null=7)),
     "asked, listed": ("network_rows", random_asking(3, 8, (784,), listed=True)),
+    "told": ("drafter_rows", random_innovations(9, (784,), True, 7)),
+    "told, odd": ("drafter_rows", random_innovations(9, (785,))),
 }
 EACH = pytest.mark.parametrize("call", CALLS)
 

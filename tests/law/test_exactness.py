@@ -38,18 +38,18 @@ class Round(NamedTuple):
     drafter: Any
     samples: Samples
     noise: Tensor
-    length: Tensor
+    drafted: Tensor
     options: dict[str, Any]
     draft: Draft
 
     def again(self, noise: Tensor | None = None, **options: Any) -> Draft:
         noise = self.noise if noise is None else noise
         options = {**self.options, **options}
-        return draft_window(self.drafter, self.samples, noise, self.length, **options)
+        return draft_window(self.drafter, self.samples, noise, self.drafted, **options)
 
-    def drafted(self) -> Tensor:
+    def real(self) -> Tensor:
         """Which entries of the means are of drafts, [B, W - 1]."""
-        return torch.arange(self.draft.means.shape[1]) < self.length[:, None] - 1
+        return torch.arange(self.draft.means.shape[1]) < self.drafted[:, None]
 
 
 def _sampler(
@@ -63,9 +63,9 @@ def _rounds(sampler: SpeculativeSampler) -> list[Round]:
     rounds: list[Round] = []
     draft = free.rounds.round.draft_window
 
-    def kept(drafter: Any, samples: Samples, noise: Tensor, length: Tensor, **options: Any) -> Any:
-        made = draft(drafter, samples, noise, length, **options)
-        rounds.append(Round(drafter, samples, noise, length, options, made))
+    def kept(drafter: Any, samples: Samples, noise: Tensor, drafted: Tensor, **options: Any) -> Any:
+        made = draft(drafter, samples, noise, drafted, **options)
+        rounds.append(Round(drafter, samples, noise, drafted, options, made))
         return made
 
     with pytest.MonkeyPatch.context() as patch:
@@ -103,7 +103,7 @@ def test_a_mean_never_sees_its_own_or_later_noise(sweeps, recycle, drafter) -> N
             noise = made.noise.clone()
             noise[:, j:] = torch.randn(noise[:, j:].shape)
             change = (made.again(noise).means - made.draft.means).abs()
-            change[~made.drafted()] = 0.0
+            change[~made.real()] = 0.0
             assert change[:, : j + 1].max() == 0.0
             reached += float(change[:, j + 1 :].sum())
     assert reached > 0
@@ -131,7 +131,7 @@ def _seen_too_early(sampler: SpeculativeSampler, patch: pytest.MonkeyPatch) -> f
                     return torch.inf
                 means = min(one.draft.means.shape[1], other.draft.means.shape[1])
                 upto = k[:, None] + torch.arange(means) <= T
-                upto &= one.drafted()[here, :means] & other.drafted()[there, :means]
+                upto &= one.real()[here, :means] & other.real()[there, :means]
                 difference = one.draft.means[here, :means] - other.draft.means[there, :means]
                 changes.append(float(difference[upto].abs().max()) if upto.any() else 0.0)
     return max(changes)
@@ -140,9 +140,10 @@ def _seen_too_early(sampler: SpeculativeSampler, patch: pytest.MonkeyPatch) -> f
 def _other_window(T: int, normals: bool) -> Callable[..., WindowNoise]:
     """Other normals, or other uniforms, for transition ``T`` of a window."""
 
-    def other(like: Tensor, seeds: Tensor, k: Tensor, rounds: Any, widths: Tensor, W: int) -> Any:
-        drawn = random.window_numbers(like, seeds, k, rounds, widths, W)
-        others = random.window_numbers(like, seeds + 10**6, k, rounds, widths, W)
+    def other(like: Tensor, seeds: Tensor, k: Tensor, rounds: Any, *rest: Any) -> Any:
+        drawn = random.window_numbers(like, seeds, k, rounds, *rest)
+        others = random.window_numbers(like, seeds + 10**6, k, rounds, *rest)
+        W = drawn.uniforms.shape[1] + 1
         here = k[:, None] + torch.arange(W - 1) == T
         if not normals:
             return drawn._replace(uniforms=torch.where(here, others.uniforms, drawn.uniforms))
@@ -188,7 +189,7 @@ def test_what_is_seen_early_is_found(name, bug, recycle, monkeypatch) -> None:
 def test_sweeps_reproduce_autoregression(recycle: bool | str, drafter: str) -> None:
     """``W - 1`` sweeps, in every window of a run, and in whole runs: rounding apart."""
     for made in _rounds(_sampler(None, recycle, drafter)):
-        swept, drafted = made.again(sweeps=WINDOW - 1), made.drafted()
+        swept, drafted = made.again(sweeps=WINDOW - 1), made.real()
         torch.testing.assert_close(
             swept.means[drafted], made.draft.means[drafted], rtol=1e-3, atol=1e-3
         )

@@ -124,18 +124,18 @@ def test_drafted_states_have_the_sigma_of_the_state_before(monkeypatch: pytest.M
     """Exactly: ``x_{j+1} - m_hat_j = sigma(x_j) z_j`` in every window, whatever rolled it."""
     windows = []
 
-    def kept(drafter: Any, samples: Samples, noise: Tensor, length: Tensor, **options: Any) -> Any:
-        draft = draft_window(drafter, samples, noise, length, **options)
-        windows.append((samples.k, noise, length, draft))
+    def kept(drafter: Any, samples: Samples, noise: Tensor, drafted: Tensor, **options: Any) -> Any:
+        draft = draft_window(drafter, samples, noise, drafted, **options)
+        windows.append((samples.k, noise, drafted, draft))
         return draft
 
     monkeypatch.setattr(free.rounds.round, "draft_window", kept)
     for settings in ({}, {"sweeps": 1}, {"sweeps": 2, "recycle": True}):
         _sampler("state", **settings).sample(LABELS[:50], 0)
     table = Table.of(MEMBERS["state"], "cpu")
-    for k, noise, length, draft in windows:
+    for k, noise, drafted, draft in windows:
         for j in range(draft.means.shape[1]):
-            real = j < length - 1
+            real = j < drafted
             sigma = table.sigma_at((k + j)[real], draft.states[real, j])
             moved = draft.states[real, j + 1] - draft.means[real, j]
             torch.testing.assert_close(moved, sigma[:, None] * noise[real, j], rtol=1e-4, atol=1e-5)

@@ -179,20 +179,25 @@ def no_limit_in_the_target(monkeypatch: pytest.MonkeyPatch) -> None:
 def sigma_of_the_neighbour(where: str) -> Callable[..., None]:
     """``sigma[k - 1]`` in place of ``sigma[k]``: of the target alone, or of drafts too."""
 
+    def shifted(sigma: Tensor) -> Tensor:
+        return torch.cat([sigma[:1], sigma[:-2], 0 * sigma[:1]])
+
     def plant(monkeypatch: pytest.MonkeyPatch) -> None:
-        of = Table.of
+        of, read = Table.of, Target.read
 
-        def planted(*given: Any) -> Table:
+        def table_of(*given: Any) -> Table:
             table = of(*given)
-            sigma = table.sigma.roll(1)
-            sigma[0], sigma[-1] = table.sigma[0], 0.0
-            if where == "everywhere":
-                columns = table.columns.clone()
-                columns[3] = sigma
-                table = table._replace(columns=columns)
-            return table._replace(sigma=sigma)
+            columns = table.columns.clone()
+            columns[3] = shifted(table.sigma)
+            return table._replace(columns=columns, sigma=columns[3])
 
-        monkeypatch.setattr(Table, "of", planted)
+        def read_shifted(self: Target, *given: Any) -> Answer:
+            return read(self, *given)._replace(sigma=shifted(self._table.sigma)[given[3]])
+
+        if where == "everywhere":
+            monkeypatch.setattr(Table, "of", table_of)
+        else:
+            monkeypatch.setattr(Target, "read", read_shifted)
 
     return plant
 

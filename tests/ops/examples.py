@@ -10,6 +10,7 @@ from free.reference.draft import DRAFTER
 from tests.drafts import CHANGES, random_counters, random_draws, random_guesses, random_roll
 from tests.rows import (
     random_asking,
+    random_innovations,
     random_means,
     random_note,
     random_recycling,
@@ -52,6 +53,7 @@ def large() -> dict[str, Example]:
         "first_guesses": random_guesses(B, W - 1, (D,))._asdict(),
         "roll_window_": random_roll(B, W - 1, (D,), "change")._asdict(),
         "target_means": random_means(B * W, (1, D), torch.float16, (1.5, None)),
+        "drafter_rows": random_innovations(B * W, (D,), True, 7),
         "note_nonfinite_": note._replace(samples=torch.arange(B))._asdict(),
         "response_sums": random_response(B, W, (D,))._asdict(),
     }
@@ -71,6 +73,9 @@ EXAMPLES = {
     "noise, one row": Example("window_noise", random_draws(2, 1, 4, rounds=False)._asdict()),
     "guesses": Example("first_guesses", random_guesses(2, 3, (4, 5))._asdict()),
     "guesses, none": Example("first_guesses", random_guesses(2, 0, (4,), source=DRAFTER)._asdict()),
+    "guesses, not rolled": Example(
+        "first_guesses", random_guesses(2, 3, (4,), rolled=False)._asdict()
+    ),
     **{
         f"roll, {change}": Example("roll_window_", random_roll(2, 3, (4, 5), change)._asdict())
         for change in CHANGES
@@ -90,12 +95,15 @@ EXAMPLES = {
     "advance": Example("advance_samples_", random_recycling(2, 4)),
     "advance, gaps": Example("advance_samples_", random_recycling(2, 4, entries=3) | {"stride": 4}),
     "asked": Example("network_rows", random_asking(2, 4, (3, 2))),
-    "asked, listed": Example("network_rows", random_asking(2, 4, (3,), True, 7)),
+    "asked, listed": Example("network_rows", random_asking(2, 4, (3,), True, 7, True)),
+    "asked, with means": Example("network_rows", random_asking(2, 4, (3,), means=True)),
+    "told": Example("drafter_rows", random_innovations(3, (4, 2))),
+    "told, guided": Example("drafter_rows", random_innovations(4, (5,), True, 7)),
     "normal": Example("philox_normal", random_counters(3, 5)),
     "uniform": Example("philox_uniform", random_counters(3, 5)),
 }
 
 #: One of each op, with all that it can be given.
 _FULL = ["reflection", "relaxed", "noise", "guesses", "roll, change", "means, clipped"]
-_FULL += ["note", "response", "advance, gaps", "asked, listed", "normal", "uniform"]
+_FULL += ["note", "response", "advance, gaps", "asked, listed", "told, guided", "normal", "uniform"]
 FULL = {EXAMPLES[key].name: EXAMPLES[key] for key in _FULL}

@@ -22,7 +22,7 @@ pytestmark = NEEDS_COMPILER
 
 def guesses(kernels: Kernels) -> None:
     for source in (RESPONSE, DRAFTER):
-        windows.test_guesses_agree_with_twin_and_cpu(kernels, 9, 7, 16, source)
+        windows.test_guesses_agree_with_twin_and_cpu(kernels, 9, 7, 16, source, True)
 
 
 def rolls(kernels: Kernels) -> None:
@@ -45,6 +45,7 @@ BITS: Check = (verifying.test_launches_runs_order_and_alignment_change_no_bit, "
 EXTREMES: Check = (verifying.test_extreme_magnitudes_decide_as_on_the_cpu, "reflection", 1e25)
 PHILOX: Check = (verifying.test_noise_agrees_with_twin_and_cpu, 130, 5)
 DRAWS: Check = (windows.test_noise_agrees_with_twin_and_cpu, 9, 8, 16, True)
+BEYOND: Check = (windows.test_rows_end_with_the_schedule_wherever_a_window_begins, 7)
 GUESSES: Check = (guesses,)
 NEAREST: Check = (windows.test_a_row_that_is_not_there_is_not_read, 11)
 ROLLS: Check = (rolls,)
@@ -57,8 +58,11 @@ SUMS: Check = (rows.test_sums_agree_with_twin, 13, 4, 257)
 ROWS: Check = (rows.test_a_row_out_of_range_reaches_no_other_memory, 9)
 ADVANCES: Check = (rows.test_advancing_agrees_with_twin_and_cpu, 33, 9, True, 2)
 STAYS: Check = (rows.test_large_states_of_finished_samples_stay,)
-GATHERS: Check = (rows.test_gathering_agrees_with_twin, 3, 4, 16, True, 7)
-SPANS: Check = (rows.test_gathering_agrees_with_twin, 3, 5, 255, False, 7)
+GATHERS: Check = (rows.test_gathering_agrees_with_twin, 3, 4, 16, True, 7, False)
+MEANS: Check = (rows.test_gathering_agrees_with_twin, 3, 4, 255, True, None, True)
+SPANS: Check = (rows.test_gathering_agrees_with_twin, 3, 5, 255, False, 7, False)
+TELLS: Check = (rows.test_innovations_agree_with_twin_and_cpu, 5, 16, True, 7)
+UNTOLD: Check = (rows.test_a_transition_that_is_not_there_is_not_looked_up, 9)
 ABSENT: Check = (rows.test_a_row_that_is_not_there_is_not_gathered, 9)
 
 PLANTED = [
@@ -94,13 +98,19 @@ PLANTED = [
     ("the normals' purpose", "philox.cu", DRAWS, "round, d.decision}", "round, d.purpose}"),
     ("the last row of a full window", "philox.cu", DRAWS,
      "j == length - 1", "j == d.width - 1"),
-    ("more rows than a window has", "philox.cu", DRAWS,
-     "asked > d.width ? d.width : asked", "asked"),
+    ("more rows than a window has", "philox.cu free/arguments.h", DRAWS,
+     "left < d.width ? left : d.width", "left"),
+    ("a window beyond the schedule", "philox.cu free/arguments.h", BEYOND,
+     "d.steps - d.k[b] : 0", "d.steps : 0"),
+    ("rows of who has finished", "philox.cu free/arguments.h", BEYOND,
+     "d.steps - d.k[b] : 0", "d.steps - d.k[b] : 1"),
+    ("a row of who wants none", "philox.cu", DRAWS, "d.wanted[b] = wanted", "d.wanted[b] = length"),
+    ("one draft too many", "philox.cu", DRAWS, "drafted[b] = length - 1", "drafted[b] = length"),
     ("the first round, always", "philox.cu", DRAWS, "d.rounds == nullptr", "true"),
     ("the mean of the transition to come", "first_guesses.cu", GUESSES,
      "nearest(g.k[b], -1, g.steps)", "nearest(g.k[b], 0, g.steps)"),
     ("the largest response of the next", "first_guesses.cu", GUESSES,
-     "nearest(g.k[b], j, g.steps)", "nearest(g.k[b], i, g.steps)"),
+     "kLargestResponse * g.steps + step", "kLargestResponse * g.steps + nearest(step, 1, g.steps)"),
     ("reads rows that are not there, of guesses", "first_guesses.cu", NEAREST,
      "nearest(g.row[b * g.stride + i], 0, g.rows)", "g.row[b * g.stride + i]"),
     ("responses below 0", "first_guesses.cu free/guess.h", GUESSES,
@@ -109,6 +119,18 @@ PLANTED = [
      "response > largest || largest != largest ? largest : response", "response"),
     ("settles one too many", "first_guesses.cu free/guess.h", GUESSES,
      "? 0 : known - 1", "? 0 : known"),
+    ("the noise of the transition before", "first_guesses.cu", GUESSES,
+     "(b * (g.width - 1) + i - 1) * g.size", "(b * (g.width - 1) + (i > 1 ? i - 2 : 0)) * g.size"),
+    ("rolls on from the first state", "first_guesses.cu", GUESSES,
+     "state.v[e] = rolled.state", "rolled.state"),
+    ("a first guess without its limit", "first_guesses.cu", GUESSES,
+     "c, g.clip)", "c, 1e9f)"),
+    ("forgets the guess before a transition", "first_guesses.cu", GUESSES,
+     "guess.v[e], last, past.noise", "guess.v[e], 0.0f, past.noise"),
+    ("the mean of the transition just made for the first draft's", "first_guesses.cu", GUESSES,
+     "mean.v[e] = rolled.mean", "rolled.mean"),
+    ("means one place on", "roll_window.cu", ROLLS,
+     "(b * (r.width - 1) + r.first) * r.size", "(b * (r.width - 1) + r.first + 1) * r.size"),
     ("keeps one too many", "roll_window.cu free/roll.h", ROLLS,
      "transition < settled", "transition <= settled"),
     ("changes that do not add up", "roll_window.cu", ROLLS,
@@ -137,6 +159,8 @@ PLANTED = [
     ("the coefficients of another row", "target_means.cu", GUIDES,
      "coefficients_at(m.columns, m.steps, k)",
      "coefficients_at(m.columns, m.steps, k == 0 ? 0 : k - 1)"),
+    ("the sigma of one row for all", "target_means.cu", GUIDES,
+     "m.sigma[place.row]", "m.sigma[0]"),
     ("an image without its limit", "target_means.cu", GUIDES,
      "eps.v[i], m.clip)", "eps.v[i], 1e9f)"),
     ("guidance in full, everywhere", "target_means.cu", GUIDES,
@@ -192,7 +216,25 @@ PLANTED = [
      "nearest(k, 0, n.steps)", "k"),
     ("a network's input without its scale", "network_rows.cu", GATHERS,
      "n.scale != nullptr", "false"),
+    ("the mean of the transition to come, to a drafter", "network_rows.cu free/arguments.h", MEANS,
+     "(n.width - 1) + i - 1)", "(n.width - 1) + i)"),
+    ("the first draft's mean for the one before", "network_rows.cu free/arguments.h", MEANS,
+     "n.mean_before + b * n.size", "n.means + b * (n.width - 1) * n.size"),
     ("the scale of another row", "network_rows.cu", GATHERS, "n.scale[step]", "n.scale[0]"),
+    ("the sigma of the transition to come", "drafter_rows.cu", TELLS,
+     "nearest(k, -1, d.steps)", "nearest(k, 0, d.steps)"),
+    ("the innovation of the scaled state", "drafter_rows.cu", TELLS,
+     "innovation_of(state.v[i], mean", "innovation_of(d.scale[step] * state.v[i], mean"),
+    ("noise that is not divided", "drafter_rows.cu free/arguments.h", TELLS,
+     "(state - mean) / sigma", "(state - mean)"),
+    ("the innovation of one row of two", "drafter_rows.cu", TELLS,
+     "d.innovation + out * d.size", "d.innovation + d.each * r * d.size"),
+    ("a drafter without the null label", "drafter_rows.cu", TELLS,
+     "d.y[r] : d.null_label", "d.y[r] : d.y[r]"),
+    ("a drafter's input without its scale", "drafter_rows.cu", TELLS,
+     "d.scale == nullptr", "true"),
+    ("timesteps beyond the schedule", "drafter_rows.cu", UNTOLD,
+     "nearest(k, 0, d.steps)", "k"),
 ]
 # fmt: on
 

@@ -12,6 +12,7 @@ from tests.rows import (
     earliest,
     noted,
     random_asking,
+    random_innovations,
     random_means,
     random_note,
     random_recycling,
@@ -51,8 +52,7 @@ def test_every_16_bit_number_is_widened_exactly(kernels: Kernels, dtype: torch.d
     columns = torch.tensor([[0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0]]).T.contiguous()
     x, k = torch.zeros(1, 2**16), torch.zeros(1, dtype=torch.int64)
     for means in (kernels.target_means, ops.target_means):
-        results = means(x, eps, k, columns)
-        same(results, (eps.float(), eps.float(), eps.float()))
+        same(means(x, eps, k, columns)[:3], [eps.float()] * 3)
 
 
 # --- note_nonfinite_ -----------------------------------------------------------------------------
@@ -192,11 +192,18 @@ def test_large_states_of_finished_samples_stay(kernels: Kernels) -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch", "width", "size", "listed", "null"),
-    [(1, 1, 1, False, None), (3, 4, 16, True, 7), (3, 5, 255, False, 7), (2, 8, 1028, True, None)],
+    ("batch", "width", "size", "listed", "null", "means"),
+    [
+        (1, 1, 1, False, None, False),
+        (1, 1, 4, False, None, True),
+        (3, 4, 16, True, 7, False),
+        (3, 5, 255, False, 7, False),
+        (3, 4, 255, True, None, True),
+        (2, 8, 1028, True, None, True),
+    ],
 )
-def test_gathering_agrees_with_twin(kernels, batch, width, size, listed, null) -> None:
-    given = random_asking(batch, width, (size,), listed, null)
+def test_gathering_agrees_with_twin(kernels, batch, width, size, listed, null, means) -> None:
+    given = random_asking(batch, width, (size,), listed, null, means)
     expected = reference.network_rows(**given)
     for setting in ({}, {"descending": True}, {"shift": 1}):
         with kernels.on(**setting):
@@ -210,7 +217,7 @@ def test_a_row_that_is_not_there_is_not_gathered(kernels: Kernels, value: int) -
     for name, most in (("sample", 1), ("entry", 3), ("at", 8)):
         wrong, near = given[name].clone(), given[name].clone()
         wrong.view(-1)[0], near.view(-1)[0] = value, max(0, min(most, value))
-        x, t, label, _ = kernels.network_rows(**(given | {name: wrong}))
+        x, t, label, *_ = kernels.network_rows(**(given | {name: wrong}))
         same((x, t, label), reference.network_rows(**(given | {name: near}))[:3])
 
 
@@ -218,5 +225,29 @@ def test_a_row_that_is_not_there_is_not_gathered(kernels: Kernels, value: int) -
 def test_a_span_of_other_rows_reaches_no_other_memory(
     kernels: Kernels, rows: int, first: int
 ) -> None:
-    given = random_asking(2, 4, (6,)) | {"rows": rows, "first": first}
-    assert bool(kernels.network_rows(**given)[0].isfinite().all())
+    given = random_asking(2, 4, (6,), means=True) | {"rows": rows, "first": first}
+    results = kernels.network_rows(**given)
+    assert bool(results[0].isfinite().all() and results[-1].isfinite().all())
+
+
+# --- drafter_rows --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "size", "scaled", "null"),
+    [(1, 1, False, None), (5, 16, True, 7), (5, 255, False, 7), (12, 1028, True, None)],
+)
+def test_innovations_agree_with_twin_and_cpu(kernels, rows, size, scaled, null) -> None:
+    given = random_innovations(rows, (size,), scaled, null)
+    expected = reference.drafter_rows(**given)
+    same(ops.drafter_rows(**given), expected)
+    for setting in ({}, {"descending": True}, {"shift": 1}):
+        with kernels.on(**setting):
+            same(kernels.drafter_rows(**given), expected)
+
+
+@pytest.mark.parametrize("k", [-(2**63), -1, 9, 2**63 - 1])
+def test_a_transition_that_is_not_there_is_not_looked_up(kernels: Kernels, k: int) -> None:
+    given = random_innovations(3, (6,), True)
+    wrong = given | {"k": torch.tensor([4, k, 5])}
+    same(kernels.drafter_rows(**wrong), reference.drafter_rows(**wrong))

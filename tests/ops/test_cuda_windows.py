@@ -12,7 +12,7 @@ from tests.drafts import (
     random_draws,
     random_guesses,
     random_roll,
-    without_what_is_to_be_rolled,
+    written,
 )
 from tests.shim import NEEDS_COMPILER, Kernels, same
 
@@ -55,28 +55,39 @@ def test_a_width_out_of_range_reaches_no_other_memory(kernels: Kernels, width: i
     same(kernels.window_noise(**given._asdict()), ops.window_noise(**given._asdict()), 1e-6)
 
 
+@pytest.mark.parametrize("k", [-(2**63), -1, 0, 7, 9, 2**63 - 1])
+def test_rows_end_with_the_schedule_wherever_a_window_begins(kernels: Kernels, k: int) -> None:
+    given = random_draws(3, 4, 10)._replace(widths=None, steps=9)
+    given.k[1] = k
+    drawn = kernels.window_noise(**given._asdict())
+    near = given._replace(k=given.k.clamp(0, 9))
+    same(drawn[3:], reference.window_noise(**near._asdict())[3:])
+
+
 # --- first_guesses -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("batch", "drafts", "size", "source"),
+    ("batch", "drafts", "size", "source", "rolled"),
     [
-        (1, 0, 1, RESPONSE),
-        (9, 1, 3, REUSE),
-        (9, 7, 16, RESPONSE),
-        (9, 7, 16, DRAFTER),
-        (1, 7, 255, REUSE),
-        (9, 7, 1028, RESPONSE),
+        (1, 0, 1, RESPONSE, True),
+        (9, 1, 3, REUSE, True),
+        (9, 7, 16, RESPONSE, True),
+        (9, 7, 16, DRAFTER, False),
+        (1, 7, 255, REUSE, False),
+        (5, 7, 255, RESPONSE, True),
+        (9, 7, 1028, RESPONSE, True),
     ],
 )
-def test_guesses_agree_with_twin_and_cpu(kernels, batch, drafts, size, source) -> None:
-    given = random_guesses(batch, drafts, (size,), source=source)._asdict()
+def test_guesses_agree_with_twin_and_cpu(kernels, batch, drafts, size, source, rolled) -> None:
+    given = random_guesses(batch, drafts, (size,), source=source, rolled=rolled)._asdict()
     window = kernels.first_guesses(**given)
-    kept = without_what_is_to_be_rolled(window)
-    same(kept, without_what_is_to_be_rolled(reference.first_guesses(**given)))
-    same(kept, without_what_is_to_be_rolled(ops.first_guesses(**given)))
-    for rows in window[:3]:
-        assert bool((rows[:, 1:] == -77).all())
+    kept = written(window, given["noise"])
+    same(kept, written(reference.first_guesses(**given), given["noise"]), 1e-6)
+    same(kept, written(ops.first_guesses(**given), given["noise"]))
+    if not rolled:
+        for rows, first in zip(window[:3], (1, 0, 1), strict=True):
+            assert bool((rows[:, first:] == -77).all())
     for setting in SETTINGS:
         with kernels.on(**setting):
             same(kernels.first_guesses(**given), window)
@@ -88,9 +99,7 @@ def test_a_row_that_is_not_there_is_not_read(kernels: Kernels, row: int) -> None
     given = random_guesses(2, 3, (4,))
     given.row[1, :3] = row
     nearest = given._replace(row=given.row.clamp(0, 10))
-    window = without_what_is_to_be_rolled(kernels.first_guesses(**given._asdict()))
-    expected = reference.first_guesses(**nearest._asdict())
-    same(window, without_what_is_to_be_rolled(expected))
+    same(kernels.first_guesses(**given._asdict()), reference.first_guesses(**nearest._asdict()))
 
 
 @pytest.mark.parametrize("k", [-(2**63), 2**63 - 1])
@@ -98,8 +107,7 @@ def test_a_transition_far_beyond_the_schedule(kernels: Kernels, k: int) -> None:
     given = random_guesses(1, 2, (4,))
     nearest = given._replace(k=torch.tensor([-5 if k < 0 else 99]))
     ends = kernels.first_guesses(**given._replace(k=torch.tensor([k]))._asdict())
-    near = reference.first_guesses(**nearest._asdict())
-    same(without_what_is_to_be_rolled(ends), without_what_is_to_be_rolled(near))
+    same(ends, reference.first_guesses(**nearest._asdict()))
 
 
 # --- roll_window_ --------------------------------------------------------------------------------

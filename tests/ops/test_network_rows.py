@@ -43,14 +43,32 @@ def test_rows_by_hand(gather, where, x, t, label, k) -> None:
     listed = {key: torch.tensor(v) if isinstance(v, list) else v for key, v in where.items()}
     rows = gather(**two_windows(**listed))
     assert rows.x.flatten().tolist() == x
-    assert [column.tolist() for column in rows[1:]] == [t, label, k]
+    assert [column.tolist() for column in rows[1:]] == [t, label, k, []]
     assert rows.x.shape[1:] == (1,)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("where", "mean"),
+    [
+        ({"rows": 4, "first": 0, "end": 2}, [10, 20, 30, 40]),
+        ({"rows": 2, "first": 1, "end": 2, "null_label": -1}, [20, 40]),
+        ({"rows": 3, "first": 0, "end": 0, "sample": [1, 0, 1], "entry": [0, 1, 1]}, [30, 20, 40]),
+    ],
+)
+def test_means_are_those_of_the_transitions_that_led_there(gather, where, mean) -> None:
+    listed = {key: torch.tensor(v) if isinstance(v, list) else v for key, v in where.items()}
+    means = {
+        "means": torch.tensor([[[20.0]], [[40.0]]]),
+        "mean_before": torch.tensor([[10.0], [30.0]]),
+    }
+    assert gather(**two_windows(**listed, **means)).mean.flatten().tolist() == mean
 
 
 @pytest.mark.parametrize("listed", [False, True])
 @pytest.mark.parametrize("null", [None, 7])
 def test_agrees_with_twin(listed: bool, null: int | None) -> None:
-    given = random_asking(3, 4, (2, 5), listed, null)
+    given = random_asking(3, 4, (2, 5), listed, null, listed)
     same(network_rows(**given), reference.network_rows(**given))
 
 

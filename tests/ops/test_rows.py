@@ -38,6 +38,7 @@ def test_is_what_guidance_and_table_compute(scale, channels, dtype) -> None:
     guess = table.guess(k, x, combined)
     torch.testing.assert_close(result.guess, guess, rtol=0, atol=0)
     torch.testing.assert_close(result.means, table.mean(k, x, guess), rtol=0, atol=0)
+    assert torch.equal(result.sigma, table.sigma[k])
 
 
 def test_a_guess_is_limited_and_its_mean_with_it() -> None:

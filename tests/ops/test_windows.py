@@ -22,7 +22,6 @@ from tests.drafts import (
     random_draws,
     random_guesses,
     random_roll,
-    without_what_is_to_be_rolled,
 )
 from tests.shim import same
 
@@ -34,13 +33,15 @@ DRAWS = pytest.mark.parametrize("draw", [window_noise, reference.window_noise])
 
 def assert_rows(drawn: Any, given: Draws, tolerance: float) -> None:
     """Each number is that of its sample, transition, round and purpose, drawn by itself."""
-    seeds, k, rounds, widths, like, width, purpose, decision = given
-    noise, uniforms, last, length = drawn
+    seeds, k, rounds, widths, like, width, steps, purpose, decision = given
+    noise, uniforms, last, wanted, drafted, length = drawn
     size = like.shape[1]
     assert noise.shape == (len(seeds), width - 1, size)
     assert uniforms.shape == (len(seeds), width - 1)
     assert last.shape == (len(seeds), size)
-    assert length.tolist() == widths.clamp(1, width).tolist()
+    assert wanted.tolist() == widths.minimum(steps - k).clamp(0, width).tolist()
+    assert drafted.tolist() == [count - 1 for count in length.tolist()]
+    assert length.tolist() == wanted.clamp(min=1).tolist()
     for b, seed in enumerate(seeds.tolist()):
         at, again = int(k[b]), 0 if rounds is None else int(rounds[b])
         for j in range(width - 1):
@@ -76,17 +77,32 @@ def test_rows_are_those_of_their_transitions(batch, width, size, rounds) -> None
 def test_a_width_out_of_range_counts_as_the_nearest(draw: Any) -> None:
     widths = torch.tensor([-(2**63), 0, 1, 4, 2**63 - 1])
     given = random_draws(5, 4, 6)._replace(widths=widths)
-    noise, _, last, length = draw(**given._asdict())
+    noise, _, last, wanted, drafted, length = draw(**given._asdict())
+    assert wanted.tolist() == [0, 0, 1, 4, 4]
+    assert drafted.tolist() == [0, 0, 0, 3, 3]
     assert length.tolist() == [1, 1, 1, 4, 4]
     assert torch.equal(last[:3], noise[:3, 0])
     beyond = draw(**given._replace(k=given.k + 3, width=1)._asdict())[2]
     assert torch.equal(last[3:], beyond[3:])
 
 
+@DRAWS
+@pytest.mark.parametrize("asked", [None, 3, 2])
+def test_no_window_goes_beyond_the_schedule(draw: Any, asked: int | None) -> None:
+    k = torch.tensor([0, 6, 7, 8, 9, 10, 11])
+    widths = None if asked is None else torch.full_like(k, asked)
+    given = random_draws(7, 3, 6)._replace(k=k, widths=widths, steps=10)
+    wanted = [min(asked or 3, left) for left in (3, 3, 3, 2, 1, 0, 0)]
+    drawn = draw(**given._asdict())
+    assert drawn.wanted.tolist() == wanted
+    assert drawn.length.tolist() == [max(count, 1) for count in wanted]
+
+
 def test_no_sample() -> None:
     given = random_draws(1, 3, 4)
     none = {k: t[:0] if isinstance(t, torch.Tensor) else t for k, t in given._asdict().items()}
-    assert [tuple(t.shape) for t in window_noise(**none)] == [(0, 2, 4), (0, 2), (0, 4), (0,)]
+    shapes = [tuple(t.shape) for t in window_noise(**none)]
+    assert shapes == [(0, 2, 4), (0, 2), (0, 4), (0,), (0,), (0,)]
 
 
 @pytest.mark.parametrize(
@@ -105,10 +121,6 @@ def test_counters_out_of_range(name: str, value: int, most: int) -> None:
 
 
 GUESSES = pytest.mark.parametrize("guess", [first_guesses, reference.first_guesses])
-
-
-def written(made: Any) -> FirstGuesses:
-    return FirstGuesses(*without_what_is_to_be_rolled(made))
 
 
 def one(**changes: Any) -> Guesses:
@@ -133,16 +145,40 @@ def one(**changes: Any) -> Guesses:
 
 @GUESSES
 def test_a_window_by_hand(guess: Any) -> None:
-    made = written(guess(**one()._asdict()))
-    assert made.states.item() == 5.0
-    assert made.guesses.item() == 10.0
-    assert made.means.item() == 2 * 1.0 + 8 * 10.0  # of transition 2
+    made = guess(**one()._asdict())
+    assert made.states[:, 0].item() == 5.0
+    assert made.guesses[:, 0].item() == 10.0
+    assert made.mean_before.item() == 2 * 1.0 + 8 * 10.0  # of transition 2
     assert made.slope.tolist() == [[0.25, 0.0]]
     assert made.intercept.flatten().tolist() == [39.0, 20.0]
     assert made.settled.tolist() == [1]
     assert made.at.tolist() == [[3, 4, 5]]
     first = torch.arange(3, 39, 6)
     assert made.coefficients.tolist() == (first[:, None, None] + torch.arange(3)).tolist()
+
+
+@GUESSES
+@pytest.mark.parametrize("drafts", [0, 5])
+def test_with_noise_a_window_is_rolled_as_the_roll_rolls_it(guess: Any, drafts: int) -> None:
+    roll = roll_window_ if guess is first_guesses else reference.roll_window_
+    given = random_guesses(7, drafts, (3, 5))
+    made = guess(**given._asdict())
+    window = guess(**given._replace(noise=None)._asdict())
+    roll(
+        *window[:3],
+        given.noise,
+        window.intercept,
+        window.slope,
+        change=None,
+        settled=None,
+        says="guess",
+        coefficients=window.coefficients,
+        clip=given.clip,
+        first=0,
+        end=drafts,
+    )
+    same(made, window)
+    assert drafts == 0 or bool((made.guesses[:, 1:].abs() == 1.5).any())
 
 
 @GUESSES
@@ -180,10 +216,10 @@ def test_what_the_sources_say(guess, changes, slope, settled) -> None:
     [(0, [0, 1, 2], 0), (5, [5, 5, 5], 4), (9, [5, 5, 5], 5), (-4, [0, 0, 0], 0)],
 )
 def test_transitions_beyond_the_schedule(guess: Any, k: int, at: list[int], made: int) -> None:
-    window = written(guess(**one(k=torch.tensor([k]))._asdict()))
+    window = guess(**one(k=torch.tensor([k]))._asdict())
     assert window.at.tolist() == [at]
     assert window.coefficients[0].tolist() == [at]
-    assert window.means.item() == made * 1.0 + (6 + made) * 10.0
+    assert window.mean_before.item() == made * 1.0 + (6 + made) * 10.0
 
 
 @pytest.mark.parametrize("value", [-1, 11, 2**40])
@@ -191,7 +227,7 @@ def test_a_row_that_is_not_there(value: int) -> None:
     given = random_guesses(2, 3, (4, 5))._asdict()
     row = given["row"].clone()
     row[1, 4:] = value  # of no draft
-    same(written(first_guesses(**(given | {"row": row}))), written(first_guesses(**given)))
+    same(first_guesses(**(given | {"row": row})), first_guesses(**given))
     row[1, 2] = value
     expected = rf"^row: expected values in 0\.\.10, got {value} for sample 1, entry 2$"
     with pytest.raises(ValueError, match=expected):
@@ -209,7 +245,7 @@ def by_hand(roll: Any, **changes: Any) -> list[list[float]]:
     rows, column = torch.tensor([[[1.0], [math.nan], [math.nan]]]), lambda *v: torch.tensor([v])
     window = Roll(
         states=rows,
-        means=rows.clone(),
+        means=rows[:, 1:].clone(),
         guesses=3 * rows,
         noise=column(1.0, -3.0)[..., None],
         intercept=column(10.0, 20.0)[..., None],
@@ -231,7 +267,7 @@ def by_hand(roll: Any, **changes: Any) -> list[list[float]]:
         first=0,
         end=2,
     )
-    return [t[0, 1:, 0].tolist() for t in window._replace(**changes).by(roll)]
+    return [t[0, -2:, 0].tolist() for t in window._replace(**changes).by(roll)]
 
 
 @ROLLS
@@ -291,9 +327,9 @@ def test_a_window_may_be_rolled_in_spans(roll: Any, changes: str | None) -> None
         for first, end in pairwise(cuts):
             before = part.copy()
             roll(**part._replace(first=first, end=end)._asdict())
-            for rows, old in zip(part[:3], before[:3], strict=True):
-                assert torch.equal(rows[:, : first + 1], old[:, : first + 1])
-                assert bool(rows[:, end + 1 :].isnan().all())
+            for rows, old, ahead in zip(part[:3], before[:3], (1, 0, 1), strict=True):
+                assert torch.equal(rows[:, : first + ahead], old[:, : first + ahead])
+                assert bool(rows[:, end + ahead :].isnan().all())
         same(part[:3], whole)
 
 

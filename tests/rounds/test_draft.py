@@ -13,6 +13,7 @@ import free.rounds.drafted_window
 from free import FrozenDrafter, Schedule
 from free.drafters import Drafter, DraftingBatch
 from free.models.output import TeacherRows
+from free.ops import roll_window_
 from free.reference.draft import DRAFTER, RESPONSE, REUSE, SOURCES
 from free.rounds.draft import draft_window
 from free.rounds.row_selection import EveryRow, RowSelector
@@ -63,7 +64,7 @@ def drafts(
         drafter,
         samples_of(samples) if isinstance(samples, list) else samples,
         noise,
-        torch.tensor(length or [noise.shape[1] + 1] * 3),
+        torch.tensor(length or [noise.shape[1] + 1] * 3) - 1,
         table=table,
         sweeps=sweeps,
         source=source,
@@ -248,10 +249,23 @@ def test_what_nobody_wants_reaches_no_draft(adds, sweeps, monkeypatch) -> None:
 
     first_guesses = free.rounds.drafted_window.first_guesses
 
-    def with_old_values(*arguments: Any, **more: Any) -> Any:
+    def with_old_values(*arguments: Any, noise: Tensor, clip: None, **more: Any) -> Any:
         first = first_guesses(*arguments, **more)
-        for rows in (first.states, first.means, first.guesses):
-            rows[:, 1:] = torch.nan
+        for rows, unwritten in zip(first[:3], (1, 0, 1), strict=True):
+            rows[:, unwritten:] = torch.nan
+        roll_window_(
+            *first[:3],
+            noise,
+            first.intercept,
+            first.slope,
+            change=None,
+            settled=None,
+            says="guess",
+            coefficients=first.coefficients,
+            clip=clip,
+            first=0,
+            end=noise.shape[1],
+        )
         return first
 
     clean = drafts(noise, known, RESPONSE, sweeps, length, drafter=Loose(TEACHER))

@@ -175,7 +175,7 @@ def _shown_by_the_sampler(sweeps: int | None) -> list[torch.Tensor]:
     network.register_forward_pre_hook(lambda _, arguments: inputs.extend(arguments))
     own = random.normal((1, 8, 8))[:, None]  # the draft's, which it must not be shown
     how = {"table": table, "sweeps": sweeps, "source": DRAFTER}
-    draft_window(drafter, samples, own, 2 * one, **how)
+    draft_window(drafter, samples, own, one.long(), **how)
     return inputs
 
 

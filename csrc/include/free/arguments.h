@@ -55,9 +55,9 @@ struct Roll {
   std::int64_t end;
   Said says;  // what a change is
 
-  float* states;   // [B, P+1, D], entries first+1 .. end are written, as of the next two
-  float* means;    // [B, P+1, D]
-  float* guesses;  // [B, P+1, D]
+  float* states;   // [B, P+1, D], entries first+1 .. end are written
+  float* means;    // [B, P, D], entries first .. end-1 are written
+  float* guesses;  // [B, P+1, D], as of states
 
   const float* noise;           // [B, P, D]
   const float* intercept;       // [B, P, D]
@@ -77,19 +77,22 @@ struct FirstGuesses {
   std::int64_t steps;   // N of the schedule
   Source source;
 
-  const float* x;             // [B, D]
-  const std::int64_t* k;      // [B]
-  const float* past_x;        // [R, D]
-  const float* past_guess;    // [R, D]
-  const std::int64_t* row;    // [B, V], 0..R-1
-  const std::int64_t* known;  // [B]
-  const float* dot;           // [B]
-  const float* square;        // [B]
-  const float* columns;       // [8, N], as Column has them
+  const float* x;                                       // [B, D]
+  const std::int64_t* k;                                // [B]
+  const float* past_x;                                  // [R, D]
+  const float* past_guess;                              // [R, D]
+  const std::int64_t* row;                              // [B, V], 0..R-1
+  const std::int64_t* known;                            // [B]
+  const float* dot;                                     // [B]
+  const float* square;                                  // [B]
+  const float* columns;                                 // [8, N], as Column has them
+  const float* noise;                                   // [B, P, D]; null: the window is not rolled
+  float clip = std::numeric_limits<float>::infinity();  // the largest guess
 
-  float* states;          // [B, W, D], only entry 0 is written, as of the next two
-  float* means;           // [B, W, D]
-  float* guesses;         // [B, W, D]
+  float* states;          // [B, W, D]; not rolled, only entry 0 is written
+  float* means;           // [B, P, D]; not rolled, none is
+  float* guesses;         // [B, W, D], as of states
+  float* mean_before;     // [B, D], of the transition just made
   float* intercept;       // [B, P, D]
   float* slope;           // [B, P]
   std::int64_t* settled;  // [B]
@@ -112,20 +115,34 @@ struct WindowNoise {
   std::int64_t batch;      // B
   std::int64_t width;      // W
   std::int64_t size;       // D, elements of one state
+  std::int64_t steps;      // N of the schedule
   std::uint32_t purpose;   // of the normals
   std::uint32_t decision;  // of the uniforms
 
   const std::int64_t* seeds;   // [B], read as unsigned 64-bit keys
   const std::int64_t* k;       // [B], 0 .. 2^32 - W
   const std::int64_t* rounds;  // [B], 0 .. 2^32 - 1; null: 0
-  const std::int64_t* widths;  // [B], rows asked for
+  const std::int64_t* widths;  // [B], rows asked for; null: W
   const float* like;           // [B, D]; not read
 
-  float* noise;          // [B, W-1, D]
-  float* uniforms;       // [B, W-1]
-  float* last;           // [B, D], of transition length - 1
-  std::int32_t* length;  // [B], 1..W
+  float* noise;           // [B, W-1, D]
+  float* uniforms;        // [B, W-1]
+  float* last;            // [B, D], of transition length - 1
+  std::int64_t* wanted;   // [B], 0..W
+  std::int64_t* drafted;  // [B], length - 1
+  std::int32_t* length;   // [B], 1..W
 };
+
+/// Rows that a window has: those asked for, but no more than there are transitions left.
+FREE_HOST_DEVICE std::int64_t wanted_of(const WindowNoise& d, std::int64_t b) {
+  const std::int64_t asked = d.widths == nullptr ? d.width : d.widths[b];
+  const std::int64_t left = d.k[b] < 0 ? d.steps : d.k[b] < d.steps ? d.steps - d.k[b] : 0;
+  const std::int64_t most = left < d.width ? left : d.width;
+  return asked < 0 ? 0 : asked < most ? asked : most;
+}
+
+/// A window of no rows goes through the motions of one.
+FREE_HOST_DEVICE std::int64_t length_of(std::int64_t wanted) { return wanted < 1 ? 1 : wanted; }
 
 /// Rows of windows that a network is asked about: those listed, or entries first .. end - 1 of
 /// every sample; with a null label each twice, with the label and without.
@@ -141,6 +158,8 @@ struct NetworkRows {
   std::int64_t null_label;
 
   const float* states;            // [B, W, D]
+  const float* means;             // [B, W-1, D], of the transitions that led there; null: none
+  const float* mean_before;       // [B, D], of the one that led to the first; null: none
   const std::int64_t* at;         // [B, W], transitions, 0..N-1
   const std::int64_t* y;          // [B]
   const std::int64_t* timesteps;  // [N]; copied, whatever 64 bits they are
@@ -152,7 +171,36 @@ struct NetworkRows {
   std::int64_t* t;      // [each R]
   std::int64_t* label;  // [each R]
   std::int64_t* k;      // [R]
+  float* mean;          // [R, D]; without means, not written
 };
+
+/// Rows that a drafter's network is asked about, which is told the noise that led to each state;
+/// with a null label each twice, with the label and without.
+struct DrafterRows {
+  std::int64_t rows;   // R
+  std::int64_t size;   // D, elements of one state
+  std::int64_t steps;  // N of the schedule
+  std::int64_t each;   // 2 with a null label, else 1
+  std::int64_t null_label;
+
+  const float* x;                 // [R, D]
+  const float* mean;              // [R, D], of the transitions that led there
+  const std::int64_t* k;          // [R], 0..N-1
+  const std::int64_t* y;          // [R]
+  const std::int64_t* timesteps;  // [N]; copied, whatever 64 bits they are
+  const float* sigma;             // [N]
+  const float* scale;             // [N], of a network's input; null: 1
+
+  float* states;        // [each R, D]
+  float* innovation;    // [each R, D]
+  std::int64_t* t;      // [each R]
+  std::int64_t* label;  // [each R]
+};
+
+/// The noise of a transition that led to a state.
+FREE_HOST_DEVICE float innovation_of(float state, float mean, float sigma) {
+  return (state - mean) / sigma;
+}
 
 /// Sample and entry of row r.
 struct RowPlace {
@@ -166,6 +214,11 @@ FREE_HOST_DEVICE RowPlace place_of(const NetworkRows& n, std::int64_t r) {
   }
   const std::int64_t span = n.end > n.first ? n.end - n.first : 1;
   return {nearest(r / span, 0, n.batch), nearest(n.first + r % span, 0, n.width)};
+}
+
+/// The mean of the transition that led to entry i of sample b.
+FREE_HOST_DEVICE const float* mean_at(const NetworkRows& n, std::int64_t b, std::int64_t i) {
+  return i == 0 ? n.mean_before + b * n.size : n.means + (b * (n.width - 1) + i - 1) * n.size;
 }
 
 enum class Float { kFloat32, kFloat16, kBfloat16 };
@@ -183,13 +236,14 @@ struct TargetMeans {
   const void* eps;  // [answers R, D]
   Float type;       // of eps
 
-  const std::int64_t* k;  // [R], 0..N-1
-  const float* columns;   // [8, N], as Column has them
+  const std::int64_t* k;                                // [R], 0..N-1
+  const float* columns;                                 // [8, N], as Column has them
   float clip = std::numeric_limits<float>::infinity();  // the largest guess
 
   float* combined;  // [R, D]
   float* means;     // [R, D], without what the transition before adds
   float* guess;     // [R, D]
+  float* sigma;     // [R]
 };
 
 struct NoteNonfinite {

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from free.devices import require_device
 from free.drafters.protocol import DraftingBatch
 from free.models.checkpoints import read_drafter
 from free.models.dit import DiT
 from free.models.drafter import DrafterNet
-from free.models.guidance import Guidance, pair, unpair
+from free.models.guidance import Guidance, unpair
 from free.models.output import TeacherRows
+from free.ops import drafter_rows
 from free.schedule.table import Table
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ class NetworkDrafter(ABC):
         name: by number of sweeps, what :class:`free.AutoWindow` may expect of the drafts.
     """
 
+    #: Whether :meth:`step` wants both rows of a state under guidance, or makes them itself.
+    pairs = False
+
     def __init__(self, sampling: dict[str, Any] | None = None) -> None:
         self.sampling = dict(sampling or {})
         self.acceptance: dict[str, Any] = self.sampling.pop("acceptance", {})
@@ -74,9 +77,10 @@ class NetworkDrafter(ABC):
         """Evaluate the network: the guided change of x0, [R, ...], and the next ``feature``.
 
         ``x`` and ``innovation``, [R, ...], are states, and the noise of the transitions that led to
-        them; ``t`` and ``y``, [R], timesteps and labels; ``feature`` is [R, T, E], or [R, 2, T, E]
-        under guidance. It combines the changes of x0 rather than the eps, which is the same: its
-        weights add up to 1 and the anchor is common to both rows of a state.
+        them; ``t`` and ``y``, [R], timesteps and labels; [2R, ...] of one that asks for ``pairs``,
+        under guidance. ``feature`` is [R, T, E], or [R, 2, T, E] under guidance. It combines the
+        changes of x0 rather than the eps, which is the same: its weights add up to 1 and the anchor
+        is common to both rows of a state.
         """
 
     def begin(self, batch: DraftingBatch) -> Self:
@@ -97,9 +101,18 @@ class NetworkDrafter(ABC):
         The carry is the top block's feature, [R, T, E], under guidance [R, 2, T, E].
         """
         table, guidance = self.table_and_guidance()
-        sigma = table.sigma[k - 1].view([-1] + [1] * (x.dim() - 1))
-        innovation = (x - mean) / sigma
-        return self.step(table.network_input(k, x), innovation, table.time(k), y, carry, guidance)
+        rows = drafter_rows(
+            x,
+            mean,
+            k,
+            y,
+            timesteps=table.words,
+            sigma=table.sigma,
+            scale=table.input_scale,
+            null_label=guidance.null_label if guidance is not None and self.pairs else None,
+        )
+        t = table.times(rows.t)
+        return self.step(rows.states, rows.innovation, t, rows.label, carry, guidance)
 
     def carry_of_change(self, teacher_output: TeacherRows, rows: Tensor) -> Tensor:
         """The teacher's features at ``rows``."""
@@ -154,6 +167,7 @@ class FeatureDrafter(NetworkDrafter):
 
     #: All that it does is done by torch.
     capturable = True
+    pairs = True
 
     def __init__(
         self, network: DrafterNet, teacher: DiT, sampling: dict[str, Any] | None = None
@@ -202,32 +216,8 @@ class FeatureDrafter(NetworkDrafter):
         guidance: Guidance | None,
     ) -> tuple[Tensor, Tensor]:
         """Run the network here; see :meth:`NetworkDrafter.step`."""
-        return evaluate(
-            self.network,
-            self.teacher.label_embedding,
-            x=x,
-            innovation=innovation,
-            t=t,
-            y=y,
-            feature=feature,
-            guidance=guidance,
-        )
-
-
-def evaluate(
-    network: nn.Module,
-    label_embedding: Callable[[Tensor], Tensor],
-    *,
-    x: Tensor,
-    innovation: Tensor,
-    t: Tensor,
-    y: Tensor,
-    feature: Tensor,
-    guidance: Guidance | None,
-) -> tuple[Tensor, Tensor]:
-    """Run a :class:`DrafterNet`, guided or not; see :meth:`NetworkDrafter.step`."""
-    if guidance is None:
-        return network(x, innovation, t, label_embedding(y), feature)
-    x, t, y = guidance.expand(x, t, y)
-    change, feature = network(x, pair(innovation), t, label_embedding(y), feature.flatten(0, 1))
-    return guidance.combine(change.float()), unpair(feature)
+        labels = self.teacher.label_embedding(y)
+        if guidance is None:
+            return self.network(x, innovation, t, labels, feature)
+        change, feature = self.network(x, innovation, t, labels, feature.flatten(0, 1))
+        return guidance.combine(change.float()), unpair(feature)

@@ -16,6 +16,7 @@ from free.ops.contract import CONTRACTS
 from free.ops.operator import operator as _operator
 from free.reference.decide import DECISIONS
 from free.reference.draft import FirstGuesses, WindowNoise
+from free.reference.drafter import DrafterRows
 from free.reference.recycle import Advanced, ResponseSums
 from free.reference.teacher import NetworkRows, TargetMeans
 from free.reference.verify import Verified, VerifiedRelaxed
@@ -25,6 +26,7 @@ __all__ = [
     "VERIFIERS",
     "WIDEST_ON_CUDA",
     "Advanced",
+    "DrafterRows",
     "FirstGuesses",
     "NetworkRows",
     "ResponseSums",
@@ -36,6 +38,7 @@ __all__ = [
     "build_info",
     "check_verifier",
     "cuda_devices",
+    "drafter_rows",
     "first_guesses",
     "network_rows",
     "note_nonfinite_",
@@ -74,6 +77,7 @@ first_guesses = _operator(reference.first_guesses, FirstGuesses)
 roll_window_ = _operator(reference.roll_window_)
 
 network_rows = _operator(reference.network_rows, NetworkRows)
+drafter_rows = _operator(reference.drafter_rows, DrafterRows)
 target_means = _operator(reference.target_means, TargetMeans)
 note_nonfinite_ = _operator(reference.note_nonfinite_)
 

@@ -9,6 +9,7 @@ and what came.
 from __future__ import annotations
 
 from free.reference.draft import first_guesses, roll_window_, window_noise
+from free.reference.drafter import drafter_rows
 from free.reference.philox import philox4x32, philox_normal, philox_uniform
 from free.reference.recycle import advance_samples_, response_sums
 from free.reference.teacher import network_rows, note_nonfinite_, target_means
@@ -16,6 +17,7 @@ from free.reference.verify import verify_window, verify_window_relaxed
 
 __all__ = [
     "advance_samples_",
+    "drafter_rows",
     "first_guesses",
     "network_rows",
     "note_nonfinite_",

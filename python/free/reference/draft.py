@@ -48,13 +48,19 @@ class WindowNoise(NamedTuple):
     last : Tensor, shape [B, ...]
         Standard normals of transition ``length - 1``, which is sampled from the target if every
         draft stands.
+    wanted : Tensor, shape [B], int64, in ``0 .. W``
+        Rows of each window: those asked for, or the nearest number there is.
+    drafted : Tensor, shape [B], int64
+        Drafts of each window: ``length - 1``.
     length : Tensor, shape [B], int32, in ``1 .. W``
-        The width asked for, or the nearest there is.
+        Rows, at least 1.
     """
 
     noise: Tensor
     uniforms: Tensor
     last: Tensor
+    wanted: Tensor
+    drafted: Tensor
     length: Tensor
 
 
@@ -62,10 +68,11 @@ def window_noise(
     seeds: Tensor,
     k: Tensor,
     rounds: Tensor | None,
-    widths: Tensor,
+    widths: Tensor | None,
     like: Tensor,
     *,
     width: int,
+    steps: int,
     purpose: int,
     decision: int,
 ) -> WindowNoise:
@@ -78,12 +85,14 @@ def window_noise(
         Keys, and where the windows begin, ``0 .. 2**32 - width``.
     rounds : Tensor or None, shape [B], int64
         Which of a transition's numbers, ``0 .. 2**32 - 1``; None for the first of all.
-    widths : Tensor, shape [B], int64
-        Rows of each window.
+    widths : Tensor or None, shape [B], int64
+        Rows that are asked for; None for ``width`` of each.
     like : Tensor, shape [B, ...], float32
         Has a state's shape; at least one axis follows B, and none is empty.
     width : int
         W, at least 1.
+    steps : int
+        Transitions of the schedule, at least 1: no window goes beyond.
     purpose, decision : int
         Last words of the counters of normals and uniforms (:class:`free.rounds.noise.Purpose`).
 
@@ -102,21 +111,29 @@ def window_noise(
         len(k), width, *like.shape[1:]
     )
     uniforms = philox_uniform(seed, transition, round_, decision, 1).view(-1, width)
-    length = widths.clamp(1, width)
+    left = (steps - k.clamp(0, steps)).clamp(max=width)
+    wanted = left if widths is None else torch.minimum(widths, left).clamp(min=0)
+    length = wanted.clamp(min=1)
     last = noise[torch.arange(len(k), device=k.device), length - 1]
-    drafts = noise[:, :-1].contiguous()
-    return WindowNoise(drafts, uniforms[:, :-1].contiguous(), last, length.int())
+    drafts, uniforms = noise[:, :-1].contiguous(), uniforms[:, :-1].contiguous()
+    return WindowNoise(drafts, uniforms, last, wanted, length - 1, length.int())
 
 
 class FirstGuesses(NamedTuple):
-    """A window of P drafts that is still to be rolled, W = P + 1.
+    """A window of P drafts, W = P + 1.
 
-    Entry ``i`` of ``states``, ``means`` and ``guesses`` is the state before transition ``k + i``,
-    and mean and guess of the transition that led to it. Only entry 0 is written.
+    Entry ``i`` of ``states`` and ``guesses`` is the state before transition ``k + i``, and the
+    guess of the transition that led to it. Of a window that is still to be rolled, only entry 0 is
+    written.
 
     Attributes
     ----------
-    states, means, guesses : Tensor, shape [B, W, ...], float32
+    states : Tensor, shape [B, W, ...], float32
+    means : Tensor, shape [B, P, ...], float32
+        Of transitions ``k + i``; of a window that is still to be rolled, none is written.
+    guesses : Tensor, shape [B, W, ...], float32
+    mean_before : Tensor, shape [B, ...], float32
+        Of the transition just made.
     intercept, slope : Tensor, shape [B, P, ...] and [B, P], float32
         The guess of transition ``k + i`` at a state x is ``intercept + slope x``.
     settled : Tensor, shape [B], int64
@@ -130,6 +147,7 @@ class FirstGuesses(NamedTuple):
     states: Tensor
     means: Tensor
     guesses: Tensor
+    mean_before: Tensor
     intercept: Tensor
     slope: Tensor
     settled: Tensor
@@ -150,8 +168,10 @@ def first_guesses(
     square: Tensor,
     columns: Tensor,
     drafts: int,
+    noise: Tensor | None = None,
+    clip: float | None = None,
 ) -> FirstGuesses:
-    """Begin windows from what the teacher said in its last call.
+    """Begin windows from what the teacher said in its last call, and roll them forward.
 
     A transition that it has seen at a discarded state ``x_old`` is guessed to be what it said
     there, plus, where the source is the response, ``(x - x_old) dot / square``, at least 0 times
@@ -177,6 +197,10 @@ def first_guesses(
         As :class:`free.schedule.table.Table` has them.
     drafts : int
         P, at least 0.
+    noise : Tensor or None, shape [B, P, ...], float32
+        N(0, I): with it, the window is rolled from its first guesses, as :func:`roll_window_` does.
+    clip : float or None
+        The largest guess there, >= 0; None for no limit.
 
     Raises
     ------
@@ -193,9 +217,9 @@ def first_guesses(
     row = row[:, :width]
     guess, x_old = past_guess[row], past_x[row]
     # Entry 0 is the transition just made; what follows is not rolled yet.
-    states, means, guesses = (torch.zeros_like(guess) for _ in range(3))
+    states, means, guesses = (torch.zeros_like(rows) for rows in (guess, guess[:, 1:], guess))
     states[:, 0], guesses[:, 0] = x, guess[:, 0]
-    means[:, 0] = _like(made[0], x) * x_old[:, 0] + _like(made[1], x) * guess[:, 0]
+    mean_before = _like(made[0], x) * x_old[:, 0] + _like(made[1], x) * guess[:, 0]
     coefficients = columns[:, at]
     follows = (dot / square.clamp(min=1e-12)).clamp(min=0.0)[:, None]
     response = torch.minimum(follows, coefficients[LARGEST_RESPONSE])[:, :drafts]
@@ -203,15 +227,25 @@ def first_guesses(
     slope = torch.where(follow, response, 0.0)
     intercept = guess[:, 1:] - _like(slope, x[:, None]) * x_old[:, 1:]
     settled = torch.zeros_like(known) if source == DRAFTER else seen
+    coefficients = coefficients[:COEFFICIENTS].contiguous()
+    if noise is not None:
+        roll_window_(
+            states,
+            means,
+            guesses,
+            noise,
+            intercept,
+            slope,
+            change=None,
+            settled=None,
+            says="guess",
+            coefficients=coefficients,
+            clip=clip,
+            first=0,
+            end=drafts,
+        )
     return FirstGuesses(
-        states,
-        means,
-        guesses,
-        intercept,
-        slope,
-        settled,
-        at,
-        coefficients[:COEFFICIENTS].contiguous(),
+        states, means, guesses, mean_before, intercept, slope, settled, at, coefficients
     )
 
 
@@ -242,17 +276,19 @@ def roll_window_(
                       p_j x + q_j change_j         if it is what the network predicts at the state
                                                    x that entry j held before this
                       and never beyond -clip .. clip
-        mean_{j+1}  = a_j x_j + b_j guess_{j+1} + c_j guess_j
-        x_{j+1}     = mean_{j+1} + sigma_j noise_j
+        mean_j      = a_j x_j + b_j guess_{j+1} + c_j guess_j
+        x_{j+1}     = mean_j + sigma_j noise_j
 
     A guess stands for the predicted image ``x0``, or, where a schedule does not say how that
     follows, for whatever the network predicts.
 
     Parameters
     ----------
-    states, means, guesses : Tensor, shape [B, P + 1, ...], float32
+    states, guesses : Tensor, shape [B, P + 1, ...], float32
         Entry ``j`` is read as of the transition before, entries ``first + 1 .. end`` are written.
         At least one axis follows P; only P may be 0.
+    means : Tensor, shape [B, P, ...], float32
+        Entries ``first .. end - 1`` are written.
     noise, intercept : Tensor, shape [B, P, ...], float32
         The noise is N(0, I).
     slope : Tensor, shape [B, P], float32
@@ -288,7 +324,7 @@ def roll_window_(
         asked = states[:, :drafts]
         change = _like(p[:, :drafts], change) * asked + _like(q[:, :drafts], change) * change
     for j in range(first, end):
-        states[:, j + 1], means[:, j + 1], guesses[:, j + 1] = roll_transition(
+        states[:, j + 1], means[:, j], guesses[:, j + 1] = roll_transition(
             states[:, j],
             guesses[:, j],
             noise[:, j],

@@ -21,12 +21,15 @@ class NetworkRows(NamedTuple):
         Timesteps and labels.
     k : Tensor, shape [R], int64
         Transitions.
+    mean : Tensor, shape [R, ...], float32
+        Means of the transitions that led to the states; without means, [0].
     """
 
     x: Tensor
     t: Tensor
     label: Tensor
     k: Tensor
+    mean: Tensor
 
 
 def network_rows(
@@ -42,6 +45,8 @@ def network_rows(
     sample: Tensor | None = None,
     entry: Tensor | None = None,
     null_label: int | None = None,
+    means: Tensor | None = None,
+    mean_before: Tensor | None = None,
 ) -> NetworkRows:
     """Gather rows of windows for a network.
 
@@ -66,6 +71,9 @@ def network_rows(
         Lists the rows.
     null_label : int or None
         Label of a second row for each state; None for no second rows.
+    means, mean_before : Tensor or None, shape [B, W - 1, ...] and [B, ...], float32
+        Means of the transitions that led to a window's states but the first, and of the one that
+        led to the first.
 
     Raises
     ------
@@ -86,11 +94,14 @@ def network_rows(
     if null_label is not None:
         x, t = x.repeat_interleave(2, 0), t.repeat_interleave(2)
         label = torch.stack([label, torch.full_like(label, null_label)], dim=1).flatten()
-    return NetworkRows(x, t, label, k)
+    mean = states.new_empty(0)
+    if means is not None and mean_before is not None:
+        mean = torch.cat([mean_before[:, None], means], dim=1)[sample, entry]
+    return NetworkRows(x, t, label, k, mean)
 
 
 class TargetMeans(NamedTuple):
-    """Transitions as the teacher has them: [R, C, ...], float32.
+    """Transitions as the teacher has them: [R, C, ...], float32, and ``sigma [R]``.
 
     Attributes
     ----------
@@ -100,11 +111,14 @@ class TargetMeans(NamedTuple):
         Of the transitions, without what the prediction of the transition before adds to them.
     guess : Tensor
         The image that the prediction tells; the prediction itself where a schedule does not say.
+    sigma : Tensor
+        Standard deviations of the transitions.
     """
 
     eps: Tensor
     means: Tensor
     guess: Tensor
+    sigma: Tensor
 
 
 def target_means(
@@ -153,11 +167,11 @@ def target_means(
         guided, share = slice(cfg_channels), columns[GUIDED, k].view(axes)
         scale = torch.where(share == 1, cfg_scale, 1 + share * (cfg_scale - 1)).expand_as(eps)
         eps[:, guided] = torch.lerp(unconditional[:, guided], eps[:, guided], scale[:, guided])
-    a, b, _, _, p, q = (column.view(axes) for column in columns[:COEFFICIENTS, k])
+    a, b, _, sigma, p, q = (column.view(axes) for column in columns[:COEFFICIENTS, k])
     guess = p * x + q * eps
     if clip is not None:
         guess = guess.clamp(-clip, clip)
-    return TargetMeans(eps, a * x + b * guess, guess)
+    return TargetMeans(eps, a * x + b * guess, guess, sigma.flatten())
 
 
 def note_nonfinite_(

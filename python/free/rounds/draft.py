@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from free.drafters.protocol import Drafter, drafts_windows
+from free.drafters.protocol import Drafter, WindowDrafter, drafts_windows
 from free.rounds.drafted_window import DraftedWindow
 from free.rounds.drafter_call import DrafterCall
 from free.rounds.row_selection import RowSelector, WantedRows
@@ -16,7 +16,7 @@ def draft_window(
     drafter: Drafter,
     samples: Samples,
     noise: Tensor,
-    length: Tensor,
+    drafted: Tensor,
     *,
     table: Table,
     sweeps: int | None,
@@ -41,23 +41,23 @@ def draft_window(
     asked for changes, which add up along the window, and needs a schedule with x0 (ValueError).
 
     ``samples`` that draft anything have been seen by the teacher. ``noise [B, W - 1, ...]``,
-    float32, is the drafts' z. Of ``length [B]``, ``0 .. W`` rows wanted, ``length - 1`` transitions
-    are drafted; results at and beyond are undefined. ``source`` drafts recycled transitions
+    float32, is the drafts' z. Of each sample ``drafted [B]``, int64, transitions are drafted,
+    ``0 .. W - 1``; results beyond are undefined. ``source`` drafts recycled transitions
     (:mod:`free.rounds.draft_source`). ``rows`` the drafter is asked about are by default
     :class:`free.rounds.row_selection.WantedRows`.
 
     Raises FloatingPointError if the drafter's output is not finite, TypeError or ValueError if its
     output or carry is not what the protocol says.
     """
-    P, rows, drafted = noise.shape[1], rows or WantedRows(), length.long() - 1
+    P, rows = noise.shape[1], rows or WantedRows()
     call = DrafterCall(drafter, table)
-    window = DraftedWindow(samples, noise, table, source=source, says=call.says)
-    whole = drafter if table.affine and drafts_windows(drafter) else None
-    if (
-        whole is not None
-        and whole.drafts(P + 1, sweeps)
-        and rows.select(window.settled, drafted, 0, P).size
-    ):
+    whole: WindowDrafter | None = None
+    if table.affine and drafts_windows(drafter) and drafter.drafts(P + 1, sweeps):
+        whole = drafter
+    window = DraftedWindow(
+        samples, noise, table, source=source, says=call.says, rolled=whole is None
+    )
+    if whole is not None and rows.select(window.settled, drafted, 0, P).size:
         states, means = whole.draft(window.plan(drafted))
         selected = rows.select(None, drafted, 0, P)
         rows.require_finite(
@@ -71,7 +71,8 @@ def draft_window(
         calls = P if sweeps is None else min(sweeps, P)
         return Draft(states, means, window.k, window.sigma, calls)
 
-    window.roll(0, P, drafted=False)
+    if whole is not None:  # who is not asked about anything
+        window.roll(0, P, drafted=False)
     in_turn = [(j, j + 1) for j in range(P)]
     spans = in_turn if sweeps is None else [(0, P)] * min(sweeps, P)
     for turn, (first, end) in enumerate(spans):
@@ -89,6 +90,4 @@ def draft_window(
             high=drafted,
         )
         window.roll(first, end, drafted=True)
-    return Draft(
-        window.states, window.means[:, 1:].contiguous(), window.k, window.sigma, call.count
-    )
+    return Draft(window.states, window.means, window.k, window.sigma, call.count)

@@ -17,18 +17,26 @@ from free.schedule.table import Table
 class DraftedWindow:
     """States, means and guesses of a window of P drafted transitions.
 
-    Entry ``i`` of ``states``, ``means`` and ``guesses``, [B, P + 1, ...], is the state before
-    transition ``k + i``, and mean and guess of the transition that led there. ``k [B, P + 1]`` are
-    the transitions; beyond the schedule, its last. The first ``settled [B]`` guesses stand, so that
+    Entry ``i`` of ``states`` and ``guesses``, [B, P + 1, ...], is the state before transition
+    ``k + i``, and the guess of the transition that led there; ``means [B, P, ...]`` are those of
+    transitions ``k + i``, and ``mean_before [B, ...]`` of the one before. ``k [B, P + 1]`` are the
+    transitions; beyond the schedule, its last. The first ``settled [B]`` guesses stand, so that
     the drafter is not asked about them; ``said [B, P, ...]`` is what it has said so far.
 
     Made from ``noise [B, P, ...]``, the drafts' z, the ``source`` of recycled transitions
     (:mod:`free.rounds.draft_source`), and what the drafter ``says``: see
-    :func:`free.ops.roll_window_`.
+    :func:`free.ops.roll_window_`. It is ``rolled`` from its first guesses at once, or later.
     """
 
     def __init__(
-        self, samples: Samples, noise: Tensor, table: Table, *, source: int, says: str
+        self,
+        samples: Samples,
+        noise: Tensor,
+        table: Table,
+        *,
+        source: int,
+        says: str,
+        rolled: bool = True,
     ) -> None:
         self.samples, self.noise, self.table, self._says = samples, noise, table, says
         past, response = samples.past, samples.response
@@ -44,12 +52,17 @@ class DraftedWindow:
             square=response.square,
             columns=table.columns,
             drafts=noise.shape[1],
+            noise=noise if rolled and table.mixture is None else None,
+            clip=table.clip,
         )
         self.states, self.means, self.guesses = first.states, first.means, first.guesses
+        self.mean_before = first.mean_before
         self.intercept, self.slope, self.settled = first.intercept, first.slope, first.settled
         self.k = first.at
         self._coefficients, self.sigma = first.coefficients, first.coefficients[3]
         self.said: Tensor | None = None
+        if rolled and table.mixture is not None:
+            self.roll(0, noise.shape[1], drafted=False)
 
     def roll(self, first: int, end: int, *, drafted: bool) -> None:
         """Roll states, means and guesses of transitions ``first .. end - 1``: from what the drafter
@@ -101,7 +114,7 @@ class DraftedWindow:
             settled=settled,
             asked=(step < drafted[:, None]) & ~settled,
             guess_before=self.guesses[:, 0],
-            mean_before=self.means[:, 0],
+            mean_before=self.mean_before,
             rows=past.rows,
             row=past.row[:, :P],
             known=past.known,

@@ -49,12 +49,15 @@ class DrafterCall:
         """
         batch, P = window.noise.shape[:2]
         past = window.samples.past
-        x, _, y, k = network_rows(
+        changes = self._changes
+        x, _, y, k, mean = network_rows(
             window.states,
             window.k,
             window.samples.y,
-            self._table.timesteps.view(torch.int64),
+            self._table.words,
             **rows.where,
+            means=None if changes is None else window.means,
+            mean_before=None if changes is None else window.mean_before,
         )
         if again and self._carry is None:
             self._keep_carry(past, batch, P)
@@ -62,9 +65,8 @@ class DrafterCall:
             carry = self._carry_from(past, rows.take(past.row))
         else:
             carry = take(self._carry, rows.take(self._place))
-        if self._changes is not None:
-            mean = rows.copy(window.means)  # the window's own are on record, and rolled on
-            answer, after = _pair(self._changes.change(x, mean, k, y, carry), "a change")
+        if changes is not None:
+            answer, after = _pair(changes.change(x, mean, k, y, carry), "a change")
             require_eps(answer, x, "drafter", "change")
         else:
             answer, after = _pair(self._drafter.predict(x, k, y, carry), "an eps")

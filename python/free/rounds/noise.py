@@ -87,12 +87,19 @@ def uniform(
 
 
 def window_numbers(
-    like: Tensor, seeds: Tensor, k: Tensor, rounds: Tensor | None, widths: Tensor, W: int
+    like: Tensor,
+    seeds: Tensor,
+    k: Tensor,
+    rounds: Tensor | None,
+    widths: Tensor | None,
+    W: int,
+    steps: int,
 ) -> ops.WindowNoise:
     """What windows of at most ``W`` rows draw, for states shaped as ``like [B, ...]``.
 
-    They begin at transitions ``k [B]`` and have ``widths [B]`` rows. ``rounds [B]`` says which of a
-    transition's numbers; None where it has only one of each kind.
+    They begin at transitions ``k [B]`` of ``steps``, and ``widths [B]`` rows are asked for, or
+    ``W`` of each. ``rounds [B]`` says which of a transition's numbers; None where it has only one
+    of each kind.
     """
     return ops.window_noise(
         seeds,
@@ -101,6 +108,7 @@ def window_numbers(
         widths,
         like,
         width=W,
+        steps=steps,
         purpose=int(Purpose.TRANSITION),
         decision=int(Purpose.DECISION),
     )

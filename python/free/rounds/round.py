@@ -27,7 +27,7 @@ from free.rounds.draft import draft_window
 from free.rounds.draft_source import source_of, updated_response
 from free.rounds.noise import window_numbers
 from free.rounds.relaxation import Spending
-from free.rounds.row_selection import RowSelector, Span, WantedRows
+from free.rounds.row_selection import RowSelector, Selection, Span, WantedRows
 from free.rounds.state import Draft, Outcome, Recycled, Samples, Window
 from free.rounds.target import Answer, Target
 from free.schedule.table import Table
@@ -125,9 +125,9 @@ class Rounds:
         ----------
         samples : Samples
         widths : int, or Tensor of shape [B], int64
-            Rows of each sample, at most the run's ``width``. One number is cut where a sample has
-            fewer transitions left; a tensor must not ask for more. A sample that the teacher has
-            not seen yet gets 1 at most. One that gets 0 stays where it is.
+            Rows of each sample, at most the run's ``width``; fewer where a sample has fewer
+            transitions left. A sample that the teacher has not seen yet gets 1 at most. One that
+            gets 0 stays where it is.
         sweeps : int, None or "run"
             See :func:`free.rounds.draft.draft_window`; by default the run's.
         W : int, optional
@@ -143,18 +143,18 @@ class Rounds:
             raise ValueError("samples must be at least one, got none")
         if W is None:
             widths, W = self._checked(samples, widths)
+        asked = None if isinstance(widths, int) else widths
         if W == 1 or not samples.past.rows.k.shape[0]:
-            return self._one_row(samples, None if isinstance(widths, int) else widths)
-        assert not isinstance(widths, int)
+            return self._one_row(samples, asked)
         assert self.drafter is not None
         with self.phase("bookkeeping"):
-            noise, uniforms, last, length = self._numbers(samples, samples.k, widths, W)
+            drawn = self._numbers(samples, asked, W)
         with self.phase("draft"):
             draft = draft_window(
                 self.drafter,
                 samples,
-                noise,
-                widths,
+                drawn.noise,
+                drawn.drafted,
                 table=self.table,
                 sweeps=self.sweeps if isinstance(sweeps, str) else sweeps,
                 source=source_of(self.recycle),
@@ -162,10 +162,28 @@ class Rounds:
             )
         with self.phase("bookkeeping"):
             # Who wants none is asked about too: so a sample's rows begin where lengths add up to.
-            rows = self.rows.select(None, length, 0, W)
-            x, t, label, k = self.target.inputs(draft.states, draft.k, samples.y, rows)
-            states = rows.take(draft.states)  # not x, which is the teacher's
-            return Window(x, t, label, draft, rows, states, k, widths, length, uniforms, last)
+            rows = self.rows.select(None, drawn.length, 0, W)
+            # Its states are not those that the teacher is given.
+            return self._window(samples, draft, rows, rows.take(draft.states), drawn)
+
+    def _window(
+        self, samples: Samples, draft: Draft, rows: Selection, states: Tensor, drawn: WindowNoise
+    ) -> Window:
+        """The rows that the teacher is to be asked about."""
+        x, t, label, k, _ = self.target.inputs(draft.states, draft.k, samples.y, rows)
+        return Window(
+            x,
+            t,
+            label,
+            draft,
+            rows,
+            states,
+            k,
+            drawn.wanted,
+            drawn.length,
+            drawn.uniforms,
+            drawn.last,
+        )
 
     def _checked(self, samples: Samples, widths: int | Tensor) -> tuple[Tensor, int]:
         """Widths of all samples, and the largest, at least 1."""
@@ -179,27 +197,22 @@ class Rounds:
         widths = widths.minimum(samples.past.known * W + 1)
         return widths, max(int(widths.max()), 1)
 
-    def _numbers(self, samples: Samples, k: Tensor, widths: Tensor, W: int) -> WindowNoise:
-        """What windows of ``widths [B]`` rows from transitions ``k [B]`` draw."""
+    def _numbers(self, samples: Samples, widths: Tensor | None, W: int) -> WindowNoise:
+        """What the samples' windows draw, and how many rows they have."""
         # With recycling a transition keeps its noise; else each round draws anew.
         numbers = None if self.recycles or self.width == 1 else samples.rounds
-        return window_numbers(samples.x, samples.seeds, k, numbers, widths, W)
+        steps = len(self.table.sigma)
+        return window_numbers(samples.x, samples.seeds, samples.k, numbers, widths, W, steps)
 
     def _one_row(self, samples: Samples, widths: Tensor | None) -> Window:
         """A window without drafts: a transition of the plain sampler."""
         with self.phase("bookkeeping"):
             x, k = samples.x, samples.k
-            if widths is None:
-                wanted = torch.ones_like(k)
-            else:  # some may have finished
-                wanted, k = widths.clamp(max=1), k.clamp(max=len(self.table.sigma) - 1)
-            no_means, uniforms, last, length = self._numbers(samples, k, wanted, 1)
-            draft = Draft(x[:, None], no_means, k[:, None], None, 0)
-            rows = Span(k.shape[0], 0, 1)
-            asked = self.target.inputs(draft.states, draft.k, samples.y, rows)
-            return Window(
-                asked.x, asked.t, asked.label, draft, rows, x, k, wanted, length, uniforms, last
-            )
+            drawn = self._numbers(samples, widths, 1)
+            if widths is not None:  # some may have finished
+                k = k.clamp(max=len(self.table.sigma) - 1)
+            draft = Draft(x[:, None], drawn.noise, k[:, None], None, 0)
+            return self._window(samples, draft, Span(k.shape[0], 0, 1), x, drawn)
 
     def teach(self, window: Window) -> TeacherOutput:
         """Ask the run's own teacher: step 2, for loops that have no other."""
@@ -227,11 +240,9 @@ class Rounds:
                 high=window.wanted,
             )
         with self.phase("bookkeeping" if W == 1 else "verify"):
-            means, table = rows.windows(answer.means, batch, W), self.table
+            means = rows.windows(answer.means, batch, W)
             # The target's own, whatever the drafts took.
-            sigma = table.sigma[draft.k]
-            if table.mixture is not None:
-                sigma = rows.put(table.sigma_at(steps, states), sigma)
+            sigma = rows.windows(answer.sigma, batch, W)
             if W == 1:
                 scale = sigma.view(-1, *[1] * (states.dim() - 1))
                 state = torch.addcmul(answer.means, scale, window.noise)

@@ -26,10 +26,6 @@ class Listed(NamedTuple):
         """The rows [R, ...] of ``windows [B, P, ...]``."""
         return windows[self.b, self.i]
 
-    def copy(self, windows: Tensor) -> Tensor:
-        """The rows of :meth:`take`, in memory of their own."""
-        return self.take(windows)
-
     def each(self, column: Tensor) -> Tensor:
         """For every row, its sample's entry of ``column [B, ...]``."""
         return column[self.b]
@@ -86,11 +82,6 @@ class Span(NamedTuple):
             windows = windows[:, self.first : self.end]
         return windows.flatten(0, 1)
 
-    def copy(self, windows: Tensor) -> Tensor:
-        """The rows of :meth:`take`, in memory of their own."""
-        rows = windows[:, self.first : self.end]
-        return rows.clone(memory_format=torch.contiguous_format).flatten(0, 1)
-
     def each(self, column: Tensor) -> Tensor:
         """For every row, its sample's entry of ``column [B, ...]``."""
         size = self.end - self.first
@@ -105,7 +96,7 @@ class Span(NamedTuple):
 
     def put(self, rows: Tensor, windows: Tensor) -> Tensor:
         """``windows`` with ``rows`` in their places, or the rows where they are all."""
-        rows = rows.unflatten(0, (self.batch, -1))
+        rows = rows.view(self.batch, self.end - self.first, *rows.shape[1:])
         if rows.shape == windows.shape:
             return rows
         windows[:, self.first : self.end] = rows
@@ -114,7 +105,7 @@ class Span(NamedTuple):
     def windows(self, rows: Tensor, batch: int, width: int) -> Tensor:
         """Windows [B, P, ...] of these rows, 0 elsewhere."""
         if self.end - self.first == width:
-            return rows.unflatten(0, (batch, width))
+            return rows.view(batch, width, *rows.shape[1:])  # which costs less than unflatten
         return self.put(rows, rows.new_zeros(batch, width, *rows.shape[1:]))
 
 
@@ -185,6 +176,8 @@ def _ranges(low: Tensor | None, high: Tensor, first: int, end: int) -> set[tuple
     if low is None:
         stops = high.tolist()
         begins = [first] * len(stops)
+    elif high.device.type == "cpu":
+        begins, stops = low.tolist(), high.tolist()
     else:  # one look at the device
         begins, stops = torch.stack([low, high]).tolist()
     # Of thousands of samples few ranges differ.

@@ -23,12 +23,14 @@ class Answer(NamedTuple):
 
     ``output`` has eps guided and in float32; its ``feature`` under guidance has both rows of a
     state, [R, 2, T, E], its ``variance`` is the conditional. ``means [R, ...]``, float32, are those
-    of the transitions; ``guess [R, ...]`` is what eps says, as drafts guess it.
+    of the transitions, and ``sigma [R]`` their standard deviations; ``guess [R, ...]`` is what eps
+    says, as drafts guess it.
     """
 
     output: TeacherOutput
     means: Tensor
     guess: Tensor
+    sigma: Tensor
 
 
 class Target:
@@ -58,19 +60,17 @@ class Target:
         """
         null = None if self._guidance is None else self._guidance.null_label
         table = self._table
-        times = table.timesteps
         asked = network_rows(
             states,
             k,
             y,
-            times.view(torch.int64),  # copied, whatever 64 bits they are
+            table.words,
             table.input_scale,
             **rows.where,
             null_label=null,
         )
-        if times.is_floating_point():
-            return asked._replace(t=asked.t.view(times.dtype).float())
-        return asked
+        t = table.times(asked.t)
+        return asked if t is asked.t else asked._replace(t=t)
 
     def read(
         self,
@@ -99,7 +99,7 @@ class Target:
             None if output.variance is None else output.variance.detach(),
         )
         guidance = self._guidance
-        eps, means, guess = target_means(
+        eps, means, guess, sigma = target_means(
             x,
             # As the kernels take it.
             (output.eps.float() if output.eps.dtype is torch.float64 else output.eps).contiguous(),
@@ -117,9 +117,11 @@ class Target:
             assert before is not None
             c = table.columns[2, k].view([-1] + [1] * (x.dim() - 1))
             means = torch.addcmul(means, c, rows.before(guess, before))
+        if table.mixture is not None:
+            sigma = table.sigma_at(k, x)
         if guidance is None:
-            return Answer(output._replace(eps=eps), means, guess)
-        return Answer(merge(output, eps), means, guess)
+            return Answer(output._replace(eps=eps), means, guess, sigma)
+        return Answer(merge(output, eps), means, guess, sigma)
 
     def __call__(self, x: Tensor, k: Tensor, y: Tensor) -> Answer:
         """Ask the teacher about states ``x`` of transitions ``k``, with labels ``y``.

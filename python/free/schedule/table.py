@@ -124,6 +124,16 @@ class Table(NamedTuple):
         """What a network is given of states ``x [R, ...]`` of transitions ``k [R]``."""
         return x if self.input_scale is None else _like(self.input_scale[k], x) * x
 
+    @property
+    def words(self) -> Tensor:
+        """Timesteps as ops copy them, whatever 64 bits they are: [N] int64."""
+        return self.timesteps.view(torch.int64)
+
+    def times(self, words: Tensor) -> Tensor:
+        """What a network is told the time is, from copies of ``words``: int64, or float32."""
+        times = self.timesteps
+        return words.view(times.dtype).float() if times.is_floating_point() else words
+
     def sigma_at(self, k: Tensor, x: Tensor) -> Tensor:
         """Standard deviation [R] of transition ``k [R]`` from ``x [R, ...]``.
 

@@ -143,7 +143,7 @@ class _Stage:
         self.places = max(largest - 1, 1)
         self.middle = max(len(run.table.sigma) // 2 - 1, 0)
         self.one = self._rows(1)
-        self.out, _, self.guess = run.target(*self._inputs(1))
+        self.out, _, self.guess, _ = run.target(*self._inputs(1))
         require_finite(self.out.eps, "teacher", self.one, 0 * self.one)  # or drafters would seem so
 
     def _rows(self, rows: int) -> Tensor:
@@ -182,7 +182,7 @@ class _Stage:
 
         def work() -> None:
             some = k[:samples]
-            window_numbers(x[:samples], some, some, some, length.long(), width)
+            window_numbers(x[:samples], some, some, some, None, width, len(table.sigma))
             means = x.view(samples, width, *x.shape[1:])
             sigma = table.sigma[k].view(samples, width)
             drafted = means[:, 1:].contiguous()
@@ -224,14 +224,14 @@ class _Stage:
             past = Recycled(rows, self.guess, nearest, torch.ones_like(k))
             state = Samples.begin(y, k, x, places + 1)._replace(k=k, past=past)
             noise = torch.zeros(samples, places, *x.shape[1:], dtype=x.dtype, device=x.device)
-            length = torch.full((samples,), places + 1, dtype=torch.int32, device=x.device)
+            drafted = torch.full((samples,), places, device=x.device)
             drafter, table = self.run.drafter, self.run.table
             assert drafter is not None
             return lambda: draft_window(
                 drafter,
                 state,
                 noise,
-                length,
+                drafted,
                 table=table,
                 sweeps=sweeps,
                 source=DRAFTER,

@@ -58,7 +58,7 @@ class Launches(TorchDispatchMode):
 
 @pytest.mark.parametrize(
     ("recycle", "sweeps", "most"),
-    [("response", 1, 35), (False, 1, 34), (False, None, 67), (True, 2, 65)],
+    [("response", 1, 19), (False, 1, 18), (False, None, 41), (True, 2, 39)],
 )
 @torch.no_grad()
 def test_a_round_launches_as_little_as_the_docs_say(recycle, sweeps, most, monkeypatch) -> None:
@@ -83,4 +83,4 @@ def test_a_round_launches_as_little_as_the_docs_say(recycle, sweeps, most, monke
         return work
 
     GraphedRound(window_round(made, W, sweeps), state, capture)
-    assert 0.9 * most < launches.count <= most
+    assert launches.count == most

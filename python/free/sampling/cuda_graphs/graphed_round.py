@@ -78,12 +78,18 @@ class GraphedRound:
 
 
 def _copy(to: Any, source: Any) -> None:
-    """All at once, a type at a time."""
+    """All at once, a type at a time, those of 32 and 64 bits as words of 32; alone what lies
+    otherwise in memory than its place, for which torch would take a launch for each of them all.
+    """
     places: dict[torch.dtype, list[tuple[Tensor, Tensor]]] = {}
 
     def pair(place: Tensor, value: Tensor) -> Tensor:
-        if place is not value:
-            places.setdefault(place.dtype, []).append((place, value))
+        if place is value:
+            return place
+        if place.stride() != value.stride():
+            return place.copy_(value)
+        words = torch.int32 if place.element_size() >= 4 else place.dtype
+        places.setdefault(words, []).append((place.view(words), value.view(words)))
         return place
 
     map_tensors(pair, to, source)
@@ -122,12 +128,10 @@ def _transition(rounds: Rounds, samples: Samples) -> Samples:
 
 def window_round(rounds: Rounds, W: int, sweeps: int | None) -> Step:
     """A window of every sample that has not finished."""
-    N = len(rounds.table.sigma)
 
     def step(state: State) -> State:
         samples = state.samples
-        left = (N - samples.k).clamp(max=W)
-        window = rounds.draft(samples, left, sweeps, W)
+        window = rounds.draft(samples, W, sweeps, W)
         outcome = rounds.verify(samples, window, rounds.teach(window))
         # There are no more rounds than transitions; capturing may make some that do not count.
         return State(rounds.advance(samples, outcome, W, state.log), state.log)
