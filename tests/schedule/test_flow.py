@@ -146,7 +146,10 @@ def test_bad_input() -> None:
         (lambda: Schedule.flow("cps", 3, train_steps=0), "train_steps must be a finite number > 0"),
         (lambda: Schedule.repa(1), "steps must be an integer >= 2, got 1"),
         (lambda: Schedule.repa(5, last=1.0), r"last must be in \(0, 1\), got 1.0"),
+        (lambda: Schedule.flow("flow-sde", sigmas=[1, 1, 0.5]), "sigmas must be 1 in the first "),
         (lambda: Schedule.repa(5, guided=(0.7, 0.1)), "guided must be two numbers low <= high"),
+        (lambda: Schedule.repa(5, guided=0.7), "guided must be two numbers low <= high, got 0.7"),
+        (lambda: Schedule.repa(5, guided=(0, 0.5, 1)), "guided must be two numbers low <= high"),
     ):
         with pytest.raises(ValueError, match=message):
             make()
