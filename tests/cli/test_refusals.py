@@ -96,3 +96,10 @@ def test_refusals(command, arguments, message, digits, tmp_path, monkeypatch) ->
     model = [] if command in ("evaluate", "train-teacher") else ["--model", digits]
     refuse(message, command, *model, *FIXED[command], *arguments.split())
     assert [path.name for path in tmp_path.iterdir()] == ["few.npz"]
+
+
+def test_times_between_whole_ones_on_an_engine_are_refused(digits, tmp_path) -> None:
+    pytest.importorskip("diffusers")
+    law = ("--law", "euler-ancestral", "--steps", 25, "--out", tmp_path / "x.png")
+    message = "--law must have whole timesteps on an engine"
+    refuse(message, "sample", "--model", digits, *law, "--engine", "onnxruntime")

@@ -1,10 +1,14 @@
 """What a speculative sampler may be asked to do."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
 
 from free import (
     AutoWindow,
+    DiT,
     DiTConfig,
     DrafterNet,
     FrozenDrafter,
@@ -74,6 +78,22 @@ def _without_rows() -> FixedWindow:
 def test_bad_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SpeculativeSampler(TEACHER, POOR, SCHEDULE, **{"window": 4, **options})
+
+
+def test_times_of_another_kind_than_the_network_is_told_are_refused() -> None:
+    """Also times that a network would take: between whole timesteps of a training, or below 1."""
+    config = DiTConfig(8, 4, 4, 16, 1, 2, num_classes=3)
+    of_noise = DiT(config)
+    of_velocity = DiT(dataclasses.replace(config, learn_sigma=False, prediction="velocity"))
+    unit, training = Schedule.repa(4), Schedule.flow("cps", 3)
+    assert training.timesteps.dtype == np.float64
+    for make in (lambda *two: SpeculativeSampler(two[0], "frozen", two[1], 2), SequentialSampler):
+        make(of_noise, Schedule.ddpm(4))
+        make(of_velocity, unit)
+        with pytest.raises(ValueError, match=r"^schedule must have times in 0\.\.1 .*, got 1000$"):
+            make(of_velocity, training)
+        with pytest.raises(ValueError, match="must have the timesteps of a training .* 1 on$"):
+            make(of_noise, unit)
 
 
 def test_a_deterministic_sampler_cannot_be_speculated() -> None:

@@ -122,6 +122,14 @@ def test_the_images_are_the_datas(kind: str) -> None:
     assert speculative.sample([0, 1], 3, shape=(4,)).samples.isfinite().all()
 
 
+def test_times_that_are_whole_but_for_rounding_are_whole() -> None:
+    """Whatever the number of steps: 1000 times 0.3 is not 300 in float64."""
+    schedule = Schedule.flow("cps", 10)
+    assert schedule.timesteps.dtype == np.int64
+    np.testing.assert_array_equal(schedule.timesteps, range(1000, 0, -100))
+    assert Schedule.flow("cps", 10, train_steps=1.0).timesteps.dtype == np.float64
+
+
 def test_bad_input() -> None:
     for make, message in (
         (lambda: Schedule.flow("ode", 5), "kind must be one of 'renoise', 'flow-sde', .* got 'od"),
@@ -146,7 +154,10 @@ def test_bad_input() -> None:
         (lambda: Schedule.flow("cps", 3, train_steps=0), "train_steps must be a finite number > 0"),
         (lambda: Schedule.repa(1), "steps must be an integer >= 2, got 1"),
         (lambda: Schedule.repa(5, last=1.0), r"last must be in \(0, 1\), got 1.0"),
+        (lambda: Schedule.flow("flow-sde", sigmas=[1, 1, 0.5]), "sigmas must be 1 in the first "),
         (lambda: Schedule.repa(5, guided=(0.7, 0.1)), "guided must be two numbers low <= high"),
+        (lambda: Schedule.repa(5, guided=0.7), "guided must be two numbers low <= high, got 0.7"),
+        (lambda: Schedule.repa(5, guided=(0, 0.5, 1)), "guided must be two numbers low <= high"),
     ):
         with pytest.raises(ValueError, match=message):
             make()

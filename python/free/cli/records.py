@@ -92,8 +92,8 @@ class LawOptions:
         float | None,
         typer.Option(
             help="Noise of the transitions, 1 as trained: DDIM's eta, with --sde the supplement's "
-            "epsilon, with --law the law's eta. 0 is deterministic: only with --window 1. Default: "
-            "1, or the law's own."
+            "epsilon; 0 is deterministic: only with --window 1. With --law the law's eta, > 0. "
+            "Default: 1, or the law's own."
         ),
     ] = None
     sde: options.Sde = False

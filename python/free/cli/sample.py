@@ -17,6 +17,7 @@ from free.cli.records import (
     RelaxationOptions,
     with_records,
 )
+from free.engines.networks import EngineTeacher
 from free.files import parse_json, write_atomic, write_json
 from free.generation.batches import draw_batches
 from free.images.picture import check_picture_suffix, image_grid
@@ -96,8 +97,13 @@ def sample(
     device = options.parse_device(model.device)
     schedule = law.schedule(device, models.teacher.config.prediction)
     of_noise = models.teacher.config.prediction == "epsilon"
-    if model.engine == "auto" and of_noise and schedule.timesteps.dtype.kind == "f":
-        models = models._replace(engine="torch")  # exported graphs take whole timesteps
+    if of_noise and schedule.timesteps.dtype.kind == "f":  # exported graphs take whole timesteps
+        if isinstance(models.teacher, EngineTeacher) or model.engine not in ("auto", "torch"):
+            raise ValueError(
+                "--law must have whole timesteps on an engine (networks on torch take those "
+                f"between), got {schedule.timesteps[1]:g} on {models.engine}"
+            )
+        models = models._replace(engine="torch")
     models = put_on_engine(models, model, settings, batch_size)
     teacher, drafter = models.teacher, models.drafter
     samplers: dict[str, SpeculativeSampler | SequentialSampler] = {

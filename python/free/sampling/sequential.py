@@ -25,6 +25,7 @@ from free.sampling.request import (
     progress_bar,
     why_watched,
 )
+from free.sampling.settings import check_times
 from free.schedule.schedule import Schedule
 from free.window.rule import FixedWindows
 
@@ -53,6 +54,7 @@ class SequentialSampler:
         cfg_channels: int | None = None,
         graph: Graphing = None,
     ) -> None:
+        check_times(teacher, schedule)
         self.teacher = teacher
         self.schedule = schedule
         self.guidance = guidance_of(teacher, cfg_scale, cfg_channels)

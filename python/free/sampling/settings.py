@@ -25,6 +25,25 @@ class Settings(NamedTuple):
     rule: WindowRule
 
 
+def check_times(teacher: Any, schedule: Schedule) -> None:
+    """Raise a ValueError for times of another kind than a :class:`free.DiT` is told.
+
+    They would be taken for others, in silence. Of other teachers nothing is known.
+    """
+    prediction = getattr(getattr(teacher, "config", None), "prediction", None)
+    first = schedule.timesteps[0]
+    if prediction == "velocity" and first > 1:
+        raise ValueError(
+            "schedule must have times in 0..1 for a network that predicts a velocity, such as "
+            f"Schedule.repa() or Schedule.flow(..., train_steps=1.0), got {first:g}"
+        )
+    if prediction == "epsilon" and first <= 1 and schedule.timesteps.dtype.kind == "f":
+        raise ValueError(
+            "schedule must have the timesteps of a training for a network that predicts noise, "
+            f"got times in 0..1 from {first:g} on"
+        )
+
+
 def check_settings(
     teacher: Any,
     drafter: Any,
@@ -44,6 +63,7 @@ def check_settings(
         raise TypeError(f"schedule must be a Schedule, got {type(schedule).__name__}")
     if not callable(teacher):
         raise TypeError(f"teacher must be callable, got {type(teacher).__name__}")
+    check_times(teacher, schedule)
     if isinstance(drafter, str) and drafter == "frozen":
         drafter = FrozenDrafter("image" if Table.of(schedule, "cpu").images else "eps")
     rule = _rule(window)

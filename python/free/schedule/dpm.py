@@ -102,6 +102,10 @@ def _second_order(
     if config["solver_type"] == "heun":
         weight = np.zeros(N)
         h = rise[second]
-        with np.errstate(invalid="ignore"):  # no step at all: not finite, as in diffusers
-            weight[second] = signal[1:][second] * (1.0 + np.expm1(-2.0 * h) / (2.0 * h))
+        if (h == 0).any():
+            raise ValueError(
+                "sigmas must fall from step to step with solver_type='heun', got two that are "
+                f"equal, with final_sigmas_type={config['final_sigmas_type']!r}"
+            )
+        weight[second] = signal[1:][second] * (1.0 + np.expm1(-2.0 * h) / (2.0 * h))
     return np.where(second, weight, 0.0), ratio

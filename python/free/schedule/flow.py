@@ -57,6 +57,8 @@ def flow(kind: str, levels: Column, eta: float | None, timesteps: Column) -> Col
     if kind == "flow-sde":
         # mean = x (1 - g^2 gone / 2 t) - v gone (1 + g^2 (1 - t) / 2 t), where g is unbounded at 1
         bounded = np.where(t == 1.0, levels[1], t)
+        if (bounded == 1.0).any():
+            raise ValueError("sigmas must be 1 in the first state alone with 'flow-sde', got two")
         square = np.square(eta) * t / (1.0 - bounded)
         sigma = np.sqrt(square * gone)
         of_state = 1.0 - square * gone / (2.0 * t)
@@ -80,9 +82,12 @@ def repa(steps: int, last: float, guided: tuple[float, float]) -> Columns:
     gone = t - np.append(t[1:], 0.0)
     sigma = np.append(np.sqrt(2.0 * t * gone)[:-1], 0.0)
     columns = of_velocities(t, t, 1.0 - gone, -gone * (2.0 - t), sigma)
-    low, high = (as_number(end, "guided must be two numbers low <= high") for end in guided)
+    expected = "guided must be two numbers low <= high"
+    if not isinstance(guided, tuple | list) or len(guided) != 2:
+        raise ValueError(f"{expected}, got {guided!r}")
+    low, high = (as_number(end, expected) for end in guided)
     if low > high:
-        raise ValueError(f"guided must be two numbers low <= high, got {guided}")
+        raise ValueError(f"{expected}, got {guided}")
     inside = (low <= t) & (t <= high)
     return {**columns, "guided": None if inside.all() else inside.astype(np.float64)}
 

@@ -3,9 +3,11 @@
 What it can show is said in ``tests/pretend_cuda.py``.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -26,6 +28,7 @@ from free import (
 from free.rounds.report import Recorder
 from free.rounds.round import Rounds
 from free.sampling.cuda_graphs import Graphs
+from free.schedule.clipping import Clipping
 from tests.networks import randomized
 from tests.pretend_cuda import (
     CUDA,
@@ -76,15 +79,30 @@ class Near(Guessing):
 ERROR = torch.tensor([0.002, 0.5, 0.004])
 
 
+def every_part(clipping: Clipping) -> Schedule:
+    """A law with all that a transition may have: a history, limits, times between whole ones, a
+    scaled input, an interval that is guided.
+    """
+    plain = Schedule.repa(8, guided=(0.2, 0.7))
+    c = -0.2 * plain.b
+    c[0] = 0.0
+    scale = np.linspace(0.5, 1.0, 8)
+    return dataclasses.replace(plain, b=plain.b - c, c=c, clipping=clipping, input_scale=scale)
+
+
+LAWS = {"limited": every_part(Clipping(1.5)), "thresholded": every_part(Clipping(1.5, 0.9))}
+
+
 def build(
     place: Callable[[Any], Any] = lambda network: network,
     window: int = 4,
     drafter: Any = None,
     steps: int = 8,
+    law: str | None = None,
     **options: Any,
 ) -> Any:
     """A sampler with its networks in their ``place``; the plain one for a window of 1."""
-    schedule = Schedule.ddpm(steps)
+    schedule = Schedule.ddpm(steps) if law is None else LAWS[law]
     teacher = place(DIT if drafter == "feature" or "cfg_channels" in options else SMALL)
     if window == 1:
         return SequentialSampler(teacher, schedule, **options)
@@ -134,6 +152,10 @@ OPTIONS = [
     {"drafter": "feature", "cfg_scale": 1.5, "cfg_channels": 3},
     {"drafter": "feature", "cfg_scale": 1.5, "sweeps": 2, "recycle": True},
     {"window": 2, "steps": 2},
+    {"law": "limited", "sweeps": 1, "recycle": "response", "cfg_scale": 1.5},
+    {"law": "limited", "sweeps": 2, "verifier": "block"},
+    {"law": "thresholded", "window": 1},
+    {"law": "thresholded", "sweeps": 1, "recycle": "reuse"},
 ]
 
 

@@ -8,6 +8,7 @@ import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from free import (
 from free.rounds.row_selection import EveryRow
 from free.sampling.cuda_graphs import Graphs
 from free.sampling.cuda_graphs.graphed_round import GraphedRound, State, first_round, window_round
+from free.schedule.clipping import Clipping
 from tests.networks import MixtureTeacher, randomized
 from tests.sampling.cuda_graphs.captures import (
     LABELS,
@@ -183,9 +185,21 @@ def test_no_round_is_made_in_vain_and_few_are_read_back(monkeypatch: pytest.Monk
     assert len(reads) <= report.rounds // 2
 
 
+def with_history() -> Schedule:
+    """A law of clipped images, each with a share of the image before."""
+    betas = np.linspace(1e-4, 2e-2, 1000)
+    plain = Schedule.from_betas(betas, SCHEDULE.timesteps, clipping=Clipping(2.0))
+    c = -0.2 * plain.b
+    c[0] = 0.0
+    return dataclasses.replace(plain, b=plain.b - c, c=c)
+
+
+@pytest.mark.parametrize("law", [SCHEDULE, with_history()], ids=["plain", "history"])
 @pytest.mark.parametrize("recycle", [False, "response"])
-def test_a_batch_that_has_shrunk_goes_on_in_a_smaller_graph(recycle, monkeypatch) -> None:
-    expected = sampler(Uneven(), sweeps=1, recycle=recycle).sample(SHRINKING, 3)
+def test_a_batch_that_has_shrunk_goes_on_in_a_smaller_graph(recycle, law, monkeypatch) -> None:
+    made = sampler(Uneven(), sweeps=1, recycle=recycle)
+    made.schedule = law
+    expected = made.sample(SHRINKING, 3)
     sizes: list[int] = []
     load = GraphedRound.load
 
@@ -194,7 +208,7 @@ def test_a_batch_that_has_shrunk_goes_on_in_a_smaller_graph(recycle, monkeypatch
         load(self, state)
 
     monkeypatch.setattr(GraphedRound, "load", kept)
-    same(graphed(sampler(Uneven(), sweeps=1, recycle=recycle)).sample(SHRINKING, 3), expected)
+    same(graphed(made).sample(SHRINKING, 3), expected)
     assert sizes[:2] == [10, 10]  # the first transition, then windows
     assert sizes[2:] == sorted(sizes[2:], reverse=True)
     assert sizes[-1] <= 2
