@@ -20,7 +20,7 @@ def checked(given: Fields) -> Fields:
     columns = ("timesteps", "a", "b", "sigma")
     f: Fields = {name: _column(name, given[name], count) for name in columns}
     _check_times(f["timesteps"], given["image"] is not None)
-    whole = np.round(f["timesteps"])
+    whole = np.asarray(np.round(f["timesteps"]))
     if np.allclose(f["timesteps"], whole, rtol=0.0, atol=1e-9):  # 1000 * 0.3 is whole, too
         f["timesteps"] = _read_only(whole.astype(np.int64))
     if (f["sigma"] < 0).any():
