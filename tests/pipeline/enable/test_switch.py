@@ -166,6 +166,25 @@ def test_a_scheduler_that_is_built_like_that_of_an_enabled_pipeline_is_a_plain_o
     pipe(**arguments)  # step by step
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pipe: _saved(pipe)])
+def test_a_pipeline_that_is_copied_while_enabled_is_a_plain_one(copied: Any) -> None:
+    pipe, arguments = enabled(steps=4)
+    other = copied(pipe)
+    assert type(other.scheduler) is diffusers.FlowMatchEulerDiscreteScheduler
+    with pytest.raises(ValueError, match="pipe must be enabled"):
+        free.summary(other)
+    plain = tiny(steps=4)[0](**arguments, generator=seeded(0))[0]
+    free.disable(other)
+    assert torch.equal(other(**arguments, generator=seeded(0))[0], plain)
+    free.enable(other, 2, law="renoise")
+    free.enable(other, 4, law="renoise")
+    assert torch.equal(
+        other(**arguments, generator=seeded(0))[0], pipe(**arguments, generator=seeded(0))[0]
+    )
+    free.disable(other)
+    assert torch.equal(other(**arguments, generator=seeded(0))[0], plain)
+
+
 def test_threads_share_a_network() -> None:
     pipe, arguments = enabled(steps=4)
     drawn = pipe(**arguments, generator=seeded(0))[0]

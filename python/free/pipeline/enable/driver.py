@@ -48,6 +48,11 @@ class PipelineDriver:
         self.summary: Summary | None = None
         check_law(pipe, law, self._eta)
 
+    @property
+    def listens(self) -> bool:
+        """Whether it has a network; what was copied or saved with a pipeline has none."""
+        return isinstance(self._network, Network)
+
     def attach(self) -> None:
         """Put the proxies in their places: the pipeline's configuration does not hear of them."""
         self._pipe.__dict__["scheduler"] = self.scheduler
@@ -188,10 +193,10 @@ class PipelineDriver:
 
 
 def driver_of(pipe: Any) -> PipelineDriver | None:
-    """What a pipeline is driven by; None if it is not enabled."""
+    """What a pipeline is driven by; None if it is not enabled, as the copy of one is not."""
     # Not from the scheduler, which may have been replaced since.
     found = getattr(getattr(pipe, "__dict__", {}).get("progress_bar"), "__self__", None)
-    return found if isinstance(found, PipelineDriver) else None
+    return found if isinstance(found, PipelineDriver) and found.listens else None
 
 
 def _skips(pipe: Any) -> bool:

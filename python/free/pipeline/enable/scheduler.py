@@ -151,9 +151,7 @@ def _class_of(kind: Any) -> type:
         return _output_of(kind)(prev_sample=samples)
 
     def new(cls: type, *args: Any, **kwargs: Any) -> Any:
-        """One of the scheduler's own class: ``type(pipe.scheduler).from_config(...)`` has none to
-        be driven by.
-        """
+        """Build one of the scheduler's own class, as by ``type(pipe.scheduler).from_config``."""
         return kind(*args, **kwargs)
 
     # What writes down its class, as other pipelines of the same parts do, means the scheduler's.
