@@ -205,6 +205,16 @@ def test_threads_share_a_network() -> None:
     assert all(torch.equal(one, plain) for one in found)
 
 
+def test_a_loop_by_hand_is_refused() -> None:
+    pipe, arguments = enabled()
+    pipe.scheduler.set_timesteps(4)
+    x, timestep = torch.zeros(1, 4, 8, 8), next(rounds := iter(pipe.scheduler.timesteps))
+    with pytest.raises(ValueError, match="got a step outside of its calls, by hand"):
+        pipe.scheduler.step(x, timestep, x)
+    rounds.close()
+    pipe(**arguments)
+
+
 def test_a_scheduler_that_is_set_meanwhile_stays() -> None:
     pipe, arguments = enabled()
     other = diffusers.FlowMatchEulerDiscreteScheduler(shift=2.0)

@@ -158,8 +158,9 @@ class PipelineDriver:
         call = _call_of(self._pipe)
         if call is None:
             raise ValueError(
-                f"scheduler belongs to an enabled {type(self._pipe).__name__}, got a step of "
-                "another pipeline: call free.disable on it before its components are shared"
+                f"scheduler belongs to an enabled {type(self._pipe).__name__}, got a step outside "
+                "of its calls, by hand or of another pipeline: call free.disable on it before, or "
+                "use type(scheduler).from_config(scheduler.config)"
             )
         return call.f_locals.get("generator") if stepped is None else stepped
 
