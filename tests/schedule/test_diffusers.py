@@ -272,6 +272,7 @@ def test_what_cannot_be_speculated(scheduler: str, config: dict, message: str) -
         ({"_class_name": "LTXEulerAncestralRFScheduler"}, {"steps": 3, "sigmas": [1.0, 0.5, 0.0]},
          "steps must be the 2 of the timesteps or sigmas, got 3"),
         (FLOW, {"law": "cps", "steps": 2, "sigmas": [0.5, 0.0]}, "sigmas must be > 0"),
+        (FLOW, {"law": "cps", "steps": 1, "sigmas": [np.nan]}, "timesteps of a .* nan with 1"),
         ({"_class_name": "Mine"}, {}, "must be one of DDPMScheduler, .* got Mine"),
         ({"_class_name": "Mine", "shift": 1.0}, {"law": "cps"}, "must name a scheduler"),
         ({"_class_name": "DDIMScheduler", "clip_sample": True}, {"eta": 0.5},

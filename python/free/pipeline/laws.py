@@ -47,7 +47,7 @@ def law_of(
     if _is_own(law):
         if eta is not None:
             raise ValueError(f"eta must be left out with a Schedule, got {shortened(eta)}")
-        return schedule_of(law, steps)
+        return schedule_of(law, steps, "law")
     arguments = {name: value for name, value in arguments.items() if value is not None}
     arguments.pop("device", None)
     return Schedule.from_scheduler(scheduler, steps, law, eta, **arguments)

@@ -48,19 +48,19 @@ def as_scheduler(scheduler: Any, own: Any = None) -> Any:
     raise TypeError(f"{_EXPECTED}, got {scheduler!r}")
 
 
-def schedule_of(scheduler: Any, steps: int) -> Schedule:
+def schedule_of(scheduler: Any, steps: int, name: str = "scheduler") -> Schedule:
     """The schedule of ``num_inference_steps``, by what :func:`as_scheduler` returned.
 
-    A ValueError if the scheduler has no such schedule.
+    A ValueError if the scheduler has no such schedule; it is called ``name`` there.
     """
     if _is_described(scheduler):
         return Schedule.from_scheduler(scheduler, steps)
     schedule = scheduler if isinstance(scheduler, Schedule) else scheduler(steps)
     if not isinstance(schedule, Schedule):
-        raise TypeError(f"scheduler must return a Schedule, got {type(schedule).__name__}")
+        raise TypeError(f"{name} must return a Schedule, got {type(schedule).__name__}")
     if len(schedule) != steps:
         raise ValueError(
-            f"num_inference_steps must be the {len(schedule)} steps of the scheduler's Schedule, "
+            f"num_inference_steps must be the {len(schedule)} steps of the {name}'s Schedule, "
             f"got {steps!r}"
         )
     return schedule

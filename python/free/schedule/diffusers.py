@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -333,6 +334,11 @@ def _grid(
             "steps (num_inference_steps) must be another number with "
             f"timestep_spacing={spacing!r}, which makes {made} of {steps}, the last at "
             f"{times[-1]:g}"
+        )
+    if not all(map(math.isfinite, times)):
+        raise ValueError(
+            f"timesteps of a {name} must be finite, got nan with {steps} steps: take more than one "
+            "with shift_terminal, and finite sigmas"
         )
     if _has_betas(config) and times[0] >= last:
         raise ValueError(

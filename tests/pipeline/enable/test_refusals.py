@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor, nn
 
 pytest.importorskip("diffusers")
@@ -48,6 +49,15 @@ def test_networks_that_are_no_function_of_a_row_are_refused(planted: Any, match:
         pipe(**arguments)
 
 
+def test_a_network_in_training_is_looked_at_again() -> None:
+    pipe, arguments = enabled()
+    pipe.transformer.proj_out = nn.Sequential(pipe.transformer.proj_out, nn.Dropout(0.01)).eval()
+    pipe(**arguments)
+    pipe.transformer.proj_out.train()
+    with pytest.raises(ValueError, match="must say the same when it is asked the same"):
+        pipe(**arguments)
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -55,14 +65,17 @@ def test_networks_that_are_no_function_of_a_row_are_refused(planted: Any, match:
         (lambda embeds: embeds.mul_(1.001), "SD3Transformer2DModel must not change .* written to"),
     ],
 )
-def test_conditioning_that_changes_is_refused_by_name(change: Any, match: str) -> None:
+@pytest.mark.parametrize("inference", [False, True])
+def test_conditioning_that_changes_is_refused_by_name(
+    change: Any, match: str, inference: bool
+) -> None:
     pipe, arguments = enabled()
 
     def callback(pipe: Any, step: int, timestep: Tensor, given: dict[str, Tensor]) -> Any:
         return given | {"prompt_embeds": change(given["prompt_embeds"])}
 
     names = ["latents", "prompt_embeds"]
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises(ValueError, match=match), torch.inference_mode(inference):
         pipe(
             **arguments,
             callback_on_step_end=callback,

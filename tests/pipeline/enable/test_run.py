@@ -163,6 +163,21 @@ def test_progress_bars_count_transitions(name: str, capsys: pytest.CaptureFixtur
     assert free.summary(pipe).rounds < 12
 
 
+def test_progress_bars_of_schedulers_of_several_calls_a_step_reach_the_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pipe, arguments = tiny(SD, 1, 20)
+    pipe.scheduler = diffusers.HeunDiscreteScheduler.from_config(pipe.scheduler.config)
+    free.enable(pipe, 4, law="ddpm")
+    pipe.set_progress_bar_config(disable=False)
+    for seed in range(4):
+        pipe(**arguments, generator=seeded(seed))
+        assert "20/20" in capsys.readouterr().err
+    for _ in pipe.progress_bar(range(5)):  # a loop that draws nothing
+        pass
+    assert "5/5" in capsys.readouterr().err
+
+
 class Sleeps(nn.Module):
     """Takes so many seconds a call, and a row."""
 

@@ -2,6 +2,7 @@
 
 import copy
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,70 @@ def test_parts_that_are_shared_are_those_of_one_pipeline() -> None:
     assert other.config.scheduler == pipe.config.scheduler
     with pytest.raises(ValueError, match="scheduler belongs to an enabled StableDiffusionPipeline"):
         other(**arguments)
+    with pytest.raises(ValueError, match="scheduler of its own .* got the PNDMScheduler"):
+        free.enable(other, 4, law="ddpm")
+    other.scheduler = type(other.scheduler).from_config(other.scheduler.config)  # as it says
+    free.enable(other, 2, law="ddpm")
+    other(**arguments)
+    pipe(**arguments)
+    assert free.summary(other).rounds > free.summary(pipe).rounds
+
+
+def test_a_scheduler_that_is_built_like_that_of_an_enabled_pipeline_is_a_plain_one() -> None:
+    pipe, arguments = enabled(SD)
+    built = type(pipe.scheduler).from_config(pipe.scheduler.config, set_alpha_to_one=True)
+    assert type(built) is diffusers.PNDMScheduler
+    assert (built.config.set_alpha_to_one, len(built.alphas_cumprod)) == (True, 1000)
+    pipe.scheduler = built
+    pipe(**arguments)  # step by step
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pipe: _saved(pipe)])
+def test_a_pipeline_that_is_copied_while_enabled_is_a_plain_one(copied: Any) -> None:
+    pipe, arguments = enabled(steps=4)
+    other = copied(pipe)
+    assert type(other.scheduler) is diffusers.FlowMatchEulerDiscreteScheduler
+    with pytest.raises(ValueError, match="pipe must be enabled"):
+        free.summary(other)
+    plain = tiny(steps=4)[0](**arguments, generator=seeded(0))[0]
+    free.disable(other)
+    assert torch.equal(other(**arguments, generator=seeded(0))[0], plain)
+    free.enable(other, 2, law="renoise")
+    free.enable(other, 4, law="renoise")
+    assert torch.equal(
+        other(**arguments, generator=seeded(0))[0], pipe(**arguments, generator=seeded(0))[0]
+    )
+    free.disable(other)
+    assert torch.equal(other(**arguments, generator=seeded(0))[0], plain)
+
+
+def test_threads_share_a_network() -> None:
+    pipe, arguments = enabled(steps=4)
+    drawn = pipe(**arguments, generator=seeded(0))[0]
+    other = diffusers.StableDiffusion3Pipeline(
+        **pipe.components | {"scheduler": diffusers.FlowMatchEulerDiscreteScheduler()}
+    )
+    other.set_progress_bar_config(disable=True)
+    plain = other(**arguments, generator=seeded(0))[0]
+    found = []
+
+    def meanwhile(pipe: Any, step: int, timestep: Tensor, given: dict[str, Tensor]) -> Any:
+        with ThreadPoolExecutor(1) as thread:
+            found.append(thread.submit(other, **arguments, generator=seeded(0)).result()[0])
+        return given
+
+    again = pipe(**arguments, generator=seeded(0), callback_on_step_end=meanwhile)[0]
+    assert torch.equal(again, drawn)
+    assert all(torch.equal(one, plain) for one in found)
+
+
+def test_a_loop_by_hand_is_refused() -> None:
+    pipe, arguments = enabled()
+    pipe.scheduler.set_timesteps(4)
+    x, timestep = torch.zeros(1, 4, 8, 8), next(rounds := iter(pipe.scheduler.timesteps))
+    with pytest.raises(ValueError, match="got a step outside of its calls, by hand"):
+        pipe.scheduler.step(x, timestep, x)
+    rounds.close()
     pipe(**arguments)
 
 
@@ -208,10 +273,17 @@ def test_settings_are_checked_before_anything_is_changed() -> None:
     assert "progress_bar" not in vars(pipe)
 
 
+def test_a_function_that_makes_no_schedule_is_refused_as_a_law() -> None:
+    pipe, arguments = tiny()
+    free.enable(pipe, 4, law=lambda steps: steps)
+    with pytest.raises(TypeError, match="law must return a Schedule, got int"):
+        pipe(**arguments)
+
+
 def test_a_summary_needs_a_call() -> None:
     pipe, _ = tiny()
     with pytest.raises(ValueError, match=r"pipe must be enabled.*free.enable\(pipe\)"):
         free.summary(pipe)
     free.enable(pipe, law="renoise")
-    with pytest.raises(ValueError, match="must have finished a call since"):
+    with pytest.raises(ValueError, match="must have finished its last call since"):
         free.summary(pipe)

@@ -66,7 +66,7 @@ class NetworkCall:
         forms.recognise(self._values[self._timestep], timestep, self._timestep)
         self.samples = len(latents)
         self._rows = Rows(form.branches * len(latents), form.listed)
-        self._versions = self._mutable()
+        self._versions, self._copies = self._versions_now(), [t.clone() for t in self._unversioned]
         first = torch.zeros(1, dtype=torch.int64, device="cpu")
         self._sentinel = self._rows.take(output, places(first, self.samples, form.branches))
         self._owner: Tensor | None = None
@@ -175,7 +175,9 @@ class NetworkCall:
             if name == self._latents:
                 before = self._rest(before, given)
             self._require_same(f"{name} of {kind}", value, before)
-        if self._versions != self._mutable():
+        if self._versions != self._versions_now() or not all(
+            map(torch.equal, self._unversioned, self._copies)
+        ):
             raise ValueError(
                 f"arguments of {kind} must not change from step to step, got a tensor that was "
                 "written to"
@@ -205,15 +207,24 @@ class NetworkCall:
         if len(own) != len(old):
             raise ValueError(f"{name} must not change from step to step, got other parts")
 
-    def _mutable(self) -> list[int]:
-        """How often each tensor has been written to that must stay."""
+    @property
+    def _lasting(self) -> list[Tensor]:
+        """The tensors that must stay as they were in the first round."""
         return [
-            leaf._version
+            leaf
             for name, value in self._values.items()
             for _, leaf in leaves(value)
-            if name not in (self._latents, self._timestep)
-            if isinstance(leaf, Tensor) and not leaf.is_inference()
+            if name not in (self._latents, self._timestep) and isinstance(leaf, Tensor)
         ]
+
+    def _versions_now(self) -> list[int]:
+        """How often each has been written to."""
+        return [leaf._version for leaf in self._lasting if not leaf.is_inference()]
+
+    @property
+    def _unversioned(self) -> list[Tensor]:
+        """Those of which that is not known: they are compared with copies."""
+        return [leaf for leaf in self._lasting if leaf.is_inference()]
 
 
 def _same(value: Any, before: Any) -> bool:

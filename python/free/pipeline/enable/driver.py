@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -37,14 +38,20 @@ class PipelineDriver:
         self._pipe, self._law_name, self._eta = pipe, law, self._settings.pop("eta")
         self.real = pipe.scheduler
         self.scheduler = enabled_scheduler(self.real, self)
-        self._network = Network(find_network(pipe), lambda: self if self._run else None)
+        self._network = Network(find_network(pipe), self._listening)
         self._law: tuple[Schedule, Tensor] | None = None
         self._run: PipelineRun | None = None
+        self._thread = 0  # the one that the run is in
         self._known: dict[Any, Known] = {}
         self._previous = pipe.__dict__.get("progress_bar")
         self.initial_scale: float | None = None
         self.summary: Summary | None = None
         check_law(pipe, law, self._eta)
+
+    @property
+    def listens(self) -> bool:
+        """Whether it has a network; what was copied or saved with a pipeline has none."""
+        return isinstance(self._network, Network)
 
     def attach(self) -> None:
         """Put the proxies in their places: the pipeline's configuration does not hear of them."""
@@ -95,7 +102,7 @@ class PipelineDriver:
         run = PipelineRun(
             self._pipe, self._network, schedule, timesteps, self._settings, self._known
         )
-        self._run = run
+        self._run, self._thread = run, threading.get_ident()
         skips = _skips(self._pipe)
         try:
             for place in range(len(schedule)):
@@ -151,10 +158,15 @@ class PipelineDriver:
         call = _call_of(self._pipe)
         if call is None:
             raise ValueError(
-                f"scheduler belongs to an enabled {type(self._pipe).__name__}, got a step of "
-                "another pipeline: call free.disable on it before its components are shared"
+                f"scheduler belongs to an enabled {type(self._pipe).__name__}, got a step outside "
+                "of its calls, by hand or of another pipeline: call free.disable on it before, or "
+                "use type(scheduler).from_config(scheduler.config)"
             )
         return call.f_locals.get("generator") if stepped is None else stepped
+
+    def _listening(self) -> PipelineDriver | None:
+        """Itself in a run; others may call the network meanwhile, from threads of theirs."""
+        return self if self._run and self._thread == threading.get_ident() else None
 
     def asked(self, arguments: Arguments) -> Arguments | None:
         """See :class:`free.pipeline.enable.network.Listener`."""
@@ -177,15 +189,15 @@ class PipelineDriver:
             return type(self.real).__name__
         return self._law_name if isinstance(self._law_name, str) else "Schedule"
 
-    def _made(self) -> int:
-        return 0 if self._run is None else self._run.made
+    def _made(self) -> int | None:
+        return None if self._run is None else self._run.made
 
 
 def driver_of(pipe: Any) -> PipelineDriver | None:
-    """What a pipeline is driven by; None if it is not enabled."""
+    """What a pipeline is driven by; None if it is not enabled, as the copy of one is not."""
     # Not from the scheduler, which may have been replaced since.
     found = getattr(getattr(pipe, "__dict__", {}).get("progress_bar"), "__self__", None)
-    return found if isinstance(found, PipelineDriver) else None
+    return found if isinstance(found, PipelineDriver) and found.listens else None
 
 
 def _skips(pipe: Any) -> bool:

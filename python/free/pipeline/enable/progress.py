@@ -9,10 +9,11 @@ from typing import Any
 class TransitionBar:
     """The bar of a pipeline, which moves by the transitions that the slowest sample has made.
 
-    ``made`` returns how many these are. All else is the bar's own.
+    ``made`` returns how many these are, or None in a loop that makes none. All else is the bar's
+    own.
     """
 
-    def __init__(self, bar: Any, made: Callable[[], int], rounds: Any = None) -> None:
+    def __init__(self, bar: Any, made: Callable[[], int | None], rounds: Any = None) -> None:
         self._bar, self._made, self._rounds = bar, made, rounds
         self._shown = 0
 
@@ -35,5 +36,7 @@ class TransitionBar:
     def update(self, n: int = 1) -> Any:
         """Show the transitions made since the last update; ``n``, of rounds, says nothing."""
         made = self._made()
+        if made is None:
+            return self._bar.update(n)
         shown, self._shown = self._shown, made
         return self._bar.update(made - shown)

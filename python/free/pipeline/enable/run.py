@@ -219,7 +219,9 @@ class PipelineRun:
         device = step.latents.device
         shapes = str([call.shapes for call in step.calls])
         cast = torch.is_autocast_enabled(device.type)
-        key = (id(self._network.module), step.samples, shapes, cast)
+        module = self._network.module
+        training = any(part.training for part in module.modules())  # dropout, batch statistics
+        key = (id(module), step.samples, shapes, cast, training)
         known = self._all_known.get(key)
         if known is not None:
             known.plain = min(known.plain, spent)

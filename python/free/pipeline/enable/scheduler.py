@@ -69,6 +69,8 @@ class RoundScheduler:
 
     driver: Driver
     real: Any
+    #: Every law asks the network once a step, whatever the scheduler does: pipelines count by it.
+    order = 1
 
     @property
     def init_noise_sigma(self) -> Any:
@@ -103,7 +105,16 @@ class RoundScheduler:
 
 
 def enabled_scheduler(real: Any, driver: Driver) -> Any:
-    """A scheduler like ``real``, which is left alone, whose steps are the rounds of ``driver``."""
+    """A scheduler like ``real``, which is left alone, whose steps are the rounds of ``driver``.
+
+    Raises ValueError if ``real`` is such a scheduler of another pipeline.
+    """
+    if isinstance(real, RoundScheduler):
+        raise ValueError(
+            f"pipe must have a scheduler of its own to be enabled, got the {type(real).__name__} "
+            "of a pipeline that is enabled already: give it another, pipe.scheduler = "
+            "type(pipe.scheduler).from_config(pipe.scheduler.config)"
+        )
     kind: Any = type(real)
     made: Any = object.__new__(_class_of(kind))
     made.__dict__.update(copy.copy(real).__dict__)
@@ -139,9 +150,13 @@ def _class_of(kind: Any) -> type:
             return (samples,)
         return _output_of(kind)(prev_sample=samples)
 
+    def new(cls: type, *args: Any, **kwargs: Any) -> Any:
+        """Build one of the scheduler's own class, as by ``type(pipe.scheduler).from_config``."""
+        return kind(*args, **kwargs)
+
     # What writes down its class, as other pipelines of the same parts do, means the scheduler's.
-    body = {"set_timesteps": set_timesteps, "step": step, "__module__": kind.__module__}
-    return type(kind.__name__, (RoundScheduler, kind), body)
+    body = {"__new__": new, "set_timesteps": set_timesteps, "step": step}
+    return type(kind.__name__, (RoundScheduler, kind), body | {"__module__": kind.__module__})
 
 
 @functools.cache

@@ -113,7 +113,7 @@ def enabled(
 def summary(pipe: Any) -> Summary:
     """What the last call of an enabled pipeline took, and would have taken step by step.
 
-    Raises ValueError if it is not enabled, or has not been called since.
+    Raises ValueError if it is not enabled, was not called since, or its last call was stopped.
     """
     driver = driver_of(pipe)
     if driver is None:
@@ -128,8 +128,8 @@ def summary(pipe: Any) -> Summary:
         )
     if driver.summary is None:
         raise ValueError(
-            f"pipe must have finished a call since it was enabled, got a {type(pipe).__name__} "
-            "that has not"
+            f"pipe must have finished its last call since it was enabled, got a "
+            f"{type(pipe).__name__} that was not called, or whose call was stopped"
         )
     return driver.summary
 
