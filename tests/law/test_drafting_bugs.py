@@ -46,11 +46,13 @@ def sees_own_noise(
     return draft._replace(means=draft.means + part, states=states)
 
 
-def reuses_uniforms(like: Tensor, seeds: Tensor, k: Tensor, *given: Any) -> WindowNoise:
+def reuses_uniforms(
+    like: Tensor, seeds: Tensor, k: Tensor, *given: Any, **sizes: int
+) -> WindowNoise:
     """A round's first decision takes the uniform of the transition before: if that was rejected,
     its decision has used it.
     """
-    drawn = window_numbers(like, seeds, k, *given)
+    drawn = window_numbers(like, seeds, k, *given, **sizes)
     before = random.uniform(seeds, (k - 1).clamp(min=0), 0, Purpose.DECISION, (1,))
     return drawn._replace(uniforms=torch.cat([before, drawn.uniforms[:, 1:]], dim=1))
 
@@ -82,10 +84,10 @@ def draws_anew() -> Callable[..., WindowNoise]:
     """Every round has its own noise, though the rows were made with that of the round before."""
     calls = 0
 
-    def draw(like: Tensor, seeds: Tensor, k: Tensor, rounds: Any, *rest: Any) -> WindowNoise:
+    def draw(like: Tensor, seeds: Tensor, k: Tensor, rounds: Any, *rest: Any, **sizes: int) -> Any:
         nonlocal calls
         calls += 1
-        return window_numbers(like, seeds, k, torch.full_like(k, calls), *rest)
+        return window_numbers(like, seeds, k, torch.full_like(k, calls), *rest, **sizes)
 
     return draw
 

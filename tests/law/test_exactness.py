@@ -140,9 +140,9 @@ def _seen_too_early(sampler: SpeculativeSampler, patch: pytest.MonkeyPatch) -> f
 def _other_window(T: int, normals: bool) -> Callable[..., WindowNoise]:
     """Other normals, or other uniforms, for transition ``T`` of a window."""
 
-    def other(like: Tensor, seeds: Tensor, k: Tensor, rounds: Any, *rest: Any) -> Any:
-        drawn = random.window_numbers(like, seeds, k, rounds, *rest)
-        others = random.window_numbers(like, seeds + 10**6, k, rounds, *rest)
+    def other(like: Tensor, seeds: Tensor, k: Tensor, rounds: Any, *rest: Any, **sizes: Any) -> Any:
+        drawn = random.window_numbers(like, seeds, k, rounds, *rest, **sizes)
+        others = random.window_numbers(like, seeds + 10**6, k, rounds, *rest, **sizes)
         W = drawn.uniforms.shape[1] + 1
         here = k[:, None] + torch.arange(W - 1) == T
         if not normals:

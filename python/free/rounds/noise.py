@@ -92,6 +92,7 @@ def window_numbers(
     k: Tensor,
     rounds: Tensor | None,
     widths: Tensor | None,
+    *,
     W: int,
     steps: int,
 ) -> ops.WindowNoise:

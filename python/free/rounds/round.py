@@ -202,7 +202,9 @@ class Rounds:
         # With recycling a transition keeps its noise; else each round draws anew.
         numbers = None if self.recycles or self.width == 1 else samples.rounds
         steps = len(self.table.sigma)
-        return window_numbers(samples.x, samples.seeds, samples.k, numbers, widths, W, steps)
+        return window_numbers(
+            samples.x, samples.seeds, samples.k, numbers, widths, W=W, steps=steps
+        )
 
     def _one_row(self, samples: Samples, widths: Tensor | None) -> Window:
         """A window without drafts: a transition of the plain sampler."""

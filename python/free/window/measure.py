@@ -182,7 +182,7 @@ class _Stage:
 
         def work() -> None:
             some = k[:samples]
-            window_numbers(x[:samples], some, some, some, None, width, len(table.sigma))
+            window_numbers(x[:samples], some, some, some, None, W=width, steps=len(table.sigma))
             means = x.view(samples, width, *x.shape[1:])
             sigma = table.sigma[k].view(samples, width)
             drafted = means[:, 1:].contiguous()
@@ -224,7 +224,7 @@ class _Stage:
             past = Recycled(rows, self.guess, nearest, torch.ones_like(k))
             state = Samples.begin(y, k, x, places + 1)._replace(k=k, past=past)
             noise = torch.zeros(samples, places, *x.shape[1:], dtype=x.dtype, device=x.device)
-            drafted = torch.full((samples,), places, device=x.device)
+            drafted = torch.full((samples,), places, dtype=torch.int64, device=x.device)
             drafter, table = self.run.drafter, self.run.table
             assert drafter is not None
             return lambda: draft_window(
