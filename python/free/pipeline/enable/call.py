@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from free.arguments import shortened
+from free.pipeline.enable.checks import INSTEAD
 from free.pipeline.enable.network import UNBATCHED, Arguments, Network, with_values
 from free.pipeline.enable.rows import LatentsForm, Rows, leaves, packing_of, places
 from free.pipeline.enable.timestep import NAMES, TimestepForm
@@ -164,7 +165,7 @@ class NetworkCall:
             raise ValueError(
                 f"{self._latents} of {kind} must be the latents as scheduler.step returned them, "
                 "got others: the pipeline, or a callback, changes them between steps (as blending "
-                "for inpainting does), so that its law is not the scheduler's"
+                f"for inpainting does), so that its law is not the scheduler's: {INSTEAD}"
             )
         if self._form.extended(given):
             values = {**values, self._latents: self._rest(latents, given)}
@@ -180,7 +181,7 @@ class NetworkCall:
         ):
             raise ValueError(
                 f"arguments of {kind} must not change from step to step, got a tensor that was "
-                "written to"
+                f"written to: leave it as it is, or {INSTEAD}"
             )
 
     def _rest(self, argument: Any, given: Tensor) -> Tensor:
@@ -202,7 +203,8 @@ class NetworkCall:
             if path != other or not _same(leaf, kept):
                 raise ValueError(
                     f"{name}{path} must not change from step to step, so that rows of several "
-                    f"steps can be asked about at once, got {_shown(leaf)} after {_shown(kept)}"
+                    f"steps can be asked about at once, got {_shown(leaf)} after {_shown(kept)}: "
+                    f"keep it as it is, or {INSTEAD}"
                 )
         if len(own) != len(old):
             raise ValueError(f"{name} must not change from step to step, got other parts")

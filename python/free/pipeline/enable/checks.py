@@ -13,6 +13,8 @@ from torch import Tensor
 
 from free.pipeline.enable.rows import leaves
 
+#: What can be done where a call is refused; ends the messages.
+INSTEAD = "call free.disable(pipe) to draw step by step"
 #: Largest difference of one row alone and among others, as a share of the row's largest value:
 #: kernels add up in another order for another number of rows.
 _ROUNDING = {torch.float64: 1e-6, torch.float32: 2e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -30,7 +32,8 @@ def require_rows_alone(alone: Any, among: Any, network: str) -> None:
         raise ValueError(
             f"{network} must say the same of a state alone and among others, so that several can "
             f"be asked about at once; it differs {worst:.2g} times as much as rounding would: "
-            "something in it mixes rows (batch normalisation in training, statistics of the batch)"
+            "something in it mixes rows (batch normalisation in training, batch statistics): "
+            f"call eval() on it, or {INSTEAD}"
         )
 
 
@@ -56,7 +59,7 @@ def require_row_local(made: Tensor, expected: Tensor, pipeline: str) -> None:
             f"{pipeline} must make its prediction of the network's output row by row and in every "
             "step alike, got another one of the same output in a later step: guidance that depends "
             "on the step, on the latents or on other rows (a schedule or an interval of guidance, "
-            "statistics of the batch) cannot be speculated here"
+            f"statistics of the batch) cannot be speculated here: leave it out, or {INSTEAD}"
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from free.pipeline.enable.checks import INSTEAD
 from free.pipeline.enable.figures import Summary
 from free.pipeline.enable.network import Arguments, Network, find_network, refuse_caching
 from free.pipeline.enable.progress import TransitionBar
@@ -137,7 +138,7 @@ class PipelineDriver:
             raise ValueError(
                 f"{type(self._pipe).__name__} must loop over scheduler.timesteps as they are to be "
                 "speculated (not over a part of them, as from an image, or a copy), got "
-                "scheduler.step outside of such a loop"
+                f"scheduler.step outside of such a loop: {INSTEAD}"
             )
         if not run.made:  # seeds are drawn in the first step
             generator = self._generator(generator)

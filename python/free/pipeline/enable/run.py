@@ -242,5 +242,5 @@ class PipelineRun:
         return ValueError(
             f"{self._name} must call its {self._network.kind} equally often in every step, got "
             f"{how} calls than in the first: guidance that is switched on or off on the way cannot "
-            "be speculated here"
+            f"be speculated here: leave it out, or {checks.INSTEAD}"
         )
