@@ -73,7 +73,9 @@ def test_a_folder_of_that_name_comes_first(remote: Path) -> None:
     assert not (remote.parent / "cache").exists()
 
 
-def test_no_way_to_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_way_to_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)  # nothing of another's is beside it
+
     def snapshot_download(name: str, allow_patterns: list[str]) -> str:
         raise ConnectionError("Network is unreachable\nand more")
 
