@@ -13,7 +13,7 @@ FREE_SIMD_CLONES void mean_row(Coefficients c, const float* state, const float* 
                                std::int64_t count, float* mean) {
 #pragma omp simd
   for (std::int64_t i = 0; i < count; ++i) {
-    mean[i] = mean_of(c, state[i], guess[i], 0.0f);
+    mean[i] = own_mean(c, state[i], guess[i]);
   }
 }
 

@@ -14,8 +14,8 @@ namespace {
 // stream of its own, more than a prefetcher follows: half the speed beyond the second-level cache.
 constexpr std::int64_t kTile = 1024;
 
-FREE_SIMD_CLONES void follow_row(const float* intercept, float slope, const float* state, float clip,
-                                 std::int64_t count, float* guess) {
+FREE_SIMD_CLONES void follow_row(const float* intercept, float slope, const float* state,
+                                 float clip, std::int64_t count, float* guess) {
 #pragma omp simd
   for (std::int64_t i = 0; i < count; ++i) {
     guess[i] = guess_of(Said::kIntercept, intercept[i], slope, state[i], 0.0f, 0.0f, {}, clip);

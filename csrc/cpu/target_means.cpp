@@ -38,7 +38,7 @@ FREE_SIMD_CLONES void mean_row(Coefficients c, const float* x, const float* eps,
 #pragma omp simd
   for (std::int64_t i = 0; i < count; ++i) {
     guess[i] = told(c, x[i], eps[i], clip);
-    mean[i] = mean_of(c, x[i], guess[i], 0.0f);
+    mean[i] = own_mean(c, x[i], guess[i]);
   }
 }
 

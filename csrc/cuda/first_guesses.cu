@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kThreads) guess_quads(FirstGuesses g, std::int
   const Coefficients before = coefficients_at(g.columns, g.steps, nearest(g.k[b], -1, g.steps));
 #pragma unroll
   for (int e = 0; e < kQuad; ++e) {
-    mean.v[e] = mean_of(before, made.x.v[e], guess.v[e], 0.0f);
+    mean.v[e] = own_mean(before, made.x.v[e], guess.v[e]);
   }
   std::int64_t row = b * g.width * g.size;
   store<kWide>(g.states + row, at, g.size, state);

@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kThreads) mean_quads(TargetMeans m, std::int64
 #pragma unroll
   for (int i = 0; i < kQuad; ++i) {
     guess.v[i] = told(c, x.v[i], eps.v[i], m.clip);
-    mean.v[i] = mean_of(c, x.v[i], guess.v[i], 0.0f);
+    mean.v[i] = own_mean(c, x.v[i], guess.v[i]);
   }
   store<kWide>(m.combined + row, at, m.size, eps);
   store<kWide>(m.means + row, at, m.size, mean);

@@ -71,9 +71,14 @@ FREE_HOST_DEVICE float guess_of(Said what, float said, float slope, float state,
                                     : clipped(said, clip);
 }
 
+/// The mean of a transition, without what the one before adds.
+FREE_HOST_DEVICE float own_mean(const Coefficients& c, float state, float guess) {
+  return c.a * state + c.b * guess;
+}
+
 /// The mean of a transition; `last` is the guess of the one before.
 FREE_HOST_DEVICE float mean_of(const Coefficients& c, float state, float guess, float last) {
-  const float mean = c.a * state + c.b * guess;
+  const float mean = own_mean(c, state, guess);
   return c.c == 0.0f ? mean : mean + c.c * last;
 }
 
