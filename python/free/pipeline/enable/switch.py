@@ -16,7 +16,7 @@ _DEFAULTS: dict[str, Any] = {
     "sweeps": 1,
     "recycle": True,
     "relaxation": None,
-    "eta": None,
+    "stochasticity": None,
 }
 
 
@@ -50,7 +50,8 @@ def enable(
     **settings
         ``sweeps``, ``recycle``, ``verifier`` and ``relaxation`` of
         :class:`free.SpeculativeSampler`, by default what serves a frozen drafter best; and
-        ``eta``, how much noise, where ``law`` leaves it open.
+        ``stochasticity``, how much noise, where the law leaves it open. Of a pipeline whose
+        scheduler is deterministic .01 is so little that hardly anybody sees it.
 
     Raises
     ------
@@ -68,7 +69,7 @@ def enable(
         )
     _require_pipeline(pipe)
     words = {"window": window, "drafter": drafter, **_DEFAULTS, **settings}
-    of_sampler = {name: value for name, value in words.items() if name != "eta"}
+    of_sampler = {name: value for name, value in words.items() if name != "stochasticity"}
     check_settings(pipe, schedule=Schedule.ddpm(4), **of_sampler)
     before = driver_of(pipe)
     if before is not None:
