@@ -50,6 +50,8 @@ class PipelineDriver:
         self._previous = pipe.__dict__.get("progress_bar")
         self.initial_scale: float | None = None
         self.summary: Summary | None = None
+        #: Latents of the last call that was finished, [B, ...].
+        self.samples: Tensor | None = None
         check_law(pipe, law, self._stochasticity)
 
     @property
@@ -82,7 +84,7 @@ class PipelineDriver:
                 "enabled, got another: call free.enable again"
             )
         refuse_caching(self._network.module)
-        self.summary = None  # a call that fails has none
+        self.summary = self.samples = None  # a call that fails has none
         call = _call_of(self._pipe)  # none where the steps are set by hand
         given = call.f_locals if call else {}
         refuse_scheduled(type(self._pipe).__name__, given)
@@ -146,6 +148,7 @@ class PipelineDriver:
             generator = self._generator(generator)
         latents = run.step(prediction, latents, generator)
         if run.report is not None:
+            self.samples = run.samples
             self.summary = Summary.of(
                 run.report,
                 pipeline=type(self._pipe).__name__,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
+from free.images.deviation import Deviation
 from free.pipeline.enable.driver import PipelineDriver, driver_of
 from free.pipeline.enable.figures import Summary
 from free.sampling.settings import check_settings
@@ -111,10 +115,22 @@ def enabled(
             before.attach()
 
 
-def summary(pipe: Any) -> Summary:
+def summary(pipe: Any, reference: Tensor | None = None) -> Summary:
     """What the last call of an enabled pipeline took, and would have taken step by step.
 
-    Raises ValueError if it is not enabled, was not called since, or its last call was stopped.
+    Parameters
+    ----------
+    pipe : diffusers.DiffusionPipeline
+    reference : Tensor, optional
+        Latents (``output_type="latent"``) that those of the last call are compared with, such as
+        those of the pipeline's own deterministic loop, of a generator of the same seed: the summary
+        then has their ``deviation``. PSNR is in units of the reference's range.
+
+    Raises
+    ------
+    ValueError
+        If the pipeline is not enabled, was not called since, or its last call was stopped; or the
+        reference has another shape than its latents, or is not finite.
     """
     driver = driver_of(pipe)
     if driver is None:
@@ -132,7 +148,10 @@ def summary(pipe: Any) -> Summary:
             f"pipe must have finished its last call since it was enabled, got a "
             f"{type(pipe).__name__} that was not called, or whose call was stopped"
         )
-    return driver.summary
+    if reference is None:
+        return driver.summary
+    assert driver.samples is not None
+    return replace(driver.summary, deviation=Deviation.of(driver.samples, reference))
 
 
 def _require_pipeline(pipe: Any) -> None:
