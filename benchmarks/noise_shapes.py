@@ -52,6 +52,9 @@ SHAPES: dict[str, Callable[[Column, Column, Column, Column], Column]] = {
     "change": lambda s, n, s2, n2: s2 * (n / s - n2 / s2),
     # Euler-Maruyama's, tilted: more where there is little noise, or much.
     "late": lambda s, n, s2, n2: np.sqrt((np.square(s2 * n / s) - np.square(n2)) / n2),
+    "later": lambda s, n, s2, n2: np.sqrt(np.square(s2 * n / s) - np.square(n2)) / n2,
+    # The share of x0 in the mean: an error of x0 is as many sigma at every step.
+    "image": lambda s, n, s2, n2: s2 - n2 * s / n,
     "early": lambda s, n, s2, n2: np.sqrt((np.square(s2 * n / s) - np.square(n2)) * n2),
 }
 AMOUNTS = (0.001, 0.005, 0.03)

@@ -137,6 +137,7 @@ def _spread(stochasticity: float) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:schedule should have sigma >= 1e-06")
 def test_where_float32_ends() -> None:
     """Of states of magnitude one; sigma is proportional to the stochasticity."""
     smallest = schedule("flow", 1e-4).sigma[:-1].min()
