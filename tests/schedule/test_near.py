@@ -136,6 +136,7 @@ def test_one_amount_a_step() -> None:
     ]  # fmt: skip
     for way in ways:
         several = way(amount)
+        np.testing.assert_array_equal(way(torch.tensor(amount)).sigma, several.sigma)
         for k in (0, 4, 9):
             one = way(amount[k])
             for column in ("a", "b", "sigma"):

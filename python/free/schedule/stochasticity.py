@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from free.arguments import as_number, shortened
-from free.schedule.renewal import Column
+from free.schedule.renewal import Column, vector
 
 #: By stochasticity, how far images are from those of the deterministic sampler, as PSNR in
 #: decibels: of a colour network of 3,072 dimensions at 50 steps.
@@ -44,7 +44,7 @@ def amounts(
         return np.full(count, as_number(value, expected, least, most))
     name = expected.partition(" ")[0]
     try:
-        column = np.array(value, dtype=np.float64)
+        column = vector(value)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{expected}, got {shortened(value)}") from error
     if column.shape != (count,):
