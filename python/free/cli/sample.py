@@ -137,8 +137,8 @@ def sample(
         )
     deviation = None
     if "still" in images:
-        seen = (images[name].clamp(-1.0, 1.0) for name in ("free", "still"))
-        deviation = Deviation.of(*seen, span=2.0)
+        near, own = (images[name].clamp(-1.0, 1.0) for name in ("free", "still"))
+        deviation = Deviation.of(near, own, span=2.0)
     if json_path is not None:
         record = {
             "model": model.model,
