@@ -108,7 +108,9 @@ def draw(sampler: Any, labels: list[int]) -> Any:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--model", default="mnist", help="mnist, or the folder of a DiT")
+    parser.add_argument(
+        "--model", default="mnist", help="an embedded model, or the folder of a DiT"
+    )
     parser.add_argument("--cfg", type=float, default=1.5)
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--window", type=int, default=16)
@@ -118,9 +120,9 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     asked = parser.parse_args()
     torch.set_grad_enabled(False)
-    of_mnist = asked.model == "mnist"
-    teacher = load_pretrained("mnist")[0] if of_mnist else DiT.from_pretrained(asked.model).eval()
-    name = "mnist" if of_mnist else Path(asked.model).name
+    of_folder = (Path(asked.model) / "config.json").is_file()
+    teacher = DiT.from_pretrained(asked.model) if of_folder else load_pretrained(asked.model)[0]
+    name = Path(asked.model).name
     rows: list[dict[str, Any]] = []
     if asked.resume and asked.json is not None and asked.json.is_file():
         rows = json.loads(asked.json.read_text())["rows"]
@@ -174,7 +176,12 @@ def table(rows: list[dict[str, Any]]) -> str:
             mine = [r for r in rows if (r["model"], r["steps"]) == cell and r["shape"] == shape]
             mine.sort(key=lambda row: row["psnr"])
             psnr, rounds = ([r[key] for r in mine] for key in ("psnr", "steps_per_round"))
-            line += [f"{np.interp(level, psnr, rounds):.2f}" if mine else "" for level in LEVELS]
+            line += [
+                f"{np.interp(level, psnr, rounds):.2f}"
+                if mine and psnr[0] < level < psnr[-1]
+                else ""
+                for level in LEVELS
+            ]
         lines.append(line)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
