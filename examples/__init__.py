@@ -1,0 +1,1 @@
+"""Examples of use; none is part of the installed package."""
