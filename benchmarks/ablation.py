@@ -31,7 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from free import DiT, DrafterNet, FeatureDrafter, Schedule, SpeculativeSampler
 from free.files import write_atomic, write_json
 from free.machine import machine
-from free.training.dataset.sets import mnist_set
+from free.training.dataset.sets import embedded_set
 from free.training.losses import drafter_loss
 from free.training.parallel import Ranks
 from free.training.precision import choose_precision
@@ -96,7 +96,7 @@ def new_drafter(teacher: DiT, recipe: Recipe, seed: int) -> DrafterNet:
 
 def operations(teacher: DiT, variant: Variant, batch: int) -> int:
     """Floating-point operations of a step: both networks, forward and backward."""
-    data, recipe = mnist_set(), variant.recipe
+    data, recipe = embedded_set("mnist"), variant.recipe
     rows = range(batch)
     drafter = new_drafter(teacher, recipe, 0)
     with FlopCounterMode(display=False) as counter:
@@ -145,7 +145,7 @@ def run(teacher: DiT, name: str, seed: int, options: argparse.Namespace) -> dict
         network, record = train(
             network,
             partial(drafter_loss, teacher=teacher, recipe=variant.recipe),
-            mnist_set(),
+            embedded_set("mnist"),
             config,
             folder,
             extra={"recipe": dataclasses.asdict(variant.recipe)},

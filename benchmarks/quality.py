@@ -18,7 +18,7 @@ from tqdm import tqdm
 from free import Schedule, SequentialSampler, SpeculativeSampler, load_pretrained
 from free.files import write_json
 from free.machine import machine
-from free.models.classifier import DigitClassifier
+from free.models.classifier import Classifier
 
 
 def draw(
@@ -46,8 +46,8 @@ def main() -> None:
     parser.add_argument("--json")
     options = parser.parse_args()
 
-    classifier = DigitClassifier.embedded()
-    held_out = classifier.record["held_out_accuracy"]
+    classifier = Classifier.embedded("mnist")
+    held_out = classifier.record["accuracy"]
     print(f"classifier: {100 * held_out:.1f} % of the held-out real digits")
     teacher, drafter = load_pretrained(options.model)
     schedule = Schedule.ddpm(options.steps)

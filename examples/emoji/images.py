@@ -18,6 +18,8 @@ from typing import Annotated, Any
 import typer
 from PIL import Image
 
+from free.images.emoji import pack_emoji
+
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 LIST = Path("/usr/share/unicode/emoji/emoji-test.txt")
 
@@ -76,6 +78,9 @@ def main(
     font: Annotated[Path, typer.Option(help="Colour font with bitmaps (CBDT).")] = FONT,
     emoji_list: Annotated[Path, typer.Option("--list", help="Unicode's emoji-test.txt.")] = LIST,
     skin_tones: Annotated[bool, typer.Option(help="Also the variants in five skin tones.")] = False,
+    pack: Annotated[
+        Path | None, typer.Option(help="Also pack them as the package carries them, there.")
+    ] = None,
 ) -> None:
     """Write the glyphs of a colour font as PNG files, in a folder for each class."""
     from fontTools.ttLib import TTFont
@@ -97,6 +102,8 @@ def main(
         file = folder / ("-".join(f"{point:04X}" for point in points) + ".png")
         on_white(bitmaps[name].imageData, size).save(file)
     classes = sum(path.is_dir() for path in out.iterdir())
+    if pack is not None:
+        pack_emoji(out, pack)
     typer.echo(f"{len(written)} images in {classes} classes written to {out}")
 
 

@@ -37,16 +37,16 @@ class _Data:
     """Images, and what is made of them."""
 
     data: Annotated[
-        str, _data("mnist, or a folder: one folder a class, or labels.csv or labels.json.")
+        str, _data("mnist, emoji, or a folder: one folder a class, or labels.csv or labels.json.")
     ] = "mnist"
     vae: Annotated[
         str | None, _data("Train on the latents of a VAE, a folder: stabilityai/sd-vae-ft-ema's.")
     ] = None
     image_size: Annotated[
-        int | None, _data("Side of the crop in pixels; default: 28 for mnist, else 32.")
+        int | None, _data("Side of the crop in pixels of a folder's images; default: 32.")
     ] = None
     channels: Annotated[
-        int | None, _data("3 for colour, 1 for grey; default: 1 for mnist, else 3.")
+        int | None, _data("3 for colour, 1 for grey, of a folder's images; default: 3.")
     ] = None
     flip: Annotated[bool, _data("Mirror half of the images.", "--flip")] = False
     upscale: Annotated[bool, _data("Enlarge small images, not skip them.", "--upscale")] = False
@@ -85,6 +85,7 @@ def train_teacher(
     --steps 200epochs`
     """
     from free.files import digest
+    from free.images.real import REAL_IMAGES
     from free.models.dit import DiT
     from free.models.summary import inspect
     from free.training.dataset.open import open_images
@@ -101,7 +102,7 @@ def train_teacher(
             data.data,
             teacher,
             coder,
-            None if data.data == "mnist" else 1.0,
+            None if data.data in REAL_IMAGES else 1.0,
             seed=optimiser.seed,
             image_size=data.image_size,
             flip=data.flip,
@@ -151,12 +152,18 @@ def _coder(data: _Data, device: torch.device) -> Any:
 
 def _shape(data: _Data, network: _Network, coder: Any) -> Any:
     """The network's configuration, of such images."""
+    from free.images.real import REAL_IMAGES
     from free.models.config import DiTConfig
     from free.training.dataset.listing import count_classes
+    from free.training.dataset.sets import embedded_set
 
-    digits = data.data == "mnist"
-    side = data.image_size or (28 if digits else 32)
-    channels = data.channels or (1 if digits else 3)
+    if data.data in REAL_IMAGES:
+        images = embedded_set(data.data)
+        (channels, side, _), classes = images.sample_shape, images.num_classes
+    else:
+        side = 32 if data.image_size is None else data.image_size
+        channels = 3 if data.channels is None else data.channels
+        classes = count_classes(data.data)
     if coder is not None:
         if data.channels is not None:
             raise ValueError(f"--channels must come without --vae, got {data.channels}")
@@ -165,13 +172,14 @@ def _shape(data: _Data, network: _Network, coder: Any) -> Any:
                 f"--image-size must be a multiple of {coder.factor}, the VAE's factor, got {side}"
             )
         side, channels = side // coder.factor, coder.vae.config.latent_channels
+    patch = (14 if data.data == "mnist" else 4) if network.patch is None else network.patch
     return DiTConfig(
         side,
-        network.patch or (14 if digits else 4),
+        patch,
         channels,
         network.hidden,
         network.depth,
         network.heads,
-        num_classes=10 if digits else count_classes(data.data),
+        num_classes=classes,
         learn_sigma=network.learn_sigma,
     )

@@ -79,7 +79,9 @@ def list_images(folder: str | Path, num_classes: int | None) -> Listing:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"data must be mnist or a folder that is there, got {str(folder)!r}")
+        raise ValueError(
+            f"data must be mnist, emoji or a folder that is there, got {str(folder)!r}"
+        )
     found = [name for name in _LABEL_FILES if (folder / name).is_file()]
     if len(found) > 1:
         raise ValueError(f"data must have labels.csv or labels.json, got {folder} with both")
