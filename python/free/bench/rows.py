@@ -84,7 +84,7 @@ def _ours(name: str, group: str, drafter: str) -> list[Row]:
             f"{group}, W = {window}",
             window,
             drafter,
-            sweeps="auto" if window == "auto" else 1,
+            sweeps="auto" if window == "auto" else 1 if drafter == "trained" else 0,
             recycle="response",
         )
         for window in _WINDOWS

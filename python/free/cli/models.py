@@ -177,8 +177,9 @@ def put_on_engine(
         has_width = isinstance(drafter, FeatureDrafter) and "window" in drafter.sampling
         window = drafter.sampling["window"] if has_width else AutoWindow().largest
     if sweeps == "auto":
-        sweeps = drafter.sampling.get("sweeps", 1)
-    trained = drafter if isinstance(drafter, FeatureDrafter) and window > 1 else None
+        sweeps = drafter.sampling.get("sweeps", 1) or 1
+    asked = isinstance(drafter, FeatureDrafter) and window > 1 and sweeps != 0
+    trained = drafter if asked else None
     try:
         with _on_cpu(teacher, *([] if trained is None else [trained.network])):
             folder = cached_export(

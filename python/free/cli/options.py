@@ -214,6 +214,15 @@ def parse_window(text: str) -> int | str:
     return int(text)
 
 
+def parse_sweeps(text: str) -> int | None:
+    """A number of drafter calls a round; None for autoregression."""
+    if text == "autoregression":
+        return None
+    if not re.fullmatch(r"[0-9]{1,6}", text):
+        raise ValueError(f"--sweeps must be an integer >= 0 or autoregression, got {text!r}")
+    return int(text)
+
+
 def parse_relaxation(text: str | None, uncertainty: str) -> Relaxation | None:
     """``"temper:1"``, ``"allow:0.3:0.05"`` -> the relaxation; None for none."""
     if text is None:

@@ -142,11 +142,10 @@ class DraftingOptions:
         ),
     ] = None
     sweeps: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            min=0,
-            help="Drafter calls a round, each for the whole window; 0 is autoregression. "
-            "Default: the model's.",
+            help="Drafter calls a round, each for the whole window; 0: none, what the teacher said "
+            "last is kept; or autoregression: one call for each row. Default: the model's.",
         ),
     ] = None
     recycle: Annotated[
@@ -190,7 +189,7 @@ class DraftingOptions:
         if settings["window"] == "auto" and not self.paper:
             settings["sweeps"] = "auto"
         if self.sweeps is not None:
-            settings["sweeps"] = self.sweeps or None
+            settings["sweeps"] = options.parse_sweeps(self.sweeps)
         if self.recycle is not None:
             if self.recycle not in _RECYCLE:
                 raise ValueError(

@@ -161,7 +161,7 @@ def _settings_in_words(settings: dict[str, Any]) -> str:
     if settings["window"] == 1:
         return "window 1: the plain sampler"
     sweeps, recycle = settings["sweeps"], settings["recycle"]
-    calls = {None: "autoregression, ", 1: "1 sweep, ", "auto": ""}
+    calls = {None: "autoregression, ", 0: "no drafter call, ", 1: "1 sweep, ", "auto": ""}
     return (
         f"window {settings['window']}, "
         + calls.get(sweeps, f"{sweeps} sweeps, ")

@@ -27,8 +27,9 @@ def draft_window(
 
     The first guess is what the teacher said in its last call, of the transition itself or of the
     last one there is. With ``sweeps``, each sweep evaluates the drafter at the whole window in one
-    call, then rolls the window from the new guesses. Without, the drafter is called transition by
-    transition (autoregression, the paper's way), which ``W - 1`` sweeps reproduce.
+    call, then rolls the window from the new guesses; with 0 the first guess is the draft, and the
+    drafter is not called. Without, it is called transition by transition (autoregression, the
+    paper's way), which ``W - 1`` sweeps reproduce.
 
     **Exactness rule.** The draft of transition ``j`` is ``m_hat_j + sigma_j z_j``. Its mean may
     depend on the state, on earlier teacher calls, and on ``z_0 .. z_{j-1}``; it never sees ``z_j``

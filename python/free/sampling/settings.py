@@ -86,8 +86,8 @@ def check_settings(
     check_verifier(verifier)
     if sweeps == "auto" and isinstance(rule, FixedWindow):
         raise ValueError(f"sweeps must be None or an integer with window {window!r}, got 'auto'")
-    if sweeps is not None and sweeps != "auto" and not _counts(sweeps):
-        raise ValueError(f"sweeps must be None, 'auto' or an integer >= 1, got {sweeps!r}")
+    if sweeps is not None and sweeps != "auto" and not _counts(sweeps, 0):
+        raise ValueError(f"sweeps must be None, 'auto' or an integer >= 0, got {sweeps!r}")
     if not isinstance(recycle, bool) and recycle not in SOURCES:
         raise ValueError(
             f"recycle must be True, False or one of {', '.join(map(repr, SOURCES))}, "
@@ -133,6 +133,6 @@ def _rule(window: Any) -> WindowRule:
     raise ValueError(f"window must be an integer >= 1, 'auto' or a WindowRule, got {window!r}")
 
 
-def _counts(value: Any) -> bool:
+def _counts(value: Any, least: int = 1) -> bool:
     is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    return is_integer and bool(value >= 1)
+    return is_integer and bool(value >= least)

@@ -72,8 +72,9 @@ class SpeculativeSampler:
         latter keeps more of a window, but what is behind a rejection cannot be recycled.
     sweeps : int, None or "auto"
         How a window is drafted: in this many drafter calls, each for the whole window, or, with
-        None, in one call for each state (autoregression, the paper's way). ``"auto"`` is chosen
-        with the window.
+        None, in one call for each state (autoregression, the paper's way). With 0 the drafter is
+        not asked: what the teacher said last stands for the whole window. ``"auto"`` is chosen with
+        the window.
     recycle : bool or {"response", "reuse", "drafter"}
         Whether what the teacher said behind a rejection guides the next draft of the same
         transitions, and how (:mod:`free.rounds.draft_source`); True is the best measured, the

@@ -145,8 +145,18 @@ class AcceptanceRecord:
         return np.round(self.log_delta, 3).tolist()
 
 
+def sweeps_name(sweeps: int | None) -> str:
+    """What a number of sweeps is called in files: "0" is autoregression, "none" no sweep at all."""
+    return {None: "0", 0: "none"}.get(sweeps, str(sweeps))
+
+
+def sweeps_named(name: str) -> int | None:
+    """The inverse of :func:`sweeps_name`; a ValueError for other names."""
+    return 0 if name == "none" else int(name) or None
+
+
 def read_records(stored: Mapping[str, Any]) -> dict[int | None, AcceptanceRecord]:
-    """Read records by number of sweeps from a drafter's ``config.json``; "0" is autoregression.
+    """Read records by number of sweeps (:func:`sweeps_name`) from a drafter's ``config.json``.
 
     Raises
     ------
@@ -154,7 +164,7 @@ def read_records(stored: Mapping[str, Any]) -> dict[int | None, AcceptanceRecord
         If ``stored`` is something else.
     """
     try:
-        return {int(sweeps) or None: AcceptanceRecord(table) for sweeps, table in stored.items()}
+        return {sweeps_named(name): AcceptanceRecord(table) for name, table in stored.items()}
     except (AttributeError, ValueError) as error:
         raise ValueError(
             f"acceptance must hold a table for each number of sweeps: {error}"
@@ -163,7 +173,7 @@ def read_records(stored: Mapping[str, Any]) -> dict[int | None, AcceptanceRecord
 
 def write_records(records: Mapping[int | None, AcceptanceRecord]) -> dict[str, Any]:
     """The inverse of :func:`read_records`."""
-    return {str(sweeps or 0): record.to_list() for sweeps, record in records.items()}
+    return {sweeps_name(sweeps): record.to_list() for sweeps, record in records.items()}
 
 
 class AcceptanceEstimate:

@@ -13,7 +13,7 @@ from free.schedule.schedule import Schedule
 
 _DEFAULTS: dict[str, Any] = {
     "verifier": "reflection",
-    "sweeps": 1,
+    "sweeps": 0,
     "recycle": True,
     "relaxation": None,
     "eta": None,
