@@ -178,8 +178,8 @@ def put_on_engine(
         window = drafter.sampling["window"] if has_width else AutoWindow().largest
     if sweeps == "auto":
         sweeps = drafter.sampling.get("sweeps", 1) or 1
-    asked = isinstance(drafter, FeatureDrafter) and window > 1 and sweeps != 0
-    trained = drafter if asked else None
+    asked = window > 1 and sweeps != 0
+    trained = drafter if asked and isinstance(drafter, FeatureDrafter) else None
     try:
         with _on_cpu(teacher, *([] if trained is None else [trained.network])):
             folder = cached_export(

@@ -78,8 +78,9 @@ class Description:
         """Of classes 0, 1, ..., where it was trained on a folder that has them; else none."""
         data = (self.training or {}).get("data")
         names = data.get("classes") if isinstance(data, dict) else None
-        known = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        return tuple(names) if known and len(names) == self.config.num_classes else ()
+        if not isinstance(names, list) or len(names) != self.config.num_classes:
+            return ()
+        return tuple(names) if all(isinstance(name, str) for name in names) else ()
 
 
 def read_config(path: Path) -> Description:
