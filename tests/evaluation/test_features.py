@@ -134,6 +134,19 @@ def test_the_digit_classifier_names_what_it_has_not_seen() -> None:
     assert right.mean() == pytest.approx(accuracy, abs=0.002)
 
 
+def test_the_emoji_classifier_names_what_it_has_learnt() -> None:
+    glyphs = open_images("emoji", "reference")
+    images, few = np.concatenate(list(glyphs.chunks(2000))), slice(None, None, 10)
+    network = load_network("emoji", (32, 32, 3))
+    found = network(images[few])
+    assert (network.name, network.classes) == ("emoji-classifier", 101)
+    assert (found.pooled.shape, found.spatial.shape) == ((188, 128), (188, 128))
+    right = found.probabilities.argmax(1).numpy() == glyphs.labels[few]
+    assert right.mean() > 0.95
+    with pytest.raises(ValueError, match=r"features emoji must be of images of 32 x 32 pixels and"):
+        load_network("emoji", (28, 28, 1))
+
+
 def test_features_are_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     digits = load_network("auto", (28, 28, 1))
     assert digits.name == "digit-classifier"
