@@ -7,7 +7,7 @@
 Two-sample tests of the mean intensity, of random directions and of the first principal components
 of the pixels, of the classes that the model's classifier sees, and of all its features together
 (energy distance). Each has a p-value; by Bonferroni the smallest must be below .01 over their
-number for the sets to differ. Sets of other seeds must be given: equal noise would hide a difference.
+number for the sets to differ. The sets must be of other seeds: equal noise would hide a difference.
 ``--planted`` shows what is found: the second set with one in so many images replaced by another's
 mirror image, and slightly darker.
 """
