@@ -82,7 +82,7 @@ def test_options_make_schedules(tmp_path: Path) -> None:
             np.testing.assert_array_equal(getattr(schedule, name), getattr(expected, name))
     for law, eta, expected in (
         ("ddpm", None, Schedule.ddpm(20)),
-        ("flow-sde", 0.4, Schedule.flow("flow-sde", 20, eta=0.4, train_steps=1.0)),
+        ("flow-sde", 0.4, Schedule.flow("flow-sde", 20, stochasticity=0.4, train_steps=1.0)),
         ("repa", None, Schedule.repa(20)),
     ):
         prediction = "epsilon" if law == "ddpm" else "velocity"

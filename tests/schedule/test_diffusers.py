@@ -198,19 +198,21 @@ def test_states_that_start_at_another_scale() -> None:
 
 
 BETAS = r"pass law='ddpm', law='ddim', law='euler-ancestral' or law='sde-dpmsolver\+\+'"
+NEAR = r"pass stochasticity=0.01 for images some 43 dB from its own .*"
 FLOWS = r"pass law='renoise', law='flow-sde', law='cps' or law='dance'"
 
 
 @pytest.mark.parametrize(
     ("scheduler", "config", "message"),
     [
-        ("DDIMScheduler", {}, rf"got DDIMScheduler with eta=0: .* pass eta > 0, such as {'eta=1'}"),
+        ("DDIMScheduler", {}, rf"got DDIMScheduler with eta=0: {NEAR}{BETAS}"),
+        ("EulerDiscreteScheduler", {}, f"got EulerDiscreteScheduler: {NEAR}{BETAS}"),
         *(
             (f"{name}Scheduler", {}, rf"must be a stochastic one .* got {name}Scheduler: .*{BETAS}")
-            for name in ("PNDM", "EulerDiscrete", "UniPCMultistep", "DEISMultistep", "LMSDiscrete")
+            for name in ("PNDM", "UniPCMultistep", "DEISMultistep", "LMSDiscrete")
         ),
-        ("DPMSolverMultistepScheduler", {}, f"with algorithm_type='dpmsolver..': .*{BETAS}"),
-        ("FlowMatchEulerDiscreteScheduler", {}, f"with stochastic_sampling=False: .*{FLOWS}"),
+        ("DPMSolverMultistepScheduler", {}, f"with algorithm_type='dpmsolver..': {NEAR}{BETAS}"),
+        ("FlowMatchEulerDiscreteScheduler", {}, f"with stochastic_sampling=False: {NEAR}{FLOWS}"),
         ("UniPCMultistepScheduler", {"use_flow_sigmas": True, "prediction_type": "flow_prediction"},
          f"got UniPCMultistepScheduler: .*{FLOWS}"),
         *(
@@ -260,13 +262,21 @@ def test_what_cannot_be_speculated(scheduler: str, config: dict, message: str) -
         (PLAIN, {"steps": 1001}, r"in 1\.\.1000, got 1001"),
         (PLAIN, {"steps": 2.0}, r"got 2\.0"),
         (PLAIN, {"steps": None}, "steps must be given, or timesteps or sigmas, got none of them"),
-        (PLAIN, {"eta": 1.0}, "eta must be left out with DDPMScheduler, whose step does not take"),
+        (PLAIN, {"stochasticity": 1.0}, "must be left out with a DDPMScheduler whose"),
+        (ddpm_config({"beta_schedule": "linear"}) | {"_class_name": "PNDMScheduler"},
+         {"stochasticity": 0.1}, "must be left out with PNDMScheduler, near which no .*='ddim'"),
+        ({"_class_name": "DDIMScheduler", **PLAIN}, {"stochasticity": -0.1},
+         "stochasticity must be finite and >= 0, got -0.1"),
+        (FLOW, {"stochasticity": [0.1] * 19 + [np.nan]},
+         "stochasticity must be finite and >= 0, got nan at step 19"),
+        (FLOW, {"stochasticity": [0.1, 0.2]}, r"must be a number or one a transition \(20\), got"),
+        (FLOW, {"stochasticity": "much"}, "stochasticity must be finite and >= 0, got 'much'"),
         (PLAIN, {"law": "heun"}, "law must be None or one of 'ddpm', .* got 'heun'"),
         (ddpm_config({"beta_schedule": "linear"}), {"law": "cps"},
          "law must be 'ddpm', .* for the network of a DDPMScheduler, got 'cps'"),
         (FLOW, {"law": "ddpm"}, "law must be 'renoise', .* for the network of a FlowMatchEul"),
-        (FLOW, {"law": "cps", "eta": 2.0}, "eta must be finite and > 0, at most 1, with 'cps'"),
-        (FLOW, {"law": "renoise", "eta": 0.5}, "eta must be None with 'renoise'.* got 0.5"),
+        (FLOW, {"law": "cps", "stochasticity": 2.0}, "stochasticity must .* at most 1, with 'cps'"),
+        (FLOW, {"law": "renoise", "stochasticity": 0.5}, "must be None with 'renoise'.* got 0.5"),
         (FLOW, {"law": "cps", "steps": 3, "sigmas": [0.2, 0.5, 0.1]}, "sigmas must not rise"),
         (FLOW, {"law": "cps", "steps": 2, "sigmas": [0.5, 0.1, 0.02]}, "same length as num"),
         ({"_class_name": "LTXEulerAncestralRFScheduler"}, {"steps": 3, "sigmas": [1.0, 0.5, 0.0]},

@@ -55,7 +55,7 @@ def test_every_step_is_the_formulas(kind: str, step: Step, etas: dict, shift: fl
     levels = np.linspace(1.0, 0.0, 11)
     levels = shift * levels / (1 + (shift - 1) * levels)
     for given, eta in etas.items():
-        schedule = Schedule.flow(kind, 10, shift=shift, eta=given)
+        schedule = Schedule.flow(kind, 10, shift=shift, stochasticity=given)
         np.testing.assert_allclose(schedule.timesteps, 1000 * levels[:-1], rtol=1e-12)
         np.testing.assert_allclose(schedule.signal, 1 - levels[:-1], atol=1e-12)
         np.testing.assert_allclose(schedule.noise, levels[:-1], rtol=1e-12)
@@ -138,12 +138,18 @@ def test_bad_input() -> None:
         (lambda: Schedule.flow("cps", 0), "steps must be an integer >= 1, got 0"),
         (lambda: Schedule.flow("cps", 3, shift=-1.0), "shift must be a finite number > 0, got -1"),
         (
-            lambda: Schedule.flow("cps", 3, eta=0),
-            "eta must be finite and > 0, at most 1, with 'cps'",
+            lambda: Schedule.flow("cps", 3, stochasticity=-0.1),
+            "stochasticity must be finite and >= 0, at most 1, with 'cps'",
         ),
-        (lambda: Schedule.flow("cps", 3, eta=1.5), "at most 1, with 'cps', got 1.5"),
-        (lambda: Schedule.flow("dance", 3, eta=np.nan), "eta must be finite and > 0, at most inf"),
-        (lambda: Schedule.flow("renoise", 3, eta=0.5), "eta must be None with 'renoise'"),
+        (lambda: Schedule.flow("cps", 3, stochasticity=1.5), "at most 1, with 'cps', got 1.5"),
+        (
+            lambda: Schedule.flow("dance", 3, stochasticity=np.nan),
+            "stochasticity must be finite and >= 0, at most inf",
+        ),
+        (
+            lambda: Schedule.flow("renoise", 3, stochasticity=0.5),
+            "stochasticity must be None with 'renoise'",
+        ),
         (
             lambda: Schedule.flow("cps", sigmas=[0.5, 0.7]),
             "sigmas must not rise .* 0.5 and then 0.7",

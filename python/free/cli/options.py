@@ -186,23 +186,23 @@ def _ddpm_schedule(
 
 
 def _named_schedule(
-    steps: int, law: str | None, scheduler: str | None, eta: float | None
+    steps: int, law: str | None, scheduler: str | None, stochasticity: float | None
 ) -> Schedule:
     """The schedule of ``--law`` and ``--scheduler``."""
     if law == "repa":
-        if scheduler is not None or eta is not None:
+        if scheduler is not None or stochasticity is not None:
             raise ValueError("--law repa must come without --scheduler and --stochasticity")
         return Schedule.repa(steps)
     if scheduler is None and law in KINDS:
-        return Schedule.flow(law, steps, eta=eta)
+        return Schedule.flow(law, steps, stochasticity=stochasticity)
     if scheduler is None:
         if law not in LAWS:
             raise ValueError(f"--law must be one of {', '.join(LAWS)} or repa, got {law!r}")
-        return Schedule.from_scheduler(ddpm_config(), steps, law, eta)
+        return Schedule.from_scheduler(ddpm_config(), steps, law, stochasticity)
     path = Path(scheduler)
     names = ("", "scheduler_config.json", "scheduler/scheduler_config.json")
     path = next((path / name for name in names if (path / name).is_file()), path)
-    return Schedule.from_scheduler(read_json(path, "--scheduler"), steps, law, eta)
+    return Schedule.from_scheduler(read_json(path, "--scheduler"), steps, law, stochasticity)
 
 
 def parse_window(text: str) -> int | str:

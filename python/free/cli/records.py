@@ -19,6 +19,7 @@ from free.cli import options
 from free.reference.decide import LOOKING_AHEAD
 from free.reference.draft import SOURCES
 from free.schedule.schedule import Schedule
+from free.schedule.stochasticity import EXPECTED
 
 #: The paper's settings, and those of a drafter that recommends none.
 PAPER: dict[str, Any] = {"window": 8, "sweeps": None, "recycle": False, "verifier": "reflection"}
@@ -92,8 +93,9 @@ class LawOptions:
         float | None,
         typer.Option(
             help="Noise of the transitions, 1 as trained: DDIM's eta, with --sde the supplement's "
-            "epsilon; 0 is deterministic: only with --window 1. With --law the law's eta, > 0. "
-            "Default: 1, or the law's own."
+            "epsilon, with --law the law's eta; 0 is deterministic: only with --window 1. With a "
+            "deterministic --scheduler how much is added: 0.01 for images some "
+            f"{EXPECTED[0.01]} dB from its own. Default: 1, or the law's own."
         ),
     ] = None
     sde: options.Sde = False

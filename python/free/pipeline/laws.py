@@ -7,8 +7,11 @@ network can be sampled with. None is put in its place in silence.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from free.arguments import shortened
 from free.pipeline.scheduler import schedule_of
@@ -19,7 +22,7 @@ OF_STEPS = ("eta", "use_clipped_model_output")
 
 
 def law_of(
-    scheduler: Any, law: Any, steps: int, eta: float | None = None, **arguments: Any
+    scheduler: Any, law: Any, steps: int, stochasticity: Any = None, **arguments: Any
 ) -> Schedule:
     """The law of so many ``steps``.
 
@@ -33,10 +36,10 @@ def law_of(
         one of a number of steps.
     steps : int
         ``num_inference_steps``.
-    eta : float, optional
-        How much noise, where the law leaves it open.
+    stochasticity : float or array_like of float, shape [steps], optional
+        How much noise, where the law leaves it open, as that of a deterministic scheduler does.
     **arguments
-        What ``set_timesteps`` was given besides, and ``use_clipped_model_output`` of a
+        What ``set_timesteps`` was given besides, and ``eta`` and ``use_clipped_model_output`` of a
         ``DDIMScheduler``; a Schedule has its own.
 
     Raises
@@ -45,12 +48,24 @@ def law_of(
         If the law is none that can be speculated; says what can.
     """
     if _is_own(law):
-        if eta is not None:
-            raise ValueError(f"eta must be left out with a Schedule, got {shortened(eta)}")
+        if stochasticity is not None:
+            raise ValueError(
+                "stochasticity must be left out with a Schedule, which has its own, "
+                f"got {shortened(stochasticity)}"
+            )
         return schedule_of(law, steps, "law")
     arguments = {name: value for name, value in arguments.items() if value is not None}
     arguments.pop("device", None)
-    return Schedule.from_scheduler(scheduler, steps, law, eta, **arguments)
+    try:
+        return Schedule.from_scheduler(scheduler, steps, law, stochasticity, **arguments)
+    except ValueError as error:
+        raise ValueError(f"{error}{_as_asked_here(str(error))}") from error
+
+
+def _as_asked_here(refusal: str) -> str:
+    """What to type on a pipeline instead of what :class:`free.Schedule` advises."""
+    advised = re.search(r"pass ((?:law='\w+', )?stochasticity=[\d.]+)", refusal)
+    return "" if advised is None else f". Of a pipeline: free.enable(pipe, {advised[1]})"
 
 
 def asked_of_steps(pipe: Any, law: Any, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,19 +76,24 @@ def asked_of_steps(pipe: Any, law: Any, given: Mapping[str, Any]) -> dict[str, A
     return {name: given[name] for name in OF_STEPS if name in takes and name in given}
 
 
-def check_law(pipe: Any, law: Any, eta: Any = None) -> None:
+def check_law(pipe: Any, law: Any, stochasticity: Any = None) -> None:
     """Refuse, before any run, a law that cannot be speculated; see :func:`law_of`."""
     if _is_own(law):
-        if eta is not None:
-            law_of(pipe.scheduler, law, 2, eta)
+        if stochasticity is not None:
+            law_of(pipe.scheduler, law, 2, stochasticity)
         return
     # What a call may ask for is known when it comes: here, that it asks for what serves.
     takes = inspect.signature(type(pipe).__call__).parameters
     asked = asked_of_steps(pipe, law, {name: True for name in OF_STEPS if name in takes})
-    if eta is not None or "eta" in asked:
-        asked["eta"] = 1.0 if eta is None else eta
-    shifts = pipe.scheduler.config.get("use_dynamic_shifting", False)
-    law_of(pipe.scheduler, law, 2, **asked, **({"mu": 1.0} if shifts else {}))
+    if "eta" in asked:
+        asked["eta"] = 1.0 if stochasticity is None else 0.0
+    steps = 2 if not np.ndim(stochasticity) else len(stochasticity)
+    law_of(pipe.scheduler, law, steps, stochasticity, **asked, **dynamic_shift(pipe))
+
+
+def dynamic_shift(pipe: Any) -> dict[str, float]:
+    """What ``set_timesteps`` must be given where a shift depends on the images' size: some size."""
+    return {"mu": 1.0} if pipe.scheduler.config.get("use_dynamic_shifting", False) else {}
 
 
 def initial_scale(law: Any, schedule: Schedule) -> float | None:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from free.arguments import as_integer, as_number
+from free.arguments import as_integer, as_number, shortened
 from free.schedule.clipping import Clipping
 from free.schedule.renewal import Columns, image_of, renewal, vector
+from free.schedule.stochasticity import amounts
 from free.schedule.variance import Variance, VarianceFit, fixed_variance
 
 #: Training steps, at most: tables of more would fill the memory.
@@ -52,7 +53,7 @@ def of_betas(
     betas: ArrayLike,
     timesteps: ArrayLike,
     variance: Variance | Callable[..., Any],
-    stochasticity: float,
+    stochasticity: Any,
     prediction: str,
     clipping: Clipping | None,
 ) -> Columns:
@@ -85,28 +86,29 @@ def of_levels(
     times: NDArray[np.int64],
     abar: NDArray[np.float64],
     variance: Variance | Callable[..., Any] = "posterior",
-    stochasticity: float = 1.0,
+    stochasticity: Any = 1.0,
     prediction: str = "epsilon",
     clipping: Clipping | None = None,
 ) -> Columns:
     """DDPM from the squared signals ``abar [N]`` of its states; see
     :meth:`free.Schedule.from_betas`.
     """
-    stochasticity = as_number(stochasticity, "stochasticity must be finite and >= 0", 0.0)
-    if stochasticity != 1.0 and not (isinstance(variance, str) and variance == "posterior"):
+    amount = amounts(stochasticity, times.size)
+    if (amount != 1.0).any() and not (isinstance(variance, str) and variance == "posterior"):
         raise ValueError(
             "stochasticity must be 1 unless variance is 'posterior', "
-            f"got {stochasticity} with variance {variance!r}"
+            f"got {shortened(stochasticity)} with variance {variance!r}"
         )
     abar_prev = np.append(abar[1:], 1.0)
     beta = 1.0 - abar / abar_prev
     posterior = beta * (1.0 - abar_prev) / (1.0 - abar)
     with np.errstate(over="ignore", invalid="ignore"):  # refused below
-        eta_variance = np.square(np.float64(stochasticity)) * posterior
-    if (eta_variance > 1.0 - abar_prev).any():
+        eta_variance = np.square(amount) * posterior
+    if (much := eta_variance > 1.0 - abar_prev).any():
         limit = np.sqrt(((1.0 - abar_prev)[:-1] / posterior[:-1]).min())
         raise ValueError(
-            f"stochasticity must be at most {limit:.4g} at {times.size} steps, got {stochasticity}"
+            f"stochasticity must be at most {limit:.4g} at {times.size} steps, "
+            f"got {amount[much.argmax()]}"
         )
     kept = np.sqrt(1.0 - abar_prev - eta_variance)  # DDIM's mean, which is DDPM's at eta = 1
     signal, noise = np.sqrt(abar), np.sqrt(1.0 - abar)
@@ -114,7 +116,7 @@ def of_levels(
     if callable(variance) and not isinstance(variance, VarianceFit):
         sigma, upper, mixture = least, np.append(np.sqrt(beta[:-1]), 0.0), variance
     else:
-        if stochasticity == 1.0:
+        if (amount == 1.0).all():
             eta_variance = fixed_variance(variance, posterior, beta, times)
         sigma = np.append(np.sqrt(eta_variance[:-1]), 0.0)
     columns = {"upper": upper, "mixture": mixture}

@@ -14,12 +14,14 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
-from free.arguments import as_integer
+from free.arguments import as_integer, shortened
 from free.schedule import ancestral, ddpm, dpm, flow
 from free.schedule.ddpm import DEFAULTS, LONGEST
 from free.schedule.renewal import Columns, vector
+from free.schedule.stochasticity import EXPECTED
 
 #: The law of each scheduler's ``step``: ``builder(grid, config, **options)``.
 _LAWS: dict[str, Callable[..., Columns]] = {
@@ -35,6 +37,14 @@ _LAWS: dict[str, Callable[..., Columns]] = {
 #: Arguments of ``step`` that belong to the law, with diffusers' defaults.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "DDIMScheduler": {"eta": 0.0, "use_clipped_model_output": False}
+}
+#: Deterministic schedulers that are near a law of little noise:
+#: ``builder(grid, config, stochasticity=..., **options)``. Of some the configuration says it.
+_NEAR: dict[str, Callable[..., Columns]] = {
+    "DDIMScheduler": ancestral.ddim,
+    "EulerDiscreteScheduler": ancestral.euler,
+    "DPMSolverMultistepScheduler": dpm.dpm_solver,
+    "FlowMatchEulerDiscreteScheduler": flow.euler,
 }
 #: Schedulers that networks of betas can be sampled with, by the names of their laws.
 _RELATIVES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -81,7 +91,7 @@ _FLOW_HINT = (
 
 
 def columns_of(
-    scheduler: Any, steps: int | None, law: str | None, eta: float | None, **arguments: Any
+    scheduler: Any, steps: int | None, law: str | None, stochasticity: Any, **arguments: Any
 ) -> Columns:
     """Fields of the schedule; see :meth:`free.Schedule.from_scheduler`."""
     if law is not None and law not in LAWS:
@@ -95,25 +105,23 @@ def columns_of(
     if law in flow.KINDS:
         grid, _ = _flow_grid(described, steps, arguments)
         levels = vector(grid.sigmas)
-        return flow.flow(law, levels, eta, vector(grid.timesteps)[: len(levels) - 1])
-    options = {"eta": eta} if eta is not None else {}
-    if law is not None:
-        described = _relative(described, law)
-        options = {"eta": 1.0, **options} if law == "ddim" else options
-    else:
+        return flow.flow(law, levels, stochasticity, vector(grid.timesteps)[: len(levels) - 1])
+    if law is None:
         _require_parents_step(described)
-    _require_known(described)
-    name, known = described.name, _OPTIONS.get(described.name, {})
-    options = {key: arguments.pop(key, value) for key, value in known.items()} | options
-    if unknown := sorted(options.keys() - known.keys()):
-        raise ValueError(
-            f"{unknown[0]} must be left out with {name}, whose step does not take it, "
-            f"got {options[unknown[0]]!r}"
-        )
-    if name == "DDIMScheduler" and options["eta"] == 0:
-        raise ValueError(_deterministic(described, " with eta=0", "eta > 0, such as eta=1.0"))
+    else:
+        described = _relative(described, law)
+    known = _OPTIONS.get(described.name, {})
+    options = {key: arguments.pop(key, value) for key, value in known.items()}
+    if law == "ddim":
+        options["eta"] = 1.0 if stochasticity is None else stochasticity
+    elif stochasticity is not None:
+        _require_near(described, options, stochasticity)
+        grid, config = _grid(described, steps, arguments)
+        return _NEAR[described.name](grid, config, stochasticity=stochasticity, **options)
+    else:
+        _require_known(described, options)
     grid, config = _grid(described, steps, arguments)
-    return _LAWS[name](grid, config, **options)
+    return _LAWS[described.name](grid, config, **options)
 
 
 class Described(NamedTuple):
@@ -240,21 +248,56 @@ def _made(name: str, config: Mapping[str, Any]) -> Any:
         return kind(**{key: value for key, value in config.items() if key in read})
 
 
-def _require_known(described: Described) -> None:
-    """Refuse what is no law of one Gaussian a call of the network."""
+def _how_deterministic(described: Described, options: Mapping[str, Any]) -> str | None:
+    """What makes the steps of a scheduler deterministic, in words; None if nothing does."""
     _, name, config = described
+    if name in _DETERMINISTIC:
+        return ""
+    kind = config.get("algorithm_type", "dpmsolver++")
+    if name == "DPMSolverMultistepScheduler" and not str(kind).startswith("sde-"):
+        return f" with algorithm_type={kind!r}"
+    if name == "FlowMatchEulerDiscreteScheduler" and not config.get("stochastic_sampling", False):
+        return " with stochastic_sampling=False"
+    if name == "DDIMScheduler" and not np.any(options["eta"]):
+        return " with eta=0"
+    return None
+
+
+def _is_near(described: Described) -> bool:
+    """Whether a deterministic scheduler is near a law of little noise that is known here."""
+    kind = described.config.get("algorithm_type", "dpmsolver++")
+    return described.name in _NEAR and kind == "dpmsolver++"
+
+
+def _require_near(described: Described, options: Mapping[str, Any], stochasticity: Any) -> None:
+    """Refuse a stochasticity that the scheduler's law leaves no place for."""
+    how = _how_deterministic(described, options)
+    if how is None:
+        raise ValueError(
+            f"stochasticity must be left out with a {described.name} whose noise is its own, "
+            f"got {shortened(stochasticity)}"
+        )
+    if not _is_near(described):
+        raise ValueError(
+            f"stochasticity must be left out with {described.name}{how}, near which no law is "
+            f"known here, got {shortened(stochasticity)}: {_way_out(described)}"
+        )
+
+
+def _require_known(described: Described, options: Mapping[str, Any]) -> None:
+    """Refuse what is no law of one Gaussian a call of the network."""
+    name = described.name
     if name in _SEVERAL_CALLS:
         raise ValueError(
             f"scheduler must call the network once a step, got {name}, which calls it twice: "
             f"{_way_out(described)}"
         )
-    if name in _DETERMINISTIC:
-        raise ValueError(_deterministic(described))
-    kind = config.get("algorithm_type", "dpmsolver++")
-    if name == "DPMSolverMultistepScheduler" and not str(kind).startswith("sde-"):
-        raise ValueError(_deterministic(described, f" with algorithm_type={kind!r}"))
-    if name == "FlowMatchEulerDiscreteScheduler" and not config.get("stochastic_sampling", False):
-        raise ValueError(_deterministic(described, " with stochastic_sampling=False"))
+    how = _how_deterministic(described, options)
+    if how is not None:
+        raise ValueError(
+            "scheduler must be a stochastic one to be speculated (without noise nothing couples "
+            f"draft and target), got {name}{how}: {_near_by(described)}{_way_out(described)}"
+        )
     if name not in _LAWS:
         raise ValueError(
             f"scheduler must be one of {', '.join(_LAWS)}, whose laws are known, got {name}: "
@@ -262,21 +305,25 @@ def _require_known(described: Described) -> None:
         )
 
 
-def _deterministic(described: Described, how: str = "", besides: str = "") -> str:
-    return (
-        "scheduler must be a stochastic one to be speculated (without noise nothing couples draft "
-        f"and target), got {described.name}{how}: {_way_out(described, besides)}"
-    )
+def _near_by(described: Described) -> str:
+    """What draws the images of a deterministic scheduler, nearly."""
+    if _is_near(described):
+        (amount, decibels), *more = EXPECTED.items()
+        others = ", ".join(f"{other:g}: {far} dB" for other, far in more)
+        return (
+            f"pass stochasticity={amount:g} for images some {decibels} dB from its own ({others}); "
+        )
+    if "ddim" in described.laws:
+        return "pass law='ddim', stochasticity=0.01 for images near those of DDIM; "
+    return ""
 
 
-def _way_out(described: Described, besides: str = "") -> str:
+def _way_out(described: Described) -> str:
     """What samples the same network."""
     names = [f"law={law!r}" for law in described.laws]
     if not names:
         return "no other law of its network is known here either"
-    return "for the same network pass " + " or ".join(
-        [", ".join(([besides] if besides else []) + names[:-1]), names[-1]]
-    )
+    return f"for the same network pass {', '.join(names[:-1])} or {names[-1]}"
 
 
 def _listed(laws: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""The stochastic laws of diffusers' ``DPMSolverMultistepScheduler``.
+"""The laws of diffusers' ``DPMSolverMultistepScheduler``.
 
 With ``lambda = log(signal / noise)``, ``h`` its rise in a transition and ``B`` the share of x0 in
 the first order's mean, the second order adds ``D = (x0 - x0_previous) h / h_previous``, weighted
@@ -16,10 +16,12 @@ import numpy as np
 from free.schedule.ddpm import clipping_of, prediction_of
 from free.schedule.flow import checked_levels
 from free.schedule.renewal import PREDICTIONS, Column, Columns, renewal, vector
+from free.schedule.stochasticity import renewed
 
 
-def dpm_solver(grid: Any, config: Mapping[str, Any]) -> Columns:
-    """The law of ``DPMSolverMultistepScheduler.step`` with a stochastic ``algorithm_type``.
+def dpm_solver(grid: Any, config: Mapping[str, Any], stochasticity: Any = None) -> Columns:
+    """The law of ``DPMSolverMultistepScheduler.step`` with a stochastic ``algorithm_type``; with
+    ``"dpmsolver++"`` the law of this ``stochasticity`` near it.
 
     Raises a ValueError for orders above 2, for learned variances, and for ``"sde-dpmsolver"`` of
     the second order, whose history is of the noise, not of x0.
@@ -48,7 +50,9 @@ def dpm_solver(grid: Any, config: Mapping[str, Any]) -> Columns:
     left, had = noise[1:], noise[:-1]
     # exp(-h), 0 where no noise is left
     shrinks = before * left / (had * after)
-    if kind == "sde-dpmsolver++":
+    if kind == "dpmsolver++":
+        kept, sigma = renewed(stochasticity, before, had, after, left)
+    elif kind == "sde-dpmsolver++":
         kept = left * shrinks
         sigma = left * np.sqrt(1.0 - np.square(shrinks))
     else:
@@ -58,7 +62,7 @@ def dpm_solver(grid: Any, config: Mapping[str, Any]) -> Columns:
         # mean = after / before x - 2 left (e^h - 1) eps
         kept = after / before * had - 2.0 * left * (1.0 / shrinks - 1.0)
         sigma = left * np.sqrt(np.square(1.0 / shrinks) - 1.0)
-    prediction = prediction_of(config, PREDICTIONS[: 4 if kind == "sde-dpmsolver++" else 3])
+    prediction = prediction_of(config, PREDICTIONS[: 3 if kind == "sde-dpmsolver" else 4])
     columns = renewal(
         vector(grid.timesteps),
         before,
@@ -72,7 +76,7 @@ def dpm_solver(grid: Any, config: Mapping[str, Any]) -> Columns:
     if prediction == "flow_prediction":  # of x0 + sigma v, however states are scaled
         columns["image"] = np.stack([np.ones_like(had), -levels[:-1]])
     if order == 2 and len(kept) > 1:
-        first = after * (1.0 - np.square(shrinks))
+        first = after - kept * before / had
         weight, ratio = _second_order(config, first, signal, noise)
         columns["b"] = columns["b"] + weight * ratio
         columns["c"] = -weight * ratio
@@ -101,11 +105,12 @@ def _second_order(
     weight = first / 2.0
     if config["solver_type"] == "heun":
         weight = np.zeros(N)
-        h = rise[second]
-        if (h == 0).any():
+        if (rise[second] == 0).any():
             raise ValueError(
                 "sigmas must fall from step to step with solver_type='heun', got two that are "
                 f"equal, with final_sigmas_type={config['final_sigmas_type']!r}"
             )
-        weight[second] = signal[1:][second] * (1.0 + np.expm1(-2.0 * h) / (2.0 * h))
+        share = (first / signal[1:])[second]
+        with np.errstate(divide="ignore"):  # nothing of the state is kept
+            weight[second] = signal[1:][second] * (1.0 + share / np.log1p(-share))
     return np.where(second, weight, 0.0), ratio

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from free.arguments import as_integer, as_number
+from free.arguments import as_integer, as_number, shortened
 from free.schedule.renewal import Column, Columns, renewal, vector
+from free.schedule.stochasticity import amounts, renewed
 
 #: What may be asked for by name, and how much noise each has by default: Flow-GRPO's SDE (Liu et
 #: al. 2025), coefficients-preserving sampling (Wang and Yu 2025) and DanceGRPO's SDE (Xue et al.
@@ -21,22 +22,22 @@ from free.schedule.renewal import Column, Columns, renewal, vector
 KINDS: dict[str, float | None] = {"renoise": None, "flow-sde": 0.7, "cps": 0.7, "dance": 0.3}
 
 
-def flow(kind: str, levels: Column, eta: float | None, timesteps: Column) -> Columns:
+def flow(kind: str, levels: Column, stochasticity: Any, timesteps: Column) -> Columns:
     """The law of one of :data:`KINDS`.
 
     Parameters
     ----------
     kind : str
     levels : ndarray of float64, shape [N + 1]
-    eta : float or None
-        How much noise, > 0; None for the kind's default. Of ``"renoise"``, which renews all of it,
-        only None.
+    stochasticity : float, array_like of float, shape [N], or None
+        How much noise, >= 0, also called eta; None for the kind's default. Of ``"renoise"``, which
+        renews all of it, only None.
     timesteps : ndarray of float64, shape [N]
 
     Raises
     ------
     ValueError
-        If the kind is none of these, ``eta`` or a level is out of range.
+        If the kind is none of these, the stochasticity or a level is out of range.
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, got {kind!r}")
@@ -44,12 +45,16 @@ def flow(kind: str, levels: Column, eta: float | None, timesteps: Column) -> Col
     t, after = levels[:-1], levels[1:]
     gone = t - after
     if kind == "renoise":
-        if eta is not None:
-            raise ValueError(f"eta must be None with 'renoise', which renews all noise, got {eta}")
+        if stochasticity is not None:
+            raise ValueError(
+                "stochasticity must be None with 'renoise', which renews all noise, "
+                f"got {shortened(stochasticity)}"
+            )
         return _renewal(timesteps, t, after, kept=np.zeros_like(t), sigma=after)
     most = 1.0 if kind == "cps" else np.inf
-    expected = f"eta must be finite and > 0, at most {most:g}, with {kind!r}"
-    eta = as_number(KINDS[kind] if eta is None else eta, expected, np.nextafter(0.0, 1.0), most)
+    expected = f"stochasticity must be finite and >= 0, at most {most:g}, with {kind!r}"
+    own = KINDS[kind] if stochasticity is None else stochasticity
+    eta = amounts(own, len(t), expected, most=most)
     if kind == "cps":
         sigma = after * np.sin(eta * np.pi / 2.0)
         kept = np.sqrt(np.square(after) - np.square(sigma))
@@ -132,12 +137,25 @@ def renoise(grid: Any, config: Mapping[str, Any]) -> Columns:
     """The law of ``FlowMatchEulerDiscreteScheduler(stochastic_sampling=True).step``, and of
     ``FlowMatchLCMScheduler.step``.
     """
+    _require_unscaled(config)
+    return flow("renoise", vector(grid.sigmas), None, vector(grid.timesteps))
+
+
+def euler(grid: Any, config: Mapping[str, Any], stochasticity: Any) -> Columns:
+    """The law near the deterministic ``FlowMatchEulerDiscreteScheduler.step``."""
+    _require_unscaled(config)
+    levels = checked_levels(vector(grid.sigmas))
+    t, after = levels[:-1], levels[1:]
+    kept, sigma = renewed(stochasticity, 1.0 - t, t, 1.0 - after, after)
+    return _renewal(vector(grid.timesteps)[: len(t)], t, after, kept=kept, sigma=sigma)
+
+
+def _require_unscaled(config: Mapping[str, Any]) -> None:
     if config.get("scale_factors"):
         raise ValueError(
             "scale_factors must be None, as a state keeps its size in a schedule, "
             f"got {config['scale_factors']}"
         )
-    return flow("renoise", vector(grid.sigmas), None, vector(grid.timesteps))
 
 
 def ltx(grid: Any, config: Mapping[str, Any]) -> Columns:

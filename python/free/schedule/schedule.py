@@ -34,10 +34,14 @@ from free.schedule import ddpm, diffusers, flow, sde
 from free.schedule.checked import checked
 from free.schedule.clipping import Clipping
 from free.schedule.ddpm import LONGEST
+from free.schedule.stochasticity import amounts
 from free.schedule.variance import Variance
 
 #: ``mixture(x [R, ...], t [R]) -> w [R]``: where a variance lies at a state.
 Mixture = Callable[[Tensor, Tensor], Tensor]
+
+#: One amount of noise for all transitions, or one each, [N].
+Stochasticity = float | ArrayLike
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +130,7 @@ class Schedule:
         beta_start: float = 1e-4,
         beta_end: float = 2e-2,
         variance: Variance | Mixture = "posterior",
-        stochasticity: float = 1.0,
+        stochasticity: Stochasticity = 1.0,
     ) -> Schedule:
         """DDPM with linear betas, respaced as DiT does (supplement, Eq. 29).
 
@@ -147,7 +151,7 @@ class Schedule:
             :class:`free.schedule.variance.VarianceFit` is a mixture fitted to a network's own. A
             function ``w(x [R, ...], t [R]) -> [R]`` in [0, 1], such as
             :class:`free.models.sigma.SigmaNet`, is a mixture that depends on the state.
-        stochasticity : float
+        stochasticity : float or array_like of float, shape [steps]
             1 is DDPM. Other values scale the noise and move the mean along DDIM's family
             (its eta): 0 is the deterministic DDIM, which can be sampled but not
             speculated. Needs ``variance="posterior"`` when it is not 1.
@@ -178,7 +182,7 @@ class Schedule:
         betas: ArrayLike,
         timesteps: ArrayLike,
         variance: Variance | Mixture = "posterior",
-        stochasticity: float = 1.0,
+        stochasticity: Stochasticity = 1.0,
         prediction: str = "epsilon",
         clipping: Clipping | None = None,
     ) -> Schedule:
@@ -207,7 +211,7 @@ class Schedule:
         scheduler: Any,
         steps: int | None = None,
         law: str | None = None,
-        eta: float | None = None,
+        stochasticity: Stochasticity | None = None,
         **arguments: Any,
     ) -> Schedule:
         """The sampler that a scheduler of diffusers is, step by step.
@@ -227,19 +231,22 @@ class Schedule:
             ``"cps"`` or ``"dance"`` (see :meth:`flow`) where it predicts flow matching's velocity.
             What the other scheduler knows of the configuration is kept. By default the
             scheduler's own law.
-        eta : float, optional
-            How much noise, where the law leaves it open: ``"ddim"`` (1 by default), a
-            ``DDIMScheduler`` (whose own default, 0, is deterministic), and the flow laws.
+        stochasticity : float or array_like of float, shape [steps], optional
+            How much noise, where the law leaves it open. Of a deterministic scheduler (DDIM, Euler,
+            Euler of flow matching, DPM-Solver++) it makes the law of the same grid with this noise
+            (:mod:`free.schedule.stochasticity`): 0 is the scheduler itself, which can be sampled
+            but not speculated, and .01 so little that hardly anybody sees it. Of ``law="ddim"``
+            and the flow laws it is their eta.
         **arguments
-            What ``set_timesteps`` takes, such as ``timesteps``, ``sigmas`` or ``mu``; and
-            ``use_clipped_model_output`` of a ``DDIMScheduler``.
+            What ``set_timesteps`` takes, such as ``timesteps``, ``sigmas`` or ``mu``; and what a
+            ``DDIMScheduler``'s ``step`` does, ``eta`` and ``use_clipped_model_output``.
 
         Raises
         ------
         ValueError, TypeError
             If it cannot be speculated or is not known here; says what samples the same network.
         """
-        return cls(**diffusers.columns_of(scheduler, steps, law, eta, **arguments))
+        return cls(**diffusers.columns_of(scheduler, steps, law, stochasticity, **arguments))
 
     @classmethod
     def flow(
@@ -249,7 +256,7 @@ class Schedule:
         *,
         sigmas: ArrayLike | None = None,
         shift: float = 1.0,
-        eta: float | None = None,
+        stochasticity: Stochasticity | None = None,
         train_steps: float = 1000.0,
     ) -> Schedule:
         """Samplers of flow matching, ``x = (1 - t) x0 + t n``, of networks that predict ``n - x0``.
@@ -265,9 +272,10 @@ class Schedule:
             The states' t before it is shifted, falling; a last 0 is added.
         shift : float
             ``t`` becomes ``shift t / (1 + (shift - 1) t)``.
-        eta : float, optional
-            How much noise, > 0: by default 0.7, 0.7 and 0.3. ``"cps"`` allows at most 1, which is
-            ``"renoise"``, and that takes none.
+        stochasticity : float or array_like of float, shape [N], optional
+            How much noise, called eta there, >= 0: by default 0.7, 0.7 and 0.3. ``"cps"`` allows
+            at most 1, which is ``"renoise"``, and that takes none. 0 is the deterministic Euler
+            step.
         train_steps : float
             The network is told ``train_steps * t``.
 
@@ -278,7 +286,7 @@ class Schedule:
         """
         levels = flow.levels_of_steps(steps, sigmas, shift)
         scale = as_number(train_steps, "train_steps must be a finite number > 0", math.ulp(0.0))
-        return cls(**flow.flow(kind, levels, eta, scale * levels[:-1]))
+        return cls(**flow.flow(kind, levels, stochasticity, scale * levels[:-1]))
 
     @classmethod
     def repa(
@@ -309,7 +317,7 @@ class Schedule:
         cls,
         kind: str = "vp",
         steps: int = 250,
-        stochasticity: float = 1.0,
+        stochasticity: Stochasticity = 1.0,
         train_steps: int = 1000,
         beta_start: float = 1e-4,
         beta_end: float = 2e-2,
@@ -329,7 +337,7 @@ class Schedule:
             ``t = timestep / train_steps``.
         steps : int
             2 .. ``train_steps``.
-        stochasticity : float
+        stochasticity : float or array_like of float, shape [steps]
             eps >= 0 of Eq. 37: 0 is the ODE, which can be sampled but not speculated; 1 is the
             reverse of the forward process. For ``"linear"``, whose g is unbounded at ``t = 1``,
             Eq. 39 is corrected: see :func:`free.schedule.sde.linear`.
@@ -342,15 +350,15 @@ class Schedule:
         ValueError
             If an argument is out of its range.
         """
-        stochasticity = as_number(stochasticity, "stochasticity must be finite and >= 0", 0.0)
         if kind == "vp":
             plain = cls.ddpm(steps, train_steps, beta_start, beta_end)
-            return cls(plain.timesteps, *sde.vp(plain.signal, stochasticity))
+            amount = amounts(stochasticity, len(plain))
+            return cls(plain.timesteps, *sde.vp(plain.signal, amount))
         if kind != "linear":
             raise ValueError(f"kind must be 'vp' or 'linear', got {kind!r}")
         steps, train_steps = _steps(steps, train_steps)
         grid = np.round(np.linspace(train_steps, 0, steps + 1))
-        columns = sde.linear(grid / train_steps, stochasticity)
+        columns = sde.linear(grid / train_steps, amounts(stochasticity, steps))
         return cls(grid[:-1].astype(np.int64), *columns)
 
 

@@ -21,7 +21,7 @@ Column = NDArray[np.float64]
 Columns = tuple[Column, Column, Column, Column, Column]
 
 
-def vp(signal: Column, stochasticity: float) -> Columns:
+def vp(signal: Column, stochasticity: Column) -> Columns:
     """Variance-preserving: ``f = -1/2``, ``g = 1``, ``s = -eps / noise``.
 
     These are f and g in a time that counts the noise so far, ``integral of beta``. In this time
@@ -32,13 +32,13 @@ def vp(signal: Column, stochasticity: float) -> Columns:
     noise = np.sqrt(1.0 - signal**2)
     a = 1.0 + gamma / 2.0
     with np.errstate(over="ignore"):  # too large: b is infinite, which a schedule refuses
-        b = -(1.0 + np.square(np.float64(stochasticity))) / 2.0 * gamma / noise
+        b = -(1.0 + np.square(stochasticity)) / 2.0 * gamma / noise
     sigma = stochasticity * np.sqrt(gamma)
     a[-1], b[-1], sigma[-1] = 1.0 / signal[-1], -noise[-1] / signal[-1], 0.0  # x0
     return a, b, sigma, signal, noise
 
 
-def linear(times: Column, stochasticity: float) -> Columns:
+def linear(times: Column, stochasticity: Column) -> Columns:
     """Linear interpolant ``x_t = (1 - t) x0 + t n``, network predicting the velocity ``n - x0``.
 
     Its marginals are those of ``f = -1 / (1 - t)``, ``g^2 = 2 t / (1 - t)``. With
@@ -57,7 +57,7 @@ def linear(times: Column, stochasticity: float) -> Columns:
     t, after = times[:-1], times[1:]
     gamma = t - after
     with np.errstate(over="ignore"):  # as much as there is
-        q = np.square(np.float64(stochasticity)) * gamma / np.maximum(1.0 - t, gamma)
+        q = np.square(stochasticity) * gamma / np.maximum(1.0 - t, gamma)
     q = np.minimum(q, after)
     sigma = np.sqrt(q * (2.0 * after - q))
     return 1.0 - q, -gamma - q * (1.0 - t), sigma, np.ones_like(t), t

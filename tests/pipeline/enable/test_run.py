@@ -244,12 +244,12 @@ def test_noise_that_a_call_asks_for() -> None:
     few = pipe(**arguments, eta=0.1, generator=seeded(0))[0]
     many = pipe(**arguments, eta=1.0, generator=seeded(0))[0]
     assert not torch.equal(few, many)
-    free.enable(pipe, 4, law="ddim", eta=0.1)
+    free.enable(pipe, 4, law="ddim", stochasticity=0.1)
     assert torch.equal(pipe(**arguments, generator=seeded(0))[0], few)
-    with pytest.raises(ValueError, match="eta must be left out with a Schedule, got 0.1"):
-        free.enable(pipe, 4, law=free.Schedule.ddpm(12), eta=0.1)
-    with pytest.raises(ValueError, match="eta must be left out"):
-        free.enable(pipe, 4, law="ddpm", eta=0.1)
+    with pytest.raises(ValueError, match="stochasticity must be left out with a Schedule, .* 0.1"):
+        free.enable(pipe, 4, law=free.Schedule.ddpm(12), stochasticity=0.1)
+    with pytest.raises(ValueError, match="stochasticity must be left out with a DDPMScheduler"):
+        free.enable(pipe, 4, law="ddpm", stochasticity=0.1)
 
 
 def test_limits_that_a_call_asks_for() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from free.arguments import shortened
 from free.pipeline.enable.checks import INSTEAD
 from free.pipeline.enable.figures import Summary
 from free.pipeline.enable.network import Arguments, Network, find_network, refuse_caching
@@ -31,12 +32,14 @@ class PipelineDriver:
     pipe : DiffusionPipeline
     law : str, Schedule, callable or None
     settings : dict
-        ``eta`` of the law; the others as :class:`free.pipeline.enable.run.PipelineRun` has them.
+        ``stochasticity`` of the law; the others as :class:`free.pipeline.enable.run.PipelineRun`
+        has them.
     """
 
     def __init__(self, pipe: Any, law: Any, settings: dict[str, Any]) -> None:
         self._settings = dict(settings)
-        self._pipe, self._law_name, self._eta = pipe, law, self._settings.pop("eta")
+        self._pipe, self._law_name = pipe, law
+        self._stochasticity = self._settings.pop("stochasticity")
         self.real = pipe.scheduler
         self.scheduler = enabled_scheduler(self.real, self)
         self._network = Network(find_network(pipe), self._listening)
@@ -47,7 +50,9 @@ class PipelineDriver:
         self._previous = pipe.__dict__.get("progress_bar")
         self.initial_scale: float | None = None
         self.summary: Summary | None = None
-        check_law(pipe, law, self._eta)
+        #: Latents of the last call that was finished, [B, ...].
+        self.samples: Tensor | None = None
+        check_law(pipe, law, self._stochasticity)
 
     @property
     def listens(self) -> bool:
@@ -79,14 +84,13 @@ class PipelineDriver:
                 "enabled, got another: call free.enable again"
             )
         refuse_caching(self._network.module)
-        self.summary = None  # a call that fails has none
+        self.summary = self.samples = None  # a call that fails has none
         call = _call_of(self._pipe)  # none where the steps are set by hand
         given = call.f_locals if call else {}
         refuse_scheduled(type(self._pipe).__name__, given)
         asked = asked_of_steps(self._pipe, self._law_name, given)
-        if self._eta is not None:
-            asked["eta"] = self._eta
-        schedule = law_of(self.real, self._law_name, steps, **asked, **words)
+        amount = self._stochasticity
+        schedule = law_of(self.real, self._law_name, steps, amount, **asked, **words)
         self.initial_scale = initial_scale(self._law_name, schedule)
         own, told = scheduler.timesteps, torch.from_numpy(schedule.timesteps.copy())
         # As the pipeline knows them, but that another law's may lie between the numbers.
@@ -144,6 +148,7 @@ class PipelineDriver:
             generator = self._generator(generator)
         latents = run.step(prediction, latents, generator)
         if run.report is not None:
+            self.samples = run.samples
             self.summary = Summary.of(
                 run.report,
                 pipeline=type(self._pipe).__name__,
@@ -186,9 +191,11 @@ class PipelineDriver:
         return TransitionBar(make(total=len(iterable)), self._made, iterable)
 
     def _called(self) -> str:
-        if self._law_name is None:
-            return type(self.real).__name__
-        return self._law_name if isinstance(self._law_name, str) else "Schedule"
+        law = type(self.real).__name__ if self._law_name is None else self._law_name
+        if not isinstance(law, str):
+            return "Schedule"
+        amount = self._stochasticity
+        return law if amount is None else f"{law}, stochasticity {shortened(amount)}"
 
     def _made(self) -> int | None:
         return None if self._run is None else self._run.made

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from free.files import parse_json
+from free.images.deviation import Deviation
 from free.rounds.report import Report
 
 
@@ -41,6 +42,8 @@ class Summary:
         ``plain_seconds / seconds``.
     report : Report
         All else (:class:`free.Report`).
+    deviation : Deviation or None
+        How far the samples are from a reference, where :func:`free.summary` was given one.
     """
 
     pipeline: str
@@ -58,6 +61,7 @@ class Summary:
     plain_seconds: float
     speedup: float
     report: Report
+    deviation: Deviation | None = None
 
     @classmethod
     def of(
@@ -92,10 +96,13 @@ class Summary:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """All figures as JSON values; NaN becomes None."""
-        record = {key: value for key, value in asdict(self).items() if key != "report"}
+        """All figures as JSON values; NaN and infinity become None."""
+        apart = ("report", "deviation")
+        record = {key: value for key, value in asdict(self).items() if key not in apart}
+        far = None if self.deviation is None else self.deviation._asdict()
         return {
             **{key: None if _is_nan(value) else value for key, value in record.items()},
+            "deviation": far and {key: v if math.isfinite(v) else None for key, v in far.items()},
             "report": parse_json(self.report.to_json()),
         }
 
@@ -115,6 +122,7 @@ class Summary:
             ("preparing", f"{self.preparing:.3g} s, once for these shapes"),
             ("step by step", f"{self.plain_seconds:.3g} s in the network"),
             ("speed-up", f"{self.speedup:.2f}"),
+            *([] if self.deviation is None else [("deviation", str(self.deviation))]),
         ]
         width = max(len(name) for name, _ in lines)
         return "\n".join([self.pipeline, *(f"  {name:<{width}}  {text}" for name, text in lines)])

@@ -96,6 +96,11 @@ class PipelineRun:
         return 0 if self._drawing is None else self._drawing.made
 
     @property
+    def samples(self) -> Tensor | None:
+        """Current states, [B, ...]; from the first round on."""
+        return None if self._drawing is None else self._drawing.states
+
+    @property
     def plain_seconds(self) -> float:
         """Seconds of the network in a step of one row a sample; from the first round on."""
         return self._known.plain

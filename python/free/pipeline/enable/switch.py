@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
+from free.images.deviation import Deviation
 from free.pipeline.enable.driver import PipelineDriver, driver_of
 from free.pipeline.enable.figures import Summary
 from free.sampling.settings import check_settings
@@ -16,7 +20,7 @@ _DEFAULTS: dict[str, Any] = {
     "sweeps": 0,
     "recycle": True,
     "relaxation": None,
-    "eta": None,
+    "stochasticity": None,
 }
 
 
@@ -50,7 +54,8 @@ def enable(
     **settings
         ``sweeps``, ``recycle``, ``verifier`` and ``relaxation`` of
         :class:`free.SpeculativeSampler`, by default what serves a frozen drafter best; and
-        ``eta``, how much noise, where ``law`` leaves it open.
+        ``stochasticity``, how much noise, where the law leaves it open. Of a pipeline whose
+        scheduler is deterministic .01 is so little that hardly anybody sees it.
 
     Raises
     ------
@@ -68,7 +73,7 @@ def enable(
         )
     _require_pipeline(pipe)
     words = {"window": window, "drafter": drafter, **_DEFAULTS, **settings}
-    of_sampler = {name: value for name, value in words.items() if name != "eta"}
+    of_sampler = {name: value for name, value in words.items() if name != "stochasticity"}
     check_settings(pipe, schedule=Schedule.ddpm(4), **of_sampler)
     before = driver_of(pipe)
     if before is not None:
@@ -110,10 +115,22 @@ def enabled(
             before.attach()
 
 
-def summary(pipe: Any) -> Summary:
+def summary(pipe: Any, reference: Tensor | None = None) -> Summary:
     """What the last call of an enabled pipeline took, and would have taken step by step.
 
-    Raises ValueError if it is not enabled, was not called since, or its last call was stopped.
+    Parameters
+    ----------
+    pipe : diffusers.DiffusionPipeline
+    reference : Tensor, optional
+        Latents (``output_type="latent"``) that those of the last call are compared with, such as
+        those of the pipeline's own deterministic loop, of a generator of the same seed: the summary
+        then has their ``deviation``. PSNR is in units of the reference's range.
+
+    Raises
+    ------
+    ValueError
+        If the pipeline is not enabled, was not called since, or its last call was stopped; or the
+        reference has another shape than its latents, or is not finite.
     """
     driver = driver_of(pipe)
     if driver is None:
@@ -131,7 +148,10 @@ def summary(pipe: Any) -> Summary:
             f"pipe must have finished its last call since it was enabled, got a "
             f"{type(pipe).__name__} that was not called, or whose call was stopped"
         )
-    return driver.summary
+    if reference is None:
+        return driver.summary
+    assert driver.samples is not None
+    return replace(driver.summary, deviation=Deviation.of(driver.samples, reference))
 
 
 def _require_pipeline(pipe: Any) -> None:
