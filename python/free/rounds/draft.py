@@ -52,7 +52,8 @@ def draft_window(
     P, rows = noise.shape[1], rows or WantedRows()
     call = DrafterCall(drafter, table)
     whole: WindowDrafter | None = None
-    if table.affine and drafts_windows(drafter) and drafter.drafts(P + 1, sweeps):
+    # Whole, it is told of the noise in units of sigma.
+    if table.affine and table.noisy and drafts_windows(drafter) and drafter.drafts(P + 1, sweeps):
         whole = drafter
     window = DraftedWindow(
         samples, noise, table, source=source, says=call.says, rolled=whole is None

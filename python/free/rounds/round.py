@@ -30,7 +30,11 @@ from free.rounds.relaxation import Spending
 from free.rounds.row_selection import RowSelector, Selection, Span, WantedRows
 from free.rounds.state import Draft, Outcome, Recycled, Samples, Window
 from free.rounds.target import Answer, Target
+from free.rounds.tolerance import Deviation
 from free.schedule.table import Table
+
+#: A distance of draft and target at which half of the drafts stand, ``2 Phi(-EVEN / 2) = 1/2``.
+EVEN = 1.349
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,6 +82,8 @@ class Rounds:
         That of this run, as its ``begin`` returned it; None needs a width of 1.
     verifier, recycle, sweeps, spending
         As :class:`free.SpeculativeSampler` takes them; ``spending`` is its relaxation, or None.
+    deviation : Deviation or None
+        That of the verifier ``"tolerance"``, which it needs.
     rows : RowSelector
         Which rows of a window the networks are asked about.
     phase : callable
@@ -92,6 +98,7 @@ class Rounds:
     recycle: bool | str = False
     sweeps: int | None = None
     spending: Spending | None = None
+    deviation: Deviation | None = None
     rows: RowSelector = field(default_factory=WantedRows)
     phase: Phase = no_phase
 
@@ -241,6 +248,8 @@ class Rounds:
                 samples=samples.number,
                 high=window.wanted,
             )
+        if self.deviation is not None and W > 1:
+            return self._within_tolerance(samples, window, answer)
         with self.phase("bookkeeping" if W == 1 else "verify"):
             means = rows.windows(answer.means, batch, W)
             # The target's own, whatever the drafts took.
@@ -261,9 +270,37 @@ class Rounds:
                     length=window.length,
                     advance=advance,
                 )
-        teacher = TeacherRows(*answer.output, states, steps)
         return Outcome(
-            state, advance, accepted, means, sigma, teacher, answer.guess, response, window
+            state,
+            advance,
+            accepted,
+            means,
+            sigma,
+            TeacherRows(*answer.output, states, steps),
+            answer.guess,
+            response,
+            window,
+            None if self.deviation is None else answer.guess,
+        )
+
+    def _within_tolerance(self, samples: Samples, window: Window, answer: Answer) -> Outcome:
+        """The outcome of a window of a law without noise."""
+        assert self.deviation is not None
+        with self.phase("verify"):
+            kept = self.deviation.verify(samples, window, answer)
+            sigma = window.rows.windows(answer.sigma, *window.draft.k.shape)
+        return Outcome(
+            kept.x,
+            kept.advance,
+            kept.accepted,
+            kept.means,
+            sigma,
+            TeacherRows(*answer.output, window.states, window.steps),
+            answer.guess,
+            kept.response,
+            window._replace(draft=window.draft._replace(states=kept.states)),
+            kept.guess,
+            kept.offsets,
         )
 
     def _decide(
@@ -317,7 +354,8 @@ class Rounds:
             before = samples.before
             if before is not None:
                 wanted = (window.wanted > 0).view([-1] + [1] * (before.dim() - 1))
-                before = torch.where(wanted, outcome.guess[advanced.row[:, 0]], before)
+                made = outcome.guess if outcome.start is None else outcome.start
+                before = torch.where(wanted, made[advanced.row[:, 0]], before)
             return samples._replace(
                 x=outcome.x,
                 before=before,
@@ -331,7 +369,9 @@ class Rounds:
 
 def recycle(outcome: Outcome, advanced: Advanced) -> Recycled:
     """What the round's teacher call leaves to the next window."""
-    return Recycled(outcome.teacher, outcome.guess, advanced.row, advanced.known)
+    return Recycled(
+        outcome.teacher, outcome.guess, advanced.row, advanced.known, outcome.start
+    )
 
 
 def committed_deltas(outcome: Outcome) -> Tensor:
@@ -339,8 +379,12 @@ def committed_deltas(outcome: Outcome) -> Tensor:
 
     [B, W - 1], NaN of the others. A rejection depends on the draft's own noise, and what lies
     behind it on noise that is still to be used; of these a window must not know
-    (:class:`free.window.Windows`).
+    (:class:`free.window.Windows`). Within a tolerance there is no noise: there it is the offset,
+    also of the first draft that does not stand, with 1.35, which stands half the time, for one of
+    the tolerance.
     """
+    if outcome.offsets is not None:
+        return EVEN * outcome.offsets
     window, draft = outcome.window, outcome.window.draft
     drafts = draft.means.shape[1]
     shift = (draft.means - outcome.means[:, :drafts]).flatten(2).norm(dim=2)

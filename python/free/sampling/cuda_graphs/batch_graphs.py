@@ -58,6 +58,8 @@ class BatchGraphs:
         self.rows.clear()
         if self.rounds.spending is not None:
             self.rounds.spending.clear()
+        if self.rounds.deviation is not None:
+            self.rounds.deviation.clear()
         draw = self._draw_plain if self.window == 1 else self._draw_windows
         return draw(state, recorder, report)
 
@@ -136,7 +138,8 @@ class BatchGraphs:
         """A graph; capturing makes rounds, which leave no trace."""
         spending = self.rounds.spending
         spent = spending and (spending.spent, spending.log_likelihood)
-        places = (self.rows.failed, spent)
+        deviation = self.rounds.deviation
+        places = (self.rows.failed, spent, deviation and deviation.places)
         before = map_tensors(torch.clone, places)
         if self._compiled:
             step = torch.compile(step, fullgraph=True, dynamic=False)

@@ -152,4 +152,6 @@ def keep_samples(state: State, places: Tensor, W: int) -> State:
 
 def _with_rows(past: Recycled, rows: Tensor) -> Recycled:
     """These rows of the teacher's call in place of all."""
-    return past._replace(rows=take(past.rows, rows), guess=past.guess[rows])
+    return past._replace(
+        rows=take(past.rows, rows), guess=past.guess[rows], start=take(past.start, rows)
+    )
