@@ -146,7 +146,8 @@ class Deviation:
         slope = response.slope().clamp(min=0.0)[:, None].minimum(columns[LARGEST_RESPONSE])
         moved, turned = self._changes(samples, window, seen, guess, slope)
         rolled = _roll_again(seen, means, guess, slope, moved, turned, columns, self._table.clip)
-        offset = rolled.offset.square().mean(2).sqrt() / self._size[draft.k]
+        rms = rolled.offset.square().mean(2).sqrt()
+        offset = rms / self._size[draft.k]
         real = torch.arange(W, device=offset.device) < window.length[:, None]
         accepted = ((offset <= self.tolerance) & real)[:, 1:].cumprod(1).sum(1)
         each = torch.arange(batch, device=offset.device)
@@ -154,7 +155,7 @@ class Deviation:
         # The last transition's answer where it was made from: a history goes on from there.
         guess = guess + rolled.turn
         guess[each, accepted] += (slope[:, :, None] * rolled.offset)[each, accepted]
-        self._count(samples.number, offset, slope, moved, turned, columns[1], accepted)
+        self._count(samples.number, rms, moved, turned, columns[1], accepted)
         step = torch.arange(W - 1, device=offset.device)
         examined = (step <= accepted[:, None]) & real[:, 1:]
         states = torch.cat([seen[:, :1], rolled.means[:, :-1]], dim=1)
@@ -191,21 +192,30 @@ class Deviation:
         self,
         number: Tensor,
         offset: Tensor,
-        slope: Tensor,
         moved: Tensor,
         turned: Tensor,
         b: Tensor,
         accepted: Tensor,
     ) -> None:
-        """Add what the accepted offsets may come to; see ``estimate``."""
-        evidence = torch.stack([part.double().square().sum((1, 2)) for part in (turned, moved)])
-        evidence = _MEMORY * self._evidence[:, number] + evidence
+        """Add what the accepted offsets may come to.
+
+        An answer that is carried over an offset is wrong by some part of it: by as much as the last
+        answers were beside the response, at the same transition or on the whole, whichever is more.
+        What later steps make of the error is left out.
+        """
+        turns, moves = (part.double().square().sum(2) for part in (turned, moved))
+        evidence = torch.stack([turns.sum(1), moves.sum(1)]) + _MEMORY * self._evidence[:, number]
         self._evidence[:, number] = evidence
-        known = evidence[1] > 0
-        ratio = torch.where(known, evidence[0] / torch.where(known, evidence[1], 1.0), _UNKNOWN)
+        overall = torch.where(evidence[1] > 0, _ratio(evidence[0], evidence[1]), _UNKNOWN)
+        share = torch.maximum(_ratio(turns, moves), overall[:, None]).sqrt()
         stands = torch.arange(offset.shape[1], device=offset.device) <= accepted[:, None]
-        error = torch.where(stands, b.abs() * offset, 0.0).double() * ratio.sqrt()[:, None]
+        error = torch.where(stands, b.abs() * offset * share, 0.0)
         self.estimate[number] += error.sum(1)
+
+
+def _ratio(part: Tensor, whole: Tensor) -> Tensor:
+    """``part / whole``, 0 where there is nothing."""
+    return torch.where(whole > 0, part / torch.where(whole > 0, whole, 1.0), 0.0)
 
 
 class _Rolled(NamedTuple):
@@ -234,7 +244,7 @@ def _roll_again(
     """
     a, b, c = columns[:3, :, :, None]
     square = moved.square().sum(2)
-    along = torch.where(square > 0, 1.0, 0.0) / torch.where(square > 0, square, 1.0)
+    along = _ratio(torch.ones_like(square), square)
     offset, before = torch.zeros_like(seen[:, 0]), torch.zeros_like(seen[:, 0])
     offsets, rolled, turns = [], [], []
     for j in range(seen.shape[1]):
