@@ -23,7 +23,7 @@ from free.drafters.protocol import Drafter
 from free.models.output import TeacherOutput, TeacherRows
 from free.ops import Advanced, WindowNoise, advance_samples_, verify_window
 from free.reference.draft import RESPONSE
-from free.rounds.draft import draft_window
+from free.rounds.draft import blind_window, draft_window
 from free.rounds.draft_source import source_of, updated_response
 from free.rounds.noise import window_numbers
 from free.rounds.relaxation import Spending
@@ -107,6 +107,11 @@ class Rounds:
         """Whether rows behind a rejection serve the next round."""
         return self.recycle is not False and self.width > 1
 
+    @property
+    def blind(self) -> bool:
+        """Whether the first window is drafted before the teacher was ever asked."""
+        return self.deviation is not None
+
     def begin(self, y: Tensor, seeds: Tensor, x: Tensor, first: int = 0) -> Samples:
         """Samples with labels ``y [B]`` and noise ``seeds [B]`` before their first round, from the
         initial states ``x [B, ...]``; numbered from ``first``.
@@ -133,8 +138,8 @@ class Rounds:
         samples : Samples
         widths : int, or Tensor of shape [B], int64
             Rows of each sample, at most the run's ``width``; fewer where a sample has fewer
-            transitions left. A sample that the teacher has not seen yet gets 1 at most. One that
-            gets 0 stays where it is.
+            transitions left. A sample that the teacher has not seen yet gets 1 at most, but in a
+            first round within a tolerance. One that gets 0 stays where it is.
         sweeps : int, None or "run"
             See :func:`free.rounds.draft.draft_window`; by default the run's.
         W : int, optional
@@ -151,22 +156,26 @@ class Rounds:
         if W is None:
             widths, W = self._checked(samples, widths)
         asked = None if isinstance(widths, int) else widths
-        if W == 1 or not samples.past.rows.k.shape[0]:
+        told = bool(samples.past.rows.k.shape[0])
+        if W == 1 or not (told or self.blind):
             return self._one_row(samples, asked)
         assert self.drafter is not None
         with self.phase("bookkeeping"):
             drawn = self._numbers(samples, asked, W)
         with self.phase("draft"):
-            draft = draft_window(
-                self.drafter,
-                samples,
-                drawn.noise,
-                drawn.drafted,
-                table=self.table,
-                sweeps=self.sweeps if isinstance(sweeps, str) else sweeps,
-                source=source_of(self.recycle),
-                rows=self.rows,
-            )
+            if told:
+                draft = draft_window(
+                    self.drafter,
+                    samples,
+                    drawn.noise,
+                    drawn.drafted,
+                    table=self.table,
+                    sweeps=self.sweeps if isinstance(sweeps, str) else sweeps,
+                    source=source_of(self.recycle),
+                    rows=self.rows,
+                )
+            else:
+                draft = blind_window(samples, W, self.table)
         with self.phase("bookkeeping"):
             # Who wants none is asked about too: so a sample's rows begin where lengths add up to.
             rows = self.rows.select(None, drawn.length, 0, W)
@@ -201,7 +210,8 @@ class Rounds:
             raise ValueError(f"widths must be in 0..{self.width}, got {least if least < 0 else W}")
         if isinstance(widths, (int, np.integer)):
             widths = (len(self.table.sigma) - samples.k).clamp(min=0, max=W)
-        widths = widths.minimum(samples.past.known * W + 1)
+        if samples.past.rows.k.shape[0] or not self.blind:
+            widths = widths.minimum(samples.past.known * W + 1)
         return widths, max(int(widths.max()), 1)
 
     def _numbers(self, samples: Samples, widths: Tensor | None, W: int) -> WindowNoise:

@@ -139,9 +139,11 @@ class Deviation:
                 rows.windows(answer.guess, batch, W),
             )
         )
-        response = updated_response(
-            samples, draft, guess.view(shape), length=window.length, advance=window.length
-        )
+        response = samples.response
+        if samples.past.rows.k.shape[0]:
+            response = updated_response(
+                samples, draft, guess.view(shape), length=window.length, advance=window.length
+            )
         columns = self._table.columns[:, draft.k]
         slope = response.slope().clamp(min=0.0)[:, None].minimum(columns[LARGEST_RESPONSE])
         moved, turned = self._changes(samples, window, seen, guess, slope)
@@ -177,6 +179,8 @@ class Deviation:
         its answers have changed by beside the response; [B, W, D] each, 0 where it was not.
         """
         past, W = samples.past, seen.shape[1]
+        if not past.rows.k.shape[0]:
+            return torch.zeros_like(seen), torch.zeros_like(seen)
         # Entry 0 is the transition just made; of the last row of a window nothing is known.
         place = past.row[:, 1:W]
         step = torch.arange(place.shape[1], device=place.device)
