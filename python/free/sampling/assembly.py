@@ -13,6 +13,7 @@ from free.rounds.relaxation import Relaxation, Spending
 from free.rounds.round import Phase, Rounds, no_phase
 from free.rounds.row_selection import RowSelector, WantedRows
 from free.rounds.target import Target
+from free.rounds.tolerance import TOLERANCE, Deviation
 from free.schedule.schedule import Schedule
 from free.schedule.table import Table
 from free.window import FixedWindow, WindowRule
@@ -34,6 +35,7 @@ class Plan:
     sweeps: int | str | None = None
     recycle: bool | str = False
     relaxation: Relaxation | None = None
+    tolerance: float | None = None
 
 
 def assemble(
@@ -54,6 +56,10 @@ def assemble(
     spending: Spending | None = None
     if plan.relaxation is not None:
         spending = Spending(plan.relaxation, plan.schedule, samples, device)
+    deviation: Deviation | None = None
+    if plan.verifier == TOLERANCE and width > 1:
+        assert plan.tolerance is not None
+        deviation = Deviation(plan.tolerance, table, samples, device)
     return Rounds(
         target=Target(
             plan.teacher,
@@ -68,6 +74,7 @@ def assemble(
         recycle=plan.recycle,
         sweeps=None if isinstance(plan.sweeps, str) else plan.sweeps,
         spending=spending,
+        deviation=deviation,
         rows=rows or WantedRows(),
         phase=phase,
     )

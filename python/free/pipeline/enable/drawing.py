@@ -60,6 +60,7 @@ class Drawing:
             sweeps=settings["sweeps"],
             recycle=settings["recycle"],
             relaxation=settings["relaxation"],
+            tolerance=settings["tolerance"],
         )
         learns = not isinstance(settings["window"], Integral)
         seeds = torch.tensor(
@@ -114,6 +115,8 @@ class Drawing:
         """What was done, once all are."""
         if (spending := self._rounds.spending) is not None:
             self.recorder.relaxed(spending.spent, spending.log_likelihood)
+        if self._rounds.deviation is not None:
+            self.recorder.deviated(self._rounds.deviation.estimate)
         return self.recorder.finish()
 
     def _observe(self, made: int, states: Tensor) -> None:
