@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 import free
 from examples.policy.networks import PolicyConfig
@@ -19,16 +19,22 @@ TRAINING_FREE: dict[str, Any] = {"sweeps": 1, "recycle": "response"}
 
 
 class ConditionedTeacher:
-    """A denoiser under any condition: a label is the number of the request that it belongs to.
-
-    ``conditions [requests, ...]`` are set before a run, and looked up row by row.
-    """
+    """A denoiser under any condition: a label is the number of the request that it belongs to."""
 
     def __init__(self, denoise: Denoise, sample_shape: Sequence[int], cost_key: Any = None) -> None:
         self.denoise = denoise
         self.sample_shape = tuple(sample_shape)
         self.cost_key = cost_key
+        #: A network of torch may become part of a CUDA graph.
+        self.capturable = isinstance(denoise, nn.Module)
         self.conditions = torch.empty(0)
+        self._places: dict[torch.Size, Tensor] = {}
+
+    def condition(self, conditions: Tensor) -> None:
+        """Set the conditions of the next run, ``[requests, ...]``."""
+        # Where those of this shape were before: a captured graph reads them there.
+        place = self._places.setdefault(conditions.shape, torch.empty_like(conditions))
+        self.conditions = place.copy_(conditions)
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> free.TeacherOutput:
         """Ask the denoiser about rows of requests ``y [R]``."""
@@ -111,7 +117,7 @@ class Policy:
 
         Returns chunks [B, horizon, actions], in -1 .. 1.
         """
-        self.teacher.conditions = observations
+        self.teacher.condition(observations)
         if self.law == "ddim":
             shape, generator = self.teacher.sample_shape, torch.Generator()
             noise = torch.stack(

@@ -16,7 +16,7 @@ from examples.policy.act import ConditionedTeacher
 class Adapted(NamedTuple):
     """What the samplers of the package take.
 
-    ``teacher.conditions`` are set before each run: one for each request, whose number is its label.
+    ``teacher.condition(...)`` sets those of a run: one for each request, whose number is its label.
     """
 
     teacher: ConditionedTeacher
