@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import free
 from examples.policy.networks import PolicyConfig
-from examples.policy.sampler import Denoise, ddim, schedule_of
+from examples.policy.sampler import BY_HAND, Denoise, schedule_of
 
 #: Settings of the speculated sampler that need no training.
 TRAINING_FREE: dict[str, Any] = {"sweeps": 1, "recycle": "response"}
@@ -54,8 +54,8 @@ class Policy:
         Of the sampler, at most ``config.steps``.
     window : int, "auto" or None
         Rows of a speculated round; None is the plain sampler.
-    law : {"ddpm", "ddim"}
-        The latter is deterministic, and plain.
+    law : {"ddpm", "ddpm by hand", "ddim"}
+        The others than the first are loops of :mod:`examples.policy.sampler`, and plain.
     seed : int
         Of the noise.
     cost_key : optional
@@ -78,10 +78,10 @@ class Policy:
         seed: int = 0,
         cost_key: Any = None,
     ) -> None:
-        if law not in ("ddpm", "ddim"):
-            raise ValueError(f"law must be 'ddpm' or 'ddim', got {law!r}")
-        if law == "ddim" and window is not None:
-            raise ValueError(f"window must be None with 'ddim', which has no noise, got {window!r}")
+        if law not in ("ddpm", *BY_HAND):
+            raise ValueError(f"law must be one of ddpm, {', '.join(BY_HAND)}, got {law!r}")
+        if law in BY_HAND and window is not None:
+            raise ValueError(f"window must be None with law {law!r}, got {window!r}")
         self.config = config
         self.law, self.steps = law, config.steps if steps is None else steps
         self.teacher = ConditionedTeacher(denoise, (config.horizon, config.actions), cost_key)
@@ -118,14 +118,13 @@ class Policy:
         Returns chunks [B, horizon, actions], in -1 .. 1.
         """
         self.teacher.condition(observations)
-        if self.law == "ddim":
-            shape, generator = self.teacher.sample_shape, torch.Generator()
-            noise = torch.stack(
-                [torch.randn(shape, generator=generator.manual_seed(seed)) for seed in seeds]
-            )
+        if self.law in BY_HAND:
+            random, loop = torch.Generator(), BY_HAND[self.law]
+            shape, schedule = self.teacher.sample_shape, self.sampler.schedule
+            noise = [torch.randn(shape, generator=random.manual_seed(seed)) for seed in seeds]
             with torch.no_grad():
-                chunks = ddim(
-                    self.teacher.denoise, noise, observations, self.config.steps, self.steps
+                chunks = loop(
+                    self.teacher.denoise, torch.stack(noise), observations, schedule, random
                 )
         else:
             chunks, self.report = self.sampler.sample(range(len(seeds)), list(seeds))

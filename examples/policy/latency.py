@@ -41,6 +41,7 @@ ENGINES = ("onnxruntime", "torch")
 #: Samplers by name: settings of :class:`Policy`. The first is what others are compared with.
 SAMPLERS: dict[str, dict[str, Any]] = {
     "DDPM 100": {},
+    "DDPM 100, by hand": {"law": "ddpm by hand"},
     "DDPM 100, FREE 8": {"window": 8},
     "DDPM 100, FREE 16": {"window": 16},
     "DDPM 100, FREE auto": {"window": "auto"},

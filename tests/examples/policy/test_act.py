@@ -15,7 +15,7 @@ import free
 from examples.policy.act import ConditionedTeacher, Policy
 from examples.policy.law import draw, p_of
 from examples.policy.networks import Denoiser
-from examples.policy.sampler import ddim, noise_levels, scheduler_config
+from examples.policy.sampler import ddim, noise_levels, schedule_of, scheduler_config
 from tests.law.stats import energy_test
 
 #: What a pilot sees early and midway.
@@ -111,12 +111,21 @@ def test_levels_and_ddim_are_diffusers(trained: dict[str, Denoiser]) -> None:
     for t in scheduler.timesteps:
         eps = network(x, t.expand(2), seen)
         x = scheduler.step(eps, t, x).prev_sample
-    torch.testing.assert_close(ddim(network, noise, seen, 12, 6), x, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        ddim(network, noise, seen, schedule_of(12, 6), torch.Generator()), x, rtol=1e-4, atol=1e-4
+    )
 
 
-def test_ddim_is_not_speculated(trained: dict[str, Denoiser]) -> None:
+def test_the_loop_by_hand_has_the_law(trained: dict[str, Denoiser], plain_chunks: Tensor) -> None:
     network = trained["mlp"]
-    with pytest.raises(ValueError, match="window must be None with 'ddim'"):
+    by_hand = Policy(network, network.config, law="ddpm by hand")
+    chunks = draw(by_hand, PLACES, CHUNKS, 6 * CHUNKS, batch=2 * CHUNKS)
+    assert min(p_of(a, b) for a, b in zip(chunks, plain_chunks, strict=True)) > 1e-4
+
+
+def test_loops_by_hand_are_not_speculated(trained: dict[str, Denoiser]) -> None:
+    network = trained["mlp"]
+    with pytest.raises(ValueError, match="window must be None with law 'ddim', got 4"):
         Policy(network, network.config, law="ddim", window=4)
-    with pytest.raises(ValueError, match="law must be 'ddpm' or 'ddim', got 'euler'"):
+    with pytest.raises(ValueError, match="law must be one of ddpm, ddim, ddpm by hand, got 'eu"):
         Policy(network, network.config, law="euler")
