@@ -1,1 +1,1 @@
-"""Examples of use; none is part of the installed package."""
+"""Examples: programs that use the package, and that it does not depend on."""
