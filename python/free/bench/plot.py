@@ -1,109 +1,146 @@
-"""Speed against quality, and what every plot needs."""
+"""What ``free bench`` measured as a picture: cost against quality, or bars."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from free.bench.lines import Line
-from free.files import write_atomic
+from free.bench.rows import PLAIN
+from free.bench.style import (
+    COLOURS,
+    PALE,
+    Label,
+    error_bars,
+    label_ends,
+    name_axes,
+    number_ticks,
+    panels,
+    save,
+)
 
-
-def require_matplotlib() -> Any:
-    """Matplotlib's Figure, which draws without a window; an ImportError names the extra."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("--plot needs matplotlib: pip install 'free-dit[train]'") from error
-    return Figure
-
-
-def error_bars(figures: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[list[float]] | None]:
-    """Values, and how far their intervals reach below and above, as matplotlib takes them.
-
-    Each figure has a ``value``, and ``low`` and ``high`` where there is an interval. The bars are
-    None where none is longer than 0.
-    """
-    below = [0.0 if f["low"] is None else f["value"] - f["low"] for f in figures]
-    above = [0.0 if f["low"] is None else f["high"] - f["value"] for f in figures]
-    return [f["value"] for f in figures], [below, above] if any(below + above) else None
+#: Both costs of an image, in words.
+_COSTS: tuple[tuple[str, Callable[[Line], float]], ...] = (
+    ("seconds an image", lambda line: line.timing.median),
+    ("teacher rounds an image, one after the other", lambda line: line.rounds),
+)
+_QUALITY = {
+    "frechet": "Frechet distance by {} (lower is better)",
+    "accuracy": "share named as asked for by {} (higher is better)",
+}
 
 
 def plot(path: Path, lines: Sequence[Line], title: str, network: str) -> None:
-    """Write a picture: one mark a sampler, those that differ in the window alone joined.
+    """Write a picture: a curve over the numbers of steps for each sampler.
 
-    The lines' Frechet distance is drawn where they have one, else the accuracy; a ValueError if
-    they have neither. ``network`` is what the images were judged by.
+    In a single number of steps, bars. Of a method that was run with several windows the fastest is
+    drawn, in most steps. Quality is the lines' Frechet distance where all have one, else the
+    accuracy, by ``network``; a ValueError if there are several numbers of steps, and neither.
     """
-    titles = {
-        "frechet": "Frechet distance, {} features (lower is better)",
-        "accuracy": "share named as asked for, {}",
-    }
-    name = next((n for n in titles if all(n in line.figures for line in lines)), None)
-    if name is None:
-        raise ValueError("--plot needs figures of quality of every row: --quality, --reference")
-    figure = require_matplotlib()(figsize=(9, 5.2), layout="constrained")
-    axes = figure.subplots()
-    for index, group in enumerate(dict.fromkeys(line.row.group for line in lines)):
-        _group(axes, index, [line for line in lines if line.row.group == group], name)
-    axes.axvline(1.0, color="grey", linewidth=0.8)
-    axes.set_xscale("log")
-    speeds = [line.speedup for line in lines]
-    ticks = [
-        tick
-        for tick in (0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 12)
-        if 0.8 * min(speeds) <= tick <= 1.25 * max(speeds)
-    ]
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.minorticks_off()
-    axes.set_xlabel("times as fast as the plain sampler of all steps (numbers: windows)")
-    axes.set_ylabel(titles[name].format(network))
-    axes.set_title(title, fontsize="medium")
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=5, fontsize="x-small")
-    write_atomic(path, lambda temporary: figure.savefig(temporary, dpi=150))
+    steps = sorted({line.steps for line in lines})
+    if len(steps) == 1:
+        figure = _bars(lines)
+    else:
+        name = next((n for n in _QUALITY if all(n in line.figures for line in lines)), None)
+        if name is None:
+            raise ValueError("--plot needs figures of quality of every row: --quality, --reference")
+        figure = _curves(_fastest(lines, steps[-1]), name, network)
+    figure.suptitle(title, fontsize=9.5, color="#666666", x=0.01, ha="left")
+    save(figure, path)
 
 
-def _group(axes: Any, index: int, lines: Sequence[Line], name: str) -> None:
-    """Draw the lines of a group, the ``index``-th, with notes of their windows."""
-    lossless, colour = lines[0].row.lossless, f"C{index}"
-    speeds = [line.speedup for line in lines]
-    values, bars = error_bars([vars(line.figures[name]) for line in lines])
-    axes.errorbar(
-        speeds,
-        values,
-        bars,
-        color=colour,
-        marker="o" if lossless else "s",
-        markerfacecolor=colour if lossless else "white",
-        linestyle="none" if lossless else ":",
-        elinewidth=0.6 if lossless else 1.2,
-        label=lines[0].row.group,
-    )
-    for line, value, turn in zip(lines, values, _turns(speeds), strict=True):
-        note = str(line.row.window)
-        if len(lines) == 1 or line.row.window == 1:
-            note = "" if line.row.window != 1 or lossless else line.law.split(", ")[1]
-        # Lossless laws lie on one height: each group has a rank of labels above it or below.
-        height = 9 * (index // 2) + 8 * turn
-        offset = (3, 5 + height if index % 2 else -12 - height) if lossless else (5, 5)
-        axes.annotate(
-            note,
-            (line.speedup, value),
-            xytext=offset,
+def _fastest(lines: Sequence[Line], steps: int) -> list[Line]:
+    """The lines of one row for each method, or two where one of them has an automatic window."""
+    best: dict[tuple[str, bool], Line] = {}
+    for line in lines:
+        kind = (line.row.method, line.row.window == "auto")
+        if line.steps == steps and (
+            kind not in best or line.timing.median < best[kind].timing.median
+        ):
+            best[kind] = line
+    names = {line.row.name for line in best.values()}
+    return [line for line in lines if line.row.name in names]
+
+
+def _colour(line: Line) -> str:
+    return COLOURS["auto" if line.row.window == "auto" else line.row.method]
+
+
+def _curves(lines: Sequence[Line], name: str, network: str) -> Any:
+    """Quality against each cost; points of one law and so many steps are joined in grey."""
+    figure, axes = panels(2, sharey=True)
+    by_row: dict[str, list[Line]] = {}
+    by_law: dict[tuple[int, str], list[Line]] = {}
+    for line in sorted(lines, key=lambda line: line.steps):
+        by_row.setdefault(line.row.name, []).append(line)
+        by_law.setdefault((line.steps, line.law), []).append(line)
+    for axis, (words, cost) in zip(axes, _COSTS, strict=True):
+        for same in by_law.values():
+            value = same[0].figures[name].value
+            costs = [cost(line) for line in same]
+            axis.plot([min(costs), max(costs)], [value, value], color=PALE, linewidth=1, zorder=1)
+        for row, curve in by_row.items():
+            values, bars = error_bars([vars(line.figures[name]) for line in curve])
+            axis.errorbar(
+                [cost(line) for line in curve],
+                values,
+                bars if row == PLAIN else None,
+                color=_colour(curve[0]),
+                ecolor=PALE,
+                marker="o",
+                markersize=5,
+                zorder=2,
+            )
+        axis.set_xscale("log")
+        low, high = axis.get_xlim()
+        number_ticks(axis.xaxis, _round_numbers(low, high))
+        name_axes(axis, words, _QUALITY[name].format(network))
+        _name_steps(axis, by_row[PLAIN], cost, name)
+        ends = [curve[-1] for curve in reversed(by_row.values())]
+        right = max(cost(line) for line in ends)
+        label_ends(
+            axis,
+            [
+                Label(right, line.figures[name].value, line.row.label, _colour(line))
+                for line in ends
+            ],
+        )
+    return figure
+
+
+def _name_steps(axis: Any, curve: Sequence[Line], cost: Callable[[Line], float], name: str) -> None:
+    """Write the numbers of steps above the plain sampler's points."""
+    for line in curve:
+        axis.annotate(
+            f"{line.steps} steps" if line is curve[0] else str(line.steps),
+            (cost(line), line.figures[name].value),
+            xytext=(0, 7),
             textcoords="offset points",
-            fontsize="x-small",
-            color=colour,
+            ha="center",
+            fontsize=8,
+            color=COLOURS["plain"],
         )
 
 
-def _turns(speeds: Sequence[float]) -> list[int]:
-    """How many labels next to each other a label must make way for, in turns of three."""
-    order = sorted(range(len(speeds)), key=speeds.__getitem__)
-    turns = [0] * len(speeds)
-    for before, at in itertools.pairwise(order):
-        if speeds[at] < 1.1 * speeds[before]:
-            turns[at] = (turns[before] + 1) % 3
-    return turns
+def _round_numbers(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times the powers of ten between two numbers."""
+    numbers = (part * 10.0**power for power in range(-4, 5) for part in (1, 2, 5))
+    return [number for number in numbers if low <= number <= high]
+
+
+def _bars(lines: Sequence[Line]) -> Any:
+    """Both costs of each sampler, the plain one's as a line to compare with."""
+    figure, axes = panels(2, height=1.0 + 0.27 * len(lines), sharey=True)
+    plain = next(line for line in lines if line.row.name == PLAIN)
+    for axis, (words, cost) in zip(axes, _COSTS, strict=True):
+        places = range(len(lines))
+        axis.barh(places, [cost(line) for line in lines], color=[_colour(line) for line in lines])
+        axis.axvline(cost(plain), color=COLOURS["plain"], linewidth=0.8, zorder=0)
+        for place, line in zip(places, lines, strict=True):
+            axis.annotate(f"{cost(line):.3g}", (cost(line), place), xytext=(4, 0),
+                          textcoords="offset points", va="center", fontsize=8)  # fmt: skip
+        axis.set_yticks(places, [line.row.label for line in lines])
+        name_axes(axis, words, "", grid="x")
+    axes[0].invert_yaxis()
+    return figure
