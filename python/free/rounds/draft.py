@@ -69,7 +69,7 @@ def draft_window(
             high=drafted,
         )
         calls = P if sweeps is None else min(sweeps, P)
-        return Draft(states, means, window.k, window.sigma, calls)
+        return Draft(states, means, window.k, calls)
 
     if whole is not None:  # who is not asked about anything
         window.roll(0, P, drafted=False)
@@ -90,4 +90,4 @@ def draft_window(
             high=drafted,
         )
         window.roll(first, end, drafted=True)
-    return Draft(window.states, window.means, window.k, window.sigma, call.count)
+    return Draft(window.states, window.means, window.k, call.count)
