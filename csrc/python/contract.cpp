@@ -3,14 +3,13 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <functional>
 #include <numeric>
 #include <regex>
 #include <sstream>
 
 namespace free_dit {
 
-Shape::Shape(const char* text) {
+Shape::Shape(const std::string& text) {
   static const std::regex kAxis(R"((?:([A-Z])>=)?(?:([A-Z])\*)?([A-Z])?([+-]?\d+)?)");
   std::istringstream words(text);
   for (std::string word; words >> word && word != ">";) {

@@ -16,6 +16,16 @@
 namespace py = pybind11;
 
 namespace free_dit {
+
+const std::vector<Op>& ops() {
+  static const std::vector<Op> all = [] {
+    std::vector<Op> joined = drafting_ops(), rest = verification_ops();
+    joined.insert(joined.end(), rest.begin(), rest.end());
+    return joined;
+  }();
+  return all;
+}
+
 namespace {
 
 std::string letter(char c) { return std::string(c != 0, c); }
@@ -32,7 +42,8 @@ std::vector<py::tuple> described(const Shape& shape) {
 // What is said is kept as long as the process lives.
 void connect(const py::kwargs& used) {
   used.inc_ref();
-  torch = {used["tensor"], used["stream_of"], used["shortened"], used["dtypes"], nullptr};
+  torch = {used["tensor"],    used["described"], used["empty"],
+           used["stream_of"], used["shortened"], nullptr};
   const py::object table = used["exchange"];
   const auto* api =
       table.is_none() ? nullptr : table.cast<py::capsule>().get_pointer<DLPackExchangeAPI>();
@@ -43,30 +54,14 @@ void connect(const py::kwargs& used) {
   torch.api = api;
 }
 
-std::vector<Signature>& signatures() {
-  static std::vector<Signature> all(ops().size());
-  return all;
-}
-
-void set_signature(std::size_t index, const py::dict& defaults, std::size_t positional) {
-  Signature& s = signatures().at(index);
-  s = {{}, {}, positional};
-  for (const Argument& argument : ops()[index].arguments) {
-    s.names.push_back(PyUnicode_InternFromString(argument.name.c_str()));
-    PyObject* value = PyDict_GetItem(defaults.ptr(), s.names.back());
-    Py_XINCREF(value);
-    s.defaults.push_back(value);
-  }
-}
-
 py::tuple check(std::size_t op, const py::tuple& args, bool allocate) {
-  Call call(ops().at(op), signatures().at(op), false, false);
+  Call call(ops().at(op), false, false);
   call.take(args.ptr(), py::dict().ptr());
   return allocate ? call.allocate() : py::tuple();
 }
 
 py::bytes record(std::size_t op, const py::dict& kwargs, const py::tuple& results) {
-  Call call(ops().at(op), signatures().at(op), true, true);
+  Call call(ops().at(op), true, true);
   call.take(py::tuple().ptr(), kwargs.ptr());
   call.place(results);
   return call.record();
@@ -75,19 +70,19 @@ py::bytes record(std::size_t op, const py::dict& kwargs, const py::tuple& result
 // As Python's fastest calls pass it: pybind11's own would take as long as all that a small op does.
 PyObject* run(PyObject*, PyObject* const* given, Py_ssize_t count) {
   const std::size_t op = count == 4 && PyLong_Check(given[0]) ? PyLong_AsSize_t(given[0]) : ~0u;
-  if (op >= ops().size() || !PyTuple_Check(given[1]) || !PyDict_Check(given[2])) {
-    PyErr_SetString(PyExc_TypeError, "expected (op: int, args: tuple, kwargs: dict, exact: bool)");
+  if (op >= ops().size() || !PyTuple_Check(given[1]) || !PyDict_Check(given[2]) ||
+      (given[3] != Py_None && !PyLong_Check(given[3]))) {
+    PyErr_SetString(PyExc_TypeError, "expected (op: int, args: tuple, kwargs: dict, most: int)");
     return nullptr;
   }
-  const bool exact = given[3] == Py_True;
+  const bool exact = given[3] != Py_None;
   try {
-    Call call(ops()[op], signatures()[op], exact, true);
-    call.take(given[1], given[2]);
+    Call call(ops()[op], exact, true);
+    call.take(given[1], given[2], exact ? PyLong_AsSize_t(given[3]) : kMostArguments);
     if (!call.served()) {
       return Py_NewRef(Py_NotImplemented);
     }
     const py::tuple results = call.allocate();
-    call.place(results);
     call.launch();
     return Py_NewRef(results.size() > 1 ? results.ptr()
                      : results.empty()  ? Py_None
@@ -113,8 +108,9 @@ PyObject* run(PyObject*, PyObject* const* given, Py_ssize_t count) {
 
 PyMethodDef kFast[] = {
     {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run)), METH_FASTCALL,
-     "run(op, args, kwargs, exact): results of an op by its kernel. NotImplemented for tensors "
-     "that no kernel can read; where exact, also for types that the contract does not have."},
+     "run(op, args, kwargs, most): results of an op by its kernel. NotImplemented for tensors that "
+     "no kernel can read; unless most is None, also for types that the contract does not have, and "
+     "more than so many arguments by position."},
     {nullptr, nullptr, 0, nullptr}};
 
 py::dict build_info() {
@@ -177,12 +173,12 @@ PYBIND11_MODULE(_C, m) {
       .def_readonly("name", &Op::name)
       .def_readonly("arguments", &Op::arguments)
       .def_readonly("results", &Op::results);
+  m.attr("DTYPES") = py::cast(std::vector<std::string>(kTypeNames, std::end(kTypeNames) - 1));
   m.def("contracts", &ops, py::return_value_policy::reference, "All of them, in one order.");
   m.def("connect", &connect, "Say what is used of torch.");
   m.def("check", &check,
         "Raise for what is not of the contract; results, unwritten, if asked for.");
   m.def("record", &record, "The bytes of what the kernels would be given.");
-  m.def("set_signature", &set_signature, "Say how an op is called.");
   m.def("cuda_refusal", &cuda::refusal, "Why there are no kernels for a CUDA device, or None.");
   m.def("build_info", &build_info,
         "Compiler, CUDA version (or None), OpenMP and instruction set in use.");

@@ -257,8 +257,10 @@ def refused(name: str, error: type[Exception], message: str, **changes: Any) -> 
     given = {k: v.clone() if isinstance(v, Tensor) else v for k, v in example.given.items()}
     with pytest.raises(error, match=message):
         getattr(ops, name)(**(given | changes))
+    bound = inspect.signature(getattr(ops, name)).bind(**(given | changes))
+    bound.apply_defaults()
     with pytest.raises(error, match=message):
-        _C.run(CONTRACTS[name].number, (), given | changes, False)
+        _C.run(CONTRACTS[name].number, (), bound.arguments, None)
     for key, value in given.items():
         if isinstance(value, Tensor):
             same((value,), (example.given[key],))
@@ -398,7 +400,7 @@ def test_memory_that_is_not_aligned_is_read_by_the_twin() -> None:
     memory[1:] = states.flatten().view(torch.uint8)
     odd = torch.frombuffer(memory.numpy(), dtype=states.dtype, offset=1).view(states.shape)
     given = example.given | {"states": odd}
-    assert _C.run(CONTRACTS["verify_window"].number, (), given, True) is NotImplemented
+    assert _C.run(CONTRACTS["verify_window"].number, (), given, 8) is NotImplemented
     alike(tuple(ops.verify_window(**given)), example.by_op()[:4], 1e-5)
 
 
@@ -407,21 +409,23 @@ def test_the_core_called_directly_raises_and_never_crashes() -> None:
         (),
         (0,),
         (0, (), {}),
-        ("0", (), {}, True),
-        (99, (), {}, True),
-        (-1, (), {}, True),
+        ("0", (), {}, 8),
+        (99, (), {}, 8),
+        (-1, (), {}, 8),
+        (0, (), {}, "8"),
     ):
         with pytest.raises(TypeError, match="expected .op: int, args: tuple, kwargs: dict"):
             _C.run(*wrong)
     index = CONTRACTS["verify_window"].number
     for args in ((), (None,) * 8, (object(),) * 8, (1,) * 9):
-        for core in (partial(_C.run, index, args, {}), partial(_C.check, index, args)):
+        run, check = partial(_C.run, index, args, {}, None), partial(_C.check, index, args, False)
+        for core in (run, check):
             with pytest.raises((TypeError, ValueError), match="^(verify_window|verifier): expect"):
-                core(False)
-    assert _C.run(index, (), {}, True) is NotImplemented
+                core()
+    assert _C.run(index, (), {}, 8) is NotImplemented
     window = random_window(2, 4, (3,))
     results = tuple(torch.empty_like(t) for t in (window.noise, window.length, window.length))
-    given = window._asdict()
+    given = window._asdict() | {"verifier": "reflection"}
     with pytest.raises(TypeError, match="expected 4 results"):
         _C.record(index, given, results)
     with pytest.raises(ValueError, match=r"log_ratio: expected shape \[2, 3\], got \[2, 2\]"):
@@ -429,7 +433,7 @@ def test_the_core_called_directly_raises_and_never_crashes() -> None:
     assert len(_C.record(index, given, (*results, torch.empty(2, 3)))) > 100
     sparse = torch.zeros(2, 4, 3).to_sparse()
     with pytest.raises(ValueError, match=r"states: expected a contiguous tensor, got strides \["):
-        _C.run(index, (), given | {"states": sparse}, True)
+        _C.run(index, (), given | {"states": sparse}, 8)
 
 
 # --- GPUs ----------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def draft_window(
             high=drafted,
         )
         calls = P if sweeps is None else min(sweeps, P)
-        return Draft(states, means, window.k, window.sigma, calls)
+        return Draft(states, means, window.k, calls)
 
     if whole is not None:  # who is not asked about anything
         window.roll(0, P, drafted=False)
@@ -93,7 +93,7 @@ def draft_window(
             high=drafted,
         )
         window.roll(first, end, drafted=True)
-    return Draft(window.states, window.means, window.k, window.sigma, call.count)
+    return Draft(window.states, window.means, window.k, call.count)
 
 
 def blind_window(samples: Samples, W: int, table: Table) -> Draft:
@@ -108,4 +108,4 @@ def blind_window(samples: Samples, W: int, table: Table) -> Draft:
     scale = torch.cat([torch.ones_like(a[:, :1]), a[:, :-1].cumprod(1)], dim=1)
     x = samples.x[:, None]
     states = scale.view(*scale.shape, *[1] * (x.dim() - 2)) * x
-    return Draft(states, states[:, 1:].contiguous(), k, table.sigma[k], 0)
+    return Draft(states, states[:, 1:].contiguous(), k, 0)

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -190,12 +191,13 @@ class Recorder:
         self.report.deviation_by_sample = [0.0] * len(seeds)
         self._rounds: list[tuple[Tensor, ...]] = []
         self._started = time.perf_counter()
+        self._mark = PHASE_MARK.get()
         self._phases: dict[str, AbstractContextManager[None]] = {}
         self._before: dict[str, float] = {}
 
     @contextmanager
     def _marked(self, name: str) -> Iterator[None]:
-        with self._phases[name], PHASE_MARK.get()(name):
+        with self._phases[name], self._mark(name):
             yield
 
     def phase(self, name: str) -> AbstractContextManager[None]:
@@ -203,7 +205,7 @@ class Recorder:
         if name not in self._phases:
             self.report.seconds_by_phase[name] = 0.0
             self._phases[name] = _Phase(name, self.report.seconds_by_phase)
-        return self._phases[name] if PHASE_MARK.get() is nullcontext else self._marked(name)
+        return self._phases[name] if self._mark is nullcontext else self._marked(name)
 
     def lap(self) -> dict[str, float]:
         """Seconds by phase since this was last called."""
@@ -258,16 +260,18 @@ class Recorder:
         """Add up what the rounds were."""
         report, N = self.report, self.report.steps
         columns = zip(*self._rounds, strict=True)
-        samples, k, length, good = (torch.cat(column).long().cpu() for column in columns)
+        # One look at the device for each, and numpy, as these are many steps on little.
+        counts = (torch.cat(column).numpy(force=True).astype(np.int64) for column in columns)
+        samples, k, length, good = counts
         took = length > 0
         samples, k, length, good = samples[took], k[took], length[took], good[took]
-        report.rounds_by_sample = samples.bincount(minlength=report.samples).tolist()
+        report.rounds_by_sample = np.bincount(samples, minlength=report.samples).tolist()
         report.teacher_rows, report.accepted = int(length.sum()), int(good.sum())
         report.proposed = report.teacher_rows - len(length)
         # Drafts k .. k+accepted-1 were accepted; the next one, if there was one, was not.
         for name, count in (
-            ("examined_by_step", torch.minimum(good + 1, length - 1)),
+            ("examined_by_step", np.minimum(good + 1, length - 1)),
             ("accepted_by_step", good),
         ):
-            begin, end = (at.bincount(minlength=N + 1) for at in (k, k + count))
-            setattr(report, name, (begin - end).cumsum(0)[:N].tolist())
+            begin, end = (np.bincount(at, minlength=N + 1) for at in (k, k + count))
+            setattr(report, name, (begin - end).cumsum()[:N].tolist())

@@ -112,6 +112,16 @@ class Rounds:
         """Whether the first window is drafted before the teacher was ever asked."""
         return self.deviation is not None
 
+    @property
+    def source(self) -> int:
+        """Where the draft of a recycled transition comes from (:mod:`free.rounds.draft_source`)."""
+        return source_of(self.recycle)
+
+    @property
+    def steps(self) -> int:
+        """Transitions of the schedule, N."""
+        return self.table.sigma.shape[0]  # len() of a tensor takes a call more
+
     def begin(self, y: Tensor, seeds: Tensor, x: Tensor, first: int = 0) -> Samples:
         """Samples with labels ``y [B]`` and noise ``seeds [B]`` before their first round, from the
         initial states ``x [B, ...]``; numbered from ``first``.
@@ -171,7 +181,7 @@ class Rounds:
                     drawn.drafted,
                     table=self.table,
                     sweeps=self.sweeps if isinstance(sweeps, str) else sweeps,
-                    source=source_of(self.recycle),
+                    source=self.source,
                     rows=self.rows,
                 )
             else:
@@ -209,7 +219,7 @@ class Rounds:
         if least < 0 or self.width < W:
             raise ValueError(f"widths must be in 0..{self.width}, got {least if least < 0 else W}")
         if isinstance(widths, (int, np.integer)):
-            widths = (len(self.table.sigma) - samples.k).clamp(min=0, max=W)
+            widths = (self.steps - samples.k).clamp(min=0, max=W)
         if samples.past.rows.k.shape[0] or not self.blind:
             widths = widths.minimum(samples.past.known * W + 1)
         return widths, max(int(widths.max()), 1)
@@ -218,9 +228,8 @@ class Rounds:
         """What the samples' windows draw, and how many rows they have."""
         # With recycling a transition keeps its noise; else each round draws anew.
         numbers = None if self.recycles or self.width == 1 else samples.rounds
-        steps = len(self.table.sigma)
         return window_numbers(
-            samples.x, samples.seeds, samples.k, numbers, widths, W=W, steps=steps
+            samples.x, samples.seeds, samples.k, numbers, widths, W=W, steps=self.steps
         )
 
     def _one_row(self, samples: Samples, widths: Tensor | None) -> Window:
@@ -229,8 +238,8 @@ class Rounds:
             x, k = samples.x, samples.k
             drawn = self._numbers(samples, widths, 1)
             if widths is not None:  # some may have finished
-                k = k.clamp(max=len(self.table.sigma) - 1)
-            draft = Draft(x[:, None], drawn.noise, k[:, None], None, 0)
+                k = k.clamp(max=self.steps - 1)
+            draft = Draft(x[:, None], drawn.noise, k[:, None], 0)
             return self._window(samples, draft, Span(k.shape[0], 0, 1), x, drawn)
 
     def teach(self, window: Window) -> TeacherOutput:
@@ -271,7 +280,7 @@ class Rounds:
             else:
                 state, advance, accepted = self._decide(samples, window, answer, means, sigma)
         response = samples.response
-        if W > 1 and self.recycles and source_of(self.recycle) == RESPONSE:
+        if W > 1 and self.recycles and self.source == RESPONSE:
             with self.phase("bookkeeping"):
                 response = updated_response(
                     samples,

@@ -167,14 +167,12 @@ class Draft(NamedTuple):
 
     ``states [B, W, ...]`` are the current one and the drafted ones, ``means [B, W - 1, ...]`` the
     latter's ``m_hat``. ``k [B, W]`` are the transitions; beyond the schedule, its last.
-    ``sigma [B, W]`` is that of the drafts; None where there are none. The drafter was called
-    ``calls`` times.
+    The drafter was called ``calls`` times.
     """
 
     states: Tensor
     means: Tensor
     k: Tensor
-    sigma: Tensor | None
     calls: int
 
 
