@@ -84,40 +84,21 @@ bool has_kernels(int device) {
   return known[device];
 }
 
-// The names of an op's arguments, as Python interns them.
-const std::vector<PyObject*>& names_of(const Op& op) {
-  static const auto interned = [] {
-    std::vector<std::vector<PyObject*>> all(ops().size());
-    for (std::size_t i = 0; i < all.size(); ++i) {
-      for (const Argument& a : ops()[i].arguments) {
-        all[i].push_back(PyUnicode_InternFromString(a.name.c_str()));
-      }
-    }
-    return all;
-  }();
-  return interned[static_cast<std::size_t>(&op - ops().data())];
-}
-
 }  // namespace
 
-void Call::bind(PyObject* args, PyObject* kwargs, std::size_t positional) {
-  const std::vector<PyObject*>& names = names_of(op_);
+void Call::take(PyObject* args, PyObject* kwargs, std::size_t positional) {
+  const std::vector<Argument>& arguments = op_.arguments;
   const auto given = static_cast<std::size_t>(PyTuple_GET_SIZE(args));
-  bool bound = given <= positional && given + PyDict_GET_SIZE(kwargs) == names.size();
-  for (std::size_t i = 0; bound && i < names.size(); ++i) {
+  bool bound = given <= positional && given + PyDict_GET_SIZE(kwargs) == arguments.size();
+  for (std::size_t i = 0; bound && i < arguments.size(); ++i) {
     values_[i] = i < given ? PyTuple_GET_ITEM(args, static_cast<Py_ssize_t>(i))
-                           : PyDict_GetItemWithError(kwargs, names[i]);
+                           : PyDict_GetItemWithError(kwargs, arguments[i].key);
     bound = values_[i] != nullptr;
   }
   if (!bound) {
     throw py::type_error(op_.name + ": expected arguments as its signature has them");
   }
-}
-
-void Call::take(PyObject* args, PyObject* kwargs, std::size_t positional) {
-  bind(args, kwargs, positional);
   // Values first: sizes of tensors may depend on them, and limits of values on sizes.
-  const std::vector<Argument>& arguments = op_.arguments;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     if (arguments[i].kind != Argument::Kind::kTensor) {
       take_value(arguments[i], values_[i]);
@@ -140,7 +121,7 @@ void Call::take(PyObject* args, PyObject* kwargs, std::size_t positional) {
   }
   check_memory();
   for (const auto& [offset, shape] : op_.counts) {
-    field<std::int64_t>(offset) = sizes_.count(shape);
+    field<std::int64_t>(offset) = std::max<std::int64_t>(0, sizes_.count(shape));
   }
   op_.prepare(record_.data());
 }

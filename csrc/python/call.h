@@ -37,7 +37,6 @@ class Call {
  private:
   using Span = std::pair<const char*, const char*>;  // where a tensor lies in memory
 
-  void bind(PyObject* args, PyObject* kwargs, std::size_t positional);
   void take_value(const Argument& argument, PyObject* value);
   Span take_tensor(const Argument& argument, pybind11::handle tensor);
   void check_memory() const;

@@ -11,6 +11,8 @@
 // for one axis or more, "...?" for any number. "> 0" at the end says that no axis is empty.
 #pragma once
 
+#include <pybind11/pybind11.h>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -37,9 +39,8 @@ struct Axis {
 };
 
 struct Shape {
-  enum class Rest { kNone, kSome, kAny };
   std::vector<Axis> axes;
-  Rest rest = Rest::kNone;
+  int rest = -1;  // how many others there are, at least; -1 for none
   bool filled = false;
 
   Shape() = default;
@@ -91,7 +92,8 @@ struct Argument {
   enum class Kind { kTensor, kInteger, kNumber, kFlag, kChoice };
   Kind kind = Kind::kTensor;
   std::string name;
-  std::size_t field = 0;  // its offset in the record
+  PyObject* key = nullptr;  // the name, as Python interns it
+  std::size_t field = 0;    // its offset in the record
   bool optional = false;
 
   // A tensor.
@@ -250,6 +252,7 @@ class Declare {
     a.field = field;
     a.optional = name.back() == '?';
     a.name = name.substr(0, name.size() - (a.optional ? 1 : 0));
+    a.key = PyUnicode_InternFromString(a.name.c_str());
     return a;
   }
   template <class C, class T>
@@ -266,10 +269,8 @@ class Declare {
   Op op_;
 };
 
-/// Of a window until the networks are asked, and of what follows from their answers.
+/// Those that make a window.
 std::vector<Op> drafting_ops();
-std::vector<Op> verification_ops();
-
 /// All of them, in one order.
 const std::vector<Op>& ops();
 

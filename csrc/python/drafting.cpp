@@ -16,11 +16,6 @@ namespace {
 // Four elements a block, 2^32 blocks a row.
 constexpr std::int64_t kLongestRow = std::int64_t{4} << 32;
 
-void check_draws(const Draws& d) {
-  check_integers("transition", d.transition, d.rows, kWord, "row");
-  check_integers("round", d.round, d.rows, kWord, "row");
-}
-
 Declare<Draws> draws(const char* name) {
   return Declare<Draws>(name)
       .tensor("seeds", "R", &Draws::seeds)
@@ -30,7 +25,10 @@ Declare<Draws> draws(const char* name) {
       .integer("size", 1, kLongestRow, &Draws::size, 'D')
       .result("out", "R D", &Draws::out)
       .counts("R", &Draws::rows)
-      .check(check_draws);
+      .check([](const Draws& d) {
+        check_integers("transition", d.transition, d.rows, kWord, "row");
+        check_integers("round", d.round, d.rows, kWord, "row");
+      });
 }
 
 void check_noise(const WindowNoise& d) {

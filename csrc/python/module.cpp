@@ -3,7 +3,6 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -14,18 +13,9 @@
 #include "cuda/device.h"
 
 namespace py = pybind11;
+using py::literals::operator""_a;
 
 namespace free_dit {
-
-const std::vector<Op>& ops() {
-  static const std::vector<Op> all = [] {
-    std::vector<Op> joined = drafting_ops(), rest = verification_ops();
-    joined.insert(joined.end(), rest.begin(), rest.end());
-    return joined;
-  }();
-  return all;
-}
-
 namespace {
 
 std::string letter(char c) { return std::string(c != 0, c); }
@@ -98,47 +88,41 @@ PyObject* run(PyObject*, PyObject* const* given, Py_ssize_t count) {
     error.restore();
   } catch (const std::invalid_argument& error) {
     PyErr_SetString(PyExc_ValueError, error.what());
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_RuntimeError, error.what());
   }
   return nullptr;
 }
 
-PyMethodDef kFast[] = {
-    {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run)), METH_FASTCALL,
-     "run(op, args, kwargs, most): results of an op by its kernel. NotImplemented for tensors that "
-     "no kernel can read; unless most is None, also for types that the contract does not have, and "
-     "more than so many arguments by position."},
-    {nullptr, nullptr, 0, nullptr}};
+PyMethodDef kRun = {
+    "run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run)), METH_FASTCALL,
+    "run(op, args, kwargs, most): results of an op by its kernel. NotImplemented for tensors that "
+    "no kernel can read; unless most is None, also for types that the contract does not have, and "
+    "more than so many arguments by position."};
 
 py::dict build_info() {
-  py::dict info;
-#if defined(__clang__)
-  info["compiler"] = "clang " __clang_version__;
-#else
-  info["compiler"] = "gcc " __VERSION__;
-#endif
-  info["cuda"] = cuda::version();
 #if defined(_OPENMP)
-  info["openmp"] = true;
+  constexpr bool kThreads = true;
 #else
-  info["openmp"] = false;
+  constexpr bool kThreads = false;
 #endif
-  info["simd"] = cpu::simd_level();
-  return info;
+#if defined(__clang__)
+  const char* const compiler = "clang " __clang_version__;
+#else
+  const char* const compiler = "gcc " __VERSION__;
+#endif
+  return py::dict("compiler"_a = compiler, "cuda"_a = cuda::version(), "openmp"_a = kThreads,
+                  "simd"_a = cpu::simd_level());
 }
 
 py::tuple cuda_devices() {
   const cuda::Devices found = cuda::devices();
   py::list devices;
-  for (const cuda::Device& device : found.devices) {
-    devices.append(py::dict(py::arg("name") = device.name,
-                            py::arg("capability") = py::make_tuple(device.major, device.minor)));
+  for (const auto& [name, major, minor] : found.devices) {
+    devices.append(py::dict("name"_a = name, "capability"_a = py::make_tuple(major, minor)));
   }
-  return py::make_tuple(
-      devices, found.reason.empty() ? py::object(py::none()) : py::object(py::str(found.reason)));
+  const py::object reason = found.reason.empty() ? py::object(py::none()) : py::str(found.reason);
+  return py::make_tuple(devices, reason);
 }
 
 }  // namespace
@@ -149,13 +133,13 @@ PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled core of free; free.ops is the checked door to it.";
   using A = const Argument&;
   static const char* const kKinds[] = {"tensor", "integer", "number", "flag", "choice"};
-  static const char* const kRests[] = {"", "...", "...?"};
+  static const char* const kRests[] = {"", "...?", "..."};
   py::class_<Argument>(m, "Argument")
       .def_readonly("name", &Argument::name)
       .def_property_readonly("kind", [](A a) { return kKinds[static_cast<int>(a.kind)]; })
       .def_readonly("optional", &Argument::optional)
       .def_property_readonly("axes", [](A a) { return described(a.shape); })
-      .def_property_readonly("rest", [](A a) { return kRests[static_cast<int>(a.shape.rest)]; })
+      .def_property_readonly("rest", [](A a) { return kRests[a.shape.rest + 1]; })
       .def_property_readonly("filled", [](A a) { return a.shape.filled; })
       .def_property_readonly("dtypes", [](A a) { return kTypeNames[static_cast<int>(a.type)]; })
       .def_readonly("written", &Argument::written)
@@ -183,7 +167,5 @@ PYBIND11_MODULE(_C, m) {
   m.def("build_info", &build_info,
         "Compiler, CUDA version (or None), OpenMP and instruction set in use.");
   m.def("cuda_devices", &cuda_devices, "Devices with name and capability; why there are none.");
-  if (PyModule_AddFunctions(m.ptr(), kFast) != 0) {
-    throw py::error_already_set();
-  }
+  m.add_object("run", py::reinterpret_steal<py::object>(PyCFunction_New(&kRun, nullptr)));
 }

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <new>
 
 namespace py = pybind11;
 
@@ -84,7 +83,8 @@ py::object host_tensor(std::vector<std::int64_t>& shape, int element, void** dat
   }
   auto* const made = static_cast<DLManagedTensorVersioned*>(std::malloc(kHead + bytes));
   if (made == nullptr) {
-    throw std::bad_alloc();
+    PyErr_NoMemory();
+    throw py::error_already_set();
   }
   const auto start = reinterpret_cast<std::uintptr_t>(made + 1) + kAligned - 1;
   *data = reinterpret_cast<void*>(start / kAligned * kAligned);

@@ -108,15 +108,10 @@ Declare<Record> window_op(const char* name) {
 }
 
 Op verify_window() {
-  using Record = VerifiedWindow;
-  return window_op<Record>("verify_window")
-      .choice("verifier", kVerifierNames, &Record::verifier)
+  return window_op<VerifiedWindow>("verify_window")
+      .choice("verifier", kVerifierNames, &VerifiedWindow::verifier)
       .check(check_window)
-      .kernels([](const Record& w) { cpu::verify_window(w, w.verifier); },
-               [](const Record& w, void* space, const cuda::Queue& queue) {
-                 cuda::verify_window(w, w.verifier, space, queue);
-               },
-               cuda::verify_workspace);
+      .kernels(cpu::verify_window, cuda::verify_window, cuda::verify_workspace);
 }
 
 Op verify_window_relaxed() {
@@ -130,11 +125,7 @@ Op verify_window_relaxed() {
       .result("bound", "B", &Record::bound)
       .result("log_likelihood", "B", &Record::log_likelihood)
       .check(check_relaxed)
-      .kernels([](const Record& w) { cpu::verify_window_relaxed(w, w); },
-               [](const Record& w, void* space, const cuda::Queue& queue) {
-                 cuda::verify_window_relaxed(w, w, space, queue);
-               },
-               cuda::verify_workspace);
+      .kernels(cpu::verify_window_relaxed, cuda::verify_window_relaxed, cuda::verify_workspace);
 }
 
 // --- recycle -------------------------------------------------------------------------------------
@@ -187,15 +178,19 @@ Op advance_samples() {
       .result("row", "B W", &Advance::row)
       .result("known", "B", &Advance::known)
       .counts("B ... M", &Advance::batch, &Advance::size, &Advance::entries)
-      .prepare([](Advance& a) { a.entries = a.log == nullptr ? 0 : a.entries; })
       .kernels(cpu::advance_samples, cuda::advance_samples);
 }
 
 }  // namespace
 
-std::vector<Op> verification_ops() {
-  return {target_means(),          note_nonfinite(), verify_window(),
-          verify_window_relaxed(), response_sums(),  advance_samples()};
+const std::vector<Op>& ops() {
+  static const std::vector<Op> all = [] {
+    std::vector<Op> made = drafting_ops();
+    made.insert(made.end(), {target_means(), note_nonfinite(), verify_window(),
+                             verify_window_relaxed(), response_sums(), advance_samples()});
+    return made;
+  }();
+  return all;
 }
 
 }  // namespace free_dit
