@@ -388,9 +388,7 @@ class Rounds:
 
 def recycle(outcome: Outcome, advanced: Advanced) -> Recycled:
     """What the round's teacher call leaves to the next window."""
-    return Recycled(
-        outcome.teacher, outcome.guess, advanced.row, advanced.known, outcome.start
-    )
+    return Recycled(outcome.teacher, outcome.guess, advanced.row, advanced.known, outcome.start)
 
 
 def committed_deltas(outcome: Outcome) -> Tensor:

@@ -105,9 +105,7 @@ class Deviation:
     finished samples too.
     """
 
-    def __init__(
-        self, tolerance: float, table: Table, samples: int, device: torch.device
-    ) -> None:
+    def __init__(self, tolerance: float, table: Table, samples: int, device: torch.device) -> None:
         self.tolerance = as_number(tolerance, _EXPECTED, 0.0)
         self._table = table
         size = (table.signal.square() + table.noise.square()).sqrt()
