@@ -84,6 +84,8 @@ class Rounds:
         As :class:`free.SpeculativeSampler` takes them; ``spending`` is its relaxation, or None.
     deviation : Deviation or None
         That of the verifier ``"tolerance"``, which it needs.
+    blind : bool
+        Whether the first window is drafted before the teacher was ever asked.
     rows : RowSelector
         Which rows of a window the networks are asked about.
     phase : callable
@@ -99,6 +101,7 @@ class Rounds:
     sweeps: int | None = None
     spending: Spending | None = None
     deviation: Deviation | None = None
+    blind: bool = False
     rows: RowSelector = field(default_factory=WantedRows)
     phase: Phase = no_phase
 
@@ -106,11 +109,6 @@ class Rounds:
     def recycles(self) -> bool:
         """Whether rows behind a rejection serve the next round."""
         return self.recycle is not False and self.width > 1
-
-    @property
-    def blind(self) -> bool:
-        """Whether the first window is drafted before the teacher was ever asked."""
-        return self.deviation is not None
 
     @property
     def source(self) -> int:

@@ -148,8 +148,7 @@ class Deviation:
         rolled = _roll_again(seen, means, guess, slope, moved, turned, columns, self._table.clip)
         rms = rolled.offset.square().mean(2).sqrt()
         offset = rms / self._size[draft.k]
-        real = torch.arange(W, device=offset.device) < window.length[:, None]
-        accepted = ((offset <= self.tolerance) & real)[:, 1:].cumprod(1).sum(1)
+        accepted = _standing(offset, window.length, self.tolerance)
         each = torch.arange(batch, device=offset.device)
         x = rolled.means[each, accepted].view(shape[0], *shape[2:])
         # The last transition's answer where it was made from: a history goes on from there.
@@ -157,7 +156,7 @@ class Deviation:
         guess[each, accepted] += (slope[:, :, None] * rolled.offset)[each, accepted]
         self._count(samples.number, rms, moved, turned, columns[1], accepted)
         step = torch.arange(W - 1, device=offset.device)
-        examined = (step <= accepted[:, None]) & real[:, 1:]
+        examined = (step <= accepted[:, None]) & (step < window.length[:, None] - 1)
         states = torch.cat([seen[:, :1], rolled.means[:, :-1]], dim=1)
         return Kept(
             x,
@@ -179,8 +178,7 @@ class Deviation:
         past, W = samples.past, seen.shape[1]
         if not past.rows.k.shape[0]:
             return torch.zeros_like(seen), torch.zeros_like(seen)
-        # Entry 0 is the transition just made; of the last row of a window nothing is known.
-        place = past.row[:, 1:W]
+        place = past.row[:, 1 : W + 1]  # entry 0 is the transition just made
         step = torch.arange(place.shape[1], device=place.device)
         twice = step < torch.minimum(past.known - 1, window.length)[:, None]
         found = [
@@ -213,6 +211,12 @@ class Deviation:
         stands = torch.arange(offset.shape[1], device=offset.device) <= accepted[:, None]
         error = torch.where(stands, b.abs() * offset * share, 0.0)
         self.estimate[number] += error.sum(1)
+
+
+def _standing(offset: Tensor, length: Tensor, tolerance: float) -> Tensor:
+    """How many drafts of each window stand, [B], by the ``offset [B, W]`` of its rows."""
+    real = torch.arange(offset.shape[1], device=offset.device) < length[:, None]
+    return ((offset <= tolerance) & real)[:, 1:].cumprod(1).sum(1)
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:

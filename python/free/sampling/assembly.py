@@ -47,10 +47,12 @@ def assemble(
     rows: RowSelector | None = None,
     phase: Phase = no_phase,
     combines: bool = True,
+    blind: bool = True,
 ) -> Rounds:
     """Put together the rounds of a run of B ``samples`` in windows of at most ``width`` rows.
 
-    The states are on ``device``. For ``rows`` and ``phase`` see :class:`free.rounds.round.Rounds`.
+    The states are on ``device``. Within a tolerance the first window is of the same width as the
+    others, unless it must not be drafted ``blind``. For ``rows`` and ``phase`` see :class:`free.rounds.round.Rounds`.
     """
     table = Table.of(plan.schedule, device)
     spending: Spending | None = None
@@ -75,6 +77,7 @@ def assemble(
         sweeps=None if isinstance(plan.sweeps, str) else plan.sweeps,
         spending=spending,
         deviation=deviation,
+        blind=blind and deviation is not None,
         rows=rows or WantedRows(),
         phase=phase,
     )

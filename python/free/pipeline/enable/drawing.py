@@ -68,8 +68,8 @@ class Drawing:
         )
         self.recorder = Recorder(len(schedule), seeds, "eager: in the loop of a pipeline")
         rounds: Rounds = assemble(
-            plan, step.samples, device, width=width, phase=self.recorder.phase
-        )
+            plan, step.samples, device, width=width, phase=self.recorder.phase, blind=False
+        )  # the first step is the pipeline's own
         owner = torch.arange(step.samples, device=device)
         stand_in = NetworkCosts(network, step.calls, self.timesteps)
         began = time.perf_counter()

@@ -80,16 +80,22 @@ def enable(
     of_sampler = {name: value for name, value in words.items() if name != "stochasticity"}
     within = words["verifier"] == TOLERANCE
     check_settings(pipe, schedule=Schedule.ddpm(4, stochasticity=float(not within)), **of_sampler)
-    if within and words["stochasticity"] is None and not is_own(law):
+    silent = within and words["stochasticity"] is None and not is_own(law)
+    if silent:
         words["stochasticity"] = 0.0  # the scheduler itself, as it is
     before = driver_of(pipe)
     if before is not None:
         before.detach()
     try:
         PipelineDriver(pipe, law, words).attach()
-    except BaseException:
+    except BaseException as error:
         if before is not None:
             before.attach()
+        if silent and isinstance(error, ValueError):
+            raise ValueError(
+                f"{error}: verifier {TOLERANCE!r} needs a law without noise, as those of "
+                "deterministic schedulers and law='ddim'"
+            ) from error
         raise
 
 

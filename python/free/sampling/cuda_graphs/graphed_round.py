@@ -114,7 +114,7 @@ def first_round(rounds: Rounds, W: int) -> Step:
     """
 
     def blind(state: State) -> State:
-        return window_round(rounds, W, None)(state)
+        return state._replace(samples=_round(rounds, state.samples, W, None, None))
 
     def step(state: State) -> State:
         samples = _transition(rounds, state.samples)
@@ -135,13 +135,19 @@ def window_round(rounds: Rounds, W: int, sweeps: int | None) -> Step:
     """A window of every sample that has not finished."""
 
     def step(state: State) -> State:
-        samples = state.samples
-        window = rounds.draft(samples, W, sweeps, W)
-        outcome = rounds.verify(samples, window, rounds.teach(window))
         # There are no more rounds than transitions; capturing may make some that do not count.
-        return State(rounds.advance(samples, outcome, W, state.log), state.log)
+        return State(_round(rounds, state.samples, W, sweeps, state.log), state.log)
 
     return step
+
+
+def _round(
+    rounds: Rounds, samples: Samples, W: int, sweeps: int | None, log: Tensor | None
+) -> Samples:
+    """A round of windows of ``W`` rows."""
+    window = rounds.draft(samples, W, sweeps, W)
+    outcome = rounds.verify(samples, window, rounds.teach(window))
+    return rounds.advance(samples, outcome, W, log)
 
 
 def keep_samples(state: State, places: Tensor, W: int) -> State:
