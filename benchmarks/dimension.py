@@ -1,4 +1,4 @@
-r"""Rounds against the dimension of the images, by way of drafting: where does speculation end?
+r"""Rounds against the dimension of the images, by way of drafting.
 
     python benchmarks/dimension.py --images emoji64 --json benchmarks/results/dimension.json
     python benchmarks/dimension.py --networks mnist --resume \
