@@ -1,4 +1,4 @@
-r"""Rounds against the dimension of the images, by way of drafting: where does speculation end?
+r"""Rounds against the dimension of the images, by way of drafting.
 
     python benchmarks/dimension.py --images emoji64 --json benchmarks/results/dimension.json
     python benchmarks/dimension.py --networks mnist --resume \
@@ -97,7 +97,7 @@ def open_network(name: str, images: Path | None, cfg: float) -> Network:
 
 
 def rounding(density: KernelDensity) -> float:
-    """The largest error of the predicted noise, relative to its norm, by float64's."""
+    """The largest error of the predicted noise, relative to its norm, beside float64's."""
     exact = KernelDensity(density.images.double(), BANDWIDTH, velocity=False)
     generator = torch.Generator().manual_seed(2)
     t = torch.tensor(_CHECKED)
@@ -246,7 +246,7 @@ def main() -> None:
         record = json.loads(source.read_text(encoding="utf-8"))
     rows = record["rows"]
     if options.draw is None:
-        run: dict[str, Any] = {"command": shlex.join(_command(options)), "machine": machine()}
+        run: dict[str, Any] = {"command": _command(), "machine": machine()}
         record["runs"].append(run)
         names = options.networks.split(",")
         for network in (open_network(name, options.images, options.cfg) for name in names):
@@ -276,10 +276,10 @@ def main() -> None:
         plot(options.plot, rows)
 
 
-def _command(options: argparse.Namespace) -> list[str]:
-    """The command line, without where the images are on this machine."""
-    named = [options.images.name if arg == str(options.images) else arg for arg in sys.argv[1:]]
-    return ["python", "benchmarks/dimension.py", *named]
+def _command() -> str:
+    """The command line; of paths their names alone, wherever they are on this machine."""
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    return shlex.join(["python", "benchmarks/dimension.py", *words])
 
 
 if __name__ == "__main__":

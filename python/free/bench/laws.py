@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import NamedTuple
 
 
@@ -25,17 +26,20 @@ class Law(NamedTuple):
 
 
 DDPM = Law()
-#: From so many steps on, of a network that predicts the noise.
-_BEST = ((0, DDPM), (100, Law(stochasticity=0.5, sde=True)))
+#: Of a network that predicts the noise, in fewer steps than :data:`_MANY`; diffusers' scheduler.
+_FEW = Law("sde-dpmsolver++")
+_MANY = 100
 #: Of a network that predicts flow matching's velocity.
 _FLOW = Law("flow-sde")
 
 
 def best_law(steps: int, prediction: str) -> Law:
-    """By quality, then by the rounds that speculation takes (docs/bench.md has the figures).
+    """The law of the best images in so many steps, then of the fewest rounds (docs/bench.md).
 
-    ``prediction`` is the network's, "epsilon" or "velocity".
+    ``prediction`` is the network's, "epsilon" or "velocity". Without diffusers it is DDPM for the
+    first of them, whatever the number of steps.
     """
     if prediction == "velocity":
         return _FLOW
-    return next(law for least, law in reversed(_BEST) if steps >= least)
+    few = steps < _MANY and importlib.util.find_spec("diffusers") is not None
+    return _FEW if few else DDPM

@@ -79,10 +79,10 @@ ROWS: tuple[Row, ...] = (
     Row("ddim", "ddim", "plain sampler, no noise", deterministic=True),
     Row("eps", "eps", "eps kept, W = 8", PAPER_WINDOW, "eps"),
     Row("eps-recycled", "eps", "eps kept, recycled, W = 8", PAPER_WINDOW, "eps", recycle="reuse"),
-    Row("paper", "paper", "FREE as in the paper, W = 8", PAPER_WINDOW, "trained", sweeps=None),
+    Row("paper", "paper", "the paper's FREE, W = 8", PAPER_WINDOW, "trained", sweeps=None),
     *_windows("free", "trained", "FREE", "own"),
     *_windows("frozen", "recycled", "no training", "image"),
-    Row("block", "block", "FREE, block verifier, W = 8", PAPER_WINDOW, "own", verifier="block"),
+    Row("block", "block", "FREE, block, W = 8", PAPER_WINDOW, "own", verifier="block"),
     Row("relaxed", "relaxed", "FREE, relaxed, W = 16", 16, "own", recycle="response",
         relaxation=_RELAXATION),
 )  # fmt: skip

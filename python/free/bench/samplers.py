@@ -56,8 +56,6 @@ def sampler_of(
     drafter: Drafter
     if row.drafter == "trained" and own is None:
         return "the model has no trained drafter"
-    if row.drafter == "image" and own is None:
-        return "drafted as FREE is, where the model has no trained drafter"
     if row.drafter in ("own", "trained"):
         drafter = own or FrozenDrafter()
     else:

@@ -76,10 +76,10 @@ def number_ticks(axis: Any, values: Sequence[float]) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def label_ends(axes: Any, labels: Sequence[Label], side: str = "right") -> None:
-    """Write each label beside its point, moved up or down just so far that none covers another.
+def label_ends(axes: Any, labels: Sequence[Label]) -> None:
+    """Write each label to the right of its point, moved up or down if it would cover another.
 
-    To be called when scales and limits are set. ``side`` is that of the points.
+    To be called when scales and limits are set.
     """
     axes.figure.draw_without_rendering()  # where points are is known only now
     per_point = axes.figure.dpi / 72
@@ -88,9 +88,8 @@ def label_ends(axes: Any, labels: Sequence[Label], side: str = "right") -> None:
         axes.annotate(
             one.text,
             (one.x, one.y),
-            xytext=(7 if side == "right" else -7, place - height),
+            xytext=(7, place - height),
             textcoords="offset points",
-            ha="left" if side == "right" else "right",
             va="center",
             color=one.colour,
             fontsize=_FONT,

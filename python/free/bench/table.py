@@ -13,7 +13,7 @@ from free.bench.lines import Line
 Columns = tuple[tuple[str, Callable[[Line], str]], ...]
 
 
-def _figure(name: str, scale: float, form: str = ".1f") -> Callable[[Line], str]:
+def _figure(name: str, scale: float, form: str) -> Callable[[Line], str]:
     def cell(line: Line) -> str:
         if (figure := line.figures.get(name)) is None:
             return ""
@@ -26,21 +26,21 @@ def _figure(name: str, scale: float, form: str = ".1f") -> Callable[[Line], str]
 _LAWS: Columns = (
     ("steps", lambda line: str(line.steps)),
     ("law", lambda line: line.law),
-    ("named as asked, %", _figure("accuracy", 100)),
-    ("Frechet", _figure("frechet", 1)),
-    ("precision", _figure("precision", 1, ".2f")),
-    ("recall", _figure("recall", 1, ".2f")),
+    ("named right, %", _figure("accuracy", 100, ".1f")),
+    ("Frechet", _figure("frechet", 1, ".3g")),
+    ("precision, %", _figure("precision", 100, ".0f")),
+    ("recall, %", _figure("recall", 100, ".0f")),
 )
 _SAMPLERS: Columns = (
     ("steps", lambda line: str(line.steps)),
     ("sampler", lambda line: line.row.label),
     ("rounds", lambda line: f"{line.rounds:.1f}"),
     ("rows", lambda line: f"{line.teacher_rows:.0f}"),
-    ("steps/round", lambda line: f"{line.report.parallel_efficiency:.2f}"),
+    ("per round", lambda line: f"{line.report.parallel_efficiency:.2f}"),
     ("s/image", lambda line: f"{line.timing.median:.3f}"),
     ("IQR", lambda line: f"{line.timing.iqr:.3f}"),
     ("speed-up", lambda line: f"{line.speedup:.2f}"),
-    ("TV at most", lambda line: f"{line.report.tv_bound:.2g}" if line.report.tv_bound else ""),
+    ("TV <=", lambda line: f"{line.report.tv_bound:.2g}" if line.report.tv_bound else ""),
     ("MB", lambda line: f"{line.peak_bytes / 1e6:.0f}" if line.peak_bytes else ""),
 )
 

@@ -38,13 +38,12 @@ class WorkBar:
     def done(self, kind: str, kept: bool = True) -> None:
         """A job of this kind was done since the last one; it is to be done again if not kept."""
         now = time.perf_counter()
-        self._seconds[kind] += now - self._last
-        self._last = now
+        spent, self._last = now - self._last, now
+        self._seconds[kind] += spent
         self._finished[kind] += 1
         self.left[kind] = max(0, self.left[kind] - kept)
-        self._bar.n = sum(self._seconds.values())
-        self._bar.total = self._bar.n + self.remaining()
-        self._bar.refresh()
+        self._bar.total = sum(self._seconds.values()) + self.remaining()
+        self._bar.update(spent)
 
     def remaining(self) -> float:
         """Seconds that all jobs left are expected to take; 0 before the first is done."""

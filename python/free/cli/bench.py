@@ -159,6 +159,12 @@ def bench(
             " it exports graphs for all rows itself"
         )
     models = load_models(model)
+    draws: list[Draws] = []
+    absent: dict[str, str] = {}
+    if not isinstance(models.drafter, FeatureDrafter):  # FREE's rows are without training then
+        again = [row.name for row in selection if row.drafter == "image"]
+        absent |= dict.fromkeys(again, "as FREE's, where the model has no trained drafter")
+        selection = [row for row in selection if row.name not in absent]
     prediction = models.teacher.config.prediction
     by_steps = laws.laws(prediction)
     if plot_path is not None:
@@ -168,8 +174,6 @@ def bench(
             raise ValueError("--plot must come with --quality for several --steps, got 0")
     schedules = {n: _schedules(n, law, prediction) for n, law in by_steps}
     models, networks = _networks(models, model, selection, batch_size)
-    draws: list[Draws] = []
-    absent: dict[str, str] = {}
     for steps, law in by_steps:
         for row in selection:
             sampler = sampler_of(row, networks, schedules[steps][row.deterministic], model.guidance)
