@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,11 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="%(default)s")
     parser.add_argument("--json", type=Path, help="by default evaluation.json beside the networks")
     parser.add_argument("--plot", type=Path, help="by default policy.png beside the networks")
-    options = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(given)
     torch.set_num_threads(options.threads)
     seeds = range(FIRST_SEED, FIRST_SEED + options.episodes)
     document: dict[str, Any] = {
-        "command": shlex.join(["python", "-m", "examples.policy.evaluate", *(arguments or [])]),
+        "command": shlex.join(["python", "-m", "examples.policy.evaluate", *given]),
         "machine": machine(),
         "episodes": options.episodes,
         "policies": {},
@@ -105,13 +107,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in [options.only] if options.only else latency.NETWORKS:
         network = load(options.networks / f"{name}.safetensors")
         denoise = latency.on_engine(options.engine, network, options.networks / "onnx" / name)
-        arms, full = {}, None
+        arms: dict[str, Any] = {}
+        full = None
+        document["policies"][name] = {"flown": arms}
         for arm, (law, steps, window) in ARMS.items():
             began = time.perf_counter()
             policy = Policy(denoise, network.config, law=law, steps=steps, window=window)
             flights = fly(policy, seeds)
             full = full or flights
             arms[arm] = record_of(flights, full)
+            write_json(where, document)
             low, high = arms[arm]["success_interval"]
             print(
                 f"{name}, {arm}: success {arms[arm]['success']:.2f} ({low:.2f} to {high:.2f}), "
@@ -119,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 flush=True,
             )
         timed = latency.measure(denoise, network.config, options.requests, cost_key=None)
-        document["policies"][name] = {"flown": arms, "timed": timed}
+        document["policies"][name]["timed"] = timed
         write_json(where, document)
         flown = flown or Policy(denoise, network.config, window=16)
     plot = options.plot or options.networks / "policy.png"

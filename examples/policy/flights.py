@@ -69,14 +69,16 @@ def fly(policy: Policy, seeds: Sequence[int]) -> Flights:
     return Flights(returns, steps, free.Report.merge(reports) if reports else None)
 
 
-def seen_by_pilot(requests: int, history: int, seed: int = 2_000_000) -> torch.Tensor:
+def seen_by_pilot(
+    requests: int, history: int, flights: int = 4, seed: int = 2_000_000
+) -> torch.Tensor:
     """Observations of flights of the pilot, evenly spaced: [requests, history, numbers].
 
     A chunk is asked for at each of them, whoever flies, so that policies are timed, and their laws
     compared, at the same ones.
     """
     lander, seen = make_lander(), []
-    for episode in range(4):
+    for episode in range(flights):
         observation, _ = lander.reset(seed=seed + episode)
         window, over = [observation] * history, False
         while not over:
@@ -84,7 +86,7 @@ def seen_by_pilot(requests: int, history: int, seed: int = 2_000_000) -> torch.T
             observation, _, ended, late, _ = lander.step(pilot(lander, observation))
             window, over = [*window[1:], observation], ended or late
     lander.close()
-    at = np.linspace(0, len(seen) - 1, requests).round().astype(int)
+    at = ((np.arange(requests) + 0.5) / requests * len(seen)).astype(int)
     return torch.from_numpy(np.stack(seen)[at])
 
 

@@ -7,9 +7,10 @@
 One request at a time (batch 1), at places that a pilot's flight passes. All samplers answer the
 same request before the next one is made, so that what happens to the machine happens to all. Of the
 JSON, `waits` are milliseconds of a chunk over all requests, `undisturbed` those during which no
-other process took the core, `cpu` what the process itself computed; `parts` are a
-round's, `rows` the network's calls. On a machine with other work, `cpu` and ratios say something,
-percentiles nothing.
+other process took the core, `cpu` what the process itself computed; `parts` are milliseconds of a
+round, `rows` the network's calls, `predicted` what follows from those for more cores. Other work
+on the machine takes the weights out of the cache, and calls of one row become as slow as those of
+many: ratios of such runs are no figures.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import resource
 import shlex
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -78,11 +80,14 @@ def measure(
                 waits[name].append(wait)
                 if policy.report is not None:
                     reports[name].append(policy.report)
-    first = waits["DDPM 100"] if "DDPM 100" in waits else next(iter(waits.values()))
-    return {
-        "rows": rows_of(denoise, config),
-        "samplers": {name: summary(waits[name], first, reports[name], config) for name in policies},
+    rows, first = rows_of(denoise, config), next(iter(policies))
+    samplers = {
+        name: summary(waits[name], waits[first], reports[name], config) for name in policies
     }
+    for name, settings in SAMPLERS.items():
+        if name in samplers and settings.get("window") and "steps" not in settings:
+            samplers[name]["predicted"] = predicted(samplers[name], samplers[first], rows)
+    return {"rows": rows, "samplers": samplers}
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, float, int]:
@@ -145,17 +150,26 @@ def rows_of(denoise: Denoise, config: PolicyConfig, repeats: int = 40) -> dict[s
     return {str(rows): milliseconds for rows, milliseconds in best.items()}
 
 
-def predicted(steps_a_round: float, rows: dict[str, float], window: int, rest: float) -> dict:
-    """Speed-ups that follow from steps a round, if calls were shared out among cores ideally.
+def predicted(
+    record: dict[str, Any], plain: dict[str, Any], rows: dict[str, float]
+) -> dict[str, float]:
+    """Speed-ups that follow from a sampler's steps a round, the calls' times and what is beside.
 
-    With ``n`` cores a call of ``window`` rows takes as long as one of ``window / n`` (at least
-    one); on a GPU, with graphs, as long as one of one row. ``rest`` are milliseconds of a round
-    beside the network, over those of a call of one row; a plain step is without.
+    ``record`` and ``plain`` are summaries, ``rows`` is :func:`rows_of`'s. Of ``n`` cores each is
+    taken to do its share of the rows, at least one, as fast as here alone, which is the best that
+    more cores can do; on a GPU a call of all rows as long as one of one row.
     """
-    knots, times = [int(r) for r in rows], list(rows.values())
-    relative = {n: np.interp(max(window / n, 1), knots, times) / times[0] for n in (1, 8, 16)}
-    shares = {f"{n} cores": steps_a_round / (r + rest) for n, r in relative.items()}
-    return shares | {"rows free": steps_a_round / (1 + rest), "a graph": steps_a_round}
+    knots, times = [int(count) for count in rows], list(rows.values())
+
+    def rest(summary: dict[str, Any]) -> float:
+        return float(summary["parts"]["all"] - summary["parts"]["teacher"])
+
+    def speed_up(share: float) -> float:
+        call = float(np.interp(max(share, 1.0), knots, times))
+        return record["steps_a_round"] * (times[0] + rest(plain)) / (call + rest(record))
+
+    width = record["rows_a_round"]
+    return {f"{n} cores": speed_up(width / n) for n in (1, 8, 16)} | {"rows free": speed_up(1)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -170,7 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--requests", type=int, default=100, help="chunks timed, %(default)s")
     parser.add_argument("--threads", type=int, default=1, help="%(default)s")
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(given)
     torch.set_num_threads(options.threads)
     found: dict[str, Any] = {}
     for name in [options.only] if options.only else NETWORKS:
@@ -185,9 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_json(
             options.json,
             {
-                "command": shlex.join(
-                    ["python", "-m", "examples.policy.latency", *(arguments or [])]
-                ),
+                "command": shlex.join(["python", "-m", "examples.policy.latency", *given]),
                 "machine": machine(),
                 "requests": options.requests,
                 "found": found,

@@ -2,7 +2,7 @@
 
     python -m examples.policy.law --json benchmarks/results/policy-law.json
 
-At each of a few places that a pilot's flight passes, chunks are drawn by both samplers with
+At each of a few places of a pilot's flight, chunks are drawn by both samplers with
 different seeds. Every number of a chunk, and its component along directions drawn at random, is
 compared by a Kolmogorov-Smirnov test; the smallest p of all, times their count, is reported
 (Bonferroni). So that a pass means something, the same is done for fewer steps, whose law is
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -76,8 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--samples", type=int, default=5000, help="chunks of each, %(default)s")
     parser.add_argument("--window", type=int, default=16, help="%(default)s")
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args(arguments)
-    observations = seen_by_pilot(options.places, 2)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(given)
+    observations = seen_by_pilot(options.places, 2, flights=1)
     found: dict[str, Any] = {}
     for name in [options.only] if options.only else NETWORKS:
         network = load(options.networks / f"{name}.safetensors")
@@ -99,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{name}, {what}: {', '.join(f'{value:.3g}' for value in values)}", flush=True)
     if options.json:
         record = {
-            "command": shlex.join(["python", "-m", "examples.policy.law", *(arguments or [])]),
+            "command": shlex.join(["python", "-m", "examples.policy.law", *given]),
             "machine": machine(),
             "samples": options.samples,
             "window": options.window,

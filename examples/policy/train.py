@@ -28,7 +28,7 @@ CONFIGS = {
     "transformer": PolicyConfig("transformer", width=128, depth=4),
 }
 #: Updates of each, and chunks of one update.
-UPDATES = {"mlp": 2000, "transformer": 2000}
+UPDATES = {"mlp": 5000, "transformer": 4000}
 BATCH = {"mlp": 128, "transformer": 64}
 
 

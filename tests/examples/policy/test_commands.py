@@ -88,9 +88,13 @@ def test_latency_and_law_write_what_they_find(
 
 
 def test_predictions() -> None:
-    rows = {"1": 1.0, "2": 1.5, "16": 8.5}
-    found = latency.predicted(6.0, rows, window=16, rest=0.5)
-    assert found["1 cores"] == pytest.approx(6 / 9)
-    assert found["8 cores"] == pytest.approx(6 / 2)
-    assert found["16 cores"] == found["rows free"] == pytest.approx(4)
-    assert found["a graph"] == 6
+    plain = {"parts": {"all": 1.5, "teacher": 1.0}}
+    record = {
+        "steps_a_round": 6.0,
+        "rows_a_round": 16.0,
+        "parts": {"all": 10.0, "teacher": 9.0},
+    }
+    found = latency.predicted(record, plain, {"1": 1.0, "2": 1.5, "16": 8.5})
+    assert found == pytest.approx(
+        {"1 cores": 6 * 1.5 / 9.5, "8 cores": 6 * 1.5 / 2.5, "16 cores": 4.5, "rows free": 4.5}
+    )
