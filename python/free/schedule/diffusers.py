@@ -258,7 +258,7 @@ def _how_deterministic(described: Described, options: Mapping[str, Any]) -> str 
         return f" with algorithm_type={kind!r}"
     if name == "FlowMatchEulerDiscreteScheduler" and not config.get("stochastic_sampling", False):
         return " with stochastic_sampling=False"
-    if name == "DDIMScheduler" and not np.any(options["eta"]):
+    if name == "DDIMScheduler" and np.all(np.asarray(options["eta"]) == 0):
         return " with eta=0"
     return None
 
