@@ -260,7 +260,7 @@ def refused(name: str, error: type[Exception], message: str, **changes: Any) -> 
     bound = inspect.signature(getattr(ops, name)).bind(**(given | changes))
     bound.apply_defaults()
     with pytest.raises(error, match=message):
-        _C.run(CONTRACTS[name].number, (), bound.arguments, None)
+        _C.run(CONTRACTS[name].number, (), bound.arguments, {}, None)
     for key, value in given.items():
         if isinstance(value, Tensor):
             same((value,), (example.given[key],))
@@ -400,7 +400,10 @@ def test_memory_that_is_not_aligned_is_read_by_the_twin() -> None:
     memory[1:] = states.flatten().view(torch.uint8)
     odd = torch.frombuffer(memory.numpy(), dtype=states.dtype, offset=1).view(states.shape)
     given = example.given | {"states": odd}
-    assert _C.run(CONTRACTS["verify_window"].number, (), given, 8) is NotImplemented
+    assert (
+        _C.run(CONTRACTS["verify_window"].number, (), given, {"verifier": "block"}, 8)
+        is NotImplemented
+    )
     alike(tuple(ops.verify_window(**given)), example.by_op()[:4], 1e-5)
 
 
@@ -409,20 +412,23 @@ def test_the_core_called_directly_raises_and_never_crashes() -> None:
         (),
         (0,),
         (0, (), {}),
-        ("0", (), {}, 8),
-        (99, (), {}, 8),
-        (-1, (), {}, 8),
-        (0, (), {}, "8"),
+        ("0", (), {}, {}, 8),
+        (99, (), {}, {}, 8),
+        (-1, (), {}, {}, 8),
+        (0, (), {}, {}, "8"),
     ):
-        with pytest.raises(TypeError, match="expected .op: int, args: tuple, kwargs: dict"):
+        with pytest.raises(TypeError, match="expected an int, a tuple, two dicts"):
             _C.run(*wrong)
     index = CONTRACTS["verify_window"].number
     for args in ((), (None,) * 8, (object(),) * 8, (1,) * 9):
-        run, check = partial(_C.run, index, args, {}, None), partial(_C.check, index, args, False)
+        run, check = (
+            partial(_C.run, index, args, {}, {}, None),
+            partial(_C.check, index, args, False),
+        )
         for core in (run, check):
             with pytest.raises((TypeError, ValueError), match="^(verify_window|verifier): expect"):
                 core()
-    assert _C.run(index, (), {}, 8) is NotImplemented
+    assert _C.run(index, (), {}, {}, 8) is NotImplemented
     window = random_window(2, 4, (3,))
     results = tuple(torch.empty_like(t) for t in (window.noise, window.length, window.length))
     given = window._asdict() | {"verifier": "reflection"}
@@ -433,7 +439,7 @@ def test_the_core_called_directly_raises_and_never_crashes() -> None:
     assert len(_C.record(index, given, (*results, torch.empty(2, 3)))) > 100
     sparse = torch.zeros(2, 4, 3).to_sparse()
     with pytest.raises(ValueError, match=r"states: expected a contiguous tensor, got strides \["):
-        _C.run(index, (), given | {"states": sparse}, 8)
+        _C.run(index, (), given | {"states": sparse}, {}, 8)
 
 
 # --- GPUs ----------------------------------------------------------------------------------------
