@@ -143,8 +143,7 @@ def by_twin(contract: _C.Contract, twin: Callable[..., Any], values: Iterable[An
             RuntimeWarning,
             stacklevel=2,
         )
-    names = [argument.name for argument in contract.arguments]
-    return twin(**dict(zip(names, values, strict=True)))
+    return twin(**{a.name: value for a, value in zip(contract.arguments, values, strict=True)})
 
 
 def _register(contract: _C.Contract, twin: Callable[..., Any]) -> Any:
