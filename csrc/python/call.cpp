@@ -86,16 +86,20 @@ bool has_kernels(int device) {
 
 }  // namespace
 
-void Call::take(PyObject* args, PyObject* kwargs, std::size_t positional) {
+void Call::take(PyObject* args, PyObject* kwargs, PyObject* defaults, std::size_t positional) {
   const std::vector<Argument>& arguments = op_.arguments;
   const auto given = static_cast<std::size_t>(PyTuple_GET_SIZE(args));
-  bool bound = given <= positional && given + PyDict_GET_SIZE(kwargs) == arguments.size();
+  Py_ssize_t named = PyDict_GET_SIZE(kwargs);
+  bool bound = given <= positional && given <= arguments.size();
   for (std::size_t i = 0; bound && i < arguments.size(); ++i) {
+    PyObject* const key = arguments[i].key;
     values_[i] = i < given ? PyTuple_GET_ITEM(args, static_cast<Py_ssize_t>(i))
-                           : PyDict_GetItemWithError(kwargs, arguments[i].key);
+                           : PyDict_GetItemWithError(kwargs, key);
+    named -= i >= given && values_[i] != nullptr ? 1 : 0;
+    values_[i] = values_[i] != nullptr ? values_[i] : PyDict_GetItemWithError(defaults, key);
     bound = values_[i] != nullptr;
   }
-  if (!bound) {
+  if (!bound || named != 0) {
     throw py::type_error(op_.name + ": expected arguments as its signature has them");
   }
   // Values first: sizes of tensors may depend on them, and limits of values on sizes.

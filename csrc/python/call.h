@@ -23,7 +23,8 @@ class Call {
   }
 
   /// So many arguments, at most, may be given by position.
-  void take(PyObject* args, PyObject* kwargs, std::size_t positional = kMostArguments);
+  void take(PyObject* args, PyObject* kwargs, PyObject* defaults,
+            std::size_t positional = kMostArguments);
   /// Whether there are kernels for tensors that lie as these do.
   bool served() const;
   /// Results, not written yet, where the kernels write.

@@ -3,10 +3,6 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <stdexcept>
-#include <string>
-#include <vector>
-
 #include "call.h"
 #include "contract.h"
 #include "cpu/kernels.h"
@@ -46,29 +42,29 @@ void connect(const py::kwargs& used) {
 
 py::tuple check(std::size_t op, const py::tuple& args, bool allocate) {
   Call call(ops().at(op), false, false);
-  call.take(args.ptr(), py::dict().ptr());
+  call.take(args.ptr(), py::dict().ptr(), py::dict().ptr());
   return allocate ? call.allocate() : py::tuple();
 }
 
 py::bytes record(std::size_t op, const py::dict& kwargs, const py::tuple& results) {
   Call call(ops().at(op), true, true);
-  call.take(py::tuple().ptr(), kwargs.ptr());
+  call.take(py::tuple().ptr(), kwargs.ptr(), py::dict().ptr());
   call.place(results);
   return call.record();
 }
 
 // As Python's fastest calls pass it: pybind11's own would take as long as all that a small op does.
 PyObject* run(PyObject*, PyObject* const* given, Py_ssize_t count) {
-  const std::size_t op = count == 4 && PyLong_Check(given[0]) ? PyLong_AsSize_t(given[0]) : ~0u;
+  const std::size_t op = count == 5 && PyLong_Check(given[0]) ? PyLong_AsSize_t(given[0]) : ~0u;
   if (op >= ops().size() || !PyTuple_Check(given[1]) || !PyDict_Check(given[2]) ||
-      (given[3] != Py_None && !PyLong_Check(given[3]))) {
-    PyErr_SetString(PyExc_TypeError, "expected (op: int, args: tuple, kwargs: dict, most: int)");
+      !PyDict_Check(given[3]) || (given[4] != Py_None && !PyLong_Check(given[4]))) {
+    PyErr_SetString(PyExc_TypeError, "expected an int, a tuple, two dicts, and an int or None");
     return nullptr;
   }
-  const bool exact = given[3] != Py_None;
+  const bool exact = given[4] != Py_None;
   try {
     Call call(ops()[op], exact, true);
-    call.take(given[1], given[2], exact ? PyLong_AsSize_t(given[3]) : kMostArguments);
+    call.take(given[1], given[2], given[3], exact ? PyLong_AsSize_t(given[4]) : kMostArguments);
     if (!call.served()) {
       return Py_NewRef(Py_NotImplemented);
     }
@@ -96,7 +92,8 @@ PyObject* run(PyObject*, PyObject* const* given, Py_ssize_t count) {
 
 PyMethodDef kRun = {
     "run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run)), METH_FASTCALL,
-    "run(op, args, kwargs, most): results of an op by its kernel. NotImplemented for tensors that "
+    "run(op, args, kwargs, defaults, most): results of an op by its kernel. NotImplemented for "
+    "tensors that "
     "no kernel can read; unless most is None, also for types that the contract does not have, and "
     "more than so many arguments by position."};
 

@@ -103,7 +103,7 @@ def operator(twin: Callable[P, T], result: Callable[..., T] | None = None) -> Ca
     @wraps(twin)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         if not is_compiling() and not _is_observed():
-            results = run(index, args, {**defaults, **kwargs} if defaults else kwargs, positional)
+            results = run(index, args, kwargs, defaults, positional)
             if results is not NotImplemented:
                 return results if result is None else named(result, results)
         results = entry(*values_of(args, kwargs))
@@ -143,8 +143,7 @@ def by_twin(contract: _C.Contract, twin: Callable[..., Any], values: Iterable[An
             RuntimeWarning,
             stacklevel=2,
         )
-    names = [argument.name for argument in contract.arguments]
-    return twin(**dict(zip(names, values, strict=True)))
+    return twin(**{a.name: value for a, value in zip(contract.arguments, values, strict=True)})
 
 
 def _register(contract: _C.Contract, twin: Callable[..., Any]) -> Any:
@@ -156,7 +155,7 @@ def _register(contract: _C.Contract, twin: Callable[..., Any]) -> Any:
     name = contract.name
 
     def run(*values: Any) -> Any:
-        results = _C.run(contract.number, values, {}, None)
+        results = _C.run(contract.number, values, {}, {}, None)
         return by_twin(contract, twin, values) if results is NotImplemented else results
 
     def fake(*values: Any) -> Any:
