@@ -31,8 +31,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from free import DiT, FrozenDrafter, Schedule, SequentialSampler, SpeculativeSampler
-from free import load_pretrained
+from free import (
+    DiT,
+    FrozenDrafter,
+    Schedule,
+    SequentialSampler,
+    SpeculativeSampler,
+    load_pretrained,
+)
 from free.bench.paradigms import paradigms
 from free.files import write_json
 from free.machine import machine

@@ -42,7 +42,7 @@ Column = NDArray[np.float64]
 #: Standard deviations of a step, up to a factor: of the signal and noise of its state, ``s`` and
 #: ``n``, and of the next, ``s2`` and ``n2``.
 SHAPES: dict[str, Callable[[Column, Column, Column, Column], Column]] = {
-    # What the package has: Eq. 37 over a step, at a constant image.
+    # Eq. 37 over a step, solved exactly for a constant image.
     "sde": lambda s, n, s2, n2: n2 * np.sqrt(2.0 * np.log(s2 * n / (s * n2))),
     # Euler-Maruyama of the same SDE, which has more in the last steps.
     "euler-maruyama": lambda s, n, s2, n2: s2 * np.sqrt(np.square(n / s) - np.square(n2 / s2)),
@@ -52,6 +52,12 @@ SHAPES: dict[str, Callable[[Column, Column, Column, Column], Column]] = {
     "change": lambda s, n, s2, n2: s2 * (n / s - n2 / s2),
     # Euler-Maruyama's, tilted: more where there is little noise, or much.
     "late": lambda s, n, s2, n2: np.sqrt((np.square(s2 * n / s) - np.square(n2)) / n2),
+    "later": lambda s, n, s2, n2: np.sqrt(np.square(s2 * n / s) - np.square(n2)) / n2,
+    # The share of x0 in the mean: an error of x0 is as many sigma at every step. With a floor it is
+    # what the package has.
+    "image": lambda s, n, s2, n2: s2 - n2 * s / n,
+    "image-floor": lambda s, n, s2, n2: np.hypot(s2 - n2 * s / n, 0.01 * np.hypot(s2, n2)),
+    "image-late": lambda s, n, s2, n2: (s2 - n2 * s / n) / np.sqrt(n2),
     "early": lambda s, n, s2, n2: np.sqrt((np.square(s2 * n / s) - np.square(n2)) * n2),
 }
 AMOUNTS = (0.001, 0.005, 0.03)
@@ -71,8 +77,10 @@ def scheduler(betas: str = "linear") -> dict[str, Any]:
 
 def spread(steps: int, shape: str, amount: float) -> Schedule:
     """The law with noise of this shape, whose squares sum up to those of the SDE's."""
-    plain, full = (Schedule.from_scheduler(scheduler(), steps, stochasticity=e) for e in (0.0, 1.0))
-    noisy = full.sigma > 0
+    plain, little = (
+        Schedule.from_scheduler(scheduler(), steps, stochasticity=e) for e in (0.0, 0.01)
+    )
+    noisy = little.sigma > 0
     left = (plain.a * plain.noise)[noisy]
     after = (plain.b + plain.a * plain.signal)[noisy]
     states = plain.signal[noisy], plain.noise[noisy], after, left
@@ -81,8 +89,9 @@ def spread(steps: int, shape: str, amount: float) -> Schedule:
     # Never more than there is: what is asked for is reached where it is little.
     renewed = np.square(np.minimum(sigma / left, 0.999))
     stochasticity = np.zeros(steps)
-    stochasticity[noisy] = np.sqrt(
-        np.log1p(-renewed) / np.log1p(-np.square(full.sigma[noisy] / left))
+    # What is not renewed falls with the square of the stochasticity in its exponent.
+    stochasticity[noisy] = 0.01 * np.sqrt(
+        np.log1p(-renewed) / np.log1p(-np.square(little.sigma[noisy] / left))
     )
     return Schedule.from_scheduler(scheduler(), steps, stochasticity=stochasticity)
 

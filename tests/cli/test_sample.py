@@ -139,3 +139,22 @@ def test_unwritable_paths_are_found_before_sampling(tmp_path, monkeypatch) -> No
     for option in ("--out", "--json"):
         refuse(f"{option} must be a file that can be written",
                *_arguments(tmp_path, option, tmp_path / "file" / "x.png"))  # fmt: skip
+
+
+def test_a_little_noise_beside_a_deterministic_scheduler(digits: Path, tmp_path: Path) -> None:
+    """Of the same initial noise: the less noise, the nearer."""
+    config = {"_class_name": "DDIMScheduler", "clip_sample": False}
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(config))
+    options = ("--model", digits, "--labels", "3,5", "--scheduler", tmp_path, "--steps", 12)
+    psnr = []
+    for amount in (0.1, 0.01):
+        text = succeed(*_arguments(tmp_path, *options, "--stochasticity", amount, "--compare"))
+        record = _record(tmp_path)
+        far = record["deviation"]
+        assert f"deterministic images of the same initial noise: {far['psnr']:.1f} dB" in text
+        assert record["still"]["rounds"] == 2 * 12
+        psnr.append(far["psnr"])
+    assert 15 < psnr[1] - psnr[0] < 25
+    text = succeed(*_arguments(tmp_path, *options, "--stochasticity", 0.5, "--compare"))
+    assert "deterministic" not in text
+    assert _record(tmp_path)["deviation"] is None

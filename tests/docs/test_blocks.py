@@ -55,6 +55,10 @@ def _nothing_saved() -> dict[str, Any]:
     return {}
 
 
+def _deterministic() -> dict[str, Any]:
+    return {**_digits(), **_pipeline()}
+
+
 def _pipeline() -> dict[str, Any]:
     pytest.importorskip("transformers")
     from free.pipeline.tiny import TINY
@@ -72,6 +76,7 @@ def _published() -> dict[str, Any]:
 GIVEN = {
     "README.md": _published,
     "docs/checkpoints.md": _nothing_saved,
+    "docs/deterministic.md": _deterministic,
     "docs/drafting.md": _digits,
     "docs/enable.md": _pipeline,
     "docs/relaxation.md": _digits,

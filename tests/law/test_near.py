@@ -1,12 +1,12 @@
 """Laws of a noise that nobody sees are kept, too, where float32 is what limits them.
 
 20,000 runs of 8 transitions at W = 4 near deterministic schedulers, with a stochasticity of .001:
-sigma is down to 1e-5 of states of magnitude one, whose float32 values are 1e-7 apart. Means are
+sigma is down to 1e-4 of states of magnitude one, whose float32 values are 1e-7 apart. Means are
 those of diffusers' own deterministic step, along the states of the run: a law of so little noise
-has the mean of its scheduler but for less than .001 sigma. A third of the drafts is accepted.
+has the mean of its scheduler but for some .001 sigma. Two fifths of the drafts are accepted.
 
 What gives way first as sigma falls is the innovations' lattice: at a sigma of ten spacings (1e-6)
-KS sees the gaps, at three their variance is 1 % too large, below one a state cannot move.
+KS begins to see the gaps, at one their variance is 7 % too large, below it a state cannot move.
 Acceptance follows the means as they are rounded at any sigma.
 
 Power (measured): of 140,000 innovations in two dimensions p < 1e-7 where means are shifted by .015
@@ -15,7 +15,6 @@ sigma; of 120,000 decisions p < 1e-60 where three in a thousand are accepted wha
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 from unittest import mock
 
@@ -129,21 +128,13 @@ def test_planted_bugs_are_found(bug: Any, monkeypatch: pytest.MonkeyPatch) -> No
     assert (acceptance_p(decided) < FOUND) == (bug is planted.always_accepts)
 
 
-@functools.cache
-def _spread(stochasticity: float) -> float:
-    """Variance of the innovations of the last transition with noise."""
-    innovations = drawn("flow", stochasticity)[0].innovations
-    return float(innovations[:, -1].double().square().mean())
-
-
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:schedule should have sigma >= 1e-06")
 def test_where_float32_ends() -> None:
     """Of states of magnitude one; sigma is proportional to the stochasticity."""
-    smallest = schedule("flow", 1e-4).sigma[:-1].min()
-    assert 1e-6 < smallest < 2e-6
-    result, decided = drawn("flow", 1e-4)
-    assert acceptance_p(decided) > LEVEL
-    assert abs(_spread(1e-4) - 1.0) < 0.01
-    assert result.p < LEVEL  # the lattice
-    assert abs(_spread(1e-5) - 1.0) > 0.03
-    assert acceptance_p(drawn("flow", 1e-6)[1]) > LEVEL
+    for stochasticity, holds in ((1e-5, True), (1e-6, False)):
+        result, decided = drawn("flow", stochasticity)
+        assert 2e-7 < schedule("flow", stochasticity).sigma[:-1].min() / (10 if holds else 1) < 4e-7
+        assert acceptance_p(decided) > LEVEL
+        assert (result.p > LEVEL) == holds  # KS sees the lattice
+        assert (result.innovations.double().var(dim=(0, 2)) - 1.0).abs().max() < 0.02

@@ -52,6 +52,17 @@ def test_fifty_steps_take_at_most_twenty_calls(name: str) -> None:
     _few(examine(name))
 
 
+@pytest.mark.parametrize(("name", "lowest"), [("AuraFlowPipeline", 40), ("DDPMPipeline", 20)])
+def test_little_noise_beside_a_deterministic_scheduler(name: str, lowest: float) -> None:
+    """The second one's own is stochastic: it is given DDIM."""
+    found = examine(name, steps=16, stochasticity=0.01)
+    assert found.result == "works", found
+    assert found.psnr is not None
+    assert lowest < found.psnr < 80
+    assert found.rounds <= 10
+    assert f"its own, {found.psnr:.0f} dB" in table([found])
+
+
 def _few(found: Result) -> None:
     """At most 20 rounds, those that checks and measurements take included."""
     assert found.result == "works", found

@@ -1,6 +1,7 @@
 """What a speculative sampler may be asked to do."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -113,3 +114,18 @@ def test_windows_that_the_cuda_kernels_do_not_verify_are_refused() -> None:
     assert largest_window(AutoWindow(1000), 1000, cuda) == 256  # it takes what pays, up to that
     with pytest.raises(ValueError, match="window must be of at most 256 rows on CUDA, got 257 for"):
         largest_window(wide, 1000, cuda)
+
+
+def test_a_noise_that_float32_rounds_is_warned_of() -> None:
+    teacher = MixtureTeacher(2)
+    for stochasticity in (1e-3, 1e-5):
+        schedule = Schedule.ddpm(20, stochasticity=stochasticity)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            SpeculativeSampler(teacher, "frozen", schedule, 4)
+            SequentialSampler(teacher, schedule)
+        assert len(caught) == (stochasticity == 1e-5)
+        for one in caught:
+            assert "sigma >= 1e-06 of its states' size" in str(one.message)
+            assert "at step 18: the noise is rounded" in str(one.message)
+            assert one.filename == __file__

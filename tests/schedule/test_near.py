@@ -107,14 +107,16 @@ def test_the_noise_about_an_image_stays_what_it_is(
         np.testing.assert_array_equal(noisy.timesteps, plain.timesteps)
 
 
-def test_all_of_the_noise_of_the_forward_process_is_the_stochastic_scheduler() -> None:
-    """A stochasticity of 1 is its reverse, which first-order SDE-DPM-Solver++ solves so."""
-    for order in ({"solver_order": 1}, {"solver_order": 2}, {"solver_order": 2} | HEUN):
-        kind, config = diffusers.DPMSolverMultistepScheduler, SD | order
-        near = Schedule.from_scheduler(kind(**config), STEPS, stochasticity=1.0)
-        sde = Schedule.from_scheduler(kind(**config, algorithm_type="sde-dpmsolver++"), STEPS)
-        for column in ("timesteps", "a", "b", "sigma"):
-            np.testing.assert_allclose(getattr(near, column), getattr(sde, column), atol=1e-9)
+@pytest.mark.parametrize(("name", "config", "arguments"), CASES[:10], ids=_name)
+def test_an_error_of_x0_is_as_many_sigma_at_every_step(
+    name: str, config: dict, arguments: dict
+) -> None:
+    """The share of x0 in the mean is ``b``, but of a second order; a hundredth at least."""
+    plain, *_ = _both(name, config, arguments, 0.0)
+    noisy, *_ = _both(name, config, arguments, 1e-5)
+    left, after = plain.a * plain.noise, plain.b + plain.a * plain.signal
+    expected = 4e-5 * np.hypot(plain.b, 0.01 * np.hypot(after, left))
+    np.testing.assert_allclose(noisy.sigma, np.where(left > 0, expected, 0.0), rtol=1e-4)
 
 
 def test_one_amount_a_step() -> None:
@@ -134,6 +136,7 @@ def test_one_amount_a_step() -> None:
     ]  # fmt: skip
     for way in ways:
         several = way(amount)
+        np.testing.assert_array_equal(way(torch.tensor(amount)).sigma, several.sigma)
         for k in (0, 4, 9):
             one = way(amount[k])
             for column in ("a", "b", "sigma"):

@@ -20,6 +20,7 @@ from free.cli.records import (
 from free.engines.networks import EngineTeacher
 from free.files import parse_json, write_atomic, write_json
 from free.generation.batches import draw_batches
+from free.images.deviation import Deviation
 from free.images.picture import check_picture_suffix, image_grid
 from free.rounds.relaxation import Relaxation
 from free.rounds.report import Report
@@ -29,6 +30,9 @@ from free.sampling.speculative import SpeculativeSampler
 
 #: Height of an image in the picture, in pixels, at least: small ones are enlarged.
 _CELL = 84
+
+#: Stochasticities up to which images are those of a deterministic sampler, nearly.
+_LITTLE = 0.1
 
 
 @with_records
@@ -57,7 +61,12 @@ def sample(
     out: Annotated[Path, typer.Option(help="Picture to write.")] = Path("digits.png"),
     json_path: options.Figures = None,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Run the plain sampler too, and compare.")
+        bool,
+        typer.Option(
+            "--compare",
+            help="Run the plain sampler too, and compare; with a --stochasticity of at most "
+            f"{_LITTLE:g} also the deterministic one, with the same initial noise.",
+        ),
     ] = False,
 ) -> None:
     """Draw images by speculative sampling: the plain sampler's law in fewer teacher rounds.
@@ -81,6 +90,8 @@ def sample(
     `free sample --sde --stochasticity 0.7 --steps 100 --compare`
 
     `free sample --law euler-ancestral --steps 50 --compare`
+
+    `free sample --scheduler facebook/DiT-XL-2-256 --stochasticity 0.01 --compare`
 
     `free sample --verifier tolerance --tolerance 0.01 --steps 50 --compare`
 
@@ -115,12 +126,23 @@ def sample(
     }
     if compare:
         samplers["plain"] = SequentialSampler(teacher, schedule, **model.guidance)
+        if law.stochasticity is not None and 0.0 < law.stochasticity <= _LITTLE:
+            still = dataclasses.replace(law, stochasticity=0.0)
+            samplers["still"] = SequentialSampler(
+                teacher, still.schedule(device, models.teacher.config.prediction), **model.guidance
+            )
 
     images, reports = {}, {}
     for name, sampler in samplers.items():
         images[name], reports[name] = draw_batches(
             sampler, models.coder, classes, seed, batch_size, f"{name:5s}"
         )
+    deviation = None
+    within = compare and "tolerance" in settings  # of the plain sampler, which is without noise
+    if within or "still" in images:
+        beside = "plain" if within else "still"
+        seen = (images[name].clamp(-1.0, 1.0) for name in ("free", beside))
+        deviation = Deviation.of(*seen, span=2.0)
     if json_path is not None:
         record = {
             "model": model.model,
@@ -132,11 +154,12 @@ def sample(
             "scheduler": law.scheduler,
             **settings,
             "relaxation": None if relaxation is None else dataclasses.asdict(relaxation),
+            "deviation": None if deviation is None else deviation._asdict(),
         }
         write_json(
             json_path, record | {name: parse_json(r.to_json()) for name, r in reports.items()}
         )
-    titles = {"free": "FREE", "plain": "plain sampler"}
+    titles = {"free": "FREE", "plain": "plain sampler", "still": "deterministic"}
     blocks = [
         (f"{titles[name]}, {reports[name].rounds} teacher rounds", block)
         for name, block in images.items()
@@ -155,6 +178,8 @@ def sample(
     same_noise = settings["recycle"] is not False or settings["window"] == 1
     for line in _describe(reports, relaxation, settings.get("tolerance"), same_noise):
         typer.echo("  " + line)
+    if deviation is not None:
+        typer.echo(f"  from the deterministic images of the same initial noise: {deviation}")
     typer.echo(f"picture: {out}")
 
 
@@ -181,7 +206,8 @@ def _describe(
 ) -> list[str]:
     """The reports in plain words: "free", and "plain" where both were run.
 
-    ``tolerance`` is that of the run, if it had one; ``same_noise`` says whether a transition has one noise in both.
+    ``tolerance`` is that of the run, if it had one; ``same_noise`` says whether a transition has
+    one noise in both.
     """
     free, plain = reports["free"], reports.get("plain")
     drafts = (

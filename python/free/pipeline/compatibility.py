@@ -3,9 +3,12 @@
     python -m free.pipeline.compatibility
     python -m free.pipeline.compatibility --only FluxPipeline --steps 28 --window 6
     python -m free.pipeline.compatibility --json - 2>/dev/null
+    python -m free.pipeline.compatibility --stochasticity 0.01
 
 Each of :data:`free.pipeline.tiny.TINY`, with its tiny random network, draws two samples by its own
-loop and, enabled without training, by a stochastic law of the same network. Calls that reach the
+loop and, enabled without training, by a stochastic law of the same network; with a stochasticity by
+that which is near its own deterministic scheduler (DDIM's where there is none), and how far its
+samples are from its own is a column, too. Calls that reach the
 network are counted by a hook on it, not taken from a report. Random networks say how often a
 pipeline calls its network, nothing of how many drafts stand with trained ones.
 
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,11 +28,14 @@ from typing import Any
 
 import torch
 
-from free.arguments import as_integer
+from free.arguments import as_integer, as_number
 from free.files import check_writable, write_json
+from free.images.deviation import Deviation
 from free.machine import machine
 from free.pipeline.enable import enabled, summary
+from free.pipeline.laws import dynamic_shift
 from free.pipeline.tiny import REFUSED, TINY, Tiny
+from free.schedule.schedule import Schedule
 
 #: Laws that are tried, in turn: one for velocities, one for noise, the scheduler's own.
 LAWS = ("flow-sde", "ddpm", None)
@@ -64,6 +71,9 @@ class Result:
         ``calls``, by how many of them a step makes.
     note : str
         What is special about the pipeline's loop.
+    psnr : float or None
+        With a stochasticity: how far its samples are from those of its own loop, in decibels, of
+        the range of the latter.
     """
 
     pipeline: str
@@ -76,9 +86,12 @@ class Result:
     plain: int = 0
     rounds: int = 0
     note: str = ""
+    psnr: float | None = None
 
 
-def examine(name: str, steps: int = 50, window: int = 8) -> Result:
+def examine(
+    name: str, steps: int = 50, window: int = 8, stochasticity: float | None = None
+) -> Result:
     """Enable a tiny pipeline, call it, and count what its network is asked.
 
     Parameters
@@ -87,17 +100,25 @@ def examine(name: str, steps: int = 50, window: int = 8) -> Result:
         One of :data:`free.pipeline.tiny.TINY`.
     steps, window : int
         ``num_inference_steps``, and that of :func:`free.enable`.
+    stochasticity : float, optional
+        Of a law near the pipeline's own deterministic scheduler; by default one of :data:`LAWS`.
     """
     refused = name in REFUSED
     try:
         tiny = TINY[name](SAMPLES)
     except ImportError as error:
         return Result(name, "absent", True, str(error))
+    if stochasticity is not None:
+        _make_deterministic(tiny.pipe)
     with _counted(tiny.pipe) as plain:
-        _draw(tiny, steps)
+        own = _draw(tiny, steps, seed=2)
     found: dict[str, Any] = {"plain": plain[0], "note": tiny.note}
     try:
-        found |= _speculate(tiny, steps, window)
+        if stochasticity is None:
+            found |= _speculate(tiny, steps, window, law=_law(tiny.pipe, window))[0]
+        else:
+            figures, samples = _speculate(tiny, steps, window, stochasticity=stochasticity)
+            found |= {**figures, "psnr": Deviation.of(samples, torch.as_tensor(own)).psnr}
     except ValueError as error:
         return Result(name, "refused", refused, str(error), **found)
     except Exception as error:  # whatever goes wrong is a row of the table
@@ -105,24 +126,38 @@ def examine(name: str, steps: int = 50, window: int = 8) -> Result:
     return Result(name, "works", not refused, **found)
 
 
-def _speculate(tiny: Tiny, steps: int, window: int) -> dict[str, Any]:
-    law = _law(tiny.pipe, window)
-    with enabled(tiny.pipe, window, law):
+def _speculate(
+    tiny: Tiny, steps: int, window: int, **law: Any
+) -> tuple[dict[str, Any], torch.Tensor]:
+    """Figures, and the samples of the seeds of the pipeline's own."""
+    with enabled(tiny.pipe, window, **law):
         with _counted(tiny.pipe) as first:
             _draw(tiny, steps, seed=1)
         with _counted(tiny.pipe) as calls:
-            samples = _draw(tiny, steps, seed=2)
+            samples = torch.as_tensor(_draw(tiny, steps, seed=2), device="cpu")
         rounds = summary(tiny.pipe).rounds
-    if not torch.as_tensor(samples, device="cpu").isfinite().all():
+    if not samples.isfinite().all():
         raise FloatingPointError("samples that are not finite")
     if calls[0] % rounds:
         raise AssertionError(f"{calls[0]} calls of the network in {rounds} rounds")
-    return {
-        "law": law or "",
+    figures = {
+        "law": law.get("law") or "",
         "first": first[0],
         "calls": calls[0],
         "rounds": rounds,
     }
+    return figures, samples
+
+
+def _make_deterministic(pipe: Any) -> None:
+    """Give a pipeline DDIM where no law is known near its own scheduler."""
+    from diffusers import DDIMScheduler
+
+    try:
+        Schedule.from_scheduler(pipe.scheduler, 10, stochasticity=0.0, **dynamic_shift(pipe))
+    except ValueError:
+        if "beta_schedule" in pipe.scheduler.config:
+            pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
 
 
 def _law(pipe: Any, window: int) -> str | None:
@@ -183,7 +218,9 @@ def _row(found: Result) -> tuple[str, ...]:
     result = found.result if found.expected else f"{found.result} (it should not be so)"
     calls = f"{found.calls} ({found.first} at first)" if works else ""
     plain = str(found.plain) if found.plain else ""
-    return found.pipeline, found.law, result, calls, plain, found.note.removeprefix("refuse: ")
+    note = found.note.removeprefix("refuse: ")
+    law = found.law if found.psnr is None else f"its own, {found.psnr:.0f} dB"
+    return found.pipeline, law, result, calls, plain, note
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -204,6 +241,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=50, help="steps of a call (default: 50)")
     parser.add_argument("--window", type=int, default=8, help="steps of a round, at most (8)")
     parser.add_argument(
+        "--stochasticity",
+        type=float,
+        metavar="E",
+        help="that of laws near the pipelines' own deterministic schedulers; their samples are "
+        "compared with the pipelines' own, in decibels (default: a stochastic law)",
+    )
+    parser.add_argument(
         "--only", action="append", metavar="NAME", help="this pipeline; again for others"
     )
     parser.add_argument(
@@ -213,6 +257,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         steps = as_integer(asked.steps, "--steps must be an integer in 2..1000", 2, 1000)
         window = as_integer(asked.window, "--window must be an integer in 1..64", 1, 64)
+        if asked.stochasticity is not None:
+            expected = "--stochasticity must be a finite number > 0"
+            as_number(asked.stochasticity, expected, math.ulp(0.0))
         if asked.json not in (None, "-"):
             check_writable(asked.json, "--json")
         import diffusers
@@ -224,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results: list[Result] = []
     for name in names:
         print(f"{len(results) + 1}/{len(names)} {name}", file=sys.stderr, flush=True)
-        results.append(examine(name, steps, window))
+        results.append(examine(name, steps, window, asked.stochasticity))
     if asked.json != "-":
         print(f"diffusers {diffusers.__version__}, {steps} steps, windows of {window}\n")
         print(table(results))
@@ -234,6 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "steps": steps,
             "window": window,
             "samples": SAMPLES,
+            "stochasticity": asked.stochasticity,
             "pipelines": [asdict(each) for each in results],
             "machine": machine(),
         }

@@ -87,10 +87,13 @@ def check_law(pipe: Any, law: Any, stochasticity: Any = None) -> None:
     asked = asked_of_steps(pipe, law, {name: True for name in OF_STEPS if name in takes})
     if "eta" in asked:
         asked["eta"] = 1.0 if stochasticity is None else 0.0
-    if pipe.scheduler.config.get("use_dynamic_shifting", False):
-        asked["mu"] = 1.0
     steps = 2 if not np.ndim(stochasticity) else len(stochasticity)
-    law_of(pipe.scheduler, law, steps, stochasticity, **asked)
+    law_of(pipe.scheduler, law, steps, stochasticity, **asked, **dynamic_shift(pipe))
+
+
+def dynamic_shift(pipe: Any) -> dict[str, float]:
+    """What ``set_timesteps`` must be given where a shift depends on the images' size: some size."""
+    return {"mu": 1.0} if pipe.scheduler.config.get("use_dynamic_shifting", False) else {}
 
 
 def initial_scale(law: Any, schedule: Schedule) -> float | None:
@@ -99,4 +102,5 @@ def initial_scale(law: Any, schedule: Schedule) -> float | None:
 
 
 def is_own(law: Any) -> bool:
+    """Whether a law is a schedule of the caller's own, or makes one."""
     return isinstance(law, Schedule) or (callable(law) and not isinstance(law, type))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,10 @@ from free.rounds.tolerance import TOLERANCE, check_tolerance
 from free.schedule.schedule import Schedule
 from free.schedule.table import Table
 from free.window import AutoWindow, FixedWindow, WindowRule
+
+#: Noise of a transition, in units of its states' size, below which float32 rounds it to a few
+#: values: ten spacings of numbers about 1.
+FINEST = 1e-6
 
 
 class Settings(NamedTuple):
@@ -92,6 +97,8 @@ def check_settings(
             "sees it (stochasticity=0.01), which is sampled exactly; window=1 and "
             "SequentialSampler sample this one step by step"
         )
+    if speculates and verifier != TOLERANCE:
+        _warn_of_rounding(schedule)
     if sweeps == "auto" and isinstance(rule, FixedWindow):
         raise ValueError(f"sweeps must be None or an integer with window {window!r}, got 'auto'")
     if sweeps is not None and sweeps != "auto" and not _counts(sweeps):
@@ -108,6 +115,20 @@ def check_settings(
         )
     check_relaxation(relaxation, schedule, verifier)
     return Settings(drafter, rule)
+
+
+def _warn_of_rounding(schedule: Schedule) -> None:
+    """Warn where a noise is so little that float32's states cannot tell all of it."""
+    size = np.hypot(schedule.signal, schedule.noise)[:-1]
+    share = schedule.sigma[:-1] / np.where(size > 0, size, 1.0)
+    if (share < FINEST).any():
+        k = int(share.argmin())
+        warnings.warn(
+            f"schedule should have sigma >= {FINEST:g} of its states' size to be speculated in "
+            f"float32, got {share[k]:.2g} at step {k}: the noise is rounded there, and so is its "
+            "law; a larger stochasticity is exact",
+            stacklevel=4,
+        )
 
 
 def largest_window(rule: WindowRule, steps: int, device: torch.device) -> int:
