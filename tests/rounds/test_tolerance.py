@@ -167,9 +167,9 @@ def of_the_row_before(offset: Tensor, length: Tensor, tolerance: float) -> Tenso
     return standing(offset.roll(1, 1), length, tolerance)
 
 
-def as_drafted(seen: Tensor, means: Tensor, *others: Any) -> Any:
+def as_drafted(seen: Tensor, means: Tensor, guess: Tensor, **others: Any) -> Any:
     """The prefix as the drafts had it: only what follows from the last of its states."""
-    rolled = rolled_again(seen, means, *others)
+    rolled = rolled_again(seen, means, guess, **others)
     return rolled._replace(means=means)
 
 

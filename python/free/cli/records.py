@@ -94,10 +94,10 @@ class LawOptions:
         float | None,
         typer.Option(
             help="Noise of the transitions, 1 as trained: DDIM's eta, with --sde the supplement's "
-            "epsilon, with --law the law's eta; 0 is deterministic: only with --window 1 or --verifier "
-            "tolerance. With a deterministic --scheduler how much is added: 0.01 for images some "
-            f"{EXPECTED[0.01]} dB from its own. Default: 1, or the law's own; 0 with --verifier "
-            "tolerance."
+            "epsilon, with --law the law's eta; 0 is deterministic: only with --window 1 or "
+            "--verifier tolerance. With a deterministic --scheduler how much is added: 0.01 for "
+            f"images some {EXPECTED[0.01]} dB from its own. Default: 1, or the law's own; 0 with "
+            "--verifier tolerance."
         ),
     ] = None
     sde: options.Sde = False
@@ -169,8 +169,8 @@ class DraftingOptions:
         str,
         typer.Option(
             help="reflection, or block: judges a window's drafts together and keeps more of them, "
-            "but nothing is recycled (--recycle off, which it implies). tolerance: for laws without "
-            "noise (--stochasticity 0, which it implies), not exact; see --tolerance."
+            "but nothing is recycled (--recycle off, which it implies). tolerance: not exact, for "
+            "laws without noise (--stochasticity 0, which it implies); see --tolerance."
         ),
     ] = "reflection"
     tolerance: Annotated[

@@ -138,8 +138,10 @@ def sample(
             sampler, models.coder, classes, seed, batch_size, f"{name:5s}"
         )
     deviation = None
-    if "still" in images:
-        seen = (images[name].clamp(-1.0, 1.0) for name in ("free", "still"))
+    within = compare and "tolerance" in settings  # of the plain sampler, which is without noise
+    if within or "still" in images:
+        beside = "plain" if within else "still"
+        seen = (images[name].clamp(-1.0, 1.0) for name in ("free", beside))
         deviation = Deviation.of(*seen, span=2.0)
     if json_path is not None:
         record = {
@@ -204,7 +206,8 @@ def _describe(
 ) -> list[str]:
     """The reports in plain words: "free", and "plain" where both were run.
 
-    ``tolerance`` is that of the run, if it had one; ``same_noise`` says whether a transition has one noise in both.
+    ``tolerance`` is that of the run, if it had one; ``same_noise`` says whether a transition has
+    one noise in both.
     """
     free, plain = reports["free"], reports.get("plain")
     drafts = (

@@ -36,7 +36,6 @@ __all__ = [
     "WindowNoise",
     "advance_samples_",
     "build_info",
-    "check_verifier",
     "cuda_devices",
     "drafter_rows",
     "first_guesses",

@@ -102,4 +102,5 @@ def initial_scale(law: Any, schedule: Schedule) -> float | None:
 
 
 def is_own(law: Any) -> bool:
+    """Whether a law is a schedule of the caller's own, or makes one."""
     return isinstance(law, Schedule) or (callable(law) and not isinstance(law, type))

@@ -72,7 +72,8 @@ class FreePipeline(Parts):
         The names and their classes, as in ``DiTPipeline``.
     sampling : dict
         ``window``, ``sweeps``, ``recycle``, ``verifier`` and ``tolerance`` of
-        :class:`free.SpeculativeSampler`; at first what the drafter recommends. ``{"window": 1}`` is the plain sampler.
+        :class:`free.SpeculativeSampler`; at first what the drafter recommends. ``{"window": 1}`` is
+        the plain sampler.
 
     Raises
     ------

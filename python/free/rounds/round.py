@@ -30,7 +30,7 @@ from free.rounds.relaxation import Spending
 from free.rounds.row_selection import RowSelector, Selection, Span, WantedRows
 from free.rounds.state import Draft, Outcome, Recycled, Samples, Window
 from free.rounds.target import Answer, Target
-from free.rounds.tolerance import Deviation
+from free.rounds.tolerance import Leeway
 from free.schedule.table import Table
 
 #: A distance of draft and target at which half of the drafts stand, ``2 Phi(-EVEN / 2) = 1/2``.
@@ -82,7 +82,7 @@ class Rounds:
         That of this run, as its ``begin`` returned it; None needs a width of 1.
     verifier, recycle, sweeps, spending
         As :class:`free.SpeculativeSampler` takes them; ``spending`` is its relaxation, or None.
-    deviation : Deviation or None
+    leeway : Leeway or None
         That of the verifier ``"tolerance"``, which it needs.
     blind : bool
         Whether the first window is drafted before the teacher was ever asked.
@@ -100,7 +100,7 @@ class Rounds:
     recycle: bool | str = False
     sweeps: int | None = None
     spending: Spending | None = None
-    deviation: Deviation | None = None
+    leeway: Leeway | None = None
     blind: bool = False
     rows: RowSelector = field(default_factory=WantedRows)
     phase: Phase = no_phase
@@ -265,7 +265,7 @@ class Rounds:
                 samples=samples.number,
                 high=window.wanted,
             )
-        if self.deviation is not None and W > 1:
+        if self.leeway is not None and W > 1:
             return self._within_tolerance(samples, window, answer)
         with self.phase("bookkeeping" if W == 1 else "verify"):
             means = rows.windows(answer.means, batch, W)
@@ -287,24 +287,17 @@ class Rounds:
                     length=window.length,
                     advance=advance,
                 )
+        teacher, guess = TeacherRows(*answer.output, states, steps), answer.guess
+        start = None if self.leeway is None else guess
         return Outcome(
-            state,
-            advance,
-            accepted,
-            means,
-            sigma,
-            TeacherRows(*answer.output, states, steps),
-            answer.guess,
-            response,
-            window,
-            None if self.deviation is None else answer.guess,
+            state, advance, accepted, means, sigma, teacher, guess, response, window, start
         )
 
     def _within_tolerance(self, samples: Samples, window: Window, answer: Answer) -> Outcome:
         """The outcome of a window of a law without noise."""
-        assert self.deviation is not None
+        assert self.leeway is not None
         with self.phase("verify"):
-            kept = self.deviation.verify(samples, window, answer)
+            kept = self.leeway.verify(samples, window, answer)
             sigma = window.rows.windows(answer.sigma, *window.draft.k.shape)
         return Outcome(
             kept.x,

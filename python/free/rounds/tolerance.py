@@ -96,7 +96,7 @@ class Kept(NamedTuple):
     offsets: Tensor
 
 
-class Deviation:
+class Leeway:
     """A tolerance at work: how far each of a run's B ``samples`` may be from its serial run.
 
     ``tolerance`` is the offset of a state, as a root mean square over its elements, in units of the
@@ -145,7 +145,16 @@ class Deviation:
         columns = self._table.columns[:, draft.k]
         slope = response.slope().clamp(min=0.0)[:, None].minimum(columns[LARGEST_RESPONSE])
         moved, turned = self._changes(samples, window, seen, guess, slope)
-        rolled = _roll_again(seen, means, guess, slope, moved, turned, columns, self._table.clip)
+        rolled = _roll_again(
+            seen,
+            means,
+            guess,
+            slope=slope,
+            moved=moved,
+            turned=turned,
+            columns=columns,
+            clip=self._table.clip,
+        )
         rms = rolled.offset.square().mean(2).sqrt()
         offset = rms / self._size[draft.k]
         accepted = _standing(offset, window.length, self.tolerance)
@@ -154,7 +163,9 @@ class Deviation:
         # The last transition's answer where it was made from: a history goes on from there.
         guess = guess + rolled.turn
         guess[each, accepted] += (slope[:, :, None] * rolled.offset)[each, accepted]
-        self._count(samples.number, rms, moved, turned, columns[1], accepted)
+        self._count(
+            samples.number, rms, moved=moved, turned=turned, b=columns[1], accepted=accepted
+        )
         step = torch.arange(W - 1, device=offset.device)
         examined = (step <= accepted[:, None]) & (step < window.length[:, None] - 1)
         states = torch.cat([seen[:, :1], rolled.means[:, :-1]], dim=1)
@@ -192,6 +203,7 @@ class Deviation:
         self,
         number: Tensor,
         offset: Tensor,
+        *,
         moved: Tensor,
         turned: Tensor,
         b: Tensor,
@@ -238,6 +250,7 @@ def _roll_again(
     seen: Tensor,
     means: Tensor,
     guess: Tensor,
+    *,
     slope: Tensor,
     moved: Tensor,
     turned: Tensor,

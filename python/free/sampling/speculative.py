@@ -236,8 +236,8 @@ class SpeculativeSampler:
             )
         if rounds.spending is not None:
             recorder.relaxed(rounds.spending.spent, rounds.spending.log_likelihood)
-        if rounds.deviation is not None:
-            recorder.deviated(rounds.deviation.estimate)
+        if rounds.leeway is not None:
+            recorder.deviated(rounds.leeway.estimate)
         kept = None if path is None else path.trajectory
         return SamplingResult(result, recorder.finish(), kept)
 

@@ -72,7 +72,9 @@ def test_runs_are_those_without_graphs(batch: int, options: dict[str, Any]) -> N
     same(graphed(sampler(cfg_scale=1.5, **options)).sample(labels, seeds), expected)
 
 
-@pytest.mark.parametrize(("batch", "window", "recycle"), [(1, 8, True), (5, 8, True), (5, 64, False)])
+@pytest.mark.parametrize(
+    ("batch", "window", "recycle"), [(1, 8, True), (5, 8, True), (5, 64, False)]
+)
 def test_runs_within_a_tolerance(batch: int, window: int, recycle: bool) -> None:
     options: dict[str, Any] = {"verifier": "tolerance", "tolerance": 0.01, "recycle": recycle}
     silent = Schedule.ddpm(30, stochasticity=0.0)
@@ -84,7 +86,8 @@ def test_runs_within_a_tolerance(batch: int, window: int, recycle: bool) -> None
         actual = graphed(made).sample(labels, seeds)
         same(actual, expected)
         assert actual.report.deviation_by_sample == pytest.approx(
-            expected.report.deviation_by_sample, rel=0.3  # of changes near rounding
+            expected.report.deviation_by_sample,
+            rel=0.3,  # of changes near rounding
         )
 
 

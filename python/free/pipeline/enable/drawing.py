@@ -115,8 +115,8 @@ class Drawing:
         """What was done, once all are."""
         if (spending := self._rounds.spending) is not None:
             self.recorder.relaxed(spending.spent, spending.log_likelihood)
-        if self._rounds.deviation is not None:
-            self.recorder.deviated(self._rounds.deviation.estimate)
+        if self._rounds.leeway is not None:
+            self.recorder.deviated(self._rounds.leeway.estimate)
         return self.recorder.finish()
 
     def _observe(self, made: int, states: Tensor) -> None:

@@ -58,8 +58,8 @@ class BatchGraphs:
         self.rows.clear()
         if self.rounds.spending is not None:
             self.rounds.spending.clear()
-        if self.rounds.deviation is not None:
-            self.rounds.deviation.clear()
+        if self.rounds.leeway is not None:
+            self.rounds.leeway.clear()
         draw = self._draw_plain if self.window == 1 else self._draw_windows
         return draw(state, recorder, report)
 
@@ -139,8 +139,8 @@ class BatchGraphs:
         """A graph; capturing makes rounds, which leave no trace."""
         spending = self.rounds.spending
         spent = spending and (spending.spent, spending.log_likelihood)
-        deviation = self.rounds.deviation
-        places = (self.rows.failed, spent, deviation and deviation.places)
+        leeway = self.rounds.leeway
+        places = (self.rows.failed, spent, leeway and leeway.places)
         before = map_tensors(torch.clone, places)
         if self._compiled:
             step = torch.compile(step, fullgraph=True, dynamic=False)

@@ -116,6 +116,6 @@ class Graphs:
         if graphs.rounds.spending is not None:
             spending = graphs.rounds.spending
             recorder.relaxed(spending.spent, spending.log_likelihood)
-        if graphs.rounds.deviation is not None:
-            recorder.deviated(graphs.rounds.deviation.estimate)
+        if graphs.rounds.leeway is not None:
+            recorder.deviated(graphs.rounds.leeway.estimate)
         return result, recorder.finish()
