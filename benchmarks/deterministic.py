@@ -42,6 +42,7 @@ from free import (
 from free.bench.paradigms import paradigms
 from free.files import write_json
 from free.machine import machine
+from free.models.checkpoints import EMBEDDED
 
 STEPS = (10, 25, 50, 100, 250)
 WINDOWS = (8, 16, 32, 64)
@@ -67,7 +68,7 @@ class Model(NamedTuple):
     @classmethod
     def load(cls, source: str, cfg: float) -> Model:
         """The embedded model, a bundle, or a folder with a teacher alone."""
-        if source == "mnist" or (Path(source) / "drafter").is_dir():
+        if source in EMBEDDED or (Path(source) / "drafter").is_dir():
             return cls(Path(source).name, *load_pretrained(source), cfg)
         return cls(Path(source).resolve().name, DiT.from_pretrained(source), None, cfg)
 
@@ -111,6 +112,7 @@ def drawn(
         return (*result, {})
     drafter = model.drafter if method == "trained" else FrozenDrafter()
     settings: dict[str, Any] = {**FrozenDrafter().sampling, "window": window}
+    settings["sweeps"] = int(method == "trained")
     schedule = ddim(steps, amount if method == "near" else 0.0)
     if method != "near":
         settings |= {"verifier": "tolerance", "tolerance": amount}
