@@ -22,9 +22,8 @@ import torch
 from torch import Tensor
 
 from examples.policy.act import Policy
-from examples.policy.engine import on_onnxruntime
 from examples.policy.flights import seen_by_pilot
-from examples.policy.latency import NETWORKS
+from examples.policy.latency import ENGINES, NETWORKS, on_engine
 from examples.policy.networks import load
 from free.files import write_json
 from free.machine import machine
@@ -73,6 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--networks", type=Path, default=Path("runs/policy"), help="%(default)s")
     parser.add_argument("--only", choices=NETWORKS, help="one of the two")
+    parser.add_argument("--engine", choices=ENGINES, default="onnxruntime", help="%(default)s")
     parser.add_argument("--places", type=int, default=3, help="observations, %(default)s")
     parser.add_argument("--samples", type=int, default=5000, help="chunks of each, %(default)s")
     parser.add_argument("--window", type=int, default=16, help="%(default)s")
@@ -83,13 +83,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found: dict[str, Any] = {}
     for name in [options.only] if options.only else NETWORKS:
         network = load(options.networks / f"{name}.safetensors")
-        denoise = on_onnxruntime(network, options.networks / "onnx" / name)
+        denoise = on_engine(options.engine, network, options.networks / "onnx" / name)
         count, policies = (
             options.samples * options.places,
             {
                 "plain": Policy(denoise, network.config),
                 "speculated": Policy(denoise, network.config, window=options.window),
-                "DDPM 25": Policy(denoise, network.config, steps=25),
+                "a quarter of the steps": Policy(
+                    denoise, network.config, steps=network.config.steps // 4
+                ),
             },
         )
         expected = draw(policies["plain"], observations, options.samples, 0)

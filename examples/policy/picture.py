@@ -47,6 +47,8 @@ def _curves(axis: Any, name: str, found: dict[str, Any]) -> None:
 
     Speculated samplers have the success of the plain ones, whose law is theirs.
     """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     flown, timed = found["flown"], found["timed"]["samplers"]
     for suffix, color, label in (("", _PLAIN, "plain"), (", FREE auto", _FREE, "FREE, same law")):
         arms = [arm for arm in flown if arm.startswith("DDPM") and "," not in arm]
@@ -66,6 +68,9 @@ def _curves(axis: Any, name: str, found: dict[str, Any]) -> None:
         at = timed["DDIM 10"]["chunks_a_second"], 100 * flown["DDIM 10"]["success"]
         axis.plot(*at, "s", color="tab:orange", label="DDIM 10")
     axis.set(title=name, xlabel="chunks a second, one at a time", ylabel="success, %", xscale="log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set_ylim(min(axis.get_ylim()[0], 80), 103)
     axis.grid(alpha=0.3)
     axis.legend(loc="lower left")
@@ -80,10 +85,22 @@ def _episode(axis: Any, policy: Policy, seed: int) -> None:
     axis.scatter(*seen[burning, :2].T, s=8, color="tab:red", label="main engine", zorder=3)
     for x, y, angle in seen[:: STEPS_A_SECOND // 2, [0, 1, 4]]:
         # The hull and its legs, in the lander's own proportions; pictures are wider than high.
-        body = np.array([(-0.04, 0), (-0.03, 0.05), (0.03, 0.05), (0.04, 0), (-0.04, 0)])
+        body = np.array(
+            [
+                (-0.06, -0.06),
+                (-0.04, 0),
+                (-0.03, 0.04),
+                (0.03, 0.04),
+                (0.04, 0),
+                (-0.04, 0),
+                (0.04, 0),
+                (0.06, -0.06),
+            ]
+        )
         turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
         axis.plot(*(body @ turn * [1, 1.5] + [x, y]).T, color="k", lw=1)
-    axis.plot([-0.2, 0.2], [0, 0], color="tab:green", lw=3, label="pad")
+    # A place is the hull's; standing, it is at height 0.
+    axis.plot([-0.2, 0.2], [-0.094, -0.094], color="tab:green", lw=3, label="pad")
     axis.set(title="an episode, a shape each half second", xlim=(-1, 1), ylim=(-0.2, 1.6))
     axis.set(xlabel="place", ylabel="height")
     axis.legend(loc="upper right")

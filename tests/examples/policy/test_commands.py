@@ -10,7 +10,7 @@ from tests.examples.policy.conftest import SMALL
 
 pytest.importorskip("Box2D")
 
-from examples.policy import evaluate, expert, latency, train
+from examples.policy import evaluate, expert, latency, law, train
 from examples.policy.demonstrations import record
 from examples.policy.networks import load
 
@@ -85,6 +85,13 @@ def test_latency_and_law_write_what_they_find(
     assert found["rows"]["1"] > 0
     assert found["samplers"]["FREE"]["rows_a_round"] > 2
     assert set(found["samplers"]["FREE"]["parts"]) >= {"teacher", "draft", "verify", "all"}
+    assert set(found["samplers"]["FREE"]["predicted"]) == {
+        "1 cores", "8 cores", "16 cores", "rows free",
+    }  # fmt: skip
+    law.main([*arguments, "--samples", "60", "--places", "2", "--engine", "torch"])
+    found = json.loads(Path(where).read_text())["p"]["mlp"]
+    assert min(found["speculated"]) > 1e-4
+    assert len(found["a quarter of the steps"]) == 2
 
 
 def test_predictions() -> None:
