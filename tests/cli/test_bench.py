@@ -16,7 +16,7 @@ def _arguments(digits: Path, *more: object) -> list[object]:
 
 
 def test_two_curves_and_their_files(digits: Path, tmp_path: Path) -> None:
-    rows = "ddim,eps-recycled,paper,free-4,frozen-4,block,relaxed"
+    rows = "ddim,paper,free-4,relaxed"
     paths = [tmp_path / name for name in ("x.json", "x.md", "x.png")]
     text = succeed(
         *_arguments(digits, "--rows", rows, "--quality", 12, "--steps", "12,6"),
@@ -37,7 +37,7 @@ def test_two_curves_and_their_files(digits: Path, tmp_path: Path) -> None:
         assert free["steps_a_round"] > 1
         # One law, one figure; relaxation is bounded and has its own.
         relaxed = lines[steps, "relaxed"]
-        assert free["figures"] == plain["figures"] == lines[steps, "block"]["figures"]
+        assert free["figures"] == plain["figures"] == lines[steps, "paper"]["figures"]
         assert (plain["law"], free["law"]) == ("sde-dpmsolver++",) * 2
         assert {ddim["law"], relaxed["law"]} == {"no noise", "sde-dpmsolver++, relaxed"}
         assert 0 < relaxed["tv_bound"] <= 0.05
@@ -58,6 +58,15 @@ def test_one_number_of_steps_and_a_law(digits: Path, tmp_path: Path) -> None:
     ]
     assert {line["law"] for line in record["rows"]} == {"SDE, 0.5"}
     assert plot.exists()
+    again = tmp_path / "again.png"
+    succeed("bench", "--draw", path, "--steps", 8, "--plot", again)
+    assert again.read_bytes() == plot.read_bytes()
+    refuse("--draw must have rows in one of --steps, got",
+           "bench", "--draw", path, "--steps", 9, "--plot", again)  # fmt: skip
+    refuse("--draw must come with --plot, got none", "bench", "--draw", path)
+    path.write_text("{}")
+    refuse("--draw must be a file of free bench --json, got",
+           "bench", "--draw", path, "--plot", again)  # fmt: skip
     refuse("--plot must come with --quality for several --steps, got 0",
            *_arguments(digits, "--steps", "8,4", "--quality", 0, "--plot", plot))  # fmt: skip
     refuse("--steps must be integers with commas between them, got 'x'",

@@ -73,6 +73,7 @@ NOT_RUN = {
     "--engine onnxruntime": "tracing takes half a minute; tests/cli/test_models.py samples so",
     "--model engine": "it takes an export: slow, below; tests/cli/test_export.py samples one",
     "free export": "tracing takes half a minute: slow, below",
+    "--draw": "committed figures, of other steps; tests/cli/test_bench.py draws some",
     "--compile": "torch.compile takes a minute; tests/training/test_trainer.py has it",
 }
 

@@ -121,6 +121,7 @@ def bench(
             bar.done(str(law))
     functions: dict[str, Callable[[], Any]] = dict(named)
     timings = timed(functions, repeats, warmup=0, attempts=2, tell=bar.done)
+    bar.left |= dict.fromkeys(named, 0)  # though samples may have been discarded
     for law, rows in laws.items():
         bar.left[str(law)] = math.ceil(len(judge.missing(rows)) / BATCH) if judge else 0
     for law, batches in judged.items():

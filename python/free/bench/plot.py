@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from free.bench.lines import Line
 from free.bench.rows import PLAIN
 from free.bench.style import (
     COLOURS,
@@ -20,10 +19,13 @@ from free.bench.style import (
     save,
 )
 
+#: A line of the benchmark as JSON has it, :meth:`free.bench.lines.Line.to_dict`.
+Row = Mapping[str, Any]
+
 #: Both costs of an image, in words.
-_COSTS: tuple[tuple[str, Callable[[Line], float]], ...] = (
-    ("seconds an image", lambda line: line.timing.median),
-    ("teacher rounds an image, one after the other", lambda line: line.rounds),
+_COSTS: tuple[tuple[str, Callable[[Row], float]], ...] = (
+    ("seconds an image", lambda row: row["timing"]["median"]),
+    ("teacher rounds an image, one after the other", lambda row: row["rounds"]),
 )
 #: More curves could not be told apart: those of one law have the same heights.
 CURVES = ("plain", "ddim", "paper", "trained", "recycled")
@@ -33,59 +35,59 @@ _QUALITY = {
 }
 
 
-def plot(path: Path, lines: Sequence[Line], title: str, network: str) -> None:
+def plot(path: Path, rows: Sequence[Row], title: str, network: str) -> None:
     """Write a picture: a curve over the numbers of steps for each sampler.
 
     In a single number of steps, bars of all. Curves are of the methods :data:`CURVES`, each with
-    the window that is fastest in most steps, and with the automatic one. Quality is the lines'
+    the window that is fastest in most steps, and with the automatic one. Quality is the rows'
     Frechet distance where all have one, else the accuracy, by ``network``; a ValueError if there
     are several numbers of steps, and neither.
     """
-    steps = sorted({line.steps for line in lines})
+    steps = sorted({row["steps"] for row in rows})
     if len(steps) == 1:
-        figure = _bars(lines)
+        figure = _bars(rows)
     else:
-        name = next((n for n in _QUALITY if all(n in line.figures for line in lines)), None)
+        name = next((n for n in _QUALITY if all(n in row["figures"] for row in rows)), None)
         if name is None:
             raise ValueError("--plot needs figures of quality of every row: --quality, --reference")
-        figure = _curves(_fastest(lines, steps[-1]), name, network)
+        figure = _curves(_fastest(rows, steps[-1]), name, network)
     figure.suptitle(title, fontsize=9.5, color="#666666", x=0.01, ha="left")
     save(figure, path)
 
 
-def _fastest(lines: Sequence[Line], steps: int) -> list[Line]:
-    """The lines of one row for each method, or two where one of them has an automatic window."""
-    best: dict[tuple[str, bool], Line] = {}
-    for line in sorted(lines, key=lambda line: -line.timing.median):
-        if line.steps == steps and line.row.method in CURVES:
-            best[line.row.method, line.row.window == "auto"] = line
-    names = {line.row.name for line in best.values()}
-    return [line for line in lines if line.row.name in names]
+def _fastest(rows: Sequence[Row], steps: int) -> list[Row]:
+    """The rows of one sampler for each method, or two where one has an automatic window."""
+    best: dict[tuple[str, bool], Row] = {}
+    for row in sorted(rows, key=lambda row: -row["timing"]["median"]):
+        if row["steps"] == steps and row["method"] in CURVES:
+            best[row["method"], row["window"] == "auto"] = row
+    names = {row["name"] for row in best.values()}
+    return [row for row in rows if row["name"] in names]
 
 
-def _colour(line: Line) -> str:
-    return COLOURS["auto" if line.row.window == "auto" else line.row.method]
+def _colour(row: Row) -> str:
+    return COLOURS["auto" if row["window"] == "auto" else row["method"]]
 
 
-def _curves(lines: Sequence[Line], name: str, network: str) -> Any:
+def _curves(rows: Sequence[Row], name: str, network: str) -> Any:
     """Quality against each cost; points of one law and so many steps are joined in grey."""
     figure, axes = panels(2, sharey=True)
-    by_row: dict[str, list[Line]] = {}
-    by_law: dict[tuple[int, str], list[Line]] = {}
-    for line in sorted(lines, key=lambda line: line.steps):
-        by_row.setdefault(line.row.name, []).append(line)
-        by_law.setdefault((line.steps, line.law), []).append(line)
+    samplers: dict[str, list[Row]] = {}
+    laws: dict[tuple[int, str], list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row["steps"]):
+        samplers.setdefault(row["name"], []).append(row)
+        laws.setdefault((row["steps"], row["law"]), []).append(row)
     for axis, (words, cost) in zip(axes, _COSTS, strict=True):
-        for same in by_law.values():
-            value = same[0].figures[name].value
-            costs = [cost(line) for line in same]
+        for same in laws.values():
+            value = same[0]["figures"][name]["value"]
+            costs = [cost(row) for row in same]
             axis.plot([min(costs), max(costs)], [value, value], color=PALE, linewidth=1, zorder=1)
-        for row, curve in by_row.items():
-            values, bars = error_bars([vars(line.figures[name]) for line in curve])
+        for sampler, curve in samplers.items():
+            values, bars = error_bars([row["figures"][name] for row in curve])
             axis.errorbar(
-                [cost(line) for line in curve],
+                [cost(row) for row in curve],
                 values,
-                bars if row == PLAIN else None,
+                bars if sampler == PLAIN else None,
                 color=_colour(curve[0]),
                 ecolor=PALE,
                 elinewidth=1,
@@ -94,28 +96,28 @@ def _curves(lines: Sequence[Line], name: str, network: str) -> Any:
                 zorder=2,
             )
         axis.set_xscale("log")
-        low, high = axis.get_xlim()
-        number_ticks(axis.xaxis, _round_numbers(low, high))
+        number_ticks(axis.xaxis, _round_numbers(*axis.get_xlim()))
         name_axes(axis, words, _QUALITY[name].format(network) if axis is axes[0] else "")
-        _name_steps(axis, by_row[PLAIN], cost, name)
-        ends = [curve[-1] for curve in reversed(by_row.values())]
-        right = max(cost(line) for line in ends)
+        _name_steps(axis, samplers[PLAIN], cost, name)
+        ends = [curve[-1] for curve in reversed(samplers.values())]
+        right = max(cost(row) for row in ends)
+        heights = [row["figures"][name]["value"] for row in ends]
         label_ends(
             axis,
             [
-                Label(right, line.figures[name].value, line.row.label, _colour(line))
-                for line in ends
+                Label(right, height, row["label"], _colour(row))
+                for row, height in zip(ends, heights, strict=True)
             ],
         )
     return figure
 
 
-def _name_steps(axis: Any, curve: Sequence[Line], cost: Callable[[Line], float], name: str) -> None:
+def _name_steps(axis: Any, curve: Sequence[Row], cost: Callable[[Row], float], name: str) -> None:
     """Write the numbers of steps above the plain sampler's points."""
-    for line in curve:
+    for row in curve:
         axis.annotate(
-            f"{line.steps} steps" if line is curve[0] else str(line.steps),
-            (cost(line), line.figures[name].value),
+            f"{row['steps']} steps" if row is curve[0] else str(row["steps"]),
+            (cost(row), row["figures"][name]["value"]),
             xytext=(3, 6),
             textcoords="offset points",
             ha="right",
@@ -130,18 +132,19 @@ def _round_numbers(low: float, high: float) -> list[float]:
     return [number for number in numbers if low <= number <= high]
 
 
-def _bars(lines: Sequence[Line]) -> Any:
+def _bars(rows: Sequence[Row]) -> Any:
     """Both costs of each sampler, the plain one's as a line to compare with."""
-    figure, axes = panels(2, height=1.0 + 0.27 * len(lines), sharey=True)
-    plain = next(line for line in lines if line.row.name == PLAIN)
+    figure, axes = panels(2, height=1.0 + 0.27 * len(rows), sharey=True)
+    plain = next(row for row in rows if row["name"] == PLAIN)
     for axis, (words, cost) in zip(axes, _COSTS, strict=True):
-        places = range(len(lines))
-        axis.barh(places, [cost(line) for line in lines], color=[_colour(line) for line in lines])
+        places = range(len(rows))
+        axis.barh(places, [cost(row) for row in rows], color=[_colour(row) for row in rows])
         axis.axvline(cost(plain), color=COLOURS["plain"], linewidth=0.8, zorder=0)
-        for place, line in zip(places, lines, strict=True):
-            axis.annotate(f"{cost(line):.3g}", (cost(line), place), xytext=(4, 0),
-                          textcoords="offset points", va="center", fontsize=8)  # fmt: skip
-        axis.set_yticks(places, [line.row.label for line in lines])
+        for place, row in zip(places, rows, strict=True):
+            axis.annotate(f"{cost(row):.3g}", (cost(row), place), xytext=(4, 0),
+                          textcoords="offset points", va="center", fontsize=8,
+                          bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
+        axis.set_yticks(places, [row["label"] for row in rows])
         name_axes(axis, words, "", grid="x")
     axes[0].invert_yaxis()
     return figure

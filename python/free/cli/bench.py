@@ -28,7 +28,7 @@ from free.drafters.feature import FeatureDrafter
 from free.drafters.frozen import FrozenDrafter
 from free.evaluation import load_network, measure
 from free.evaluation.features import FeatureNetwork
-from free.files import write_atomic, write_json
+from free.files import read_json, write_atomic, write_json
 from free.images.picture import check_picture_suffix
 from free.machine import machine
 from free.schedule.schedule import Schedule
@@ -131,6 +131,10 @@ def bench(
         Path | None,
         typer.Option("--plot", help="Picture: cost against quality, or bars in one --steps."),
     ] = None,
+    draw_path: Annotated[
+        Path | None,
+        typer.Option("--draw", help="Measure nothing: --plot what an earlier run wrote to --json."),
+    ] = None,
 ) -> None:
     """Draw two curves over the numbers of steps: what the plain sampler's images cost and are
     worth, and what the same images cost with FREE.
@@ -148,8 +152,18 @@ def bench(
     `free bench --rows "*" --steps 250 --law ddpm --quality 0`
 
     `free bench --full --json full.json`
+
+    `free bench --draw full.json --steps 250 --plot speed.png`
     """
     options.check_outputs(json=json_path, markdown=markdown_path, plot=plot_path)
+    if plot_path is not None:
+        check_picture_suffix(plot_path, "--plot")
+        require_matplotlib()
+    if draw_path is not None:
+        if plot_path is None:
+            raise ValueError("--draw must come with --plot, got none")
+        _redraw(draw_path, plot_path, options.parse_numbers(laws.steps, int, "--steps"))
+        return
     extent = _FULL if full else _QUICK
     images = extent.images if images is None else images
     selection = chosen_rows(extent.rows if rows is None else rows)
@@ -167,11 +181,8 @@ def bench(
         selection = [row for row in selection if row.name not in absent]
     prediction = models.teacher.config.prediction
     by_steps = laws.laws(prediction)
-    if plot_path is not None:
-        check_picture_suffix(plot_path, "--plot")
-        require_matplotlib()
-        if quality == 0 and len(by_steps) > 1:
-            raise ValueError("--plot must come with --quality for several --steps, got 0")
+    if plot_path is not None and quality == 0 and len(by_steps) > 1:
+        raise ValueError("--plot must come with --quality for several --steps, got 0")
     schedules = {n: _schedules(n, law, prediction) for n, law in by_steps}
     models, networks = _networks(models, model, selection, batch_size)
     for steps, law in by_steps:
@@ -196,7 +207,9 @@ def bench(
         raise ValueError("--plot must come with --quality and --reference for this model")
     lines = run_bench(draws, images, judge, progress=True)
 
-    notes += [f"left out: {name}: {why}" for name, why in absent.items()]
+    for reason in dict.fromkeys(absent.values()):
+        names = ", ".join(name for name, why in absent.items() if why == reason)
+        notes.append(f"left out: {names}: {reason}")
     notes += remarks(lines)
     title = (
         f"{model.model}, guidance {model.cfg:g}, batches of {batch_size}, on "
@@ -208,6 +221,7 @@ def bench(
     if json_path is not None:
         record = {
             "machine": machine(),
+            "title": title,
             "settings": {
                 **{name: getattr(model, name) for name in _RECORDED},
                 "engine": models.engine,
@@ -226,7 +240,21 @@ def bench(
         content = f"{title}:\n\n{markdown(lines)}\n\n" + "".join(f"- {n}\n" for n in notes)
         write_atomic(markdown_path, lambda path: path.write_text(content, encoding="utf-8"))
     if plot_path is not None:
-        plot(plot_path, lines, title, "" if judge is None else judge.network.name)
+        drawn = [line.to_dict() for line in lines]
+        plot(plot_path, drawn, title, "" if judge is None else judge.network.name)
+
+
+def _redraw(source: Path, path: Path, numbers: Sequence[int]) -> None:
+    """Plot what an earlier run wrote to ``--json``, of these numbers of steps."""
+    try:
+        record = read_json(source, "--draw")
+        rows = [row for row in record["rows"] if row["steps"] in numbers]
+        quality, title = record["quality"], record["title"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"--draw must be a file of free bench --json, got {source}") from error
+    if not rows:
+        raise ValueError(f"--draw must have rows in one of --steps, got {source} without")
+    plot(path, rows, title, "" if quality is None else quality["features"])
 
 
 def _schedules(steps: int, law: Law, prediction: str) -> dict[bool, Schedule]:
