@@ -97,9 +97,11 @@ $(VENV)/.onnx: constraints.txt $(VENV)/.build-tools
 	@$(PIP) install -c constraints.txt onnx onnxruntime-gpu onnxscript
 	@touch $@
 
+# LeRobot without what it depends on, which is another torch: tests load its networks' classes alone.
 $(VENV)/.tools: constraints.txt $(VENV)/.build-tools
 	@echo "Installing what the tests and linters need ..."
 	@$(PIP) install -r constraints.txt
+	@$(PIP) install --no-deps lerobot==0.4.4
 	@touch $@
 
 clean:

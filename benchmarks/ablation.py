@@ -3,9 +3,11 @@ r"""Drafters trained by different recipes, at an equal budget, on the embedded t
     python benchmarks/ablation.py --out runs/ablation --steps 1200 \
         --json benchmarks/results/recipes.json --markdown recipes.md --plot docs/recipes.png
     python benchmarks/ablation.py --out runs/ablation --variants paper,delta --seeds 0 --steps 300
+    python benchmarks/ablation.py --draw benchmarks/results/recipes.json --plot docs/recipes.png
     python benchmarks/ablation.py --count
 
-The last counts each variant's operations and steps, and trains nothing.
+The last two train nothing: one draws what was found, one counts each variant's operations and
+steps.
 
 Every variant gets as many floating-point operations, forward and backward, of both networks, as
 ``--steps`` batches of the paper's recipe take; hence fewer steps where a step is heavier. Otherwise
@@ -29,9 +31,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from free import DiT, DrafterNet, FeatureDrafter, Schedule, SpeculativeSampler
+from free.bench.style import COLOURS, PALE, Label, label_ends, name_axes, panels, save
 from free.files import write_atomic, write_json
 from free.machine import machine
-from free.training.dataset.sets import mnist_set
+from free.training.dataset.sets import embedded_set
 from free.training.losses import drafter_loss
 from free.training.parallel import Ranks
 from free.training.precision import choose_precision
@@ -96,7 +99,7 @@ def new_drafter(teacher: DiT, recipe: Recipe, seed: int) -> DrafterNet:
 
 def operations(teacher: DiT, variant: Variant, batch: int) -> int:
     """Floating-point operations of a step: both networks, forward and backward."""
-    data, recipe = mnist_set(), variant.recipe
+    data, recipe = embedded_set("mnist"), variant.recipe
     rows = range(batch)
     drafter = new_drafter(teacher, recipe, 0)
     with FlopCounterMode(display=False) as counter:
@@ -145,7 +148,7 @@ def run(teacher: DiT, name: str, seed: int, options: argparse.Namespace) -> dict
         network, record = train(
             network,
             partial(drafter_loss, teacher=teacher, recipe=variant.recipe),
-            mnist_set(),
+            embedded_set("mnist"),
             config,
             folder,
             extra={"recipe": dataclasses.asdict(variant.recipe)},
@@ -240,39 +243,40 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def plot(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Steps a round of each recipe; acceptance by place."""
-    from matplotlib.figure import Figure
-
-    height = 1.0 + 0.32 * len(rows)
-    figure = Figure(figsize=(15, max(4.0, height)), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
-    at = range(len(rows))
-    for offset, (way, label) in enumerate(
-        (("paper", "autoregression, W = 8"), ("recommended", "1 sweep, recycled, W = 16"))
+    """Steps a round of each recipe, the best first, the paper's as a grey line; acceptance by place
+    of three of them, the others in grey.
+    """
+    rows = sorted(rows, key=lambda row: -row["paper"]["mean"])
+    figure, (*ways, right) = panels(3, width=4.6, height=1.2 + 0.24 * len(rows))
+    places = range(len(rows))
+    for axis, way, label, method in (
+        (ways[0], "paper", "autoregression, W = 8", "paper"),
+        (ways[1], "recommended", "1 sweep, recycled, W = 16", "trained"),
     ):
-        left.barh(
-            [place + 0.4 * offset for place in at],
-            [row[way]["mean"] for row in rows],
-            0.38,
-            xerr=[row[way]["error"] for row in rows],
-            label=label,
-        )
-    left.set_yticks([place + 0.2 for place in at], [row["label"] for row in rows])
-    left.invert_yaxis()
-    left.set_xlabel("steps a round")
-    figure.legend(*left.get_legend_handles_labels(), fontsize="small", loc="outside upper left")
-    for index, row in enumerate(rows):
+        means = [row[way]["mean"] for row in rows]
+        errors = [row[way]["error"] for row in rows]
+        axis.errorbar(means, places, xerr=errors, fmt="o", markersize=5, color=COLOURS[method])
+        own = next((row[way]["mean"] for row in rows if row["variant"] == "paper"), None)
+        if own is not None:
+            axis.axvline(own, color=PALE, linewidth=1, zorder=0)
+        axis.set_yticks(places, [row["label"] for row in rows] if axis is ways[0] else [])
+        axis.set_ylim(len(rows) - 0.5, -0.5)
+        name_axes(axis, "steps a round", label, grid="both")
+    named = {
+        rows[0]["variant"]: (rows[0]["label"], COLOURS["trained"]),
+        "paper": ("the paper's", COLOURS["paper"]),
+        "untrained": ("none", COLOURS["image"]),
+    }
+    ends = []
+    for row in rows:
         shares = row["acceptance_by_position"]
-        style = ("-", "--", ":")[index // 10]
-        right.plot(
-            range(1, len(shares) + 1), shares, style, marker=".", label=row["label"],
-            color=f"C{index % 10}",
-        )  # fmt: skip
-    right.set(xlabel="place in the window", ylabel="probability that the draft stands")
-    right.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1.0))
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    write_atomic(path, lambda file: figure.savefig(file, dpi=130, format="png"))
+        text, colour = named.get(row["variant"], ("", PALE))
+        right.plot(range(1, len(shares) + 1), shares, color=colour, zorder=2 if text else 1)
+        if text:
+            ends.append(Label(len(shares), shares[-1], text, colour))
+    name_axes(right, "place in the window", "probability that a draft stands")
+    label_ends(right, ends)
+    save(figure, path)
 
 
 def main() -> None:
@@ -288,9 +292,13 @@ def main() -> None:
     parser.add_argument("--count", action="store_true", help="only count operations")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
+    parser.add_argument("--draw", type=Path, metavar="JSON", help="plot its rows, train nothing")
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
 
+    if options.draw:
+        plot(options.plot, json.loads(options.draw.read_text(encoding="utf-8"))["rows"])
+        return
     names = options.variants.split(",")
     unknown = sorted(set(names) - VARIANTS.keys())
     if unknown:

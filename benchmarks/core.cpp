@@ -141,16 +141,18 @@ int main(int argc, char** argv) {
   const char* kernel = argv[1];
   const int calls = std::atoi(argv[2]);
   Data data;
-  const free_dit::Window window = data.window();
+  const free_dit::VerifiedWindow reflection{data.window(), free_dit::Verifier::kReflection};
+  const free_dit::VerifiedWindow block{data.window(), free_dit::Verifier::kBlock};
   const double spent = 0.0;
   double bound = 0.0;
   double log_likelihood = 0.0;
-  const free_dit::Lenience lenience{
-      {free_dit::Rule::kAllow, 0.3, std::numeric_limits<double>::infinity()},
-      nullptr,
-      &spent,
-      &bound,
-      &log_likelihood};
+  const free_dit::RelaxedWindow relaxed{
+      data.window(),
+      {{free_dit::Rule::kAllow, 0.3, std::numeric_limits<double>::infinity()},
+       nullptr,
+       &spent,
+       &bound,
+       &log_likelihood}};
   const free_dit::FirstGuesses guesses = data.first_guesses();
   const free_dit::Roll roll = data.roll();
   const std::int64_t seed = 1;
@@ -158,11 +160,11 @@ int main(int argc, char** argv) {
   const free_dit::Draws draws{1, kSize, &seed, &none, &none, 0, data.state.data()};
   for (int call = 0; call < calls; ++call) {
     if (std::strcmp(kernel, "reflection") == 0) {
-      free_dit::cpu::verify_window(window, free_dit::Verifier::kReflection);
+      free_dit::cpu::verify_window(reflection);
     } else if (std::strcmp(kernel, "block") == 0) {
-      free_dit::cpu::verify_window(window, free_dit::Verifier::kBlock);
+      free_dit::cpu::verify_window(block);
     } else if (std::strcmp(kernel, "relaxed") == 0) {
-      free_dit::cpu::verify_window_relaxed(window, lenience);
+      free_dit::cpu::verify_window_relaxed(relaxed);
     } else if (std::strcmp(kernel, "guess") == 0) {
       free_dit::cpu::first_guesses(guesses);
     } else if (std::strcmp(kernel, "roll") == 0) {

@@ -7,8 +7,9 @@
 
 Sections: `kernels` (each against its torch twin and a copy), `rows` (r_W of published sizes),
 `embedded` (the embedded model, wall-clock), `largest` (a round at DiT-XL/2's shapes), `steady` (the
-host's calls, memory), `predicted` (speed-ups that follow from `rows`). They share the time; what is
-not started before it is up is named. The JSON is written after each.
+host's calls, memory), `policies` (the control loop of examples/policy, whose networks must be
+trained), `predicted` (speed-ups that follow from `rows`). They share the time; what is not started
+before it is up is named. The JSON is written after each.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from free.devices import find_device
 from free.files import check_writable, write_json
 from free.machine import machine
 from free.ops import build_info
-from on_gpu import embedded, kernels, largest, predicted, rows, steady
+from on_gpu import embedded, kernels, largest, policies, predicted, rows, steady
 from on_gpu.bench import Bench
 from on_gpu.targets import judge, line
 
@@ -39,6 +40,7 @@ SECTIONS = {
     "embedded": (embedded.run, 30),
     "largest": (largest.run, 5),
     "steady": (steady.run, 10),
+    "policies": (policies.run, 10),
     "predicted": (predicted.run, 1),
 }
 
@@ -95,6 +97,9 @@ def _options(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda", help="(%(default)s)")
     parser.add_argument(
         "--minutes", type=float, default=7.5, help="nothing is begun after so long (%(default)s)"
+    )
+    parser.add_argument(
+        "--policies", metavar="DIR", default="runs/policy", help="trained ones (%(default)s)"
     )
     parser.add_argument("--small", action="store_true", help="tiny shapes: a trial, no figures")
     parser.add_argument(

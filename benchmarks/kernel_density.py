@@ -73,6 +73,20 @@ class KernelDensity:
         return distances / (self.bandwidth * x.shape[1] ** 0.5)
 
 
+def folder(path: Path, size: int) -> Tensor:
+    """The images of a folder as ``free train-teacher --data`` takes it, [M, 3 * size^2] in -1 .. 1.
+
+    Resized as for training; those that are equal then count once.
+    """
+    from free.training.dataset.listing import list_images
+    from free.training.dataset.pixels import read_image
+
+    listing = list_images(path, None)
+    rows = [read_image(listing.folder / name, size, 3, True) for name in listing.files]
+    pixels = np.unique(np.stack(rows).transpose(0, 3, 1, 2).reshape(len(rows), -1), axis=0)
+    return torch.from_numpy(pixels).float() / 127.5 - 1.0
+
+
 def emoji(font: Path, size: int) -> Tensor:
     """Bitmaps of a font such as NotoColorEmoji.ttf, on white, [M, 3 * size^2] in -1 .. 1."""
     from fontTools.ttLib import TTFont

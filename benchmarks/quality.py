@@ -1,9 +1,9 @@
-"""Whether digits show what was asked for, equally often from both samplers.
+"""Whether images show what was asked for, equally often from both samplers.
 
     python benchmarks/quality.py --json benchmarks/results/quality.json
 
-The digit classifier that the package carries names the generated ones. It was trained on 4,000 of
-the real digits (``free.training.classifier``).
+The classifier that the package carries for an embedded model names the generated images
+(``free.training.classifier``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tqdm import tqdm
 from free import Schedule, SequentialSampler, SpeculativeSampler, load_pretrained
 from free.files import write_json
 from free.machine import machine
-from free.models.classifier import DigitClassifier
+from free.models.classifier import Classifier
 
 
 def draw(
@@ -46,9 +46,10 @@ def main() -> None:
     parser.add_argument("--json")
     options = parser.parse_args()
 
-    classifier = DigitClassifier.embedded()
-    held_out = classifier.record["held_out_accuracy"]
-    print(f"classifier: {100 * held_out:.1f} % of the held-out real digits")
+    classifier = Classifier.embedded("emoji" if options.model == "emoji" else "mnist")
+    held_out = classifier.record["accuracy"]
+    kind = "held-out" if classifier.record["held_out"] else "learnt"
+    print(f"classifier: {100 * held_out:.1f} % of the {kind} real images")
     teacher, drafter = load_pretrained(options.model)
     schedule = Schedule.ddpm(options.steps)
     plain = f"plain, {options.steps} steps"
@@ -62,7 +63,7 @@ def main() -> None:
         samplers[f"plain, {options.steps // part} steps"] = SequentialSampler(
             teacher, Schedule.ddpm(options.steps // part), options.cfg
         )
-    labels = torch.arange(options.images) % 10
+    labels = torch.arange(options.images) % classifier.classes
     rows: list[dict[str, object]] = []
     right: dict[str, int] = {}
     for index, (name, sampler) in enumerate(samplers.items()):

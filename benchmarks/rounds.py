@@ -2,6 +2,7 @@
 
     python benchmarks/rounds.py --json benchmarks/results/rounds.json --plot docs/rounds.png
     python benchmarks/rounds.py --steps 1000 --windows 32 --ways paper,response
+    python benchmarks/rounds.py --draw benchmarks/results/rounds.json --plot docs/rounds.png
 
 Counts do not depend on the machine. Rows are written as they come; with ``--resume`` those already
 in the JSON are not measured again.
@@ -20,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from free import Drafter, FrozenDrafter, Schedule, SpeculativeSampler, load_pretrained
+from free.bench.style import COLOURS, Label, label_ends, name_axes, number_ticks, panels, save
 from free.files import write_json
 from free.machine import machine
 from free.rounds.report import Report
@@ -50,6 +52,15 @@ WAYS = {
     "frozen-reuse": Way("no training, recycled: reuse", "image", 1, "reuse"),
     "frozen-response": Way("no training, recycled: response", "image", 1, "response"),
     "eps": Way("eps kept (De Bortoli et al.)", "eps", 1, False),
+}
+
+#: Of the ways, those that the picture shows: what it calls them, and the colour's method.
+PLOTTED = {
+    "response": ("recycled", "trained"),
+    "frozen-response": ("recycled, no training", "recycled"),
+    "paper": ("autoregression (the paper)", "paper"),
+    "frozen": ("last image kept", "image"),
+    "eps": ("last noise kept", "eps"),
 }
 
 
@@ -95,51 +106,53 @@ def measure(
     }
 
 
-def plot(path: str, rows: list[dict[str, Any]], steps: int, images: int) -> None:
-    """Left: steps a round by window. Right: where drafts are rejected."""
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
-    labels = list(dict.fromkeys(row["label"] for row in rows))
-    styles = {
-        row["label"]: {
-            "color": f"C{labels.index(row['label'])}",
-            "linestyle": "-" if row["drafter"] == "trained" else "--",
-        }
-        for row in rows
-    }
-    for label in labels:
-        own = [row for row in rows if row["label"] == label]
+def plot(path: Path, rows: list[dict[str, Any]], steps: int, images: int) -> None:
+    """Left: steps a round by window. Right: where drafts are rejected. Of the ways of PLOTTED."""
+    figure, (left, right) = panels(2)
+    windows = sorted({row["window"] for row in rows})
+    widest = max(window for window in windows if window <= 16)
+    ends: dict[Any, list[Label]] = {}
+    later = []
+    for name, (text, method) in PLOTTED.items():
+        way, colour = WAYS[name], COLOURS[method]
+        own = [row for row in rows if row["label"] == way.label]
+        if not own:
+            continue
         left.errorbar(
             [row["window"] for row in own],
             [row["parallel_efficiency"] for row in own],
             [row["standard_error"] for row in own],
             marker="o",
             markersize=4,
-            label=label,
-            **styles[label],
+            color=colour,
         )
-    windows = sorted({row["window"] for row in rows})
+        last = own[-1]
+        ends.setdefault(last["window"], []).append(
+            Label(last["window"], last["parallel_efficiency"], text, colour)
+        )
+        for row in own:
+            if row["window"] == widest:
+                rejected = np.subtract(row["examined_by_step"], row["accepted_by_step"]) / images
+                bins = np.add.reduceat(rejected, np.arange(steps % 10, steps, 10))
+                left_over = np.arange(len(bins), 0, -1) * 10 - 5
+                right.plot(left_over, bins, color=colour)
+                later.append(Label(left_over[-1], bins[-1], text, colour))
     left.set_xscale("log", base=2)
-    left.set_xticks(windows, [str(window) for window in windows])
-    left.set(xlabel="window W (teacher rows a round)", ylabel="steps a round", ylim=(0, None))
-    left.legend(fontsize="x-small", loc="upper left")
-    left.grid(alpha=0.3)
-    widest = max(window for window in windows if window <= 16)
-    for row in rows:
-        if row["window"] == widest:
-            rejected = np.subtract(row["examined_by_step"], row["accepted_by_step"]) / images
-            bins = np.add.reduceat(rejected, np.arange(steps % 10, steps, 10))
-            left_over = np.arange(len(bins), 0, -1) * 10 - 5
-            right.plot(left_over, bins, **styles[row["label"]])
-    right.set(
-        xlabel="transitions left (the image is finished at the right)",
-        ylabel=f"rejections an image in 10 transitions, W = {widest}",
-        ylim=(0, None),
-    )
+    number_ticks(left.xaxis, windows)
+    left.set_ylim(0, None)
+    name_axes(left, "window W: teacher rows a round", "steps a round")
+    right.set_ylim(0, None)
     right.invert_xaxis()
-    right.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
+    right.set_xlim(None, 0)
+    name_axes(
+        right,
+        "transitions left until the image is finished",
+        f"rejections an image in 10 transitions, W = {widest}",
+    )
+    for labels in ends.values():
+        label_ends(left, labels)
+    label_ends(right, later)
+    save(figure, path)
 
 
 def main() -> None:
@@ -152,8 +165,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--json")
     parser.add_argument("--resume", action="store_true", help="keep the rows that JSON has")
-    parser.add_argument("--plot")
+    parser.add_argument("--draw", metavar="JSON", help="plot its rows, and measure nothing")
+    parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
+    if options.draw:
+        record = json.loads(Path(options.draw).read_text(encoding="utf-8"))
+        plot(options.plot, record["rows"], *(record["settings"][n] for n in ("steps", "images")))
+        return
 
     unknown = set(options.ways.split(",")) - WAYS.keys()
     if unknown:

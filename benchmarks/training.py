@@ -201,9 +201,9 @@ def operations(config: DiTConfig, depth: int) -> dict[str, float]:
 def inputs(name: str) -> tuple[DiT, TrainingImages]:
     """Teacher and images of a shape."""
     if name == "mnist":
-        from free.training.dataset.sets import mnist_set
+        from free.training.dataset.sets import embedded_set
 
-        return load_pretrained("mnist")[0], mnist_set()
+        return load_pretrained("mnist")[0], embedded_set("mnist")
     torch.manual_seed(0)
     teacher = DiT(DiTConfig.named(name)).eval().requires_grad_(False)
     images = torch.randn(64, *teacher.sample_shape)

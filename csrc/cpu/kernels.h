@@ -22,8 +22,8 @@ namespace free_dit::cpu {
 /// Elements of a batch below which starting threads costs more than it saves.
 constexpr std::int64_t kParallelElements = std::int64_t{1} << 20;
 
-void verify_window(const Window& window, Verifier verifier);
-void verify_window_relaxed(const Window& window, const Lenience& lenience);
+void verify_window(const VerifiedWindow& window);
+void verify_window_relaxed(const RelaxedWindow& window);
 void window_noise(const WindowNoise& draws);
 void first_guesses(const FirstGuesses& guesses);
 void roll_window(const Roll& roll);

@@ -192,21 +192,21 @@ void verify(const Window& w, const Decide& decide) {
 
 }  // namespace
 
-void verify_window(const Window& w, Verifier verifier) {
+void verify_window(const VerifiedWindow& w) {
   verify(w, [&](std::int64_t b, const Sample& s) {
-    return decide(verifier, w.length[b] - 1, Transitions{s}, s.sigma, s.uniforms, s.log_ratio);
+    return decide(w.verifier, w.length[b] - 1, Transitions{s}, s.sigma, s.uniforms, s.log_ratio);
   });
 }
 
-void verify_window_relaxed(const Window& w, const Lenience& l) {
+void verify_window_relaxed(const RelaxedWindow& w) {
   verify(w, [&](std::int64_t b, const Sample& s) {
     const float* uncertainty =
-        l.uncertainty == nullptr ? nullptr : l.uncertainty + b * (w.width - 1);
-    Account account{l.spent[b], 0.0};
-    const Outcome outcome = decide_relaxed(l, w.length[b] - 1, Transitions{s}, s.sigma, s.uniforms,
+        w.uncertainty == nullptr ? nullptr : w.uncertainty + b * (w.width - 1);
+    Account account{w.spent[b], 0.0};
+    const Outcome outcome = decide_relaxed(w, w.length[b] - 1, Transitions{s}, s.sigma, s.uniforms,
                                            uncertainty, &account, s.log_ratio);
-    l.bound[b] = account.spent;
-    l.log_likelihood[b] = account.log_likelihood;
+    w.bound[b] = account.spent;
+    w.log_likelihood[b] = account.log_likelihood;
     return outcome;
   });
 }

@@ -21,9 +21,8 @@ constexpr int kMaxWidth = 256;
 /// Bytes of device memory that verifying needs beside its arguments, aligned to 8.
 std::int64_t verify_workspace(const Window& window);
 
-void verify_window(const Window& window, Verifier verifier, void* workspace, const Queue& queue);
-void verify_window_relaxed(const Window& window, const Lenience& lenience, void* workspace,
-                           const Queue& queue);
+void verify_window(const VerifiedWindow& window, void* workspace, const Queue& queue);
+void verify_window_relaxed(const RelaxedWindow& window, void* workspace, const Queue& queue);
 void window_noise(const WindowNoise& draws, const Queue& queue);
 void first_guesses(const FirstGuesses& guesses, const Queue& queue);
 void roll_window(const Roll& roll, const Queue& queue);

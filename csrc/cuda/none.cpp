@@ -23,8 +23,8 @@ Devices devices() { return {{}, "this build has no CUDA"}; }
 std::optional<std::string> refusal(int) { return kRefusal; }
 
 std::int64_t verify_workspace(const Window&) { refuse(); }
-void verify_window(const Window&, Verifier, void*, const Queue&) { refuse(); }
-void verify_window_relaxed(const Window&, const Lenience&, void*, const Queue&) { refuse(); }
+void verify_window(const VerifiedWindow&, void*, const Queue&) { refuse(); }
+void verify_window_relaxed(const RelaxedWindow&, void*, const Queue&) { refuse(); }
 void window_noise(const WindowNoise&, const Queue&) { refuse(); }
 void first_guesses(const FirstGuesses&, const Queue&) { refuse(); }
 void roll_window(const Roll&, const Queue&) { refuse(); }

@@ -347,13 +347,12 @@ std::int64_t verify_workspace(const Window& w) {
          static_cast<std::int64_t>(sizeof(Sums));
 }
 
-void verify_window(const Window& w, Verifier verifier, void* workspace, const Queue& queue) {
-  verify("verify_window", w, Exact{verifier}, verifier == Verifier::kBlock, workspace, queue);
+void verify_window(const VerifiedWindow& w, void* workspace, const Queue& queue) {
+  verify("verify_window", w, Exact{w.verifier}, w.verifier == Verifier::kBlock, workspace, queue);
 }
 
-void verify_window_relaxed(const Window& w, const Lenience& lenience, void* workspace,
-                           const Queue& queue) {
-  verify("verify_window_relaxed", w, Relaxed{lenience}, false, workspace, queue);
+void verify_window_relaxed(const RelaxedWindow& w, void* workspace, const Queue& queue) {
+  verify("verify_window_relaxed", w, Relaxed{w}, false, workspace, queue);
 }
 
 }  // namespace free_dit::cuda

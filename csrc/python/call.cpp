@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "call.h"
 
+#include <pybind11/stl.h>
+
 #include <cmath>
 #include <map>
 
@@ -84,26 +86,23 @@ bool has_kernels(int device) {
 
 }  // namespace
 
-void Call::bind(PyObject* args, PyObject* kwargs) {
+void Call::take(PyObject* args, PyObject* kwargs, PyObject* defaults, std::size_t positional) {
+  const std::vector<Argument>& arguments = op_.arguments;
   const auto given = static_cast<std::size_t>(PyTuple_GET_SIZE(args));
   Py_ssize_t named = PyDict_GET_SIZE(kwargs);
-  bool bound = given <= (exact_ ? signature_.positional : op_.arguments.size());
-  for (std::size_t i = 0; i < op_.arguments.size(); ++i) {
-    PyObject* value = i < given ? PyTuple_GET_ITEM(args, static_cast<Py_ssize_t>(i))
-                                : PyDict_GetItemWithError(kwargs, signature_.names[i]);
-    named -= i >= given && value != nullptr ? 1 : 0;
-    values_[i] = value != nullptr ? value : signature_.defaults[i];
-    bound = bound && values_[i] != nullptr;
+  bool bound = given <= positional && given <= arguments.size();
+  for (std::size_t i = 0; bound && i < arguments.size(); ++i) {
+    PyObject* const key = arguments[i].key;
+    values_[i] = i < given ? PyTuple_GET_ITEM(args, static_cast<Py_ssize_t>(i))
+                           : PyDict_GetItemWithError(kwargs, key);
+    named -= i >= given && values_[i] != nullptr ? 1 : 0;
+    values_[i] = values_[i] != nullptr ? values_[i] : PyDict_GetItemWithError(defaults, key);
+    bound = values_[i] != nullptr;
   }
   if (!bound || named != 0) {
     throw py::type_error(op_.name + ": expected arguments as its signature has them");
   }
-}
-
-void Call::take(PyObject* args, PyObject* kwargs) {
-  bind(args, kwargs);
   // Values first: sizes of tensors may depend on them, and limits of values on sizes.
-  const std::vector<Argument>& arguments = op_.arguments;
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     if (arguments[i].kind != Argument::Kind::kTensor) {
       take_value(arguments[i], values_[i]);
@@ -126,7 +125,7 @@ void Call::take(PyObject* args, PyObject* kwargs) {
   }
   check_memory();
   for (const auto& [offset, shape] : op_.counts) {
-    field<std::int64_t>(offset) = sizes_.count(shape);
+    field<std::int64_t>(offset) = std::max<std::int64_t>(0, sizes_.count(shape));
   }
   op_.prepare(record_.data());
 }
@@ -233,35 +232,22 @@ bool Call::served() const {
                        (device_.device_type == kDLCUDA && has_kernels(device_.device_id)));
 }
 
-// As a tensor of that type makes others, if there is one: torch has no quicker way.
-py::object Call::empty(const std::vector<std::int64_t>& extents, Type type) const {
-  static PyObject* const method = PyUnicode_InternFromString("new_empty");
-  static PyObject* const dtype = Py_BuildValue("(s)", "dtype");
-  PyObject* like = nullptr;
-  for (std::size_t i = 0; like == nullptr && i < op_.arguments.size(); ++i) {
-    const Argument& a = op_.arguments[i];
-    const bool fits = a.kind == Argument::Kind::kTensor && a.type == type;
-    like = fits && values_[i] != Py_None ? values_[i] : nullptr;
-  }
-  std::vector<py::int_> sizes(extents.begin(), extents.end());
-  std::vector<PyObject*> given{like != nullptr ? like : first_.ptr()};
-  for (const py::int_& size : sizes) {
-    given.push_back(size.ptr());
-  }
-  given.push_back(PyTuple_GET_ITEM(torch.dtypes.ptr(), static_cast<int>(type)));
-  PyObject* made = PyObject_VectorcallMethod(method, given.data(), given.size() - 1,
-                                             like != nullptr ? nullptr : dtype);
-  if (made == nullptr) {
-    throw py::error_already_set();
-  }
-  return py::reinterpret_steal<py::object>(made);
-}
-
-py::tuple Call::allocate() const {
+py::tuple Call::allocate() {
+  const bool own = memory_ && torch.api != nullptr && device_.device_type == kDLCPU;
   py::tuple results(op_.results.size());
   for (std::size_t i = 0; i < results.size(); ++i) {
     const Argument& a = op_.results[i];
-    results[i] = empty(absent(a) ? std::vector<std::int64_t>{0} : sizes_.extents(a.shape), a.type);
+    std::vector<std::int64_t> shape{0};
+    if (!absent(a)) {
+      shape = sizes_.extents(a.shape);
+    }
+    const int type = static_cast<int>(a.type);
+    void* data = nullptr;
+    results[i] = own ? host_tensor(shape, type, &data) : torch.empty(first_, shape, type);
+    field<void*>(a.field) = absent(a) ? nullptr : data;
+  }
+  if (memory_ && !own) {
+    place(results);
   }
   return results;
 }
@@ -287,7 +273,7 @@ void Call::launch() {
   py::object space;
   void* memory = nullptr;
   if (const std::int64_t bytes = op_.workspace(record_.data())) {
-    space = empty({bytes / static_cast<std::int64_t>(sizeof(double))}, Type::kFloat64);
+    space = torch.empty(first_, py::make_tuple(bytes / 8), static_cast<int>(Type::kFloat64));
     memory = View(space, true).data;
   }
   cuda::Queue queue{device_.device_id, nullptr};

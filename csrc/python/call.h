@@ -15,29 +15,21 @@
 
 namespace free_dit {
 
-/// How an op is called: the interned names of its arguments, the values of those that need not be
-/// given (or null), and how many may be given by position.
-struct Signature {
-  std::vector<PyObject*> names;
-  std::vector<PyObject*> defaults;
-  std::size_t positional = 0;
-};
-
 class Call {
  public:
-  /// `exact`: no subclass of Tensor is a tensor, and no more is given by position than the
-  /// signature says. `memory`: tensors have some, unless they are fake.
-  Call(const Op& op, const Signature& signature, bool exact, bool memory)
-      : op_(op), signature_(signature), exact_(exact), memory_(memory) {
+  /// `exact`: no subclass of Tensor is a tensor. `memory`: tensors have some, unless they are fake.
+  Call(const Op& op, bool exact, bool memory) : op_(op), exact_(exact), memory_(memory) {
     op_.init(record_.data());
   }
 
-  void take(PyObject* args, PyObject* kwargs);
+  /// So many arguments, at most, may be given by position.
+  void take(PyObject* args, PyObject* kwargs, PyObject* defaults,
+            std::size_t positional = kMostArguments);
   /// Whether there are kernels for tensors that lie as these do.
   bool served() const;
-  /// Results, not written yet.
-  pybind11::tuple allocate() const;
-  /// Where the kernels write.
+  /// Results, not written yet, where the kernels write.
+  pybind11::tuple allocate();
+  /// These results instead.
   void place(const pybind11::tuple& results);
   /// Runs the kernel. Throws what it throws, and std::invalid_argument for values out of range.
   void launch();
@@ -46,19 +38,16 @@ class Call {
  private:
   using Span = std::pair<const char*, const char*>;  // where a tensor lies in memory
 
-  void bind(PyObject* args, PyObject* kwargs);
   void take_value(const Argument& argument, PyObject* value);
   Span take_tensor(const Argument& argument, pybind11::handle tensor);
   void check_memory() const;
   bool absent(const Argument& argument) const;
-  pybind11::object empty(const std::vector<std::int64_t>& extents, Type type) const;
   template <class T>
   T& field(std::size_t offset) {
     return *reinterpret_cast<T*>(record_.data() + offset);
   }
 
   const Op& op_;
-  const Signature& signature_;
   const bool exact_, memory_;
   bool readable_ = true;
   std::array<PyObject*, kMostArguments> values_{};  // borrowed

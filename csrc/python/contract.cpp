@@ -3,19 +3,18 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <functional>
 #include <numeric>
 #include <regex>
 #include <sstream>
 
 namespace free_dit {
 
-Shape::Shape(const char* text) {
+Shape::Shape(const std::string& text) {
   static const std::regex kAxis(R"((?:([A-Z])>=)?(?:([A-Z])\*)?([A-Z])?([+-]?\d+)?)");
   std::istringstream words(text);
   for (std::string word; words >> word && word != ">";) {
     if (word[0] == '.') {
-      rest = word == "..." ? Rest::kSome : Rest::kAny;
+      rest = word == "..." ? 1 : 0;
       continue;
     }
     std::smatch found;
@@ -55,8 +54,7 @@ bool Sizes::fits(const Shape& shape, const std::int64_t* extents, int axes) {
   const int fixed = static_cast<int>(shape.axes.size());
   const int others = axes - fixed;
   const std::int64_t* const end = extents + axes;
-  if (others < (shape.rest == Shape::Rest::kSome ? 1 : 0) ||
-      (shape.rest == Shape::Rest::kNone && others > 0) ||
+  if (others < std::max(shape.rest, 0) || (shape.rest < 0 && others > 0) ||
       (shape.filled && std::find(extents, end, 0) != end)) {
     return false;
   }
@@ -65,15 +63,11 @@ bool Sizes::fits(const Shape& shape, const std::int64_t* extents, int axes) {
       return false;
     }
   }
-  if (shape.rest != Shape::Rest::kNone && rest == nullptr) {
+  if (shape.rest >= 0 && rest == nullptr) {
     rest = extents + fixed;
     rest_end = end;
   }
-  bool same = shape.rest == Shape::Rest::kNone || others == rest_end - rest;
-  for (int i = 0; shape.rest != Shape::Rest::kNone && same && i < others; ++i) {
-    same = extents[fixed + i] == rest[i];
-  }
-  return same;
+  return shape.rest < 0 || std::equal(extents + fixed, end, rest, rest_end);
 }
 
 std::vector<std::int64_t> Sizes::extents(const Shape& shape) const {
@@ -81,7 +75,7 @@ std::vector<std::int64_t> Sizes::extents(const Shape& shape) const {
   for (const Axis& axis : shape.axes) {
     extents.push_back(value(axis));
   }
-  if (shape.rest != Shape::Rest::kNone) {
+  if (shape.rest >= 0) {
     extents.insert(extents.end(), rest, rest_end);
   }
   return extents;
@@ -102,10 +96,10 @@ std::string Sizes::text(const Shape& shape) const {
          : part ? "a multiple of " + std::to_string(of(axis.times))
                 : std::string(1, axis.letter)));
   }
-  if (shape.rest != Shape::Rest::kNone && rest == nullptr) {
+  if (shape.rest >= 0 && rest == nullptr) {
     add("...");
   }
-  for (const auto* at = rest; shape.rest != Shape::Rest::kNone && at != rest_end; ++at) {
+  for (const auto* at = rest; shape.rest >= 0 && at != rest_end; ++at) {
     add(std::to_string(*at));
   }
   return (shape.filled ? "a non-empty shape [" : "shape [") + words + "]";

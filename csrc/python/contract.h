@@ -1,26 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-// The contract of an op: what it takes and gives, said once (ops.cpp).
+// The contract of an op: what it takes and gives, said once (drafting.cpp, verification.cpp).
 //
-// Each argument is a name, a shape or a range, and the field of the kernels' record that it fills;
-// the field's type says the dtype, and whether the kernel writes there. Checks, the words of
-// errors, allocation and marshalling follow from that (call.cpp), and in Python the schema and the
-// results where sizes are symbols (free/ops/contract.py).
+// Each argument is a name ("scale?" may be None), a shape or a range, and the field of the kernels'
+// record that it fills; the field's type says the dtype, and whether the kernel writes there.
+// Checks, the words of errors, allocation and marshalling follow from that (call.cpp), and in
+// Python the schema and the results where sizes are symbols (free/ops/contract.py).
 //
 // A shape is a list of axes: "B W ..." has letters for sizes. The first argument that has a letter
 // binds it, and the others are compared: "W-1", "B*K", a number, "V>=W" (at least W). "..." stands
 // for one axis or more, "...?" for any number. "> 0" at the end says that no axis is empty.
 #pragma once
 
+#include <pybind11/pybind11.h>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <initializer_list>
 #include <limits>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "cuda/kernels.h"
@@ -36,13 +39,12 @@ struct Axis {
 };
 
 struct Shape {
-  enum class Rest { kNone, kSome, kAny };
   std::vector<Axis> axes;
-  Rest rest = Rest::kNone;
+  int rest = -1;  // how many others there are, at least; -1 for none
   bool filled = false;
 
   Shape() = default;
-  explicit Shape(const char* text);
+  explicit Shape(const std::string& text);
 };
 
 /// What the letters stand for.
@@ -83,11 +85,15 @@ constexpr Type type_of() {
                                            : Type::kFloating;
 }
 
+constexpr std::int64_t kAny = std::numeric_limits<std::int64_t>::max();
+constexpr std::int64_t kWord = std::numeric_limits<std::uint32_t>::max();
+
 struct Argument {
   enum class Kind { kTensor, kInteger, kNumber, kFlag, kChoice };
   Kind kind = Kind::kTensor;
   std::string name;
-  std::size_t field = 0;  // its offset in the record
+  PyObject* key = nullptr;  // the name, as Python interns it
+  std::size_t field = 0;    // its offset in the record
   bool optional = false;
 
   // A tensor.
@@ -99,7 +105,7 @@ struct Argument {
 
   // A value.
   char binds = 0;  // this letter is its value; of an optional one, 2 with it and 1 without
-  std::int64_t low = 0, high = 0;
+  std::int64_t low = 0, high = kAny;
   Shape highest;                   // an integer's upper limit where that depends on sizes
   double least = 0.0, most = 0.0;  // a number's
   std::vector<const char*> choices;
@@ -111,9 +117,6 @@ struct Argument {
 constexpr std::size_t kMostArguments = 16;
 constexpr std::size_t kMostBytes = 512;
 
-constexpr std::int64_t kAny = std::numeric_limits<std::int64_t>::max();
-constexpr std::int64_t kWord = std::numeric_limits<std::uint32_t>::max();
-
 struct Op {
   std::string name;
   std::vector<Argument> arguments;
@@ -123,7 +126,7 @@ struct Op {
 
   // What is done with a record; workspace says bytes.
   std::function<void(void*)> init, prepare = [](void*) {}, check = [](void*) {}, cpu;
-  std::function<std::int64_t(void*)> workspace = [](void*) { return 0; };
+  std::function<std::int64_t(void*)> workspace;
   std::function<void(void*, void*, const cuda::Queue&)> cuda;
 };
 
@@ -143,94 +146,87 @@ class Declare {
 
   /// Read by the kernel, or changed in place if the field is a pointer to what is not const.
   template <class C, class T>
-  Declare& tensor(const char* name, const char* shape, T* C::* field, const char* group = nullptr) {
-    op_.arguments.push_back(described(name, shape, field, group));
+  Declare& tensor(const char* name, const char* shape, T* C::* field, const char* group = "") {
+    describe(op_.arguments, name, shape, field, group);
     return *this;
-  }
-  /// None, or all of a group are.
-  template <class C, class T>
-  Declare& maybe(const char* name, const char* shape, T* C::* field, const char* group = "") {
-    return tensor(name, shape, field, group);
   }
   /// In a type that networks answer in.
   template <class C>
   Declare& answers(const char* name, const char* shape, const void* C::* field, Float C::* type) {
-    tensor(name, shape, field);
-    op_.arguments.back().type_field = offset(type);
+    describe(op_.arguments, name, shape, field, "").type_field = offset(type);
     return *this;
   }
+  /// Left out, as an empty tensor, where its group is None.
   template <class C, class T>
-  Declare& result(const char* name, const char* shape, T* C::* field, const char* group = nullptr) {
-    op_.results.push_back(described(name, shape, field, group));
+  Declare& result(const char* name, const char* shape, T* C::* field, const char* group = "") {
+    describe(op_.results, name, shape, field, group);
     return *this;
   }
 
+  /// Up to a number, or sizes: "W-1". It `binds` a letter, and may be known as that only.
+  Declare& integer(const char* name, std::int64_t low, std::variant<std::int64_t, const char*> high,
+                   char binds) {
+    Argument& a = add(op_.arguments, Argument::Kind::kInteger, name);
+    a.low = low;
+    a.binds = binds;
+    if (const auto* const sizes = std::get_if<const char*>(&high)) {
+      a.highest = Shape(*sizes);
+    } else {
+      a.high = std::get<std::int64_t>(high);
+    }
+    return *this;
+  }
   template <class C, class T>
-  Declare& integer(const char* name, std::int64_t low, std::int64_t high, T C::* field,
-                   char binds = 0) {
+  Declare& integer(const char* name, std::int64_t low, std::variant<std::int64_t, const char*> high,
+                   T C::* field, char binds = 0) {
     integer(name, low, high, binds).op_.arguments.back().field = offset(field);
     op_.arguments.back().store_integer = kStore<T>;
     return *this;
   }
-  /// Known as a letter only.
-  Declare& integer(const char* name, std::int64_t low, std::int64_t high, char binds) {
-    Argument& a = value(Argument::Kind::kInteger, name);
-    a.low = low;
-    a.high = high;
-    a.binds = binds;
-    return *this;
-  }
-  Declare& at_most(const char* size) {
-    op_.arguments.back().highest = Shape(size);
-    return *this;
-  }
   template <class C, class T>
   Declare& number(const char* name, double least, double most, T C::* field, char binds = 0) {
-    Argument& a = value(Argument::Kind::kNumber, name);
+    Argument& a = add(op_.arguments, Argument::Kind::kNumber, name, offset(field));
     a.least = least;
     a.most = most;
     a.binds = binds;
-    a.field = offset(field);
     a.store_number = kStore<T>;
-    return *this;
-  }
-  Declare& or_none() {
-    op_.arguments.back().optional = true;
     return *this;
   }
   template <class C>
   Declare& flag(const char* name, bool C::* field) {
-    value(Argument::Kind::kFlag, name).field = offset(field);
+    add(op_.arguments, Argument::Kind::kFlag, name, offset(field));
     return *this;
   }
   template <class C, class Enum, std::size_t kCount>
   Declare& choice(const char* name, const char* const (&names)[kCount], Enum C::* field) {
-    integer(name, 0, kCount - 1, field).op_.arguments.back().choices.assign(names, names + kCount);
-    op_.arguments.back().kind = Argument::Kind::kChoice;
+    Argument& a = add(op_.arguments, Argument::Kind::kChoice, name, offset(field));
+    a.choices.assign(names, names + kCount);
+    a.store_integer = kStore<Enum>;
     return *this;
   }
-  /// Fields that hold the elements of a shape: "B", "P+1", "C ...".
-  Declare& counts(
-      std::initializer_list<std::pair<const char*, std::int64_t Record::*>> shapes_and_fields) {
-    for (const auto& [shape, field] : shapes_and_fields) {
-      op_.counts.emplace_back(offset(field), Shape(shape));
-    }
+  /// Fields that hold sizes, word by word: "B P+1", and "..." for the product of the others.
+  template <class... C>
+  Declare& counts(const char* sizes, std::int64_t C::*... fields) {
+    std::istringstream words(sizes);
+    std::string word;
+    ((words >> word, op_.counts.emplace_back(offset(fields), Shape(word))), ...);
     return *this;
   }
 
-  /// Of a record: fills in fields that no argument does; refuses values, on the CPU, with a
-  /// std::invalid_argument; runs the kernels; says bytes of workspace on a GPU.
+  /// Fills in fields of the record that no argument does.
   Declare& prepare(std::function<void(Record&)> f) { return with(op_.prepare, f); }
+  /// Refuses values, on the CPU, with a std::invalid_argument.
   Declare& check(std::function<void(const Record&)> f) { return with(op_.check, f); }
-  Declare& cpu(std::function<void(const Record&)> f) { return with(op_.cpu, f); }
-  Declare& workspace(std::function<std::int64_t(const Record&)> f) {
-    return with(op_.workspace, f);
+  /// What runs: on the CPU, and on a GPU with so many bytes of workspace.
+  Declare& kernels(std::function<void(const Record&)> cpu,
+                   std::function<void(const Record&, void*, const cuda::Queue&)> gpu,
+                   std::function<std::int64_t(const Record&)> workspace) {
+    return with(op_.cpu, cpu).with(op_.cuda, gpu).with(op_.workspace, workspace);
   }
-  Declare& cuda(std::function<void(const Record&, void*, const cuda::Queue&)> f) {
-    return with(op_.cuda, f);
-  }
-  Declare& cuda(std::function<void(const Record&, const cuda::Queue&)> f) {
-    return cuda([f](const Record& r, void*, const cuda::Queue& queue) { f(r, queue); });
+  Declare& kernels(std::function<void(const Record&)> cpu,
+                   std::function<void(const Record&, const cuda::Queue&)> gpu) {
+    const auto run = [gpu](const Record& r, void*, const cuda::Queue& queue) { gpu(r, queue); };
+    return kernels(cpu, run, [](const Record&) { return 0; });
   }
 
   operator Op() const {
@@ -249,28 +245,32 @@ class Declare {
     return static_cast<std::size_t>(reinterpret_cast<char*>(&(record.*field)) -
                                     reinterpret_cast<char*>(&record));
   }
-  template <class C, class T>
-  Argument described(const char* name, const char* shape, T* C::* field, const char* group) {
-    Argument a;
-    a.name = name;
-    a.shape = Shape(shape);
-    a.field = offset(field);
-    a.type = type_of<std::remove_const_t<T>>();
-    a.written = !std::is_const_v<T>;
-    a.optional = group != nullptr;
-    a.group = group == nullptr ? "" : group;
+  static Argument& add(std::vector<Argument>& to, Argument::Kind kind, std::string name,
+                       std::size_t field = 0) {
+    Argument& a = to.emplace_back();
+    a.kind = kind;
+    a.field = field;
+    a.optional = name.back() == '?';
+    a.name = name.substr(0, name.size() - (a.optional ? 1 : 0));
+    a.key = PyUnicode_InternFromString(a.name.c_str());
     return a;
   }
-  Argument& value(Argument::Kind kind, const char* name) {
-    Argument& a = op_.arguments.emplace_back();
-    a.kind = kind;
-    a.name = name;
+  template <class C, class T>
+  static Argument& describe(std::vector<Argument>& to, const char* name, const char* shape,
+                            T* C::* field, const char* group) {
+    Argument& a = add(to, Argument::Kind::kTensor, name, offset(field));
+    a.shape = Shape(shape);
+    a.type = type_of<std::remove_const_t<T>>();
+    a.written = !std::is_const_v<T>;
+    a.group = group;
     return a;
   }
 
   Op op_;
 };
 
+/// Those that make a window.
+std::vector<Op> drafting_ops();
 /// All of them, in one order.
 const std::vector<Op>& ops();
 

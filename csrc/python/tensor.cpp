@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tensor.h"
 
+#include <pybind11/stl.h>
+
 #include <algorithm>
+#include <cstdlib>
 
 namespace py = pybind11;
 
@@ -11,7 +14,7 @@ Torch torch;
 
 namespace {
 
-// As torch.dtypes, and any other.
+// By Type, and any other.
 constexpr DLDataType kElements[] = {{2, 32, 1}, {2, 16, 1}, {4, 16, 1}, {2, 64, 1},
                                     {0, 32, 1}, {0, 64, 1}, {0, 8, 1}};
 constexpr int kNone = std::size(kElements) - 1;
@@ -46,34 +49,14 @@ bool by_exchange(py::handle tensor, View* view) {
 
 // Slower, and there for every kind of tensor and every torch.
 void by_attributes(py::handle tensor, bool memory, View* view) {
-  static const auto name = [](const char* word) { return PyUnicode_InternFromString(word); };
-  static PyObject *const kShape = name("shape"), *const kDtype = name("dtype"),
-                         *const kIsCpu = name("is_cpu"), *const kIsCuda = name("is_cuda"),
-                         *const kDevice = name("get_device"),
-                         *const kIsDense = name("is_contiguous"),
-                         *const kPointer = name("data_ptr");
-  const auto call = [&](PyObject* method) {
-    return py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(tensor.ptr(), method));
-  };
-  for (const py::handle extent : py::tuple(tensor.attr(kShape))) {
-    view->own.push_back(extent.cast<std::int64_t>());
-  }
+  const py::tuple found = torch.described(tensor, memory);
+  view->own = found[0].cast<std::vector<std::int64_t>>();
   view->shape = view->own.data();
   view->ndim = static_cast<int>(view->own.size());
-  const py::object type = tensor.attr(kDtype);
-  while (view->element < kNone &&
-         PyTuple_GET_ITEM(torch.dtypes.ptr(), view->element) != type.ptr()) {
-    ++view->element;
-  }
-  if (tensor.attr(kIsCpu).ptr() == Py_True) {
-    view->device = {kDLCPU, 0};
-  } else if (tensor.attr(kIsCuda).ptr() == Py_True) {
-    view->device = {kDLCUDA, call(kDevice).cast<std::int32_t>()};
-  }
-  view->dense = call(kIsDense).ptr() == Py_True;
-  const py::object pointer = memory ? call(kPointer) : py::none();
-  view->data = pointer && memory ? PyLong_AsVoidPtr(pointer.ptr()) : nullptr;
-  PyErr_Clear();
+  view->element = found[1].cast<int>();
+  view->device = {found[2].cast<std::int32_t>(), found[3].cast<std::int32_t>()};
+  view->dense = found[4].cast<bool>();
+  view->data = PyLong_AsVoidPtr(found[5].ptr());
 }
 
 }  // namespace
@@ -89,6 +72,33 @@ View::View(py::handle tensor, bool memory) : DLTensor{} {
   }
   const bool aligned = (reinterpret_cast<std::uintptr_t>(data) & (each - 1)) == 0;
   readable = aligned && (data != nullptr || bytes == 0);
+}
+
+py::object host_tensor(std::vector<std::int64_t>& shape, int element, void** data) {
+  // Of one piece: what DLPack says of a tensor, then its elements, as torch aligns them.
+  constexpr std::size_t kAligned = 64, kHead = sizeof(DLManagedTensorVersioned) + kAligned;
+  std::size_t bytes = kElements[element].bits / 8;
+  for (const std::int64_t extent : shape) {
+    bytes *= static_cast<std::size_t>(extent);
+  }
+  auto* const made = static_cast<DLManagedTensorVersioned*>(std::malloc(kHead + bytes));
+  if (made == nullptr) {
+    PyErr_NoMemory();
+    throw py::error_already_set();
+  }
+  const auto start = reinterpret_cast<std::uintptr_t>(made + 1) + kAligned - 1;
+  *data = reinterpret_cast<void*>(start / kAligned * kAligned);
+  const auto axes = static_cast<std::int32_t>(shape.size());
+  *made = {{1, 0},
+           nullptr,
+           [](DLManagedTensorVersioned* self) { std::free(self); },
+           0,
+           {*data, {kDLCPU, 0}, axes, kElements[element], shape.data(), nullptr, 0}};
+  void* tensor = nullptr;
+  if (torch.api->managed_tensor_to_py_object_no_sync(made, &tensor) != 0) {
+    throw py::error_already_set();
+  }
+  return py::reinterpret_steal<py::object>(static_cast<PyObject*>(tensor));
 }
 
 }  // namespace free_dit

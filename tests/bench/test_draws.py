@@ -15,7 +15,7 @@ CONFIG = DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3, learn_sigma=False)
 
 
 def _draws(teacher: Any, samples: torch.Tensor) -> Draws:
-    draws = Draws(ROWS[0], SequentialSampler(teacher, Schedule.ddpm(2)), 3, 2, 0)
+    draws = Draws(ROWS[0], "DDPM", SequentialSampler(teacher, Schedule.ddpm(2)), 3, 2, 0)
     result = SimpleNamespace(samples=samples, report=None)
     draws.sampler = SimpleNamespace(sample=lambda *_: result)  # type: ignore[assignment]
     return draws

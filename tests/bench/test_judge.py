@@ -48,12 +48,13 @@ def test_what_is_missing_is_drawn_by_the_rows_in_turn() -> None:
     rows: Any = [_Drawn(-1, [0, 1]), _Drawn(1, [0, 1])]
     assert _judge(6).missing(rows) == [2, 2]
     assert _judge(3).missing(rows) == [2]
-    counts: list[int] = []
     judge = _judge(60)
-    judge.complete(rows, counts.append)
+    assert len(list(judge.completing(rows))) == 7  # batches of 8
     assert judge.missing(rows) == []
-    assert sum(counts) == 56
     assert sorted(len(row.labels) for row in rows) == [26, 34]
+    first: Any = _Drawn(-1, [])
+    next(judge.completing([first]))
+    assert set(first.labels) == {0, 1, 2}  # not all of one class: others may be drawn meanwhile
 
 
 def test_equally_many_of_each_class_from_all_rows() -> None:

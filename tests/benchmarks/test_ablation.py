@@ -38,7 +38,7 @@ def test_acceptance_by_position(load) -> None:
 def test_budgets_are_equal(load, monkeypatch: pytest.MonkeyPatch) -> None:
     ablation, teacher = load("ablation"), DiT.from_pretrained("mnist")
     images = ImageSet(torch.zeros(4, 1, 28, 28), torch.arange(4), 10)
-    monkeypatch.setattr(ablation, "mnist_set", lambda: images)
+    monkeypatch.setattr(ablation, "embedded_set", lambda model: images)
     options = argparse.Namespace(steps=1000, batch=4)
     budget = 1000 * ablation.operations(teacher, ablation.VARIANTS["paper"], 4)
     for name in ("depth2", "delta-gate"):

@@ -19,6 +19,7 @@ KEYS = {
     "kernels": "op B W D bytes difference times twin copy of_copy speedup",
     "rows": "model image guided W teacher r",
     "embedded": "batch graph window sweeps median iqr rounds steps_a_round execution speedup",
+    "policies": "policy trained window median steps_a_round execution speedup",
     "largest": "model W round seconds share not_networks execution how",
     "predicted": "model image guided W drafter steps_a_round speedup",
 }

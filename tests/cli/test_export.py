@@ -124,7 +124,7 @@ def test_what_is_exported_can_be_sampled(export: tuple[Path, str], tmp_path: Pat
     text = succeed("sample", *small, "--engine", "auto", "--compare")
     assert "window 2, autoregression, nothing recycled, on onnxruntime:" in text
     frozen = [*small, "--engine", "onnxruntime", "--drafter", "frozen"]
-    assert "window 2, 1 sweep, recycled: response" in succeed("sample", *frozen)
+    assert "window 2, no drafter call, recycled: response" in succeed("sample", *frozen)
     refuse("export with a larger --window or --max-batch", "sample", *frozen, "--window", 4)
     profile = ["profile", "--model", folder, "--engine", "auto", "--steps", 8]
     assert "on onnxruntime" in succeed(*profile, "--batches", 1)

@@ -55,9 +55,10 @@ def test_settings_of_drafting() -> None:
         ({"paper": True, "window": "4"}, PAPERS | {"window": 4}),
         ({"paper": True, "window": "auto"}, PAPERS | {"window": "auto"}),
         ({"window": "auto"}, OWN | {"window": "auto", "sweeps": "auto", "verifier": "reflection"}),
-        ({"window": "auto", "sweeps": 2}, OWN | {"window": "auto", "sweeps": 2}),
-        ({"sweeps": 0, "recycle": "off"}, OWN | {"sweeps": None, "recycle": False}),
-        ({"sweeps": 2, "recycle": "best"}, OWN | {"sweeps": 2, "recycle": "response"}),
+        ({"window": "auto", "sweeps": "2"}, OWN | {"window": "auto", "sweeps": 2}),
+        ({"sweeps": "autoregression", "recycle": "off"}, OWN | {"sweeps": None, "recycle": False}),
+        ({"sweeps": "2", "recycle": "best"}, OWN | {"sweeps": 2, "recycle": "response"}),
+        ({"sweeps": "0"}, OWN | {"sweeps": 0}),
         ({"recycle": "reuse"}, OWN | {"recycle": "reuse"}),
         ({"verifier": "block"}, OWN | {"recycle": False, "verifier": "block"}),
         ({"verifier": "block", "recycle": "reuse"}, {"recycle": "reuse"}),  # refused later
@@ -71,9 +72,13 @@ def test_settings_of_drafting() -> None:
 
 def test_drafting_that_is_refused() -> None:
     for options, message in (
-        ({"paper": True, "sweeps": 1}, "--paper must come without --sweeps, --recycle and --verif"),
+        (
+            {"paper": True, "sweeps": "1"},
+            "--paper must come without --sweeps, --recycle and --verif",
+        ),
         ({"paper": True, "verifier": "block"}, "--paper must come without"),
         ({"recycle": "all"}, "--recycle must be one of response, .*, best or off, got 'all'"),
+        ({"sweeps": "-1"}, "--sweeps must be an integer >= 0 or autoregression, got '-1'"),
         ({"window": "0"}, "--window must be an integer >= 1 or auto, got '0'"),
         ({"window": "1.5"}, "--window must be an integer >= 1 or auto, got '1.5'"),
     ):

@@ -10,6 +10,8 @@ import torch
 from free import DiT
 from free.training.recipe import FORMER_FIELDS, RECIPES
 from tests.cli.commands import refuse, succeed
+from tests.pipelines import tiny_vae
+from tests.training.dataset.folders import class_folders
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,39 @@ def test_a_start_of_another_shape_is_refused(teacher: Path, tmp_path: Path) -> N
     refuse("--init must be of the same shape, got embedders in each block, not one for all",
            "train-teacher", "--out", tmp_path, "--init", tmp_path / "start", "--hidden", 16,
            "--depth", 2, "--heads", 2, "--precision", "fp32")  # fmt: skip
+
+
+def test_a_teacher_of_a_folder_is_sampled_by_the_names_of_its_classes(tmp_path: Path) -> None:
+    folder, out = class_folders(tmp_path / "images", classes=3, each=4), tmp_path / "run"
+    command = ["train-teacher", "--data", folder, "--out", out, "--image-size", 8, "--upscale",
+               "--hidden", 16, "--depth", 1, "--heads", 2, "--batch-size", 4, "--precision",
+               "fp32", "--no-tensorboard", "--learn-sigma"]  # fmt: skip
+    text = succeed(*command, "--steps", "1epochs")
+    assert f"next: free sample --model {out}" in text
+    config = json.loads((out / "teacher" / "config.json").read_text())
+    assert config["training"]["data"]["classes"] == ["c0", "c1", "c2"]
+    assert config["training"]["steps"] == 3
+    assert (
+        config["architecture"] | {"learn_sigma": True, "channels": 3, "patch_size": 4}
+        == (config["architecture"])
+    )
+    log = (out / "training" / "teacher" / "log.csv").read_text()
+    assert "bound" in log
+    sample = ["sample", "--model", out, "--steps", 4, "--out", tmp_path / "x.png"]
+    succeed(*sample, "--labels", "c2,0")
+    refuse("did you mean 'c2'?", *sample, "--labels", "c22")
+    refuse("--channels must come without --vae", *command, "--vae", _vae(tmp_path),
+           "--channels", 3)  # fmt: skip
+    refuse("--image-size must be a multiple of 8, the VAE's factor, got 9", *command[:6], 9,
+           *command[7:], "--vae", _vae(tmp_path))  # fmt: skip
+    refuse("image_size must be a multiple of patch_size", *command[:6], 9, *command[7:])
+    refuse("mnist, emoji or a folder that is there", "train-teacher", "--data",
+           tmp_path / "none", "--out", out)  # fmt: skip
+
+
+def _vae(tmp_path: Path) -> Path:
+    tiny_vae().save_pretrained(tmp_path / "vae")
+    return tmp_path / "vae"
 
 
 def test_recipes_of_a_drafter(teacher: Path, tmp_path: Path) -> None:

@@ -51,7 +51,9 @@ def test_the_embedded_teacher_has_no_learned_variance(tmp_path: Path) -> None:
 
 def test_training_continues_and_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = ImageSet(torch.rand(20, 1, 28, 28) * 2 - 1, torch.arange(20) % 10, 10)
-    monkeypatch.setattr("free.training.dataset.sets.mnist_set", lambda: data)  # reads for long
+    monkeypatch.setattr(
+        "free.training.dataset.sets.embedded_set", lambda model: data
+    )  # reads for long
     command = ["train-variance", "--out", tmp_path / "sigma", "--steps", 3, "--batch-size", 4,
                "--sampling-steps", 20, "--width", 4]  # fmt: skip
     succeed(*command)

@@ -21,21 +21,17 @@ Launch plain(void (*launcher)(const Record&, const cuda::Queue&)) {
   return [=](const void* record, void*) { launcher(*static_cast<const Record*>(record), kQueue); };
 }
 
+template <class Record>
+Launch spacious(void (*launcher)(const Record&, void*, const cuda::Queue&)) {
+  return [=](const void* record, void* space) {
+    launcher(*static_cast<const Record*>(record), space, kQueue);
+  };
+}
+
 const std::map<std::string, Launch> kLaunchers{
-    {"verify_window",
-     [](const void* record, void* space) {
-       const auto& w = *static_cast<const VerifiedWindow*>(record);
-       cuda::verify_window(w, w.verifier, space, kQueue);
-     }},
-    {"verify_window_relaxed",
-     [](const void* record, void* space) {
-       const auto& w = *static_cast<const RelaxedWindow*>(record);
-       cuda::verify_window_relaxed(w, w, space, kQueue);
-     }},
-    {"response_sums",
-     [](const void* record, void* space) {
-       cuda::response_sums(*static_cast<const ResponseSums*>(record), space, kQueue);
-     }},
+    {"verify_window", spacious(cuda::verify_window)},
+    {"verify_window_relaxed", spacious(cuda::verify_window_relaxed)},
+    {"response_sums", spacious(cuda::response_sums)},
     {"window_noise", plain(cuda::window_noise)},
     {"first_guesses", plain(cuda::first_guesses)},
     {"roll_window_", plain(cuda::roll_window)},

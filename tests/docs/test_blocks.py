@@ -16,6 +16,7 @@ import torch
 import free
 from free import Schedule
 from tests.docs import pages
+from tests.examples.policy.lerobot import diffusion_model
 from tests.exports import Export
 
 BLOCKS = pages.blocks()
@@ -66,6 +67,24 @@ def _pipeline() -> dict[str, Any]:
     return {"pipe": TINY["DiTPipeline"](2).pipe}
 
 
+def _policies() -> dict[str, Any]:
+    model = diffusion_model(num_inference_steps=6)
+    batch = {
+        "observation.state": torch.zeros(1, 2, 3),
+        "observation.environment_state": torch.zeros(1, 2, 2),
+    }
+    theirs = SimpleNamespace(
+        model=lambda x, t, cond: x + cond.mean(),
+        noise_scheduler=model.noise_scheduler,
+        num_inference_steps=6,
+        horizon=4,
+        action_dim=2,
+        obs_as_cond=True,
+    )
+    own = SimpleNamespace(diffusion=model)
+    return {"policy_of_lerobot": own, "batch": batch, "theirs": theirs}
+
+
 def _published() -> dict[str, Any]:
     shutil.rmtree("facebook")  # links to files that other pages read; these would be written to
     _pipeline()["pipe"].save_pretrained("facebook/DiT-XL-2-256")  # found before a hub is asked
@@ -82,6 +101,7 @@ GIVEN = {
     "docs/relaxation.md": _digits,
     "docs/evaluate.md": _evaluated,
     "docs/family.md": _flow,
+    "docs/policies.md": _policies,
 }
 
 
@@ -108,6 +128,12 @@ def _as_the_sampler_draws(scope: dict[str, Any]) -> None:
     torch.testing.assert_close(scope["images"], drawn, rtol=1e-3, atol=1e-3)
 
 
+def _chunks_of_lerobot(scope: dict[str, Any]) -> None:
+    assert scope["chunk"].shape == (16, 2)
+    assert scope["chunks"].shape == (1, 8, 2)
+    assert scope["teacher"].conditions is scope["seen"]
+
+
 def _can_be_read(scope: dict[str, Any]) -> None:
     for name in ("my-dit", "my-dit.pt", "my-dit-diffusers"):
         free.DiT.from_pretrained(name)
@@ -120,6 +146,7 @@ CHECKED = {
     "README.md": _same_law,
     "docs/how-it-works.md": _as_the_sampler_draws,
     "docs/checkpoints.md": _can_be_read,
+    "docs/policies.md": _chunks_of_lerobot,
 }
 
 

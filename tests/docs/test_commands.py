@@ -73,6 +73,7 @@ NOT_RUN = {
     "--engine onnxruntime": "tracing takes half a minute; tests/cli/test_models.py samples so",
     "--model engine": "it takes an export: slow, below; tests/cli/test_export.py samples one",
     "free export": "tracing takes half a minute: slow, below",
+    "--draw": "committed figures, of other steps; tests/cli/test_bench.py draws some",
     "--compile": "torch.compile takes a minute; tests/training/test_trainer.py has it",
 }
 
@@ -115,10 +116,7 @@ def test_a_command_works(told: Told, place: Path) -> None:
     if "dit.json" in arguments and name == "sample":
         model = ["--model", "DiT-XL-2-256x256.pt", "--labels", "0", "--steps", "6"]
         assert run("fit-variance", *model, "--out", "dit.json")[0] == 0
-    small = SMALL[name]
-    if "--plot" in arguments and name == "bench":  # which takes figures of quality
-        small = small.replace("--rows plain,free-4 --quality 0", "--rows plain --quality 130")
-    code, text = run(name, *arguments, *small.split())
+    code, text = run(name, *arguments, *SMALL[name].split())
     assert code == 0, f"{told.page}: {told.text}\n{text}"
     if "next: free " in text:  # what it advises works
         name, *arguments = text.partition("next: free ")[2].split()

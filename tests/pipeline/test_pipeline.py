@@ -262,7 +262,7 @@ def test_a_fragile_vae_is_not_put_in_float16() -> None:
 
 def test_a_drafter_by_its_name_or_of_ones_own() -> None:
     pipe = pipeline(drafter="frozen")
-    assert pipe.sampling == {"window": 16, "sweeps": 1, "recycle": "response"}
+    assert pipe.sampling == {"window": 16, "sweeps": 0, "recycle": "response"}
     drafter = free.FrozenDrafter("eps")
     assert pipeline(drafter=drafter).drafter is drafter
     with pytest.raises(ValueError, match="network must be made for the teacher's config"):

@@ -106,11 +106,10 @@ def test_what_each_source_makes_of_a_recycled_row() -> None:
         torch.testing.assert_close(draft.means[:, j], mean, rtol=1e-4, atol=1e-4)
 
 
-def test_transitions_and_sigmas_end_with_the_schedule() -> None:
+def test_transitions_end_with_the_schedule() -> None:
     samples = samples_of([1, 1, 1])._replace(k=K + 6)
     draft = drafts(torch.zeros(3, 4, 3), samples, sweeps=1, length=[1] * 3, drafter=FrozenDrafter())
     assert draft.k.tolist() == [[7, 8, 9, 10, 11], [10, 11, 12, 13, 14], [18, 19, 19, 19, 19]]
-    assert torch.equal(draft.sigma, TABLE.sigma[draft.k])
 
 
 # --- what the drafter is asked, and with which carry ---------------------------------------------

@@ -26,7 +26,7 @@ def _round() -> tuple[Samples, Draft, Tensor]:
     samples = Samples.begin(k[:, 0], k[:, 0], states[:, 0], 5)
     return (
         samples._replace(past=past, response=response),
-        Draft(states, states[:, 1:], k, torch.ones(2, 5), 1),
+        Draft(states, states[:, 1:], k, 1),
         guess,
     )
 

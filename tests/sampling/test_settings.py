@@ -59,8 +59,9 @@ def _without_rows() -> FixedWindow:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sweeps": 2.0}, "sweeps must be None, 'auto' or an integer >= 1, got 2.0"),
-        ({"sweeps": True}, "sweeps must be None, 'auto' or an integer >= 1, got True"),
+        ({"sweeps": 2.0}, "sweeps must be None, 'auto' or an integer >= 0, got 2.0"),
+        ({"sweeps": True}, "sweeps must be None, 'auto' or an integer >= 0, got True"),
+        ({"sweeps": -1}, "sweeps must be None, 'auto' or an integer >= 0, got -1"),
         ({"sweeps": "auto"}, "sweeps must be None or an integer with window 4, got 'auto'"),
         ({"window": object()}, "'auto' or a WindowRule, got <object"),
         ({"window": _without_rows()}, "window must have an integer >= 1 as largest, got 0 in"),

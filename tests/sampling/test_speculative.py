@@ -87,6 +87,23 @@ def test_frozen_by_name() -> None:
     assert sampler.sample([0, 1]).samples.isfinite().all()
 
 
+@pytest.mark.parametrize("recycle", [False, "response", "reuse"])
+def test_without_sweeps_no_drafter_is_asked(recycle: bool | str) -> None:
+    """The drafts are those of the last x0, kept, whatever drafter there is."""
+    kept = _sampler(4, FrozenDrafter(), sweeps=1, recycle=recycle).sample([0, 1])
+    mute = _sampler(4, Mute(), sweeps=0, recycle=recycle).sample([0, 1])
+    torch.testing.assert_close(mute.samples, kept.samples, rtol=1e-4, atol=1e-5)
+    assert mute.report.rounds_by_sample == kept.report.rounds_by_sample
+    assert mute.report.drafter_calls == 0 < kept.report.drafter_calls
+
+
+class Mute(FrozenDrafter):
+    def predict(self, *given: object) -> None:
+        raise AssertionError("was asked")
+
+    carry_from = predict  # type: ignore[assignment]
+
+
 def test_drafter_errors_name_the_samples_own_number() -> None:
     """Also when others have left the batch."""
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from free.bench.grid_table import label, varied
-from free.bench.plot import error_bars, require_matplotlib
+from free.bench.style import error_bars, require_matplotlib
 
 Row = Mapping[str, Any]
 

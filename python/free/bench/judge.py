@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -40,13 +42,13 @@ class Judge(NamedTuple):
         """Labels of images that the rows of a law have yet to draw."""
         return sorted((self._quota() - Counter(y for row in draws for y in row.labels)).elements())
 
-    def complete(self, draws: list[Draws], tell: Callable[[int], object]) -> None:
-        """Have the rows of a law draw in turn what is missing; ``tell`` gets numbers of images."""
-        labels = self.missing(draws)
-        for turn, start in enumerate(range(0, len(labels), BATCH)):
-            batch = labels[start : start + BATCH]
-            draws[turn % len(draws)].more(batch)
-            tell(len(batch))
+    def completing(self, draws: list[Draws]) -> Iterator[None]:
+        """Have the rows of a law draw in turn what is missing; yields after each batch."""
+        for row in itertools.cycle(draws):
+            if not (labels := self.missing(draws)):
+                return
+            row.more(labels[:: math.ceil(len(labels) / BATCH)])
+            yield
 
     def figures(self, draws: list[Draws]) -> dict[str, Figure]:
         """Figures of one law, of equally many images of each class, from its rows alike.

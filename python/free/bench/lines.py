@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from free.bench.draws import Draws
-from free.bench.judge import Judge
+from free.bench.judge import BATCH, Judge
 from free.bench.rows import PLAIN, Row
 from free.bench.timing import Timing, timed
+from free.bench.work import WorkBar
 from free.evaluation import Figure
 from free.rounds.report import Report
 
+#: A law in so many steps.
+Sampled = tuple[int, str]
+
 
 class Line(NamedTuple):
-    """A row and what it took.
+    """A row in so many steps, and what it took.
 
     Attributes
     ----------
@@ -28,7 +31,7 @@ class Line(NamedTuple):
     timing : Timing
         Seconds an image.
     speedup : float
-        Plain sampler's median over this one's.
+        Median of the plain sampler of as many steps over this one's.
     share : dict of str to float
         Median share of the time, by phase; empty where a graph made the rounds.
     figures : dict of str to Figure
@@ -36,6 +39,7 @@ class Line(NamedTuple):
     """
 
     row: Row
+    steps: int
     law: str
     report: Report
     timing: Timing
@@ -43,11 +47,6 @@ class Line(NamedTuple):
     share: dict[str, float]
     peak_bytes: int | None
     figures: dict[str, Figure]
-
-    @property
-    def label(self) -> str:
-        """What tables call the row: with fewer steps, the law."""
-        return self.row.label if self.row.part == 1 else self.law
 
     @property
     def rounds(self) -> float:
@@ -68,8 +67,9 @@ class Line(NamedTuple):
         """Describe it for JSON."""
         return {
             "name": self.row.name,
-            "group": self.row.group,
-            "label": self.label,
+            "method": self.row.method,
+            "label": self.row.label,
+            "steps": self.steps,
             "law": self.law,
             "lossless": self.row.lossless,
             "window": self.row.window,
@@ -88,56 +88,55 @@ class Line(NamedTuple):
 
 
 def bench(
-    draws: Sequence[Draws],
-    steps: int,
-    repeats: int,
-    judge: Judge | None,
-    progress: bool = False,
+    draws: Sequence[Draws], repeats: int, judge: Judge | None, progress: bool = False
 ) -> list[Line]:
-    """Time samplers, the plain one among them, in turn, a batch each, and judge their images.
+    """Time samplers, a plain one of each number of steps among them, and judge their images.
+
+    All draw a batch in turn. The first batch of each is not timed.
 
     Parameters
     ----------
-    steps : int
-        N.
     repeats : int
         Batches of each, >= 2, that no other process has disturbed; if they are not to be had from
         twice as many, all are used (:func:`timed`).
     """
-    functions: dict[str, Callable[[], Any]] = {row.row.name: row for row in draws}
-    total = len(draws) * (1 + repeats)  # and more, if some are disturbed
-    with tqdm(total=total, desc="timing", unit="sample", disable=not progress) as bar:
-
-        def tell(name: str, kept: bool) -> None:
-            bar.set_postfix_str(name, refresh=False)
-            bar.update()
-
-        timings = timed(functions, repeats, warmup=1, attempts=2, tell=tell)
-    laws: dict[str, list[Draws]] = {}
-    for row in draws:
-        laws.setdefault(row.row.law(steps), []).append(row)
-    figures = {} if judge is None else _figures(laws, judge, progress)
-    plain = timings[PLAIN].median
+    named: dict[str, Draws] = {f"{one.row.name}, {one.steps} steps": one for one in draws}
+    laws: dict[Sampled, list[Draws]] = {}
+    for one in draws:
+        laws.setdefault((one.steps, one.law), []).append(one)
+    batch = draws[0].batch_size
+    jobs: dict[str, tuple[int, float]] = {
+        name: (1 + repeats, batch * one.steps) for name, one in named.items()
+    }
+    for law, rows in laws.items():
+        images = max(0, judge.images - (1 + repeats) * len(rows) * batch) if judge else 0
+        jobs[str(law)] = (math.ceil(images / BATCH), BATCH * law[0])
+    judged = {law: judge.completing(rows) if judge else iter(()) for law, rows in laws.items()}
+    bar = WorkBar(jobs, progress)
+    for name, one in named.items():
+        one()
+        bar.done(name)
+    for law in laws:  # so that the bar knows what a batch of these takes
+        if bar.left[str(law)] and next(judged[law], True) is None:
+            bar.done(str(law))
+    functions: dict[str, Callable[[], Any]] = dict(named)
+    timings = timed(functions, repeats, warmup=0, attempts=2, tell=bar.done)
+    bar.left |= dict.fromkeys(named, 0)  # though samples may have been discarded
+    for law, rows in laws.items():
+        bar.left[str(law)] = math.ceil(len(judge.missing(rows)) / BATCH) if judge else 0
+    for law, batches in judged.items():
+        for _ in batches:
+            bar.done(str(law))
+    bar.close()
+    figures = {law: judge.figures(rows) if judge else {} for law, rows in laws.items()}
+    plain = {one.steps: timings[name] for name, one in named.items() if one.row.name == PLAIN}
     return [
-        _line(row, law, timings[row.row.name], plain, figures.get(law, {}))
-        for law, rows in laws.items()
-        for row in rows
+        _line(one, timings[name], plain[one.steps], figures[one.steps, one.law])
+        for name, one in named.items()
     ]
 
 
-def _figures(
-    laws: dict[str, list[Draws]], judge: Judge, progress: bool
-) -> dict[str, dict[str, Figure]]:
-    """Figures of each law, once its rows have drawn enough."""
-    total = sum(len(judge.missing(rows)) for rows in laws.values())
-    with tqdm(total=total, desc="drawing", unit="image", disable=not progress) as bar:
-        for rows in laws.values():
-            judge.complete(rows, bar.update)
-    bar = tqdm(laws.items(), desc="judging", unit="law", disable=not progress)
-    return {law: judge.figures(rows) for law, rows in bar}
-
-
-def _line(draws: Draws, law: str, timing: Timing, plain: float, figures: dict[str, Figure]) -> Line:
+def _line(draws: Draws, timing: Timing, plain: Timing, figures: dict[str, Figure]) -> Line:
     reports = draws.reports
     report = Report.merge(reports)
     batch = report.samples / len(reports)
@@ -148,10 +147,11 @@ def _line(draws: Draws, law: str, timing: Timing, plain: float, figures: dict[st
     }
     return Line(
         draws.row,
-        law,
+        draws.steps,
+        draws.law,
         report,
         timing._replace(**seconds),
-        speedup=plain / timing.median,
+        speedup=plain.median / timing.median,
         share=share,
         peak_bytes=draws.peak,
         figures=figures,

@@ -13,7 +13,6 @@ PAPER_WINDOW = 8
 #: The most that any row, and an automatic window, has.
 WIDEST = 32
 _WINDOWS = (2, 4, 8, 16, WIDEST, "auto")
-_PARTS = (2, 4, 10)
 _RELAXATION = Relaxation("allow", 0.3, 0.05)
 
 
@@ -22,24 +21,23 @@ class Row(NamedTuple):
 
     Attributes
     ----------
-    group : str
-        Which rows differ in one setting alone.
+    method : str
+        Rows of one method differ in the window, or what they recycle, alone.
     label : str
         What tables call it.
     window : int or "auto"
         1 is the plain sampler.
-    drafter : {"trained", "image", "eps"} or None
-        The model's, or what :class:`free.FrozenDrafter` keeps; None for the plain sampler.
+    drafter : {"own", "trained", "image", "eps"} or None
+        The model's, which has to be a trained one if it says so; or what
+        :class:`free.FrozenDrafter` keeps; None for the plain sampler.
     sweeps, recycle, verifier, relaxation
         As of :class:`free.SpeculativeSampler`.
-    part : int
-        The schedule has one N-th of the steps asked for.
-    stochasticity : float
-        Of the schedule; 0 is DDIM.
+    deterministic : bool
+        Sampled without noise, DDIM, whatever the law of the others.
     """
 
     name: str
-    group: str
+    method: str
     label: str
     window: int | str = 1
     drafter: str | None = None
@@ -47,19 +45,12 @@ class Row(NamedTuple):
     recycle: bool | str = False
     verifier: str = "reflection"
     relaxation: Relaxation | None = None
-    part: int = 1
-    stochasticity: float = 1.0
+    deterministic: bool = False
 
     @property
     def lossless(self) -> bool:
-        """Whether its law is that of the plain sampler with all steps."""
-        return self.part == 1 and self.stochasticity == 1.0 and self.relaxation is None
-
-    def law(self, steps: int) -> str:
-        """Name the distribution that it draws from, N being ``steps``: rows of one law share it."""
-        if self.relaxation is not None:
-            return self.name
-        return f"{'DDPM' if self.stochasticity else 'DDIM'}, {steps // self.part} steps"
+        """Whether its law is that of the plain sampler."""
+        return self.relaxation is None and not self.deterministic
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -68,23 +59,15 @@ class Row(NamedTuple):
         return {name: getattr(self, name) for name in names}
 
 
-def _fewer(name: str, stochasticity: float) -> list[Row]:
-    group, label = f"{name.upper()}, fewer steps", f"{name.upper()}, N / {{}} steps"
-    return [
-        Row(f"{name}-{part}", group, label.format(part), part=part, stochasticity=stochasticity)
-        for part in _PARTS
-    ]
-
-
-def _ours(name: str, group: str, drafter: str) -> list[Row]:
+def _windows(name: str, method: str, label: str, drafter: str) -> list[Row]:
     return [
         Row(
             f"{name}-{window}",
-            group,
-            f"{group}, W = {window}",
+            method,
+            f"{label}, {'automatic W' if window == 'auto' else f'W = {window}'}",
             window,
             drafter,
-            sweeps="auto" if window == "auto" else 1,
+            sweeps="auto" if window == "auto" else 1 if drafter == "trained" else 0,
             recycle="response",
         )
         for window in _WINDOWS
@@ -92,21 +75,16 @@ def _ours(name: str, group: str, drafter: str) -> list[Row]:
 
 
 ROWS: tuple[Row, ...] = (
-    Row(PLAIN, "plain sampler", "plain sampler"),
-    *_fewer("ddpm", 1.0),
-    *_fewer("ddim", 0.0),
-    Row("eps", "frozen target (De Bortoli et al.)", "frozen target (De Bortoli et al.), W = 8",
-        PAPER_WINDOW, "eps"),
-    Row("eps-recycled", "frozen target (De Bortoli et al.)", "frozen target, recycled, W = 8",
-        PAPER_WINDOW, "eps", recycle="reuse"),
-    Row("paper", "FREE as in the paper", "FREE as in the paper: autoregression, W = 8",
-        PAPER_WINDOW, "trained", sweeps=None),
-    *_ours("free", "one sweep, recycled", "trained"),
-    *_ours("frozen", "no training, recycled", "image"),
-    Row("block", "block verifier", "one sweep, block verifier, W = 8",
-        PAPER_WINDOW, "trained", verifier="block"),
-    Row("relaxed", "relaxed", "one sweep, recycled, relaxed (allow 0.3, budget 0.05), W = 16",
-        16, "trained", recycle="response", relaxation=_RELAXATION),
+    Row(PLAIN, "plain", "plain sampler"),
+    Row("ddim", "ddim", "plain sampler, no noise", deterministic=True),
+    Row("eps", "eps", "eps kept, W = 8", PAPER_WINDOW, "eps"),
+    Row("eps-recycled", "eps", "eps kept, recycled, W = 8", PAPER_WINDOW, "eps", recycle="reuse"),
+    Row("paper", "paper", "the paper's FREE, W = 8", PAPER_WINDOW, "trained", sweeps=None),
+    *_windows("free", "trained", "FREE", "own"),
+    *_windows("frozen", "recycled", "no training", "image"),
+    Row("block", "block", "FREE, block, W = 8", PAPER_WINDOW, "own", verifier="block"),
+    Row("relaxed", "relaxed", "FREE, relaxed, W = 16", 16, "own", recycle="response",
+        relaxation=_RELAXATION),
 )  # fmt: skip
 
 

@@ -13,9 +13,6 @@ from free.sampling.sequential import SequentialSampler
 from free.sampling.speculative import SpeculativeSampler
 from free.schedule.schedule import Schedule
 
-#: Fewer steps than a schedule can have.
-_FEWEST = 2
-
 
 class StepByStep:
     """A drafter that is kept from drafting whole windows in a graph of its own.
@@ -39,7 +36,7 @@ class StepByStep:
 
 
 class Networks(NamedTuple):
-    """What all rows run on: the teacher, and the model's own drafter, if it has one.
+    """What all rows run on: the teacher, and the model's own drafter, if it has a trained one.
 
     ``window_drafter`` is for autoregression, ``sweep_drafter`` for sweeps.
     """
@@ -50,19 +47,17 @@ class Networks(NamedTuple):
 
 
 def sampler_of(
-    row: Row, networks: Networks, steps: int, guidance: Mapping[str, Any]
+    row: Row, networks: Networks, schedule: Schedule, guidance: Mapping[str, Any]
 ) -> SequentialSampler | SpeculativeSampler | str:
     """The sampler, or why there is none; ``guidance`` is ``cfg_scale`` and ``cfg_channels``."""
-    if steps // row.part < _FEWEST:
-        return f"{steps} / {row.part} steps are fewer than {_FEWEST}"
-    schedule = Schedule.ddpm(steps // row.part, stochasticity=row.stochasticity)
     if row.drafter is None:
         return SequentialSampler(networks.teacher, schedule, **guidance)
-    drafter: Drafter | None
-    if row.drafter == "trained":
-        drafter = networks.window_drafter if row.sweeps is None else networks.sweep_drafter
-        if drafter is None:
-            return "the model has no trained drafter"
+    own = networks.window_drafter if row.sweeps is None else networks.sweep_drafter
+    drafter: Drafter
+    if row.drafter == "trained" and own is None:
+        return "the model has no trained drafter"
+    if row.drafter in ("own", "trained"):
+        drafter = own or FrozenDrafter()
     else:
         drafter = FrozenDrafter(row.drafter)
     return SpeculativeSampler(networks.teacher, drafter, schedule, **guidance, **row.settings)

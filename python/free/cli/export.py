@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from free.cli.models import unavailable_to_usage_error
+from free.cli.options import parse_sweeps
 from free.drafters.feature import FeatureDrafter
 from free.drafters.frozen import FrozenDrafter
 from free.engines.load import load_engine
@@ -37,10 +39,9 @@ def export(
         int | None, typer.Option(min=1, help="Widest window. Default: the drafter's, else 8.")
     ] = None,
     sweeps: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            min=0,
-            help="Drafter calls of a window; 0 is autoregression. Default: the drafter's.",
+            help="Drafter calls of a window, at least 1, or autoregression. Default: the drafter's."
         ),
     ] = None,
     max_batch: Annotated[int, typer.Option(min=1, help="Samples drawn together, at most.")] = 1,
@@ -86,7 +87,7 @@ def export(
         trained,
         out,
         window=own.get("window", 8) if window is None else window,
-        sweeps=own.get("sweeps") if sweeps is None else sweeps or None,
+        sweeps=_sweeps(own) if sweeps is None else parse_sweeps(sweeps),
         max_batch=max_batch,
         precision=precision,
         drafter_precision=drafter_precision,
@@ -100,6 +101,12 @@ def export(
     if to != "onnx":
         with unavailable_to_usage_error():
             _build(out, manifest, to, target)
+
+
+def _sweeps(recommended: Mapping[str, Any]) -> int | None:
+    """As the drafter recommends; graphs of one that need not be asked are for one sweep."""
+    own = recommended.get("sweeps")
+    return None if own is None else max(own, 1)
 
 
 def _check(

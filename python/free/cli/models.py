@@ -25,7 +25,7 @@ from free.files import writable_cache
 from free.images.autoencoder import LatentCoder, PixelCoder, load_autoencoder, own_vae
 from free.images.labels import imagenet_names, label_table
 from free.images.picture import check_drawable
-from free.models.checkpoints import EMBEDDED
+from free.models.checkpoints import EMBEDDED, locate, open_source
 from free.models.dit import DiT
 from free.pretrained import load_pretrained
 from free.window import AutoWindow
@@ -45,6 +45,7 @@ class Models(NamedTuple):
     drafter: FeatureDrafter | FrozenDrafter | EngineDrafter
     coder: LatentCoder | PixelCoder
     engine: str = "torch"
+    names: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -53,7 +54,9 @@ class Models(NamedTuple):
 
     @property
     def class_names(self) -> Mapping[str, int]:
-        """Classes by name: ImageNet's for a model of 1000 classes, none for others."""
+        """Classes by name: the model's own; else ImageNet's, for one of 1000 classes; else none."""
+        if self.names:
+            return {name: label for label, name in enumerate(self.names)}
         return label_table(imagenet_names()) if self.teacher.num_classes == 1000 else {}
 
 
@@ -63,6 +66,7 @@ def load_models(model: ModelOptions) -> Models:
     device = options.parse_device(model.device)
     teacher: DiT | EngineTeacher
     drafter: FeatureDrafter | FrozenDrafter | EngineDrafter
+    names: tuple[str, ...] = ()
     if is_exported(model.model):
         engine, teacher, drafter = _load_exported(model)
     else:
@@ -75,6 +79,7 @@ def load_models(model: ModelOptions) -> Models:
             dtype=dtype if engine == "torch" else torch.float32,
             constants=model.constants,
         )
+        names = open_source(locate(model.model), "teacher").class_names
     vae = own_vae(model.model) if model.vae is None else model.vae
     if vae is None:
         try:
@@ -87,7 +92,7 @@ def load_models(model: ModelOptions) -> Models:
             ) from error
     coder = load_autoencoder(vae, device, dtype)
     coder.require_fit(teacher.sample_shape)
-    return Models(teacher, drafter, coder, engine)
+    return Models(teacher, drafter, coder, engine, names)
 
 
 def is_exported(source: str) -> bool:
@@ -172,8 +177,9 @@ def put_on_engine(
         has_width = isinstance(drafter, FeatureDrafter) and "window" in drafter.sampling
         window = drafter.sampling["window"] if has_width else AutoWindow().largest
     if sweeps == "auto":
-        sweeps = drafter.sampling.get("sweeps", 1)
-    trained = drafter if isinstance(drafter, FeatureDrafter) and window > 1 else None
+        sweeps = drafter.sampling.get("sweeps", 1) or 1
+    asked = window > 1 and sweeps != 0
+    trained = drafter if asked and isinstance(drafter, FeatureDrafter) else None
     try:
         with _on_cpu(teacher, *([] if trained is None else [trained.network])):
             folder = cached_export(

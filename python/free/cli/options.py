@@ -124,6 +124,25 @@ def parse_labels(
     return [label for label in labels for _ in range(per_label)]
 
 
+def parse_words(text: str, option: str) -> list[str]:
+    """The values of a list, each once."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise ValueError(f"{option} must be values with commas between them, got {text!r}")
+    return list(dict.fromkeys(parts))
+
+
+def parse_numbers(text: str, kind: type, option: str) -> list[Any]:
+    """The numbers of a list, each once."""
+    try:
+        return [kind(part) for part in parse_words(text, option)]
+    except ValueError:
+        word = "integers" if kind is int else "numbers"
+        raise ValueError(
+            f"{option} must be {word} with commas between them, got {text!r}"
+        ) from None
+
+
 def parse_schedule(
     steps: int,
     variance: str,
@@ -211,6 +230,15 @@ def parse_window(text: str) -> int | str:
         return text
     if not re.fullmatch(r"[0-9]{1,6}", text) or int(text) < 1:
         raise ValueError(f"--window must be an integer >= 1 or auto, got {text!r}")
+    return int(text)
+
+
+def parse_sweeps(text: str) -> int | None:
+    """A number of drafter calls a round; None for autoregression."""
+    if text == "autoregression":
+        return None
+    if not re.fullmatch(r"[0-9]{1,6}", text):
+        raise ValueError(f"--sweeps must be an integer >= 0 or autoregression, got {text!r}")
     return int(text)
 
 

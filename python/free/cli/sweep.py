@@ -16,7 +16,7 @@ from free.bench.grid import Sampler, Setting, grid, read_rows, write_rows
 from free.bench.grid import sweep as draw_rows
 from free.bench.grid_plot import draw
 from free.bench.grid_table import describe
-from free.bench.plot import require_matplotlib
+from free.bench.style import require_matplotlib
 from free.cli import options
 from free.cli.models import Models, load_models
 from free.cli.records import DraftingOptions, ModelOptions, with_records
@@ -67,16 +67,16 @@ class GridOptions:
         """All combinations, with these settings of drafting."""
         other = self.law is not None or self.scheduler is not None
         text = self.stochasticity
-        given = None if text is None else _numbers(text, float, "--stochasticity")
+        given = None if text is None else options.parse_numbers(text, float, "--stochasticity")
         return grid(
-            steps=_numbers(self.steps, int, "--steps"),
-            variances=_words(self.variance, "--variance"),
+            steps=options.parse_numbers(self.steps, int, "--steps"),
+            variances=options.parse_words(self.variance, "--variance"),
             stochasticities=given or [None if other else 1.0],
             sde=self.sde,
-            laws=[None] if self.law is None else _words(self.law, "--law"),
+            laws=[None] if self.law is None else options.parse_words(self.law, "--law"),
             scheduler=self.scheduler,
             drafting=drafting,
-            relaxations=_words(self.relax, "--relax"),
+            relaxations=options.parse_words(self.relax, "--relax"),
             uncertainty=self.uncertainty,
         )
 
@@ -95,7 +95,8 @@ class DraftingGrid(DraftingOptions):
 
     def each(self, recommended: dict[str, Any]) -> list[dict[str, Any]]:
         """The settings of each window."""
-        windows = ["1", None] if self.window is None else _words(self.window, "--window")
+        text = self.window
+        windows = ["1", None] if text is None else options.parse_words(text, "--window")
         return [
             dataclasses.replace(self, window=window).settings(recommended) for window in windows
         ]
@@ -202,25 +203,6 @@ def sweep(
         typer.echo(line)
     if plot is not None:
         typer.echo(f"plot: {plot}")
-
-
-def _words(text: str, option: str) -> list[str]:
-    """The values of a list, each once."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(parts):
-        raise ValueError(f"{option} must be values with commas between them, got {text!r}")
-    return list(dict.fromkeys(parts))
-
-
-def _numbers(text: str, kind: type, option: str) -> list[Any]:
-    """The numbers of a list, each once."""
-    try:
-        return [kind(part) for part in _words(text, option)]
-    except ValueError:
-        word = "integers" if kind is int else "numbers"
-        raise ValueError(
-            f"{option} must be {word} with commas between them, got {text!r}"
-        ) from None
 
 
 def _sampler(

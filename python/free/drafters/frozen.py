@@ -15,6 +15,9 @@ from free.schedule.table import Table
 class FrozenDrafter:
     """Keeps what the teacher predicted at the last verified state. Serves any teacher.
 
+    With ``keep="image"`` that is the first guess of every window anyway: with ``sweeps=0`` the
+    drafts are the same, and the drafter is not asked.
+
     Parameters
     ----------
     keep : {"image", "eps"}
@@ -36,7 +39,8 @@ class FrozenDrafter:
         if keep not in ("image", "eps"):
             raise ValueError(f"keep must be 'image' or 'eps', got {keep!r}")
         self.keep = self.cost_key = keep
-        self.sampling: dict[str, Any] = {"window": 16, "sweeps": 1, "recycle": "response"}
+        sweeps = 0 if keep == "image" else 1
+        self.sampling: dict[str, Any] = {"window": 16, "sweeps": sweeps, "recycle": "response"}
         self._table: Table | None = None
 
     def begin(self, batch: DraftingBatch) -> FrozenDrafter:

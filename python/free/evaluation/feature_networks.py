@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from free.evaluation.efficientnet import EfficientNetFeatures, efficientnet_path
-from free.evaluation.features import DigitFeatures, FeatureNetwork
+from free.evaluation.features import EMBEDDED, ClassifierFeatures, FeatureNetwork
 from free.evaluation.inception import InceptionFeatures, inception_path
 
 
@@ -18,8 +18,8 @@ def load_network(
     ----------
     features : str or FeatureNetwork
         "inception:PATH", or "inception" where the file is where pytorch-fid puts it;
-        "efficientnet"; "digits"; or "auto": digits for 28x28 images of one channel, else
-        efficientnet. A network itself is returned.
+        "efficientnet"; "digits" or "emoji", the classifiers of the embedded models; or "auto":
+        digits for 28x28 images of one channel, else efficientnet. A network itself is returned.
     shape : tuple of int
         (H, W, C) of the images.
     device : torch.device or str
@@ -33,21 +33,22 @@ def load_network(
     """
     if not isinstance(features, str):
         return features
-    digits = shape == (28, 28, 1)
     if features == "auto":
-        features = "digits" if digits else "efficientnet"
-    if features == "digits":
-        if not digits:
+        features = "digits" if shape == (28, 28, 1) else "efficientnet"
+    if features in EMBEDDED:
+        classifier = ClassifierFeatures(features, device)
+        height, width, channels = classifier.network.shape
+        if shape != (height, width, channels):
             raise ValueError(
-                "features digits must be of images of 28 x 28 pixels and one channel, "
-                f"got {list(shape)}"
+                f"features {features} must be of images of {height} x {width} pixels and "
+                f"{channels} channel{'s' * (channels > 1)}, got {list(shape)}"
             )
-        return DigitFeatures(device)
+        return classifier
     if features == "efficientnet":
         return EfficientNetFeatures(efficientnet_path(), device)
     kind, _, path = features.partition(":")
     if kind == "inception":
         return InceptionFeatures(inception_path(path or None), device)
     raise ValueError(
-        f"features must be auto, inception:PATH, efficientnet or digits, got {features!r}"
+        f"features must be auto, inception:PATH, efficientnet, digits or emoji, got {features!r}"
     )

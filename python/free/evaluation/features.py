@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from free.files import check_regular
 from free.models.checkpoints.tensors import load_plain
-from free.models.classifier import DigitClassifier
+from free.models.classifier import Classifier
 
 
 class Features(NamedTuple):
@@ -67,24 +67,30 @@ def check_images(images: NDArray[Any], name: str, shape: tuple[int, ...] | None 
         )
 
 
-class DigitFeatures:
-    """The embedded digit classifier: 28x28 images of one channel.
+#: Feature networks that the package carries: of which model, and what figures call them.
+EMBEDDED = {"digits": ("mnist", "digit-classifier"), "emoji": ("emoji", "emoji-classifier")}
 
-    Pooled: the 128 values that its last layer reads. Spatial: its 7x7 maps, each half of the
-    channels averaged.
+
+class ClassifierFeatures:
+    """The classifier of an embedded model, for images of the model's shape.
+
+    Pooled: the 128 values that its last layer reads. Spatial: its maps, each half of the channels
+    averaged.
     """
 
-    name, dims, is_inception = "digit-classifier", 128, False
-    classes: int | None = 10
+    dims, is_inception = 128, False
+    classes: int | None
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        self.network = DigitClassifier.embedded().to(device)
+    def __init__(self, features: str, device: torch.device | str = "cpu") -> None:
+        model, self.name = EMBEDDED[features]
+        self.network = Classifier.embedded(model).to(device)
+        self.classes = self.network.classes
         self._device = device
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8]) -> Features:
-        """Look at images ``[R, 28, 28, 1] uint8``."""
-        check_images(images, "images for the digit classifier", (28, 28, 1))
+        """Look at images ``[R, *network.shape] uint8``."""
+        check_images(images, f"images for the {self.name}", self.network.shape)
         pixels = torch.tensor(images, dtype=torch.uint8, device=self._device).permute(0, 3, 1, 2)
         with _float32(self._device):
             hidden, maps = self.network.features(pixels.float() / 127.5 - 1)

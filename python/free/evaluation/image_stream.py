@@ -16,8 +16,8 @@ from free.evaluation.features import check_images
 from free.files import cut
 from free.images.archive import Header, array_names, read_array, read_headers, read_rows
 from free.images.image_files import FORMATS, MOST_PIXELS, find_images, open_image, suffixes
-from free.images.mnist import load_mnist
 from free.images.picture import to_uint8
+from free.images.real import REAL_IMAGES
 
 #: How Pillow calls what it has read, and what it becomes; others are refused, not guessed at.
 _MODES = {"L": "L", "1": "L", "RGB": "RGB", "P": "RGB"}
@@ -65,7 +65,8 @@ def open_images(source: Any, argument: str) -> ImageStream:
     ----------
     source : str, Path, ndarray, Tensor or ImageStream
         A folder of images, an ``.npz`` with ``arr_0 [n, H, W, 1 or 3] uint8`` as
-        ADM and ``free generate`` write it, "mnist" for the 5,000 real digits, an array like
+        ADM and ``free generate`` write it, "mnist" or "emoji" for the real images that the
+        embedded models were trained on, an array like
         ``arr_0``, or samples ``[n, 1 or 3, H, W]`` in [-1, 1]. A folder is searched through, but
         for what is hidden.
     argument : str
@@ -91,9 +92,9 @@ def open_images(source: Any, argument: str) -> ImageStream:
             f"{argument} must be a path, an array of bytes [n, H, W, 1 or 3] or a tensor of "
             f"samples [n, 1 or 3, H, W], got {type(source).__name__}"
         )
-    if str(source) == "mnist":
-        images, labels = load_mnist()
-        return _of_array(to_uint8(images).numpy(), "mnist", labels.numpy())
+    if str(source) in REAL_IMAGES:
+        images, labels = REAL_IMAGES[str(source)]()
+        return _of_array(to_uint8(images).numpy(), str(source), labels.numpy())
     path = Path(source)
     if path.is_dir():
         return _of_folder(path, argument)

@@ -1,4 +1,4 @@
-"""A small convolutional network that names digits: what generated ones are judged by."""
+"""A small convolutional network that names images: what generated ones are judged by."""
 
 from __future__ import annotations
 
@@ -11,43 +11,48 @@ from torch import Tensor, nn
 
 from free.files import read_json
 
-_EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "mnist" / "classifier"
+_ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 
-class DigitClassifier(nn.Module):
-    """Two convolutions and two linear layers for 28x28 digits.
+class Classifier(nn.Module):
+    """Two convolutions and two linear layers.
 
-    ``record`` says how it was trained, with ``held_out_accuracy``; empty if it was not.
+    Images are [R, channels, side, side], ``side`` a multiple of 4. ``record`` says how it was
+    trained and how often it is right; empty if it was not trained.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int, side: int, classes: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 24, 5, padding=2, dtype=torch.float32)
+        self.shape = (side, side, channels)
+        self.classes = classes
+        self.conv1 = nn.Conv2d(channels, 24, 5, padding=2, dtype=torch.float32)
         self.conv2 = nn.Conv2d(24, 48, 5, padding=2, dtype=torch.float32)
-        self.hidden = nn.Linear(48 * 49, 128, dtype=torch.float32)
-        self.output = nn.Linear(128, 10, dtype=torch.float32)
+        self.hidden = nn.Linear(48 * (side // 4) ** 2, 128, dtype=torch.float32)
+        self.output = nn.Linear(128, classes, dtype=torch.float32)
         self.pool, self.dropout = nn.MaxPool2d(2), nn.Dropout(0.4)
         self.record: dict[str, Any] = {}
 
     @classmethod
-    def embedded(cls) -> DigitClassifier:
-        """The trained one that the package carries, in float32, for evaluation."""
+    def embedded(cls, model: str) -> Classifier:
+        """The one of an embedded model, "mnist" or "emoji", in float32, for evaluation."""
+        folder = _ASSETS / model / "classifier"
+        record = read_json(folder / "config.json", "classifier")
         with torch.device("cpu"):  # whatever the default is
-            network = cls()
-        network.load_state_dict(load_file(_EMBEDDED / "model.safetensors"))
-        network.record = read_json(_EMBEDDED / "config.json", "classifier")
+            network = cls(*record["shape"])
+        network.load_state_dict(load_file(folder / "model.safetensors"))
+        network.record = record
         return network.eval().requires_grad_(False)
 
     def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What the last layer reads, [R, 128], and where it comes from, [R, 48, 7, 7].
+        """What the last layer reads, [R, 128], and where it comes from, [R, 48, side/4, side/4].
 
-        Images are [R, 1, 28, 28], float32 in [-1, 1].
+        Images are float32 in [-1, 1].
         """
         maps = self.pool(torch.relu(self.conv1(images)))
         maps = self.pool(torch.relu(self.conv2(maps)))
         return torch.relu(self.hidden(self.dropout(maps.flatten(1)))), maps
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits [R, 10] of images [R, 1, 28, 28] in [-1, 1]."""
+        """Logits [R, classes] of images in [-1, 1]."""
         hidden, _ = self.features(images)
         return self.output(hidden)

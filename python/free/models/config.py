@@ -16,6 +16,8 @@ DIT_SIZES = {
 }
 #: Heads of the published sizes, by width.
 PUBLISHED_HEADS = {hidden: heads for hidden, _, heads in DIT_SIZES.values()}
+#: Labels that a network can tell apart at most.
+MOST_CLASSES = 2**24
 #: Largest sizes, far beyond any network's, so that no file asks for more than it is worth.
 _LARGEST = {
     "image_size": 2**14,
@@ -24,7 +26,7 @@ _LARGEST = {
     "hidden_size": 2**16,
     "depth": 1000,
     "heads": 2**12,
-    "num_classes": 2**24,
+    "num_classes": MOST_CLASSES,
 }
 #: Largest values of the MLP's ratio and of the position table, which is computed.
 _LARGEST_RATIO, _LARGEST_TABLE = 64, 2**26

@@ -1,6 +1,6 @@
 """Compiled core; :mod:`free.ops.operator` is the only one that calls it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 #: ``times * (letter + plus)``, or a number; with ``open``, a letter for whatever is at least that.
@@ -32,17 +32,19 @@ class Contract:
     arguments: Sequence[Argument]
     results: Sequence[Argument]
 
+DTYPES: Sequence[str]
+
 def contracts() -> Sequence[Contract]: ...
 def connect(
     *,
     tensor: type,
+    described: Callable[[Any, bool], tuple[Any, ...]],
+    empty: Callable[[Any, Sequence[int], int], Any],
     stream_of: Callable[[Any], int],
     shortened: Callable[[Any], str],
-    dtypes: tuple[Any, ...],
     exchange: Any,
 ) -> None: ...
-def set_signature(index: int, defaults: Mapping[str, Any], positional: int) -> None: ...
-def run(op: int, args: tuple[Any, ...], kwargs: dict[str, Any], exact: bool, /) -> Any: ...
+def run(op: int, args: Any, kwargs: Any, defaults: Any, most: int | None, /) -> Any: ...
 def check(op: int, args: tuple[Any, ...], allocate: bool) -> tuple[Any, ...]: ...
 def record(op: int, kwargs: dict[str, Any], results: tuple[Any, ...]) -> bytes: ...
 def cuda_refusal(device: int) -> str | None: ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -28,18 +29,33 @@ T = TypeVar("T")
 _library = torch.library.Library("free", "DEF")
 
 
+#: As the compiled core counts them.
+_DTYPES = tuple(getattr(torch, name) for name in _C.DTYPES)
+
+
+def _described(tensor: Tensor, memory: bool) -> tuple[Any, ...]:
+    """Shape, dtype, device, whether it is dense, and where its memory is: 0 for nowhere."""
+    dtype = _DTYPES.index(tensor.dtype) if tensor.dtype in _DTYPES else len(_DTYPES)
+    kind = {"cpu": 1, "cuda": 2}.get(tensor.device.type, 0)  # as DLPack has it
+    dense, pointer = False, 0
+    with suppress(RuntimeError):  # some kinds have no strides, some no memory
+        dense = tensor.is_contiguous()
+        pointer = tensor.data_ptr() if memory else 0
+    return [*tensor.shape], dtype, kind, tensor.device.index or 0, dense, pointer
+
+
 def connect(exchange: bool = True, **others: Any) -> None:
     """Tell the compiled core what it uses of torch; ``others`` is for tests.
 
-    Where torch offers a table of C functions (from 2.10 on) tensors are read through it, unless
-    ``exchange`` is False; else they are asked for their attributes, which takes longer.
+    Where torch offers a table of C functions (from 2.10 on) tensors are read and made through it,
+    unless ``exchange`` is False; else they are asked for their attributes, which takes longer.
     """
-    names = ("float32", "float16", "bfloat16", "float64", "int32", "int64")
     used: dict[str, Any] = {
         "tensor": Tensor,
+        "described": _described,
+        "empty": lambda like, shape, dtype: like.new_empty(shape, dtype=_DTYPES[dtype]),
         "stream_of": lambda tensor: torch.cuda.current_stream(tensor.device).cuda_stream,
         "shortened": shortened,
-        "dtypes": tuple(getattr(torch, name) for name in names),
         "exchange": getattr(Tensor, "__dlpack_c_exchange_api__", None) if exchange else None,
     }
     _C.connect(**(used | others))
@@ -69,9 +85,8 @@ def operator(twin: Callable[P, T], result: Callable[..., T] | None = None) -> Ca
     parameters = signature.parameters.values()
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     positional = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
-    _C.set_signature(index, defaults, positional)
     entry = _register(contract, twin)
-    run, is_compiling = _C.run, torch.compiler.is_dynamo_compiling
+    run, is_compiling, named = _C.run, torch.compiler.is_dynamo_compiling, tuple.__new__
 
     def values_of(args: Any, kwargs: Any) -> list[Any]:
         """Arguments in the contract's order, checked."""
@@ -88,9 +103,9 @@ def operator(twin: Callable[P, T], result: Callable[..., T] | None = None) -> Ca
     @wraps(twin)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         if not is_compiling() and not _is_observed():
-            results = run(index, args, kwargs, True)
+            results = run(index, args, kwargs, defaults, positional)
             if results is not NotImplemented:
-                return results if result is None else result(*results)
+                return results if result is None else named(result, results)
         results = entry(*values_of(args, kwargs))
         return results if result is None else result(*results)
 
@@ -128,8 +143,7 @@ def by_twin(contract: _C.Contract, twin: Callable[..., Any], values: Iterable[An
             RuntimeWarning,
             stacklevel=2,
         )
-    names = [argument.name for argument in contract.arguments]
-    return twin(**dict(zip(names, values, strict=True)))
+    return twin(**{a.name: value for a, value in zip(contract.arguments, values, strict=True)})
 
 
 def _register(contract: _C.Contract, twin: Callable[..., Any]) -> Any:
@@ -141,7 +155,7 @@ def _register(contract: _C.Contract, twin: Callable[..., Any]) -> Any:
     name = contract.name
 
     def run(*values: Any) -> Any:
-        results = _C.run(contract.number, values, {}, False)
+        results = _C.run(contract.number, values, {}, {}, None)
         return by_twin(contract, twin, values) if results is NotImplemented else results
 
     def fake(*values: Any) -> Any:

@@ -17,7 +17,7 @@ from free.drafters import FeatureDrafter, FrozenDrafter
 from free.drafters.protocol import what_came
 from free.files import parse_json, read_json, shown, write_json
 from free.images.autoencoder import MODEL_INDEX, load_autoencoder, own_vae
-from free.models.checkpoints import bundled_drafter, locate, teacher_file
+from free.models.checkpoints import bundled_drafter, locate, open_source, teacher_file
 from free.models.dit import DiT
 from free.models.wrappers import unwrap
 from free.pipeline.scheduler import as_scheduler
@@ -91,11 +91,16 @@ def read(
         "vae": getattr(vae, "vae", vae),
         "scheduler": scheduler,
         "drafter": drafter if ready else of_folder,
-        "id2label": index.get("id2label"),
+        "id2label": index.get("id2label") or _named(weights),
         "cfg_channels": own.get("cfg_channels"),
         # The settings of one drafter would not serve another.
         "sampling": own.get("sampling", {}) if drafter is None else {},
     }
+
+
+def _named(weights: Path) -> dict[int, str] | None:
+    """Class names by id, where the folder that a teacher was trained on had them."""
+    return dict(enumerate(open_source(weights, "teacher").class_names)) or None
 
 
 def _own(index: Mapping[str, Any], path: Path) -> dict[str, Any]:

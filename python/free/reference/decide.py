@@ -7,11 +7,13 @@ sums of each transition, one uniform, and the projection of the fresh noise (doc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 _SAME_MEAN = 1e-10
 _DISJOINT = 100.0
@@ -245,6 +247,20 @@ DECISIONS: dict[str, Callable[[Transitions, Tensor], Outcome]] = {
     "reflection": decide_reflection,
     "block": decide_block,
 }
+
+
+def named(table: Mapping[str, T], argument: str, name: str) -> T:
+    """An entry by its name; a ValueError that names the ``argument`` if there is none."""
+    if name not in table:
+        expected = ", ".join(map(repr, table))
+        raise ValueError(f"{argument}: expected one of {expected}, got {name!r}")
+    return table[name]
+
+
+def check_verifier(verifier: str) -> None:
+    """Raise a ValueError unless ``verifier`` is one of :data:`DECISIONS`."""
+    named(DECISIONS, "verifier", verifier)
+
 
 #: Those whose decision depends on drafts behind the ones that stand.
 LOOKING_AHEAD = frozenset({"block"})

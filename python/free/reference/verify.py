@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from free.reference.decide import DECISIONS, RULES, Outcome, Transitions, decide_relaxed
-
-T = TypeVar("T")
+from free.reference.decide import DECISIONS, RULES, Outcome, Transitions, decide_relaxed, named
 
 
 class Verified(NamedTuple):
@@ -107,7 +104,7 @@ def verify_window(
     FREE (arXiv 2511.20390), supplement B, equations 12-14; De Bortoli et al., arXiv 2501.05370;
     of block verification, Sun et al., arXiv 2403.10444.
     """
-    decide = _named(DECISIONS, "verifier", verifier)
+    decide = named(DECISIONS, "verifier", verifier)
     transitions = _reduce(states, draft_means, target_means, sigma, length, noise)
     outcome = decide(transitions, uniforms.double())
     return _write(states, draft_means, target_means, sigma, noise, outcome)
@@ -186,7 +183,7 @@ def verify_window_relaxed(
     With ``budget=0`` or ``strength=0`` states and decisions are those of the exact op, bit for bit.
     What ``bound`` bounds and ``log_likelihood`` tells is derived in docs/relaxation.md.
     """
-    _named(RULES, "rule", rule)
+    named(RULES, "rule", rule)
     outcome, account = decide_relaxed(
         _reduce(states, draft_means, target_means, sigma, length, noise),
         uniforms.double(),
@@ -198,13 +195,6 @@ def verify_window_relaxed(
     )
     verified = _write(states, draft_means, target_means, sigma, noise, outcome)
     return VerifiedRelaxed(*verified, *account)
-
-
-def _named(table: Mapping[str, T], argument: str, name: str) -> T:
-    if name not in table:
-        expected = ", ".join(map(repr, table))
-        raise ValueError(f"{argument}: expected one of {expected}, got {name!r}")
-    return table[name]
 
 
 def _reduce(

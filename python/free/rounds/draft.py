@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from free.drafters.protocol import Drafter, WindowDrafter, drafts_windows
@@ -27,8 +28,9 @@ def draft_window(
 
     The first guess is what the teacher said in its last call, of the transition itself or of the
     last one there is. With ``sweeps``, each sweep evaluates the drafter at the whole window in one
-    call, then rolls the window from the new guesses. Without, the drafter is called transition by
-    transition (autoregression, the paper's way), which ``W - 1`` sweeps reproduce.
+    call, then rolls the window from the new guesses; with 0 the first guess is the draft, and the
+    drafter is not called. Without, it is called transition by transition (autoregression, the
+    paper's way), which ``W - 1`` sweeps reproduce.
 
     **Exactness rule.** The draft of transition ``j`` is ``m_hat_j + sigma_j z_j``. Its mean may
     depend on the state, on earlier teacher calls, and on ``z_0 .. z_{j-1}``; it never sees ``z_j``
@@ -52,7 +54,8 @@ def draft_window(
     P, rows = noise.shape[1], rows or WantedRows()
     call = DrafterCall(drafter, table)
     whole: WindowDrafter | None = None
-    if table.affine and drafts_windows(drafter) and drafter.drafts(P + 1, sweeps):
+    # Whole, it is told of the noise in units of sigma.
+    if table.affine and table.noisy and drafts_windows(drafter) and drafter.drafts(P + 1, sweeps):
         whole = drafter
     window = DraftedWindow(
         samples, noise, table, source=source, says=call.says, rolled=whole is None
@@ -69,7 +72,7 @@ def draft_window(
             high=drafted,
         )
         calls = P if sweeps is None else min(sweeps, P)
-        return Draft(states, means, window.k, window.sigma, calls)
+        return Draft(states, means, window.k, calls)
 
     if whole is not None:  # who is not asked about anything
         window.roll(0, P, drafted=False)
@@ -90,4 +93,19 @@ def draft_window(
             high=drafted,
         )
         window.roll(first, end, drafted=True)
-    return Draft(window.states, window.means, window.k, window.sigma, call.count)
+    return Draft(window.states, window.means, window.k, call.count)
+
+
+def blind_window(samples: Samples, W: int, table: Table) -> Draft:
+    """Draft ``W`` rows for samples of which the teacher has said nothing, as if x0 were 0.
+
+    Such drafts are hardly worth a row where a law must be kept. Within a tolerance they are not
+    kept either, but what the teacher says of them starts the next window.
+    """
+    step = torch.arange(W, device=samples.k.device)
+    k = (samples.k[:, None] + step).clamp(max=len(table.sigma) - 1)
+    a = table.columns[0, k]
+    scale = torch.cat([torch.ones_like(a[:, :1]), a[:, :-1].cumprod(1)], dim=1)
+    x = samples.x[:, None]
+    states = scale.view(*scale.shape, *[1] * (x.dim() - 2)) * x
+    return Draft(states, states[:, 1:].contiguous(), k, 0)

@@ -44,7 +44,7 @@ class DraftedWindow:
             samples.x,
             samples.k,
             past_x=past.rows.x,
-            past_guess=past.guess,
+            past_guess=past.guesses,
             row=past.row,
             known=past.known,
             source=source,
@@ -59,7 +59,7 @@ class DraftedWindow:
         self.mean_before = first.mean_before
         self.intercept, self.slope, self.settled = first.intercept, first.slope, first.settled
         self.k = first.at
-        self._coefficients, self.sigma = first.coefficients, first.coefficients[3]
+        self._coefficients = first.coefficients
         self.said: Tensor | None = None
         if rolled and table.mixture is not None:
             self.roll(0, noise.shape[1], drafted=False)
@@ -73,7 +73,8 @@ class DraftedWindow:
             return
         # The target has the sigma of the state where its transition starts; so must the draft.
         for j in range(first, end):
-            self.sigma[:, j] = self.table.sigma_at(self.k[:, j], self.states[:, j])
+            sigma = self.table.sigma_at(self.k[:, j], self.states[:, j])
+            self._coefficients[3, :, j] = sigma
             self._roll(j, j + 1, drafted)
 
     def _roll(self, first: int, end: int, drafted: bool) -> None:
@@ -98,7 +99,7 @@ class DraftedWindow:
         transitions are wanted.
         """
         P, past = self.noise.shape[1], self.samples.past
-        a, b, *_ = self._coefficients.unbind()
+        a, b, _, sigma, *_ = self._coefficients.unbind()
         step = torch.arange(P, device=self.k.device)
         settled = step < self.settled[:, None]
         return WindowPlan(
@@ -108,7 +109,7 @@ class DraftedWindow:
             noise=self.noise,
             a=a[:, :P],
             b=b[:, :P],
-            sigma=self.sigma[:, :P],
+            sigma=sigma[:, :P],
             slope=self.slope,
             intercept=self.intercept,
             settled=settled,

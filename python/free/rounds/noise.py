@@ -38,6 +38,10 @@ class Purpose(IntEnum):
     """The class of an image that may be of any."""
 
 
+#: Looked up once: an enumeration's members are slow to get.
+_TRANSITION, _DECISION = int(Purpose.TRANSITION), int(Purpose.DECISION)
+
+
 def normal(
     seeds: Integers,
     transition: Integers,
@@ -110,8 +114,8 @@ def window_numbers(
         like,
         width=W,
         steps=steps,
-        purpose=int(Purpose.TRANSITION),
-        decision=int(Purpose.DECISION),
+        purpose=_TRANSITION,
+        decision=_DECISION,
     )
 
 

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,6 +67,12 @@ class Report:
     tv_estimate_by_sample : list of float, length B
         ``max(0, 1 - exp(-l))``, ``l`` a trajectory's log likelihood ratio; in [0, 1]. 0
         without relaxation.
+    deviation : float
+        Root mean square of ``deviation_by_sample``.
+    deviation_by_sample : list of float, length B
+        With the verifier ``"tolerance"``, an estimate of how far each sample is from the one of a
+        run of one row a round, as a root mean square over its elements (docs/deterministic.md says
+        how good it is); 0 with others.
     """
 
     steps: int
@@ -87,6 +94,8 @@ class Report:
     tv_bound_by_sample: list[float] = dataclasses.field(default_factory=list)
     tv_estimate: float = 0.0
     tv_estimate_by_sample: list[float] = dataclasses.field(default_factory=list)
+    deviation: float = 0.0
+    deviation_by_sample: list[float] = dataclasses.field(default_factory=list)
 
     @property
     def parallel_efficiency(self) -> float:
@@ -134,6 +143,9 @@ class Report:
                 sizes = [report.samples for report in reports]
                 weighted = (value * size for value, size in zip(values, sizes, strict=True))
                 merged = math.fsum(weighted) / sum(sizes)
+            elif field.name == "deviation":
+                squares = (report.samples * report.deviation**2 for report in reports)
+                merged = math.sqrt(math.fsum(squares) / sum(report.samples for report in reports))
             elif isinstance(values[0], list):
                 merged = list(chain.from_iterable(values))
             else:
@@ -176,14 +188,16 @@ class Recorder:
         self.report = Report(steps, len(seeds), seeds.tolist(), execution=execution)
         self.report.tv_bound_by_sample = [0.0] * len(seeds)
         self.report.tv_estimate_by_sample = [0.0] * len(seeds)
+        self.report.deviation_by_sample = [0.0] * len(seeds)
         self._rounds: list[tuple[Tensor, ...]] = []
         self._started = time.perf_counter()
+        self._mark = PHASE_MARK.get()
         self._phases: dict[str, AbstractContextManager[None]] = {}
         self._before: dict[str, float] = {}
 
     @contextmanager
     def _marked(self, name: str) -> Iterator[None]:
-        with self._phases[name], PHASE_MARK.get()(name):
+        with self._phases[name], self._mark(name):
             yield
 
     def phase(self, name: str) -> AbstractContextManager[None]:
@@ -191,7 +205,7 @@ class Recorder:
         if name not in self._phases:
             self.report.seconds_by_phase[name] = 0.0
             self._phases[name] = _Phase(name, self.report.seconds_by_phase)
-        return self._phases[name] if PHASE_MARK.get() is nullcontext else self._marked(name)
+        return self._phases[name] if self._mark is nullcontext else self._marked(name)
 
     def lap(self) -> dict[str, float]:
         """Seconds by phase since this was last called."""
@@ -227,11 +241,17 @@ class Recorder:
         estimates = (-torch.expm1(-log_likelihood)).clamp(min=0.0)
         self.report.tv_estimate_by_sample = estimates.tolist()
 
+    def deviated(self, estimate: Tensor) -> None:
+        """Note how far each sample may be from its serial run, [B]."""
+        self.report.deviation_by_sample = estimate.tolist()
+
     def finish(self) -> Report:
         """The report, complete."""
         for name in ("tv_bound", "tv_estimate"):
             by_sample = getattr(self.report, f"{name}_by_sample")
             setattr(self.report, name, math.fsum(by_sample) / self.report.samples)
+        by_sample = self.report.deviation_by_sample
+        self.report.deviation = math.hypot(*by_sample) / math.sqrt(self.report.samples)
         self._count()
         self.report.seconds = time.perf_counter() - self._started
         return self.report
@@ -240,16 +260,18 @@ class Recorder:
         """Add up what the rounds were."""
         report, N = self.report, self.report.steps
         columns = zip(*self._rounds, strict=True)
-        samples, k, length, good = (torch.cat(column).long().cpu() for column in columns)
+        # One look at the device for each, and numpy, as these are many steps on little.
+        counts = (torch.cat(column).numpy(force=True).astype(np.int64) for column in columns)
+        samples, k, length, good = counts
         took = length > 0
         samples, k, length, good = samples[took], k[took], length[took], good[took]
-        report.rounds_by_sample = samples.bincount(minlength=report.samples).tolist()
+        report.rounds_by_sample = np.bincount(samples, minlength=report.samples).tolist()
         report.teacher_rows, report.accepted = int(length.sum()), int(good.sum())
         report.proposed = report.teacher_rows - len(length)
         # Drafts k .. k+accepted-1 were accepted; the next one, if there was one, was not.
         for name, count in (
-            ("examined_by_step", torch.minimum(good + 1, length - 1)),
+            ("examined_by_step", np.minimum(good + 1, length - 1)),
             ("accepted_by_step", good),
         ):
-            begin, end = (at.bincount(minlength=N + 1) for at in (k, k + count))
-            setattr(report, name, (begin - end).cumsum(0)[:N].tolist())
+            begin, end = (np.bincount(at, minlength=N + 1) for at in (k, k + count))
+            setattr(report, name, (begin - end).cumsum()[:N].tolist())

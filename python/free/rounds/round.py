@@ -23,14 +23,18 @@ from free.drafters.protocol import Drafter
 from free.models.output import TeacherOutput, TeacherRows
 from free.ops import Advanced, WindowNoise, advance_samples_, verify_window
 from free.reference.draft import RESPONSE
-from free.rounds.draft import draft_window
+from free.rounds.draft import blind_window, draft_window
 from free.rounds.draft_source import source_of, updated_response
 from free.rounds.noise import window_numbers
 from free.rounds.relaxation import Spending
 from free.rounds.row_selection import RowSelector, Selection, Span, WantedRows
 from free.rounds.state import Draft, Outcome, Recycled, Samples, Window
 from free.rounds.target import Answer, Target
+from free.rounds.tolerance import Leeway
 from free.schedule.table import Table
+
+#: A distance of draft and target at which half of the drafts stand, ``2 Phi(-EVEN / 2) = 1/2``.
+EVEN = 1.349
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,6 +82,10 @@ class Rounds:
         That of this run, as its ``begin`` returned it; None needs a width of 1.
     verifier, recycle, sweeps, spending
         As :class:`free.SpeculativeSampler` takes them; ``spending`` is its relaxation, or None.
+    leeway : Leeway or None
+        That of the verifier ``"tolerance"``, which it needs.
+    blind : bool
+        Whether the first window is drafted before the teacher was ever asked.
     rows : RowSelector
         Which rows of a window the networks are asked about.
     phase : callable
@@ -92,6 +100,8 @@ class Rounds:
     recycle: bool | str = False
     sweeps: int | None = None
     spending: Spending | None = None
+    leeway: Leeway | None = None
+    blind: bool = False
     rows: RowSelector = field(default_factory=WantedRows)
     phase: Phase = no_phase
 
@@ -99,6 +109,16 @@ class Rounds:
     def recycles(self) -> bool:
         """Whether rows behind a rejection serve the next round."""
         return self.recycle is not False and self.width > 1
+
+    @property
+    def source(self) -> int:
+        """Where the draft of a recycled transition comes from (:mod:`free.rounds.draft_source`)."""
+        return source_of(self.recycle)
+
+    @property
+    def steps(self) -> int:
+        """Transitions of the schedule, N."""
+        return self.table.sigma.shape[0]  # len() of a tensor takes a call more
 
     def begin(self, y: Tensor, seeds: Tensor, x: Tensor, first: int = 0) -> Samples:
         """Samples with labels ``y [B]`` and noise ``seeds [B]`` before their first round, from the
@@ -126,8 +146,8 @@ class Rounds:
         samples : Samples
         widths : int, or Tensor of shape [B], int64
             Rows of each sample, at most the run's ``width``; fewer where a sample has fewer
-            transitions left. A sample that the teacher has not seen yet gets 1 at most. One that
-            gets 0 stays where it is.
+            transitions left. A sample that the teacher has not seen yet gets 1 at most, but in a
+            first round within a tolerance. One that gets 0 stays where it is.
         sweeps : int, None or "run"
             See :func:`free.rounds.draft.draft_window`; by default the run's.
         W : int, optional
@@ -144,22 +164,26 @@ class Rounds:
         if W is None:
             widths, W = self._checked(samples, widths)
         asked = None if isinstance(widths, int) else widths
-        if W == 1 or not samples.past.rows.k.shape[0]:
+        told = bool(samples.past.rows.k.shape[0])
+        if W == 1 or not (told or self.blind):
             return self._one_row(samples, asked)
         assert self.drafter is not None
         with self.phase("bookkeeping"):
             drawn = self._numbers(samples, asked, W)
         with self.phase("draft"):
-            draft = draft_window(
-                self.drafter,
-                samples,
-                drawn.noise,
-                drawn.drafted,
-                table=self.table,
-                sweeps=self.sweeps if isinstance(sweeps, str) else sweeps,
-                source=source_of(self.recycle),
-                rows=self.rows,
-            )
+            if told:
+                draft = draft_window(
+                    self.drafter,
+                    samples,
+                    drawn.noise,
+                    drawn.drafted,
+                    table=self.table,
+                    sweeps=self.sweeps if isinstance(sweeps, str) else sweeps,
+                    source=self.source,
+                    rows=self.rows,
+                )
+            else:
+                draft = blind_window(samples, W, self.table)
         with self.phase("bookkeeping"):
             # Who wants none is asked about too: so a sample's rows begin where lengths add up to.
             rows = self.rows.select(None, drawn.length, 0, W)
@@ -193,17 +217,17 @@ class Rounds:
         if least < 0 or self.width < W:
             raise ValueError(f"widths must be in 0..{self.width}, got {least if least < 0 else W}")
         if isinstance(widths, (int, np.integer)):
-            widths = (len(self.table.sigma) - samples.k).clamp(min=0, max=W)
-        widths = widths.minimum(samples.past.known * W + 1)
+            widths = (self.steps - samples.k).clamp(min=0, max=W)
+        if samples.past.rows.k.shape[0] or not self.blind:
+            widths = widths.minimum(samples.past.known * W + 1)
         return widths, max(int(widths.max()), 1)
 
     def _numbers(self, samples: Samples, widths: Tensor | None, W: int) -> WindowNoise:
         """What the samples' windows draw, and how many rows they have."""
         # With recycling a transition keeps its noise; else each round draws anew.
         numbers = None if self.recycles or self.width == 1 else samples.rounds
-        steps = len(self.table.sigma)
         return window_numbers(
-            samples.x, samples.seeds, samples.k, numbers, widths, W=W, steps=steps
+            samples.x, samples.seeds, samples.k, numbers, widths, W=W, steps=self.steps
         )
 
     def _one_row(self, samples: Samples, widths: Tensor | None) -> Window:
@@ -212,8 +236,8 @@ class Rounds:
             x, k = samples.x, samples.k
             drawn = self._numbers(samples, widths, 1)
             if widths is not None:  # some may have finished
-                k = k.clamp(max=len(self.table.sigma) - 1)
-            draft = Draft(x[:, None], drawn.noise, k[:, None], None, 0)
+                k = k.clamp(max=self.steps - 1)
+            draft = Draft(x[:, None], drawn.noise, k[:, None], 0)
             return self._window(samples, draft, Span(k.shape[0], 0, 1), x, drawn)
 
     def teach(self, window: Window) -> TeacherOutput:
@@ -241,6 +265,8 @@ class Rounds:
                 samples=samples.number,
                 high=window.wanted,
             )
+        if self.leeway is not None and W > 1:
+            return self._within_tolerance(samples, window, answer)
         with self.phase("bookkeeping" if W == 1 else "verify"):
             means = rows.windows(answer.means, batch, W)
             # The target's own, whatever the drafts took.
@@ -252,7 +278,7 @@ class Rounds:
             else:
                 state, advance, accepted = self._decide(samples, window, answer, means, sigma)
         response = samples.response
-        if W > 1 and self.recycles and source_of(self.recycle) == RESPONSE:
+        if W > 1 and self.recycles and self.source == RESPONSE:
             with self.phase("bookkeeping"):
                 response = updated_response(
                     samples,
@@ -261,9 +287,30 @@ class Rounds:
                     length=window.length,
                     advance=advance,
                 )
-        teacher = TeacherRows(*answer.output, states, steps)
+        teacher, guess = TeacherRows(*answer.output, states, steps), answer.guess
+        start = None if self.leeway is None else guess
         return Outcome(
-            state, advance, accepted, means, sigma, teacher, answer.guess, response, window
+            state, advance, accepted, means, sigma, teacher, guess, response, window, start
+        )
+
+    def _within_tolerance(self, samples: Samples, window: Window, answer: Answer) -> Outcome:
+        """The outcome of a window of a law without noise."""
+        assert self.leeway is not None
+        with self.phase("verify"):
+            kept = self.leeway.verify(samples, window, answer)
+            sigma = window.rows.windows(answer.sigma, *window.draft.k.shape)
+        return Outcome(
+            kept.x,
+            kept.advance,
+            kept.accepted,
+            kept.means,
+            sigma,
+            TeacherRows(*answer.output, window.states, window.steps),
+            answer.guess,
+            kept.response,
+            window._replace(draft=window.draft._replace(states=kept.states)),
+            kept.guess,
+            kept.offsets,
         )
 
     def _decide(
@@ -317,7 +364,8 @@ class Rounds:
             before = samples.before
             if before is not None:
                 wanted = (window.wanted > 0).view([-1] + [1] * (before.dim() - 1))
-                before = torch.where(wanted, outcome.guess[advanced.row[:, 0]], before)
+                made = outcome.guess if outcome.start is None else outcome.start
+                before = torch.where(wanted, made[advanced.row[:, 0]], before)
             return samples._replace(
                 x=outcome.x,
                 before=before,
@@ -331,7 +379,7 @@ class Rounds:
 
 def recycle(outcome: Outcome, advanced: Advanced) -> Recycled:
     """What the round's teacher call leaves to the next window."""
-    return Recycled(outcome.teacher, outcome.guess, advanced.row, advanced.known)
+    return Recycled(outcome.teacher, outcome.guess, advanced.row, advanced.known, outcome.start)
 
 
 def committed_deltas(outcome: Outcome) -> Tensor:
@@ -339,8 +387,12 @@ def committed_deltas(outcome: Outcome) -> Tensor:
 
     [B, W - 1], NaN of the others. A rejection depends on the draft's own noise, and what lies
     behind it on noise that is still to be used; of these a window must not know
-    (:class:`free.window.Windows`).
+    (:class:`free.window.Windows`). Within a tolerance there is no noise: there it is the offset,
+    also of the first draft that does not stand, with 1.35, which stands half the time, for one of
+    the tolerance.
     """
+    if outcome.offsets is not None:
+        return EVEN * outcome.offsets
     window, draft = outcome.window, outcome.window.draft
     drafts = draft.means.shape[1]
     shift = (draft.means - outcome.means[:, :drafts]).flatten(2).norm(dim=2)

@@ -174,15 +174,13 @@ class WantedRows:
 def _ranges(low: Tensor | None, high: Tensor, first: int, end: int) -> set[tuple[int, int]]:
     """The samples' wanted ranges within ``first .. end``, of each kind once."""
     if low is None:
-        stops = high.tolist()
-        begins = [first] * len(stops)
-    elif high.device.type == "cpu":
-        begins, stops = low.tolist(), high.tolist()
+        pairs = {(first, stop) for stop in high.tolist()}
+    elif high.is_cpu:
+        pairs = set(zip(low.tolist(), high.tolist(), strict=True))
     else:  # one look at the device
-        begins, stops = torch.stack([low, high]).tolist()
+        pairs = set(zip(*torch.stack([low, high]).tolist(), strict=True))
     # Of thousands of samples few ranges differ.
-    pairs = set(zip(begins, stops, strict=True))
-    clipped = ((max(begin, first), min(stop, end)) for begin, stop in pairs)
+    clipped = {(max(begin, first), min(stop, end)) for begin, stop in pairs}
     return {(begin, max(begin, stop)) for begin, stop in clipped}
 
 

@@ -93,16 +93,13 @@ class Target:
         check_output(output, asked)
         require_unwritten(asked, "teacher")
         # What is kept for the next round must not keep the network's activations.
-        output = TeacherOutput(
-            output.eps.detach(),
-            None if output.feature is None else output.feature.detach(),
-            None if output.variance is None else output.variance.detach(),
-        )
+        eps, feature, variance = map(_detached, output)
+        assert eps is not None
         guidance = self._guidance
         eps, means, guess, sigma = target_means(
             x,
             # As the kernels take it.
-            (output.eps.float() if output.eps.dtype is torch.float64 else output.eps).contiguous(),
+            (eps.float() if eps.dtype is torch.float64 else eps).contiguous(),
             k,
             self._table.columns,
             cfg_scale=None if guidance is None else guidance.scale,
@@ -119,9 +116,8 @@ class Target:
             means = torch.addcmul(means, c, rows.before(guess, before))
         if table.mixture is not None:
             sigma = table.sigma_at(k, x)
-        if guidance is None:
-            return Answer(output._replace(eps=eps), means, guess, sigma)
-        return Answer(merge(output, eps), means, guess, sigma)
+        output = TeacherOutput(eps, feature, variance)
+        return Answer(output if guidance is None else merge(output, eps), means, guess, sigma)
 
     def __call__(self, x: Tensor, k: Tensor, y: Tensor) -> Answer:
         """Ask the teacher about states ``x`` of transitions ``k``, with labels ``y``.
@@ -134,6 +130,10 @@ class Target:
         # Nobody has said what was predicted before.
         before = torch.zeros_like(x) if self._table.history else None
         return self.read(answer, asked.x, x, k, rows, before)
+
+
+def _detached(part: Tensor | None) -> Tensor | None:
+    return part.detach() if part is not None and part.requires_grad else part
 
 
 def guidance_of(teacher: Teacher, scale: float, channels: int | None) -> Guidance | None:

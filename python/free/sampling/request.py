@@ -217,6 +217,12 @@ def progress_bar(progress: Progress, total: int) -> Iterator[Callable[[int], obj
     """A function to report transitions to; shows a bar of ``total`` if ``progress`` is True."""
     if callable(progress):
         yield progress
-        return
-    with tqdm(total=total, disable=not progress, unit="step") as bar:
-        yield bar.update
+    elif progress:
+        with tqdm(total=total, unit="step") as bar:
+            yield bar.update
+    else:
+        yield _unseen
+
+
+def _unseen(made: int) -> None:
+    """A bar that nobody asked for."""

@@ -24,6 +24,8 @@ class Table(NamedTuple):
     Attributes
     ----------
     timesteps : Tensor, shape [N], int64 or float64
+    words : Tensor, shape [N], int64
+        The same memory, as ops copy it, whatever 64 bits they are.
     columns : Tensor, shape [8, N], float32
         ``a``, ``b``, ``c``, ``sigma``, ``p``, ``q``; by how much a guess can follow its state, at
         most; and how much of a guidance counts. The least that a guess follows is 0. Between an x0
@@ -46,9 +48,12 @@ class Table(NamedTuple):
         Whether any ``c`` is not 0.
     interval : bool
         Whether a guidance counts less anywhere.
+    noisy : bool
+        Whether every transition before the last has noise.
     """
 
     timesteps: Tensor
+    words: Tensor
     columns: Tensor
     sigma: Tensor
     signal: Tensor
@@ -60,6 +65,7 @@ class Table(NamedTuple):
     input_scale: Tensor | None
     history: bool
     interval: bool
+    noisy: bool
 
     @classmethod
     def of(cls, schedule: Schedule, device: torch.device | str) -> Table:
@@ -71,20 +77,24 @@ class Table(NamedTuple):
         none, every = np.zeros(len(s)), np.ones(len(s))
         rows = [*_law(s, images), every if s.guided is None else s.guided]
         c = none if s.c is None else s.c
-        columns = _on(np.stack([rows[0], rows[1], c, s.sigma, *rows[2:]]), device)
+        stacked = np.stack([rows[0], rows[1], c, s.sigma, *rows[2:], s.signal, s.noise, spread])
+        columns, (signal, noise, spreads) = _on(stacked, device).split((8, 3))
+        timesteps = torch.from_numpy(s.timesteps.copy()).to(device)
         return cls(
-            timesteps=torch.from_numpy(s.timesteps.copy()).to(device),
+            timesteps=timesteps,
+            words=timesteps.view(torch.int64),
             columns=columns,
             sigma=columns[3],
-            signal=_on(s.signal, device),
-            noise=_on(s.noise, device),
-            spread=_on(spread, device),
+            signal=signal,
+            noise=noise,
+            spread=spreads,
             mixture=s.mixture,
             images=images,
             clipping=s.clipping,
             input_scale=None if s.input_scale is None else _on(s.input_scale, device),
             history=bool(np.any(c)),
             interval=bool((rows[-1] != 1).any()),
+            noisy=bool((s.sigma[:-1] > 0).all()),
         )
 
     @property
@@ -123,11 +133,6 @@ class Table(NamedTuple):
     def network_input(self, k: Tensor, x: Tensor) -> Tensor:
         """What a network is given of states ``x [R, ...]`` of transitions ``k [R]``."""
         return x if self.input_scale is None else _like(self.input_scale[k], x) * x
-
-    @property
-    def words(self) -> Tensor:
-        """Timesteps as ops copy them, whatever 64 bits they are: [N] int64."""
-        return self.timesteps.view(torch.int64)
 
     def times(self, words: Tensor) -> Tensor:
         """What a network is told the time is, from copies of ``words``: int64, or float32."""

@@ -1,4 +1,4 @@
-"""Trains the digit classifier: ``python -m free.training.classifier FOLDER``."""
+"""Trains an embedded model's classifier: ``python -m free.training.classifier MODEL FOLDER``."""
 
 from __future__ import annotations
 
@@ -12,30 +12,35 @@ from torch import Tensor
 from tqdm import tqdm
 
 from free.files import write_atomic, write_json
-from free.models.classifier import DigitClassifier
-from free.training.dataset.sets import ImageSet, mnist_set
+from free.images.real import REAL_IMAGES
+from free.models.classifier import Classifier
+from free.training.dataset.sets import ImageSet, embedded_set
 
 
-def split_digits(count: int) -> tuple[Tensor, Tensor]:
-    """Which of ``count`` images are held out (a fifth), and which are learnt from; int64."""
+def split_images(count: int, share: float = 0.2) -> tuple[Tensor, Tensor]:
+    """Which of ``count`` images are held out (a share), and which are learnt from; int64."""
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0), device="cpu")
-    held, kept = order.split([count // 5, count - count // 5])
+    few = int(count * share)
+    held, kept = order.split([few, count - few])
     return held, kept
 
 
 def train_classifier(
-    data: ImageSet, steps: int = 2000, *, progress: bool = False
-) -> DigitClassifier:
-    """Train a classifier on four fifths of the 28x28 digits and measure it on the rest.
+    data: ImageSet, steps: int = 2000, held_out: float = 0.2, *, progress: bool = False
+) -> Classifier:
+    """Train a classifier on all but a share of the images and measure it on that share.
 
-    A step is a batch of 64. The weights are rounded to float16, as they are stored.
+    With none held out it is measured on what it has seen. A step is a batch of 64. The weights are
+    rounded to float16, as they are stored.
     """
-    held, kept = split_digits(len(data.labels))
+    held, kept = split_images(len(data.labels), held_out)
+    channels, side, _ = data.sample_shape
+    shape = (channels, side, data.num_classes)
     generator = torch.Generator().manual_seed(1)
     with torch.random.fork_rng():
         torch.manual_seed(0)  # the first weights, and dropout
         with torch.device("cpu"):  # whatever the default is
-            network = DigitClassifier()
+            network = Classifier(*shape)
         optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for _ in tqdm(range(steps), desc="classifier", disable=not progress):
@@ -49,12 +54,14 @@ def train_classifier(
     network.eval().requires_grad_(False)
     for weight in network.parameters():
         weight.copy_(weight.half())
-    right = network(data.images[held]).argmax(1) == data.labels[held]
+    judged = held if len(held) else kept
+    right = network(data.images[judged]).argmax(1) == data.labels[judged]
     network.record = {
-        "kind": "digit classifier",
+        "kind": "classifier",
+        "shape": list(shape),
         "training": {"steps": steps, "batch_size": 64, "images": len(kept)},
         "held_out": len(held),
-        "held_out_accuracy": right.double().mean().item(),
+        "accuracy": right.double().mean().item(),
     }
     return network
 
@@ -71,7 +78,7 @@ def _jitter(images: Tensor, generator: torch.Generator) -> Tensor:
     return F.grid_sample(images + 1, grid, align_corners=False) - 1  # outside is background
 
 
-def save_classifier(network: DigitClassifier, folder: str | Path) -> None:
+def save_classifier(network: Classifier, folder: str | Path) -> None:
     """Write ``model.safetensors`` (float16) and ``config.json``, each atomically."""
     weights = {name: weight.half() for name, weight in network.state_dict().items()}
     folder = Path(folder)
@@ -80,13 +87,18 @@ def save_classifier(network: DigitClassifier, folder: str | Path) -> None:
 
 
 def main() -> None:
-    """Train the classifier and write it to the folder named on the command line."""
+    """Train the classifier of an embedded model and write it to a folder."""
     parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("model", choices=REAL_IMAGES)
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
-    network = train_classifier(mnist_set(), progress=True)
-    save_classifier(network, folder)
-    print(f"{100 * network.record['held_out_accuracy']:.1f} % of the held-out digits")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--held-out", type=float, default=0.2, help="share; 0 for none")
+    given = parser.parse_args()
+    data = embedded_set(given.model)
+    network = train_classifier(data, given.steps, given.held_out, progress=True)
+    save_classifier(network, given.folder)
+    judged = network.record["held_out"] or len(data)
+    print(f"right on {100 * network.record['accuracy']:.1f} % of {judged} images")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from free.models.dit import DiT
 from free.schedule.schedule import Schedule
 from free.schedule.table import Table, eps_from_image
+from free.training.bound import variational_bound
 from free.training.randomness import RowRandom
 from free.training.recipe import Recipe
 
@@ -52,23 +53,40 @@ def teacher_loss(
 ) -> dict[str, Tensor]:
     """Mean squared error of the predicted noise at uniform timesteps (Ho et al. 2020, Eq. 14).
 
+    A teacher with a learned variance is trained by the variational bound too, which moves nothing
+    but the variance: L_hybrid of Nichol and Dhariwal (2021, Eq. 16), as DiT.
+
     Parameters
     ----------
     min_snr : float, optional
         Weigh timesteps by ``min(SNR, min_snr) / SNR`` (Hang et al. 2023, Eq. 8): less effort on the
         last bit of noise, more on the shape. 5 is their choice.
+
+    Returns
+    -------
+    dict of scalar Tensors
+        ``loss``; with a learned variance its parts ``noise`` and ``bound`` too, the latter in bits
+        an element.
     """
     table = table_of(TIMESTEPS, x0.device)
     t = random.integers(TIMESTEPS)
     k = TIMESTEPS - 1 - t
     noise = random.normal(x0.shape[1:])
     y = drop_labels(labels, null_label, label_dropout, random)
-    eps = teacher(noised(table, k, x0, noise), t, y).eps
-    error = (eps.float() - noise).square().flatten(1).mean(1)
+    x = noised(table, k, x0, noise)
+    out = teacher(x, t, y)
+    error = (out.eps.float() - noise).square().flatten(1).mean(1)
     if min_snr is not None:
         snr = (table.signal[k] / table.noise[k]).square()
         error = error * (snr.clamp(max=min_snr) / snr)
-    return {"loss": error.mean()}
+    if out.variance is None:
+        return {"loss": error.mean()}
+    bound = variational_bound(table, k, x, x0, out.eps, noise, out.variance)
+    parts = {"noise": error.mean(), "bound": bound.mean()}
+    return {
+        "loss": parts["noise"] + parts["bound"],
+        **{name: part.detach() for name, part in parts.items()},
+    }
 
 
 def relative_error(feature_hat: Tensor, feature: Tensor, scale: Tensor) -> Tensor:

@@ -54,10 +54,10 @@ def equivalent(rejection: Floats) -> Floats:
 def reached(delta: Floats, verifier: str = "reflection") -> Floats:
     """Probability that a draft of a window and all before it stand.
 
-    For reflection the product of their acceptances. For block verification it is the mean of the
-    running likelihood ratio capped at 1, ``p_j`` (docs/verification.md); it lies between that
-    product and ``2 Phi(-|delta| / 2)``, the overlap of the drafts' joint laws, and this is a
-    geometric mean of the two, right to 1 % for equal deltas.
+    For reflection the product of their acceptances; within a tolerance the least of them. For block
+    verification it is the mean of the running likelihood ratio capped at 1, ``p_j``
+    (docs/verification.md); it lies between that product and ``2 Phi(-|delta| / 2)``, the overlap of
+    the drafts' joint laws, and this is a geometric mean of the two, right to 1 % for equal deltas.
 
     Parameters
     ----------
@@ -65,6 +65,8 @@ def reached(delta: Floats, verifier: str = "reflection") -> Floats:
         Inf where there is no draft.
     verifier : str
     """
+    if verifier == "tolerance":  # offsets grow along a window, and with them all stand or none
+        return np.minimum.accumulate(acceptance(delta), axis=-1)
     one_by_one = acceptance(delta).cumprod(-1)
     if verifier != "block":
         return one_by_one
@@ -145,8 +147,18 @@ class AcceptanceRecord:
         return np.round(self.log_delta, 3).tolist()
 
 
+def sweeps_name(sweeps: int | None) -> str:
+    """What a number of sweeps is called in files: "0" is autoregression, "none" no sweep at all."""
+    return {None: "0", 0: "none"}.get(sweeps, str(sweeps))
+
+
+def sweeps_named(name: str) -> int | None:
+    """The inverse of :func:`sweeps_name`; a ValueError for other names."""
+    return 0 if name == "none" else int(name) or None
+
+
 def read_records(stored: Mapping[str, Any]) -> dict[int | None, AcceptanceRecord]:
-    """Read records by number of sweeps from a drafter's ``config.json``; "0" is autoregression.
+    """Read records by number of sweeps (:func:`sweeps_name`) from a drafter's ``config.json``.
 
     Raises
     ------
@@ -154,7 +166,7 @@ def read_records(stored: Mapping[str, Any]) -> dict[int | None, AcceptanceRecord
         If ``stored`` is something else.
     """
     try:
-        return {int(sweeps) or None: AcceptanceRecord(table) for sweeps, table in stored.items()}
+        return {sweeps_named(name): AcceptanceRecord(table) for name, table in stored.items()}
     except (AttributeError, ValueError) as error:
         raise ValueError(
             f"acceptance must hold a table for each number of sweeps: {error}"
@@ -163,7 +175,7 @@ def read_records(stored: Mapping[str, Any]) -> dict[int | None, AcceptanceRecord
 
 def write_records(records: Mapping[int | None, AcceptanceRecord]) -> dict[str, Any]:
     """The inverse of :func:`read_records`."""
-    return {str(sweeps or 0): record.to_list() for sweeps, record in records.items()}
+    return {sweeps_name(sweeps): record.to_list() for sweeps, record in records.items()}
 
 
 class AcceptanceEstimate:

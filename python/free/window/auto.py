@@ -40,7 +40,7 @@ _LEAST_LOSS = 0.03
 #: Rows of a run's first window; each later one may be twice as wide, so that a drafter that does
 #: not deserve its record costs little.
 _FIRST = 16
-#: Sweeps to choose among, of a drafter without records.
+#: Sweeps to choose among, of a drafter without records that is asked.
 _SWEEPS = (1, 2)
 
 
@@ -156,7 +156,9 @@ class AutoWindow:
         records = self.records
         if records is None:
             records = read_records(getattr(run.drafter, "acceptance", {}))
-        numbers = (tuple(records) or _SWEEPS) if isinstance(run.sweeps, str) else (run.sweeps,)
+        asked = getattr(run.drafter, "sampling", {}).get("sweeps") != 0
+        numbers: tuple[int | None, ...] = (run.sweeps,) if not isinstance(run.sweeps, str) else ()
+        numbers = numbers or tuple(records) or (_SWEEPS if asked else (0,))
         return {number: records.get(number) or AcceptanceRecord() for number in numbers}
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from free.files import shown
+from free.window.acceptance import sweeps_name, sweeps_named
 
 #: What the time of drafting depends on: rows of all windows together; samples, for each transition
 #: of the longest window; or samples alone, where a graph drafts windows of one width.
@@ -106,10 +107,10 @@ class RoundCosts:
         curve.observe(at, spent.get("draft", 0.0) / calls)
 
     def to_dict(self) -> dict[str, Any]:
-        """The costs as JSON values; autoregression is 0 sweeps there."""
+        """The costs as JSON values; sweeps by name (:func:`free.window.acceptance.sweeps_name`)."""
         parts = {name: getattr(self, name).to_dict() for name in ("teacher", "plain", "other")}
         draft = {
-            str(sweeps or 0): {"by": by, **curve.to_dict()}
+            sweeps_name(sweeps): {"by": by, **curve.to_dict()}
             for sweeps, (by, curve) in self.draft.items()
         }
         return {**parts, "draft": draft}
@@ -128,8 +129,8 @@ class RoundCosts:
                 CostCurve.from_dict(record[name]) for name in ("teacher", "plain", "other")
             )
             draft = {
-                int(sweeps) or None: (entry["by"], CostCurve.from_dict(entry))
-                for sweeps, entry in record["draft"].items()
+                sweeps_named(name): (entry["by"], CostCurve.from_dict(entry))
+                for name, entry in record["draft"].items()
             }
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(

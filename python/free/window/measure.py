@@ -30,6 +30,7 @@ from free.rounds.noise import Purpose, normal, window_numbers
 from free.rounds.report import Recorder
 from free.rounds.state import Recycled, Samples
 from free.version import __version__
+from free.window.acceptance import sweeps_name
 from free.window.costs import CostCurve, RoundCosts
 from free.window.rule import Run
 
@@ -110,7 +111,7 @@ def _cache_path(run: Run, sweeps: Sequence[int | None], largest: int) -> Path | 
     if key is None:
         return None
     shape = "x".join(map(str, run.state.shape))
-    numbers = "-".join(str(number or 0) for number in sweeps)
+    numbers = "-".join(map(sweeps_name, sweeps))
     try:
         folder = cache_folder("costs")
     except OSError:
@@ -199,7 +200,7 @@ class _Stage:
             and drafts_windows(drafter)
             and drafter.drafts(self.places + 1, sweeps)
         )
-        if whole and self.run.table.affine:
+        if whole and self.run.table.affine and self.run.table.noisy:
             return "windows"
         return "calls" if sweeps is None else "rows"
 

@@ -12,7 +12,7 @@ from PIL import Image
 from free.images.autoencoder import LatentCoder
 from free.training.dataset.open import open_images
 from free.training.dataset.pixels import read_image
-from free.training.dataset.sets import TrainingImages, mnist_set
+from free.training.dataset.sets import TrainingImages, embedded_set
 from free.training.randomness import RowRandom
 from tests.pipelines import tiny_vae
 from tests.training.dataset.folders import class_folders, picture, teacher
@@ -191,7 +191,7 @@ def test_a_vae_is_loaded_from_its_folder(folder, tmp_path) -> None:
 
 
 def test_the_digits() -> None:
-    digits = mnist_set()
+    digits = embedded_set("mnist")
     assert open_images("mnist", teacher(28, 1, 10)) is digits
     assert (digits.images.min(), digits.images.max()) == (-1.0, 1.0)
     assert digits.labels.bincount().tolist() == [500] * 10

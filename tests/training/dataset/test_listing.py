@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from free.training.dataset.listing import list_images
+from free.training.dataset.listing import count_classes, list_images
 from tests.training.dataset.folders import class_folders, labelled
 
 
@@ -28,6 +28,13 @@ def test_classes_are_folders_in_order(tmp_path: Path) -> None:
     assert listing.left_out == left_out  # but for what is hidden
     part = listing.take(torch.tensor([2, 12]))
     assert (part.files, part.labels.tolist()) == (["c0/2.png", "c2/3.webp"], [0, 2])
+
+
+def test_classes_are_counted(tmp_path: Path) -> None:
+    assert count_classes(class_folders(tmp_path / "a", classes=3, each=1)) == 3
+    assert count_classes(labelled(tmp_path / "b", {"a.png": 7, "b.png": 0})) == 8
+    with pytest.raises(ValueError, match="mnist, emoji or a folder that is there"):
+        count_classes(tmp_path / "none")
 
 
 def test_folders_named_by_numbers(tmp_path: Path) -> None:
@@ -118,5 +125,5 @@ def test_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for name in ("none", "file"):
         got = re.escape(repr(str(tmp_path / name)))
-        with pytest.raises(ValueError, match=f"mnist or a folder that is there, got {got}"):
+        with pytest.raises(ValueError, match=f"mnist, emoji or a folder that is there, got {got}"):
             list_images(tmp_path / name, 3)

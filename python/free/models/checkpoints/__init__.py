@@ -12,6 +12,7 @@ from free.models.checkpoints.source import (
     bundled_drafter,
     locate,
     only_variant,
+    open_source,
     teacher_file,
 )
 from free.models.checkpoints.writing import FORMATS, is_original_file, write_network
@@ -24,6 +25,7 @@ __all__ = [
     "is_original_file",
     "locate",
     "only_variant",
+    "open_source",
     "read_drafter",
     "read_teacher",
     "teacher_file",

@@ -73,6 +73,15 @@ class Description:
     sampling: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of classes 0, 1, ..., where it was trained on a folder that has them; else none."""
+        data = (self.training or {}).get("data")
+        names = data.get("classes") if isinstance(data, dict) else None
+        if not isinstance(names, list) or len(names) != self.config.num_classes:
+            return ()
+        return tuple(names) if all(isinstance(name, str) for name in names) else ()
+
 
 def read_config(path: Path) -> Description:
     """Read a ``config.json``, ours or that of diffusers.

@@ -26,7 +26,7 @@ from free.models.config import FAMILIES, check_size
 
 _ASSETS = Path(__file__).resolve().parents[2] / "assets"
 #: Bundles that come with the package.
-EMBEDDED = ("mnist",)
+EMBEDDED = ("mnist", "emoji")
 #: The original's state dict in a folder of its own.
 ORIGINAL_FILE = "model.pt"
 

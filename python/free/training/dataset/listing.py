@@ -15,6 +15,7 @@ from torch import Tensor
 
 from free.files import read_json, read_text, shown
 from free.images.image_files import find_images, suffixes
+from free.models.config import MOST_CLASSES
 from free.training.dataset.pixels import FORMATS
 
 _LABEL_FILES = ("labels.csv", "labels.json")
@@ -49,13 +50,26 @@ class Listing(NamedTuple):
         return value.hexdigest()
 
 
-def list_images(folder: str | Path, num_classes: int) -> Listing:
+def count_classes(folder: str | Path) -> int:
+    """Classes of a folder of images: its folders, or what its labels need.
+
+    Raises
+    ------
+    ValueError
+        As :func:`list_images`.
+    """
+    listing = list_images(folder, None)
+    return int(listing.labels.max()) + 1
+
+
+def list_images(folder: str | Path, num_classes: int | None) -> Listing:
     """The images of a folder with their labels; they are not opened.
 
     The folder has one folder a class with ``.jpeg``, ``.jpg``, ``.png`` or ``.webp`` in it: the
     classes are 0, 1, ... in the order of their names. Or it has ``labels.csv``, with the header
     ``file,label``, or ``labels.json``, an object ``{"file": label, ...}``; files are named
-    relative to the folder, which they cannot leave, labels are the model's classes.
+    relative to the folder, which they cannot leave, labels are the model's classes. Without
+    ``num_classes`` the folder may have any number of them.
 
     Raises
     ------
@@ -65,7 +79,9 @@ def list_images(folder: str | Path, num_classes: int) -> Listing:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"data must be mnist or a folder that is there, got {str(folder)!r}")
+        raise ValueError(
+            f"data must be mnist, emoji or a folder that is there, got {str(folder)!r}"
+        )
     found = [name for name in _LABEL_FILES if (folder / name).is_file()]
     if len(found) > 1:
         raise ValueError(f"data must have labels.csv or labels.json, got {folder} with both")
@@ -75,10 +91,11 @@ def list_images(folder: str | Path, num_classes: int) -> Listing:
     pairs = _checked(_read_csv(path) if path.suffix == ".csv" else _read_json(path), path)
     if not pairs:
         raise ValueError(f"data must have images, got none in {path}")
+    most = MOST_CLASSES if num_classes is None else num_classes
     for file, label in pairs.items():
-        if not 0 <= label < num_classes:
+        if not 0 <= label < most:
             raise ValueError(
-                f"labels must be in 0..{num_classes - 1}, the model's classes, "
+                f"labels must be in 0..{most - 1}, the model's classes, "
                 f"got {shown(label)} for {shown(file)} in {path}"
             )
     return Listing(
@@ -89,7 +106,7 @@ def list_images(folder: str | Path, num_classes: int) -> Listing:
     )
 
 
-def _of_class_folders(folder: Path, num_classes: int) -> Listing:
+def _of_class_folders(folder: Path, num_classes: int | None) -> Listing:
     try:
         visible = [path for path in folder.iterdir() if not path.name.startswith(".")]
         classes = sorted(path.name for path in visible if path.is_dir())
@@ -114,7 +131,7 @@ def _of_class_folders(folder: Path, num_classes: int) -> Listing:
             f"data must have images ({', '.join(endings)}) in the folder of each class, "
             f"got {folder / classes[min(empty)]} without any"
         )
-    if len(classes) != num_classes:
+    if num_classes is not None and len(classes) != num_classes:
         raise ValueError(
             f"data must have one folder for each of the model's {num_classes} classes, got "
             f"{len(classes)} in {folder} ({', '.join(classes[:3])}{', ...' * (len(classes) > 3)}); "

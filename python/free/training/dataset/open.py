@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from free.images.autoencoder import LatentCoder, PixelCoder, load_autoencoder
+from free.images.real import REAL_IMAGES
 from free.training.dataset.decoder import Decoder
 from free.training.dataset.folder import FolderImages
 from free.training.dataset.listing import list_images
 from free.training.dataset.order import random_subset
 from free.training.dataset.pixels import read_image
-from free.training.dataset.sets import TrainingImages, mnist_set
+from free.training.dataset.sets import TrainingImages, embedded_set
 
 #: Share of a folder that is trained on by default (supplement, section A).
 _PAPER_SUBSET = 0.3
@@ -42,7 +43,8 @@ def open_images(
     Parameters
     ----------
     source : str or Path
-        ``"mnist"``, or a folder: of one folder a class, or with ``labels.csv`` or ``labels.json``.
+        ``"mnist"`` or ``"emoji"``, what the embedded models were trained on; or a folder: of one
+        folder a class, or with ``labels.csv`` or ``labels.json``.
     teacher : DiT
         Its ``sample_shape`` and ``num_classes`` are what the images must fit.
     vae : str, Path or LatentCoder, optional
@@ -50,7 +52,7 @@ def open_images(
         :func:`free.images.autoencoder.load_autoencoder`, or one that is loaded.
     subset : float, optional
         Share of the images that is used, in (0, 1]: 0.3 of a folder by default, as in the paper,
-        and all of the digits.
+        and all of an embedded set.
     seed : int
         Of the choice of the subset.
     image_size : int, optional
@@ -82,8 +84,8 @@ def open_images(
     """
     if posterior not in ("sample", "mean"):
         raise ValueError(f"posterior must be 'sample' or 'mean', got {posterior!r}")
-    if str(source) == "mnist":
-        return _digits(teacher, vae, subset, seed, image_size, flip)
+    if str(source) in REAL_IMAGES:
+        return _embedded(str(source), teacher, vae, subset, seed, image_size=image_size, flip=flip)
     coder = vae if isinstance(vae, LatentCoder) else load_autoencoder(vae, device)
     side = _side(coder, teacher.sample_shape, image_size)
     listing = list_images(source, teacher.num_classes)
@@ -119,26 +121,34 @@ def open_images(
     )
 
 
-def _digits(
-    teacher: Any, vae: Any, subset: float | None, seed: int, image_size: int | None, flip: bool
+def _embedded(
+    name: str,
+    teacher: Any,
+    vae: Any,
+    subset: float | None,
+    seed: int,
+    *,
+    image_size: int | None,
+    flip: bool,
 ) -> TrainingImages:
-    """The digits, or some of them."""
-    digits = mnist_set()
-    if (digits.sample_shape, digits.num_classes) != (teacher.sample_shape, teacher.num_classes):
+    """The images of an embedded model, or some of them."""
+    images = embedded_set(name)
+    if (images.sample_shape, images.num_classes) != (teacher.sample_shape, teacher.num_classes):
         raise ValueError(
             f"data must have images of shape {list(teacher.sample_shape)} in {teacher.num_classes} "
-            f"classes, as the teacher, got {list(digits.sample_shape)} in {digits.num_classes}"
+            f"classes, as the teacher, got {list(images.sample_shape)} in {images.num_classes}"
         )
-    if vae is not None or flip or image_size not in (None, 28):
+    side = images.sample_shape[1]
+    if vae is not None or flip or image_size not in (None, side):
         raise ValueError(
-            "data mnist must come without vae, flip and another image_size than 28, "
+            f"data {name} must come without vae, flip and another image_size than {side}, "
             f"got {vae!r}, {flip} and {image_size}"
         )
     if subset is None:
-        return digits
-    index = random_subset(len(digits), subset, seed)
-    record = {**digits.record, "images": len(index), "subset": subset, "subset_seed": seed}
-    return replace(digits, images=digits.images[index], labels=digits.labels[index], record=record)
+        return images
+    index = random_subset(len(images), subset, seed)
+    record = {**images.record, "images": len(index), "subset": subset, "subset_seed": seed}
+    return replace(images, images=images.images[index], labels=images.labels[index], record=record)
 
 
 def _side(

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from free.images.mnist import load_mnist
+from free.images.emoji import emoji_classes
+from free.images.real import REAL_IMAGES
 from free.training.dataset.order import images_at
 
 #: A file that is not used, as ``{"file": ..., "reason": ...}``.
@@ -103,8 +104,10 @@ class ImageSet:
 
 
 @functools.cache
-def mnist_set() -> ImageSet:
-    """The digits of :func:`free.images.mnist.load_mnist`, with what a run records of them."""
-    images, labels = load_mnist()
-    record = {"source": "mnist", "images": len(images)}
-    return ImageSet(images, labels, num_classes=10, record=record)
+def embedded_set(model: str) -> ImageSet:
+    """What an embedded model was trained on, with what a run records of it."""
+    images, labels = REAL_IMAGES[model]()
+    record: dict[str, Any] = {"source": model, "images": len(images)}
+    if model == "emoji":
+        record["classes"] = list(emoji_classes())
+    return ImageSet(images, labels, num_classes=int(labels.max()) + 1, record=record)

@@ -1,0 +1,1 @@
+"""Examples: programs that use the package, and that it does not depend on."""

@@ -1,0 +1,1 @@
+"""The colour model of the package: its images, and how it was trained."""
