@@ -32,7 +32,7 @@ def _bound(k: int, variance: float, miss: float) -> torch.Tensor:
     index = torch.full((8,), k)
     x = noised(TABLE, index, x0, noise)
     v = torch.full_like(x, variance)
-    return variational_bound(TABLE, index, x, x0, noise + miss, noise, v)
+    return variational_bound(TABLE, index, x, x0=x0, noise=noise, eps=noise + miss, variance=v)
 
 
 def test_log_variances_are_the_posteriors_and_betas() -> None:
@@ -79,7 +79,9 @@ def test_the_last_transition_is_the_likelihood_of_levels() -> None:
     eps = torch.full_like(levels, 0.5)
     mean = float(TABLE.mean(k, x, TABLE.guess(k, x, eps))[0])
     # The prediction is the same for all of them, whatever their noise was.
-    bits = variational_bound(TABLE, k, x, levels, eps, eps, torch.ones_like(x))
+    bits = variational_bound(
+        TABLE, k, x, x0=levels, noise=eps, eps=eps, variance=torch.ones_like(x)
+    )
     assert float((2.0**-bits).sum()) == pytest.approx(1.0, abs=1e-3)
     place = int((mean + 1) * 127.5)
     low, high = (float(levels[place]) + side / 255 for side in (-1, 1))

@@ -104,7 +104,7 @@ def export(
 
 
 def _sweeps(recommended: Mapping[str, Any]) -> int | None:
-    """As the drafter recommends; graphs of one that need not be asked are for one sweep."""
+    """What the drafter recommends; graphs of one that need not be asked are for one sweep."""
     own = recommended.get("sweeps")
     return None if own is None else max(own, 1)
 

@@ -95,12 +95,9 @@ def train_teacher(
     with training.training_run(machine) as ranks:
         coder = _coder(data, ranks.device)
         shape = _shape(data, network, coder)
-        torch.manual_seed(optimiser.seed)
-        with torch.device("cpu"):  # first weights do not depend on the default
-            teacher = DiT(shape)
         images = open_images(
             data.data,
-            teacher,
+            shape,
             coder,
             None if data.data in REAL_IMAGES else 1.0,
             seed=optimiser.seed,
@@ -114,6 +111,9 @@ def train_teacher(
         config = training.train_config(
             batches, optimiser, machine, warmup=min(200, batches // 10), decay="cosine"
         )
+        torch.manual_seed(config.seed)
+        with torch.device("cpu"):  # first weights do not depend on the default
+            teacher = DiT(shape)
         extra: dict[str, object] = {"min_snr": min_snr, "init": None}
         if network.init is not None:
             start = DiT.from_pretrained(network.init)

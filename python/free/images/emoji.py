@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from free.files import read_json, write_atomic, write_json
+from free.images.image_files import open_image
 
 _EMBEDDED = Path(__file__).resolve().parents[1] / "assets" / "emoji" / "images"
 _PICTURE, _CLASSES = "glyphs.png", "classes.json"
@@ -35,7 +36,7 @@ def load_emoji() -> tuple[Tensor, Tensor]:
     classes are the subgroups of Unicode's list of emoji.
     """
     counts = emoji_classes()
-    with Image.open(_EMBEDDED / _PICTURE) as picture:
+    with open_image(_EMBEDDED / _PICTURE, ("PNG",)) as picture:
         pixels = torch.from_numpy(np.array(picture.convert("RGB")))
     tiles = pixels.unflatten(0, (-1, SIDE)).unflatten(2, (-1, SIDE)).transpose(1, 2).flatten(0, 1)
     images = tiles[: sum(counts.values())].permute(0, 3, 1, 2).float() / 127.5 - 1.0
@@ -51,7 +52,7 @@ def pack_emoji(folder: Path, out: Path) -> None:
     rows = -(-len(order) // _COLUMNS)
     picture = Image.new("RGB", (_COLUMNS * SIDE, rows * SIDE), "white")
     for place, file in enumerate(order):
-        with Image.open(file) as image:
+        with open_image(file, ("PNG",)) as image:
             picture.paste(image, (place % _COLUMNS * SIDE, place // _COLUMNS * SIDE))
     write_atomic(out / _PICTURE, lambda path: picture.save(path, "PNG", optimize=True))
     write_json(out / _CLASSES, {name: len(files[name]) for name in classes})

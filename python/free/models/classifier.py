@@ -38,7 +38,8 @@ class Classifier(nn.Module):
         folder = _ASSETS / model / "classifier"
         record = read_json(folder / "config.json", "classifier")
         with torch.device("cpu"):  # whatever the default is
-            network = cls(*record["shape"])
+            channels, side, classes = record["shape"]
+            network = cls(channels, side, classes)
         network.load_state_dict(load_file(folder / "model.safetensors"))
         network.record = record
         return network.eval().requires_grad_(False)

@@ -159,6 +159,11 @@ class DiTConfig:
             )
 
     @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """Shape of one state: channels, height, width."""
+        return self.channels, self.image_size, self.image_size
+
+    @property
     def null_label(self) -> int | None:
         """The label of the null class, or None."""
         return self.num_classes if self.null_class else None

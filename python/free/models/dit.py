@@ -48,7 +48,7 @@ class DiT(nn.Module):
         self.config = config
         self.num_classes = config.num_classes
         self.null_label = config.null_label
-        self.sample_shape = (config.channels, config.image_size, config.image_size)
+        self.sample_shape = config.sample_shape
         hidden = config.hidden_size
         out_channels = config.channels * (2 if config.learn_sigma else 1)
 

@@ -14,7 +14,7 @@ from free import reference
 from free.ops._C import build_info, cuda_devices
 from free.ops.contract import CONTRACTS
 from free.ops.operator import operator as _operator
-from free.reference.decide import DECISIONS, check_verifier
+from free.reference.decide import DECISIONS
 from free.reference.draft import FirstGuesses, WindowNoise
 from free.reference.drafter import DrafterRows
 from free.reference.recycle import Advanced, ResponseSums

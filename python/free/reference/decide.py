@@ -257,10 +257,5 @@ def named(table: Mapping[str, T], argument: str, name: str) -> T:
     return table[name]
 
 
-def check_verifier(verifier: str) -> None:
-    """Raise a ValueError unless ``verifier`` is one of :data:`DECISIONS`."""
-    named(DECISIONS, "verifier", verifier)
-
-
 #: Those whose decision depends on drafts behind the ones that stand.
 LOOKING_AHEAD = frozenset({"block"})

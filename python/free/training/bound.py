@@ -17,7 +17,7 @@ _HALF_LEVEL = 1.0 / 255.0
 
 
 class LogVariances(NamedTuple):
-    """Of each transition of a schedule, [N] float32: between which a network interpolates."""
+    """Between which a network interpolates: of each transition of a schedule, [N] float32."""
 
     posterior: Tensor
     upper: Tensor
@@ -25,7 +25,7 @@ class LogVariances(NamedTuple):
 
 @functools.lru_cache(maxsize=8)
 def log_variances(steps: int, device: torch.device) -> LogVariances:
-    """Of :meth:`free.Schedule.ddpm`.
+    """The log-variances of :meth:`free.Schedule.ddpm`.
 
     The posterior's variance at the last transition is 0. As in improved DDPM, the one before
     stands there.
@@ -40,7 +40,14 @@ def log_variances(steps: int, device: torch.device) -> LogVariances:
 
 
 def variational_bound(
-    table: Table, k: Tensor, x: Tensor, x0: Tensor, eps: Tensor, noise: Tensor, variance: Tensor
+    table: Table,
+    k: Tensor,
+    x: Tensor,
+    *,
+    x0: Tensor,
+    noise: Tensor,
+    eps: Tensor,
+    variance: Tensor,
 ) -> Tensor:
     """L_vlb of transitions in bits an element (Nichol and Dhariwal 2021, Eq. 4 to 7 and 15).
 

@@ -35,12 +35,12 @@ def train_classifier(
     """
     held, kept = split_images(len(data.labels), held_out)
     channels, side, _ = data.sample_shape
-    shape = (channels, side, data.num_classes)
+    classes = data.num_classes
     generator = torch.Generator().manual_seed(1)
     with torch.random.fork_rng():
         torch.manual_seed(0)  # the first weights, and dropout
         with torch.device("cpu"):  # whatever the default is
-            network = Classifier(*shape)
+            network = Classifier(channels, side, classes)
         optimizer = torch.optim.AdamW(network.parameters(), 1e-3)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for _ in tqdm(range(steps), desc="classifier", disable=not progress):
@@ -58,7 +58,7 @@ def train_classifier(
     right = network(data.images[judged]).argmax(1) == data.labels[judged]
     network.record = {
         "kind": "classifier",
-        "shape": list(shape),
+        "shape": [channels, side, classes],
         "training": {"steps": steps, "batch_size": 64, "images": len(kept)},
         "held_out": len(held),
         "accuracy": right.double().mean().item(),

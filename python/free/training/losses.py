@@ -81,7 +81,7 @@ def teacher_loss(
         error = error * (snr.clamp(max=min_snr) / snr)
     if out.variance is None:
         return {"loss": error.mean()}
-    bound = variational_bound(table, k, x, x0, out.eps, noise, out.variance)
+    bound = variational_bound(table, k, x, x0=x0, noise=noise, eps=out.eps, variance=out.variance)
     parts = {"noise": error.mean(), "bound": bound.mean()}
     return {
         "loss": parts["noise"] + parts["bound"],

@@ -75,7 +75,7 @@ class Description:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of classes 0, 1, ..., where it was trained on a folder that has them; else none."""
+        """Names of classes 0, 1, ..., where the folder it was trained on has them; else none."""
         data = (self.training or {}).get("data")
         names = data.get("classes") if isinstance(data, dict) else None
         if not isinstance(names, list) or len(names) != self.config.num_classes:

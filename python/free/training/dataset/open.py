@@ -45,7 +45,7 @@ def open_images(
     source : str or Path
         ``"mnist"`` or ``"emoji"``, what the embedded models were trained on; or a folder: of one
         folder a class, or with ``labels.csv`` or ``labels.json``.
-    teacher : DiT
+    teacher : DiT or DiTConfig
         Its ``sample_shape`` and ``num_classes`` are what the images must fit.
     vae : str, Path or LatentCoder, optional
         Of a teacher of latents: a folder or hub id for
