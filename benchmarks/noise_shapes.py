@@ -61,6 +61,8 @@ SHAPES: dict[str, Callable[[Column, Column, Column, Column], Column]] = {
     "early": lambda s, n, s2, n2: np.sqrt((np.square(s2 * n / s) - np.square(n2)) * n2),
 }
 AMOUNTS = (0.001, 0.005, 0.03)
+#: What ``Schedule.from_scheduler(stochasticity=...)`` makes, in amounts that people ask for.
+PACKAGE, ASKED = "package", (0.001, 0.01, 0.03)
 #: Where shapes are compared, in decibels.
 LEVELS = (45.0, 60.0)
 
@@ -77,6 +79,8 @@ def scheduler(betas: str = "linear") -> dict[str, Any]:
 
 def spread(steps: int, shape: str, amount: float) -> Schedule:
     """The law with noise of this shape, whose squares sum up to those of the SDE's."""
+    if shape == PACKAGE:
+        return Schedule.from_scheduler(scheduler(), steps, stochasticity=amount)
     plain, little = (
         Schedule.from_scheduler(scheduler(), steps, stochasticity=e) for e in (0.0, 0.01)
     )
@@ -109,7 +113,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--window", type=int, default=16)
     parser.add_argument("--steps", default="25,50,100")
-    parser.add_argument("--shapes", default=",".join(SHAPES))
+    parser.add_argument("--shapes", default=",".join((*SHAPES, PACKAGE)))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--resume", action="store_true")
     asked = parser.parse_args()
@@ -125,7 +129,7 @@ def main() -> None:
     for steps in map(int, asked.steps.split(",")):
         plain = None
         for shape in asked.shapes.split(","):
-            for amount in AMOUNTS:
+            for amount in ASKED if shape == PACKAGE else AMOUNTS:
                 if (name, steps, shape, amount, asked.window) in known:
                     continue
                 if plain is None:

@@ -2,8 +2,8 @@
 
 20,000 runs of 8 transitions at W = 4 near deterministic schedulers, with a stochasticity of .001:
 sigma is down to 1e-4 of states of magnitude one, whose float32 values are 1e-7 apart. Means are
-those of diffusers' own deterministic step, along the states of the run: a law of so little noise
-has the mean of its scheduler but for some .001 sigma. Two fifths of the drafts are accepted.
+those of diffusers' own deterministic step, along the states of the run, but for the noise that is
+renewed, a tenth of a sigma at most. Two fifths of the drafts are accepted.
 
 What gives way first as sigma falls is the innovations' lattice: at a sigma of ten spacings (1e-6)
 KS begins to see the gaps, at one their variance is 7 % too large, below it a state cannot move.
@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
@@ -90,13 +91,19 @@ def acceptance_p(decided: Tensor) -> float:
 
 def replayed_p(result: Run, family: str, stochasticity: float = 0.001) -> float:
     """Smallest p of the tests that innovations are independent N(0, I), corrected: about the means
-    of the scheduler's own deterministic step.
+    of the scheduler's own deterministic step, but for the noise that is renewed.
     """
     loop = Loop(FAMILIES[family], LABELS, 1.0)
-    law, innovations = schedule(family, stochasticity), []
+    law, plain = (schedule(family, amount) for amount in (stochasticity, 0.0))
+    left = plain.a * plain.noise
+    renewed = left - np.sqrt(np.square(left) - np.square(law.sigma))
+    innovations = []
     for k, t in enumerate(loop.scheduler.timesteps):
         x, after = result.states[:, k], path_of(result)[:, k]
-        mean = loop.step(loop.predict(x, t), t, x)
+        y = loop.predict(x, t)
+        p, q = plain.image[:, k]  # type: ignore[index]
+        eps = (x - plain.signal[k] * (p * x + q * y)) / plain.noise[k]
+        mean = loop.step(y, t, x) - renewed[k] * eps.float()
         if law.sigma[k]:
             innovations.append((after - mean) / float(law.sigma[k]))
         else:
@@ -106,14 +113,20 @@ def replayed_p(result: Run, family: str, stochasticity: float = 0.001) -> float:
 
 
 @pytest.mark.parametrize(
-    "family", ["flow", "DPM++ 2M", pytest.param("DDIM", marks=pytest.mark.slow)]
+    ("family", "stochasticity"),
+    [
+        ("flow", 1e-3),
+        # Less: its second order takes a share in what is renewed, too, a fortieth of a sigma above.
+        ("DPM++ 2M", 1e-4),
+        pytest.param("DDIM", 1e-3, marks=pytest.mark.slow),
+    ],
 )
-def test_law_is_that_of_the_noise(family: str) -> None:
-    result, decided = drawn(family)
+def test_law_is_that_of_the_noise(family: str, stochasticity: float) -> None:
+    result, decided = drawn(family, stochasticity)
     assert 0.2 < result.acceptance < 0.7
     assert acceptance_p(decided) > LEVEL
     assert result.p > LEVEL
-    assert replayed_p(result, family) > LEVEL
+    assert replayed_p(result, family, stochasticity) > LEVEL
 
 
 @pytest.mark.parametrize(

@@ -141,8 +141,8 @@ def sample(
     within = compare and "tolerance" in settings  # of the plain sampler, which is without noise
     if within or "still" in images:
         beside = "plain" if within else "still"
-        own, other = (images[name].clamp(-1.0, 1.0) for name in ("free", beside))
-        deviation = Deviation.of(own, other, span=2.0)
+        near, own = (images[name].clamp(-1.0, 1.0) for name in ("free", beside))
+        deviation = Deviation.of(near, own, span=2.0)
     if json_path is not None:
         record = {
             "model": model.model,

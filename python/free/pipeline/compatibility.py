@@ -33,9 +33,8 @@ from free.files import check_writable, write_json
 from free.images.deviation import Deviation
 from free.machine import machine
 from free.pipeline.enable import enabled, summary
-from free.pipeline.laws import dynamic_shift
+from free.pipeline.laws import dynamic_shift, law_of
 from free.pipeline.tiny import REFUSED, TINY, Tiny
-from free.schedule.schedule import Schedule
 
 #: Laws that are tried, in turn: one for velocities, one for noise, the scheduler's own.
 LAWS = ("flow-sde", "ddpm", None)
@@ -118,7 +117,10 @@ def examine(
             found |= _speculate(tiny, steps, window, law=_law(tiny.pipe, window))[0]
         else:
             figures, samples = _speculate(tiny, steps, window, stochasticity=stochasticity)
-            found |= {**figures, "psnr": Deviation.of(samples, torch.as_tensor(own)).psnr}
+            found |= {
+                **figures,
+                "psnr": Deviation.of(samples, torch.as_tensor(own, device="cpu")).psnr,
+            }
     except ValueError as error:
         return Result(name, "refused", refused, str(error), **found)
     except Exception as error:  # whatever goes wrong is a row of the table
@@ -154,7 +156,7 @@ def _make_deterministic(pipe: Any) -> None:
     from diffusers import DDIMScheduler
 
     try:
-        Schedule.from_scheduler(pipe.scheduler, 10, stochasticity=0.0, **dynamic_shift(pipe))
+        law_of(pipe.scheduler, None, 10, 0.0, **dynamic_shift(pipe))
     except ValueError:
         if "beta_schedule" in pipe.scheduler.config:
             pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)

@@ -278,3 +278,15 @@ def _timesteps(config: Mapping[str, Any], steps: int) -> NDArray[np.int64]:
             f"timestep_spacing must be 'linspace', 'leading' or 'trailing', got {spacing!r}"
         )
     return grid.astype(np.int64)
+
+
+def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A DDPMScheduler's configuration with diffusers' defaults; ``_`` begins notes."""
+    unknown = sorted(key for key in config if key not in DEFAULTS and not key.startswith("_"))
+    if unknown:
+        raise ValueError(
+            f"scheduler config must have keys of DDPMScheduler, got {', '.join(unknown)}, "
+            "which may change the law: leave them out, or pass scheduler='ddpm' for DDPM with this "
+            "config's betas, as DiT samples"
+        )
+    return {**DEFAULTS, **config}

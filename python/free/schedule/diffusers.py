@@ -19,7 +19,7 @@ import torch
 
 from free.arguments import as_integer, shortened
 from free.schedule import ancestral, ddpm, dpm, flow
-from free.schedule.ddpm import DEFAULTS, LONGEST
+from free.schedule.ddpm import DEFAULTS, LONGEST, complete_config
 from free.schedule.renewal import Columns, vector
 from free.schedule.stochasticity import EXPECTED
 
@@ -218,7 +218,7 @@ def _relative(described: Described, law: str) -> Described:
     if isinstance(given, Mapping) and not _has_betas(config):
         # Its defaults are not those of the other.
         own = name == "DDPMScheduler"
-        config = _complete(config) if own else dict(described.instance().config)
+        config = complete_config(config) if own else dict(described.instance().config)
     made, changes = _RELATIVES[law]
     # What other samplers do not say is off: a network of latents must not be clipped unasked.
     same = {"clip_sample": False, **config, **changes}
@@ -258,7 +258,7 @@ def _how_deterministic(described: Described, options: Mapping[str, Any]) -> str 
         return f" with algorithm_type={kind!r}"
     if name == "FlowMatchEulerDiscreteScheduler" and not config.get("stochastic_sampling", False):
         return " with stochastic_sampling=False"
-    if name == "DDIMScheduler" and not np.any(options["eta"]):
+    if name == "DDIMScheduler" and np.all(np.asarray(options["eta"]) == 0):
         return " with eta=0"
     return None
 
@@ -363,7 +363,7 @@ def _grid(
         raise ValueError("steps must be given, or timesteps or sigmas, got none of them")
     own = isinstance(given, Mapping) and name == "DDPMScheduler"
     if own:
-        described = described._replace(config=_complete(config))
+        described = described._replace(config=complete_config(config))
     if own and steps is not None and not arguments:
         config = described.config
         grid = ddpm.own_grid(config, steps)
@@ -394,15 +394,3 @@ def _grid(
             f"got {config.get('steps_offset')} with {steps} steps"
         )
     return grid, config
-
-
-def _complete(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A DDPMScheduler's configuration with diffusers' defaults; ``_`` begins notes."""
-    unknown = sorted(key for key in config if key not in DEFAULTS and not key.startswith("_"))
-    if unknown:
-        raise ValueError(
-            f"scheduler config must have keys of DDPMScheduler, got {', '.join(unknown)}, "
-            "which may change the law: leave them out, or pass scheduler='ddpm' for DDPM with this "
-            "config's betas, as DiT samples"
-        )
-    return {**DEFAULTS, **config}
