@@ -90,8 +90,8 @@ def generate(
     plain = sampler == "plain"
     if plain and drafting != _Drafting():
         raise ValueError(
-            "--sampler plain must come without --paper, --window, --sweeps, --recycle and "
-            "--verifier"
+            "--sampler plain must come without --paper, --window, --sweeps, --recycle, "
+            "--verifier and --tolerance"
         )
     processes = Processes.from_environment()
     if model.device == "cuda" and processes.count > 1:
@@ -102,7 +102,7 @@ def generate(
     torch.set_num_threads(threads)
     models = load_models(dataclasses.replace(model, drafter="frozen") if plain else model)
     teacher = models.teacher
-    schedule = law.schedule(device, teacher.config.prediction)
+    schedule = law.schedule(device, teacher.config.prediction, drafting.verifier)
     draws: SpeculativeSampler | SequentialSampler
     if plain:
         draws = SequentialSampler(teacher, schedule, **model.guidance)

@@ -18,6 +18,7 @@ import typer
 from free.cli import options
 from free.reference.decide import LOOKING_AHEAD
 from free.reference.draft import SOURCES
+from free.rounds.tolerance import TOLERANCE
 from free.schedule.schedule import Schedule
 from free.schedule.stochasticity import EXPECTED
 
@@ -93,21 +94,28 @@ class LawOptions:
         float | None,
         typer.Option(
             help="Noise of the transitions, 1 as trained: DDIM's eta, with --sde the supplement's "
-            "epsilon, with --law the law's eta; 0 is deterministic: only with --window 1. With a "
-            "deterministic --scheduler how much is added: 0.01 for images some "
-            f"{EXPECTED[0.01]} dB from its own. Default: 1, or the law's own."
+            "epsilon, with --law the law's eta; 0 is deterministic: only with --window 1 or "
+            "--verifier tolerance. With a deterministic --scheduler how much is added: 0.01 for "
+            f"images some {EXPECTED[0.01]} dB from its own. Default: 1, or the law's own; 0 with "
+            "--verifier tolerance."
         ),
     ] = None
     sde: options.Sde = False
     law: options.Law = None
     scheduler: options.Scheduler = None
 
-    def schedule(self, device: torch.device, prediction: str) -> Schedule:
-        """The schedule of this law; see :func:`free.cli.options.parse_schedule`."""
+    def schedule(
+        self, device: torch.device, prediction: str, verifier: str = "reflection"
+    ) -> Schedule:
+        """The schedule of this law; see :func:`free.cli.options.parse_schedule`.
+
+        It is without noise for a ``verifier`` that needs that, unless another amount is asked for.
+        """
+        silent = verifier == TOLERANCE and self.stochasticity is None and self.law != "repa"
         return options.parse_schedule(
             self.steps,
             self.variance,
-            self.stochasticity,
+            0.0 if silent else self.stochasticity,
             self.sde,
             device,
             law=self.law,
@@ -162,9 +170,18 @@ class DraftingOptions:
         str,
         typer.Option(
             help="reflection, or block: judges a window's drafts together and keeps more of them, "
-            "but nothing is recycled (--recycle off, which it implies)."
+            "but nothing is recycled (--recycle off, which it implies). tolerance: not exact, for "
+            "laws without noise (--stochasticity 0, which it implies); see --tolerance."
         ),
     ] = "reflection"
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="With --verifier tolerance: how far a drafted state may be from the one that "
+            "follows from the teacher's answers, in units of its size, such as 0.01; 0 is the "
+            "plain sampler. The report estimates how far the images are."
+        ),
+    ] = None
     paper: Annotated[
         bool,
         typer.Option(
@@ -173,7 +190,8 @@ class DraftingOptions:
     ] = False
 
     def settings(self, recommended: Mapping[str, Any]) -> dict[str, Any]:
-        """The sampler's ``window``, ``sweeps``, ``recycle`` and ``verifier``.
+        """The sampler's ``window``, ``sweeps``, ``recycle`` and ``verifier``, and its ``tolerance``
+        if there is one.
 
         They are the drafter's own, ``recommended``, where no option is given. Recycling is off
         with a verifier that excludes it, and an automatic window chooses the sweeps too, unless
@@ -185,6 +203,8 @@ class DraftingOptions:
                 "--paper must come without --sweeps, --recycle and --verifier, which it sets"
             )
         settings = {**PAPER, **({} if self.paper else recommended), "verifier": self.verifier}
+        if self.tolerance is not None:
+            settings["tolerance"] = self.tolerance
         if self.verifier in LOOKING_AHEAD:
             settings["recycle"] = False
         if self.window is not None:

@@ -93,6 +93,8 @@ def sample(
 
     `free sample --scheduler facebook/DiT-XL-2-256 --stochasticity 0.01 --compare`
 
+    `free sample --verifier tolerance --tolerance 0.01 --steps 50 --compare`
+
     `free sample --engine onnxruntime --compare`
 
     `free sample --model DiT-XL-2-256x256.pt --vae stabilityai/sd-vae-ft-ema --labels "tench,207"`
@@ -106,7 +108,7 @@ def sample(
     settings = drafting.settings(models.drafter.sampling)
     check_request(models.teacher, classes, seed, None)  # all of them, before one is drawn
     device = options.parse_device(model.device)
-    schedule = law.schedule(device, models.teacher.config.prediction)
+    schedule = law.schedule(device, models.teacher.config.prediction, settings["verifier"])
     of_noise = models.teacher.config.prediction == "epsilon"
     if of_noise and schedule.timesteps.dtype.kind == "f":  # exported graphs take whole timesteps
         if isinstance(models.teacher, EngineTeacher) or model.engine not in ("auto", "torch"):
@@ -136,8 +138,10 @@ def sample(
             sampler, models.coder, classes, seed, batch_size, f"{name:5s}"
         )
     deviation = None
-    if "still" in images:
-        near, own = (images[name].clamp(-1.0, 1.0) for name in ("free", "still"))
+    within = compare and "tolerance" in settings  # of the plain sampler, which is without noise
+    if within or "still" in images:
+        beside = "plain" if within else "still"
+        near, own = (images[name].clamp(-1.0, 1.0) for name in ("free", beside))
         deviation = Deviation.of(near, own, span=2.0)
     if json_path is not None:
         record = {
@@ -172,7 +176,7 @@ def sample(
         for name, report in reports.items():
             typer.echo(f"  {name}: {report.execution}")
     same_noise = settings["recycle"] is not False or settings["window"] == 1
-    for line in _describe(reports, relaxation, same_noise):
+    for line in _describe(reports, relaxation, settings.get("tolerance"), same_noise):
         typer.echo("  " + line)
     if deviation is not None:
         typer.echo(f"  from the deterministic images of the same initial noise: {deviation}")
@@ -190,15 +194,20 @@ def _settings_in_words(settings: dict[str, Any]) -> str:
         + calls.get(sweeps, f"{sweeps} sweeps, ")
         + (f"recycled: {recycle}" if recycle else "nothing recycled")
         + (", verified as a block" if settings["verifier"] == "block" else "")
+        + (f", within {settings['tolerance']:g}" if "tolerance" in settings else "")
     )
 
 
 def _describe(
-    reports: dict[str, Report], relaxation: Relaxation | None, same_noise: bool
+    reports: dict[str, Report],
+    relaxation: Relaxation | None,
+    tolerance: float | None,
+    same_noise: bool,
 ) -> list[str]:
     """The reports in plain words: "free", and "plain" where both were run.
 
-    ``same_noise`` says whether a transition has one noise in both.
+    ``tolerance`` is that of the run, if it had one; ``same_noise`` says whether a transition has
+    one noise in both.
     """
     free, plain = reports["free"], reports.get("plain")
     drafts = (
@@ -210,15 +219,25 @@ def _describe(
     lines = [f"FREE           {free.rounds:6d} teacher rounds  {free.seconds:7.2f} s{drafts}"]
     if relaxation is not None:
         lines.append(_distance_in_words(free, relaxation.tv_budget))
+    if tolerance is not None:
+        most = max(free.deviation_by_sample)
+        lines.append(
+            f"not exact: images about {free.deviation:.2g} from the plain sampler's by root mean "
+            f"square (estimated; {most:.2g} at most)"
+        )
     if plain is not None:
         law = "the same" if relaxation is None else "within that distance"
         ratio = plain.seconds / free.seconds
+        same = f"the law of the images is {law}, and so, nearly, are the draws"
+        if not same_noise:
+            same = f"the law of the images is {law}, the draws are not"
+        if tolerance is not None:
+            same = "the images are nearly the same"
         lines += [
             f"plain sampler  {plain.rounds:6d} teacher rounds  {plain.seconds:7.2f} s",
             f"{plain.rounds / free.rounds:.2f} times fewer rounds, "
             + (f"{ratio:.2f} times faster" if ratio >= 1 else f"{1 / ratio:.2f} times SLOWER")
-            + f"; the law of the images is {law}, "
-            + ("and so, nearly, are the draws" if same_noise else "the draws are not"),
+            + f"; {same}",
         ]
     return lines
 

@@ -63,6 +63,7 @@ class NetworkDrafter(ABC):
         self.sampling = dict(sampling or {})
         self.acceptance: dict[str, Any] = self.sampling.pop("acceptance", {})
         self._batch: DraftingBatch | None = None
+        self._sigma: Tensor  # 1 where there is no noise, whose innovation is then 0
 
     @abstractmethod
     def step(
@@ -91,6 +92,7 @@ class NetworkDrafter(ABC):
         batch.table.require_image()
         run = copy.copy(self)
         run._batch = batch
+        run._sigma = torch.where(batch.table.sigma > 0, batch.table.sigma, 1.0)
         return run
 
     def change(
@@ -107,7 +109,7 @@ class NetworkDrafter(ABC):
             k,
             y,
             timesteps=table.words,
-            sigma=table.sigma,
+            sigma=self._sigma,
             scale=table.input_scale,
             null_label=guidance.null_label if guidance is not None and self.pairs else None,
         )

@@ -44,6 +44,8 @@ def describe_run(
     if isinstance(sampler, SpeculativeSampler):
         names = ("window", "sweeps", "recycle", "verifier")
         drafting = {name: getattr(sampler, name) for name in names}
+        if sampler.tolerance is not None:
+            drafting["tolerance"] = sampler.tolerance
         drafting["drafter"] = _describe_part(sampler.drafter)
     return {
         "num": len(plan.labels),

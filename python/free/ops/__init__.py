@@ -36,7 +36,6 @@ __all__ = [
     "WindowNoise",
     "advance_samples_",
     "build_info",
-    "check_verifier",
     "cuda_devices",
     "drafter_rows",
     "first_guesses",
@@ -60,13 +59,6 @@ WIDEST_ON_CUDA = 256
 
 #: Numbers that are drawn of one seed at a time, at most, as the contract has it.
 MOST_NUMBERS = next(a.high for a in CONTRACTS["philox_normal"].arguments if a.name == "size")
-
-
-def check_verifier(verifier: str) -> None:
-    """Raise a ``ValueError`` unless ``verifier`` is one of :data:`VERIFIERS`."""
-    if verifier not in VERIFIERS:
-        expected = ", ".join(map(repr, VERIFIERS))
-        raise ValueError(f"verifier: expected one of {expected}, got {verifier!r}")
 
 
 philox_normal = _operator(reference.philox_normal)

@@ -15,7 +15,7 @@ from free.images.labels import class_ids
 from free.sampling.request import Observer
 from free.schedule.schedule import Schedule
 
-_SETTINGS = ("window", "sweeps", "recycle", "verifier", "graph")
+_SETTINGS = ("window", "sweeps", "recycle", "verifier", "tolerance", "graph")
 
 
 def classes(class_labels: Any, teacher: Any, names: Mapping[str, int]) -> list[int]:

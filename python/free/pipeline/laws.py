@@ -47,7 +47,7 @@ def law_of(
     ValueError
         If the law is none that can be speculated; says what can.
     """
-    if _is_own(law):
+    if is_own(law):
         if stochasticity is not None:
             raise ValueError(
                 "stochasticity must be left out with a Schedule, which has its own, "
@@ -78,7 +78,7 @@ def asked_of_steps(pipe: Any, law: Any, given: Mapping[str, Any]) -> dict[str, A
 
 def check_law(pipe: Any, law: Any, stochasticity: Any = None) -> None:
     """Refuse, before any run, a law that cannot be speculated; see :func:`law_of`."""
-    if _is_own(law):
+    if is_own(law):
         if stochasticity is not None:
             law_of(pipe.scheduler, law, 2, stochasticity)
         return
@@ -101,5 +101,6 @@ def initial_scale(law: Any, schedule: Schedule) -> float | None:
     return None if law is None else schedule.start
 
 
-def _is_own(law: Any) -> bool:
+def is_own(law: Any) -> bool:
+    """Whether a law is a schedule of the caller's own, or makes one."""
     return isinstance(law, Schedule) or (callable(law) and not isinstance(law, type))

@@ -71,8 +71,9 @@ class FreePipeline(Parts):
     labels : dict of str to int
         The names and their classes, as in ``DiTPipeline``.
     sampling : dict
-        ``window``, ``sweeps``, ``recycle`` and ``verifier`` of :class:`free.SpeculativeSampler`; at
-        first what the drafter recommends. ``{"window": 1}`` is the plain sampler.
+        ``window``, ``sweeps``, ``recycle``, ``verifier`` and ``tolerance`` of
+        :class:`free.SpeculativeSampler`; at first what the drafter recommends. ``{"window": 1}`` is
+        the plain sampler.
 
     Raises
     ------

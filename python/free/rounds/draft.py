@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from free.drafters.protocol import Drafter, WindowDrafter, drafts_windows
@@ -52,7 +53,8 @@ def draft_window(
     P, rows = noise.shape[1], rows or WantedRows()
     call = DrafterCall(drafter, table)
     whole: WindowDrafter | None = None
-    if table.affine and drafts_windows(drafter) and drafter.drafts(P + 1, sweeps):
+    # Whole, it is told of the noise in units of sigma.
+    if table.affine and table.noisy and drafts_windows(drafter) and drafter.drafts(P + 1, sweeps):
         whole = drafter
     window = DraftedWindow(
         samples, noise, table, source=source, says=call.says, rolled=whole is None
@@ -91,3 +93,18 @@ def draft_window(
         )
         window.roll(first, end, drafted=True)
     return Draft(window.states, window.means, window.k, window.sigma, call.count)
+
+
+def blind_window(samples: Samples, W: int, table: Table) -> Draft:
+    """Draft ``W`` rows for samples of which the teacher has said nothing, as if x0 were 0.
+
+    Such drafts are hardly worth a row where a law must be kept. Within a tolerance they are not
+    kept either, but what the teacher says of them starts the next window.
+    """
+    step = torch.arange(W, device=samples.k.device)
+    k = (samples.k[:, None] + step).clamp(max=len(table.sigma) - 1)
+    a = table.columns[0, k]
+    scale = torch.cat([torch.ones_like(a[:, :1]), a[:, :-1].cumprod(1)], dim=1)
+    x = samples.x[:, None]
+    states = scale.view(*scale.shape, *[1] * (x.dim() - 2)) * x
+    return Draft(states, states[:, 1:].contiguous(), k, table.sigma[k], 0)

@@ -44,7 +44,7 @@ class DraftedWindow:
             samples.x,
             samples.k,
             past_x=past.rows.x,
-            past_guess=past.guess,
+            past_guess=past.guesses,
             row=past.row,
             known=past.known,
             source=source,

@@ -66,6 +66,12 @@ class Report:
     tv_estimate_by_sample : list of float, length B
         ``max(0, 1 - exp(-l))``, ``l`` a trajectory's log likelihood ratio; in [0, 1]. 0
         without relaxation.
+    deviation : float
+        Root mean square of ``deviation_by_sample``.
+    deviation_by_sample : list of float, length B
+        With the verifier ``"tolerance"``, an estimate of how far each sample is from the one of a
+        run of one row a round, as a root mean square over its elements (docs/deterministic.md says
+        how good it is); 0 with others.
     """
 
     steps: int
@@ -87,6 +93,8 @@ class Report:
     tv_bound_by_sample: list[float] = dataclasses.field(default_factory=list)
     tv_estimate: float = 0.0
     tv_estimate_by_sample: list[float] = dataclasses.field(default_factory=list)
+    deviation: float = 0.0
+    deviation_by_sample: list[float] = dataclasses.field(default_factory=list)
 
     @property
     def parallel_efficiency(self) -> float:
@@ -134,6 +142,9 @@ class Report:
                 sizes = [report.samples for report in reports]
                 weighted = (value * size for value, size in zip(values, sizes, strict=True))
                 merged = math.fsum(weighted) / sum(sizes)
+            elif field.name == "deviation":
+                squares = (report.samples * report.deviation**2 for report in reports)
+                merged = math.sqrt(math.fsum(squares) / sum(report.samples for report in reports))
             elif isinstance(values[0], list):
                 merged = list(chain.from_iterable(values))
             else:
@@ -176,6 +187,7 @@ class Recorder:
         self.report = Report(steps, len(seeds), seeds.tolist(), execution=execution)
         self.report.tv_bound_by_sample = [0.0] * len(seeds)
         self.report.tv_estimate_by_sample = [0.0] * len(seeds)
+        self.report.deviation_by_sample = [0.0] * len(seeds)
         self._rounds: list[tuple[Tensor, ...]] = []
         self._started = time.perf_counter()
         self._phases: dict[str, AbstractContextManager[None]] = {}
@@ -227,11 +239,17 @@ class Recorder:
         estimates = (-torch.expm1(-log_likelihood)).clamp(min=0.0)
         self.report.tv_estimate_by_sample = estimates.tolist()
 
+    def deviated(self, estimate: Tensor) -> None:
+        """Note how far each sample may be from its serial run, [B]."""
+        self.report.deviation_by_sample = estimate.tolist()
+
     def finish(self) -> Report:
         """The report, complete."""
         for name in ("tv_bound", "tv_estimate"):
             by_sample = getattr(self.report, f"{name}_by_sample")
             setattr(self.report, name, math.fsum(by_sample) / self.report.samples)
+        by_sample = self.report.deviation_by_sample
+        self.report.deviation = math.hypot(*by_sample) / math.sqrt(self.report.samples)
         self._count()
         self.report.seconds = time.perf_counter() - self._started
         return self.report

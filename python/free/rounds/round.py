@@ -23,14 +23,18 @@ from free.drafters.protocol import Drafter
 from free.models.output import TeacherOutput, TeacherRows
 from free.ops import Advanced, WindowNoise, advance_samples_, verify_window
 from free.reference.draft import RESPONSE
-from free.rounds.draft import draft_window
+from free.rounds.draft import blind_window, draft_window
 from free.rounds.draft_source import source_of, updated_response
 from free.rounds.noise import window_numbers
 from free.rounds.relaxation import Spending
 from free.rounds.row_selection import RowSelector, Selection, Span, WantedRows
 from free.rounds.state import Draft, Outcome, Recycled, Samples, Window
 from free.rounds.target import Answer, Target
+from free.rounds.tolerance import Leeway
 from free.schedule.table import Table
+
+#: A distance of draft and target at which half of the drafts stand, ``2 Phi(-EVEN / 2) = 1/2``.
+EVEN = 1.349
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,6 +82,10 @@ class Rounds:
         That of this run, as its ``begin`` returned it; None needs a width of 1.
     verifier, recycle, sweeps, spending
         As :class:`free.SpeculativeSampler` takes them; ``spending`` is its relaxation, or None.
+    leeway : Leeway or None
+        That of the verifier ``"tolerance"``, which it needs.
+    blind : bool
+        Whether the first window is drafted before the teacher was ever asked.
     rows : RowSelector
         Which rows of a window the networks are asked about.
     phase : callable
@@ -92,6 +100,8 @@ class Rounds:
     recycle: bool | str = False
     sweeps: int | None = None
     spending: Spending | None = None
+    leeway: Leeway | None = None
+    blind: bool = False
     rows: RowSelector = field(default_factory=WantedRows)
     phase: Phase = no_phase
 
@@ -126,8 +136,8 @@ class Rounds:
         samples : Samples
         widths : int, or Tensor of shape [B], int64
             Rows of each sample, at most the run's ``width``; fewer where a sample has fewer
-            transitions left. A sample that the teacher has not seen yet gets 1 at most. One that
-            gets 0 stays where it is.
+            transitions left. A sample that the teacher has not seen yet gets 1 at most, but in a
+            first round within a tolerance. One that gets 0 stays where it is.
         sweeps : int, None or "run"
             See :func:`free.rounds.draft.draft_window`; by default the run's.
         W : int, optional
@@ -144,22 +154,26 @@ class Rounds:
         if W is None:
             widths, W = self._checked(samples, widths)
         asked = None if isinstance(widths, int) else widths
-        if W == 1 or not samples.past.rows.k.shape[0]:
+        told = bool(samples.past.rows.k.shape[0])
+        if W == 1 or not (told or self.blind):
             return self._one_row(samples, asked)
         assert self.drafter is not None
         with self.phase("bookkeeping"):
             drawn = self._numbers(samples, asked, W)
         with self.phase("draft"):
-            draft = draft_window(
-                self.drafter,
-                samples,
-                drawn.noise,
-                drawn.drafted,
-                table=self.table,
-                sweeps=self.sweeps if isinstance(sweeps, str) else sweeps,
-                source=source_of(self.recycle),
-                rows=self.rows,
-            )
+            if told:
+                draft = draft_window(
+                    self.drafter,
+                    samples,
+                    drawn.noise,
+                    drawn.drafted,
+                    table=self.table,
+                    sweeps=self.sweeps if isinstance(sweeps, str) else sweeps,
+                    source=source_of(self.recycle),
+                    rows=self.rows,
+                )
+            else:
+                draft = blind_window(samples, W, self.table)
         with self.phase("bookkeeping"):
             # Who wants none is asked about too: so a sample's rows begin where lengths add up to.
             rows = self.rows.select(None, drawn.length, 0, W)
@@ -194,7 +208,8 @@ class Rounds:
             raise ValueError(f"widths must be in 0..{self.width}, got {least if least < 0 else W}")
         if isinstance(widths, (int, np.integer)):
             widths = (len(self.table.sigma) - samples.k).clamp(min=0, max=W)
-        widths = widths.minimum(samples.past.known * W + 1)
+        if samples.past.rows.k.shape[0] or not self.blind:
+            widths = widths.minimum(samples.past.known * W + 1)
         return widths, max(int(widths.max()), 1)
 
     def _numbers(self, samples: Samples, widths: Tensor | None, W: int) -> WindowNoise:
@@ -241,6 +256,8 @@ class Rounds:
                 samples=samples.number,
                 high=window.wanted,
             )
+        if self.leeway is not None and W > 1:
+            return self._within_tolerance(samples, window, answer)
         with self.phase("bookkeeping" if W == 1 else "verify"):
             means = rows.windows(answer.means, batch, W)
             # The target's own, whatever the drafts took.
@@ -261,9 +278,30 @@ class Rounds:
                     length=window.length,
                     advance=advance,
                 )
-        teacher = TeacherRows(*answer.output, states, steps)
+        teacher, guess = TeacherRows(*answer.output, states, steps), answer.guess
+        start = None if self.leeway is None else guess
         return Outcome(
-            state, advance, accepted, means, sigma, teacher, answer.guess, response, window
+            state, advance, accepted, means, sigma, teacher, guess, response, window, start
+        )
+
+    def _within_tolerance(self, samples: Samples, window: Window, answer: Answer) -> Outcome:
+        """The outcome of a window of a law without noise."""
+        assert self.leeway is not None
+        with self.phase("verify"):
+            kept = self.leeway.verify(samples, window, answer)
+            sigma = window.rows.windows(answer.sigma, *window.draft.k.shape)
+        return Outcome(
+            kept.x,
+            kept.advance,
+            kept.accepted,
+            kept.means,
+            sigma,
+            TeacherRows(*answer.output, window.states, window.steps),
+            answer.guess,
+            kept.response,
+            window._replace(draft=window.draft._replace(states=kept.states)),
+            kept.guess,
+            kept.offsets,
         )
 
     def _decide(
@@ -317,7 +355,8 @@ class Rounds:
             before = samples.before
             if before is not None:
                 wanted = (window.wanted > 0).view([-1] + [1] * (before.dim() - 1))
-                before = torch.where(wanted, outcome.guess[advanced.row[:, 0]], before)
+                made = outcome.guess if outcome.start is None else outcome.start
+                before = torch.where(wanted, made[advanced.row[:, 0]], before)
             return samples._replace(
                 x=outcome.x,
                 before=before,
@@ -331,7 +370,7 @@ class Rounds:
 
 def recycle(outcome: Outcome, advanced: Advanced) -> Recycled:
     """What the round's teacher call leaves to the next window."""
-    return Recycled(outcome.teacher, outcome.guess, advanced.row, advanced.known)
+    return Recycled(outcome.teacher, outcome.guess, advanced.row, advanced.known, outcome.start)
 
 
 def committed_deltas(outcome: Outcome) -> Tensor:
@@ -339,8 +378,12 @@ def committed_deltas(outcome: Outcome) -> Tensor:
 
     [B, W - 1], NaN of the others. A rejection depends on the draft's own noise, and what lies
     behind it on noise that is still to be used; of these a window must not know
-    (:class:`free.window.Windows`).
+    (:class:`free.window.Windows`). Within a tolerance there is no noise: there it is the offset,
+    also of the first draft that does not stand, with 1.35, which stands half the time, for one of
+    the tolerance.
     """
+    if outcome.offsets is not None:
+        return EVEN * outcome.offsets
     window, draft = outcome.window, outcome.window.draft
     drafts = draft.means.shape[1]
     shift = (draft.means - outcome.means[:, :drafts]).flatten(2).norm(dim=2)

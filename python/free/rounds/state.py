@@ -37,12 +37,15 @@ class Recycled(NamedTuple):
     known : Tensor, shape [B], int64, in ``0 .. W``
         How many entries are of their own transition; the others repeat the last of these. 0 of a
         sample that the teacher has not seen yet, whose entries mean nothing.
+    start : Tensor, shape [R, ...], or None
+        What drafts start from, where that is not ``guess`` (:class:`free.rounds.tolerance.Kept`).
     """
 
     rows: TeacherRows
     guess: Tensor
     row: Tensor
     known: Tensor
+    start: Tensor | None = None
 
     @classmethod
     def nothing(cls, x: Tensor, k: Tensor, width: int) -> Recycled:
@@ -53,7 +56,13 @@ class Recycled(NamedTuple):
     @property
     def bytes(self) -> int:
         """Memory of the rows."""
-        return sum([part.nbytes for part in (*self.rows, self.guess) if part is not None])
+        parts = (*self.rows, self.guess, self.start)
+        return sum([part.nbytes for part in parts if part is not None])
+
+    @property
+    def guesses(self) -> Tensor:
+        """What drafts start from, [R, ...]."""
+        return self.guess if self.start is None else self.start
 
     def keep(self, samples: Tensor) -> Recycled:
         """Select samples by a mask [B], or by places; the rows stay, as others may need them."""
@@ -136,11 +145,15 @@ class Samples(NamedTuple):
         # Until the teacher has been asked, nobody knows whether it returns features.
         kept = new if not len(rows.k) else rows if not len(new.k) else join(rows, new)
         offset = len(rows.k) if len(new.k) else 0  # without rows, entries mean nothing
+        start = self.past.start
+        if start is None and others.past.start is not None:
+            start = self.past.guess
         past = Recycled(
             kept,
             join(self.past.guess, others.past.guess),
             join(self.past.row, others.past.row + offset),
             join(self.past.known, others.past.known),
+            None if start is None else torch.cat([start, others.past.guesses]),
         )
         return Samples(**join(self._columns(), others._columns()), past=past)
 
@@ -204,7 +217,10 @@ class Outcome(NamedTuple):
     ``x [B, ...]`` are the next states; ``advance [B]``, ``1 .. length``, transitions made, and
     ``accepted [B]`` drafts that stand, int32. ``means [B, W, ...]`` and ``sigma [B, W]`` are the
     target's. ``teacher`` is the teacher's call, guided, and ``guess [R, ...]`` what it says, as
-    drafts guess it; ``response`` has what the round tells about it.
+    drafts guess it; ``response`` has what the round tells about it. Within a tolerance the
+    window's drafted states are those that follow from it, ``start [R, ...]`` is what the next
+    drafts start from, and ``offsets [B, W - 1]``, None of a window of one row, are those of
+    :class:`free.rounds.tolerance.Kept`.
     """
 
     x: Tensor
@@ -216,3 +232,5 @@ class Outcome(NamedTuple):
     guess: Tensor
     response: Response
     window: Window
+    start: Tensor | None = None
+    offsets: Tensor | None = None

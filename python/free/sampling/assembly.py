@@ -13,6 +13,7 @@ from free.rounds.relaxation import Relaxation, Spending
 from free.rounds.round import Phase, Rounds, no_phase
 from free.rounds.row_selection import RowSelector, WantedRows
 from free.rounds.target import Target
+from free.rounds.tolerance import TOLERANCE, Leeway
 from free.schedule.schedule import Schedule
 from free.schedule.table import Table
 from free.window import FixedWindow, WindowRule
@@ -34,6 +35,7 @@ class Plan:
     sweeps: int | str | None = None
     recycle: bool | str = False
     relaxation: Relaxation | None = None
+    tolerance: float | None = None
 
 
 def assemble(
@@ -45,15 +47,22 @@ def assemble(
     rows: RowSelector | None = None,
     phase: Phase = no_phase,
     combines: bool = True,
+    blind: bool = True,
 ) -> Rounds:
     """Put together the rounds of a run of B ``samples`` in windows of at most ``width`` rows.
 
-    The states are on ``device``. For ``rows`` and ``phase`` see :class:`free.rounds.round.Rounds`.
+    The states are on ``device``. Within a tolerance the first window is as wide as the others,
+    unless it must not be drafted ``blind``. For ``rows`` and ``phase`` see
+    :class:`free.rounds.round.Rounds`.
     """
     table = Table.of(plan.schedule, device)
     spending: Spending | None = None
     if plan.relaxation is not None:
         spending = Spending(plan.relaxation, plan.schedule, samples, device)
+    leeway: Leeway | None = None
+    if plan.verifier == TOLERANCE and width > 1:
+        assert plan.tolerance is not None
+        leeway = Leeway(plan.tolerance, table, samples, device)
     return Rounds(
         target=Target(
             plan.teacher,
@@ -68,6 +77,8 @@ def assemble(
         recycle=plan.recycle,
         sweeps=None if isinstance(plan.sweeps, str) else plan.sweeps,
         spending=spending,
+        leeway=leeway,
+        blind=blind and leeway is not None,
         rows=rows or WantedRows(),
         phase=phase,
     )

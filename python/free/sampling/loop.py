@@ -66,6 +66,8 @@ def drawing(
     """
     N, result = len(rounds.table.sigma), torch.empty_like(samples.x)
     k, known = samples.k.cpu().numpy(), None
+    if rounds.blind:  # as if the teacher had seen the transition before
+        known = np.ones_like(k)
     recorder.lap()
     while len(k):
         with recorder.phase("bookkeeping"):

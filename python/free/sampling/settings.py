@@ -10,10 +10,11 @@ import torch
 
 from free.drafters.frozen import FrozenDrafter
 from free.drafters.protocol import Drafter, what_came
-from free.ops import WIDEST_ON_CUDA, check_verifier
+from free.ops import VERIFIERS, WIDEST_ON_CUDA
 from free.reference.decide import LOOKING_AHEAD
 from free.reference.draft import SOURCES
 from free.rounds.relaxation import check_relaxation
+from free.rounds.tolerance import TOLERANCE, check_tolerance
 from free.schedule.schedule import Schedule
 from free.schedule.table import Table
 from free.window import AutoWindow, FixedWindow, WindowRule
@@ -59,6 +60,7 @@ def check_settings(
     sweeps: Any,
     recycle: Any,
     relaxation: Any = None,
+    tolerance: Any = None,
 ) -> Settings:
     """Check the arguments of :class:`free.SpeculativeSampler`.
 
@@ -82,15 +84,21 @@ def check_settings(
         )
     if hasattr(drafter, "change") and not hasattr(drafter, "carry_of_change"):
         raise TypeError("drafter must have carry_of_change where it has change, got change alone")
-    if speculates and (schedule.sigma[:-1] == 0).any():
+    if verifier not in (*VERIFIERS, TOLERANCE):
+        expected = ", ".join(map(repr, (*VERIFIERS, TOLERANCE)))
+        raise ValueError(f"verifier: expected one of {expected}, got {verifier!r}")
+    check_tolerance(tolerance, schedule, verifier)
+    if speculates and verifier != TOLERANCE and (schedule.sigma[:-1] == 0).any():
         raise ValueError(
             "schedule must have sigma > 0 before its last transition to be speculated, "
             f"got sigma = 0 at step {int((schedule.sigma[:-1] == 0).argmax())}: without noise "
-            "nothing couples draft and target; window=1 and SequentialSampler sample it"
+            "nothing couples draft and target. Pass verifier='tolerance', tolerance=0.01 for "
+            "samples within a tolerance of its own, or a schedule of so little noise that nobody "
+            "sees it (stochasticity=0.01), which is sampled exactly; window=1 and "
+            "SequentialSampler sample this one step by step"
         )
-    if speculates:
+    if speculates and verifier != TOLERANCE:
         _warn_of_rounding(schedule)
-    check_verifier(verifier)
     if sweeps == "auto" and isinstance(rule, FixedWindow):
         raise ValueError(f"sweeps must be None or an integer with window {window!r}, got 'auto'")
     if sweeps is not None and sweeps != "auto" and not _counts(sweeps):

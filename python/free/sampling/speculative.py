@@ -67,9 +67,10 @@ class SpeculativeSampler:
         Classifier-free guidance; 1 is none. Otherwise the teacher needs ``null_label``.
     cfg_channels : int or None
         How many leading channels are guided; None for all, 3 for the original DiT's figures.
-    verifier : {"reflection", "block"}
+    verifier : {"reflection", "block", "tolerance"}
         Whether drafts are judged one by one or together (:func:`free.ops.verify_window`). The
         latter keeps more of a window, but what is behind a rejection cannot be recycled.
+        ``"tolerance"`` is for schedules without noise, and not exact: see ``tolerance``.
     sweeps : int, None or "auto"
         How a window is drafted: in this many drafter calls, each for the whole window, or, with
         None, in one call for each state (autoregression, the paper's way). ``"auto"`` is chosen
@@ -82,6 +83,12 @@ class SpeculativeSampler:
     relaxation : Relaxation or None
         Accept more where the teacher is unsure, at a distance from its law that the report bounds
         (``tv_bound``). None is exact.
+    tolerance : float or None
+        With ``verifier="tolerance"``, and only there: how far a state that follows from the
+        teacher's answers may be from the one that the teacher saw, >= 0, as a root mean square over
+        its elements, in units of ``sqrt(signal^2 + noise^2)``. The samples are near those of the
+        plain sampler, 40 decibels or so for .01, and the report estimates how near
+        (``deviation``); 0 is the plain sampler (docs/deterministic.md).
     graph : bool, "compiled" or None
         Whether whole rounds are captured as CUDA graphs and replayed, so that the host launches
         one thing a round and reads nothing back: None where that can be (docs/cuda.md), True to
@@ -92,9 +99,9 @@ class SpeculativeSampler:
     Raises
     ------
     ValueError
-        If an argument is out of its range, or a transition before the last is
-        deterministic (no noise, no coupling) and ``window`` is not 1, or the relaxation does not
-        fit the schedule or the verifier.
+        If an argument is out of its range, or a transition before the last is deterministic (no
+        noise, no coupling) and ``window`` is not 1 and the verifier not ``"tolerance"``, or the
+        relaxation or the tolerance does not fit the schedule or the verifier.
     """
 
     def __init__(
@@ -110,6 +117,7 @@ class SpeculativeSampler:
         sweeps: int | str | None = None,
         recycle: bool | str = False,
         relaxation: Relaxation | None = None,
+        tolerance: float | None = None,
         graph: Graphing = None,
     ) -> None:
         settings = check_settings(
@@ -121,6 +129,7 @@ class SpeculativeSampler:
             sweeps=sweeps,
             recycle=recycle,
             relaxation=relaxation,
+            tolerance=tolerance,
         )
         self.teacher = teacher
         self.drafter = settings.drafter
@@ -131,6 +140,7 @@ class SpeculativeSampler:
         self.sweeps = int(sweeps) if isinstance(sweeps, (int, np.integer)) else sweeps
         self.recycle = recycle
         self.relaxation = relaxation
+        self.tolerance = None if tolerance is None else float(tolerance)
         self._rule = settings.rule
         self._graphs = Graphs(graph)
 
@@ -225,6 +235,8 @@ class SpeculativeSampler:
             )
         if rounds.spending is not None:
             recorder.relaxed(rounds.spending.spent, rounds.spending.log_likelihood)
+        if rounds.leeway is not None:
+            recorder.deviated(rounds.leeway.estimate)
         kept = None if path is None else path.trajectory
         return SamplingResult(result, recorder.finish(), kept)
 
@@ -257,4 +269,5 @@ class SpeculativeSampler:
             sweeps=self.sweeps,
             recycle=self.recycle,
             relaxation=self.relaxation,
+            tolerance=self.tolerance,
         )

@@ -46,6 +46,8 @@ class Table(NamedTuple):
         Whether any ``c`` is not 0.
     interval : bool
         Whether a guidance counts less anywhere.
+    noisy : bool
+        Whether every transition before the last has noise.
     """
 
     timesteps: Tensor
@@ -60,6 +62,7 @@ class Table(NamedTuple):
     input_scale: Tensor | None
     history: bool
     interval: bool
+    noisy: bool
 
     @classmethod
     def of(cls, schedule: Schedule, device: torch.device | str) -> Table:
@@ -85,6 +88,7 @@ class Table(NamedTuple):
             input_scale=None if s.input_scale is None else _on(s.input_scale, device),
             history=bool(np.any(c)),
             interval=bool((rows[-1] != 1).any()),
+            noisy=bool((s.sigma[:-1] > 0).all()),
         )
 
     @property

@@ -54,10 +54,10 @@ def equivalent(rejection: Floats) -> Floats:
 def reached(delta: Floats, verifier: str = "reflection") -> Floats:
     """Probability that a draft of a window and all before it stand.
 
-    For reflection the product of their acceptances. For block verification it is the mean of the
-    running likelihood ratio capped at 1, ``p_j`` (docs/verification.md); it lies between that
-    product and ``2 Phi(-|delta| / 2)``, the overlap of the drafts' joint laws, and this is a
-    geometric mean of the two, right to 1 % for equal deltas.
+    For reflection the product of their acceptances; within a tolerance the least of them. For block
+    verification it is the mean of the running likelihood ratio capped at 1, ``p_j``
+    (docs/verification.md); it lies between that product and ``2 Phi(-|delta| / 2)``, the overlap of
+    the drafts' joint laws, and this is a geometric mean of the two, right to 1 % for equal deltas.
 
     Parameters
     ----------
@@ -65,6 +65,8 @@ def reached(delta: Floats, verifier: str = "reflection") -> Floats:
         Inf where there is no draft.
     verifier : str
     """
+    if verifier == "tolerance":  # offsets grow along a window, and with them all stand or none
+        return np.minimum.accumulate(acceptance(delta), axis=-1)
     one_by_one = acceptance(delta).cumprod(-1)
     if verifier != "block":
         return one_by_one

@@ -199,7 +199,7 @@ class _Stage:
             and drafts_windows(drafter)
             and drafter.drafts(self.places + 1, sweeps)
         )
-        if whole and self.run.table.affine:
+        if whole and self.run.table.affine and self.run.table.noisy:
             return "windows"
         return "calls" if sweeps is None else "rows"
 

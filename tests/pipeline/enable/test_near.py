@@ -77,6 +77,36 @@ def test_without_noise_it_is_the_pipelines_own_loop() -> None:
         _draw(pipe, arguments)
 
 
+@pytest.mark.parametrize(("name", "scheduler"), [CASES[0], CASES[2]])
+def test_within_a_tolerance_it_is_nearly_the_pipelines_own_loop(
+    name: str, scheduler: str | None
+) -> None:
+    pipe, arguments = _tiny(name, scheduler)
+    own = _draw(pipe, arguments)
+    calls = rows_asked(pipe)
+    free.enable(pipe, 8, verifier="tolerance", tolerance=0.01)
+    _draw(pipe, arguments)
+    summary = free.summary(pipe, reference=own)
+    assert len(calls) == summary.network_calls
+    assert summary.rounds < 0.7 * STEPS
+    assert summary.deviation is not None
+    assert summary.deviation.psnr > 40
+    assert 0 < summary.report.deviation < 0.05
+    assert "not exact" in str(summary)
+    free.enable(pipe, 8, verifier="tolerance", tolerance=0.0)
+    assert torch.allclose(_draw(pipe, arguments), own, rtol=1e-4, atol=1e-4)
+
+
+def test_a_tolerance_needs_a_law_without_noise() -> None:
+    pipe, arguments = _tiny(SD, "DDPMScheduler")
+    with pytest.raises(ValueError, match="verifier 'tolerance' needs a law without noise"):
+        free.enable(pipe, 8, verifier="tolerance", tolerance=0.01)
+    free.enable(pipe, 8, free.Schedule.ddpm, verifier="tolerance", tolerance=0.01)
+    with pytest.raises(ValueError, match="schedule must have sigma = 0 .* 'tolerance'"):
+        _draw(pipe, arguments)
+    free.enable(pipe, 8, "ddim", verifier="tolerance", tolerance=0.01)
+
+
 @pytest.mark.parametrize(("name", "scheduler"), [CASES[0], CASES[3]])
 def test_what_to_type_is_said(name: str, scheduler: str | None) -> None:
     pipe, _ = _tiny(name, scheduler)

@@ -102,7 +102,9 @@ def build(
     **options: Any,
 ) -> Any:
     """A sampler with its networks in their ``place``; the plain one for a window of 1."""
-    schedule = Schedule.ddpm(steps) if law is None else LAWS[law]
+    silent = options.get("verifier") == "tolerance"
+    schedule = Schedule.ddpm(steps, stochasticity=float(not silent))
+    schedule = schedule if law is None else LAWS[law]
     teacher = place(DIT if drafter == "feature" or "cfg_channels" in options else SMALL)
     if window == 1:
         return SequentialSampler(teacher, schedule, **options)
@@ -156,6 +158,7 @@ OPTIONS = [
     {"law": "limited", "sweeps": 2, "verifier": "block"},
     {"law": "thresholded", "window": 1},
     {"law": "thresholded", "sweeps": 1, "recycle": "reuse"},
+    {"verifier": "tolerance", "tolerance": 0.02, "sweeps": 1, "recycle": True, "steps": 5},
 ]
 
 

@@ -72,6 +72,25 @@ def test_runs_are_those_without_graphs(batch: int, options: dict[str, Any]) -> N
     same(graphed(sampler(cfg_scale=1.5, **options)).sample(labels, seeds), expected)
 
 
+@pytest.mark.parametrize(
+    ("batch", "window", "recycle"), [(1, 8, True), (5, 8, True), (5, 64, False)]
+)
+def test_runs_within_a_tolerance(batch: int, window: int, recycle: bool) -> None:
+    options: dict[str, Any] = {"verifier": "tolerance", "tolerance": 0.01, "recycle": recycle}
+    silent = Schedule.ddpm(30, stochasticity=0.0)
+    made = SpeculativeSampler(TEACHER, Guessing(TEACHER), silent, window, sweeps=1, **options)
+    labels, seeds = LABELS[:batch], SEEDS[:batch]
+    expected = made.sample(labels, seeds)
+    assert 0 < expected.report.acceptance < 1
+    for _ in range(2):  # the second finds the first one's estimates
+        actual = graphed(made).sample(labels, seeds)
+        same(actual, expected)
+        assert actual.report.deviation_by_sample == pytest.approx(
+            expected.report.deviation_by_sample,
+            rel=0.3,  # of changes near rounding
+        )
+
+
 @pytest.mark.parametrize(("steps", "window"), [(2, 1), (2, 5), (3, 2)])
 def test_the_shortest_schedules(steps: int, window: int) -> None:
     made = SpeculativeSampler(TEACHER, Guessing(TEACHER), Schedule.ddpm(steps), window, sweeps=1)

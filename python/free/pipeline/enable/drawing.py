@@ -60,6 +60,7 @@ class Drawing:
             sweeps=settings["sweeps"],
             recycle=settings["recycle"],
             relaxation=settings["relaxation"],
+            tolerance=settings["tolerance"],
         )
         learns = not isinstance(settings["window"], Integral)
         seeds = torch.tensor(
@@ -67,8 +68,8 @@ class Drawing:
         )
         self.recorder = Recorder(len(schedule), seeds, "eager: in the loop of a pipeline")
         rounds: Rounds = assemble(
-            plan, step.samples, device, width=width, phase=self.recorder.phase
-        )
+            plan, step.samples, device, width=width, phase=self.recorder.phase, blind=False
+        )  # the first step is the pipeline's own
         owner = torch.arange(step.samples, device=device)
         stand_in = NetworkCosts(network, step.calls, self.timesteps)
         began = time.perf_counter()
@@ -114,6 +115,8 @@ class Drawing:
         """What was done, once all are."""
         if (spending := self._rounds.spending) is not None:
             self.recorder.relaxed(spending.spent, spending.log_likelihood)
+        if self._rounds.leeway is not None:
+            self.recorder.deviated(self._rounds.leeway.estimate)
         return self.recorder.finish()
 
     def _observe(self, made: int, states: Tensor) -> None:

@@ -124,6 +124,8 @@ class Summary:
             ("speed-up", f"{self.speedup:.2f}"),
             *([] if self.deviation is None else [("deviation", str(self.deviation))]),
         ]
+        if self.report.deviation:
+            lines.append(("not exact", f"about {self.report.deviation:.2g} off, estimated"))
         width = max(len(name) for name, _ in lines)
         return "\n".join([self.pipeline, *(f"  {name:<{width}}  {text}" for name, text in lines)])
 

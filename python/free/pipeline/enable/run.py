@@ -54,7 +54,8 @@ class PipelineRun:
     timesteps : Tensor, shape [N]
         Those of the schedule, as the pipeline is told them.
     settings : dict
-        Of :class:`free.SpeculativeSampler`: window, drafter, verifier, sweeps, recycle, relaxation.
+        Of :class:`free.SpeculativeSampler`: window, drafter, verifier, sweeps, recycle, relaxation,
+        tolerance.
     known : dict
         Of former calls, by the shapes of what the network was given; added to.
     """

@@ -12,6 +12,8 @@ from torch import Tensor
 from free.images.deviation import Deviation
 from free.pipeline.enable.driver import PipelineDriver, driver_of
 from free.pipeline.enable.figures import Summary
+from free.pipeline.laws import is_own
+from free.rounds.tolerance import TOLERANCE
 from free.sampling.settings import check_settings
 from free.schedule.schedule import Schedule
 
@@ -20,6 +22,7 @@ _DEFAULTS: dict[str, Any] = {
     "sweeps": 1,
     "recycle": True,
     "relaxation": None,
+    "tolerance": None,
     "stochasticity": None,
 }
 
@@ -52,10 +55,11 @@ def enable(
     drafter : Drafter or "frozen"
         ``"frozen"`` needs no training.
     **settings
-        ``sweeps``, ``recycle``, ``verifier`` and ``relaxation`` of
+        ``sweeps``, ``recycle``, ``verifier``, ``relaxation`` and ``tolerance`` of
         :class:`free.SpeculativeSampler`, by default what serves a frozen drafter best; and
         ``stochasticity``, how much noise, where the law leaves it open. Of a pipeline whose
-        scheduler is deterministic .01 is so little that hardly anybody sees it.
+        scheduler is deterministic .01 is so little that hardly anybody sees it; with
+        ``verifier="tolerance"`` it is 0, the scheduler itself.
 
     Raises
     ------
@@ -74,15 +78,24 @@ def enable(
     _require_pipeline(pipe)
     words = {"window": window, "drafter": drafter, **_DEFAULTS, **settings}
     of_sampler = {name: value for name, value in words.items() if name != "stochasticity"}
-    check_settings(pipe, schedule=Schedule.ddpm(4), **of_sampler)
+    within = words["verifier"] == TOLERANCE
+    check_settings(pipe, schedule=Schedule.ddpm(4, stochasticity=float(not within)), **of_sampler)
+    silent = within and words["stochasticity"] is None and not is_own(law)
+    if silent:
+        words["stochasticity"] = 0.0  # the scheduler itself, as it is
     before = driver_of(pipe)
     if before is not None:
         before.detach()
     try:
         PipelineDriver(pipe, law, words).attach()
-    except BaseException:
+    except BaseException as error:
         if before is not None:
             before.attach()
+        if silent and isinstance(error, ValueError):
+            raise ValueError(
+                f"{error}: verifier {TOLERANCE!r} needs a law without noise, as those of "
+                "deterministic schedulers and law='ddim'"
+            ) from error
         raise
 
 

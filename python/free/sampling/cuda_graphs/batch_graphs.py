@@ -58,6 +58,8 @@ class BatchGraphs:
         self.rows.clear()
         if self.rounds.spending is not None:
             self.rounds.spending.clear()
+        if self.rounds.leeway is not None:
+            self.rounds.leeway.clear()
         draw = self._draw_plain if self.window == 1 else self._draw_windows
         return draw(state, recorder, report)
 
@@ -88,10 +90,11 @@ class BatchGraphs:
         self._first.load(state)
         self._first.replay()
         number, one = state.samples.number.cpu(), torch.ones_like(state.samples.k, device="cpu")
-        recorder.round(number, 0 * one, one, 0 * one)
+        made = self._first.after.samples.k.cpu() if self.rounds.blind else one
+        recorder.round(number, 0 * one, (W if self.rounds.blind else 1) * one, made - 1)
         result = torch.empty_like(state.samples.x)
         state = State.begin(self._first.after.samples, N)
-        left, reported, start = (N - 1) * one, 0, 1
+        left, reported, start = N - made, 0, 1
         while len(left):
             graph = self._loaded(window_round(self.rounds, W, sweeps), state)
             replays, smaller = 0, None
@@ -136,7 +139,8 @@ class BatchGraphs:
         """A graph; capturing makes rounds, which leave no trace."""
         spending = self.rounds.spending
         spent = spending and (spending.spent, spending.log_likelihood)
-        places = (self.rows.failed, spent)
+        leeway = self.rounds.leeway
+        places = (self.rows.failed, spent, leeway and leeway.places)
         before = map_tensors(torch.clone, places)
         if self._compiled:
             step = torch.compile(step, fullgraph=True, dynamic=False)

@@ -109,7 +109,12 @@ def plain_step(rounds: Rounds) -> Step:
 
 
 def first_round(rounds: Rounds, W: int) -> Step:
-    """A transition of every sample, with its rows where those of a window of ``W`` rows are."""
+    """A transition of every sample, with its rows where those of a window of ``W`` rows are; or a
+    window, where that needs nothing to start from.
+    """
+
+    def blind(state: State) -> State:
+        return state._replace(samples=_round(rounds, state.samples, W, None, None))
 
     def step(state: State) -> State:
         samples = _transition(rounds, state.samples)
@@ -117,7 +122,7 @@ def first_round(rounds: Rounds, W: int) -> Step:
         every = torch.arange(len(samples.k), device=samples.k.device).repeat_interleave(W)
         return state._replace(samples=samples._replace(past=_with_rows(past, every)))
 
-    return step
+    return blind if rounds.blind else step
 
 
 def _transition(rounds: Rounds, samples: Samples) -> Samples:
@@ -130,13 +135,19 @@ def window_round(rounds: Rounds, W: int, sweeps: int | None) -> Step:
     """A window of every sample that has not finished."""
 
     def step(state: State) -> State:
-        samples = state.samples
-        window = rounds.draft(samples, W, sweeps, W)
-        outcome = rounds.verify(samples, window, rounds.teach(window))
         # There are no more rounds than transitions; capturing may make some that do not count.
-        return State(rounds.advance(samples, outcome, W, state.log), state.log)
+        return State(_round(rounds, state.samples, W, sweeps, state.log), state.log)
 
     return step
+
+
+def _round(
+    rounds: Rounds, samples: Samples, W: int, sweeps: int | None, log: Tensor | None
+) -> Samples:
+    """A round of windows of ``W`` rows."""
+    window = rounds.draft(samples, W, sweeps, W)
+    outcome = rounds.verify(samples, window, rounds.teach(window))
+    return rounds.advance(samples, outcome, W, log)
 
 
 def keep_samples(state: State, places: Tensor, W: int) -> State:
@@ -152,4 +163,6 @@ def keep_samples(state: State, places: Tensor, W: int) -> State:
 
 def _with_rows(past: Recycled, rows: Tensor) -> Recycled:
     """These rows of the teacher's call in place of all."""
-    return past._replace(rows=take(past.rows, rows), guess=past.guess[rows])
+    return past._replace(
+        rows=take(past.rows, rows), guess=past.guess[rows], start=take(past.start, rows)
+    )

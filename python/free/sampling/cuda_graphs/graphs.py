@@ -100,7 +100,7 @@ class Graphs:
         N = len(plan.schedule)
         recorder = Recorder(N, seeds, "graph")
         parts = (plan.teacher, plan.schedule, plan.guidance, plan.drafter, plan.relaxation)
-        settings = (plan.rule.largest, plan.verifier, plan.sweeps, plan.recycle)
+        settings = (plan.rule.largest, plan.verifier, plan.tolerance, plan.sweeps, plan.recycle)
         key = (*map(id, parts), *settings, *x.shape, x.device)  # the graphs keep these parts
         graphs = self._by_batch.pop(key, None)
         if graphs is None:
@@ -116,4 +116,6 @@ class Graphs:
         if graphs.rounds.spending is not None:
             spending = graphs.rounds.spending
             recorder.relaxed(spending.spent, spending.log_likelihood)
+        if graphs.rounds.leeway is not None:
+            recorder.deviated(graphs.rounds.leeway.estimate)
         return result, recorder.finish()
