@@ -60,6 +60,20 @@ def test_settings_are_used_and_reported(digits, tmp_path, options, expected, wor
     assert {name: record[name] for name in expected} == expected
 
 
+def test_within_a_tolerance_the_law_is_without_noise(digits: Path, tmp_path: Path) -> None:
+    text = succeed(*_arguments(tmp_path, "--model", digits, "--labels", "0-2", "--steps", 20),
+                   *("--verifier", "tolerance", "--tolerance", 0.01, "--compare"))  # fmt: skip
+    record = _record(tmp_path)
+    assert (record["verifier"], record["tolerance"]) == ("tolerance", 0.01)
+    assert record["free"]["rounds"] < record["plain"]["rounds"] == 3 * 20
+    assert record["deviation"]["psnr"] > 30
+    assert record["free"]["deviation"] > 0
+    for words in ("within 0.01", "not exact: images about", "the images are nearly the same",
+                  "from the deterministic images of the same initial noise"):  # fmt: skip
+        assert words in text
+    refuse("tolerance must be None unless verifier", *_arguments(tmp_path, "--tolerance", 0.01))
+
+
 def test_a_relaxed_law_is_bounded_in_the_report(digits: Path, tmp_path: Path) -> None:
     text = succeed(*_arguments(tmp_path, "--model", digits, "--labels", "0-2", "--steps", 20,
                                "--relax", "allow:1:0.2", "--compare"))  # fmt: skip

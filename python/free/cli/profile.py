@@ -16,6 +16,7 @@ from free.cli.models import load_models, put_on_engine
 from free.cli.records import DraftingOptions, EngineOptions, with_records
 from free.files import write_json
 from free.machine import machine
+from free.rounds.tolerance import TOLERANCE
 from free.sampling.speculative import SpeculativeSampler
 from free.schedule.schedule import Schedule
 
@@ -59,7 +60,7 @@ def profile(
     sampler = SpeculativeSampler(
         models.teacher,
         models.drafter,
-        Schedule.ddpm(steps),
+        Schedule.ddpm(steps, stochasticity=float(drafting.verifier != TOLERANCE)),
         graph=False,  # a graph has no phases
         **model.guidance,
         **settings,

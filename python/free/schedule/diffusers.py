@@ -311,7 +311,8 @@ def _near_by(described: Described) -> str:
         (amount, decibels), *more = EXPECTED.items()
         others = ", ".join(f"{other:g}: {far} dB" for other, far in more)
         return (
-            f"pass stochasticity={amount:g} for images some {decibels} dB from its own ({others}); "
+            f"pass stochasticity={amount:g} for images some {decibels} dB from its own ({others}), "
+            "or stochasticity=0 with verifier='tolerance' for its own within a tolerance; "
         )
     if "ddim" in described.laws:
         return "pass law='ddim', stochasticity=0.01 for images near those of DDIM; "
