@@ -86,7 +86,8 @@ def operator(twin: Callable[P, T], result: Callable[..., T] | None = None) -> Ca
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     positional = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
     entry = _register(contract, twin)
-    run, is_compiling, named = _C.run, torch.compiler.is_dynamo_compiling, tuple.__new__
+    run, is_compiling = _C.run, torch.compiler.is_dynamo_compiling
+    named: Any = tuple.__new__  # of a named tuple, without unpacking
 
     def values_of(args: Any, kwargs: Any) -> list[Any]:
         """Arguments in the contract's order, checked."""
