@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,6 +61,14 @@ def build(folder: Path) -> None:
         )
     SigmaNet(1, 2).save_pretrained(folder / "runs/sigma")
     class_folders(folder / "images", classes=2)
+    class_folders(folder / "glyphs", classes=3)
+    class_folders(folder / "photos", classes=2)
+    for old, new in (("c0", "cat"), ("c1", "dog")):
+        (folder / "photos" / old).rename(folder / "photos" / new)
+    named = mild(randomized(DiT(OWN)))
+    named.save_pretrained(folder / "runs/photos/teacher", training=_trained_on("cat", "dog"))
+    glyphs = dataclasses.replace(OWN, image_size=32, num_classes=101, learn_sigma=True)
+    mild(randomized(DiT(glyphs))).save_pretrained(folder / "runs/emoji/teacher")
     train = folder / "imagenet/train"
     train.mkdir(parents=True)
     lines = ["file,label"]
@@ -75,6 +84,11 @@ def build(folder: Path) -> None:
         pictures.mkdir()
         for index in range(3):
             picture(28, 28, seed=index + seed).save(pictures / f"{index}.png")
+
+
+def _trained_on(*classes: str) -> dict[str, Any]:
+    """A record of training, on a folder with these classes."""
+    return {"data": {"classes": list(classes)}}
 
 
 def mild(network: DiT) -> DiT:

@@ -43,11 +43,12 @@ def sample(
     drafting: DraftingOptions,
     relaxing: RelaxationOptions,
     labels: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="Classes to draw: 0-9, 3, or 1,4-6; names too where there are 1000, ImageNet's."
+            help="Classes to draw: 0-9, 3, or 1,4-6; by name too, where they have names, as "
+            "ImageNet's 1000 and those of a folder of images. Default: the first ten."
         ),
-    ] = "0-9",
+    ] = None,
     per_label: Annotated[int, typer.Option(min=1, help="Images of each class.")] = 1,
     seed: Annotated[int, typer.Option(help="Image i is drawn with seed + i.")] = 0,
     batch_size: Annotated[
@@ -103,6 +104,8 @@ def sample(
     check_picture_suffix(out, "--out")
     relaxation = options.parse_relaxation(relaxing.relax, relaxing.uncertainty)
     models = load_models(model)
+    if labels is None:
+        labels = f"0-{min(10, models.teacher.num_classes) - 1}"
     classes = options.parse_labels(labels, models.class_names, per_label)
     batch_size = min(batch_size, len(classes))
     settings = drafting.settings(models.drafter.sampling)
