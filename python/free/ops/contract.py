@@ -1,4 +1,4 @@
-"""The contracts of the ops, as the compiled core has them (``csrc/python/ops.cpp``).
+"""The contracts of the ops, as the compiled core has them (``csrc/python/contract.h``).
 
 The core checks, allocates and marshals by them, whatever the tensors are. Here follow the schema
 with torch, and the results where sizes are symbols of a compiler, with which only torch reckons.
