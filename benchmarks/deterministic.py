@@ -237,7 +237,8 @@ def main() -> None:
     if options.resume and options.json and Path(options.json).exists():
         before = json.loads(Path(options.json).read_text())
         rows, commands = before["rows"], before["commands"]
-    given = (model.name if arg == options.model else arg for arg in sys.argv)
+    named = {options.model: model.name, options.json: Path(options.json or "").name}
+    given = (named.get(arg, arg) for arg in sys.argv if arg != "--resume")
     commands.append(shlex.join(["python", *given]))
     keys = ("model", "method", "amount", "steps", "window")
     done = {tuple(row[key] for key in keys) for row in rows}
