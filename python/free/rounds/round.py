@@ -269,8 +269,7 @@ class Rounds:
             return self._within_tolerance(samples, window, answer)
         with self.phase("bookkeeping" if W == 1 else "verify"):
             means = rows.windows(answer.means, batch, W)
-            # The target's own, whatever the drafts took.
-            sigma = rows.windows(answer.sigma, batch, W)
+            sigma = rows.windows(answer.sigma, batch, W)  # the target's, whatever drafts took
             if W == 1:
                 scale = sigma.view(-1, *[1] * (states.dim() - 1))
                 state = torch.addcmul(answer.means, scale, window.noise)
