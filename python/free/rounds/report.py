@@ -261,7 +261,7 @@ class Recorder:
         report, N = self.report, self.report.steps
         columns = zip(*self._rounds, strict=True)
         # One look at the device for each, and numpy, as these are many steps on little.
-        counts = (torch.cat(column).numpy(force=True).astype(np.int64) for column in columns)
+        counts = (torch.cat(column).cpu().numpy().astype(np.int64) for column in columns)
         samples, k, length, good = counts
         took = length > 0
         samples, k, length, good = samples[took], k[took], length[took], good[took]

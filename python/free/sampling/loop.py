@@ -65,7 +65,7 @@ def drawing(
     ``trajectory`` is told of every round.
     """
     N, result = len(rounds.table.sigma), torch.empty_like(samples.x)
-    k, known = samples.k.numpy(force=True), None
+    k, known = samples.k.cpu().numpy(), None
     if rounds.blind:  # as if the teacher had seen the transition before
         known = np.ones_like(k)
     recorder.lap()
@@ -99,7 +99,7 @@ def drawing(
                 observer(int(samples.k.min()), result)
         with recorder.phase("bookkeeping"):
             recorder.kept(samples.past.bytes)
-            before, k = k, samples.k.numpy(force=True)
+            before, k = k, samples.k.cpu().numpy()
             going, advance = k < N, k - before
             leave = not np.logical_and.reduce(going)
             deltas = committed_deltas(outcome) if windows.learns and W > 1 else None
@@ -110,7 +110,7 @@ def drawing(
             if leave:
                 samples = samples.keep(torch.from_numpy(going).to(result.device))
                 k = k[going]
-            known = np.maximum(samples.past.known.numpy(force=True), 1)
+            known = np.maximum(samples.past.known.cpu().numpy(), 1)
         windows.made(Committed.of(before, advance, deltas, recorder.lap(), going))
         if observer is not None:
             observer(int(k.min(initial=N)), result)
