@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 import torch
@@ -86,8 +86,7 @@ def operator(twin: Callable[P, T], result: Callable[..., T] | None = None) -> Ca
     defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
     positional = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in parameters)
     entry = _register(contract, twin)
-    run, is_compiling = _C.run, torch.compiler.is_dynamo_compiling
-    named: Any = tuple.__new__  # of a named tuple, without unpacking
+    run, is_compiling, new = _C.run, torch.compiler.is_dynamo_compiling, cast("Any", tuple.__new__)
 
     def values_of(args: Any, kwargs: Any) -> list[Any]:
         """Arguments in the contract's order, checked."""
@@ -106,7 +105,7 @@ def operator(twin: Callable[P, T], result: Callable[..., T] | None = None) -> Ca
         if not is_compiling() and not _is_observed():
             results = run(index, args, kwargs, defaults, positional)
             if results is not NotImplemented:
-                return results if result is None else named(result, results)
+                return results if result is None else new(result, results)
         results = entry(*values_of(args, kwargs))
         return results if result is None else result(*results)
 
