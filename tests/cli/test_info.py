@@ -11,7 +11,7 @@ from tests.models.checkpoints.files import original_state, save_original, traini
 
 def test_the_installation() -> None:
     record = figures("info")
-    assert set(record["models"]) == {"mnist"}
+    assert set(record["models"]) == {"mnist", "emoji"}
     assert record["extension"]["compiler"]
     assert "free-dit" in succeed("info")
 

@@ -98,7 +98,8 @@ def _one_sigma(self: DraftedWindow, first: int, end: int, *, drafted: bool) -> N
 def _stale_sigma(self: DraftedWindow, first: int, end: int, *, drafted: bool) -> None:
     """The draft takes every sigma at the state where the window starts."""
     for j in range(first, end):
-        self.sigma[:, j] = self.table.sigma_at(self.k[:, j], self.states[:, 0])
+        sigma = self.table.sigma_at(self.k[:, j], self.states[:, 0])
+        self._coefficients[3, :, j] = sigma
         self._roll(j, j + 1, drafted)
 
 

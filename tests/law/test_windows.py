@@ -108,6 +108,7 @@ def test_nothing_behind_a_rejection_is_told() -> None:
         advance=torch.tensor([2, 5, 3], dtype=torch.int32),
         means=torch.ones(3, 5, 2),
         sigma=torch.full((3, 5), 0.5),
+        offsets=None,
         window=SimpleNamespace(draft=SimpleNamespace(means=nothing[:, :4]), length=length),
     )
     deltas = committed_deltas(outcome)  # type: ignore[arg-type]

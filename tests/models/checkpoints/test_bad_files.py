@@ -191,7 +191,7 @@ def test_folders_that_hold_none(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ValueError, match=r"config.json is missing or malformed: KeyError\('kind'"):
         DiT.from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="hub id .*, or one of mnist, got 'nowhere'"):
+    with pytest.raises(ValueError, match="hub id .*, or one of mnist, emoji, got 'nowhere'"):
         DiT.from_pretrained("nowhere")
     with pytest.raises(ValueError, match="got .*/nowhere/x.pt', which does not exist"):
         DiT.from_pretrained(tmp_path / "nowhere" / "x.pt")
