@@ -17,6 +17,7 @@ from typing import Any
 
 from free import DiT, FeatureDrafter, load_pretrained
 from free.bench.timing import timed
+from free.cli.options import parse_sweeps
 from free.engines.tensorrt import load_tensorrt
 from free.export.package import export_model
 from free.export.tensorrt import build_engine
@@ -37,7 +38,7 @@ def measure(
             *model,
             out,
             arguments.window,
-            arguments.sweeps or None,
+            parse_sweeps(arguments.sweeps),
             arguments.max_batch,
             precision,
             guidance=(True,),
@@ -82,7 +83,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["fp32", "fp16", "bf16"])
     parser.add_argument("--targets", nargs="+", default=["sm89", "sm120"])
     parser.add_argument("--window", type=int, default=8)
-    parser.add_argument("--sweeps", type=int, default=1, help="0: autoregression")
+    parser.add_argument("--sweeps", default="1", help="or autoregression")
     parser.add_argument("--max-batch", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json")

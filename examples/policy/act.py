@@ -15,7 +15,7 @@ from examples.policy.networks import PolicyConfig
 from examples.policy.sampler import BY_HAND, Denoise, schedule_of
 
 #: Settings of the speculated sampler that need no training.
-TRAINING_FREE: dict[str, Any] = {"sweeps": 1, "recycle": "response"}
+TRAINING_FREE: dict[str, Any] = {"sweeps": 0, "recycle": "response"}
 
 
 class ConditionedTeacher:

@@ -73,3 +73,4 @@ def test_step_by_step_drafts_the_same(model: tuple[Any, FeatureDrafter]) -> None
     )
     assert (one.samples == two.samples).all()
     assert one.report.rounds == two.report.rounds
+    assert one.report.drafter_calls > 0  # "FREE" asks the model's drafter

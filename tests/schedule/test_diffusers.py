@@ -332,3 +332,11 @@ def test_levels_that_were_set_by_hand_are_followed() -> None:
 def test_ddpm_is_not_advised_where_there_are_no_betas() -> None:
     with pytest.raises(ValueError, match=r"needs a config with betas .* got FlowMatch.*flow-sde"):
         ddpm_config(FLOW)
+
+
+def test_eta_is_called_stochasticity_with_a_law() -> None:
+    for law in ("ddim", "cps"):
+        with pytest.raises(
+            ValueError, match=f"eta must be called stochasticity .* law='{law}', eta"
+        ):
+            Schedule.from_scheduler({"_class_name": "DDIMScheduler"}, 10, law=law, eta=0.5)

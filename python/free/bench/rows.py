@@ -67,7 +67,7 @@ def _windows(name: str, method: str, label: str, drafter: str) -> list[Row]:
             f"{label}, {'automatic W' if window == 'auto' else f'W = {window}'}",
             window,
             drafter,
-            sweeps="auto" if window == "auto" else 1 if drafter == "trained" else 0,
+            sweeps="auto" if window == "auto" else 1 if drafter == "own" else 0,
             recycle="response",
         )
         for window in _WINDOWS

@@ -20,13 +20,15 @@ def evaluate(
     samples: Annotated[
         str, typer.Argument(help="A folder of images, or an .npz of free generate or ADM.")
     ],
-    reference: Annotated[str, typer.Argument(help="Another such set, or mnist: the real digits.")],
+    reference: Annotated[
+        str, typer.Argument(help="Another such set, or mnist or emoji: what those models learnt.")
+    ],
     *,
     features: Annotated[
         str,
         typer.Option(
-            help="inception:PATH, for FID, sFID and Inception Score; efficientnet or digits, for "
-            "figures of the same formulas that are none of those. auto: digits for 28x28 grey "
+            help="inception:PATH, for FID, sFID and Inception Score; efficientnet, digits or emoji "
+            "for figures of the same formulas that are none of those. auto: digits for 28x28 grey "
             "images, else efficientnet."
         ),
     ] = "auto",

@@ -93,7 +93,7 @@ class LawOptions:
     stochasticity: Annotated[
         float | None,
         typer.Option(
-            help="Noise of the transitions, 1 as trained: DDIM's eta, with --sde the supplement's "
+            help="Noise of the transitions; 1 as trained: DDIM's eta, with --sde the supplement's "
             "epsilon, with --law the law's eta; 0 is deterministic: only with --window 1 or "
             "--verifier tolerance. With a deterministic --scheduler how much is added: 0.01 for "
             f"images some {EXPECTED[0.01]} dB from its own. Default: 1, or the law's own; 0 with "

@@ -95,6 +95,11 @@ class DraftingGrid(DraftingOptions):
 
     def each(self, recommended: dict[str, Any]) -> list[dict[str, Any]]:
         """The settings of each window."""
+        if "tolerance" in (self.verifier, *(["tolerance"] if self.tolerance is not None else [])):
+            raise ValueError(
+                "--verifier must be reflection or block here, which keep a law, and come without "
+                "--tolerance: benchmarks/deterministic.py compares tolerances"
+            )
         text = self.window
         windows = ["1", None] if text is None else options.parse_words(text, "--window")
         return [

@@ -158,6 +158,8 @@ def _shape(data: _Data, network: _Network, coder: Any) -> Any:
     from free.training.dataset.sets import embedded_set
 
     if data.data in REAL_IMAGES:
+        if data.channels is not None or data.upscale:
+            raise ValueError(f"--channels and --upscale must come with a folder, got {data.data}")
         images = embedded_set(data.data)
         (channels, side, _), classes = images.sample_shape, images.num_classes
     else:

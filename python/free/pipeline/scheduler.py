@@ -84,7 +84,8 @@ def _require_known(scheduler: Any, law: str | None = None) -> None:
     try:
         Schedule.from_scheduler(scheduler, 2, law)
     except ValueError as error:
-        way = " (of Schedule.from_scheduler; scheduler=NAME here)"
+        way = " (of Schedule.from_scheduler: scheduler=lambda steps: Schedule.from_scheduler(...) "
+        way += "here, and scheduler=NAME for a law)"
         raise ValueError(f"{error}{way if 'law=' in str(error) else ''}") from error
 
 

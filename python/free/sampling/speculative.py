@@ -247,7 +247,8 @@ class SpeculativeSampler:
         """Begin a run whose loop is the caller's, who also calls the teacher.
 
         Parameters and errors are those of :meth:`sample`. Seeds of a batch whose widths are learned
-        must be distinct. A relaxation is for the samples that begin here only: none may join.
+        must be distinct. A relaxation or a tolerance is for the samples that begin here
+        only: none may join.
         Returned are the steps of a round (``draft``, ``verify``, ``advance``), and the samples
         before their first.
         """

@@ -97,6 +97,14 @@ def test_within_a_tolerance_it_is_nearly_the_pipelines_own_loop(
     assert torch.allclose(_draw(pipe, arguments), own, rtol=1e-4, atol=1e-4)
 
 
+def test_no_noise_at_all_is_refused_beforehand() -> None:
+    pipe, _ = _tiny(SD, "DDIMScheduler")
+    with pytest.raises(
+        ValueError, match=r"stochasticity must be above 0 .* got 0: verifier='toler"
+    ):
+        free.enable(pipe, 8, stochasticity=0.0)
+
+
 def test_a_tolerance_needs_a_law_without_noise() -> None:
     pipe, arguments = _tiny(SD, None)
     pipe.scheduler = diffusers.DDPMScheduler(clip_sample=False)

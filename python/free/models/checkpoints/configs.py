@@ -80,7 +80,9 @@ class Description:
         names = data.get("classes") if isinstance(data, dict) else None
         if not isinstance(names, list) or len(names) != self.config.num_classes:
             return ()
-        return tuple(names) if all(isinstance(name, str) for name in names) else ()
+        # A number is the id of a class, whatever a folder of this name was.
+        known = all(isinstance(name, str) and not name.isdigit() for name in names)
+        return tuple(names) if known else ()
 
 
 def read_config(path: Path) -> Description:

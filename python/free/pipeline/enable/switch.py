@@ -80,6 +80,11 @@ def enable(
     of_sampler = {name: value for name, value in words.items() if name != "stochasticity"}
     within = words["verifier"] == TOLERANCE
     check_settings(pipe, schedule=Schedule.ddpm(4, stochasticity=float(not within)), **of_sampler)
+    if not within and window != 1 and words["stochasticity"] == 0:
+        raise ValueError(
+            "stochasticity must be above 0 to be speculated, got 0: verifier='tolerance', "
+            "tolerance=0.01 takes the scheduler as it is, not exactly"
+        )
     silent = within and words["stochasticity"] is None and not is_own(law)
     if silent:
         words["stochasticity"] = 0.0  # the scheduler itself, as it is

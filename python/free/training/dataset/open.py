@@ -133,16 +133,16 @@ def _embedded(
 ) -> TrainingImages:
     """The images of an embedded model, or some of them."""
     images = embedded_set(name)
-    if (images.sample_shape, images.num_classes) != (teacher.sample_shape, teacher.num_classes):
-        raise ValueError(
-            f"data must have images of shape {list(teacher.sample_shape)} in {teacher.num_classes} "
-            f"classes, as the teacher, got {list(images.sample_shape)} in {images.num_classes}"
-        )
     side = images.sample_shape[1]
     if vae is not None or flip or image_size not in (None, side):
         raise ValueError(
             f"data {name} must come without vae, flip and another image_size than {side}, "
             f"got {vae!r}, {flip} and {image_size}"
+        )
+    if (images.sample_shape, images.num_classes) != (teacher.sample_shape, teacher.num_classes):
+        raise ValueError(
+            f"data must have images of shape {list(teacher.sample_shape)} in {teacher.num_classes} "
+            f"classes, as the teacher, got {list(images.sample_shape)} in {images.num_classes}"
         )
     if subset is None:
         return images
