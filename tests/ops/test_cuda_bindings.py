@@ -4,6 +4,7 @@ Tensors here claim to be on a GPU while their memory is the CPU's: every call fa
 looked at.
 """
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -50,7 +51,9 @@ def _by_attributes() -> Iterator[None]:
 
 
 def run(name: str, given: dict[str, Any]) -> Any:
-    return _C.run(CONTRACTS[name].number, (), given, {"verifier": "reflection"}, None)
+    parameters = inspect.signature(getattr(ops, name)).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return _C.run(CONTRACTS[name].number, (), given, defaults, None)
 
 
 @pytest.mark.skipif(NO_CUDA, reason="this build has no CUDA")
