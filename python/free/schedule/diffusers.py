@@ -97,10 +97,8 @@ def columns_of(
     if law is not None and law not in LAWS:
         raise ValueError(f"law must be None or one of {_listed(LAWS)}, got {law!r}")
     if law is not None and "eta" in arguments:
-        raise ValueError(
-            "eta must be called stochasticity with a law, "
-            f"got law={law!r}, eta={arguments['eta']!r}"
-        )
+        got = f"law={law!r}, eta={arguments['eta']!r}"
+        raise ValueError(f"eta must be called stochasticity with a law, got {got}")
     described = Described.of(scheduler)
     if law is not None and law not in described.laws:
         raise ValueError(
