@@ -14,7 +14,7 @@ from free.cli import training
 from free.cli.options import JSON_HELP
 from free.cli.records import with_records
 
-_data, _recipe, _evaluation = map(training.options_of, ("Data", "Recipe", "Evaluation"))
+_recipe, _evaluation = map(training.options_of, ("Recipe", "Evaluation"))
 
 #: What a drafter is saved to draft with, and evaluated by besides the paper's way with
 #: --evaluate-recycling.
@@ -22,21 +22,11 @@ _RECOMMENDED = {"window": 16, "sweeps": 1, "recycle": "response"}
 
 
 @dataclass(frozen=True)
-class _Data:
-    """Which images are trained on."""
-
-    data: Annotated[
-        str, _data("mnist, or a folder of images: root/class/*.jpeg, or one with labels.csv.")
-    ] = "mnist"
-    vae: Annotated[
-        str | None, _data("VAE of a teacher of latents, a folder: stabilityai/sd-vae-ft-ema's.")
-    ] = None
+class _Data(training.Images):
     subset: Annotated[
-        float | None, _data("Share of the images; default 0.3 of a folder, the paper's.")
+        float | None,
+        training.images_option("Share of the images; default 0.3 of a folder, the paper's."),
     ] = None
-    image_size: Annotated[int | None, _data("Side of the crop; default: the teacher's.")] = None
-    flip: Annotated[bool, _data("Mirror half of the images.", "--flip")] = False
-    upscale: Annotated[bool, _data("Enlarge small images, not skip them.", "--upscale")] = False
 
 
 @dataclass(frozen=True)

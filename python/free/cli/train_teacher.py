@@ -13,7 +13,7 @@ import typer
 from free.cli import training
 from free.cli.records import with_records
 
-_network, _data = map(training.options_of, ("Network", "Images"))
+_network = training.options_of("Network")
 
 
 @dataclass(frozen=True)
@@ -33,23 +33,11 @@ class _Network:
 
 
 @dataclass(frozen=True)
-class _Data:
-    """Images, and what is made of them."""
-
-    data: Annotated[
-        str, _data("mnist, emoji, or a folder: one folder a class, or labels.csv or labels.json.")
-    ] = "mnist"
-    vae: Annotated[
-        str | None, _data("Train on the latents of a VAE, a folder: stabilityai/sd-vae-ft-ema's.")
-    ] = None
-    image_size: Annotated[
-        int | None, _data("Side of the crop in pixels of a folder's images; default: 32.")
-    ] = None
+class _Data(training.Images):
     channels: Annotated[
-        int | None, _data("3 for colour, 1 for grey, of a folder's images; default: 3.")
+        int | None,
+        training.images_option("3 for colour, 1 for grey, of a folder's images; default: 3."),
     ] = None
-    flip: Annotated[bool, _data("Mirror half of the images.", "--flip")] = False
-    upscale: Annotated[bool, _data("Enlarge small images, not skip them.", "--upscale")] = False
 
 
 @dataclass(frozen=True)

@@ -21,11 +21,13 @@ from free.training.parallel import Ranks, ranks_of_environment
 __all__ = [
     "BatchSize",
     "EmaDecay",
+    "Images",
     "LearningRate",
     "Machine",
     "Optimiser",
     "TensorBoard",
     "folder_option",
+    "images_option",
     "machine_option",
     "optimiser_option",
     "options_of",
@@ -46,8 +48,8 @@ def options_of(panel: str) -> Callable[..., Any]:
     return option
 
 
-optimiser_option, machine_option, folder_option = map(
-    options_of, ("Optimiser", "Machine", "Run folder")
+optimiser_option, machine_option, folder_option, images_option = map(
+    options_of, ("Optimiser", "Machine", "Run folder", "Images")
 )
 
 #: Share of the first weights in the result that is worth a word.
@@ -100,6 +102,27 @@ class Machine:
     threads: Annotated[
         int, machine_option("CPU threads; 0 for torch's own choice.", min=0, max=MOST_THREADS)
     ] = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """What is trained on, and what is made of it."""
+
+    data: Annotated[
+        str,
+        images_option("mnist, emoji, or a folder: one folder a class, or labels.csv, labels.json."),
+    ] = "mnist"
+    vae: Annotated[
+        str | None,
+        images_option("VAE of a teacher of latents, a folder: stabilityai/sd-vae-ft-ema's."),
+    ] = None
+    image_size: Annotated[
+        int | None, images_option("Side of the crop in pixels; default: the teacher's, else 32.")
+    ] = None
+    flip: Annotated[bool, images_option("Mirror half of the images.", "--flip")] = False
+    upscale: Annotated[bool, images_option("Enlarge small images, not skip them.", "--upscale")] = (
+        False
+    )
 
 
 def train_config(steps: int, optimiser: Optimiser, machine: Machine, **more: Any) -> TrainConfig:
